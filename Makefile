@@ -1,0 +1,50 @@
+# Everything happens in .venv, in this folder. Targets are relative paths, so the folder's own path may hold spaces.
+PYTHON ?= python3
+WORKERS ?= 2
+INPUTS := pyproject.toml setup.py constraints.txt CMakeLists.txt brainkit/__init__.py $(wildcard csrc/*)
+
+# Settings of the surrounding shell that would bring other code than this folder's.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    train, export, predict and draw on the simulated sample subject (examples/demo.py)"
+	@echo "make test    the whole test suite"
+	@echo "make lint    ruff, mypy and clang-format, as pre-commit runs them"
+	@echo "make clean   remove .venv, builds and caches"
+
+demo: .venv/installed-demo
+	.venv/bin/python examples/demo.py
+
+# One thread a worker: two workers share two cores. A file stays on one worker, so that what it trains, it trains once.
+test: .venv/installed-test
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg .venv/bin/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: .venv/installed-test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/clang-format --dry-run -Werror csrc/*.h csrc/*.cpp
+
+clean:
+	rm -rf .venv build dist brainkit.egg-info brainkit/_C.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Editable: a change of Python code counts at once, and a change of one of INPUTS builds anew.
+.venv/installed-demo: .venv/bin/python $(INPUTS)
+	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train]'
+	@touch $@
+
+# All that the demo needs, and more.
+.venv/installed-test: .venv/bin/python $(INPUTS)
+	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch .venv/installed-demo $@
+
+# A virtual environment holds its own path: one that was moved or copied along with the folder is made anew.
+ifneq ($(shell cat .venv/made-in 2>/dev/null),$(shell pwd -P))
+.PHONY: .venv/bin/python
+endif
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("brainkit: constraints.txt needs Python 3.11 or later; try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear .venv
+	@pwd -P > .venv/made-in

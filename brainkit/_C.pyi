@@ -1,0 +1,20 @@
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Float = TypeVar("_Float", np.float32, np.float64)
+
+def group_vertices(
+    locations: NDArray[_Float], height: int, width: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+def factor_readout_forward(
+    local_tokens: NDArray[_Float],
+    global_tokens: NDArray[_Float],
+    locations: NDArray[_Float],
+    layer_weights: NDArray[_Float],
+    scale: NDArray[_Float],
+    weight: NDArray[_Float],
+    bias: NDArray[_Float],
+    threads: int = 1,
+) -> NDArray[_Float]: ...

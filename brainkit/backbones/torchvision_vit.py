@@ -1,0 +1,42 @@
+"""torchvision's ViT-B/16 (the alias "imagenet"), with the tokens after each encoder block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from brainkit.backbones.base import Tokens
+
+
+class TorchvisionVit(nn.Module):
+    """Tokens after every encoder block of a torchvision ``VisionTransformer``; the global one is the class token.
+
+    Parameters
+    ----------
+    model : torchvision.models.VisionTransformer
+    depth : int or None
+        Blocks to run; None for all.
+    """
+
+    model: Any  # torch types every attribute of a module as a tensor or a module
+
+    def __init__(self, model: Any, *, depth: int | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.depth = depth or len(self.model.encoder.layers)
+
+    def get_tokens(self, images: torch.Tensor) -> Tokens:
+        """See :meth:`brainkit.backbones.Backbone.get_tokens`."""
+        model = self.model
+        patches = model._process_input(images)  # (B, P, C)
+        first = model.class_token.expand(images.shape[0], -1, -1)
+        hidden = torch.cat([first, patches], dim=1) + model.encoder.pos_embedding
+        side = images.shape[-1] // model.patch_size
+        local, whole = {}, {}
+        for index, block in enumerate(list(model.encoder.layers)[: self.depth], start=1):
+            hidden = block(hidden)
+            local[f"block{index}"] = hidden[:, 1:].transpose(1, 2).unflatten(2, (side, side)).contiguous()
+            whole[f"block{index}"] = hidden[:, 0]
+        return local, whole

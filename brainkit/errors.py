@@ -1,0 +1,70 @@
+"""The few exceptions that users see, each carrying one clear line."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class BrainkitError(Exception):
+    """A failure its reader can act on; the message is a single line.
+
+    ``exit_code`` is what the command line returns: 1 when the work failed, 2 when the request was wrong.
+    """
+
+    exit_code = 1
+
+
+class UsageError(BrainkitError):
+    """The request itself is wrong: an unknown name, a value out of range, options that exclude each other."""
+
+    exit_code = 2
+
+
+class DataError(BrainkitError):
+    """A file or folder does not hold what it must; names the file, what was expected and what was found."""
+
+
+class EncoderFileError(BrainkitError):
+    """An encoder file cannot be trusted or understood."""
+
+
+class TrainingError(BrainkitError):
+    """Training could not go on, or its result is not usable."""
+
+
+class MissingDependency(BrainkitError):
+    """An optional package is not installed; the message holds the pip line that installs it."""
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency, or say which pip line brings it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name to import, for example ``"torch"``.
+    extra : str
+        The extra of brainkit that installs it, for example ``"train"``.
+    purpose : str
+        What needs it, as the subject of the sentence, for example ``"brainkit train"``.
+
+    Returns
+    -------
+    module
+        The imported module.
+
+    Raises
+    ------
+    MissingDependency
+        If the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != module.split(".")[0]:
+            raise
+        package = module.split(".")[0]
+        raise MissingDependency(
+            f"{purpose} needs {package}, which is not installed; install it with: pip install 'brainkit[{extra}]'"
+        ) from None

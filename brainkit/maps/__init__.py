@@ -1,0 +1,1 @@
+"""Brain maps: static figures, drawn without any download."""

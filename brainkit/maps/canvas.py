@@ -1,0 +1,318 @@
+"""The flatmap as pixels: which triangle each pixel lies in, worked out once a view, and values painted through it.
+
+Axes: V vertices given, n vertices of both hemispheres of the space, k pixels that lie on cortex, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainkit.maps.view import Box, View, hemisphere_on_flatmap
+from brainkit.surface import SPACES, Vertices, mesh, scalar
+
+GYRUS, SULCUS = 0.86, 0.74  # soft greys, so that the data stand out
+_FADE = 5.0  # mm over which a cropped map fades out
+_CANDIDATES = 1 << 20  # pixel-triangle pairs tried at once: bounds the memory
+_SMOOTHING = {"fsaverage5": 1, "fsaverage6": 3, "fsaverage": 8}  # passes that leave outlines equally smooth in mm
+
+
+class Canvas:
+    """A view of some vertices at a resolution.
+
+    Parameters
+    ----------
+    vertices : Vertices
+        Of an fsaverage space.
+    view : View
+    scale : float
+        Pixels per mm.
+    """
+
+    def __init__(self, vertices: Vertices, view: View, scale: float) -> None:
+        self.vertices, self.view = vertices, view
+        self._raster = _rasterise(view, round(scale, 4))
+        self.shape = self._raster.shape
+        self._count = 2 * SPACES[vertices.space]
+
+    def paint(self, values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Interpolate values between the valid vertices.
+
+        Parameters
+        ----------
+        values : array of shape (V,) or (V, K)
+        valid : array of shape (V,), bool
+
+        Returns
+        -------
+        pixels : array of shape (p,)
+            Which of the k pixels have any data.
+        painted : array of shape (p,) or (p, K), float32
+        alpha : array of shape (p,), float32
+            0 .. 1, with a soft edge a pixel wide about halfway between vertices with and without data.
+        """
+        raster, valid = self._raster, np.asarray(valid, dtype=bool)
+        known = np.zeros(self._count, dtype=np.float32)
+        known[self.vertices.ids[valid]] = 1.0
+        share = (raster.weights * known[raster.corners]).sum(axis=1)
+        pixels = np.flatnonzero(share > 0)
+        corners = raster.corners[pixels]
+        weights = raster.weights[pixels] * known[corners]
+        weights /= weights.sum(axis=1, keepdims=True)
+        whole = np.zeros((self._count, *np.shape(values)[1:]), dtype=np.float32)
+        whole[self.vertices.ids[valid]] = np.asarray(values, dtype=np.float32)[valid]
+        if whole.ndim == 1:
+            painted = (weights * whole[corners]).sum(axis=1)
+        else:  # one corner at a time: (p, 3, K) would be large
+            painted = sum(weights[:, i, None] * whole[corners[:, i]] for i in range(3))
+        return pixels, painted, self._soft_edge(self._covered(valid))[pixels]
+
+    def compose(self, pixels: np.ndarray, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+        """Lay colours over the curvature.
+
+        Parameters
+        ----------
+        pixels : array of shape (p,)
+        colours : array of shape (p, 3), in [0, 1]
+        alpha : array of shape (p,), in [0, 1]
+
+        Returns
+        -------
+        array of shape (H, W, 4), uint8
+            RGBA, transparent off the cortex.
+        """
+        raster = self._raster
+        flat = np.repeat(raster.grey[:, None], 3, axis=1)
+        flat[pixels] += alpha[:, None] * (colours - flat[pixels])
+        height, width = self.shape
+        filled = np.zeros((height * width, 4), dtype=np.float32)
+        filled[raster.pixels, :3] = flat
+        filled[raster.pixels, 3] = 1.0
+        image = filled.reshape(height, width, 4)
+        # The outer edge is softened over three pixels, with the inside's colours carried outwards under it.
+        spread = _blur(image)
+        outside = (image[..., 3] == 0) & (spread[..., 3] > 0)
+        image[outside, :3] = spread[outside, :3] / spread[outside, 3:]
+        image[..., 3] = spread[..., 3] * raster.fade
+        return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+    def smooth_colours(self, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+        """Soften the borders between flat patches of colour by about a pixel. (p, 3) -> (p, 3)."""
+        height, width = self.shape
+        image = np.zeros((height * width, 4), dtype=np.float32)
+        at = self._raster.pixels[pixels]
+        image[at, :3], image[at, 3] = colours, 1.0
+        soft = _blur(image.reshape(height, width, 4)).reshape(-1, 4)[at]
+        return soft[:, :3] / soft[:, 3:]
+
+    def outline(self, positions: np.ndarray) -> np.ndarray:
+        """Border of a region as line pieces of shape (s, 2, 2) in the common plane (mm)."""
+        faces, points = self._near_faces, self._plane
+        smooth = self._smoothed(self.vertices.ids[positions])
+        if smooth.max(initial=0.0) <= 0.55:  # a region of a few vertices would vanish
+            smooth = np.zeros(self._count)
+            smooth[self.vertices.ids[positions]] = 1.0
+        inside = smooth[faces] > 0.5
+        mixed = inside.any(axis=1) & ~inside.all(axis=1)
+        faces, inside = faces[mixed], inside[mixed]
+        # The corner that differs from the other two comes first; the border crosses its two edges.
+        odd = np.where(inside.sum(axis=1) == 1, inside.argmax(axis=1), inside.argmin(axis=1))
+        turned = faces[np.arange(len(faces))[:, None], (odd[:, None] + np.arange(3)) % 3]
+        one = turned[:, :1].repeat(2, axis=1)
+        other = turned[:, 1:]
+        along = ((0.5 - smooth[one]) / (smooth[other] - smooth[one]))[..., None]
+        return points[one] + along * (points[other] - points[one])
+
+    def anchors(self, positions: np.ndarray, outline: np.ndarray) -> list[tuple[float, float]]:
+        """Where a region's name goes: in each hemisphere shown, the member in view farthest from any border."""
+        found = []
+        ids = self.vertices.ids[positions]
+        border = outline.mean(axis=1)
+        border = np.concatenate([border[:: len(border) // 400 + 1], self._rim])
+        for box in self.view.boxes:
+            at = self._plane[_of_hemisphere(ids, self.view.space, box.hemisphere)]
+            at = at[np.isfinite(at).all(axis=1)]
+            at = at[:: len(at) // 400 + 1]
+            if not len(at):
+                continue
+            # Names are wide, so room across counts half.
+            away = np.square((at[:, None] - border[None]) * [0.5, 1.0]).sum(axis=2).min(axis=1, initial=np.inf)
+            room = np.minimum(np.sqrt(away), 1e3)
+            centre = np.hypot(*(at - at.mean(axis=0)).T)
+            best = at[(room - 0.1 * centre).argmax()]
+            found.append((float(best[0]), float(best[1])))
+        return found
+
+    @functools.cached_property
+    def _plane(self) -> np.ndarray:
+        """Points of both hemispheres in the common plane; NaN where not in view. (n, 2)."""
+        half = self._count // 2
+        plane = np.full((self._count, 2), np.nan)
+        for box in self.view.boxes:
+            points = mesh(self.view.space, box.hemisphere, "flat")[0][:, :2]
+            x, y = points.T
+            seen = (
+                hemisphere_on_flatmap(self.view.space, box.hemisphere)
+                & (x > box.x0)
+                & (x < box.x1)
+                & (y > box.y0)
+                & (y < box.y1)
+            )
+            start = 0 if box.hemisphere == "left" else half
+            plane[start : start + half][seen] = points[seen] + [box.shift, 0.0]
+        return plane
+
+    @functools.cached_property
+    def _near_faces(self) -> np.ndarray:
+        """Faces in view at and around the vertices given. (m, 3)."""
+        parts = []
+        for box in self.view.boxes:
+            faces = mesh(self.view.space, box.hemisphere, "flat")[1]
+            parts.append(faces + (0 if box.hemisphere == "left" else self._count // 2))
+        faces = np.concatenate(parts)
+        faces = faces[np.isfinite(self._plane[faces, 0]).all(axis=1)]
+        near = np.zeros(self._count, dtype=bool)
+        near[self.vertices.ids] = True
+        for _ in range(_SMOOTHING[self.view.space]):  # as far as smoothing reaches
+            near[faces[near[faces].any(axis=1)]] = True
+        return faces[near[faces].any(axis=1)]
+
+    @functools.cached_property
+    def _rim(self) -> np.ndarray:
+        """Points where the flatmap itself ends, at most 400 a hemisphere. (p, 2)."""
+        found = []
+        for box in self.view.boxes:
+            faces = mesh(self.view.space, box.hemisphere, "flat")[1]
+            edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+            count = SPACES[self.view.space]
+            code, times = np.unique(edges[:, 0].astype(np.int64) * count + edges[:, 1], return_counts=True)
+            start = 0 if box.hemisphere == "left" else count
+            one, other = (self._plane[ends + start] for ends in np.divmod(code[times == 1], count))
+            # Some edges along the cuts are long: points along each.
+            points = np.concatenate([one + along * (other - one) for along in (0.0, 0.25, 0.5, 0.75)])
+            points = points[np.isfinite(points[:, 0])]
+            found.append(points[:: len(points) // 400 + 1])
+        return np.concatenate(found)
+
+    def _smoothed(self, ids: np.ndarray) -> np.ndarray:
+        """Membership of each vertex, 0 or 1, averaged over its neighbours a few times. (n,)."""
+        smooth = np.zeros(self._count)
+        smooth[ids] = 1.0
+        faces = self._near_faces
+        weight = np.maximum(np.bincount(faces.ravel(), minlength=self._count), 1)
+        for _ in range(_SMOOTHING[self.view.space]):
+            mean = np.repeat(smooth[faces].mean(axis=1), 3)
+            smooth = np.bincount(faces.ravel(), weights=mean, minlength=self._count) / weight
+        return smooth
+
+    def _covered(self, valid: np.ndarray) -> np.ndarray:
+        """A field over the pixels that passes 0.5 where the data end, without the mesh's zigzag. (k,).
+
+        Every vertex with data stays inside, and every vertex given without data outside: smoothing may round the
+        outer rim, and must neither hide data nor fill holes.
+        """
+        data, gaps = self.vertices.ids[valid], self.vertices.ids[~valid]
+        field = self._smoothed(data)
+        # One among others unlike it would shrink to a dot: those go back to 0 or 1, and reach halfway to them.
+        field[data] = np.where(field[data] < 0.35, 1.0, np.maximum(field[data], 0.52))
+        field[gaps] = np.where(field[gaps] > 0.65, 0.0, np.minimum(field[gaps], 0.48))
+        return (self._raster.weights * field[self._raster.corners]).sum(axis=1)
+
+    def _soft_edge(self, field: np.ndarray) -> np.ndarray:
+        """Turn a field that passes 0.5 at an edge into an edge one pixel wide. (k,) -> (k,)."""
+        image = np.zeros(self.shape, dtype=np.float32)
+        image.ravel()[self._raster.pixels] = field
+        down, across = np.gradient(image)
+        slope = np.maximum(np.hypot(down, across), 1e-3)
+        edge = np.clip((image - 0.5) / slope + 0.5, 0.0, 1.0)
+        edge[image > 0.95] = 1.0  # flat inside, where the slope says nothing
+        return edge.ravel()[self._raster.pixels]
+
+
+@dataclass(frozen=True)
+class _Raster:
+    shape: tuple[int, int]
+    pixels: np.ndarray  # (k,) flat pixel numbers, row 0 at the top
+    corners: np.ndarray  # (k, 3) vertices, right hemisphere offset
+    weights: np.ndarray  # (k, 3) barycentric
+    grey: np.ndarray  # (k,) curvature as grey
+    fade: np.ndarray  # (H, W) 1 inside, falling to 0 at cropped sides
+
+
+@functools.lru_cache(maxsize=6)
+def _rasterise(view: View, scale: float) -> _Raster:
+    height, width = max(1, round(view.height * scale)), max(1, round(view.width * scale))
+    parts = [_box_pixels(view, box, scale, height, width) for box in view.boxes]
+    pixels, corners, weights, grey = (np.concatenate(column) for column in zip(*parts, strict=True))
+    fade = np.ones((height, width), dtype=np.float32)
+    if view.cropped:
+        fade[:] = 0.0
+        rows = (np.arange(height) + 0.5) / scale
+        down = np.minimum(rows, view.height - rows)
+        for box in view.boxes:
+            columns = (np.arange(width) + 0.5) / scale - (box.x0 + box.shift)
+            across = np.minimum(columns, box.x1 - box.x0 - columns)
+            ramp = np.clip(np.minimum(down[:, None], across[None, :]) / _FADE, 0.0, 1.0)
+            fade = np.maximum(fade, ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+    return _Raster((height, width), pixels, corners, weights, grey, fade)
+
+
+def _box_pixels(view: View, box: Box, scale: float, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Pixels of one hemisphere: flat numbers, corners, weights, grey."""
+    points, faces = mesh(view.space, box.hemisphere, "flat")
+    # Pixel coordinates with centres at whole numbers, y down.
+    x = (points[:, 0] + box.shift) * scale - 0.5
+    y = (box.y1 - points[:, 1]) * scale - 0.5
+    left, right = (box.x0 + box.shift) * scale - 0.5, (box.x1 + box.shift) * scale - 0.5
+    fx, fy = x[faces], y[faces]
+    low_x = np.maximum(np.ceil(fx.min(axis=1)), max(0, np.ceil(left))).astype(np.int64)
+    high_x = np.minimum(np.floor(fx.max(axis=1)), min(width - 1, np.floor(right))).astype(np.int64)
+    low_y = np.maximum(np.ceil(fy.min(axis=1)), 0).astype(np.int64)
+    high_y = np.minimum(np.floor(fy.max(axis=1)), height - 1).astype(np.int64)
+    across, tall = high_x - low_x + 1, high_y - low_y + 1
+    counts = np.where((across > 0) & (tall > 0), across * tall, 0)
+    used = np.flatnonzero(counts)
+    owner = np.full(height * width, -1, dtype=np.int64)
+    share = np.zeros((height * width, 3), dtype=np.float32)
+    start = 0
+    ends = np.cumsum(counts[used])
+    while start < len(used):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + _CANDIDATES)))
+        face = np.repeat(used[start:stop], counts[used[start:stop]])
+        step = np.arange(len(face)) - np.repeat(
+            ends[start:stop] - counts[used[start:stop]] - before, counts[used[start:stop]]
+        )
+        column, row = low_x[face] + step % across[face], low_y[face] + step // across[face]
+        (ax, bx, cx), (ay, by, cy) = fx[face].T, fy[face].T
+        area = (by - cy) * (ax - cx) + (cx - bx) * (ay - cy)
+        area = np.where(area == 0, np.inf, area)
+        first = ((by - cy) * (column - cx) + (cx - bx) * (row - cy)) / area
+        second = ((cy - ay) * (column - cx) + (ax - cx) * (row - cy)) / area
+        weight = np.stack([first, second, 1 - first - second], axis=1)
+        inside = (weight >= -1e-9).all(axis=1) & np.isfinite(area)
+        at = row[inside] * width + column[inside]
+        owner[at], share[at] = face[inside], np.clip(weight[inside], 0, 1)
+        start = stop
+    pixels = np.flatnonzero(owner >= 0)
+    corners, weights = faces[owner[pixels]], share[pixels]
+    bend = (scalar(view.space, box.hemisphere, "curv")[corners] * weights).sum(axis=1)
+    grey = GYRUS + (SULCUS - GYRUS) * (0.5 + 0.5 * np.tanh(bend / 0.025))
+    offset = 0 if box.hemisphere == "left" else SPACES[view.space]
+    return pixels, (corners + offset).astype(np.int32), weights, grey.astype(np.float32)
+
+
+def _of_hemisphere(ids: np.ndarray, space: str, hemisphere: str) -> np.ndarray:
+    return ids[(ids < SPACES[space]) == (hemisphere == "left")]
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    """A [1 2 1] / 4 blur down and across, zero beyond the border."""
+    for axis in (0, 1):
+        padded = np.pad(image, [(1, 1) if i == axis else (0, 0) for i in range(image.ndim)])
+        size = image.shape[axis]
+        before, after = (padded.take(range(start, start + size), axis=axis) for start in (0, 2))
+        image = 0.25 * (before + after) + 0.5 * image
+    return image

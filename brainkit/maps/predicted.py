@@ -1,0 +1,226 @@
+"""Figures from an encoder file and its predictions: each image beside its map, and the encoder's own maps."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from brainkit import encoder_file
+from brainkit.encoder_file import EncoderInfo
+from brainkit.errors import DataError, UsageError, require
+from brainkit.files import read_json
+from brainkit.images import decode
+from brainkit.maps import static
+
+
+def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
+    """Find what would stop the drawing before any long work is done. Makes nothing.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the figures are to go; it need not exist, the folder it lies in must.
+    info : EncoderInfo
+        The encoder whose predictions are to be drawn.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    MissingDependency
+        If matplotlib or nilearn is not installed.
+    UsageError
+        If the encoder's vertices lie on no known surface.
+    DataError
+        If the folder cannot be used.
+    """
+    for module in ("matplotlib", "nilearn"):
+        require(module, extra="maps", purpose="drawing brain maps")
+    if info.vertices.space == "custom":
+        raise UsageError("maps need an encoder on an fsaverage space; this one predicts vertices of a space of its own")
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path}: expected a folder for the figures, found a file")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: its folder {path.parent} does not exist; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise DataError(f"{path}: is not writable")
+    return path
+
+
+def draw_prediction_file(
+    file: str | os.PathLike[str], encoder_info: EncoderInfo, folder: str | os.PathLike[str], *, max_maps: int = 12
+) -> list[Path]:
+    """Draw what `brainkit.scoring.predict_to_file` wrote.
+
+    Parameters
+    ----------
+    file : path-like
+        The ``.npy`` file of predictions, with its ``.json`` beside it.
+    encoder_info : EncoderInfo
+        The encoder that made them.
+    folder, max_maps
+        As in `draw_predictions`.
+
+    Returns
+    -------
+    list of Path
+        The figures.
+
+    Raises
+    ------
+    DataError
+        If the files are not such a pair, or an image cannot be read any more.
+    """
+    beside = Path(file).with_suffix(".json")
+    written = read_json(beside)
+    try:
+        images, ids = list(written["images"]), written["vertices"].get("ids")
+    except (AttributeError, KeyError, TypeError):
+        raise DataError(f"{beside}: expected what predict writes (images, vertices), found something else") from None
+    columns = None if ids is None else np.flatnonzero(np.isin(encoder_info.vertices.ids, ids))
+    try:
+        rows = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: expected a .npy array, cannot read it ({error})") from None
+    return draw_predictions(encoder_info, rows, images, folder, columns=columns, max_maps=max_maps)
+
+
+def draw_predictions(
+    encoder_info: EncoderInfo,
+    prediction_rows: np.ndarray,
+    image_paths: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    columns: np.ndarray | None = None,
+    max_maps: int = 12,
+) -> list[Path]:
+    """Draw images beside the responses predicted to them, the first ones in order, with one colour range for all.
+
+    Parameters
+    ----------
+    encoder_info : EncoderInfo
+        What the encoder file says of itself: vertices, regions, units, note.
+    prediction_rows : array of shape (n, V)
+        Predicted responses, in the encoder's units; a memory map is read only where it is drawn.
+    image_paths : sequence of path-like
+        The image of each row.
+    folder : path-like
+        Where the figures go, one PNG an image, named by row and image.
+    columns : int array of shape (V,), optional
+        Which of the encoder's vertices the columns are; all of them by default.
+    max_maps : int
+        At most so many images are drawn.
+
+    Returns
+    -------
+    list of Path
+        The figures, in the order of the rows.
+
+    Raises
+    ------
+    UsageError, DataError, MissingDependency
+        As `check_drawable`; DataError too where rows and images, or columns and vertices, do not match.
+    """
+    target = check_drawable(folder, encoder_info)
+    vertices, rois = encoder_info.vertices, encoder_info.rois
+    if columns is not None:
+        vertices, rois = vertices.select(columns), rois.subset(columns)
+    if prediction_rows.shape != (len(image_paths), len(vertices)):
+        raise DataError(
+            f"predictions: expected {len(image_paths)} rows (images) and {len(vertices)} columns (vertices), "
+            f"found an array of shape {prediction_rows.shape}"
+        )
+    target.mkdir(exist_ok=True)
+    rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
+    drawn = []
+    for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
+        name = Path(image).name
+        path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(image).stem)[:80]}.png"
+        static.draw_response(
+            path,
+            vertices=vertices,
+            rois=rois,
+            response=row,
+            image=decode(image),
+            title=f"Predicted response to {name}",
+            note=encoder_info.note,
+            units=encoder_info.units,
+            limit=_common_limit(rows),
+        )
+        drawn.append(path)
+    return drawn
+
+
+def draw_encoder_file(
+    file: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Draw an encoder's own maps (accuracy, layer, location, scale) from its file alone.
+
+    Parameters
+    ----------
+    file : path-like
+        An encoder file.
+    folder : path-like, optional
+        Where the figures go; by default beside the file, ``encoder-maps`` for ``encoder.onnx``.
+    say : callable
+        Takes a line that says what was drawn.
+
+    Returns
+    -------
+    list of Path
+        The figures.
+
+    Raises
+    ------
+    EncoderFileError
+        If the file is not an encoder file.
+    UsageError, DataError, MissingDependency
+        As `check_drawable`.
+    """
+    info = encoder_file.read(file)
+    target = check_drawable(Path(file).with_name(f"{Path(file).stem}-maps") if folder is None else folder, info)
+    target.mkdir(exist_ok=True)
+    figures = static.draw_maps(
+        target,
+        vertices=info.vertices,
+        rois=info.rois,
+        layers=info.layers,
+        layer_weights=info.layer_weights,
+        locations=info.locations,
+        scale=info.scale,
+        r=_if_known(info.r),
+        R2=_if_known(info.R2),
+        noise_ceiling=_if_known(info.noise_ceiling),
+        title=str(info.backbone.get("name", "")),
+        note=info.note,
+        layer_note=None if info.gauge == "unit" else f"gauge: {info.gauge}; layers cannot be compared",
+    )
+    say(f"{target}: {', '.join(figure.name for figure in figures)}")
+    return figures
+
+
+def _if_known(values: np.ndarray) -> np.ndarray | None:
+    return values if np.isfinite(values).any() else None
+
+
+def _common_limit(rows: np.ndarray) -> float | None:
+    """Give a round colour range that 99 % of the values fit into; None where there is nothing to go by."""
+    finite = np.abs(rows[np.isfinite(rows)])
+    limit = float(np.percentile(finite, 99)) if finite.size else 0.0
+    if limit <= 0:
+        return None
+    # A fifth of the leading digit, so that the ticks of the colour bar are short numbers.
+    step = 0.2 * 10.0 ** math.floor(math.log10(limit))
+    return float(f"{math.ceil(limit / step) * step:.3g}")

@@ -1,0 +1,357 @@
+"""FactorTopy: every vertex picks its own layer, place, scale and channels, and neighbours pick alike."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brainkit.errors import DataError, UsageError
+from brainkit.ops.factor_readout import factor_readout
+from brainkit.selectors import coordinate_bounds, encode_positions, regularity, selector_network
+
+Tokens = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Selectors:
+    """What each vertex reads: layer weights (V, L), locations (V, 2) in [-1, 1], scale (V,), 0 local to 1 global."""
+
+    layer_weights: Tensor
+    locations: Tensor
+    scale: Tensor
+
+    def regularity(self) -> Tensor:
+        """See :func:`brainkit.selectors.regularity`."""
+        return regularity(self.layer_weights, self.scale)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The trained model as constants (float64 numpy), with the gauge and the token statistics folded in.
+
+    ``tokens_local[l] = local_weight[l] @ grid_tokens + local_bias[l]``, the bias added on the grid, before the ring
+    of zeros; likewise the global tokens; then the operator.
+    """
+
+    layers: tuple[str, ...]
+    grid: tuple[int, int]
+    local_weight: dict[str, np.ndarray]  # (D, C)
+    local_bias: dict[str, np.ndarray]  # (D,)
+    global_weight: dict[str, np.ndarray]  # (D, C)
+    global_bias: dict[str, np.ndarray]  # (D,)
+    layer_weights: np.ndarray  # (V, L)
+    locations: np.ndarray  # (V, 2)
+    scale: np.ndarray  # (V,)
+    weight: np.ndarray  # (V, D)
+    bias: np.ndarray  # (V,)
+
+
+class TokenStatistics(nn.Module):
+    """Mean, s.d. and correlation of one layer's tokens over the training images: constants of the model."""
+
+    mean: Tensor
+    std: Tensor
+    moment: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.register_buffer("moment", torch.eye(channels))
+
+    def set(self, mean: np.ndarray, std: np.ndarray, moment: np.ndarray) -> None:
+        """Take mean (C,), s.d. (C,) and the second moment (C, C) of the centred, scaled tokens."""
+        for name, value in (("mean", mean), ("std", std), ("moment", moment)):
+            getattr(self, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+    def inverse_std(self) -> Tensor:
+        """1 / s.d.; zero for a channel that never varied, which has nothing to tell."""
+        return torch.where(self.std > 0, 1 / self.std.clamp(min=torch.finfo(self.std.dtype).tiny), 0.0)
+
+    def gain(self, weight: Tensor) -> Tensor:
+        """Brings the bottleneck's output to unit RMS over the training tokens: sqrt(D / tr(P S P^T)). ()"""
+        power = ((weight @ self.moment) * weight).sum() / weight.shape[0]
+        # A bottleneck with no output at all has no gauge; it stays at zero rather than becoming NaN.
+        return torch.where(power > 0, power.clamp(min=torch.finfo(power.dtype).tiny).rsqrt(), 0.0)
+
+
+class FactorTopy(nn.Module):
+    """Brain encoding model of *Brain Decodes Deep Nets* (arXiv 2312.01280), with a fixed gauge.
+
+    Parameters
+    ----------
+    widths : mapping of str to int
+        Channels C of each layer, in order of depth.
+    coordinates : array of shape (V, 3)
+        Cortical coordinates in mm.
+    bottleneck : int
+        Channels D that every layer is brought to.
+    grid : (int, int)
+        Rows and columns of the common token grid.
+    selector_width : int
+        Hidden units of the selector networks.
+    gauge : {"unit", "published"}
+        ``unit`` holds each bottleneck's output at unit RMS over the training tokens, which gives layer weights and
+        scale a meaning; ``published`` leaves the gains free, as the seed's weights have them.
+    backend : str
+        Implementation of the operator, see :func:`brainkit.ops.factor_readout`.
+
+    Raises
+    ------
+    UsageError
+        If there is no layer, or coordinates are not (V, 3) and finite.
+    """
+
+    response_mean: Tensor
+    response_std: Tensor
+    coordinates: Tensor
+    coordinate_lower: Tensor
+    coordinate_side: Tensor
+    encoding: Tensor
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        coordinates: np.ndarray | Tensor,
+        *,
+        bottleneck: int = 64,
+        grid: tuple[int, int] = (8, 8),
+        selector_width: int = 128,
+        gauge: str = "unit",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        places = torch.as_tensor(np.array(coordinates), dtype=torch.float32)
+        if not widths:
+            raise UsageError("widths must name at least one layer, got none")
+        if places.ndim != 2 or places.shape[1] != 3 or not len(places) or not places.isfinite().all():
+            raise UsageError(f"coordinates must be (V, 3) and finite, got shape {tuple(places.shape)}")
+        if gauge not in ("unit", "published"):
+            raise UsageError(f"gauge must be 'unit' or 'published', got {gauge!r}")
+        self.layers, self.widths = tuple(widths), dict(widths)
+        self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
+        self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # module names hold no dots
+
+        self.local_token_bottleneck = nn.ModuleDict(
+            {self._keys[layer]: nn.Conv2d(c, bottleneck, 1, bias=False) for layer, c in widths.items()}
+        )
+        self.global_token_bottleneck = nn.ModuleDict(
+            {self._keys[layer]: nn.Linear(c, bottleneck, bias=False) for layer, c in widths.items()}
+        )
+        self.local_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
+        self.global_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
+        self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
+        self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
+        self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
+        self.weight = nn.Parameter(torch.empty(len(places), bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
+        self.bias = nn.Parameter(torch.zeros(len(places)))
+
+        lower, side = coordinate_bounds(places)
+        self.register_buffer("response_mean", torch.zeros(len(places)))
+        self.register_buffer("response_std", torch.ones(len(places)))
+        self.register_buffer("coordinates", places)
+        self.register_buffer("coordinate_lower", lower)
+        self.register_buffer("coordinate_side", side)
+        # Computed once: it never changes, and the checkpoint need not carry it.
+        self.register_buffer("encoding", encode_positions(places, lower, side), persistent=False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        # The bounds may have come with the state: the encoding follows them.
+        self.encoding = encode_positions(self.coordinates, self.coordinate_lower, self.coordinate_side)
+
+    @classmethod
+    def from_published(
+        cls, state_dict: Mapping[str, Tensor], coordinates: np.ndarray | Tensor, *, grid: tuple[int, int] = (8, 8)
+    ) -> FactorTopy:
+        """Load a state dict of the seed's model; predictions are the same, the gauge stays ``published``.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to Tensor
+            With ``local_token_bottleneck.{layer}.weight`` (D, C, 1, 1), ``global_token_bottleneck.{layer}.weight``
+            (D, C), ``{space,layer,scale}_selector_mlp.{1,3,5}.*``, ``weight`` (V, D) and ``bias`` (V,).
+        coordinates : array of shape (V, 3)
+            The cortical coordinates the model was trained with, in mm: they are not in the state dict.
+        grid : (int, int)
+            Token grid of the published model.
+
+        Raises
+        ------
+        DataError
+            If keys are missing, unknown or of the wrong shape.
+        """
+        pattern = re.compile(r"local_token_bottleneck\.(.+)\.weight$")
+        widths = {m[1]: int(v.shape[1]) for k, v in state_dict.items() if (m := pattern.match(k))}
+        if not widths or "weight" not in state_dict or state_dict["weight"].ndim != 2:
+            raise DataError("state dict: expected local_token_bottleneck.<layer>.weight and weight (V, D), found none")
+        weight = state_dict["weight"]
+        if len(weight) != len(coordinates):
+            raise DataError(
+                f"coordinates: expected {len(weight)} rows as the model's vertices, found {len(coordinates)}"
+            )
+        hidden = state_dict.get("space_selector_mlp.1.weight", torch.empty(128, 0)).shape[0]
+        model = cls(
+            widths, coordinates, bottleneck=weight.shape[1], grid=grid, selector_width=hidden, gauge="published"
+        )
+        own = {key for key in model.state_dict() if not _is_constant(key)}
+        if missing := sorted(own - set(state_dict)):
+            raise DataError(f"state dict: {len(missing)} keys are missing, the first is {missing[0]}")
+        if unknown := sorted(set(state_dict) - own):
+            raise DataError(f"state dict: {len(unknown)} keys are unknown, the first is {unknown[0]}")
+        for key, value in model.state_dict().items():
+            if key in own and value.shape != state_dict[key].shape:
+                raise DataError(f"state dict: {key} must be {tuple(value.shape)}, found {tuple(state_dict[key].shape)}")
+        model.load_state_dict(dict(state_dict), strict=False)
+        return model
+
+    def set_response_scale(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Take the mean and s.d. (V,) of the training responses; where the s.d. is 0 it is left at 1."""
+        self.response_mean.copy_(torch.from_numpy(np.asarray(mean)))
+        self.response_std.copy_(torch.from_numpy(np.where(np.asarray(std) > 0, std, 1.0)))
+
+    def selectors(self) -> Selectors:
+        """Layer weights (V, L), locations (V, 2) and scale (V,) of every vertex."""
+        return Selectors(
+            self.layer_selector_mlp(self.encoding),
+            self.space_selector_mlp(self.encoding),
+            self.scale_selector_mlp(self.encoding)[:, 0],
+        )
+
+    def forward(self, local_tokens: Tokens, global_tokens: Tokens) -> Tensor:
+        """Predict responses (B, V) from a backbone's tokens.
+
+        Parameters
+        ----------
+        local_tokens : mapping of str to Tensor of shape (B, C, H, W)
+            Token maps at any resolution; those not on the model's grid are brought to it.
+        global_tokens : mapping of str to Tensor of shape (B, C)
+            One token for the whole image.
+
+        Returns
+        -------
+        Tensor of shape (B, V)
+            In the units of the responses that the model was trained on.
+        """
+        standard = self.standardised(local_tokens, global_tokens, self.selectors())
+        return standard * self.response_std + self.response_mean
+
+    def standardised(self, local_tokens: Tokens, global_tokens: Tokens, selectors: Selectors) -> Tensor:
+        """Responses in units of each vertex's own s.d. about its mean, as training sees them. (B, V)"""
+        local, whole = self.bottlenecked(local_tokens, global_tokens)
+        return factor_readout(
+            local,
+            whole,
+            selectors.locations,
+            selectors.layer_weights,
+            selectors.scale,
+            self.weight,
+            self.bias,
+            backend=self.backend,
+        )
+
+    def bottlenecked(self, local_tokens: Tokens, global_tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Tokens through the bottlenecks, in the gauge: (B, L, D, H, W) and (B, L, D)."""
+        local, whole = [], []
+        for layer in self.layers:
+            weight, bias = self._local_map(layer)
+            tokens = to_grid(local_tokens[layer], self.grid)
+            flat = torch.matmul(weight, tokens.flatten(2)) + bias[:, None]  # (B, D, P)
+            local.append(flat.unflatten(2, self.grid))
+            weight, bias = self._global_map(layer)
+            whole.append(torch.nn.functional.linear(global_tokens[layer], weight, bias))
+        return torch.stack(local, 1), torch.stack(whole, 1)
+
+    @torch.no_grad()
+    def folded(self) -> Folded:
+        """Everything that is constant once training is over; the folding itself is done in float64."""
+        # The selectors are what training saw, float32; only the products of constants gain from more digits.
+        plain = copy.deepcopy(self).cpu()
+        chosen, exact = plain.selectors(), plain.double()
+        local = {layer: exact._local_map(layer) for layer in self.layers}
+        whole = {layer: exact._global_map(layer) for layer in self.layers}
+        return Folded(
+            layers=self.layers,
+            grid=self.grid,
+            local_weight={layer: weight.numpy() for layer, (weight, _) in local.items()},
+            local_bias={layer: bias.numpy() for layer, (_, bias) in local.items()},
+            global_weight={layer: weight.numpy() for layer, (weight, _) in whole.items()},
+            global_bias={layer: bias.numpy() for layer, (_, bias) in whole.items()},
+            layer_weights=chosen.layer_weights.double().numpy(),
+            locations=chosen.locations.double().numpy(),
+            scale=chosen.scale.double().numpy(),
+            weight=(exact.weight.detach() * exact.response_std[:, None]).numpy(),
+            bias=(exact.bias.detach() * exact.response_std + exact.response_mean).numpy(),
+        )
+
+    def _local_map(self, layer: str) -> tuple[Tensor, Tensor]:
+        key = self._keys[layer]
+        return self._map(
+            cast(nn.Conv2d, self.local_token_bottleneck[key]).weight[:, :, 0, 0], self.local_statistics[key]
+        )
+
+    def _global_map(self, layer: str) -> tuple[Tensor, Tensor]:
+        key = self._keys[layer]
+        return self._map(cast(nn.Linear, self.global_token_bottleneck[key]).weight, self.global_statistics[key])
+
+    def _map(self, weight: Tensor, statistics: nn.Module) -> tuple[Tensor, Tensor]:
+        """The affine map (D, C), (D,) of raw tokens: centring, scaling and gauge folded in."""
+        assert isinstance(statistics, TokenStatistics)
+        if self.gauge == "unit":
+            weight = weight * statistics.gain(weight)
+        weight = weight * statistics.inverse_std()
+        return weight, -(weight @ statistics.mean)
+
+
+def _is_constant(key: str) -> bool:
+    """Buffers that the seed's state dict does not have."""
+    return "statistics" in key or key.startswith(("coordinate", "response_"))
+
+
+def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Bring token maps (B, C, H, W) to the common grid: bilinear up to a factor of 2, area average beyond."""
+    height, width = tokens.shape[-2:]
+    if (height, width) == tuple(grid):
+        return tokens
+    matrix = torch.from_numpy(grid_matrix(height, width, *grid)).to(tokens)
+    return (tokens.flatten(2) @ matrix).unflatten(2, tuple(grid))
+
+
+def grid_matrix(height: int, width: int, to_height: int, to_width: int) -> np.ndarray:
+    """The interpolation from one token grid to another, as a constant matrix.
+
+    Bilinear (cell edges not aligned) as published up to a factor of 2 a side; beyond it the average over the area
+    each new cell covers, because bilinear would read a few cells of many.
+
+    Returns
+    -------
+    array of shape (height * width, to_height * to_width), float64
+        Columns sum to 1; new tokens = old tokens (..., H*W) @ matrix.
+    """
+    rows, columns = _interpolation(height, to_height), _interpolation(width, to_width)
+    return np.einsum("hi,wj->hwij", rows, columns).reshape(height * width, to_height * to_width)
+
+
+def _interpolation(n: int, to: int) -> np.ndarray:
+    """One axis of :func:`grid_matrix`: (n, to), columns sum to 1."""
+    matrix = np.zeros((n, to))
+    ratio = n / to
+    for j in range(to):
+        if ratio > 2:
+            low, high = j * ratio, (j + 1) * ratio
+            cells = np.arange(n)
+            matrix[:, j] = np.clip(np.minimum(cells + 1, high) - np.maximum(cells, low), 0, None) / ratio
+        else:
+            place = max((j + 0.5) * ratio - 0.5, 0.0)
+            first = min(int(place), n - 1)
+            second = min(first + 1, n - 1)
+            matrix[first, j] += 1 - (place - first)
+            matrix[second, j] += place - first
+    return matrix

@@ -1,0 +1,101 @@
+"""The photographs that installed packages ship, and seeded crops of them: what the sample subject looks at."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from brainkit.errors import DataError, MissingDependency
+
+# Photograph -> (package, file inside it, share of the crops it gives relative to the others). Rich colour scenes
+# give most; textures and microscopy, which vary little from crop to crop, give less.
+_SOURCES: dict[str, tuple[str, str, float]] = {
+    "astronaut": ("skimage", "data/astronaut.png", 4),
+    "coffee": ("skimage", "data/coffee.png", 4),
+    "rocket": ("skimage", "data/rocket.jpg", 4),
+    "motorcycle": ("skimage", "data/motorcycle_left.png", 4),
+    "flower": ("sklearn", "datasets/images/flower.jpg", 4),
+    "camera": ("skimage", "data/camera.png", 3),
+    "hubble": ("skimage", "data/hubble_deep_field.jpg", 1.5),
+    "retina": ("skimage", "data/retina.jpg", 1.5),
+    "tissue": ("skimage", "data/ihc.png", 1.5),
+    "coins": ("skimage", "data/coins.png", 1.5),
+    "moon": ("skimage", "data/moon.png", 1),
+    "cell": ("skimage", "data/cell.png", 1),
+    "brick": ("skimage", "data/brick.png", 0.7),
+    "grass": ("skimage", "data/grass.png", 0.7),
+    "gravel": ("skimage", "data/gravel.png", 0.7),
+    "chelsea": ("skimage", "data/chelsea.png", 1),
+    "china": ("sklearn", "datasets/images/china.jpg", 1),
+    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", 1),
+    "clock": ("skimage", "data/clock_motion.png", 0.4),
+}
+TEST_PHOTOGRAPHS = ("chelsea", "china", "hopper", "clock")
+TRAINING_PHOTOGRAPHS = tuple(name for name in _SOURCES if name not in TEST_PHOTOGRAPHS)
+
+SMALLEST_SIDE = 0.18  # of the photograph's shorter side
+_PIP_NAMES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+
+
+def load_photographs(names: Sequence[str] | None = None) -> dict[str, Image.Image]:
+    """Read photographs from the packages that ship them, without importing these.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Some of them; by default all 19.
+
+    Returns
+    -------
+    dict of str to RGB image
+
+    Raises
+    ------
+    MissingDependency
+        If a package is not installed; the message holds the pip line.
+    DataError
+        If an installed package no longer ships a file.
+    """
+    return {name: Image.open(_path(name)).convert("RGB") for name in (names if names is not None else _SOURCES)}
+
+
+def random_crop(
+    draw: np.random.Generator, photographs: dict[str, Image.Image], names: Sequence[str], size: int
+) -> tuple[str, Image.Image]:
+    """One square crop of one of the photographs named, flipped half of the time.
+
+    Its side is log-uniform between 0.18 and 1 of the photograph's shorter side (at least 64 pixels).
+
+    Returns
+    -------
+    (str, image)
+        The photograph's name, and the crop at `size` x `size` pixels.
+    """
+    shares = np.array([_SOURCES[name][2] for name in names])
+    name = str(draw.choice(list(names), p=shares / shares.sum()))
+    photograph = photographs[name]
+    width, height = photograph.size
+    side = max(int(min(width, height) * np.exp(draw.uniform(np.log(SMALLEST_SIDE), 0))), 64)
+    left, top = int(draw.integers(0, width - side + 1)), int(draw.integers(0, height - side + 1))
+    crop = photograph.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
+    if draw.random() < 0.5:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return name, crop
+
+
+def _path(name: str) -> Path:
+    package, file, _ = _SOURCES[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingDependency(
+            f"the sample subject's photographs need {_PIP_NAMES[package]}, which is not installed; "
+            "install it with: pip install 'brainkit[train]'"
+        )
+    path = Path(spec.origin).parent / file
+    if not path.is_file():
+        raise DataError(f"{path}: the photograph {name!r} is not in this version of {_PIP_NAMES[package]}")
+    return path

@@ -1,0 +1,222 @@
+"""What lies in a run folder, and how the later stages read it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainkit.config import Config
+from brainkit.errors import DataError
+from brainkit.files import read_json, write_beside
+from brainkit.runs import latest_run
+from brainkit.surface import RoiTable, Vertices
+
+if TYPE_CHECKING:
+    from brainkit.encoder_file import EncoderInfo
+    from brainkit.model import FactorTopy
+
+
+def finished_run(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, Any]]:
+    """The folder of a finished run, by default the newest, and its ``run.json``.
+
+    Raises
+    ------
+    DataError
+        If there is no such run, or it is not finished.
+    """
+    folder = Path(run) if run is not None else latest_run()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such run folder")
+    if not (folder / "run.json").is_file():
+        raise DataError(
+            f"{folder}: is not a finished run (no run.json); go on with it by brainkit train --resume --out {folder}"
+        )
+    return folder, read_json(folder / "run.json")
+
+
+def load_model(run: str | os.PathLike[str]) -> FactorTopy:
+    """The model of a finished run at its best checkpoint, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    run : path-like
+        A run folder.
+
+    Raises
+    ------
+    DataError
+        If the run is not finished, or its checkpoint is gone.
+    """
+    import torch
+
+    from brainkit.model import FactorTopy
+
+    folder, summary = finished_run(run)
+    place = folder / "checkpoints" / "best.ckpt"
+    if not place.is_file():
+        raise DataError(f"{place}: not found; without it {folder} has no model")
+    state = torch.load(place, map_location="cpu", weights_only=True)["state_dict"]
+    state = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    settings = Config.read(folder / "config.yaml").model
+    model = FactorTopy(
+        summary["backbone"]["widths"],
+        state["coordinates"],
+        bottleneck=settings.bottleneck,
+        grid=(settings.grid, settings.grid),
+        selector_width=settings.selector_width,
+        backend=settings.backend,
+    )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def write_selectors(folder: Path, model: FactorTopy, vertices: Vertices) -> None:
+    """Write ``selectors.npz``: what each vertex reads, in the model's gauge."""
+    folded = model.folded()
+    with write_beside(folder / "selectors.npz") as beside:
+        np.savez(
+            beside,
+            layer_weights=folded.layer_weights.astype(np.float32),
+            locations=folded.locations.astype(np.float32),
+            scale=folded.scale.astype(np.float32),
+            vertices=vertices.ids,
+            space=np.array(vertices.space),
+            layers=np.array(model.layers),
+            gauge=np.array(model.gauge),
+        )
+
+
+def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """All that the figures of a run need, as keywords of :func:`brainkit.maps.static.draw_maps`."""
+    with np.load(folder / "selectors.npz") as file:
+        selectors = {key: file[key] for key in file.files}
+    with np.load(folder / "scores.npz") as file:
+        scores = {key: file[key] for key in ("r", "R2", "noise_ceiling")}
+    if not np.isfinite(scores["noise_ceiling"]).any():
+        scores["noise_ceiling"] = None  # the data brought none
+    vertices = Vertices(str(selectors["space"]), selectors["vertices"])
+    return {
+        "vertices": vertices,
+        "rois": RoiTable.from_json(read_json(folder / "rois.json"), len(vertices)),
+        "layers": tuple(selectors["layers"].tolist()),
+        "layer_weights": selectors["layer_weights"],
+        "locations": selectors["locations"],
+        "scale": selectors["scale"],
+        "note": summary["note"],
+        **scores,
+    }
+
+
+def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> EncoderInfo:
+    """What the encoder file of a run will say of itself."""
+    from brainkit.export import describe
+    from brainkit.images import Preprocessing
+
+    with np.load(folder / "scores.npz") as file:
+        scores = {key: file[key] for key in file.files}
+    vertices = Vertices(str(scores["space"]), scores["vertices"])
+    backbone = summary["backbone"]
+    settings = Config.read(folder / "config.yaml").to_dict()
+    # The file travels; where its maker's disk keeps things does not.
+    settings["data"]["path"] = Path(settings["data"]["path"]).name
+    settings["backbone"]["weights"] = Path(settings["backbone"]["weights"]).name
+    return describe(
+        model.folded(),
+        vertices=vertices,
+        rois=RoiTable.from_json(read_json(folder / "rois.json"), len(vertices)),
+        preprocessing=Preprocessing.from_json(backbone["preprocessing"]),
+        backbone={key: backbone[key] for key in ("name", "weights_hash", "pretrained", "licence", "source")},
+        r=scores["r"],
+        R2=scores["R2"],
+        noise_ceiling=scores["noise_ceiling"],
+        units=summary["units"],
+        gauge=summary["gauge"],
+        note=summary["note"],
+        licence=_licence(summary),
+        provenance={
+            "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},
+            "split": summary["split"],
+            "seed": summary["seed"],
+            "versions": {"brainkit": summary["brainkit"], **summary["versions"]},
+            "config": settings,
+            "scores": summary["scores"],
+        },
+    )
+
+
+def _licence(summary: dict[str, Any]) -> str:
+    data = "simulated by brainkit" if summary["note"] else "under the terms of the fMRI data set trained on"
+    backbone = summary["backbone"]
+    return f"brainkit: Apache-2.0. Backbone {backbone['name']}: {backbone['licence']}. Responses: {data}."
+
+
+class RunLog:
+    """Says lines, and keeps them in the run's ``log.txt`` as soon as there is a run folder.
+
+    Parameters
+    ----------
+    say : callable
+        Takes a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._early: list[str] = []
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            if error is not None:
+                self.write(f"stopped: {type(error).__name__}: {error}")
+            self._file.close()
+
+    def __call__(self, line: str) -> None:
+        """Say a line and keep it."""
+        self._say(line)
+        self.write(line)
+
+    def into(self, path: Path) -> None:
+        """From now on keep lines in this file; those said before come first."""
+        self._file = path.open("a", encoding="utf-8")
+        for line in self._early:
+            self.write(line)
+        self._early.clear()
+
+    def write(self, line: str) -> None:
+        """Keep a line without saying it."""
+        if self._file is None:
+            self._early.append(line)
+            return
+        stamp = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
+        self._file.write(f"{stamp}  {line}\n")
+        self._file.flush()
+
+
+class PhaseClock:
+    """Seconds of each phase of a run."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, phase: str) -> None:
+        """End a phase here."""
+        now = time.monotonic()
+        self.laps[phase] = round(now - self._last, 2)
+        self._last = now
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started

@@ -1,0 +1,71 @@
+"""Coordinates on the cortex -> layer, location and scale: three small networks of a positional encoding.
+
+Because the encoding is smooth, vertices that are neighbours on the cortex choose alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+FREQUENCIES = 32
+SPAN = 100.0  # the longest side of the coordinates is brought to this length before encoding
+ENCODED = 3 * FREQUENCIES * 2
+
+
+def coordinate_bounds(coordinates: Tensor) -> tuple[Tensor, Tensor]:
+    """What the encoding is relative to: the lowest corner (3,) and the longest side (), in mm.
+
+    They are kept with the model: a subset of its vertices must be encoded as the whole was.
+    """
+    lower = coordinates.min(0).values
+    side = (coordinates.max(0).values - lower).max()
+    return lower, torch.where(side > 0, side, torch.ones_like(side))
+
+
+def encode_positions(coordinates: Tensor, lower: Tensor, side: Tensor) -> Tensor:
+    """Sines and cosines of the coordinates at 32 frequencies, 1000 ** -(k / 32).
+
+    Parameters
+    ----------
+    coordinates : Tensor of shape (V, 3)
+        Cortical coordinates in mm.
+    lower : Tensor of shape (3,)
+        Lowest corner of the coordinates that the model was made for, in mm.
+    side : Tensor of shape ()
+        Their longest side, in mm.
+
+    Returns
+    -------
+    Tensor of shape (V, 192)
+        By coordinate, then frequency, then (sine, cosine), in [-1, 1].
+    """
+    places = (coordinates - lower) / side * SPAN
+    frequencies = 1000.0 ** -(torch.arange(FREQUENCIES, device=places.device, dtype=places.dtype) / FREQUENCIES)
+    angles = places[:, :, None] * frequencies  # (V, 3, F)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+
+
+def selector_network(n_outputs: int, width: int, head: nn.Module) -> nn.Sequential:
+    """Positional encoding (192) -> width -> width -> outputs; the last layer starts at zero, so every vertex alike.
+
+    The first entry stands where the published model computes its encoding, so that the parameters have its names.
+    """
+    last = nn.Linear(width, n_outputs, bias=False)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(
+        nn.Identity(), nn.Linear(ENCODED, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), last, head
+    )
+
+
+def regularity(layer_weights: Tensor, scale: Tensor) -> Tensor:
+    """The published regulariser: normalised negative entropy of the layer weights, plus (scale - 0.5) squared.
+
+    It rises as selection sharpens, so adding it to the loss keeps selection soft. Mean over vertices, a scalar.
+    """
+    n_layers = layer_weights.shape[1]
+    balance = (scale - 0.5).square().mean()
+    if n_layers == 1:
+        return balance  # one layer leaves nothing to choose: its entropy is zero, and so is log(L)
+    sharpness = (layer_weights * (layer_weights + 1e-8).log()).sum(-1).mean()
+    return sharpness / torch.log(torch.tensor(float(n_layers))) + balance

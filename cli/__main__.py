@@ -1,0 +1,8 @@
+"""``python -m brainkit.cli``, for where the script is not on the path."""
+
+from __future__ import annotations
+
+from brainkit.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""``brainkit map``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "map",
+    epilog="""\b
+Examples:
+  brainkit map
+  brainkit map runs/dinov2-subj01 --out figures
+  brainkit map encoder.onnx --out figures
+""",
+)
+@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the figures.  [default: maps/ in the run, <file>-maps/ beside a file]",
+)
+def command(run: Path | None, out: Path | None) -> None:
+    """Draw accuracy, preferred layer, location and scale on the flattened cortex.
+
+    RUN is a run folder or an encoder file; without it, the newest finished run. Needs brainkit[maps].
+    """
+    if run is not None and (run.suffix == ".onnx" or run.is_file()):
+        from brainkit.maps.predicted import draw_encoder_file
+
+        draw_encoder_file(run, out, say=click.echo)
+    else:
+        from brainkit import workflow
+
+        workflow.draw_run(run, out=out, say=click.echo)

@@ -1,0 +1,33 @@
+"""``brainkit sample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "sample",
+    epilog="""\b
+Examples:
+  brainkit sample sample-subject
+  brainkit sample small --images 300 --test-images 80 --vertices 600 --seed 1
+""",
+)
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Same seed, same bytes.")
+@click.option("--images", type=int, default=900, show_default=True, metavar="N", help="Training images.")
+@click.option("--test-images", type=int, metavar="N", help="Test images.  [default: in the proportion 240 to 900]")
+@click.option(
+    "--vertices", type=int, default=2400, show_default=True, metavar="N", help="Of both hemispheres together."
+)
+def command(directory: Path, seed: int, images: int, test_images: int | None, vertices: int) -> None:
+    """Make the sample subject: simulated responses to real photographs, with the truth beside them.
+
+    The folder has the layout of an Algonauts 2023 subject, and says that it is simulated. Nothing is downloaded. Needs
+    brainkit[train].
+    """
+    from brainkit import sample
+
+    sample.make_sample(directory, seed=seed, images=images, test_images=test_images, vertices=vertices, say=click.echo)

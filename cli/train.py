@@ -1,0 +1,83 @@
+"""``brainkit train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "train",
+    epilog="""\b
+Examples:
+  brainkit train --backbone efficientnet_lite0
+  brainkit train --backbone dinov2 --data algonauts/subj01 --out runs/dinov2-subj01
+  brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
+""",
+)
+@click.option(
+    "--backbone",
+    required=True,
+    metavar="NAME",
+    help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Subject folder (Algonauts 2023 layout or your own); else $BRAINKIT_DATA, else the sample subject.",
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), metavar="FILE", help="The backbone's weights, from a local file."
+)
+@click.option("--random-weights", is_flag=True, help="Do not load weights: an untrained network, for comparison.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="RUN", help="Run folder.  [default: runs/<date>-<backbone>]"
+)
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed of the split, the start and the order.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run (give the same --out).")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as YAML.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one setting, for example train.batch_size=64; may be repeated, and wins over --config.",
+)
+def command(
+    backbone: str,
+    data: Path | None,
+    weights: Path | None,
+    random_weights: bool,
+    out: Path | None,
+    epochs: int | None,
+    seed: int | None,
+    resume: bool,
+    config: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a brain encoder on a frozen backbone's features and write a run folder.
+
+    The run holds the checkpoints, the scores on held-out images, what each vertex selects (layer, place in the image,
+    scale) and its maps. Needs brainkit[train].
+    """
+    if weights is not None and random_weights:
+        raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
+
+    from brainkit import workflow
+
+    workflow.train(
+        backbone,
+        data=data,
+        out=out,
+        weights=weights,
+        random_weights=random_weights,
+        epochs=epochs,
+        seed=seed,
+        resume=resume,
+        config=config,
+        overrides=overrides,
+        say=click.echo,
+    )

@@ -1,0 +1,135 @@
+// brainkit._C: the operator on numpy arrays. Every shape is checked here, so that no call can read out of bounds.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "factor_readout.h"
+
+namespace py = pybind11;
+
+namespace {
+
+// Together with noconvert() this refuses other dtypes and strides instead of copying.
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+template <typename Dims>
+std::string shape_text(const Dims& dims) {
+    std::string text = "(";
+    for (const auto n : dims) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
+    return text + ")";
+}
+
+template <typename T>
+void check_array(const char* name, const Array<T>& array, std::initializer_list<std::int64_t> expected) {
+    const std::vector<py::ssize_t> found(array.shape(), array.shape() + array.ndim());
+    if (!std::equal(found.begin(), found.end(), expected.begin(), expected.end())) {
+        throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(expected) + ", got " +
+                                    shape_text(found));
+    }
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
+        throw std::invalid_argument(std::string(name) + " must be aligned to its item size");
+    }
+}
+
+template <typename T>
+void check_ndim(const char* name, const Array<T>& array, py::ssize_t ndim) {
+    if (array.ndim() != ndim) {
+        throw std::invalid_argument(std::string(name) + " must have " + std::to_string(ndim) + " dimensions, got " +
+                                    std::to_string(array.ndim()));
+    }
+}
+
+void check_grid(std::int64_t height, std::int64_t width) {
+    if (height < 1 || width < 1 || height > brainkit::kMaxGrid || width > brainkit::kMaxGrid) {
+        throw std::invalid_argument("height and width must lie in 1.." + std::to_string(brainkit::kMaxGrid) + ", got " +
+                                    std::to_string(height) + " and " + std::to_string(width));
+    }
+}
+
+void check_vertices(std::int64_t vertices) {
+    if (vertices > std::numeric_limits<std::int32_t>::max()) {
+        throw std::invalid_argument("there must be fewer than 2^31 vertices, got " + std::to_string(vertices));
+    }
+}
+
+template <typename T>
+py::tuple group_vertices(const Array<T>& locations, std::int64_t height, std::int64_t width) {
+    check_ndim("locations", locations, 2);
+    const std::int64_t vertices = locations.shape(0);
+    check_array("locations", locations, {vertices, 2});
+    check_grid(height, width);
+    check_vertices(vertices);
+    Array<std::int32_t> order(vertices);
+    Array<std::int64_t> starts(brainkit::group_count(height, width) + 1);
+    const T* from = locations.data();
+    std::int32_t* order_to = order.mutable_data();
+    std::int64_t* starts_to = starts.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        brainkit::group_vertices(from, vertices, height, width, order_to, starts_to);
+    }
+    return py::make_tuple(std::move(order), std::move(starts));
+}
+
+template <typename T>
+Array<T> factor_readout_forward(const Array<T>& local, const Array<T>& global, const Array<T>& locations,
+                                const Array<T>& layer_weights, const Array<T>& scale, const Array<T>& weight,
+                                const Array<T>& bias, int threads) {
+    check_ndim("local_tokens", local, 5);
+    check_ndim("locations", locations, 2);
+    const brainkit::Shape s{local.shape(0), local.shape(1), local.shape(2),
+                            local.shape(3), local.shape(4), locations.shape(0)};
+    check_grid(s.height, s.width);
+    check_vertices(s.vertices);
+    if (s.layers < 1 || s.channels < 1) {
+        throw std::invalid_argument(
+            "local_tokens must have at least one layer and one channel, got shape " +
+            shape_text(std::initializer_list<std::int64_t>{s.images, s.layers, s.channels, s.height, s.width}));
+    }
+    if (threads < 1) throw std::invalid_argument("threads must be at least 1, got " + std::to_string(threads));
+    check_array("local_tokens", local, {s.images, s.layers, s.channels, s.height, s.width});
+    check_array("global_tokens", global, {s.images, s.layers, s.channels});
+    check_array("locations", locations, {s.vertices, 2});
+    check_array("layer_weights", layer_weights, {s.vertices, s.layers});
+    check_array("scale", scale, {s.vertices});
+    check_array("weight", weight, {s.vertices, s.channels});
+    check_array("bias", bias, {s.vertices});
+
+    Array<T> out({s.images, s.vertices});
+    const brainkit::Inputs<T> inputs{local.data(), global.data(), locations.data(), layer_weights.data(),
+                                     scale.data(), weight.data(), bias.data()};
+    T* to = out.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        brainkit::factor_readout_forward(s, inputs, threads, to);
+    }
+    return out;
+}
+
+template <typename T>
+void bind(py::module_& m) {
+    m.def("group_vertices", &group_vertices<T>, py::arg("locations").noconvert(), py::arg("height"), py::arg("width"),
+          "Vertices sorted by the cells of their four taps: (order int32 (V,), starts int64 (G + 1,)), "
+          "G = (height + 1) * (width + 1). Vertices whose location is not finite come last, from starts[G] on.");
+    m.def("factor_readout_forward", &factor_readout_forward<T>, py::arg("local_tokens").noconvert(),
+          py::arg("global_tokens").noconvert(), py::arg("locations").noconvert(), py::arg("layer_weights").noconvert(),
+          py::arg("scale").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
+          py::arg("threads") = 1, "The FactorTopy operator: (B, V). The same bits for every number of threads.");
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+    m.doc() = "C++ part of brainkit, on C-contiguous numpy arrays of float32 or float64.";
+    bind<float>(m);
+    bind<double>(m);
+}

@@ -1,0 +1,350 @@
+"""One ONNX file that predicts what torch predicts, and that others can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="export needs brainkit[train]")
+onnx = pytest.importorskip("onnx", reason="export needs brainkit[train]")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from torch import nn  # noqa: E402
+
+from brainkit import encoder_file, export, scoring  # noqa: E402
+from brainkit.errors import BrainkitError, EncoderFileError, UsageError  # noqa: E402
+from brainkit.images import Preprocessing, normalise  # noqa: E402
+from brainkit.model import FactorTopy  # noqa: E402
+from brainkit.ops.reference import factor_readout  # noqa: E402
+from brainkit.surface import RoiTable, Vertices  # noqa: E402
+
+SIZE = 40
+PREPROCESSING = Preprocessing(SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), "bilinear", "whole", 1.0)
+WIDTHS = {"fine": 8, "coarse": 12}
+
+
+class Tiny(nn.Module):
+    """Two layers whose maps are reduced to the model's grid in both ways: by averaging and bilinearly."""
+
+    pretrained = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(3, 8, 4, 4)
+        self.coarse = nn.Conv2d(8, 12, 2, 2)
+        self.dropout = nn.Dropout(0.5)
+
+    def get_tokens(self, images: Any) -> tuple[dict, dict]:
+        fine = torch.relu(self.fine(images))
+        coarse = torch.tanh(self.coarse(self.dropout(fine)))
+        return {"fine": fine, "coarse": coarse}, {"fine": fine.mean((2, 3)), "coarse": coarse.mean((2, 3))}
+
+
+class Drifting(Tiny):
+    """Predicts something else once exported."""
+
+    def get_tokens(self, images: Any) -> tuple[dict, dict]:
+        local, whole = super().get_tokens(images)
+        if torch.compiler.is_compiling():
+            local = {name: tokens * 1.01 for name, tokens in local.items()}
+        return local, whole
+
+
+class Branching(Tiny):
+    """Cannot be traced: what it does depends on what it sees."""
+
+    def get_tokens(self, images: Any) -> tuple[dict, dict]:
+        return super().get_tokens(images if float(images.mean()) > 0 else -images)
+
+
+def make_model(n_vertices: int = 60, grid: tuple[int, int] = (4, 5), seed: int = 0) -> FactorTopy:
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = FactorTopy(WIDTHS, rng.normal(0, 40, (n_vertices, 3)), bottleneck=6, grid=grid, backend="reference")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(0, 0.1 if "selector" in name else 1.0)
+    return model
+
+
+def make_backbone(kind: type[Tiny] = Tiny) -> Tiny:
+    torch.manual_seed(1)
+    return kind().eval()
+
+
+def make_info(model: FactorTopy) -> encoder_file.EncoderInfo:
+    V = len(model.bias)
+    return export.describe(
+        model.folded(),
+        vertices=Vertices("fsaverage5", np.arange(V) * 300),
+        rois=RoiTable({"early": np.arange(V // 2), "one": [V - 1], "absent": []}, V),
+        preprocessing=PREPROCESSING,
+        backbone={"name": "tiny", "pretrained": True},
+        r=np.linspace(-0.1, 0.5, V),
+        units="z-scored percent signal change",
+        note="a test",
+        provenance={"seed": 0},
+    )
+
+
+def make_images(count: int = 7) -> np.ndarray:
+    coarse = np.random.default_rng(2).integers(0, 256, (count, 5, 5, 3))
+    return coarse.repeat(SIZE // 5, 1).repeat(SIZE // 5, 2).astype(np.uint8)
+
+
+def in_torch(model: FactorTopy, backbone: nn.Module, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model(*backbone.get_tokens(torch.from_numpy(normalise(images, PREPROCESSING)))).numpy()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    model, backbone, images = make_model(), make_backbone(), make_images()
+    path = tmp_path_factory.mktemp("export") / "encoder.onnx"
+    result = export.export_onnx(model, backbone, path, info=make_info(model), images=images)
+    return SimpleNamespace(model=model, backbone=backbone, images=images, path=path, result=result)
+
+
+def test_the_certificate_is_in_the_file(exported: Any) -> None:
+    certificate = exported.result.certificate
+    assert exported.result.path == exported.path
+    assert exported.result.bytes == exported.path.stat().st_size
+    assert certificate["largest"] < 1e-4
+    assert certificate["median"] <= certificate["largest"]
+    assert certificate["images"] == 7
+    assert certificate["batches"] == [1, 3]
+    assert certificate["bound"] == 1e-4
+    assert certificate["enforced"] is True
+    assert set(certificate["versions"]) == {"brainkit", "torch", "onnxruntime"}
+    assert encoder_file.read(exported.path).certificate == certificate
+    assert os.listdir(exported.path.parent) == ["encoder.onnx"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_predictions_are_those_of_torch_at_every_batch_size(exported: Any, batch: int) -> None:
+    expected = in_torch(exported.model, exported.backbone, exported.images[:batch])
+    found = scoring.load(exported.path, "cpu").run(exported.images[:batch])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-5 * expected.std(), rtol=1e-5)
+
+
+def test_tokens_are_those_of_torch(exported: Any) -> None:
+    with torch.no_grad():
+        raw = exported.backbone.get_tokens(torch.from_numpy(normalise(exported.images, PREPROCESSING)))
+        local, whole = exported.model.bottlenecked(*raw)
+    expected = torch.cat([local.flatten(3), whole[..., None]], -1).numpy()
+    found = scoring.load(exported.path, "cpu").tokens(exported.images)
+    assert found.shape == (7, 2, 6, 21)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.std(), rtol=1e-4)
+
+
+def test_only_standard_operators_and_nothing_of_this_machine(exported: Any) -> None:
+    model = onnx.load(exported.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert [(entry.domain, entry.version >= 20) for entry in model.opset_import] == [("", True)]
+    assert not model.functions
+    assert (model.producer_name, model.ir_version) == ("brainkit", 10)
+    content = exported.path.read_bytes()
+    for trace in (str(Path(export.__file__).parent), str(Path(__file__).parent), "get_tokens", ".py"):
+        assert trace.encode() not in content
+
+
+def test_the_metadata_survives_another_reader(exported: Any) -> None:
+    session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
+    value = json.loads(session.get_modelmeta().custom_metadata_map["brainkit"])
+    assert value["layers"] == ["fine", "coarse"]
+    info, folded = encoder_file.read(exported.path), exported.model.folded()
+    np.testing.assert_allclose(info.layer_weights, folded.layer_weights, atol=5e-4)
+    np.testing.assert_array_equal(info.locations, folded.locations.astype(np.float32))
+    np.testing.assert_array_equal(info.scale, folded.scale.astype(np.float32))
+    assert info.rois.to_json() == make_info(exported.model).rois.to_json()
+    assert np.isnan(info.noise_ceiling).all()
+    assert (info.grid, info.bottleneck) == ((4, 5), 6)
+
+
+def test_a_reader_written_from_the_document_scores_a_subset(exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "encoder-file.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(exported.path.parent)
+    namespace: dict[str, Any] = {"images": exported.images}
+    exec(code, namespace)
+    expected = in_torch(exported.model, exported.backbone, exported.images)[:, namespace["wanted"]]
+    np.testing.assert_allclose(namespace["fmri"], expected, atol=1e-5 * expected.std(), rtol=1e-5)
+
+
+def test_a_changed_byte_is_found_before_onnx_runtime_sees_it(exported: Any, tmp_path: Path) -> None:
+    content = bytearray(exported.path.read_bytes())
+    content[len(content) // 3] ^= 1
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(EncoderFileError, match="digest"):
+        scoring.load(tmp_path / "x.onnx")
+
+
+def test_the_exporter_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: Any) -> None:
+    model = make_model(3)
+    export.export_onnx(model, make_backbone(), tmp_path / "x.onnx", info=make_info(model), images=make_images(3))
+    assert capfd.readouterr() == ("", "")
+    assert not list(recwarn)
+
+
+def test_training_mode_is_put_back(tmp_path: Path) -> None:
+    model, backbone = make_model(1), make_backbone()  # one vertex, one group
+    backbone.fine.train()
+    before = in_torch(model, backbone.eval(), make_images(3))
+    backbone.train()
+    backbone.fine.eval()
+    export.export_onnx(model, backbone, tmp_path / "x.onnx", info=make_info(model), images=make_images(3))
+    assert backbone.training
+    assert not backbone.fine.training
+    found = scoring.load(tmp_path / "x.onnx").run(make_images(3))
+    assert found.shape == (3, 1)
+    np.testing.assert_allclose(found, before, rtol=1e-4, atol=1e-4 * before.std())
+
+
+def test_a_file_that_differs_from_torch_is_not_written(tmp_path: Path) -> None:
+    model, backbone, out = make_model(), make_backbone(Drifting), tmp_path / "x.onnx"
+    with pytest.raises(BrainkitError, match="differs from torch by") as caught:
+        export.export_onnx(model, backbone, out, info=make_info(model), images=make_images())
+    assert "\n" not in str(caught.value)
+    assert not os.listdir(tmp_path)
+
+    backbone.pretrained = False  # random weights: reported only
+    certificate = export.export_onnx(model, backbone, out, info=make_info(model), images=make_images()).certificate
+    assert certificate["largest"] > 1e-4
+    assert certificate["enforced"] is False
+
+
+def test_a_backbone_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
+    model = make_model()
+    with pytest.raises(BrainkitError, match=r"backbone tiny: torch\.onnx\.export cannot export it") as caught:
+        export.export_onnx(
+            model, make_backbone(Branching), tmp_path / "x.onnx", info=make_info(model), images=make_images()
+        )
+    assert "\n" not in str(caught.value)
+    assert not os.listdir(tmp_path)
+
+
+def test_over_two_gigabytes_names_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + 1000)
+    with pytest.raises(BrainkitError, match="--fp16"):
+        export.export_onnx(model, make_backbone(), tmp_path / "x.onnx", info=make_info(model), images=make_images())
+    assert not os.listdir(tmp_path)
+
+
+def test_requests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    model, backbone, out = make_model(), make_backbone(), tmp_path / "x.onnx"
+    info = make_info(model)
+    for images in (make_images(2), make_images()[:, :20], make_images().astype(np.float32)):
+        with pytest.raises(UsageError, match="images must be uint8"):
+            export.export_onnx(model, backbone, out, info=info, images=images)
+    with pytest.raises(UsageError, match="60 vertices"):
+        export.export_onnx(model, backbone, out, info=make_info(make_model(5)), images=make_images())
+    with torch.no_grad():
+        model.bias[3] = torch.nan
+    with pytest.raises(BrainkitError, match="bias is not finite at 1 of 60 vertices, the first is 3"):
+        export.export_onnx(model, backbone, out, info=info, images=make_images())
+    folded = SimpleNamespace(**{**vars(make_model().folded()), "locations": np.full((60, 2), np.nan)})
+    with pytest.raises(BrainkitError, match="locations"):
+        export._check_request(folded, info, make_images())  # type: ignore[arg-type]
+    assert not os.listdir(tmp_path)
+
+
+# --- the readout against the spec -------------------------------------------------------------------------------
+
+EDGES = [-5.0, -1.5, -1.25, -1.2, -1.0, -0.9, -0.75, -0.25, 0.0, 0.1, 0.75, 0.9, 1.0, 1.2, 1.25, 1.5, 5.0]
+
+
+def random_folded(grid: tuple[int, int], n_layers: int, n_channels: int, locations: np.ndarray) -> Any:
+    rng = np.random.default_rng(3)
+    V = len(locations)
+    return SimpleNamespace(
+        grid=grid,
+        layer_weights=rng.dirichlet(np.ones(n_layers), V),
+        locations=locations,
+        scale=np.linspace(0, 1, V) if V > 1 else np.array([0.3]),
+        weight=rng.normal(size=(V, n_channels)),
+        bias=rng.normal(size=V),
+    )
+
+
+def run_readout(folded: Any, tokens: np.ndarray) -> np.ndarray:
+    """The readout's nodes alone, on tokens given."""
+    from onnx import TensorProto, helper
+
+    L = tokens.shape[1]
+    H, W = folded.grid
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["b", *tokens.shape[1:]])
+    graph = helper.make_graph([helper.make_node("Identity", ["images"], ["tokens"])], "g", [given], [given])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    export._append_readout(model, export.sort_readout(folded), (H, W), L)
+    model.graph.input[0].CopyFrom(given)
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    fmri, again = session.run(["fmri", "tokens"], {"images": tokens})
+    np.testing.assert_array_equal(again, tokens)
+    return fmri
+
+
+CASES = {
+    "edges": ((4, 5), 3, 7, np.array([(x, y) for x in EDGES for y in EDGES])),
+    "outside": ((4, 4), 2, 3, np.array([(-2.0, 0.0), (0.0, 2.0), (3.0, 3.0)])),
+    "single vertex": ((8, 8), 1, 1, np.array([(0.3, -0.2)])),
+    "single cell": ((1, 1), 2, 5, np.array([(0.0, 0.0), (1.0, 1.0), (-0.4, 0.6)])),
+    "one group": ((8, 8), 2, 5, np.zeros((65, 2))),
+    "many": ((8, 8), 4, 16, np.random.default_rng(0).uniform(-1, 1, (500, 2))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_readout_matches_the_spec(case: str, batch: int) -> None:
+    grid, L, D, locations = CASES[case]
+    folded = random_folded(grid, L, D, locations)
+    P = grid[0] * grid[1]
+    tokens = np.random.default_rng(4).normal(size=(batch, L, D, P + 1)).astype(np.float32)
+    double = torch.from_numpy(tokens.astype(np.float64))
+    arrays = (folded.locations, folded.layer_weights, folded.scale, folded.weight, folded.bias)
+    expected = factor_readout(
+        double[..., :P].unflatten(-1, grid), double[..., P], *(torch.from_numpy(np.asarray(a)) for a in arrays)
+    ).numpy()
+    found = run_readout(folded, tokens)
+    np.testing.assert_allclose(found, expected, atol=2e-6, rtol=2e-6)
+    readout = export.sort_readout(folded)
+    assert readout.counts.sum() == len(locations)
+    assert len(readout.cells) <= (grid[0] + 1) * (grid[1] + 1)
+    assert readout.cells.min() >= 0
+    assert (readout.cells[:, 4] == P).all()
+    assert (readout.cells[:, :4] < P).all()
+
+
+def test_a_timm_transformer_exports(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    from brainkit.backbones import load_backbone
+
+    backbone = load_backbone("test_vit", random_weights=True)
+    rng = np.random.default_rng(0)
+    model = FactorTopy(backbone.widths, rng.normal(0, 40, (50, 3)), bottleneck=8, backend="reference")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.1)
+    size = backbone.preprocessing.size
+    info = export.describe(
+        model.folded(),
+        vertices=Vertices.custom(50),
+        rois=RoiTable({}, 50),
+        preprocessing=backbone.preprocessing,
+        backbone={"name": backbone.name, "pretrained": backbone.pretrained},
+    )
+    images = rng.integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    result = export.export_onnx(model, backbone, tmp_path / "vit.onnx", info=info, images=images)
+    assert result.certificate["enforced"] is False
+    assert result.certificate["largest"] < 1e-3
