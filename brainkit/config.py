@@ -126,6 +126,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _at_least_zero(self, "seed")
+        if self.seed >= 2**63:
+            raise UsageError(f"seed must be below 2 ** 63, got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, lists for tuples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -113,7 +114,12 @@ def extract_tokens(
     key = _key(backbone, images, grid)
     folder = home / key
     if not folder.is_dir():
-        home.mkdir(parents=True, exist_ok=True)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BrainkitError(
+                f"{home}: the token cache cannot be made there: {error.strerror}; set BRAINKIT_CACHE to another folder"
+            ) from None
         _check_space(backbone, len(images), grid, home)
         try:
             with write_beside(folder) as beside:
@@ -186,12 +192,22 @@ def _key(backbone: Backbone, images: Sequence[Path], grid: tuple[int, int]) -> s
         "version": _VERSION,
         "weights": backbone.weights_hash,
         "architecture": backbone.name,
+        "code": _code_hash(backbone.network),
         "layers": list(backbone.layer_names),
         "preprocessing": backbone.preprocessing.to_json(),
         "grid": list(grid),
         "images": hashes,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _code_hash(network: torch.nn.Module) -> str:
+    """Hash of the file that defines the network's class: a plug-in may change with its weights the same."""
+    try:
+        file = inspect.getsourcefile(type(network))
+    except TypeError:  # made at a prompt: it has no file
+        return ""
+    return content_hash(file) if file and os.path.isfile(file) else ""
 
 
 def _check_space(backbone: Backbone, n_images: int, grid: tuple[int, int], home: Path) -> None:

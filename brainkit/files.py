@@ -41,8 +41,10 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield beside
         os.replace(beside, target)
     except OSError as error:
-        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (beside, target):
-            raise
+        if isinstance(error.filename, (str, bytes)):
+            place = Path(os.fsdecode(error.filename))
+            if place != target and place != beside and beside not in place.parents:
+                raise
         raise BrainkitError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
         if beside.is_dir():

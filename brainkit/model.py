@@ -106,7 +106,7 @@ class FactorTopy(nn.Module):
     Raises
     ------
     UsageError
-        If there is no layer, or coordinates are not (V, 3) and finite.
+        If there is no layer, two have the same name without dots, or coordinates are not (V, 3) and finite.
     """
 
     response_mean: Tensor
@@ -138,6 +138,8 @@ class FactorTopy(nn.Module):
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # module names hold no dots
+        if len(set(self._keys.values())) < len(self.layers):
+            raise UsageError(f"layers must have different names without their dots, got {', '.join(self.layers)}")
 
         self.local_token_bottleneck = nn.ModuleDict(
             {self._keys[layer]: nn.Conv2d(c, bottleneck, 1, bias=False) for layer, c in widths.items()}

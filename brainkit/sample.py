@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from brainkit.backbones import load_backbone
-from brainkit.errors import UsageError
+from brainkit.errors import BrainkitError, UsageError
 from brainkit.features import TokenCache, extract_tokens
 from brainkit.files import cache_folder, write_beside, write_json
 from brainkit.metrics import noise_ceiling_from_repetitions
@@ -29,6 +29,7 @@ SPACE = "fsaverage5"
 BACKBONE = "efficientnet_lite0"
 NOTE = "SIMULATED subject: planted truth, not a brain"
 IMAGE_SIZE = 256
+IDENTIFIERS = 73_000  # numbers that a file name can carry, as in the natural scenes data set
 REPETITIONS = 3
 CHANNELS = 16  # channels of the planted readout
 DEPTH_SPREAD = 0.45  # s.d. of the planted layer weights, in layers
@@ -103,6 +104,8 @@ def make_sample(
         test_images = max(20, round(images * 240 / 900))
     if images < 20 or test_images < 20:
         raise UsageError(f"images must be at least 20, got {images} for training and {test_images} for test")
+    if images + test_images > IDENTIFIERS:
+        raise UsageError(f"images must be {IDENTIFIERS} at most, training and test, got {images + test_images}")
     if vertices % 2 or not 20 <= vertices <= 2 * SPACES[SPACE]:
         raise UsageError(f"vertices must be even and lie in 20..{2 * SPACES[SPACE]}, got {vertices}")
     if seed < 0:
@@ -130,7 +133,11 @@ def default_sample(say: Callable[[str], None] = print) -> Path:
     folder = cache_folder() / f"sample-subject-v{_VERSION}"
     if not folder.is_dir():
         say("making the sample subject (once; it is simulated, not a brain)")
-        make_sample(folder, say=say)
+        try:
+            make_sample(folder, say=say)
+        except BrainkitError:
+            if not folder.is_dir():  # else another process has just made the same
+                raise
     return folder
 
 
@@ -169,7 +176,7 @@ def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tup
     groups: dict[str, str] = {}
     total = images + test_images
     # Identifiers as in the natural scenes data set, but of no image there: numbers of this subject alone.
-    numbers = np.sort(draw.choice(73_000, total, replace=False))
+    numbers = np.sort(draw.choice(IDENTIFIERS, total, replace=False))
     draw.shuffle(numbers)
     for split, names, count, start in (
         ("train", TRAINING_PHOTOGRAPHS, images, 0),

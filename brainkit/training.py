@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +144,8 @@ def fit(
     ------
     TrainingError
         If the loss is no longer finite; names the step and the last good checkpoint.
+    KeyboardInterrupt
+        If it is stopped by Ctrl-C; ``last.ckpt`` holds the last complete epoch.
     """
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
@@ -164,9 +168,7 @@ def fit(
             deterministic=True,
         )
         start = str(last) if resume and last.is_file() else None
-        trainer.fit(module, datamodule=data, ckpt_path=start)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        _fit_or_interrupt(trainer, module, data, start)
     return checkpoints / "best.ckpt"
 
 
@@ -192,12 +194,36 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
+def _fit_or_interrupt(
+    trainer: lightning.Trainer, module: EncodingModule, data: EncodingData, checkpoint: str | None
+) -> None:
+    """Run the trainer; Ctrl-C comes out as KeyboardInterrupt, and the process is left as it was.
+
+    On Ctrl-C the trainer leaves by SystemExit with SIGINT ignored, and it turns deterministic algorithms on for good.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
 class _AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints are written beside and renamed, and read without running any code in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with write_beside(path) as beside:
-            torch.save(checkpoint, beside)
+        # Through a file of Python's: a full disk is then an OSError that names itself, not one of torch's own.
+        with write_beside(path) as beside, beside.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)

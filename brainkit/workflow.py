@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -9,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 
 import brainkit
 from brainkit.config import BackboneConfig, Config, DataConfig
-from brainkit.errors import DataError, UsageError, require
+from brainkit.errors import BrainkitError, DataError, UsageError, require
 from brainkit.files import read_json, write_json
 from brainkit.progress import progress_bar
 from brainkit.run_folder import (
@@ -120,7 +121,8 @@ def train(
     settings = _settings(name, data, weights, random_weights, epochs, seed, config, overrides)
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(name)}"
     if resume:
-        settings = _resumed(folder, out, settings, given=(data, weights, epochs, seed, config, *overrides))
+        given = (data, weights, random_weights or None, epochs, seed, config, *overrides)
+        settings = _resumed(folder, out, settings, asked=any(value is not None for value in given))
         if (folder / "run.json").is_file():
             say(f"{folder}: is complete, nothing to resume")
             return folder
@@ -128,7 +130,12 @@ def train(
         raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
     with RunLog(say) as log:
-        _train(settings, backbone, folder, resume, log)
+        try:
+            _train(settings, backbone, folder, resume, log)
+        except KeyboardInterrupt:
+            if folder.is_dir():
+                log(f"stopped; the same command with --resume --out {folder} goes on with it")
+            raise
     return folder
 
 
@@ -168,7 +175,11 @@ def fit(
 
 
 def export(
-    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+    run: str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    backbone: Backbone | None = None,
+    say: Say = print,
 ) -> Exported:
     """Write a finished run as one encoder file, checked against torch on the run's validation images.
 
@@ -178,6 +189,9 @@ def export(
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
         The file; by default ``encoder.onnx`` in the run folder.
+    backbone : Backbone, optional
+        The network that the run was trained on, where its name and settings do not bring it back: one that was made
+        in Python. By default it is loaded as ``config.yaml`` says.
     say : callable
         Takes lines of progress.
 
@@ -195,15 +209,12 @@ def export(
 
     folder, summary = finished_run(run)
     target = Path(out) if out is not None else folder / "encoder.onnx"
+    if not target.parent.is_dir():
+        raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
     settings = Config.read(folder / "config.yaml")
     subject = open_subject(Path(summary["data"]["path"]))
-    network = _load_backbone(settings)
-    if network.weights_hash != summary["backbone"]["weights_hash"]:
-        raise DataError(
-            f"{folder}: was trained on other weights of {network.name} "
-            f"({summary['backbone']['weights_hash'][:12]}) than those found now ({network.weights_hash[:12]}); "
-            "give back the file it was trained with"
-        )
+    network = backbone if backbone is not None else _load_backbone(settings)
+    _same_network(folder, summary["backbone"], network)
     model = load_model(folder)
     split = Split.read(folder / "split.json", names=[path.name for path in subject.images])
     rows = _parity_rows(split)
@@ -264,10 +275,13 @@ def _train(settings: Config, backbone: str | Backbone, folder: Path, resume: boo
 
     clock = PhaseClock()
     device = training.choose_device(settings.train.device)
+    # What can be wrong with the request is found out before a folder is made, and before a sample subject is.
+    given = Path(settings.data.path)
+    if settings.data.path and not given.is_dir():
+        raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
+    network = backbone if not isinstance(backbone, str) else _load_backbone(settings)
     subject, settings = _subject(settings, log)
     log(subject.describe())
-    # What can be wrong with the request is found out before a folder is made.
-    network = backbone if not isinstance(backbone, str) else _load_backbone(settings)
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
     fractions = (settings.data.validation, settings.data.test)
@@ -275,18 +289,19 @@ def _train(settings: Config, backbone: str | Backbone, folder: Path, resume: boo
     split = make_split(subject.groups, subject.official_test, settings.seed, fractions, names=names)
     coordinates = subject.coordinates
 
-    folder.mkdir(parents=True, exist_ok=True)
+    grid = (settings.model.grid, settings.model.grid)
+    with _made(folder):
+        tokens = _tokens(network, subject, grid, device, log)
+        settings.write(folder / "config.yaml")
+    clock.lap("tokens")
     log.into(folder / "log.txt")
-    settings.write(folder / "config.yaml")
     if resume and (folder / "split.json").is_file():
         _same_split(folder, split, names)
     else:
         split.write(folder / "split.json")
     log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
-
-    grid = (settings.model.grid, settings.model.grid)
-    tokens = _tokens(network, subject, grid, device, log)
-    clock.lap("tokens")
+    for note in split.notes:
+        log(f"split: {note}")
 
     torch.manual_seed(settings.seed)
     model = FactorTopy(
@@ -310,13 +325,13 @@ def _train(settings: Config, backbone: str | Backbone, folder: Path, resume: boo
     scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
     clock.lap("evaluation")
     _write_results(folder, settings, subject, network, model, scores, split, clock, log)
+    name_latest(folder)
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
         log("no maps drawn: they need pip install 'brainkit[maps]', then brainkit map")
     elif subject.vertices.space == "custom":
         log("no maps drawn: the vertices lie on no surface that brainkit knows")
     else:
         draw_run(folder, say=log)
-    name_latest(folder)
     log(f"done in {clock.total():.0f} s: {folder}")
 
 
@@ -335,7 +350,7 @@ def _settings(
     network: BackboneConfig = replace(
         settings.backbone,
         name=name,
-        weights="" if random_weights else str(weights or settings.backbone.weights),
+        weights="" if random_weights else str(Path(weights).resolve()) if weights else settings.backbone.weights,
         random_weights=random_weights or (settings.backbone.random_weights and weights is None),
     )
     settings = replace(settings, backbone=network)
@@ -348,12 +363,12 @@ def _settings(
     return settings.replace(overrides)
 
 
-def _resumed(folder: Path, out: object, settings: Config, given: Sequence[object]) -> Config:
+def _resumed(folder: Path, out: object, settings: Config, *, asked: bool) -> Config:
     """The settings of the run that is gone on with; what else was asked for must not differ from them."""
     if out is None and not folder.is_dir():
         raise UsageError(f"{folder}: no run to resume; name it with --out")
     if not (folder / "config.yaml").is_file():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: holds no config.yaml, so it is not a run that can be resumed")
         return settings  # it was stopped before it began
     held = Config.read(folder / "config.yaml")
@@ -362,9 +377,10 @@ def _resumed(folder: Path, out: object, settings: Config, given: Sequence[object
             f"{folder}: was begun with backbone {held.backbone.name!r}, got {settings.backbone.name!r}; "
             "resume with the same, or name another --out"
         )
-    if any(value is not None for value in given):
-        wanted = replace(settings, data=held.data) if settings.data.path in ("", held.data.path) else settings
-        if wanted != held:
+    if asked:
+        # A run keeps its data's place as an absolute path, whatever it was called on the command line.
+        path = str(Path(settings.data.path).resolve()) if settings.data.path else held.data.path
+        if replace(settings, data=replace(settings.data, path=path)) != held:
             raise UsageError(f"{folder}: was begun with other settings (config.yaml); resume takes them as they are")
     return held
 
@@ -376,6 +392,39 @@ def _same_split(folder: Path, made: Split, names: list[str]) -> None:
     for side in ("train", "validation", "test"):
         if not np.array_equal(getattr(held, side), getattr(made, side)):
             raise DataError(f"{folder / 'split.json'}: the data has changed since the run began; train anew")
+
+
+def _same_network(folder: Path, held: dict[str, Any], network: Backbone) -> None:
+    from brainkit.images import Preprocessing
+
+    if network.weights_hash != held["weights_hash"]:
+        raise DataError(
+            f"{folder}: was trained on other weights of {held['name']} ({held['weights_hash'][:12]}) than those found "
+            f"now ({network.weights_hash[:12]}); give back the file it was trained with, or in Python the network"
+        )
+    shown = Preprocessing.from_json(held["preprocessing"])
+    if list(network.layer_names) != held["layers"] or network.preprocessing != shown:
+        raise DataError(
+            f"{folder}: was trained on other layers or another preprocessing of {held['name']} than its config.yaml "
+            "gives now; in Python, give export the network itself"
+        )
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the run folder; where the work inside fails, one that was made here and is empty goes again."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrainkitError(f"{folder}: the run folder cannot be made: {error.strerror}") from None
+    try:
+        yield
+    except Exception:
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _parity_rows(split: Split) -> np.ndarray:
