@@ -12,7 +12,7 @@ help:
 	@echo "make demo    train, export, predict and draw on the simulated sample subject (examples/demo.py)"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff, mypy and clang-format, as pre-commit runs them"
-	@echo "make clean   remove .venv, builds and caches"
+	@echo "make clean   remove .venv, builds, caches and what make demo wrote"
 
 demo: .venv/installed-demo
 	.venv/bin/python examples/demo.py
@@ -28,7 +28,7 @@ lint: .venv/installed-test
 	.venv/bin/clang-format --dry-run -Werror csrc/*.h csrc/*.cpp
 
 clean:
-	rm -rf .venv build dist brainkit.egg-info brainkit/_C.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo brainkit.egg-info brainkit/_C.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Editable: a change of Python code counts at once, and a change of one of INPUTS builds anew.
 .venv/installed-demo: .venv/bin/python $(INPUTS)

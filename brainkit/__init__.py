@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "data":  # a package of its own lazy names: brainkit.data.Algonauts
+        return importlib.import_module("brainkit.data")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'brainkit' has no attribute {name!r}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
-from brainkit.metrics import official_score
+from brainkit.metrics import explained_share
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Accuracy:
     r, R2 : float
         Median over its vertices.
     explained : float
-        Median of r squared over the noise ceiling, in percent, over its vertices with a ceiling above 0.
+        Median of r squared over the noise ceiling, in percent, over its vertices with a ceiling of 0.05 or more.
     """
 
     name: str
@@ -147,13 +147,12 @@ def _scalars(section: Mapping[str, Any], nested: bool = True) -> str:
 
 
 def _accuracy(name: str, index: np.ndarray, info: EncoderInfo) -> Accuracy:
-    ceiling = np.clip(info.noise_ceiling[index], 0.0, 1.0)
     return Accuracy(
         name,
         len(index),
         _median(info.r[index]),
         _median(info.R2[index]),
-        official_score(info.r[index], ceiling).median,
+        100 * _median(explained_share(info.r[index], info.noise_ceiling[index])),
     )
 
 

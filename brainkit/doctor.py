@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import brainkit
+from brainkit.errors import BrainkitError
 from brainkit.files import cache_folder
 
 State = Literal["ok", "note", "missing", "warning"]
@@ -146,9 +147,9 @@ def _onnxruntime() -> Iterator[Row]:
             f"Fix: pip uninstall -y {' '.join(wheels)}; pip install {keep}",
         )
     try:
-        runtime = importlib.import_module("onnxruntime")
+        runtime = importlib.import_module("brainkit.scoring").import_runtime()
         providers: list[str] = runtime.get_available_providers()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, BrainkitError) as error:
         names = " ".join(wheels)
         yield (
             "ONNX Runtime",

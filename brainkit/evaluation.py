@@ -14,14 +14,12 @@ import torch
 from brainkit.data.module import ResponseSource, TokenSource
 from brainkit.errors import DataError, TrainingError
 from brainkit.files import write_beside, write_json
-from brainkit.metrics import StreamingScore, bootstrap_interval, official_score
+from brainkit.metrics import StreamingScore, bootstrap_interval, explained_share, official_score
 from brainkit.model import FactorTopy
 from brainkit.surface import RoiTable, Vertices
 
 # Vertices below this ceiling tell little about recovery: their responses are mostly noise.
 CEILING_FOR_RECOVERY = 0.3
-# The share of the ceiling is a ratio of two noisy numbers; below this its denominator is all noise.
-CEILING_FOR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,8 @@ class Scores:
 
     @property
     def share(self) -> np.ndarray:
-        """Explained share of what can be explained, r^2 / ceiling (negative r counts as 0); NaN below 0.1."""
-        known = np.nan_to_num(self.noise_ceiling) >= CEILING_FOR_SHARE
-        ceiling = np.where(known, self.noise_ceiling, np.nan)
-        return np.asarray(np.nan_to_num(self.r).clip(min=0) ** 2 / ceiling)
+        """Share of what can be explained, see :func:`brainkit.metrics.explained_share`. (V,)"""
+        return explained_share(self.r, self.noise_ceiling)
 
     def write(self, path: Path, vertices: Vertices) -> None:
         """Write as ``scores.npz``."""

@@ -211,10 +211,9 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
     BrainkitError
         If a prediction is not finite.
     """
-    import onnxruntime
     import torch
 
-    from brainkit.scoring import open_session
+    from brainkit.scoring import import_runtime, open_session
 
     session, _ = open_session(path, device="cpu", size=images.shape[1])
     reference = expected.astype(np.float64)
@@ -240,7 +239,7 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
         "versions": {
             "brainkit": __version__,
             "torch": torch.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": import_runtime().__version__,
         },
     }
 

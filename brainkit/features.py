@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import json
@@ -233,9 +234,8 @@ def _extract(
     n = len(images)
     local, whole = {}, {}
     for layer, width in backbone.widths.items():
-        place = folder / f"{layer}.local.npy"
-        local[layer] = np.lib.format.open_memmap(place, "w+", np.float16, (n, width, *grid))
-        whole[layer] = np.lib.format.open_memmap(folder / f"{layer}.global.npy", "w+", np.float16, (n, width))
+        local[layer] = _new_array(folder / f"{layer}.local.npy", (n, width, *grid))
+        whole[layer] = _new_array(folder / f"{layer}.global.npy", (n, width))
     backbone.to(device)
     done = 0
     for batch in _batches(images, backbone.preprocessing, batch_size):
@@ -251,6 +251,23 @@ def _extract(
     for array in (*local.values(), *whole.values()):
         array.flush()
     write_json(folder / "tokens.json", {"version": _VERSION, "layers": list(backbone.layer_names), "images": n})
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped float16 array whose place on the disk is taken at once.
+
+    Otherwise a disk that fills up kills the process by SIGBUS, which no handler can turn into a message.
+    """
+    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                # A file system that cannot reserve: the check of the free space has to do.
+    return array
 
 
 def _batches(images: Sequence[Path], preprocessing: Preprocessing, size: int) -> Iterator[np.ndarray]:

@@ -14,6 +14,9 @@ from brainkit.errors import UsageError
 Floats = npt.NDArray[np.float64]
 
 
+LEAST_CEILING = 0.05  # below it, a share of the explainable variance is a ratio of two noises
+
+
 class StreamingScore:
     """Correlation and R2 per vertex over batches of any size, without storing them.
 
@@ -207,6 +210,27 @@ def official_score(r: npt.ArrayLike, noise_ceiling: npt.ArrayLike) -> OfficialSc
     explained = np.maximum(np.nan_to_num(correlation[counted], nan=0.0), 0.0) ** 2
     score = np.minimum(100.0 * explained / ceiling[counted], 100.0)
     return OfficialScore(float(score.mean()), float(np.median(score)), n)
+
+
+def explained_share(r: npt.ArrayLike, noise_ceiling: npt.ArrayLike) -> Floats:
+    """Share of each vertex's explainable variance that is predicted: max(r, 0)^2 / ceiling, at most 1.
+
+    Parameters
+    ----------
+    r : array of shape (V,)
+        Correlation of prediction and response; NaN counts as 0.
+    noise_ceiling : array of shape (V,)
+        Ceiling on r^2, in [0, 1].
+
+    Returns
+    -------
+    array of shape (V,), float64
+        In [0, 1]; NaN where the ceiling is not known or below `LEAST_CEILING`.
+    """
+    ceiling = np.asarray(noise_ceiling, np.float64)
+    usable = np.nan_to_num(ceiling) >= LEAST_CEILING
+    explained = np.maximum(np.nan_to_num(np.asarray(r, np.float64)), 0.0) ** 2
+    return np.where(usable, np.minimum(explained / np.where(usable, ceiling, 1.0), 1.0), np.nan)
 
 
 def bootstrap_interval(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ class FactorTopy(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        places = torch.as_tensor(np.array(coordinates), dtype=torch.float32)
+        given = coordinates.detach().cpu() if isinstance(coordinates, Tensor) else coordinates
+        places = torch.tensor(np.asarray(given, dtype=np.float32))
         if not widths:
             raise UsageError("widths must name at least one layer, got none")
         if places.ndim != 2 or places.shape[1] != 3 or not len(places) or not places.isfinite().all():
@@ -322,10 +324,11 @@ def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     height, width = tokens.shape[-2:]
     if (height, width) == tuple(grid):
         return tokens
-    matrix = torch.from_numpy(grid_matrix(height, width, *grid)).to(tokens)
+    matrix = torch.tensor(grid_matrix(height, width, *grid), dtype=tokens.dtype, device=tokens.device)
     return (tokens.flatten(2) @ matrix).unflatten(2, tuple(grid))
 
 
+@functools.lru_cache(maxsize=64)
 def grid_matrix(height: int, width: int, to_height: int, to_width: int) -> np.ndarray:
     """The interpolation from one token grid to another, as a constant matrix.
 
@@ -335,10 +338,12 @@ def grid_matrix(height: int, width: int, to_height: int, to_width: int) -> np.nd
     Returns
     -------
     array of shape (height * width, to_height * to_width), float64
-        Columns sum to 1; new tokens = old tokens (..., H*W) @ matrix.
+        Columns sum to 1; new tokens = old tokens (..., H*W) @ matrix. Read-only, because it is kept.
     """
     rows, columns = _interpolation(height, to_height), _interpolation(width, to_width)
-    return np.einsum("hi,wj->hwij", rows, columns).reshape(height * width, to_height * to_width)
+    matrix = np.einsum("hi,wj->hwij", rows, columns).reshape(height * width, to_height * to_width)
+    matrix.flags.writeable = False
+    return matrix
 
 
 def _interpolation(n: int, to: int) -> np.ndarray:

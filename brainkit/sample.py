@@ -259,6 +259,7 @@ def _signal(
     """FactorTopy's forward over the tokens, through planted bottlenecks at unit RMS. (n, V)"""
     maps = [_planted_bottleneck(draw, tokens, layer, training) for layer in tokens.layers]
     chosen = [torch.from_numpy(truth[name]).float() for name in ("locations", "layer_weights", "scale", "weight")]
+    chosen.append(torch.zeros(len(chosen[0])))  # no bias
     out = []
     for start in range(0, len(tokens), 128):
         local, whole = tokens.batch(np.arange(start, min(start + 128, len(tokens))))
@@ -268,7 +269,7 @@ def _signal(
             local_tokens.append(flat.unflatten(2, tokens.grid))
             global_tokens.append(whole[layer] @ global_weight.T + global_bias)
         tokens_in = torch.stack(local_tokens, 1), torch.stack(global_tokens, 1)
-        out.append(grouped.forward(*tokens_in, *chosen, torch.zeros(len(chosen[0]))).numpy())
+        out.append(grouped.forward(*tokens_in, *chosen).numpy())
     return np.concatenate(out)
 
 
@@ -292,7 +293,9 @@ def _planted_bottleneck(
         basis = vectors[:, order]
         # Eigenvectors have no sign of their own: the largest entry of each is made positive.
         basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(keep)])
-        whitened = basis / np.sqrt(values[order]) * np.arange(1, keep + 1) ** -0.5
+        # Few images leave directions without variance: whitening would blow their rounding up.
+        spread = np.sqrt(np.maximum(values[order], 1e-6 * values[order[0]]))
+        whitened = basis / spread * np.arange(1, keep + 1) ** -0.5
         weight = (whitened @ rotation[:, : min(CHANNELS, keep)]) / std[:, None]  # (C, D)
         weight = weight / ((rows - mean) @ weight).std(0)
         maps.append((torch.from_numpy(weight.T).float(), torch.from_numpy(-(weight.T @ mean)).float()))

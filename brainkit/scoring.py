@@ -297,7 +297,7 @@ def open_session(path: str | os.PathLike[str], *, device: str, size: int) -> tup
     BrainkitError
         If ``"cuda"`` was asked for and cannot be used.
     """
-    runtime = require("onnxruntime", extra="all", purpose="scoring")
+    runtime = import_runtime()
     missing = _why_no_cuda(runtime) if device != "cpu" else "not wanted"
     if device == "cuda" and missing:
         raise BrainkitError(f"device cuda was asked for, but {missing}; use --device cpu")
@@ -320,6 +320,21 @@ def open_session(path: str | os.PathLike[str], *, device: str, size: int) -> tup
                 "pip install 'brainkit[gpu]'); use --device cpu"
             )
     return _session(runtime, path, options, ["CPUExecutionProvider"]), "cpu"
+
+
+def import_runtime() -> Any:
+    """Import ONNX Runtime with its usage reports off, unless ``ORT_DISABLE_TELEMETRY`` is set to something else.
+
+    On Linux too, releases from 1.31 on leave a device id in the user's cache and report to their maker when imported;
+    what somebody scores is their own business.
+
+    Raises
+    ------
+    MissingDependency
+        If it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return require("onnxruntime", extra="all", purpose="scoring")
 
 
 def cores() -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def fit(
     checkpoints.mkdir(exist_ok=True)
     last = checkpoints / "last.ckpt"
     keeper = _Keeper(checkpoints, folder / "metrics.csv", on_epoch, on_step)
-    with _quiet_lightning():
+    with _quiet_lightning(), _own_determinism():
         trainer = lightning.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),
             devices=1,
@@ -194,25 +194,27 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
+@contextlib.contextmanager
+def _own_determinism() -> Iterator[None]:
+    """Put torch's deterministic mode back after a trainer, which turns it on for the whole process."""
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 def _fit_or_interrupt(
     trainer: lightning.Trainer, module: EncodingModule, data: EncodingData, checkpoint: str | None
 ) -> None:
-    """Run the trainer; Ctrl-C comes out as KeyboardInterrupt, and the process is left as it was.
-
-    On Ctrl-C the trainer leaves by SystemExit with SIGINT ignored, and it turns deterministic algorithms on for good.
-    """
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    """Run the trainer; Ctrl-C comes out as KeyboardInterrupt, where Lightning leaves by SystemExit."""
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except SystemExit:
+        if trainer.received_sigterm:
+            raise TrainingError("stopped by SIGTERM; brainkit train --resume goes on from the last epoch") from None
         if not trainer.interrupted:
             raise
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
         raise KeyboardInterrupt
 
@@ -221,9 +223,11 @@ class _AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints are written beside and renamed, and read without running any code in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        # Through a file of Python's: a full disk is then an OSError that names itself, not one of torch's own.
-        with write_beside(path) as beside, beside.open("wb") as file:
-            torch.save(checkpoint, file)
+        # Through memory: on a full disk torch's own writer fails with a riddle, and Python's says what it is.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with write_beside(path) as beside:
+            beside.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)

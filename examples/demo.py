@@ -18,6 +18,7 @@ from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[1]
 STEPS = 5
+PHOTOGRAPHS = ("chelsea", "china", "hopper")  # the subject's training images are not cut from these
 # What the table of recovery calls its rows, in words. The first number of each is what training found.
 WORDS = {
     "depth_r": "layer: correlation with the planted depth",
@@ -85,6 +86,7 @@ class Demo:
         self.environment = {
             **os.environ,
             "BRAINKIT_CACHE": str(cache),
+            "XDG_CACHE_HOME": str(cache),  # ONNX Runtime's and matplotlib's
             "MPLCONFIGDIR": str(cache / "matplotlib"),
             "MPLBACKEND": "Agg",
         }
@@ -104,7 +106,7 @@ class Demo:
         )
         if done.returncode:
             print(f"demo: step {self.step} failed; the line above says why", file=sys.stderr)
-            sys.exit(done.returncode)
+            sys.exit(max(done.returncode, 1))  # below 0: ended by a signal
         print(f"({time.monotonic() - started:.0f} s)", flush=True)
 
 
@@ -117,13 +119,13 @@ def next_run(runs: Path) -> Path:
 
 
 def save_photographs(folder: Path) -> None:
-    """Save the photographs that the subject's training images are not cut from."""
-    from brainkit.photographs import TEST_PHOTOGRAPHS, load_photographs
+    """Save some of the photographs that installed packages ship."""
+    from brainkit.photographs import load_photographs
 
     folder.mkdir(exist_ok=True)
-    for name, photograph in load_photographs(TEST_PHOTOGRAPHS).items():
+    for name, photograph in load_photographs(PHOTOGRAPHS).items():
         photograph.save(folder / f"{name}.png")
-    print(f"{len(TEST_PHOTOGRAPHS)} photographs saved in photographs/")
+    print(f"{len(PHOTOGRAPHS)} photographs saved in photographs/")
 
 
 def report(folder: Path, run: Path, seconds: float) -> None:
@@ -133,7 +135,8 @@ def report(folder: Path, run: Path, seconds: float) -> None:
     everywhere = scores["all"]
     print(f"\nDone in {seconds:.0f} s.\n\nHow good is the encoder?")
     print(f"  On {scores['images']} test images cut from other photographs, over {everywhere['vertices']} vertices:")
-    print(f"  median correlation {everywhere['r']:.2f}; {scores['official']['median']:.0f} % of what can be explained.")
+    explained = scores["official"]["median"]
+    print(f"  median correlation {everywhere['r']:.2f}, and {explained:.0f} % of what can be explained (median).")
     print("\n  The subject is simulated, so what training should have found is known:")
     print(f"  {'':<48}{'found':>7}{'best constant':>16}")
     for name, row in recovery["rows"].items():

@@ -8,6 +8,7 @@ cortex then picks among the layers, the places of the maps and the global tokens
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ class SmallNet(nn.Module):
         widths = (3, 16, 32, 64, 128)
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.GELU())
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in itertools.pairwise(widths)
         )
         self.head = nn.Linear(widths[-1], classes)
 

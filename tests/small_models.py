@@ -69,9 +69,7 @@ class Responses:
         return self.values[index]
 
 
-def problem(
-    vertices: int = 20, *, seed: int = 0, **train: Any
-) -> tuple[EncodingModule, EncodingData]:
+def problem(vertices: int = 20, *, seed: int = 0, **train: Any) -> tuple[EncodingModule, EncodingData]:
     """A module at its start, and data that another model of the same kind made: something that can be learnt."""
     tokens = memory_tokens()
     truth = small_model(tokens, vertices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from brainkit.backbones import load_backbone
+from brainkit.photographs import TEST_PHOTOGRAPHS
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -31,6 +33,14 @@ def run_demo(folder: Path, home: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_the_photographs_were_not_trained_on() -> None:
+    spec = importlib.util.spec_from_file_location("demo", EXAMPLES / "demo.py")
+    assert spec is not None and spec.loader is not None
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    assert set(demo.PHOTOGRAPHS) <= set(TEST_PHOTOGRAPHS)
 
 
 @pytest.mark.slow

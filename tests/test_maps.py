@@ -10,6 +10,7 @@ from brainkit.errors import BrainkitError, UsageError
 from brainkit.maps import pages, static
 from brainkit.maps.frame import make_scene
 from brainkit.maps.view import choose_view, on_flatmap, whole_view
+from brainkit.metrics import LEAST_CEILING
 from brainkit.surface import RoiTable, Vertices, mesh
 
 pytest.importorskip("nilearn", reason="the meshes come with nilearn")
@@ -174,7 +175,7 @@ def test_a_single_hole_shows_and_a_single_vertex_too(scene, subject):
 
 def test_low_ceilings_are_left_out(scene, subject):
     ceiling = subject["noise_ceiling"].copy()
-    ceiling[:100] = pages.MIN_CEILING / 2
+    ceiling[:100] = LEAST_CEILING / 2
     ceiling[100:150] = np.nan
     assert "450 of 600" in words(pages.explained_page(scene, subject["r"], ceiling, "", None))
 

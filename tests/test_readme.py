@@ -9,13 +9,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
+import tomllib
 
 from brainkit.cli import COMMANDS, group
 from brainkit.photographs import load_photographs
@@ -234,5 +233,3 @@ def test_no_page_outgrows_its_lines() -> None:
         if len(line) > 125 and not line.startswith(("|", "!["))
     ]
     assert not long, long
-
-

@@ -94,7 +94,7 @@ def load_backbone(
             raise UsageError(f"{name}: a plug-in loads its own weights; drop the option")
         if fit == "crop":
             raise UsageError(f"{name}: a plug-in says how to fit in its 'preprocessing'; drop fit 'crop'")
-        return _plugin(name, layers, size, preset)
+        return _plugin(name, layers, size, preset, seed)
     request = _Request(
         name, None if weights is None else Path(weights), random_weights, layers, size, fit, preset, seed
     )
@@ -269,8 +269,8 @@ def _torchvision(request: _Request) -> Backbone:
     )
 
 
-def _plugin(name: str, layers: Sequence[str] | None, size: int | None, preset: str | None) -> Backbone:
-    network = load_plugin(name).eval()
+def _plugin(name: str, layers: Sequence[str] | None, size: int | None, preset: str | None, seed: int) -> Backbone:
+    network = load_plugin(name, seed).eval()
     own = getattr(network, "preprocessing", None)
     if own is None or preset == "published":
         own = PUBLISHED

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from brainkit.errors import BrainkitError, UsageError
@@ -17,13 +18,15 @@ def is_plugin(name: str) -> bool:
     return name.rpartition(":")[0].endswith(".py") or name.endswith(".py")
 
 
-def load_plugin(name: str) -> nn.Module:
+def load_plugin(name: str, seed: int = 0) -> nn.Module:
     """Import the file and make the network.
 
     Parameters
     ----------
     name : str
         ``FILE.py:ClassName``. The class is called without arguments.
+    seed : int
+        For what the constructor draws at random: the same network comes back at export.
 
     Returns
     -------
@@ -62,7 +65,9 @@ def load_plugin(name: str) -> nn.Module:
     if not (issubclass(kind, nn.Module) and callable(getattr(kind, "get_tokens", None))):
         raise BrainkitError(f"{name}: expected a torch.nn.Module with a method get_tokens(images)")
     try:
-        return kind()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return kind()
     except Exception as error:
         raise BrainkitError(f"{name}: {class_name}() failed: {_cause(error)}") from error
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainkit.maps.frame import DPI, FAINT, INK, Page, Scene
+from brainkit.metrics import LEAST_CEILING, explained_share
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from PIL.Image import Image
 
-MIN_CEILING = 0.05  # below it, a share of the explainable variance is mostly noise
 _LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, named here to leave PIL unimported
 _DIMMEST = 0.35  # brightness of a vertex that prefers no layer at all
 
@@ -34,11 +34,8 @@ def accuracy_page(scene: Scene, R2: np.ndarray, title: str, note: str | None) ->
 
 def explained_page(scene: Scene, r: np.ndarray, noise_ceiling: np.ndarray, title: str, note: str | None) -> Page:
     """The share of each vertex's explainable variance that is predicted: r^2 over the noise ceiling."""
-    ceiling = np.asarray(noise_ceiling, dtype=np.float64)
-    usable = np.isfinite(ceiling) & (ceiling >= MIN_CEILING)
-    share = np.full(len(ceiling), np.nan)
-    share[usable] = np.minimum(np.maximum(np.asarray(r, dtype=np.float64)[usable], 0) ** 2 / ceiling[usable], 1.0)
-    detail = f"left out: noise ceiling under {MIN_CEILING:.0%}".replace("%", " %")
+    share = explained_share(r, noise_ceiling)
+    detail = f"left out: noise ceiling under {LEAST_CEILING:.0%}".replace("%", " %")
     subtitle = _summary(scene, share, "median {:.2f}", "best tenth over {:.2f}")
     page = Page(scene, _titled(title, "share of the explainable variance"), subtitle, note=note, detail=detail)
     colours = _colour_map("viridis")

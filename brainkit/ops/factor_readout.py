@@ -88,8 +88,7 @@ def available_backends() -> dict[str, str | None]:
 
 def _choose(backend: str, tokens: Tensor) -> str:
     if backend == "auto":
-        # Plain torch by groups runs on the matrix library, which today beats the portable C++ loops.
-        return "grouped"
+        return "cpu" if tokens.device.type == "cpu" and cpu.why_unavailable() is None else "grouped"
     if backend not in BACKENDS:
         raise UsageError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
     if reason := available_backends()[backend]:
