@@ -43,12 +43,13 @@ class TrainConfig:
     loss: str = "mse"
     """mse, or smooth_l1 (beta 0.1) as published."""
     lr_weight: float = 0.2
-    """Learning rate of the readout weights; the readout is a mean over D channels, hence the size."""
-    lr_bottleneck: float = 3e-3
+    """Learning rate of the readout weights: large, because the readout is a mean over D channels and the gauge keeps
+    the bottlenecks from growing in their place."""
+    lr_bottleneck: float = 6e-3
     """Learning rate of the bottlenecks and biases."""
     lr_selectors: float = 2e-3
     """Learning rate of the three selector networks."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.003
     """Weight decay of readout and bottlenecks."""
     weight_decay_selectors: float = 0.01
     """Weight decay of the selector networks."""

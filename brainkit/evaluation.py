@@ -99,6 +99,7 @@ def recovery(
     vertices: Vertices,
     layers: tuple[str, ...],
     backbone: str,
+    weights_hash: str,
     layer_weights: np.ndarray,
     locations: np.ndarray,
     scale: np.ndarray,
@@ -114,9 +115,9 @@ def recovery(
     ----------
     truth_file : Path
         ``truth.npz`` of the sample subject.
-    vertices, layers, backbone
-        Of the trained model; with another backbone than the planted one depth means something else, so its rows are
-        left out and ``left_out`` says why.
+    vertices, layers, backbone, weights_hash
+        Of the trained model; with another network, weights or layers than the planted ones depth means something
+        else, so its rows are left out and ``left_out`` says why.
     layer_weights, locations, scale : arrays (V, L), (V, 2), (V,)
         What training chose.
     scores : Scores
@@ -136,11 +137,13 @@ def recovery(
         raise DataError(f"{truth_file}: has no truth for vertex {error.args[0]}") from None
     good = scores.noise_ceiling > CEILING_FOR_RECOVERY
     if good.sum() < 2:
-        raise TrainingError(f"recovery: {good.sum()} vertices have a ceiling above {CEILING_FOR_RECOVERY}, need two")
+        why = f"all rows: {good.sum()} vertices have a noise ceiling above {CEILING_FOR_RECOVERY}, and two are needed"
+        return {"vertices": int(good.sum()), "ceiling_above": CEILING_FOR_RECOVERY, "rows": {}, "left_out": why}
 
     rows: dict[str, dict[str, float]] = {}
     left_out = None
-    if str(truth["backbone"]) == backbone and tuple(truth["layers"].tolist()) == layers:
+    planted_layers = tuple(truth["layers"].tolist())
+    if str(truth["weights_hash"]) == weights_hash and planted_layers == layers:
         steps = np.arange(len(layers))
         planted = (truth["layer_weights"][order] @ steps)[good]
         found = (layer_weights @ steps)[good]
@@ -151,9 +154,10 @@ def recovery(
             "constant": float((np.abs(planted - middle) <= 1).mean()),
         }
     else:
+        other = "" if backbone != str(truth["backbone"]) else " with other weights or layers"
         left_out = (
-            f"depth rows: the truth was planted in {truth['backbone']} ({len(truth['layers'])} layers), "
-            f"depth in {backbone} ({len(layers)} layers) is not comparable"
+            f"depth rows: the truth was planted in {truth['backbone']} ({len(planted_layers)} layers), "
+            f"and depth in {backbone}{other} ({len(layers)} layers) cannot be compared with it"
         )
     planted_place = truth["locations"][order][good]
     miss = np.linalg.norm(planted_place - locations[good], axis=1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -312,6 +314,25 @@ class FactorTopy(nn.Module):
             weight = weight * statistics.gain(weight)
         weight = weight * statistics.inverse_std()
         return weight, -(weight @ statistics.mean)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU with ``weights_only=True``: nothing in it is run.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found; expected a checkpoint") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise DataError(f"{path}: expected a checkpoint, found a damaged or different file") from error
+    if not isinstance(state, dict) or "state_dict" not in state:
+        raise DataError(f"{path}: expected a checkpoint, found no state_dict")
+    return state
 
 
 def _is_constant(key: str) -> bool:

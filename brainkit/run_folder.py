@@ -52,17 +52,15 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     Raises
     ------
     DataError
-        If the run is not finished, or its checkpoint is gone.
+        If the run is not finished, or its checkpoint is gone or damaged.
     """
-    import torch
-
-    from brainkit.model import FactorTopy
+    from brainkit.model import FactorTopy, read_checkpoint
 
     folder, summary = finished_run(run)
     place = folder / "checkpoints" / "best.ckpt"
     if not place.is_file():
         raise DataError(f"{place}: not found; without it {folder} has no model")
-    state = torch.load(place, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_checkpoint(place)["state_dict"]
     state = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     settings = Config.read(folder / "config.yaml").model
     model = FactorTopy(
@@ -127,6 +125,9 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     # The file travels; where its maker's disk keeps things does not.
     settings["data"]["path"] = Path(settings["data"]["path"]).name
     settings["backbone"]["weights"] = Path(settings["backbone"]["weights"]).name
+    if ".py:" in backbone["name"]:
+        backbone = {**backbone, "name": Path(backbone["name"]).name}
+        settings["backbone"]["name"] = backbone["name"]
     return describe(
         model.folded(),
         vertices=vertices,
@@ -153,8 +154,8 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
 
 def _licence(summary: dict[str, Any]) -> str:
     data = "simulated by brainkit" if summary["note"] else "under the terms of the fMRI data set trained on"
-    backbone = summary["backbone"]
-    return f"brainkit: Apache-2.0. Backbone {backbone['name']}: {backbone['licence']}. Responses: {data}."
+    name, licence = Path(summary["backbone"]["name"]).name, summary["backbone"]["licence"]
+    return f"brainkit: Apache-2.0. Backbone {name}: {licence}. Responses: {data}."
 
 
 class RunLog:

@@ -122,7 +122,7 @@ def make_sample(
         tokens = extract_tokens(backbone, paths)
         say(f"sample subject: planting a truth at {vertices} vertices")
         patch = occipital_patch(vertices)
-        _simulate(beside, tokens, patch, seed, images)
+        _simulate(beside, tokens, patch, seed, images, backbone.weights_hash)
         write_json(beside / "stimuli.json", groups)
         _write_notes(beside, seed)
     return folder
@@ -199,7 +199,7 @@ def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tup
     return [path for path, _ in jobs], groups
 
 
-def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images: int) -> None:
+def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images: int, weights_hash: str) -> None:
     """Plant the truth, add noise, and write responses, masks, ROIs, ceilings and ``truth.npz``."""
     draw = np.random.default_rng((seed, 2))
     training = np.arange(images)
@@ -231,6 +231,7 @@ def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images:
             space=np.array(SPACE),
             layers=np.array(tokens.layers),
             backbone=np.array(BACKBONE),
+            weights_hash=np.array(weights_hash),
         )
 
 

@@ -24,7 +24,7 @@ from brainkit.data.module import Batch, EncodingData
 from brainkit.errors import TrainingError, UsageError
 from brainkit.files import write_beside
 from brainkit.metrics import StreamingScore
-from brainkit.model import FactorTopy
+from brainkit.model import FactorTopy, read_checkpoint
 
 SMOOTH_L1_BETA = 0.1
 
@@ -174,8 +174,7 @@ def fit(
 
 def load_best(module: EncodingModule, checkpoint: Path) -> None:
     """Bring the module to the weights of a checkpoint, read with ``weights_only=True``."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"])
+    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
 
 
 def choose_device(wanted: str) -> str:
@@ -230,8 +229,7 @@ class _AtomicCheckpoints(TorchCheckpointIO):
             beside.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return loaded
+        return read_checkpoint(Path(path))
 
 
 class _Keeper(lightning.Callback):

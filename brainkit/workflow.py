@@ -548,6 +548,7 @@ def _write_results(
             vertices=subject.vertices,
             layers=model.layers,
             backbone=network.name,
+            weights_hash=network.weights_hash,
             layer_weights=folded.layer_weights,
             locations=folded.locations,
             scale=folded.scale,

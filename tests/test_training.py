@@ -20,7 +20,7 @@ from small_models import problem
 
 from brainkit import training
 from brainkit.data.module import EpochOrder
-from brainkit.errors import BrainkitError, TrainingError, UsageError
+from brainkit.errors import BrainkitError, DataError, TrainingError, UsageError
 from brainkit.training import EncodingModule, fit, load_best
 
 
@@ -163,6 +163,18 @@ def test_checkpoints_hold_the_model_and_no_backbone(tmp_path: Path) -> None:
         *("space_selector_mlp", "layer_selector_mlp", "scale_selector_mlp", "weight", "bias"),
         *("response_mean", "response_std", "coordinates", "coordinate_lower", "coordinate_side"),
     }
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes | None) -> None:
+    module, data = problem(epochs=1)
+    fit(module, data, tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(DataError, match=r"last\.ckpt: expected a checkpoint"):
+        fit(module, data, tmp_path, resume=True)
+    with pytest.raises(DataError, match=r"gone\.ckpt: file not found"):
+        load_best(module, tmp_path / "gone.ckpt")
 
 
 @pytest.mark.parametrize("first_bad", [0, 7])
