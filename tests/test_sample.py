@@ -97,6 +97,7 @@ def test_truth(tiny_sample: Path) -> None:
         "space": ((), "U"),
         "layers": ((7,), "U"),
         "backbone": ((), "U"),
+        "weights_hash": ((), "U"),
     }
     assert (str(truth["space"]), str(truth["backbone"])) == ("fsaverage5", "efficientnet_lite0")
     assert truth["layers"].tolist() == [f"stage{k}" for k in range(1, 8)]
