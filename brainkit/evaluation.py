@@ -20,6 +20,7 @@ from brainkit.surface import RoiTable, Vertices
 
 # Vertices below this ceiling tell little about recovery: their responses are mostly noise.
 CEILING_FOR_RECOVERY = 0.3
+_TRUTH = ("layer_weights", "locations", "scale", "vertices", "layers", "backbone", "weights_hash")
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,10 @@ def recovery(
     """
     with np.load(truth_file) as file:
         truth = {name: file[name] for name in file.files}
+    if missing := [name for name in _TRUTH if name not in truth]:
+        raise DataError(
+            f"{truth_file}: expected {', '.join(_TRUTH)}, found no {missing[0]}; make the sample subject anew"
+        )
     place = {int(vertex): index for index, vertex in enumerate(truth["vertices"])}
     try:
         order = np.array([place[int(vertex)] for vertex in vertices.ids])

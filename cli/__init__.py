@@ -168,6 +168,9 @@ def group(ctx: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run the ``brainkit`` script."""
+    # Before anything loads OpenMP: threads that spin while they wait make training many times slower on a machine
+    # that others use too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         # A file name that the terminal's encoding lacks must not become a failure.
         with contextlib.suppress(AttributeError, ValueError):

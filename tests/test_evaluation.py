@@ -225,3 +225,9 @@ def test_scores_are_written_with_their_vertices(tmp_path: Path) -> None:
         }
         np.testing.assert_array_equal(file["vertices"], ids)
     assert evaluation.CEILING_FOR_RECOVERY == 0.3
+
+
+def test_a_truth_of_another_make_is_refused(tmp_path: Path, planted: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "truth.npz", **{name: value for name, value in planted.items() if name != "weights_hash"})
+    with pytest.raises(DataError, match=r"truth\.npz: expected .* found no weights_hash; make the sample subject anew"):
+        compare(tmp_path, planted)

@@ -249,6 +249,23 @@ def test_response_is_symmetric_and_limited(tmp_path, scene, subject):
     assert len(columns) / len(rows) == pytest.approx(1.5, abs=0.03)
 
 
+def test_names_with_dollars_are_no_formulas(tmp_path, subject):
+    name = r"cost$\frac$.png"
+    rois = RoiTable({r"$\frac$": subject["rois"]["early"]}, len(subject["scale"]))
+    paths = static.draw_maps(tmp_path, title=name, **{**subject, "rois": rois})
+    assert [path.name for path in paths] == FILES
+    page = pages.response_page(
+        make_scene(subject["vertices"], rois), subject["scale"], Image.new("RGB", (4, 4)), name, None, r"$\frac$", None
+    )
+    page.picture()
+    assert name in words(page) and r"($\frac$)" in words(page)
+
+
+def test_a_name_that_the_font_lacks_is_drawn_without_a_word(scene, subject, recwarn):
+    pages.scale_page(scene, subject["scale"], "\u4e2d\u6587.png", None, None).picture()
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
 def test_refusals(tmp_path, subject):
     custom = {**subject, "vertices": Vertices.custom(len(subject["scale"]))}
     with pytest.raises(UsageError, match="fsaverage space"):

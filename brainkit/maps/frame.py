@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,8 @@ class Page:
 
     def text(self, x: float, y: float, words: str, *, size: float, color: str = INK, **more: Any) -> None:
         """Text at a place given in inches."""
+        # Names come from files and users: a dollar sign in them is no formula.
+        more["parse_math"] = False
         self.figure.text(x / self.size[0], y / self.size[1], words, fontsize=size, color=color, **more)
 
     @property
@@ -151,14 +154,16 @@ class Page:
             lines = LineCollection(list(scene.outlines), colors=colour, linewidths=width, capstyle="round", zorder=2)
             self.map.add_collection(lines, autolim=False)
         halo = [withStroke(linewidth=2.4, foreground="#20242a")]
+        style: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3, "parse_math": False}
         for name, x, y in scene.names:
-            self.map.text(
-                x, y, name, fontsize=_NAME, color="white", ha="center", va="center", path_effects=halo, zorder=3
-            )
+            self.map.text(x, y, name, fontsize=_NAME, color="white", path_effects=halo, **style)
 
     def picture(self) -> np.ndarray:
         """The page as pixels. Array of shape (height, width, 3), uint8."""
-        self._pixels.draw()
+        with warnings.catch_warnings():
+            # A file name in a script that the font lacks is drawn as boxes; nobody can do anything about it.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            self._pixels.draw()
         return np.asarray(self._pixels.buffer_rgba())[..., :3].copy()
 
     def say(self, words: str) -> None:
@@ -212,7 +217,7 @@ class Page:
         )
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9.5, color=FAINT, labelcolor=INK, length=3)
-        bar.set_label(label, fontsize=10.5, color=INK, labelpad=4)
+        bar.set_label(label, fontsize=10.5, color=INK, labelpad=4, parse_math=False)
 
     def _finder(self) -> None:
         """The whole flatmap, small, with the part shown drawn in."""

@@ -143,7 +143,7 @@ def draw_predictions(
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
     drawn = []
     for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
-        name = Path(image).name
+        name = " ".join(Path(image).name.split())  # a title has one line
         path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(image).stem)[:80]}.png"
         static.draw_response(
             path,
