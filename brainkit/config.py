@@ -69,7 +69,9 @@ class TrainConfig:
         _one_of(self, "loss", ("mse", "smooth_l1"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
         _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser")
-        _share(self, "warmup", "regulariser_end")
+        _share(self, "regulariser_end")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"warmup must be at least 0 and below 1, got {self.warmup}")
 
 
 @dataclass(frozen=True)

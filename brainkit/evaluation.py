@@ -94,8 +94,30 @@ def summarise(scores: Scores, rois: RoiTable) -> dict[str, Any]:
     return table
 
 
+def read_truth(truth_file: Path) -> dict[str, np.ndarray]:
+    """What was planted in the sample subject.
+
+    Parameters
+    ----------
+    truth_file : Path
+        ``truth.npz`` in the subject's folder.
+
+    Raises
+    ------
+    DataError
+        If it is not of this version's make.
+    """
+    with np.load(truth_file) as file:
+        truth = {name: file[name] for name in file.files}
+    if missing := [name for name in _TRUTH if name not in truth]:
+        raise DataError(
+            f"{truth_file}: expected {', '.join(_TRUTH)}, found no {missing[0]}; make the sample subject anew"
+        )
+    return truth
+
+
 def recovery(
-    truth_file: Path,
+    truth: dict[str, np.ndarray],
     *,
     vertices: Vertices,
     layers: tuple[str, ...],
@@ -114,8 +136,8 @@ def recovery(
 
     Parameters
     ----------
-    truth_file : Path
-        ``truth.npz`` of the sample subject.
+    truth : dict
+        As :func:`read_truth` gives it.
     vertices, layers, backbone, weights_hash
         Of the trained model; with another network, weights or layers than the planted ones depth means something
         else, so its rows are left out and ``left_out`` says why.
@@ -129,17 +151,11 @@ def recovery(
     TrainingError
         If a correlation is not a number: the selectors are constant, so training found nothing.
     """
-    with np.load(truth_file) as file:
-        truth = {name: file[name] for name in file.files}
-    if missing := [name for name in _TRUTH if name not in truth]:
-        raise DataError(
-            f"{truth_file}: expected {', '.join(_TRUTH)}, found no {missing[0]}; make the sample subject anew"
-        )
     place = {int(vertex): index for index, vertex in enumerate(truth["vertices"])}
     try:
         order = np.array([place[int(vertex)] for vertex in vertices.ids])
     except KeyError as error:
-        raise DataError(f"{truth_file}: has no truth for vertex {error.args[0]}") from None
+        raise DataError(f"truth.npz: has no truth for vertex {error.args[0]}") from None
     good = scores.noise_ceiling > CEILING_FOR_RECOVERY
     if good.sum() < 2:
         why = f"all rows: {good.sum()} vertices have a noise ceiling above {CEILING_FOR_RECOVERY}, and two are needed"

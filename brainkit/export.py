@@ -170,7 +170,7 @@ def export_onnx(
     _check_request(folded, info, images)
     with _evaluating(model, backbone):
         proto = _build(folded, backbone, info, images.shape[1])
-        expected = _torch_predictions(model, backbone, images, info.preprocessing)
+        expected = torch_predictions(model, backbone, images, info.preprocessing)
         with write_beside(path) as beside:
             beside.write_bytes(_serialised(proto, path))
             del proto
@@ -216,17 +216,13 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
     from brainkit.scoring import import_runtime, open_session
 
     session, _ = open_session(path, device="cpu", size=images.shape[1])
-    reference = expected.astype(np.float64)
-    spread = reference.std(0)
-    floor = max(np.sqrt(np.mean(spread**2)), 1e-3 * np.sqrt(np.mean(reference**2)), np.finfo(np.float64).tiny)
-    allowed = np.maximum(spread, floor)
     errors = []
     for batch in BATCHES:
         parts = [
             session.run(["fmri"], {"images": images[start : start + batch]})[0]
             for start in range(0, len(images), batch)
         ]
-        errors.append(np.abs(np.concatenate(parts) - reference) / allowed)
+        errors.append(relative_difference(np.concatenate(parts), expected))
     if not np.isfinite(errors).all():
         raise BrainkitError("the model's predictions are not finite on the images given; it cannot be exported")
     return {
@@ -242,6 +238,14 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
             "onnxruntime": import_runtime().__version__,
         },
     }
+
+
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Difference of predictions (n, V), each over max(that vertex's s.d., the pooled s.d., 1e-3 of the rms)."""
+    reference = expected.astype(np.float64)
+    spread = reference.std(0)
+    floor = max(np.sqrt(np.mean(spread**2)), 1e-3 * np.sqrt(np.mean(reference**2)), np.finfo(np.float64).tiny)
+    return np.asarray(np.abs(found - reference) / np.maximum(spread, floor))
 
 
 def sort_readout(folded: Folded) -> Readout:
@@ -333,9 +337,8 @@ def _evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _torch_predictions(
-    model: FactorTopy, backbone: Any, images: np.ndarray, preprocessing: Preprocessing
-) -> np.ndarray:
+def torch_predictions(model: FactorTopy, backbone: Any, images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """What the model and its backbone predict in torch for prepared images (n, S, S, 3) uint8 -> (n, V) float32."""
     import torch
 
     def device_of(module: nn.Module) -> torch.device:

@@ -8,10 +8,12 @@ import inspect
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +27,45 @@ from brainkit.model import FactorTopy, to_grid
 
 # More images than this say nothing new about the correlation of a layer's channels.
 IMAGES_FOR_MOMENTS = 2000
-_VERSION = 1
+# A cache is believed when its first images come out the same: within this share of a channel's s.d.
+AGREEMENT = 0.02
+_VERSION = 2
+_STALE = 24 * 3600  # seconds after which an extraction that left its folder unfinished is taken for dead
+
+
+class CentredArray:
+    """Tokens of n images as float16 about an offset of each channel; rows come out as float32.
+
+    Channels may have a mean far larger than what varies in them; about the offset, float16 keeps what varies.
+
+    Parameters
+    ----------
+    values : array of shape (n, C, ...), float16
+        May be memory-mapped.
+    offset : array of shape (C,), float32
+    """
+
+    def __init__(self, values: np.ndarray, offset: np.ndarray) -> None:
+        self.values, self.offset = values, offset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, C, ...)."""
+        return self.values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Rows as float32, (k, C, ...); `rows` is an index array or a slice."""
+        block = self.values[rows].astype(np.float32)
+        block += self.offset.reshape(-1, *(1,) * (block.ndim - 2))
+        return block
 
 
 @dataclass(frozen=True)
 class TokenCache:
-    """Tokens of n images on the common grid, memory-mapped float16.
+    """Tokens of n images on the common grid, memory-mapped.
 
     Attributes
     ----------
@@ -38,15 +73,15 @@ class TokenCache:
         Where they lie.
     layers : tuple of str
         In order of depth.
-    local : dict of str to array of shape (n, C, H, W)
-    whole : dict of str to array of shape (n, C)
+    local : dict of str to CentredArray of shape (n, C, H, W)
+    whole : dict of str to CentredArray of shape (n, C)
         The global tokens.
     """
 
     folder: Path
     layers: tuple[str, ...]
-    local: dict[str, np.ndarray]
-    whole: dict[str, np.ndarray]
+    local: dict[str, CentredArray]
+    whole: dict[str, CentredArray]
 
     @property
     def widths(self) -> dict[str, int]:
@@ -65,8 +100,8 @@ class TokenCache:
     def batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Local (b, C, H, W) and global (b, C) tokens of some images, float32 on the CPU."""
 
-        def gather(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-            return {layer: torch.from_numpy(arrays[layer][rows].astype(np.float32)) for layer in self.layers}
+        def gather(arrays: dict[str, CentredArray]) -> dict[str, Tensor]:
+            return {layer: torch.from_numpy(arrays[layer][rows]) for layer in self.layers}
 
         return gather(self.local), gather(self.whole)
 
@@ -82,6 +117,9 @@ def extract_tokens(
     progress: Callable[[int], None] | None = None,
 ) -> TokenCache:
     """Run images through a backbone, or find that it was done before.
+
+    What is found is believed only if the first images come out the same again: a network's code may have changed
+    with its name and weights the same.
 
     Parameters
     ----------
@@ -114,6 +152,8 @@ def extract_tokens(
     home = cache if cache is not None else cache_folder() / "tokens"
     key = _key(backbone, images, grid)
     folder = home / key
+    if folder.is_dir() and not _agrees(_open(folder), backbone, images[:2], device):
+        shutil.rmtree(folder)
     if not folder.is_dir():
         try:
             home.mkdir(parents=True, exist_ok=True)
@@ -121,6 +161,7 @@ def extract_tokens(
             raise BrainkitError(
                 f"{home}: the token cache cannot be made there: {error.strerror}; set BRAINKIT_CACHE to another folder"
             ) from None
+        _sweep(home)
         _check_space(backbone, len(images), grid, home)
         try:
             with write_beside(folder) as beside:
@@ -155,12 +196,12 @@ def fit_statistics(model: FactorTopy, tokens: TokenCache, rows: np.ndarray) -> N
             held[key].set(mean, std, moment)  # type: ignore[operator]
 
 
-def _statistics(array: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _statistics(array: CentredArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean (C,), s.d. (C,) and the correlation matrix (C, C) of one layer's tokens, over images and places."""
 
     def blocks(chosen: np.ndarray, size: int = 128) -> Iterator[np.ndarray]:
         for start in range(0, len(chosen), size):
-            block = array[chosen[start : start + size]].astype(np.float32)
+            block = array[chosen[start : start + size]]
             yield np.moveaxis(block, 1, -1).reshape(-1, array.shape[1])
 
     total, count = np.zeros(array.shape[1]), 0
@@ -232,7 +273,7 @@ def _extract(
 ) -> None:
     folder.mkdir()
     n = len(images)
-    local, whole = {}, {}
+    local, whole, offsets = {}, {}, {}
     for layer, width in backbone.widths.items():
         local[layer] = _new_array(folder / f"{layer}.local.npy", (n, width, *grid))
         whole[layer] = _new_array(folder / f"{layer}.global.npy", (n, width))
@@ -243,13 +284,20 @@ def _extract(
             local_tokens, global_tokens = backbone.get_tokens(torch.from_numpy(batch).to(device))
         stop = done + len(batch)
         for layer in backbone.layer_names:
-            local[layer][done:stop] = _half(to_grid(local_tokens[layer].float(), grid), layer)
-            whole[layer][done:stop] = _half(global_tokens[layer].float(), layer)
+            for kind, arrays, tokens in (
+                ("local", local, to_grid(local_tokens[layer].float(), grid)),
+                ("global", whole, global_tokens[layer].float()),
+            ):
+                name = f"{layer}.{kind}"
+                if name not in offsets:
+                    offsets[name] = tokens.transpose(0, 1).flatten(1).mean(1).cpu().numpy()
+                arrays[layer][done:stop] = _half(tokens, offsets[name], layer)
         done = stop
         if progress is not None:
             progress(done)
     for array in (*local.values(), *whole.values()):
         array.flush()
+    np.savez(folder / "offsets.npz", allow_pickle=False, **offsets)
     write_json(folder / "tokens.json", {"version": _VERSION, "layers": list(backbone.layer_names), "images": n})
 
 
@@ -286,8 +334,9 @@ def _batches(images: Sequence[Path], preprocessing: Preprocessing, size: int) ->
                 yield normalise(np.stack([future.result() for future in waiting.pop(0)]), preprocessing)
 
 
-def _half(tokens: Tensor, layer: str) -> np.ndarray:
-    values = tokens.half()
+def _half(tokens: Tensor, offset: np.ndarray, layer: str) -> np.ndarray:
+    centre = torch.from_numpy(offset).to(tokens.device).reshape(-1, *(1,) * (tokens.ndim - 2))
+    values = (tokens - centre).half()
     if not values.isfinite().all():
         largest = tokens.abs().max().item()
         raise BrainkitError(
@@ -301,9 +350,42 @@ def _half(tokens: Tensor, layer: str) -> np.ndarray:
 def _open(folder: Path) -> TokenCache:
     index = read_json(folder / "tokens.json")
     layers = tuple(index["layers"])
-    return TokenCache(
-        folder,
-        layers,
-        {layer: np.load(folder / f"{layer}.local.npy", mmap_mode="r") for layer in layers},
-        {layer: np.load(folder / f"{layer}.global.npy", mmap_mode="r") for layer in layers},
+    with np.load(folder / "offsets.npz") as offsets:
+
+        def arrays(kind: str) -> dict[str, CentredArray]:
+            return {
+                layer: CentredArray(np.load(folder / f"{layer}.{kind}.npy", mmap_mode="r"), offsets[f"{layer}.{kind}"])
+                for layer in layers
+            }
+
+        return TokenCache(folder, layers, arrays("local"), arrays("global"))
+
+
+def _agrees(tokens: TokenCache, backbone: Backbone, images: Sequence[Path], device: str) -> bool:
+    """Whether the backbone gives for the first images what the cache holds."""
+    batch = normalise(
+        np.stack([prepare(decode(path), backbone.preprocessing) for path in images]), backbone.preprocessing
     )
+    backbone.to(device)
+    with torch.inference_mode():
+        local, whole = backbone.get_tokens(torch.from_numpy(batch).to(device))
+    few = slice(0, 32)
+    for layer in tokens.layers:
+        for held, now in (
+            (tokens.local[layer], to_grid(local[layer].float(), tokens.grid)),
+            (tokens.whole[layer], whole[layer].float()),
+        ):
+            known = np.moveaxis(held[few], 1, -1)
+            fresh = np.moveaxis(now.cpu().numpy(), 1, -1)
+            # Rounding of another batch size or device is no change of the network.
+            allowed = AGREEMENT * known.std(tuple(range(known.ndim - 1))) + 1e-5 * np.sqrt(np.square(known).mean())
+            if not (np.abs(known[: len(images)] - fresh) <= allowed).all():
+                return False
+    return True
+
+
+def _sweep(home: Path) -> None:
+    """Remove what extractions that were killed left behind."""
+    for place in home.glob(".*"):
+        if place.is_dir() and time.time() - place.stat().st_mtime > _STALE:
+            shutil.rmtree(place, ignore_errors=True)

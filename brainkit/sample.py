@@ -35,7 +35,7 @@ CHANNELS = 16  # channels of the planted readout
 DEPTH_SPREAD = 0.45  # s.d. of the planted layer weights, in layers
 SCALE_RANGE = (0.05, 0.7)
 SMOOTH_SHARE = 0.7  # of the variance of the channel weights; the rest differs from vertex to vertex
-_VERSION = 1
+_VERSION = 2
 
 STREAMS = ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal")
 
@@ -287,7 +287,7 @@ def _planted_bottleneck(
     rotation, _ = np.linalg.qr(draw.standard_normal((keep, keep)))
     maps = []
     for array in (tokens.local[layer], tokens.whole[layer]):
-        rows = np.moveaxis(array[training].astype(np.float64), 1, -1).reshape(-1, width)
+        rows = np.moveaxis(array[training], 1, -1).reshape(-1, width).astype(np.float64)
         mean, std = rows.mean(0), rows.std(0) + 1e-6
         values, vectors = np.linalg.eigh(np.cov(((rows - mean) / std).T, bias=True))
         order = np.argsort(values)[::-1][:keep]

@@ -1,7 +1,7 @@
 """Predicting fMRI from images with an encoder file: ONNX Runtime and NumPy, no torch.
 
-Images are decoded and resized in threads, ahead of the network; results are written as they come, so that memory
-does not grow with the number of images.
+Images are decoded and resized in threads, ahead of the network; results are written as they come, so that of each
+image only its path stays in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -49,12 +49,15 @@ class PredictResult:
         Images that could not be read, with the reason.
     seconds : float
         From the first image to the last byte.
+    images : tuple of Path
+        The image of each row. The names in the ``.json`` are the same, but escaped where they are not UTF-8.
     """
 
     path: Path
     n: int
     skipped: tuple[tuple[Path, str], ...]
     seconds: float
+    images: tuple[Path, ...] = field(default=(), repr=False)
 
 
 class Encoder:
@@ -270,7 +273,7 @@ def predict_to_file(
             count = f"none of the {len(paths)} images" if len(paths) > 1 else "not one image"
             raise BrainkitError(f"{count} could be read; the first: {_as_text(skipped[0][0])}: {skipped[0][1]}")
         _write_description(beside, out, encoder, written, skipped, columns, regions)
-    return PredictResult(out, len(written), tuple(skipped), time.perf_counter() - started)
+    return PredictResult(out, len(written), tuple(skipped), time.perf_counter() - started, tuple(written))
 
 
 def open_session(path: str | os.PathLike[str], *, device: str, size: int) -> tuple[Any, str]:

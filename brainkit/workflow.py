@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import functools
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import brainkit
-from brainkit.config import BackboneConfig, Config, DataConfig
-from brainkit.errors import BrainkitError, DataError, UsageError, require
-from brainkit.files import read_json, write_json
-from brainkit.progress import progress_bar
+from brainkit.config import Config
+from brainkit.errors import DataError, UsageError, require
+from brainkit.files import read_json
 from brainkit.run_folder import (
     PhaseClock,
     RunLog,
@@ -29,19 +25,20 @@ from brainkit.run_folder import (
     finished_run,
     load_model,
     read_maps,
-    write_selectors,
 )
+from brainkit.run_settings import choose_settings, resumed_settings
 from brainkit.runs import RUNS, name_latest
+from brainkit.training_run import chosen_backbone, run_training
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
-    from brainkit.data.splits import Split
-    from brainkit.data.subject import Subject
     from brainkit.export import Exported
-    from brainkit.features import TokenCache
     from brainkit.model import FactorTopy
 
 Say = Callable[[str], None]
+
+# Rounding of the tokens on disk and of other batches moves a prediction by some thousandths of a vertex's s.d.
+SAME_NETWORK = 0.05
 
 
 @dataclass(frozen=True)
@@ -118,20 +115,37 @@ def train(
     require("torch", extra="train", purpose="brainkit train")
     require("pytorch_lightning", extra="train", purpose="brainkit train")
     name = backbone if isinstance(backbone, str) else backbone.name
-    settings = _settings(name, data, weights, random_weights, epochs, seed, config, overrides)
+    if RUNS.exists() and not RUNS.is_dir():
+        raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
+    given = functools.partial(
+        choose_settings,
+        name=name,
+        data=data,
+        weights=weights,
+        random_weights=random_weights,
+        epochs=epochs,
+        seed=seed,
+        config=config,
+        overrides=overrides,
+    )
+    settings = given(Config())
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(name)}"
     if resume:
-        given = (data, weights, random_weights or None, epochs, seed, config, *overrides)
-        settings = _resumed(folder, out, settings, asked=any(value is not None for value in given))
+        settings = resumed_settings(folder, out, settings, given)
         if (folder / "run.json").is_file():
+            if not (folder / "maps").is_dir():  # it was stopped after its last result was written
+                _finish(folder, say)
             say(f"{folder}: is complete, nothing to resume")
             return folder
     elif folder.exists():
         raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
+    clock = PhaseClock()
     with RunLog(say) as log:
         try:
-            _train(settings, backbone, folder, resume, log)
+            run_training(settings, backbone, folder, resume=resume, log=log, clock=clock)
+            _finish(folder, log)
+            log(f"done in {clock.total():.0f} s: {folder}")
         except KeyboardInterrupt:
             if folder.is_dir():
                 log(f"stopped; the same command with --resume --out {folder} goes on with it")
@@ -202,23 +216,16 @@ def export(
     """
     require("torch", extra="train", purpose="brainkit export")
     require("onnx", extra="train", purpose="brainkit export")
-    from brainkit.data import open_subject
-    from brainkit.data.splits import Split
     from brainkit.export import export_onnx
-    from brainkit.images import decode, prepare
 
     folder, summary = finished_run(run)
     target = Path(out) if out is not None else folder / "encoder.onnx"
     if not target.parent.is_dir():
         raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
-    settings = Config.read(folder / "config.yaml")
-    subject = open_subject(Path(summary["data"]["path"]))
-    network = backbone if backbone is not None else _load_backbone(settings)
+    network = backbone if backbone is not None else chosen_backbone(Config.read(folder / "config.yaml"))
     _same_network(folder, summary["backbone"], network)
     model = load_model(folder)
-    split = Split.read(folder / "split.json", names=[path.name for path in subject.images])
-    rows = _parity_rows(split)
-    images = np.stack([prepare(decode(subject.images[row]), network.preprocessing) for row in rows])
+    images = _same_predictions(folder, model, network)
     say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
     exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
     certificate = exported.certificate
@@ -265,133 +272,15 @@ def draw_run(
     return figures
 
 
-def _train(settings: Config, backbone: str | Backbone, folder: Path, resume: bool, log: RunLog) -> None:
-    import torch
-
-    from brainkit import evaluation, features, training
-    from brainkit.data import make_split
-    from brainkit.data.module import EncodingData
-    from brainkit.model import FactorTopy
-
-    clock = PhaseClock()
-    device = training.choose_device(settings.train.device)
-    # What can be wrong with the request is found out before a folder is made, and before a sample subject is.
-    given = Path(settings.data.path)
-    if settings.data.path and not given.is_dir():
-        raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
-    network = backbone if not isinstance(backbone, str) else _load_backbone(settings)
-    subject, settings = _subject(settings, log)
-    log(subject.describe())
-    if not network.pretrained:
-        log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
-    fractions = (settings.data.validation, settings.data.test)
-    names = [path.name for path in subject.images]
-    split = make_split(subject.groups, subject.official_test, settings.seed, fractions, names=names)
-    coordinates = subject.coordinates
-
-    grid = (settings.model.grid, settings.model.grid)
-    with _made(folder):
-        tokens = _tokens(network, subject, grid, device, log)
-        settings.write(folder / "config.yaml")
-    clock.lap("tokens")
-    log.into(folder / "log.txt")
-    if resume and (folder / "split.json").is_file():
-        _same_split(folder, split, names)
-    else:
-        split.write(folder / "split.json")
-    log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
-    for note in split.notes:
-        log(f"split: {note}")
-
-    torch.manual_seed(settings.seed)
-    model = FactorTopy(
-        tokens.widths,
-        coordinates,
-        bottleneck=settings.model.bottleneck,
-        grid=grid,
-        selector_width=settings.model.selector_width,
-        backend=settings.model.backend,
-    )
-    features.fit_statistics(model, tokens, split.train)
-    model.set_response_scale(*_response_scale(subject, split.train))
-    data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
-    steps = len(data.train_dataloader().sampler) * settings.train.epochs  # type: ignore[arg-type]
-    module = training.EncodingModule(model, settings.train, steps)
-    best = _fit(module, data, folder, device, resume, settings.train.epochs, log)
-    clock.lap("training")
-
-    training.load_best(module, best)
-    model.cpu()
-    scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
-    clock.lap("evaluation")
-    _write_results(folder, settings, subject, network, model, scores, split, clock, log)
+def _finish(folder: Path, say: Say) -> None:
+    """Name the run as the newest, and draw its maps where that is possible."""
     name_latest(folder)
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
-        log("no maps drawn: they need pip install 'brainkit[maps]', then brainkit map")
-    elif subject.vertices.space == "custom":
-        log("no maps drawn: the vertices lie on no surface that brainkit knows")
+        say("no maps drawn: they need pip install 'brainkit[maps]', then brainkit map")
+    elif read_json(folder / "run.json")["space"] == "custom":
+        say("no maps drawn: the vertices lie on no surface that brainkit knows")
     else:
-        draw_run(folder, say=log)
-    log(f"done in {clock.total():.0f} s: {folder}")
-
-
-def _settings(
-    name: str,
-    data: str | os.PathLike[str] | None,
-    weights: str | os.PathLike[str] | None,
-    random_weights: bool,
-    epochs: int | None,
-    seed: int | None,
-    config: str | os.PathLike[str] | None,
-    overrides: Sequence[str],
-) -> Config:
-    settings = Config.read(config) if config is not None else Config()
-    # What the command line names wins over the file, and --set over both.
-    network: BackboneConfig = replace(
-        settings.backbone,
-        name=name,
-        weights="" if random_weights else str(Path(weights).resolve()) if weights else settings.backbone.weights,
-        random_weights=random_weights or (settings.backbone.random_weights and weights is None),
-    )
-    settings = replace(settings, backbone=network)
-    if data is not None:
-        settings = replace(settings, data=replace(settings.data, path=str(data)))
-    if epochs is not None:
-        settings = replace(settings, train=replace(settings.train, epochs=epochs))
-    if seed is not None:
-        settings = replace(settings, seed=seed)
-    return settings.replace(overrides)
-
-
-def _resumed(folder: Path, out: object, settings: Config, *, asked: bool) -> Config:
-    """The settings of the run that is gone on with; what else was asked for must not differ from them."""
-    if out is None and not folder.is_dir():
-        raise UsageError(f"{folder}: no run to resume; name it with --out")
-    if not (folder / "config.yaml").is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise DataError(f"{folder}: holds no config.yaml, so it is not a run that can be resumed")
-        return settings  # it was stopped before it began
-    held = Config.read(folder / "config.yaml")
-    if held.backbone.name != settings.backbone.name:
-        raise UsageError(
-            f"{folder}: was begun with backbone {held.backbone.name!r}, got {settings.backbone.name!r}; "
-            "resume with the same, or name another --out"
-        )
-    if asked:
-        # A run keeps its data's place as an absolute path, whatever it was called on the command line.
-        path = str(Path(settings.data.path).resolve()) if settings.data.path else held.data.path
-        if replace(settings, data=replace(settings.data, path=path)) != held:
-            raise UsageError(f"{folder}: was begun with other settings (config.yaml); resume takes them as they are")
-    return held
-
-
-def _same_split(folder: Path, made: Split, names: list[str]) -> None:
-    from brainkit.data.splits import Split
-
-    held = Split.read(folder / "split.json", names=names)
-    for side in ("train", "validation", "test"):
-        if not np.array_equal(getattr(held, side), getattr(made, side)):
-            raise DataError(f"{folder / 'split.json'}: the data has changed since the run began; train anew")
+        draw_run(folder, say=say)
 
 
 def _same_network(folder: Path, held: dict[str, Any], network: Backbone) -> None:
@@ -410,205 +299,28 @@ def _same_network(folder: Path, held: dict[str, Any], network: Backbone) -> None
         )
 
 
-@contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make the run folder; where the work inside fails, one that was made here and is empty goes again."""
-    new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BrainkitError(f"{folder}: the run folder cannot be made: {error.strerror}") from None
-    try:
-        yield
-    except Exception:
-        if new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+def _same_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.ndarray:
+    """The run's parity images (n, S, S, 3), once the network found now predicts for them what training saw."""
+    from brainkit.export import relative_difference, torch_predictions
 
-
-def _parity_rows(split: Split) -> np.ndarray:
-    """Up to 12 validation images, spread evenly; a small set is filled up to three from training."""
-    rows = split.validation[np.linspace(0, len(split.validation) - 1, min(12, len(split.validation))).astype(int)]
-    return np.concatenate([rows, split.train[: max(0, 3 - len(rows))]])
-
-
-def _subject(settings: Config, say: Say) -> tuple[Subject, Config]:
-    """Open the data that was named, or the one that stands in, saying which; its path is kept absolute."""
-    from brainkit.data import open_subject
-
-    path = settings.data.path or os.environ.get("BRAINKIT_DATA", "")
-    if settings.data.path == "":
-        if path:
-            say(f"data: {path} ($BRAINKIT_DATA)")
-        else:
-            from brainkit.sample import default_sample
-
-            path = str(default_sample(say))
-            say(f"data: none given, so the simulated sample subject ({path})")
-    data: DataConfig = replace(settings.data, path=str(Path(path).resolve()))
-    return open_subject(Path(path)), replace(settings, data=data)
-
-
-def _load_backbone(settings: Config) -> Backbone:
-    from brainkit.backbones import load_backbone
-
-    c = settings.backbone
-    return load_backbone(
-        c.name,
-        weights=c.weights or None,
-        random_weights=c.random_weights,
-        layers=c.layers or None,
-        size=c.size or None,
-        fit=settings.data.fit,  # type: ignore[arg-type]
-        preset=settings.data.preset or None,
-        seed=settings.seed,
+    place = folder / "parity.npz"
+    if not place.is_file():
+        raise DataError(f"{place}: not found; without it the network cannot be checked against the one trained on")
+    with np.load(place) as file:
+        images, expected = file["images"], file["predictions"]
+    differing = float(
+        relative_difference(torch_predictions(model, network, images, network.preprocessing), expected).max()
     )
-
-
-def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog) -> TokenCache:
-    from brainkit import features
-
-    if features.tokens_in_cache(network, subject.images, grid):
-        log(f"tokens of {len(subject)} images: found in the cache")
-        return features.extract_tokens(network, subject.images, grid=grid, device=device)
-    started = time.monotonic()
-    with progress_bar("tokens", "images") as advance:
-        tokens = features.extract_tokens(
-            network,
-            subject.images,
-            grid=grid,
-            device=device,
-            progress=lambda done: advance(done, len(subject)),
+    # With random weights some tokens hardly vary over images, and rounding alone moves what reads them.
+    if network.pretrained and differing > SAME_NETWORK:
+        raise DataError(
+            f"{folder}: {network.name} predicts otherwise now than when the run was trained (by {differing:.2g} of a "
+            "vertex's s.d.): its code, or a package it uses, has changed; train anew"
         )
-    network.cpu()
-    log(f"tokens of {len(subject)} images: {len(subject) / (time.monotonic() - started):.1f} images/s on {device}")
-    return tokens
-
-
-def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and s.d. (V,) of the training responses, streamed in two passes."""
-    blocks = [rows[start : start + 256] for start in range(0, len(rows), 256)]
-    mean = sum(subject.responses.rows(block).sum(0, dtype=np.float64) for block in blocks) / len(rows)
-    square = sum(np.square(subject.responses.rows(block) - mean).sum(0) for block in blocks)
-    return np.asarray(mean), np.sqrt(np.asarray(square) / len(rows))
-
-
-def _fit(module: Any, data: Any, folder: Path, device: str, resume: bool, epochs: int, log: RunLog) -> Path:
-    from brainkit import training
-
-    steps = module.planned_steps
-    started = time.monotonic()
-    with progress_bar("training", "steps") as advance:
-
-        def epoch_done(row: dict[str, float]) -> None:
-            advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
-            log.write(
-                f"epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, validation r {row['val_r']:.4f}, "
-                f"{row['seconds']:.1f} s"
-            )
-
-        best = training.fit(
-            module,
-            data,
-            folder,
-            device=device,
-            resume=resume,
-            on_epoch=epoch_done,
-            on_step=lambda step: advance(step, steps),
-        )
-    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {device}")
-    return best
-
-
-def _write_results(
-    folder: Path,
-    settings: Config,
-    subject: Subject,
-    network: Backbone,
-    model: FactorTopy,
-    scores: Any,
-    split: Split,
-    clock: PhaseClock,
-    log: RunLog,
-) -> None:
-    from brainkit import evaluation
-
-    write_selectors(folder, model, subject.vertices)
-    scores.write(folder / "scores.npz", subject.vertices)
-    write_json(folder / "rois.json", subject.rois.to_json())
-    table = evaluation.summarise(scores, subject.rois)
-    for line in evaluation.score_lines(table):
-        log(line)
-    truth = subject.root / "truth.npz"
-    if truth.is_file():
-        folded = model.folded()
-        found = evaluation.recovery(
-            truth,
-            vertices=subject.vertices,
-            layers=model.layers,
-            backbone=network.name,
-            weights_hash=network.weights_hash,
-            layer_weights=folded.layer_weights,
-            locations=folded.locations,
-            scale=folded.scale,
-            scores=scores,
-        )
-        evaluation.write_summary(folder / "recovery.json", found)
-        for line in evaluation.recovery_lines(found):
-            log(line)
-    # Written last: a run with this file is complete.
-    evaluation.write_summary(
-        folder / "run.json",
-        {
-            "brainkit": brainkit.__version__,
-            "backbone": {
-                "name": network.name,
-                "weights_hash": network.weights_hash,
-                "pretrained": network.pretrained,
-                "licence": network.licence,
-                "source": network.source,
-                "layers": list(model.layers),
-                "widths": model.widths,
-                "preprocessing": network.preprocessing.to_json(),
-            },
-            "data": {
-                "name": subject.name,
-                "path": str(subject.root.resolve()),
-                "hash": subject.data_hash,
-                "images": len(subject),
-                "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
-            },
-            "split": {
-                "train": len(split.train),
-                "validation": len(split.validation),
-                "test": len(split.test),
-                "seed": settings.seed,
-            },
-            "space": subject.vertices.space,
-            "vertices": len(subject.vertices),
-            "units": subject.units,
-            "note": subject.note,
-            "gauge": model.gauge,
-            "seed": settings.seed,
-            "versions": _versions(),
-            "seconds": clock.laps,
-            "scores": table,
-        },
-    )
+    return np.asarray(images)
 
 
 def _file_name(backbone: str) -> str:
     """A backbone's name as part of a folder's name."""
     last = backbone.rsplit(":", 1)[-1] if ".py:" in backbone else backbone
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "pytorch-lightning", "timm", "numpy", "pillow"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found

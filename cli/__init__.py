@@ -7,7 +7,9 @@ import difflib
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 from typing import Any, NoReturn
 
 import click
@@ -63,7 +65,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> NoReturn:
-        """Run a command line and exit: 0, 1 (it failed, one line says why), 2 (usage) or 130 (interrupted)."""
+        """Run a command line and exit: 0, 1 (it failed, one line says why), 2 (usage), 130 or 143 (interrupted)."""
         extra["standalone_mode"] = False
         try:
             result = super().main(args, prog_name or "brainkit", *rest, **extra)
@@ -80,8 +82,31 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             print("brainkit: interrupted", file=sys.stderr)
             sys.exit(130)
+        except Terminated:
+            print("brainkit: stopped by SIGTERM", file=sys.stderr)
+            raise
         # Click hands back the code of `ctx.exit`; a command itself returns nothing.
         sys.exit(result if isinstance(result, int) else 0)
+
+
+class Terminated(SystemExit):
+    """SIGTERM: what is half-written is removed on the way out, which Python by itself would not do."""
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the program as an error would, through every ``finally``, with exit code 143.
+
+    Where the signal is ignored or handled already, and outside the main thread, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        # `timeout` sends it twice; the second one must not break into the clearing up.
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -175,4 +200,5 @@ def main() -> NoReturn:
         # A file name that the terminal's encoding lacks must not become a failure.
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    end_on_sigterm()
     group.main()

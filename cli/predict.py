@@ -95,7 +95,7 @@ def command(
         click.echo(f"skipped {len(done.skipped) - SHOWN} more; {out.with_suffix('.json')} lists them", err=True)
     click.echo(f"{done.path}: {done.n} images in {done.seconds:.1f} s; {out.with_suffix('.json')} says what is what")
     if maps is not None:
-        drawn = predicted.draw_prediction_file(out, info, maps, max_maps=max_maps)
+        drawn = predicted.draw_prediction_file(out, info, maps, images=done.images, max_maps=max_maps)
         click.echo(f"{maps}: {len(drawn)} of {done.n} images drawn beside their maps")
 
 

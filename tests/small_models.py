@@ -11,7 +11,7 @@ import torch
 from brainkit.config import TrainConfig
 from brainkit.data.module import EncodingData
 from brainkit.data.splits import Split
-from brainkit.features import TokenCache, fit_statistics
+from brainkit.features import CentredArray, TokenCache, fit_statistics
 from brainkit.model import FactorTopy
 from brainkit.training import EncodingModule
 
@@ -28,8 +28,10 @@ def memory_tokens(
         mix = draw.standard_normal((width, width))
         offset = draw.standard_normal(width) * 3
         tokens = np.einsum("nchw,cd->ndhw", draw.standard_normal((n, width, *grid)), mix)
-        local[layer] = ((tokens + offset[:, None, None]) * 10.0**k).astype(np.float16)
-        whole[layer] = ((draw.standard_normal((n, width)) @ mix - offset) * 5.0**k).astype(np.float16)
+        none = np.zeros(width, np.float32)
+        local[layer] = CentredArray(((tokens + offset[:, None, None]) * 10.0**k).astype(np.float16), none)
+        single = (draw.standard_normal((n, width)) @ mix - offset) * 5.0**k
+        whole[layer] = CentredArray(single.astype(np.float16), none)
     return TokenCache(Path(), tuple(local), local, whole)
 
 

@@ -15,11 +15,13 @@ timm = pytest.importorskip("timm")
 
 from brainkit.backbones import ALIASES, Backbone, load_backbone  # noqa: E402
 from brainkit.backbones import weights as weights_module  # noqa: E402
+from brainkit.backbones.base import name_layers  # noqa: E402
 from brainkit.backbones.loading import _set_sincos_positions, _timm_preprocessing  # noqa: E402
 from brainkit.backbones.weights import load_weights_file  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, UsageError  # noqa: E402
 from brainkit.images import PUBLISHED, normalise, prepare  # noqa: E402
 
+RESERVED = ("values", "keys", "items", "pop", "type", "training", "forward", "_modules")  # by torch.nn.ModuleDict
 VIT = "test_vit"  # timm's own for tests: 6 blocks, width 64, patches of 16 px
 
 # name, size, first layer, number of layers, grid of the first and of the last layer, has a class token
@@ -598,6 +600,27 @@ def test_plugins_that_fail_say_why(plugin, suffix, error, said):
     with pytest.raises(error, match=said) as caught:
         load_backbone(plugin + suffix)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layer", ["", "a b", "a/b", "../up", "é", "a\\n", "$x$", *RESERVED])
+def test_plugin_layers_with_names_that_cannot_be_used(plugin, layer):
+    with open(plugin, "a") as file:
+        file.write(
+            "class Odd(Mine):\n"
+            "    def get_tokens(self, images):\n"
+            "        tokens = self.first(images)\n"
+            f"        return {{{layer!r}: tokens}}, {{{layer!r}: tokens.mean((2, 3))}}\n"
+        )
+    with pytest.raises(UsageError, match="expected a name of letters" if layer not in RESERVED else "torch") as caught:
+        load_backbone(f"{plugin}:Odd")
+    said = str(caught.value)
+    assert "\n" not in said and f"layer {layer!r}" in said and "model.py:Odd" in said
+
+
+def test_layer_names_that_can_be_used():
+    names = name_layers(["body.0", "value", "A-1_b", "0"], owner="net")
+    assert names == {"body_0": "body.0", "value": "value", "A-1_b": "A-1_b", "0": "0"}
+    torch.nn.ModuleDict({name: torch.nn.Identity() for name in names})
 
 
 def test_plugin_file_missing_or_not_python(tmp_path):

@@ -7,8 +7,11 @@ import importlib
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +207,125 @@ def test_a_file_name_the_terminal_cannot_write_is_escaped(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert done.stderr.startswith("brainkit: ")
     assert "Traceback" not in done.stderr
+
+
+# --- SIGTERM ----------------------------------------------------------------------------------------------------
+
+no_sigterm = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+
+SLOW_PREDICT = """
+import time
+from brainkit import encoder_file, scoring
+from brainkit.cli import main
+
+def run(self, batch):
+    print("working", flush=True)
+    time.sleep(60)
+
+scoring.load = lambda path, device: scoring.Encoder(path, encoder_file.read(path), None, "cpu")
+scoring.Encoder.run = run
+main()
+"""
+
+TINY_NETWORK = """
+import torch
+
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 4, 32, 32)
+
+    def get_tokens(self, images):
+        tokens = self.patches(images)
+        return {"patches": tokens}, {"patches": tokens.mean((2, 3))}
+"""
+
+
+def hidden_files(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*")]
+
+
+def stop(child: subprocess.Popen[str], *, times: int = 1) -> str:
+    """Send SIGTERM, and give what the child wrote to standard error."""
+    for _ in range(times):
+        child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=60)
+    return said
+
+
+@no_sigterm
+@pytest.mark.parametrize("times", [1, 2])
+def test_predict_that_is_terminated_leaves_nothing_half_written(tmp_path: Path, times: int) -> None:
+    write_encoder(tmp_path / "encoder.onnx")
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    command = [
+        sys.executable,
+        "-c",
+        SLOW_PREDICT,
+        *["predict", "a.png", "--out", "fmri.npy", "--encoder", "encoder.onnx"],
+    ]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "working\n"
+        assert hidden_files(tmp_path)
+        assert stop(child, times=times) == "brainkit: stopped by SIGTERM\n"
+    assert child.returncode == 143
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "encoder.onnx"]
+
+
+@no_sigterm
+def test_train_that_is_terminated_says_so_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_lightning")
+    draw = np.random.default_rng(0)
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    for row in range(12):
+        pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{row:02d}.png")
+    np.save(tmp_path / "data" / "responses.npy", draw.standard_normal((12, 5)).astype(np.float32))
+    np.save(tmp_path / "data" / "coordinates.npy", draw.uniform(-50, 50, (5, 3)).astype(np.float32))
+    (tmp_path / "net.py").write_text(TINY_NETWORK)
+    options = "train --backbone net.py:Tiny --data data --out run --epochs 1000000 --set train.device=cpu"
+    command = [*COMMAND_LINE, *options.split()]
+    log = tmp_path / "said.txt"
+    with (
+        log.open("w") as said,
+        subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=subprocess.PIPE, text=True) as child,
+    ):
+        last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        until = time.monotonic() + 120
+        while not last.exists() and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        errors = stop(child)
+    assert last.exists(), errors
+    assert child.returncode == 1
+    assert len(errors.splitlines()) == 1, errors
+    assert errors.startswith("brainkit: stopped by SIGTERM; brainkit train --resume")
+    assert not hidden_files(tmp_path)
+
+
+def test_a_sigterm_that_is_handled_already_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unexpected(*given: object) -> None:
+        raise AssertionError("a handler was set")
+
+    monkeypatch.setattr(signal, "signal", unexpected)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    cli.end_on_sigterm()
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    with pytest.raises(AssertionError):
+        cli.end_on_sigterm()
+    failed: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            cli.end_on_sigterm()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert not failed
 
 
 # --- bad input that needs no training ---------------------------------------------------------------------------
@@ -654,6 +776,29 @@ def test_a_prediction_file_is_drawn_with_its_own_columns(photos: Path, monkeypat
     write_json("fmri.json", [])
     with pytest.raises(DataError, match=r"fmri.json"):
         predicted.draw_prediction_file("fmri.npy", info, "figures")
+
+
+def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("nilearn")
+    from brainkit import scoring
+
+    try:
+        os.rename(photos / "a.png", os.fsencode(photos) + b"/a\xff $x.png")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    write_encoder(Path("encoder.onnx"))
+    encoder = scoring.Encoder(Path("encoder.onnx"), encoder_info(), None, "cpu")
+    rows = iter(np.random.default_rng(0).standard_normal((2, 1, V)).astype(np.float32))
+    monkeypatch.setattr(encoder, "run", lambda batch: next(rows))
+    monkeypatch.setattr(scoring, "load", lambda path, device: encoder)
+    result = call(
+        "predict", photos, *["--out", "fmri.npy", "--encoder", "encoder.onnx", "--maps", "figures", "--batch-size", "1"]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("figures: 2 of 2 images drawn beside their maps\n")
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["0000-a_x.png", "0001-b.png"]
+    assert "a\\\\xff $x.png" in Path("fmri.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("place", ["deep/figures", "photos/a.png"])

@@ -16,7 +16,16 @@ from small_models import Responses, memory_tokens, small_model
 
 from brainkit import evaluation
 from brainkit.errors import DataError, TrainingError
-from brainkit.evaluation import Scores, recovery, recovery_lines, score, score_lines, summarise, write_summary
+from brainkit.evaluation import (
+    Scores,
+    read_truth,
+    recovery,
+    recovery_lines,
+    score,
+    score_lines,
+    summarise,
+    write_summary,
+)
 from brainkit.surface import RoiTable, Vertices
 
 V, L = 40, 5
@@ -54,7 +63,7 @@ def compare(
         **{name: truth[name][order] for name in ("layer_weights", "locations", "scale")},
         "scores": Scores(np.sqrt(ceiling), ceiling, ceiling, 10),
     } | changes
-    return recovery(folder / "truth.npz", **arguments)
+    return recovery(read_truth(folder / "truth.npz"), **arguments)
 
 
 def test_the_truth_itself_is_recovered_perfectly(tmp_path: Path, planted: dict[str, np.ndarray]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,11 @@ class Patches(nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.weight = nn.Parameter(torch.randn(4, 3, 4, 4, generator=generator) * gain)
         self.shown = 0
+        self.extra = 1.0
 
     def get_tokens(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         self.shown += len(images)
-        fine = nn.functional.conv2d(images, self.weight, stride=2)
+        fine = nn.functional.conv2d(images, self.weight, stride=2) * self.extra
         local = {"fine": fine, "coarse": nn.functional.avg_pool2d(fine, 2)}
         return local, {layer: tokens.mean((2, 3)) for layer, tokens in local.items()}
 
@@ -97,7 +99,7 @@ def test_the_second_time_the_backbone_is_not_asked(photos: list[Path], cache: Pa
     moved = [path.rename(tmp_path / f"x{path.name}") for path in photos]
     assert features.tokens_in_cache(network, moved, (3, 3))
     second = extract_tokens(network, moved, grid=(3, 3), batch_size=2)
-    assert network.network.shown == 11
+    assert network.network.shown == 11 + 2  # the first two are looked at again, to see that nothing has changed
     assert second.folder == first.folder
     assert [path.name for path in cache.iterdir()] == [first.folder.name]
 
@@ -141,6 +143,40 @@ def test_a_plug_in_that_is_edited_is_run_again(photos: list[Path], cache: Path, 
     torch.testing.assert_close(
         after.batch(np.arange(3))[1]["a"], 20 * before.batch(np.arange(3))[1]["a"], rtol=3e-3, atol=1e-2
     )
+
+
+def test_a_network_that_has_changed_under_its_name_is_run_again(photos: list[Path], cache: Path) -> None:
+    network = backbone()
+    before = extract_tokens(network, photos, grid=(3, 3)).batch(np.arange(11))[0]["fine"]
+    network.network.extra = 1.5  # nothing that the key depends on
+    assert features.tokens_in_cache(network, photos, (3, 3))
+    after = extract_tokens(network, photos, grid=(3, 3)).batch(np.arange(11))[0]["fine"]
+    torch.testing.assert_close(after, 1.5 * before, rtol=2e-3, atol=2e-3)
+
+
+def test_small_changes_on_a_large_mean_are_kept(photos: list[Path], cache: Path) -> None:
+    class Raised(Patches):
+        def get_tokens(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+            local, whole = super().get_tokens(images)
+            return {k: v + 3e4 for k, v in local.items()}, {k: v - 9e4 for k, v in whole.items()}
+
+    rows = np.arange(11)
+    plain = extract_tokens(backbone(), photos, grid=(3, 3)).batch(rows)
+    raised = extract_tokens(backbone(Raised()), photos, grid=(3, 3)).batch(rows)
+    for offset, found, true in ((3e4, raised[0], plain[0]), (-9e4, raised[1], plain[1])):
+        for layer in true:
+            # float32 itself keeps 0.004 at 3e4 and 0.008 at 9e4; float16 would keep 16 and nothing
+            torch.testing.assert_close(found[layer] - offset, true[layer], rtol=2e-3, atol=0.02)
+
+
+def test_what_a_killed_extraction_left_is_swept_away(photos: list[Path], cache: Path) -> None:
+    old, new = cache / ".old.12345678", cache / ".new.12345678"
+    for place in (old, new):
+        place.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    extract_tokens(backbone(), photos, grid=(3, 3))
+    assert not old.exists()
+    assert new.exists()  # perhaps another process is at work there
 
 
 def test_an_unreadable_image_is_named_and_nothing_is_left(photos: list[Path], cache: Path) -> None:
@@ -188,7 +224,7 @@ def test_a_cache_that_cannot_be_made(photos: list[Path], tmp_path: Path, monkeyp
 
 def test_statistics_by_numpy() -> None:
     tokens = memory_tokens(n=300)
-    tokens.local["late"][:, 4] = np.float16(2.7)
+    tokens.local["late"].values[:, 4] = np.float16(2.7)
     rows = np.arange(0, 300, 2)
     model = FactorTopy(tokens.widths, coordinates(3), grid=tokens.grid)
     fit_statistics(model, tokens, rows)
@@ -205,7 +241,7 @@ def test_statistics_by_numpy() -> None:
 
 def test_moments_of_many_images_come_from_a_spread_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = memory_tokens(n=60)
-    tokens.whole["early"][30:] *= 3
+    tokens.whole["early"].values[30:] *= 3
     monkeypatch.setattr(features, "IMAGES_FOR_MOMENTS", 20)
     model = FactorTopy(tokens.widths, coordinates(3), grid=tokens.grid)
     fit_statistics(model, tokens, np.arange(60))

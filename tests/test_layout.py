@@ -83,6 +83,8 @@ PLACES = {
     "brainkit/maps/static.py": Place(5, "numpy", "matplotlib PIL"),
     "brainkit/maps/view.py": Place(5, "numpy"),
     "brainkit/doctor.py": Place(6, "", "onnxruntime torch"),
+    "brainkit/run_settings.py": Place(5),
+    "brainkit/training_run.py": Place(6, "numpy", "torch"),
     "brainkit/workflow.py": Place(6, "numpy", "onnx pytorch_lightning torch"),
     # The command line: parse, one call, print.
     "cli/__init__.py": Place(7, "click"),
@@ -104,6 +106,7 @@ NAMED = {
     "brainkit/encoder_file.py": {"brainkit/images.py", "brainkit/surface.py"},
     "brainkit/model.py": {"brainkit/selectors.py"},
     "brainkit/export.py": {"brainkit/scoring.py"},
+    "brainkit/workflow.py": {"brainkit/training_run.py"},
     "brainkit/run_folder.py": {"brainkit/export.py"},
     "brainkit/sample.py": {"brainkit/photographs.py"},
     "brainkit/evaluation.py": {"brainkit/scoring.py"},

@@ -252,7 +252,8 @@ def test_response_is_symmetric_and_limited(tmp_path, scene, subject):
 def test_names_with_dollars_are_no_formulas(tmp_path, subject):
     name = r"cost$\frac$.png"
     rois = RoiTable({r"$\frac$": subject["rois"]["early"]}, len(subject["scale"]))
-    paths = static.draw_maps(tmp_path, title=name, **{**subject, "rois": rois})
+    layers = (r"$\frac$", "$x$", "a$b")
+    paths = static.draw_maps(tmp_path, title=name, **{**subject, "rois": rois, "layers": layers})
     assert [path.name for path in paths] == FILES
     page = pages.response_page(
         make_scene(subject["vertices"], rois), subject["scale"], Image.new("RGB", (4, 4)), name, None, r"$\frac$", None

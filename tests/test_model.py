@@ -79,7 +79,7 @@ def test_the_gauge_is_part_of_the_gradient() -> None:
 def test_a_channel_that_never_varies_is_not_read() -> None:
     tokens = memory_tokens()
     for arrays in (tokens.local, tokens.whole):
-        arrays["early"][:, 2] = np.float16(3.1)
+        arrays["early"].values[:, 2] = np.float16(3.1)
     model = small_model(tokens)
     batch = tokens.batch(ALL[:4])
     before = model(*batch).detach()
@@ -91,8 +91,8 @@ def test_a_channel_that_never_varies_is_not_read() -> None:
 
 def test_a_layer_whose_tokens_never_vary_gives_no_nan() -> None:
     tokens = memory_tokens()
-    tokens.local["early"][:] = 1
-    tokens.whole["early"][:] = 0
+    tokens.local["early"].values[:] = 1
+    tokens.whole["early"].values[:] = 0
     model = small_model(tokens)
     out = model(*tokens.batch(ALL[:4]))
     out.sum().backward()

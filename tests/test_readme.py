@@ -17,6 +17,7 @@ import pytest
 import tomllib
 
 from brainkit.cli import COMMANDS, group
+from brainkit.config import Config
 from brainkit.photographs import load_photographs
 from brainkit.sample import make_sample
 
@@ -122,6 +123,28 @@ def test_extras_that_are_named_exist(page: Path) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for names in re.findall(r"(?:brainkit|'\.)\[([a-z,]+)\]", page.read_text(encoding="utf-8")):
         assert set(names.split(",")) <= set(extras), f"{page_name(page)}: [{names}]"
+
+
+@each_page
+def test_settings_that_are_named_exist(page: Path) -> None:
+    defaults = Config().to_dict()
+    for section, key in re.findall(r"\b(backbone|data|model|train)\.(\w+)=", page.read_text(encoding="utf-8")):
+        assert key in defaults[section], f"{page_name(page)}: {section}.{key}"
+
+
+def test_defaults_that_the_pages_state_are_the_defaults() -> None:
+    config = Config()
+    method, own_data = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("method.md", "own-data.md"))
+    words = {
+        f"common grid of {config.model.grid} x {config.model.grid}": method,
+        f"({config.model.selector_width} GELU units": method,
+        f"{config.train.regulariser:g} * decay * R": method,
+        f"at {config.train.regulariser_end:.0%} of".replace("%", " %"): method,
+    }
+    for stated, text in words.items():
+        assert stated in " ".join(text.split()), stated
+    assert "a tenth of the groups each for validation and test" in " ".join(own_data.split())
+    assert config.data.validation == config.data.test == 0.1
 
 
 @each_page

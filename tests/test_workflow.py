@@ -26,7 +26,7 @@ from brainkit import features, training, workflow
 from brainkit.cli import group
 from brainkit.config import Config
 from brainkit.data.splits import Split
-from brainkit.errors import DataError, TrainingError, UsageError
+from brainkit.errors import BrainkitError, DataError, TrainingError, UsageError
 from brainkit.run_folder import finished_run, load_model
 from brainkit.runs import latest_run
 
@@ -114,6 +114,13 @@ def train(net: str, data: Path, **options: Any) -> Path:
     return workflow.train(net, data=data, **options)
 
 
+def raising(error: BaseException) -> Callable[..., Any]:
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
+
+
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def unexpected(*_: object, **__: object) -> None:
         raise AssertionError("it trained")
@@ -127,7 +134,16 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_run_folder_holds_what_the_design_says(finished: tuple[Path, Path, list[str]]) -> None:
     run, place, said = finished
     assert {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} == {
-        *("config.yaml", "split.json", "metrics.csv", "selectors.npz", "scores.npz", "rois.json", "run.json"),
+        *(
+            "config.yaml",
+            "split.json",
+            "metrics.csv",
+            "selectors.npz",
+            "scores.npz",
+            "rois.json",
+            "run.json",
+            "parity.npz",
+        ),
         *("log.txt", "recovery.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
         *(f"maps/{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale")),
     }
@@ -384,7 +400,7 @@ def test_resume_takes_the_settings_of_the_run(net: str, workplace: Path, monkeyp
         train(net, data, seed=6, resume=True)
     with pytest.raises(UsageError, match="other settings"):
         workflow.train(net, out="run", random_weights=True, resume=True)
-    with pytest.raises(UsageError, match="was begun with backbone"):
+    with pytest.raises(UsageError, match=r"backbone\.name was .*Colours', got 'efficientnet_lite0'"):
         train(NET, data, seed=5, resume=True)
     said: list[str] = []
     train(net, Path("data"), seed=5, resume=True, say=said.append)  # a relative place is the same place
@@ -562,3 +578,55 @@ def test_constant_selectors_fail_the_run(tiny_sample: Path) -> None:
     with pytest.raises(TrainingError, match="the selectors are constant"):
         workflow.train(NET, data=tiny_sample, out="run", epochs=1, overrides=rates, say=lambda line: None)
     assert not Path("run/run.json").exists() and not Path("runs").exists()
+
+
+def test_export_refuses_a_network_whose_code_has_changed(net: str, own_data: Path, workplace: Path) -> None:
+    train(net, own_data)
+    file = Path(net.rpartition(":")[0])
+    program = file.read_text()
+    try:
+        file.write_text(program.replace("torch.relu(", "torch.sigmoid("))
+        with pytest.raises(DataError, match=r"Colours predicts otherwise now than when the run was trained"):
+            workflow.export("run")
+    finally:
+        file.write_text(program)
+    assert not Path("run/encoder.onnx").exists()
+    workflow.export("run")
+    assert Path("run/encoder.onnx").is_file()
+
+
+def test_export_needs_neither_the_data_nor_the_folder_of_the_run(
+    net: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_own_data(workplace / "data")
+    train(net, Path("data"))
+    data.rename(workplace / "gone")
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert workflow.export("../run").path.is_file()
+
+
+def test_settings_may_change_while_nothing_was_trained(
+    net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", raising(Stop()))
+        with pytest.raises(Stop):
+            train(net, own_data, seed=5)
+    train(net, own_data, seed=6, resume=True)
+    assert Config.read("run/config.yaml").seed == 6
+
+
+def test_a_backend_that_cannot_run_leaves_no_folder(net: str, own_data: Path, workplace: Path) -> None:
+    with pytest.raises(BrainkitError, match=r"model\.backend 'triton' cannot run here"):
+        workflow.train(net, data=own_data, out="run", overrides=["model.backend=triton"])
+    assert not Path("run").exists()
+
+
+def test_what_was_stopped_after_its_results_is_finished(net: str, tiny_sample: Path, workplace: Path) -> None:
+    train(net, tiny_sample)
+    shutil.rmtree("run/maps")
+    Path("runs/latest").unlink()
+    workflow.train(net, out="run", resume=True)
+    assert Path("run/maps/layer.png").is_file()
+    assert latest_run() == Path("run") or latest_run().samefile("run")

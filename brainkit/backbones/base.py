@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -183,10 +184,23 @@ def dot_free(layer: str) -> str:
 
 
 def name_layers(keys: list[str], *, owner: str) -> dict[str, str]:
-    """Dot-free names for a network's own keys, in the same order; two keys that fall together are refused."""
+    """Dot-free names for a network's own keys, in the same order.
+
+    A name becomes the key of a torch module and a part of file names.
+
+    Raises
+    ------
+    UsageError
+        If a name has other characters than letters, digits, ``_``, ``.`` and ``-``, is one that
+        ``torch.nn.ModuleDict`` needs for itself (``values``, ``type``), or if two keys fall together.
+    """
     names: dict[str, str] = {}
     for key in keys:
         name = dot_free(key)
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise UsageError(f"{owner}: layer {key!r}: expected a name of letters, digits, '_', '.' and '-' only")
+        if hasattr(nn.ModuleDict(), name):
+            raise UsageError(f"{owner}: layer {key!r}: torch keeps this name for itself; give the layer another one")
         if name in names:
             raise UsageError(f"{owner}: layers {names[name]!r} and {key!r} have the same name {name!r} without dots")
         names[name] = key

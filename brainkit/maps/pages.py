@@ -195,7 +195,7 @@ def _layer_legend(page: Page, layers: Sequence[str], palette: np.ndarray) -> Non
     for line in np.arange(len(layers) - 1) + 0.5:
         axes.axhline(line, color="white", linewidth=1.2)
     axes.set_xlim(-0.5, 63.5)
-    axes.set_yticks(range(len(layers)), _short(layers)[::-1])
+    axes.set_yticks(range(len(layers)), _short(layers)[::-1], parse_math=False)
     axes.yaxis.tick_right()
     axes.tick_params(labelsize=min(10.0, row * 72 * 0.62), labelcolor=INK, length=0, pad=4)
     axes.set_xticks([])

@@ -57,7 +57,12 @@ def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
 
 
 def draw_prediction_file(
-    file: str | os.PathLike[str], encoder_info: EncoderInfo, folder: str | os.PathLike[str], *, max_maps: int = 12
+    file: str | os.PathLike[str],
+    encoder_info: EncoderInfo,
+    folder: str | os.PathLike[str],
+    *,
+    images: Sequence[str | os.PathLike[str]] | None = None,
+    max_maps: int = 12,
 ) -> list[Path]:
     """Draw what `brainkit.scoring.predict_to_file` wrote.
 
@@ -69,6 +74,9 @@ def draw_prediction_file(
         The encoder that made them.
     folder, max_maps
         As in `draw_predictions`.
+    images : sequence of path-like, optional
+        The image of each row, as ``PredictResult.images`` has them; by default those that the ``.json`` names, where
+        a name that is not UTF-8 is escaped and leads to no file.
 
     Returns
     -------
@@ -83,7 +91,7 @@ def draw_prediction_file(
     beside = Path(file).with_suffix(".json")
     written = read_json(beside)
     try:
-        images, ids = list(written["images"]), written["vertices"].get("ids")
+        named, ids = list(written["images"]), written["vertices"].get("ids")
     except (AttributeError, KeyError, TypeError):
         raise DataError(f"{beside}: expected what predict writes (images, vertices), found something else") from None
     columns = None if ids is None else np.flatnonzero(np.isin(encoder_info.vertices.ids, ids))
@@ -91,7 +99,8 @@ def draw_prediction_file(
         rows = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: expected a .npy array, cannot read it ({error})") from None
-    return draw_predictions(encoder_info, rows, images, folder, columns=columns, max_maps=max_maps)
+    chosen = named if images is None else images
+    return draw_predictions(encoder_info, rows, chosen, folder, columns=columns, max_maps=max_maps)
 
 
 def draw_predictions(
@@ -143,7 +152,8 @@ def draw_predictions(
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
     drawn = []
     for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
-        name = " ".join(Path(image).name.split())  # a title has one line
+        name = os.fsencode(Path(image).name).decode("utf-8", "backslashreplace")  # any name can be drawn
+        name = " ".join(name.split())  # a title has one line
         path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(image).stem)[:80]}.png"
         static.draw_response(
             path,

@@ -1,0 +1,339 @@
+"""One training run, from the data to the results in the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import brainkit
+from brainkit.config import Config, DataConfig
+from brainkit.errors import BrainkitError, DataError
+from brainkit.files import write_beside, write_json
+from brainkit.progress import progress_bar
+from brainkit.run_folder import PhaseClock, RunLog, write_selectors
+
+if TYPE_CHECKING:
+    from brainkit.backbones import Backbone
+    from brainkit.data.splits import Split
+    from brainkit.data.subject import Subject
+    from brainkit.features import TokenCache
+    from brainkit.model import FactorTopy
+
+Say = Callable[[str], None]
+
+
+def run_training(
+    settings: Config, backbone: str | Backbone, folder: Path, *, resume: bool, log: RunLog, clock: PhaseClock
+) -> None:
+    """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
+
+    Parameters
+    ----------
+    settings : Config
+        Of the run, complete but for the data's place.
+    backbone : str or Backbone
+        A loaded network, or anything else: then the one that `settings` name.
+    folder : Path
+        The run folder; made here.
+    resume : bool
+        Go on from the last checkpoint in it.
+    log : RunLog
+        Takes lines; from here on they are kept in the folder.
+    clock : PhaseClock
+        Takes the time of each phase.
+    """
+    import torch
+
+    from brainkit import evaluation, features, training
+    from brainkit.data import make_split
+    from brainkit.data.module import EncodingData
+    from brainkit.model import FactorTopy
+    from brainkit.ops import available_backends
+
+    device = training.choose_device(settings.train.device)
+    # What can be wrong with the request is found out before a folder is made, and before a sample subject is.
+    given = Path(settings.data.path)
+    if settings.data.path and not given.is_dir():
+        raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
+    network = backbone if not isinstance(backbone, str) else chosen_backbone(settings)
+    subject, settings = _subject(settings, log)
+    log(subject.describe())
+    if not network.pretrained:
+        log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
+    fractions = (settings.data.validation, settings.data.test)
+    names = [path.name for path in subject.images]
+    split = make_split(subject.groups, subject.official_test, settings.seed, fractions, names=names)
+    coordinates = subject.coordinates
+    truth_file = subject.root / "truth.npz"
+    truth = evaluation.read_truth(truth_file) if truth_file.is_file() else None
+    if reason := available_backends().get(settings.model.backend):
+        raise BrainkitError(f"model.backend {settings.model.backend!r} cannot run here: {reason}")
+
+    grid = (settings.model.grid, settings.model.grid)
+    with _made(folder):
+        tokens = _tokens(network, subject, grid, device, log)
+        settings.write(folder / "config.yaml")
+    clock.lap("tokens")
+    log.into(folder / "log.txt")
+    if resume and (folder / "checkpoints" / "last.ckpt").is_file():
+        _same_split(folder, split, names)
+    else:
+        split.write(folder / "split.json")
+    log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
+    for note in split.notes:
+        log(f"split: {note}")
+
+    torch.manual_seed(settings.seed)
+    model = FactorTopy(
+        tokens.widths,
+        coordinates,
+        bottleneck=settings.model.bottleneck,
+        grid=grid,
+        selector_width=settings.model.selector_width,
+        backend=settings.model.backend,
+    )
+    features.fit_statistics(model, tokens, split.train)
+    model.set_response_scale(*_response_scale(subject, split.train))
+    data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
+    steps = len(data.train_dataloader().sampler) * settings.train.epochs  # type: ignore[arg-type]
+    module = training.EncodingModule(model, settings.train, steps)
+    best = _fit(module, data, folder, device, resume, settings.train.epochs, log)
+    clock.lap("training")
+
+    training.load_best(module, best)
+    model.cpu()
+    scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
+    clock.lap("evaluation")
+    _write_parity(folder, model, network, subject, split, tokens)
+    _write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
+
+
+def _same_split(folder: Path, made: Split, names: list[str]) -> None:
+    from brainkit.data.splits import Split
+
+    held = Split.read(folder / "split.json", names=names)
+    for side in ("train", "validation", "test"):
+        if not np.array_equal(getattr(held, side), getattr(made, side)):
+            raise DataError(f"{folder / 'split.json'}: the data has changed since the run began; train anew")
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the run folder; where the work inside fails, one that was made here and is empty goes again."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrainkitError(f"{folder}: the run folder cannot be made: {error.strerror}") from None
+    try:
+        yield
+    except Exception:
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _write_parity(
+    folder: Path, model: FactorTopy, network: Backbone, subject: Subject, split: Split, tokens: Any
+) -> None:
+    """Keep up to 12 validation images, prepared, and what the model predicts for them from the training tokens.
+
+    Export holds the network that it finds against them: its code may have changed with its weights the same.
+    """
+    import torch
+
+    from brainkit.images import decode, prepare
+
+    rows = split.validation[np.linspace(0, len(split.validation) - 1, min(12, len(split.validation))).astype(int)]
+    rows = np.concatenate([rows, split.train[: max(0, 3 - len(rows))]])
+    images = np.stack([prepare(decode(subject.images[row]), network.preprocessing) for row in rows])
+    with torch.inference_mode():
+        predictions = model(*tokens.batch(rows)).numpy()
+    with write_beside(folder / "parity.npz") as beside:
+        np.savez(beside, rows=rows, images=images, predictions=predictions)
+
+
+def _subject(settings: Config, say: Say) -> tuple[Subject, Config]:
+    """Open the data that was named, or the one that stands in, saying which; its path is kept absolute."""
+    from brainkit.data import open_subject
+
+    path = settings.data.path or os.environ.get("BRAINKIT_DATA", "")
+    if settings.data.path == "":
+        if path:
+            say(f"data: {path} ($BRAINKIT_DATA)")
+        else:
+            from brainkit.sample import default_sample
+
+            path = str(default_sample(say))
+            say(f"data: none given, so the simulated sample subject ({path})")
+    data: DataConfig = replace(settings.data, path=str(Path(path).resolve()))
+    return open_subject(Path(path)), replace(settings, data=data)
+
+
+def chosen_backbone(settings: Config) -> Backbone:
+    """Load the backbone that the settings name."""
+    from brainkit.backbones import load_backbone
+
+    c = settings.backbone
+    return load_backbone(
+        c.name,
+        weights=c.weights or None,
+        random_weights=c.random_weights,
+        layers=c.layers or None,
+        size=c.size or None,
+        fit=settings.data.fit,  # type: ignore[arg-type]
+        preset=settings.data.preset or None,
+        seed=settings.seed,
+    )
+
+
+def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog) -> TokenCache:
+    from brainkit import features
+
+    if features.tokens_in_cache(network, subject.images, grid):
+        log(f"tokens of {len(subject)} images: found in the cache")
+        return features.extract_tokens(network, subject.images, grid=grid, device=device)
+    started = time.monotonic()
+    with progress_bar("tokens", "images") as advance:
+        tokens = features.extract_tokens(
+            network,
+            subject.images,
+            grid=grid,
+            device=device,
+            progress=lambda done: advance(done, len(subject)),
+        )
+    network.cpu()
+    log(f"tokens of {len(subject)} images: {len(subject) / (time.monotonic() - started):.1f} images/s on {device}")
+    return tokens
+
+
+def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and s.d. (V,) of the training responses, streamed in two passes."""
+    blocks = [rows[start : start + 256] for start in range(0, len(rows), 256)]
+    mean = sum(subject.responses.rows(block).sum(0, dtype=np.float64) for block in blocks) / len(rows)
+    square = sum(np.square(subject.responses.rows(block) - mean).sum(0) for block in blocks)
+    return np.asarray(mean), np.sqrt(np.asarray(square) / len(rows))
+
+
+def _fit(module: Any, data: Any, folder: Path, device: str, resume: bool, epochs: int, log: RunLog) -> Path:
+    from brainkit import training
+
+    steps = module.planned_steps
+    started = time.monotonic()
+    with progress_bar("training", "steps") as advance:
+
+        def epoch_done(row: dict[str, float]) -> None:
+            advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
+            log.write(
+                f"epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, validation r {row['val_r']:.4f}, "
+                f"{row['seconds']:.1f} s"
+            )
+
+        best = training.fit(
+            module,
+            data,
+            folder,
+            device=device,
+            resume=resume,
+            on_epoch=epoch_done,
+            on_step=lambda step: advance(step, steps),
+        )
+    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {device}")
+    return best
+
+
+def _write_results(
+    folder: Path,
+    settings: Config,
+    subject: Subject,
+    network: Backbone,
+    model: FactorTopy,
+    scores: Any,
+    truth: dict[str, np.ndarray] | None,
+    split: Split,
+    clock: PhaseClock,
+    log: RunLog,
+) -> None:
+    from brainkit import evaluation
+
+    write_selectors(folder, model, subject.vertices)
+    scores.write(folder / "scores.npz", subject.vertices)
+    write_json(folder / "rois.json", subject.rois.to_json())
+    table = evaluation.summarise(scores, subject.rois)
+    for line in evaluation.score_lines(table):
+        log(line)
+    if truth is not None:
+        folded = model.folded()
+        found = evaluation.recovery(
+            truth,
+            vertices=subject.vertices,
+            layers=model.layers,
+            backbone=network.name,
+            weights_hash=network.weights_hash,
+            layer_weights=folded.layer_weights,
+            locations=folded.locations,
+            scale=folded.scale,
+            scores=scores,
+        )
+        evaluation.write_summary(folder / "recovery.json", found)
+        for line in evaluation.recovery_lines(found):
+            log(line)
+    # Written last: a run with this file is complete.
+    evaluation.write_summary(
+        folder / "run.json",
+        {
+            "brainkit": brainkit.__version__,
+            "backbone": {
+                "name": Path(network.name).name if ".py:" in network.name else network.name,
+                "weights_hash": network.weights_hash,
+                "pretrained": network.pretrained,
+                "licence": network.licence,
+                "source": network.source,
+                "layers": list(model.layers),
+                "widths": model.widths,
+                "preprocessing": network.preprocessing.to_json(),
+            },
+            "data": {
+                "name": subject.name,
+                "path": str(subject.root.resolve()),
+                "hash": subject.data_hash,
+                "images": len(subject),
+                "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
+            },
+            "split": {
+                "train": len(split.train),
+                "validation": len(split.validation),
+                "test": len(split.test),
+                "seed": settings.seed,
+            },
+            "space": subject.vertices.space,
+            "vertices": len(subject.vertices),
+            "units": subject.units,
+            "note": subject.note,
+            "gauge": model.gauge,
+            "seed": settings.seed,
+            "versions": _versions(),
+            "seconds": clock.laps,
+            "scores": table,
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "pytorch-lightning", "timm", "numpy", "pillow"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
