@@ -60,7 +60,7 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ({"train": {"lr_weight": float("nan")}}, "lr_weight must be greater than 0"),
         ({"train": {"clip": -1}}, "clip must be 0 or greater"),
         ({"train": {"loss": "l2"}}, "loss must be one of 'mse'"),
-        ({"train": {"warmup": 1.0}}, "warmup must lie between"),
+        ({"train": {"warmup": 1.0}}, "warmup must be at least 0 and below 1"),
         ({"model": {"backend": "fast"}}, "backend must be one of"),
         ({"model": {"bottleneck": 0}}, "bottleneck"),
         ({"data": {"validation": 0.0}}, "validation must lie between"),
