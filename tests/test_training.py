@@ -258,15 +258,19 @@ def test_the_module_works_with_a_trainer_of_ones_own(tmp_path: Path) -> None:
 
 def test_ctrl_c_comes_out_as_itself_and_can_be_gone_on_from(tmp_path: Path) -> None:
     module, data = problem()
-    handler = signal.getsignal(signal.SIGINT)
 
     def interrupt(step: int) -> None:
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        fit(module, data, tmp_path, on_step=interrupt)
-    assert signal.getsignal(signal.SIGINT) is handler
+    # A process that was started in the background ignores SIGINT, and so would this test.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(module, data, tmp_path, on_step=interrupt)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(rows_of(tmp_path)) == 1
     module, data = problem()
     fit(module, data, tmp_path, resume=True)
