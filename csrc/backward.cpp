@@ -1,0 +1,382 @@
+#include "kernels.h"
+#include "plan.h"
+#include "pool.h"
+#include "tokens.h"
+
+namespace brainkit {
+namespace {
+
+constexpr Index kTilesPerItem = 4;     // tiles a thread takes at a time, as in the forward pass
+constexpr Index kTokenBytes = 16384;   // tokens that the vertex kernel keeps at hand: well inside the first cache
+constexpr Index kSlabBytes = 1 << 19;  // gradients of tokens that a thread keeps at hand: inside the second
+
+// Finite vertices, in the plan's order: written by the first pass, read by the second.
+template <typename T>
+struct Sorted {
+    Buffer<T> grad;           // (B, members), over D
+    Buffer<T> shares;         // (members, kSegments)
+    Buffer<T> layer_weights;  // (members, layer_stride)
+    Index layer_stride;
+};
+
+template <typename T>
+Sorted<T> make_sorted(const Shape& s, Index members, Index lanes) {
+    const Index stride = round_up(s.layers, lanes);
+    // The kernels read whole vectors, and may run over the end.
+    return {Buffer<T>(s.images * members), Buffer<T>(members * kSegments), Buffer<T>(members * stride + lanes), stride};
+}
+
+// The first pass: everything that belongs to one vertex. With U[v,k,:] = sum_b grad[b,v] T[k,b,:] the gradients of
+// the weight and of the coefficients come from one product.
+template <typename T>
+class VertexPass {
+  public:
+    VertexPass(const Shape& shape, const Inputs<T>& inputs, const T* grad, const Plan& plan, const Gradients<T>& out,
+               Sorted<T>& sorted, int threads)
+        : s_(shape),
+          in_(inputs),
+          grad_(grad),
+          plan_(plan),
+          out_(out),
+          sorted_(sorted),
+          blocks_(shape.channels, kernels_.lanes, kernels_.vertex_vectors),
+          rows_(images_last(shape)),
+          stride_(round_up(kSegments * shape.layers + 3, kernels_.lanes)),
+          tokens_(pack_tokens(shape, inputs, blocks_, rows_, threads)) {}
+
+    void run(int threads) {
+        const Index tiles = static_cast<Index>(plan_.tiles.size());
+        auto make_scratch = [&] {
+            return Scratch{Buffer<T>(kTile * stride_), Buffer<T>(kTile * stride_), Buffer<T>(kTile * blocks_.padded()),
+                           Buffer<T>(kTile * blocks_.padded()), Buffer<T>(kTile * s_.images)};
+        };
+        for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch& use) {
+            const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
+            for (Index tile = item * kTilesPerItem; tile < end; ++tile) run_tile(tile, use);
+        });
+        for (const std::int32_t v : plan_.not_finite) clear(v);
+    }
+
+  private:
+    struct Scratch {
+        Buffer<T> coefficients;       // (kTile, stride_)
+        Buffer<T> grad_coefficients;  // (kTile, stride_)
+        Buffer<T> weight;             // (kTile, D padded)
+        Buffer<T> grad_weight;        // (kTile, D padded)
+        Buffer<T> grad;               // (kTile, B)
+    };
+
+    void run_tile(Index index, Scratch& use) {
+        const Tile& tile = plan_.tiles[index];
+        const Taps taps = taps_of(tile.group, s_.height, s_.width);
+        const Index padded_rows = round_up(tile.count, kernels_.vertex_strip);
+        load(tile, taps, padded_rows, use);
+        VertexStep<T> step{};
+        step.images = s_.images;
+        step.rows = padded_rows;
+        step.grad = use.grad.data();
+        step.coefficient_stride = stride_;
+        step.weight_stride = blocks_.padded();
+        Index done = 0;
+        for (Index block = 0; block < blocks_.count(); ++block) {
+            const Index width = blocks_.width(block);
+            const Index first = blocks_.first(block);
+            const auto kernel = kernels_.vertices[blocks_.vectors(block) - 1];
+            const Index row_bytes = rows_.layer * width * static_cast<Index>(sizeof(T));
+            const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
+            step.weight = use.weight.data() + first;
+            step.grad_weight = use.grad_weight.data() + first;
+            for (Index t = 0; t <= taps.count; ++t) {
+                prefetch_next(index, done++, blocks_.count() * (taps.count + 1));
+                const Index cell = t < taps.count ? taps.cell[t] : s_.height * s_.width;
+                const T* segment = tokens_.data() + rows_.count * first + cell * rows_.cell * width;
+                for (Index layer = 0; layer < s_.layers; layer += together) {
+                    step.tokens = segment + layer * rows_.layer * width;
+                    step.terms = std::min(together, s_.layers - layer);
+                    step.coefficients = use.coefficients.data() + t * s_.layers + layer;
+                    step.grad_coefficients = use.grad_coefficients.data() + t * s_.layers + layer;
+                    kernel(step);
+                }
+            }
+        }
+        for (Index i = 0; i < tile.count; ++i) finish(tile, taps, i, use);
+    }
+
+    void load(const Tile& tile, const Taps& taps, Index padded_rows, Scratch& use) {
+        const Index members = static_cast<Index>(plan_.members.size());
+        const Index padded = blocks_.padded();
+        for (Index i = 0; i < tile.count; ++i) {
+            const Index place = tile.begin + i;
+            const Index v = plan_.members[place];
+            T* shares = sorted_.shares.data() + place * kSegments;
+            fill_shares(s_, tile, taps, in_.locations + 2 * v, in_.scale[v], shares);
+            T* layer_weights = sorted_.layer_weights.data() + place * sorted_.layer_stride;
+            std::copy_n(in_.layer_weights + v * s_.layers, s_.layers, layer_weights);
+            std::fill(layer_weights + s_.layers, layer_weights + sorted_.layer_stride, T(0));
+            T* to = use.coefficients.data() + i * stride_;
+            for (Index t = 0; t <= taps.count; ++t) {
+                for (Index layer = 0; layer < s_.layers; ++layer) *to++ = shares[t] * layer_weights[layer];
+            }
+            T* weight = use.weight.data() + i * padded;
+            std::copy_n(in_.weight + v * s_.channels, s_.channels, weight);
+            std::fill(weight + s_.channels, weight + padded, T(0));
+            T sum = 0;
+            for (Index image = 0; image < s_.images; ++image) {
+                const T value = grad_[image * s_.vertices + v];
+                sum += value;
+                use.grad[i * s_.images + image] = value / static_cast<T>(s_.channels);
+                sorted_.grad[image * members + place] = value / static_cast<T>(s_.channels);
+            }
+            out_.bias[v] = sum;
+        }
+        const Index empty = padded_rows - tile.count;
+        std::fill_n(use.coefficients.data() + tile.count * stride_, empty * stride_, T(0));
+        std::fill_n(use.weight.data() + tile.count * padded, empty * padded, T(0));
+        std::fill_n(use.grad.data() + tile.count * s_.images, empty * s_.images, T(0));
+        std::fill_n(use.grad_coefficients.data(), padded_rows * stride_, T(0));
+        std::fill_n(use.grad_weight.data(), padded_rows * padded, T(0));
+    }
+
+    // From the gradients of a vertex's coefficients to those of its selectors.
+    void finish(const Tile& tile, const Taps& taps, Index i, const Scratch& use) {
+        const Index v = plan_.members[tile.begin + i];
+        std::copy_n(use.grad_weight.data() + i * blocks_.padded(), s_.channels, out_.weight + v * s_.channels);
+        const T* shares = sorted_.shares.data() + (tile.begin + i) * kSegments;
+        const T* layer_weights = in_.layer_weights + v * s_.layers;
+        const T* grad = use.grad_coefficients.data() + i * stride_;
+        T* grad_layers = out_.layer_weights + v * s_.layers;
+        std::fill_n(grad_layers, s_.layers, T(0));
+        T grad_share[kSegments];
+        for (Index t = 0; t <= taps.count; ++t, grad += s_.layers) {
+            grad_share[t] = 0;
+            for (Index layer = 0; layer < s_.layers; ++layer) {
+                grad_share[t] += grad[layer] * layer_weights[layer];
+                grad_layers[layer] += grad[layer] * shares[t];
+            }
+        }
+        T grad_scale = grad_share[taps.count];
+        T grad_x = 0;
+        T grad_y = 0;
+        if (taps.count > 0) {
+            const Place<T> place = place_of(s_, tile.group, in_.locations + 2 * v);
+            for (Index t = 0; t < taps.count; ++t) {
+                const bool right = taps.corner[t] & 1;
+                const bool lower = taps.corner[t] >> 1;
+                grad_scale -= grad_share[t] * bilinear_weight(place, taps.corner[t]);
+                grad_x += (right ? grad_share[t] : -grad_share[t]) * (lower ? place.y : T(1) - place.y);
+                grad_y += (lower ? grad_share[t] : -grad_share[t]) * (right ? place.x : T(1) - place.x);
+            }
+        }
+        const T local = T(1) - in_.scale[v];
+        out_.scale[v] = grad_scale;
+        out_.locations[2 * v] = grad_x * local * static_cast<T>(s_.width) / T(2);
+        out_.locations[2 * v + 1] = grad_y * local * static_cast<T>(s_.height) / T(2);
+    }
+
+    void clear(Index v) {
+        std::fill_n(out_.locations + 2 * v, 2, T(0));
+        std::fill_n(out_.layer_weights + v * s_.layers, s_.layers, T(0));
+        std::fill_n(out_.weight + v * s_.channels, s_.channels, T(0));
+        out_.scale[v] = 0;
+        out_.bias[v] = 0;
+    }
+
+    // Asks for one of `parts` parts of what the next tile reads at random.
+    void prefetch_next(Index index, Index part, Index parts) const {
+        if (index + 1 >= static_cast<Index>(plan_.tiles.size())) return;
+        const Tile& next = plan_.tiles[index + 1];
+        for (Index i = next.count * part / parts; i < next.count * (part + 1) / parts; ++i) {
+            const Index v = plan_.members[next.begin + i];
+            prefetch(in_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
+            prefetch(in_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
+        }
+    }
+
+    const Kernels<T>& kernels_ = kernels<T>();
+    const Shape s_;
+    const Inputs<T> in_;
+    const T* const grad_;
+    const Plan& plan_;
+    const Gradients<T> out_;
+    Sorted<T>& sorted_;
+    const Blocks blocks_;
+    const Rows rows_;
+    const Index stride_;
+    const Buffer<T> tokens_;
+};
+
+// The second pass: tokens. An item owns a block of channels of some images and layers and goes through all vertices in
+// the plan's order, so no two threads add to one place, and how the work is cut changes no sum.
+template <typename T>
+class TokenPass {
+  public:
+    TokenPass(const Shape& shape, const Inputs<T>& inputs, const Plan& plan, const Gradients<T>& out,
+              const Sorted<T>& sorted, int threads)
+        : s_(shape),
+          in_(inputs),
+          plan_(plan),
+          out_(out),
+          sorted_(sorted),
+          blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
+          images_(std::max<Index>(shape.images, 1)),
+          layers_(shape.layers) {
+        const Index cells = s_.height * s_.width + 1;
+        const Index row_bytes = blocks_.widest() * static_cast<Index>(sizeof(T));
+        // Several images share the coefficients, but there must be work for every thread.
+        while (images_ > 1 && (images_ * cells * layers_ * row_bytes > kSlabBytes || items() < 4 * threads)) {
+            images_ = (images_ + 1) / 2;
+        }
+        while (layers_ > 2 * kernels_.strip && items() < 2 * threads) layers_ = (layers_ + 1) / 2;
+        stride_ = round_up(kSegments * layers_, kernels_.strip) + kernels_.lanes;
+    }
+
+    void run(int threads) {
+        if (s_.images == 0) return;
+        for_each(items(), threads, [&] { return make_scratch(); },
+                 [&](Index item, Scratch& use) { run_item(item, use); });
+    }
+
+  private:
+    struct Scratch {
+        Buffer<T> slab;          // (images_, cells + 1, layers_, block)
+        Buffer<T> nowhere;       // (block,) where padding is added to
+        Buffer<T> coefficients;  // (kTile, stride_)
+        Buffer<T> padded;        // (kTile, block) weights, where a block holds padding
+        Buffer<T> values;        // (kTile, block)
+        std::vector<const T*> weight;
+        std::vector<T*> rows;
+    };
+
+    // What an item owns.
+    struct Part {
+        Index block, image, images, layer, layers;
+    };
+
+    Index image_parts() const { return (s_.images + images_ - 1) / images_; }
+    Index layer_parts() const { return (s_.layers + layers_ - 1) / layers_; }
+    Index items() const { return blocks_.count() * image_parts() * layer_parts(); }
+
+    Part part_of(Index item) const {
+        const Index layer = item % layer_parts() * layers_;
+        const Index image = item / layer_parts() % image_parts() * images_;
+        return {item / layer_parts() / image_parts(), image, std::min(images_, s_.images - image), layer,
+                std::min(layers_, s_.layers - layer)};
+    }
+
+    Scratch make_scratch() const {
+        const Index width = blocks_.widest();
+        Scratch use{Buffer<T>(images_ * (s_.height * s_.width + 1) * layers_ * width),
+                    Buffer<T>(width),
+                    Buffer<T>(kTile * stride_ + kernels_.lanes),
+                    Buffer<T>(kTile * width),
+                    Buffer<T>(kTile * width),
+                    std::vector<const T*>(static_cast<std::size_t>(kTile)),
+                    std::vector<T*>(static_cast<std::size_t>(round_up(kSegments * layers_, kernels_.strip)))};
+        std::fill_n(use.nowhere.data(), width, T(0));
+        std::fill_n(use.coefficients.data(), kTile * stride_ + kernels_.lanes, T(0));
+        return use;
+    }
+
+    void run_item(Index item, Scratch& use) {
+        const Part part = part_of(item);
+        const Index width = blocks_.width(part.block);
+        const Index slab = (s_.height * s_.width + 1) * part.layers * width;  // of one image
+        const Index members = static_cast<Index>(plan_.members.size());
+        const auto kernel = kernels_.tokens[blocks_.vectors(part.block) - 1];
+        std::fill_n(use.slab.data(), part.images * slab, T(0));
+        for (Index index = 0; index < static_cast<Index>(plan_.tiles.size()); ++index) {
+            const Tile& tile = plan_.tiles[index];
+            const Taps taps = taps_of(tile.group, s_.height, s_.width);
+            const Index terms = (taps.count + 1) * part.layers;
+            load(tile, taps, part, use);
+            TokenStep<T> step{use.weight.data(), nullptr, use.values.data(), tile.count,
+                              round_up(terms, kernels_.strip), use.coefficients.data(), stride_, use.rows.data()};
+            std::fill(use.rows.begin() + terms, use.rows.end(), use.nowhere.data());
+            for (Index image = 0; image < part.images; ++image) {
+                prefetch_next(index, part, image);
+                T** row = use.rows.data();
+                for (Index t = 0; t <= taps.count; ++t) {
+                    const Index cell = t < taps.count ? taps.cell[t] : s_.height * s_.width;
+                    T* to = use.slab.data() + image * slab + cell * part.layers * width;
+                    for (Index layer = 0; layer < part.layers; ++layer, to += width) *row++ = to;
+                }
+                step.factor = sorted_.grad.data() + (part.image + image) * members + tile.begin;
+                kernel(step);
+            }
+        }
+        unpack(part, use);
+    }
+
+    void load(const Tile& tile, const Taps& taps, const Part& part, Scratch& use) const {
+        kernels_.outer({sorted_.shares.data() + tile.begin * kSegments, kSegments,
+                        sorted_.layer_weights.data() + tile.begin * sorted_.layer_stride + part.layer,
+                        sorted_.layer_stride, tile.count, taps.count + 1, part.layers, use.coefficients.data(),
+                        stride_});
+        const Index width = blocks_.width(part.block);
+        const Index real = blocks_.real(part.block);
+        for (Index i = 0; i < tile.count; ++i) {
+            const T* from = in_.weight + plan_.members[tile.begin + i] * s_.channels + blocks_.first(part.block);
+            use.weight[i] = from;
+            if (real == width) continue;
+            T* to = use.padded.data() + i * width;
+            std::copy_n(from, real, to);
+            std::fill(to + real, to + width, T(0));
+            use.weight[i] = to;
+        }
+    }
+
+    void prefetch_next(Index index, const Part& part, Index image) const {
+        if (index + 1 >= static_cast<Index>(plan_.tiles.size())) return;
+        const Tile& next = plan_.tiles[index + 1];
+        const Index first = blocks_.first(part.block);
+        const Index bytes = blocks_.real(part.block) * static_cast<Index>(sizeof(T));
+        for (Index i = next.count * image / part.images; i < next.count * (image + 1) / part.images; ++i) {
+            prefetch(in_.weight + plan_.members[next.begin + i] * s_.channels + first, bytes);
+        }
+    }
+
+    void unpack(const Part& part, const Scratch& use) const {
+        const Index cells = s_.height * s_.width;
+        const Index width = blocks_.width(part.block);
+        const Index real = blocks_.real(part.block);
+        for (Index image = 0; image < part.images; ++image) {
+            for (Index layer = 0; layer < part.layers; ++layer) {
+                const T* from = use.slab.data() + (image * (cells + 1) * part.layers + layer) * width;
+                const Index row = (part.image + image) * s_.layers + part.layer + layer;
+                const Index channel = row * s_.channels + blocks_.first(part.block);
+                for (Index d = 0; d < real; ++d) {
+                    T* to = out_.local + (channel + d) * cells;
+                    for (Index cell = 0; cell < cells; ++cell) to[cell] = from[cell * part.layers * width + d];
+                    out_.global[channel + d] = from[cells * part.layers * width + d];
+                }
+            }
+        }
+    }
+
+    const Kernels<T>& kernels_ = kernels<T>();
+    const Shape s_;
+    const Inputs<T> in_;
+    const Plan& plan_;
+    const Gradients<T> out_;
+    const Sorted<T>& sorted_;
+    const Blocks blocks_;
+    Index images_, layers_;  // that an item owns at most
+    Index stride_ = 0;
+};
+
+}  // namespace
+
+template <typename T>
+void factor_readout_backward(const Shape& shape, const Inputs<T>& inputs, const T* grad, int threads,
+                             const Gradients<T>& out) {
+    const Plan plan = make_plan(shape, inputs.locations, threads);
+    Sorted<T> sorted = make_sorted<T>(shape, static_cast<Index>(plan.members.size()), kernels<T>().lanes);
+    VertexPass<T>(shape, inputs, grad, plan, out, sorted, threads).run(threads);
+    TokenPass<T>(shape, inputs, plan, out, sorted, threads).run(threads);
+}
+
+template void factor_readout_backward(const Shape&, const Inputs<float>&, const float*, int, const Gradients<float>&);
+template void factor_readout_backward(const Shape&, const Inputs<double>&, const double*, int,
+                                      const Gradients<double>&);
+
+}  // namespace brainkit

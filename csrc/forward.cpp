@@ -1,0 +1,137 @@
+#include <limits>
+
+#include "kernels.h"
+#include "plan.h"
+#include "pool.h"
+#include "tokens.h"
+
+namespace brainkit {
+namespace {
+
+// Tiles a thread takes at a time. Neighbours share their tokens, and the next one's weights can be asked for early.
+constexpr Index kTilesPerItem = 4;
+
+template <typename T>
+struct Scratch {
+    Buffer<T> coefficients;  // (kTile, 5L padded)
+    Buffer<T> weight;        // (kTile, D padded)
+    Buffer<T> sums;          // (B, kTile)
+};
+
+template <typename T>
+class Forward {
+  public:
+    Forward(const Shape& shape, const Inputs<T>& inputs, int threads, T* out)
+        : s_(shape),
+          in_(inputs),
+          out_(out),
+          plan_(make_plan(shape, inputs.locations, threads)),
+          blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
+          rows_(images_first(shape)),
+          tokens_(pack_tokens(shape, inputs, blocks_, rows_, threads)) {}
+
+    void run(int threads) {
+        const Index tiles = static_cast<Index>(plan_.tiles.size());
+        auto make_scratch = [&] {
+            return Scratch<T>{Buffer<T>(kTile * kSegments * s_.layers), Buffer<T>(kTile * blocks_.padded()),
+                              Buffer<T>(s_.images * kTile)};
+        };
+        for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch<T>& use) {
+            const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
+            for (Index tile = item * kTilesPerItem; tile < end; ++tile) run_tile(tile, use);
+        });
+        for (const std::int32_t v : plan_.not_finite) {
+            for (Index image = 0; image < s_.images; ++image) {
+                out_[image * s_.vertices + v] = std::numeric_limits<T>::quiet_NaN();
+            }
+        }
+    }
+
+  private:
+    void run_tile(Index index, Scratch<T>& use) {
+        const Tile& tile = plan_.tiles[index];
+        const std::int32_t* members = plan_.members.data() + tile.begin;
+        const Taps taps = taps_of(tile.group, s_.height, s_.width);
+        const Index padded_rows = round_up(tile.count, kernels_.strip);
+        load(tile, members, taps, padded_rows, use);
+        std::fill_n(use.sums.data(), s_.images * kTile, T(0));
+        const T* segment[kSegments];
+        ForwardStep<T> step{segment, taps.count + 1, s_.layers, padded_rows, use.coefficients.data(),
+                            (taps.count + 1) * s_.layers, nullptr, blocks_.padded(), nullptr};
+        Index done = 0;
+        for (Index block = 0; block < blocks_.count(); ++block) {
+            const Index width = blocks_.width(block);
+            const auto kernel = kernels_.forward[blocks_.vectors(block) - 1];
+            step.weight = use.weight.data() + blocks_.first(block);
+            for (Index image = 0; image < s_.images; ++image) {
+                prefetch_next(index, done++);
+                const T* slab = tokens_.data() + rows_.count * blocks_.first(block) + image * rows_.image * width;
+                for (Index t = 0; t < taps.count; ++t) segment[t] = slab + taps.cell[t] * rows_.cell * width;
+                segment[taps.count] = slab + s_.height * s_.width * rows_.cell * width;
+                step.out = use.sums.data() + image * kTile;
+                kernel(step);
+            }
+        }
+        for (Index image = 0; image < s_.images; ++image) {
+            for (Index i = 0; i < tile.count; ++i) {
+                const T sum = use.sums[image * kTile + i];
+                out_[image * s_.vertices + members[i]] = in_.bias[members[i]] + sum / static_cast<T>(s_.channels);
+            }
+        }
+    }
+
+    void load(const Tile& tile, const std::int32_t* members, const Taps& taps, Index padded_rows, Scratch<T>& use) {
+        const Index terms = (taps.count + 1) * s_.layers;
+        for (Index i = 0; i < tile.count; ++i) {
+            const Index v = members[i];
+            T shares[kSegments];
+            fill_shares(s_, tile, taps, in_.locations + 2 * v, in_.scale[v], shares);
+            const T* layer_weights = in_.layer_weights + v * s_.layers;
+            T* to = use.coefficients.data() + i * terms;
+            for (Index t = 0; t <= taps.count; ++t) {
+                for (Index layer = 0; layer < s_.layers; ++layer) *to++ = shares[t] * layer_weights[layer];
+            }
+            T* weight = use.weight.data() + i * blocks_.padded();
+            std::copy_n(in_.weight + v * s_.channels, s_.channels, weight);
+            std::fill(weight + s_.channels, weight + blocks_.padded(), T(0));
+        }
+        const Index empty = padded_rows - tile.count;
+        std::fill_n(use.coefficients.data() + tile.count * terms, empty * terms, T(0));
+        std::fill_n(use.weight.data() + tile.count * blocks_.padded(), empty * blocks_.padded(), T(0));
+    }
+
+    // Asks for a part of what the next tile reads at random: of n parts, as many as there are steps in a tile.
+    void prefetch_next(Index index, Index part) const {
+        if (index + 1 >= static_cast<Index>(plan_.tiles.size())) return;
+        const Tile& next = plan_.tiles[index + 1];
+        const Index parts = blocks_.count() * s_.images;
+        for (Index i = next.count * part / parts; i < next.count * (part + 1) / parts; ++i) {
+            const Index v = plan_.members[next.begin + i];
+            prefetch(in_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
+            prefetch(in_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
+        }
+    }
+
+    const Kernels<T>& kernels_ = kernels<T>();
+    const Shape s_;
+    const Inputs<T> in_;
+    T* const out_;
+    const Plan plan_;
+    const Blocks blocks_;
+    const Rows rows_;
+    const Buffer<T> tokens_;
+};
+
+}  // namespace
+
+template <typename T>
+void factor_readout_forward(const Shape& shape, const Inputs<T>& inputs, int threads, T* out) {
+    Forward<T>(shape, inputs, threads, out).run(threads);
+}
+
+template void factor_readout_forward(const Shape&, const Inputs<float>&, int, float*);
+template void factor_readout_forward(const Shape&, const Inputs<double>&, int, double*);
+
+const char* instruction_set() { return kernels<float>().name; }
+
+}  // namespace brainkit
