@@ -7,10 +7,12 @@ namespace brainkit {
 namespace {
 
 constexpr Index kTilesPerItem = 4;     // tiles a thread takes at a time, as in the forward pass
+constexpr Index kPart = 4096;          // vertices a thread takes at a time where it only moves them
 constexpr Index kTokenBytes = 16384;   // tokens that the vertex kernel keeps at hand: well inside the first cache
 constexpr Index kSlabBytes = 1 << 19;  // gradients of tokens that a thread keeps at hand: inside the second
 
-// Finite vertices, in the plan's order: written by the first pass, read by the second.
+// Finite vertices, in the plan's order. The gradient comes first; the rest is written by the first pass and read by
+// the second.
 template <typename T>
 struct Sorted {
     Buffer<T> grad;           // (B, members), over D
@@ -20,10 +22,38 @@ struct Sorted {
 };
 
 template <typename T>
-Sorted<T> make_sorted(const Shape& s, Index members, Index lanes) {
+Sorted<T> make_sorted(const Shape& s, const Plan& plan, const T* grad, int threads) {
+    const Index lanes = kernels<T>().lanes;
+    const Index members = static_cast<Index>(plan.members.size());
     const Index stride = round_up(s.layers, lanes);
-    // The kernels read whole vectors, and may run over the end.
-    return {Buffer<T>(s.images * members), Buffer<T>(members * kSegments), Buffer<T>(members * stride + lanes), stride};
+    // The kernels read whole strips and vectors, and may run over the end.
+    Sorted<T> sorted{Buffer<T>(s.images * members + kTile), Buffer<T>(members * kSegments),
+                     Buffer<T>(members * stride + lanes), stride};
+    std::fill_n(sorted.grad.data() + s.images * members, kTile, T(0));
+    std::fill_n(sorted.layer_weights.data() + members * stride, lanes, T(0));
+    // Image by image, so that what is read at random stays in the cache.
+    const Index parts = (members + kPart - 1) / kPart;
+    for_each(s.images * parts, threads, [&](Index item) {
+        const T* from = grad + item / parts * s.vertices;
+        T* to = sorted.grad.data() + item / parts * members;
+        const Index end = std::min(members, (item % parts + 1) * kPart);
+        for (Index at = item % parts * kPart; at < end; ++at) {
+            to[at] = from[plan.members[at]] / static_cast<T>(s.channels);
+        }
+    });
+    return sorted;
+}
+
+template <typename T>
+void sum_over_images(const Shape& s, const T* grad, int threads, T* out) {
+    for_each((s.vertices + kPart - 1) / kPart, threads, [&](Index part) {
+        const Index begin = part * kPart;
+        const Index end = std::min(s.vertices, begin + kPart);
+        std::fill(out + begin, out + end, T(0));
+        for (Index image = 0; image < s.images; ++image) {
+            for (Index v = begin; v < end; ++v) out[v] += grad[image * s.vertices + v];
+        }
+    });
 }
 
 // The first pass: everything that belongs to one vertex. With U[v,k,:] = sum_b grad[b,v] T[k,b,:] the gradients of
@@ -31,15 +61,14 @@ Sorted<T> make_sorted(const Shape& s, Index members, Index lanes) {
 template <typename T>
 class VertexPass {
   public:
-    VertexPass(const Shape& shape, const Inputs<T>& inputs, const T* grad, const Plan& plan, const Gradients<T>& out,
+    VertexPass(const Shape& shape, const Inputs<T>& inputs, const Plan& plan, const Gradients<T>& out,
                Sorted<T>& sorted, int threads)
         : s_(shape),
           in_(inputs),
-          grad_(grad),
           plan_(plan),
           out_(out),
           sorted_(sorted),
-          blocks_(shape.channels, kernels_.lanes, kernels_.vertex_vectors),
+          blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
           rows_(images_last(shape)),
           stride_(round_up(kSegments * shape.layers + 3, kernels_.lanes)),
           tokens_(pack_tokens(shape, inputs, blocks_, rows_, threads)) {}
@@ -47,8 +76,8 @@ class VertexPass {
     void run(int threads) {
         const Index tiles = static_cast<Index>(plan_.tiles.size());
         auto make_scratch = [&] {
-            return Scratch{Buffer<T>(kTile * stride_), Buffer<T>(kTile * stride_), Buffer<T>(kTile * blocks_.padded()),
-                           Buffer<T>(kTile * blocks_.padded()), Buffer<T>(kTile * s_.images)};
+            return Scratch{Buffer<T>(kTile * stride_), Buffer<T>(kTile * stride_), Buffer<T>(kTile * blocks_.widest()),
+                           Buffer<T>(kTile * blocks_.widest()), std::vector<const T*>(static_cast<std::size_t>(kTile))};
         };
         for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch& use) {
             const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
@@ -61,22 +90,24 @@ class VertexPass {
     struct Scratch {
         Buffer<T> coefficients;       // (kTile, stride_)
         Buffer<T> grad_coefficients;  // (kTile, stride_)
-        Buffer<T> weight;             // (kTile, D padded)
-        Buffer<T> grad_weight;        // (kTile, D padded)
-        Buffer<T> grad;               // (kTile, B)
+        Buffer<T> padded;             // (kTile, block) weights, where a block holds padding
+        Buffer<T> grad_weight;        // (kTile, block)
+        std::vector<const T*> weight;
     };
 
     void run_tile(Index index, Scratch& use) {
         const Tile& tile = plan_.tiles[index];
         const Taps taps = taps_of(tile.group, s_.height, s_.width);
-        const Index padded_rows = round_up(tile.count, kernels_.vertex_strip);
+        const Index padded_rows = round_up(tile.count, kernels_.strip);
         load(tile, taps, padded_rows, use);
         VertexStep<T> step{};
         step.images = s_.images;
         step.rows = padded_rows;
-        step.grad = use.grad.data();
+        step.grad = sorted_.grad.data() + tile.begin;
+        step.grad_stride = static_cast<Index>(plan_.members.size());
         step.coefficient_stride = stride_;
-        step.weight_stride = blocks_.padded();
+        step.weight = use.weight.data();
+        step.grad_weight = use.grad_weight.data();
         Index done = 0;
         for (Index block = 0; block < blocks_.count(); ++block) {
             const Index width = blocks_.width(block);
@@ -84,8 +115,11 @@ class VertexPass {
             const auto kernel = kernels_.vertices[blocks_.vectors(block) - 1];
             const Index row_bytes = rows_.layer * width * static_cast<Index>(sizeof(T));
             const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
-            step.weight = use.weight.data() + first;
-            step.grad_weight = use.grad_weight.data() + first;
+            const std::int32_t* members = plan_.members.data() + tile.begin;
+            point_to_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, use.padded.data(),
+                             use.weight.data());
+            std::fill(use.weight.begin() + tile.count, use.weight.begin() + padded_rows, use.weight[0]);
+            std::fill_n(use.grad_weight.data(), padded_rows * width, T(0));
             for (Index t = 0; t <= taps.count; ++t) {
                 prefetch_next(index, done++, blocks_.count() * (taps.count + 1));
                 const Index cell = t < taps.count ? taps.cell[t] : s_.height * s_.width;
@@ -98,18 +132,20 @@ class VertexPass {
                     kernel(step);
                 }
             }
+            for (Index i = 0; i < tile.count; ++i) {
+                std::copy_n(use.grad_weight.data() + i * width, blocks_.real(block),
+                            out_.weight + members[i] * s_.channels + first);
+            }
         }
         for (Index i = 0; i < tile.count; ++i) finish(tile, taps, i, use);
     }
 
     void load(const Tile& tile, const Taps& taps, Index padded_rows, Scratch& use) {
-        const Index members = static_cast<Index>(plan_.members.size());
-        const Index padded = blocks_.padded();
         for (Index i = 0; i < tile.count; ++i) {
             const Index place = tile.begin + i;
             const Index v = plan_.members[place];
             T* shares = sorted_.shares.data() + place * kSegments;
-            fill_shares(s_, tile, taps, in_.locations + 2 * v, in_.scale[v], shares);
+            fill_shares(s_, taps, in_.locations + 2 * v, in_.scale[v], shares);
             T* layer_weights = sorted_.layer_weights.data() + place * sorted_.layer_stride;
             std::copy_n(in_.layer_weights + v * s_.layers, s_.layers, layer_weights);
             std::fill(layer_weights + s_.layers, layer_weights + sorted_.layer_stride, T(0));
@@ -117,30 +153,15 @@ class VertexPass {
             for (Index t = 0; t <= taps.count; ++t) {
                 for (Index layer = 0; layer < s_.layers; ++layer) *to++ = shares[t] * layer_weights[layer];
             }
-            T* weight = use.weight.data() + i * padded;
-            std::copy_n(in_.weight + v * s_.channels, s_.channels, weight);
-            std::fill(weight + s_.channels, weight + padded, T(0));
-            T sum = 0;
-            for (Index image = 0; image < s_.images; ++image) {
-                const T value = grad_[image * s_.vertices + v];
-                sum += value;
-                use.grad[i * s_.images + image] = value / static_cast<T>(s_.channels);
-                sorted_.grad[image * members + place] = value / static_cast<T>(s_.channels);
-            }
-            out_.bias[v] = sum;
         }
         const Index empty = padded_rows - tile.count;
         std::fill_n(use.coefficients.data() + tile.count * stride_, empty * stride_, T(0));
-        std::fill_n(use.weight.data() + tile.count * padded, empty * padded, T(0));
-        std::fill_n(use.grad.data() + tile.count * s_.images, empty * s_.images, T(0));
         std::fill_n(use.grad_coefficients.data(), padded_rows * stride_, T(0));
-        std::fill_n(use.grad_weight.data(), padded_rows * padded, T(0));
     }
 
     // From the gradients of a vertex's coefficients to those of its selectors.
     void finish(const Tile& tile, const Taps& taps, Index i, const Scratch& use) {
         const Index v = plan_.members[tile.begin + i];
-        std::copy_n(use.grad_weight.data() + i * blocks_.padded(), s_.channels, out_.weight + v * s_.channels);
         const T* shares = sorted_.shares.data() + (tile.begin + i) * kSegments;
         const T* layer_weights = in_.layer_weights + v * s_.layers;
         const T* grad = use.grad_coefficients.data() + i * stride_;
@@ -158,7 +179,7 @@ class VertexPass {
         T grad_x = 0;
         T grad_y = 0;
         if (taps.count > 0) {
-            const Place<T> place = place_of(s_, tile.group, in_.locations + 2 * v);
+            const Place<T> place = place_of(s_, taps, in_.locations + 2 * v);
             for (Index t = 0; t < taps.count; ++t) {
                 const bool right = taps.corner[t] & 1;
                 const bool lower = taps.corner[t] >> 1;
@@ -189,13 +210,23 @@ class VertexPass {
             const Index v = plan_.members[next.begin + i];
             prefetch(in_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
             prefetch(in_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
+            prefetch(in_.locations + 2 * v, 2 * sizeof(T));
+            prefetch(in_.scale + v, sizeof(T));
+        }
+        // What this tile will write at random, likewise.
+        const Tile& tile = plan_.tiles[index];
+        for (Index i = tile.count * part / parts; i < tile.count * (part + 1) / parts; ++i) {
+            const Index v = plan_.members[tile.begin + i];
+            prefetch_to_write(out_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
+            prefetch_to_write(out_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
+            prefetch_to_write(out_.locations + 2 * v, 2 * sizeof(T));
+            prefetch_to_write(out_.scale + v, sizeof(T));
         }
     }
 
     const Kernels<T>& kernels_ = kernels<T>();
     const Shape s_;
     const Inputs<T> in_;
-    const T* const grad_;
     const Plan& plan_;
     const Gradients<T> out_;
     Sorted<T>& sorted_;
@@ -232,8 +263,8 @@ class TokenPass {
 
     void run(int threads) {
         if (s_.images == 0) return;
-        for_each(items(), threads, [&] { return make_scratch(); },
-                 [&](Index item, Scratch& use) { run_item(item, use); });
+        for_each(
+            items(), threads, [&] { return make_scratch(); }, [&](Index item, Scratch& use) { run_item(item, use); });
     }
 
   private:
@@ -289,8 +320,9 @@ class TokenPass {
             const Taps taps = taps_of(tile.group, s_.height, s_.width);
             const Index terms = (taps.count + 1) * part.layers;
             load(tile, taps, part, use);
-            TokenStep<T> step{use.weight.data(), nullptr, use.values.data(), tile.count,
-                              round_up(terms, kernels_.strip), use.coefficients.data(), stride_, use.rows.data()};
+            TokenStep<T> step{
+                use.weight.data(),       nullptr, use.values.data(), tile.count, round_up(terms, kernels_.strip),
+                use.coefficients.data(), stride_, use.rows.data()};
             std::fill(use.rows.begin() + terms, use.rows.end(), use.nowhere.data());
             for (Index image = 0; image < part.images; ++image) {
                 prefetch_next(index, part, image);
@@ -312,17 +344,8 @@ class TokenPass {
                         sorted_.layer_weights.data() + tile.begin * sorted_.layer_stride + part.layer,
                         sorted_.layer_stride, tile.count, taps.count + 1, part.layers, use.coefficients.data(),
                         stride_});
-        const Index width = blocks_.width(part.block);
-        const Index real = blocks_.real(part.block);
-        for (Index i = 0; i < tile.count; ++i) {
-            const T* from = in_.weight + plan_.members[tile.begin + i] * s_.channels + blocks_.first(part.block);
-            use.weight[i] = from;
-            if (real == width) continue;
-            T* to = use.padded.data() + i * width;
-            std::copy_n(from, real, to);
-            std::fill(to + real, to + width, T(0));
-            use.weight[i] = to;
-        }
+        point_to_weights(in_.weight, s_.channels, blocks_, part.block, plan_.members.data() + tile.begin, tile.count,
+                         use.padded.data(), use.weight.data());
     }
 
     void prefetch_next(Index index, const Part& part, Index image) const {
@@ -370,8 +393,9 @@ template <typename T>
 void factor_readout_backward(const Shape& shape, const Inputs<T>& inputs, const T* grad, int threads,
                              const Gradients<T>& out) {
     const Plan plan = make_plan(shape, inputs.locations, threads);
-    Sorted<T> sorted = make_sorted<T>(shape, static_cast<Index>(plan.members.size()), kernels<T>().lanes);
-    VertexPass<T>(shape, inputs, grad, plan, out, sorted, threads).run(threads);
+    Sorted<T> sorted = make_sorted(shape, plan, grad, threads);
+    sum_over_images(shape, grad, threads, out.bias);
+    VertexPass<T>(shape, inputs, plan, out, sorted, threads).run(threads);
     TokenPass<T>(shape, inputs, plan, out, sorted, threads).run(threads);
 }
 

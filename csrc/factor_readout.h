@@ -40,8 +40,7 @@ inline Index group_count(Index height, Index width) { return (height + 1) * (wid
 //             After the last group, from order[starts[G]] on, come the vertices whose location is not finite.
 // starts (G + 1,)
 template <typename T>
-void group_vertices(const T* locations, Index vertices, Index height, Index width,
-                    std::int32_t* order, Index* starts);
+void group_vertices(const T* locations, Index vertices, Index height, Index width, std::int32_t* order, Index* starts);
 
 template <typename T>
 struct Inputs {

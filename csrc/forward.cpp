@@ -14,8 +14,9 @@ constexpr Index kTilesPerItem = 4;
 template <typename T>
 struct Scratch {
     Buffer<T> coefficients;  // (kTile, 5L padded)
-    Buffer<T> weight;        // (kTile, D padded)
+    Buffer<T> padded;        // (kTile, block) weights, where a block holds padding
     Buffer<T> sums;          // (B, kTile)
+    std::vector<const T*> weight;
 };
 
 template <typename T>
@@ -33,8 +34,8 @@ class Forward {
     void run(int threads) {
         const Index tiles = static_cast<Index>(plan_.tiles.size());
         auto make_scratch = [&] {
-            return Scratch<T>{Buffer<T>(kTile * kSegments * s_.layers), Buffer<T>(kTile * blocks_.padded()),
-                              Buffer<T>(s_.images * kTile)};
+            return Scratch<T>{Buffer<T>(kTile * kSegments * s_.layers), Buffer<T>(kTile * blocks_.widest()),
+                              Buffer<T>(s_.images * kTile), std::vector<const T*>(static_cast<std::size_t>(kTile))};
         };
         for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch<T>& use) {
             const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
@@ -56,13 +57,22 @@ class Forward {
         load(tile, members, taps, padded_rows, use);
         std::fill_n(use.sums.data(), s_.images * kTile, T(0));
         const T* segment[kSegments];
-        ForwardStep<T> step{segment, taps.count + 1, s_.layers, padded_rows, use.coefficients.data(),
-                            (taps.count + 1) * s_.layers, nullptr, blocks_.padded(), nullptr};
+        ForwardStep<T> step{segment,
+                            taps.count + 1,
+                            s_.layers,
+                            padded_rows,
+                            use.coefficients.data(),
+                            (taps.count + 1) * s_.layers,
+                            use.weight.data(),
+                            nullptr};
         Index done = 0;
         for (Index block = 0; block < blocks_.count(); ++block) {
             const Index width = blocks_.width(block);
             const auto kernel = kernels_.forward[blocks_.vectors(block) - 1];
-            step.weight = use.weight.data() + blocks_.first(block);
+            point_to_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, use.padded.data(),
+                             use.weight.data());
+            // Rows of padding: what comes of them is not read.
+            std::fill(use.weight.begin() + tile.count, use.weight.begin() + padded_rows, use.weight[0]);
             for (Index image = 0; image < s_.images; ++image) {
                 prefetch_next(index, done++);
                 const T* slab = tokens_.data() + rows_.count * blocks_.first(block) + image * rows_.image * width;
@@ -85,19 +95,14 @@ class Forward {
         for (Index i = 0; i < tile.count; ++i) {
             const Index v = members[i];
             T shares[kSegments];
-            fill_shares(s_, tile, taps, in_.locations + 2 * v, in_.scale[v], shares);
+            fill_shares(s_, taps, in_.locations + 2 * v, in_.scale[v], shares);
             const T* layer_weights = in_.layer_weights + v * s_.layers;
             T* to = use.coefficients.data() + i * terms;
             for (Index t = 0; t <= taps.count; ++t) {
                 for (Index layer = 0; layer < s_.layers; ++layer) *to++ = shares[t] * layer_weights[layer];
             }
-            T* weight = use.weight.data() + i * blocks_.padded();
-            std::copy_n(in_.weight + v * s_.channels, s_.channels, weight);
-            std::fill(weight + s_.channels, weight + blocks_.padded(), T(0));
         }
-        const Index empty = padded_rows - tile.count;
-        std::fill_n(use.coefficients.data() + tile.count * terms, empty * terms, T(0));
-        std::fill_n(use.weight.data() + tile.count * blocks_.padded(), empty * blocks_.padded(), T(0));
+        std::fill_n(use.coefficients.data() + tile.count * terms, (padded_rows - tile.count) * terms, T(0));
     }
 
     // Asks for a part of what the next tile reads at random: of n parts, as many as there are steps in a tile.
@@ -107,6 +112,8 @@ class Forward {
         const Index parts = blocks_.count() * s_.images;
         for (Index i = next.count * part / parts; i < next.count * (part + 1) / parts; ++i) {
             const Index v = plan_.members[next.begin + i];
+            prefetch(in_.locations + 2 * v, 2 * sizeof(T));
+            prefetch(in_.scale + v, sizeof(T));
             prefetch(in_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
             prefetch(in_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
         }

@@ -6,7 +6,7 @@
 namespace brainkit {
 
 constexpr Index kTile = 48;       // vertices of a tile at most: the rows of the products below; strips divide it
-constexpr Index kMaxVectors = 8;  // vectors in the widest block of channels
+constexpr Index kMaxVectors = 4;  // vectors in the widest block of channels
 
 // One block of channels is `vectors` vectors of `lanes` numbers. A strip is the number of rows that a micro-kernel
 // takes at a time: rows are padded to whole strips, with zeros.
@@ -20,13 +20,12 @@ struct ForwardStep {
     Index rows;
     const T* coefficients;  // (rows, coefficient_stride)
     Index coefficient_stride;
-    const T* weight;  // (rows, weight_stride)
-    Index weight_stride;
-    T* out;  // (rows,)
+    const T* const* weight;  // (rows,) pointers, to one block each
+    T* out;                  // (rows,)
 };
 
-// With u[i][k][d] = sum_b grad[i][b] * tokens[k][b][d], for every row i:
-//   grad_weight[i][d]      += sum_k coefficients[i][k] * u[i][k][d]
+// With u[i][k][d] = sum_b grad[b][i] * tokens[k][b][d], for every row i:
+//   grad_weight[i][d]       += sum_k coefficients[i][k] * u[i][k][d]
 //   grad_coefficients[i][k] += sum_d weight[i][d] * u[i][k][d]
 // May add zeros to up to 3 entries of grad_coefficients after the last.
 template <typename T>
@@ -34,20 +33,20 @@ struct VertexStep {
     const T* tokens;  // (terms, images, block)
     Index terms, images;
     Index rows;
-    const T* grad;  // (rows, images)
+    const T* grad;  // (images, grad_stride)
+    Index grad_stride;
     const T* coefficients;
     T* grad_coefficients;
     Index coefficient_stride;
-    const T* weight;
-    T* grad_weight;
-    Index weight_stride;
+    const T* const* weight;  // (rows,) pointers, to one block each
+    T* grad_weight;          // (rows, block)
 };
 
 // For every term k: out[k][d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. Terms are padded to whole strips
 // here, and rows are not.
 template <typename T>
 struct TokenStep {
-    const T* const* weight;  // (rows,) pointers to one block
+    const T* const* weight;  // (rows,) pointers, to one block each
     const T* factor;         // (rows,)
     T* values;               // (rows, block), for the products of the two
     Index rows, terms;
@@ -57,7 +56,7 @@ struct TokenStep {
 };
 
 // For every row i, segment s and layer l: coefficients[i][s * layers + l] = shares[i][s] * layer_weights[i][l].
-// Reads and writes up to a vector more, at the end of every row.
+// Reads and writes up to a vector more at the end of every row.
 template <typename T>
 struct OuterStep {
     const T* shares;  // (rows, share_stride)
@@ -73,8 +72,7 @@ template <typename T>
 struct Kernels {
     const char* name;
     Index lanes;
-    Index strip, vectors;                // forward and tokens
-    Index vertex_strip, vertex_vectors;  // vertices
+    Index strip, vectors;  // the widest block's
     // Entry n - 1 is for blocks of n vectors.
     void (*forward[kMaxVectors])(const ForwardStep<T>&);
     void (*vertices[kMaxVectors])(const VertexStep<T>&);

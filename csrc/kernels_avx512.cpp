@@ -57,7 +57,7 @@ struct Avx512<double> {
 
 template <typename T>
 const Kernels<T>* avx512_kernels() {
-    static const Kernels<T> table = Table<Avx512<T>, 6, 4, 3, 8>::make("avx512");
+    static const Kernels<T> table = Table<Avx512<T>, 6, 4>::make("avx512");
     return &table;
 }
 

@@ -62,7 +62,7 @@ void forward_kernel(const ForwardStep<typename V::Number>& step) {
         Vector sums[R];
         BRAINKIT_UNROLL
         for (int r = 0; r < R; ++r) {
-            const T* w = step.weight + (row + r) * step.weight_stride;
+            const T* w = step.weight[row + r];
             sums[r] = V::multiply(z[r][0], V::load(w));
             BRAINKIT_UNROLL
             for (int c = 1; c < C; ++c) sums[r] = V::multiply_add(z[r][c], V::load(w + c * V::kLanes), sums[r]);
@@ -83,7 +83,7 @@ BRAINKIT_INLINE void vertex_terms(const VertexStep<typename V::Number>& step, In
         for (int k = 0; k < 4; ++k) sums[r][k] = V::zero();
     }
     const Index stride = step.coefficient_stride;
-    const T* grad = step.grad + row * step.images;
+    const T* grad = step.grad + row;
     const T* tokens = step.tokens + first * step.images * C * V::kLanes;
     for (int k = 0; k < terms; ++k) {
         Vector u[R][C];
@@ -93,20 +93,20 @@ BRAINKIT_INLINE void vertex_terms(const VertexStep<typename V::Number>& step, In
             for (int c = 0; c < C; ++c) u[r][c] = V::zero();
         }
         for (Index b = 0; b < step.images; ++b, tokens += C * V::kLanes) {
-            Vector q[R];
+            Vector t[C];
             BRAINKIT_UNROLL
-            for (int r = 0; r < R; ++r) q[r] = V::fill(grad[r * step.images + b]);
+            for (int c = 0; c < C; ++c) t[c] = V::load(tokens + c * V::kLanes);
             BRAINKIT_UNROLL
-            for (int c = 0; c < C; ++c) {
-                const Vector t = V::load(tokens + c * V::kLanes);
+            for (int r = 0; r < R; ++r) {
+                const Vector q = V::fill(grad[b * step.grad_stride + r]);
                 BRAINKIT_UNROLL
-                for (int r = 0; r < R; ++r) u[r][c] = V::multiply_add(q[r], t, u[r][c]);
+                for (int c = 0; c < C; ++c) u[r][c] = V::multiply_add(q, t[c], u[r][c]);
             }
         }
         BRAINKIT_UNROLL
         for (int r = 0; r < R; ++r) {
-            const T* w = step.weight + (row + r) * step.weight_stride;
-            T* grad_w = step.grad_weight + (row + r) * step.weight_stride;
+            const T* w = step.weight[row + r];
+            T* grad_w = step.grad_weight + (row + r) * C * V::kLanes;
             const Vector q = V::fill(step.coefficients[(row + r) * stride + first + k]);
             Vector sum = V::zero();
             BRAINKIT_UNROLL
@@ -192,23 +192,21 @@ void outer_kernel(const OuterStep<typename V::Number>& step) {
 }
 
 // Strips and block widths are chosen per instruction set, so that the sums just fit its registers.
-template <typename V, int R, int C, int VertexR, int VertexC>
+template <typename V, int R, int C>
 struct Table {
-    static_assert(kTile % R == 0 && kTile % VertexR == 0, "a tile must hold whole strips");
-    static_assert(C <= kMaxVectors && VertexC <= kMaxVectors, "too many vectors in a block");
+    static_assert(kTile % R == 0, "a tile must hold whole strips");
+    static_assert(C <= kMaxVectors, "too many vectors in a block");
 
     template <int N>
     static void fill(Kernels<typename V::Number>& table) {
-        if constexpr (N <= C) {
-            table.forward[N - 1] = forward_kernel<V, R, N>;
-            table.tokens[N - 1] = token_kernel<V, R, N>;
-        }
-        if constexpr (N <= VertexC) table.vertices[N - 1] = vertex_kernel<V, VertexR, N>;
-        if constexpr (N < kMaxVectors) fill<N + 1>(table);
+        table.forward[N - 1] = forward_kernel<V, R, N>;
+        table.vertices[N - 1] = vertex_kernel<V, R, N>;
+        table.tokens[N - 1] = token_kernel<V, R, N>;
+        if constexpr (N < C) fill<N + 1>(table);
     }
 
     static Kernels<typename V::Number> make(const char* name) {
-        Kernels<typename V::Number> table{name, V::kLanes, R, C, VertexR, VertexC, {}, {}, {}, outer_kernel<V>};
+        Kernels<typename V::Number> table{name, V::kLanes, R, C, {}, {}, {}, outer_kernel<V>};
         fill<1>(table);
         return table;
     }

@@ -64,10 +64,10 @@ struct Plain {
 
 #if defined(__aarch64__)
 template <typename T>
-using PlainTable = Table<Plain<T>, 6, 4, 3, 8>;  // 32 registers
+using PlainTable = Table<Plain<T>, 6, 4>;  // 32 registers
 #else
 template <typename T>
-using PlainTable = Table<Plain<T>, 6, 2, 3, 4>;  // 16
+using PlainTable = Table<Plain<T>, 6, 2>;  // 16
 #endif
 
 }  // namespace

@@ -86,11 +86,11 @@ Plan make_plan(const Shape& s, const T* locations, int threads) {
 Taps taps_of(Index group, Index height, Index width) {
     Taps taps;
     if (group == kOutside) return taps;
-    const Index row = group / (width + 1) - 1;
-    const Index column = group % (width + 1) - 1;
+    taps.row = group / (width + 1) - 1;
+    taps.column = group % (width + 1) - 1;
     for (int corner = 0; corner < 4; ++corner) {
-        const Index y = row + (corner >> 1);
-        const Index x = column + (corner & 1);
+        const Index y = taps.row + (corner >> 1);
+        const Index x = taps.column + (corner & 1);
         if (y < 0 || y >= height || x < 0 || x >= width) continue;
         taps.cell[taps.count] = y * width + x;
         taps.corner[taps.count++] = corner;

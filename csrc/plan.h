@@ -31,6 +31,7 @@ Plan make_plan(const Shape& shape, const T* locations, int threads);
 
 // The tap cells of a group that lie in the image; `corner` says which of the four each is (bit 0 right, bit 1 lower).
 struct Taps {
+    Index row = 0, column = 0;  // of the upper left tap, from -1 on
     Index count = 0;
     Index cell[4];
     int corner[4];
@@ -44,16 +45,16 @@ T to_grid(T location, Index size) {
     return ((location + T(1)) * static_cast<T>(size) - T(1)) / T(2);
 }
 
-// Where in its cell a vertex of a group looks, from 0 to 1. Not for kOutside.
+// Where between its taps a vertex looks, from 0 to 1.
 template <typename T>
 struct Place {
     T x, y;
 };
 
 template <typename T>
-Place<T> place_of(const Shape& s, Index group, const T* location) {
-    return {to_grid(location[0], s.width) - static_cast<T>(group % (s.width + 1) - 1),
-            to_grid(location[1], s.height) - static_cast<T>(group / (s.width + 1) - 1)};
+Place<T> place_of(const Shape& s, const Taps& taps, const T* location) {
+    return {to_grid(location[0], s.width) - static_cast<T>(taps.column),
+            to_grid(location[1], s.height) - static_cast<T>(taps.row)};
 }
 
 template <typename T>
@@ -63,9 +64,9 @@ T bilinear_weight(const Place<T>& place, int corner) {
 
 // Shares that a vertex with scale `a` has of its taps, then of the global token.
 template <typename T>
-void fill_shares(const Shape& s, const Tile& tile, const Taps& taps, const T* location, T a, T* shares) {
+void fill_shares(const Shape& s, const Taps& taps, const T* location, T a, T* shares) {
     if (taps.count > 0) {
-        const Place<T> place = place_of(s, tile.group, location);
+        const Place<T> place = place_of(s, taps, location);
         for (Index t = 0; t < taps.count; ++t) shares[t] = (T(1) - a) * bilinear_weight(place, taps.corner[t]);
     }
     shares[taps.count] = a;
@@ -99,6 +100,15 @@ inline void prefetch(const void* from, Index bytes) {
     for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(from) + at);
 #else
     (void)from;
+    (void)bytes;
+#endif
+}
+
+inline void prefetch_to_write(void* to, Index bytes) {
+#if defined(__GNUC__)
+    for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<char*>(to) + at, 1);
+#else
+    (void)to;
     (void)bytes;
 #endif
 }

@@ -50,4 +50,20 @@ Buffer<T> pack_tokens(const Shape& s, const Inputs<T>& in, const Blocks& blocks,
     return packed;
 }
 
+// Points at one block of each vertex's weights; where the block holds padding, at a padded copy, (count, block).
+template <typename T>
+void point_to_weights(const T* weight, Index channels, const Blocks& blocks, Index block, const std::int32_t* members,
+                      Index count, T* padded, const T** pointers) {
+    const Index width = blocks.width(block);
+    const Index real = blocks.real(block);
+    for (Index i = 0; i < count; ++i) {
+        pointers[i] = weight + members[i] * channels + blocks.first(block);
+        if (real == width) continue;
+        T* to = padded + i * width;
+        std::copy_n(pointers[i], real, to);
+        std::fill(to + real, to + width, T(0));
+        pointers[i] = to;
+    }
+}
+
 }  // namespace brainkit

@@ -46,7 +46,8 @@ struct Avx2<double> {
     static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, double* out) {
         const __m256d ab = _mm256_hadd_pd(a, b);  // a0+a1, b0+b1, a2+a3, b2+b3
         const __m256d cd = _mm256_hadd_pd(c, d);
-        _mm256_storeu_pd(out, _mm256_add_pd(_mm256_permute2f128_pd(ab, cd, 0x20), _mm256_permute2f128_pd(ab, cd, 0x31)));
+        _mm256_storeu_pd(out,
+                         _mm256_add_pd(_mm256_permute2f128_pd(ab, cd, 0x20), _mm256_permute2f128_pd(ab, cd, 0x31)));
     }
 };
 
