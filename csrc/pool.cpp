@@ -16,6 +16,8 @@ namespace {
 constexpr int kMostHelpers = 512;
 
 struct Job {
+    Job(const std::function<void()>* work, int helpers) : body(work), wanted(helpers) {}
+
     const std::function<void()>* body;
     int wanted;  // helpers that may still join
     int active = 0;
@@ -25,7 +27,7 @@ struct Job {
 class Pool {
   public:
     void run(int threads, const std::function<void()>& body) {
-        Job job{&body, std::min(threads - 1, kMostHelpers)};
+        Job job(&body, std::min(threads - 1, kMostHelpers));
         {
             const std::lock_guard<std::mutex> guard(lock_);
             wanted_ += job.wanted;

@@ -49,6 +49,36 @@ def test_matches_reference(backend, case, dtype):
         assert relative(value, truth) < grad_bound, name
 
 
+@needs_cpp
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_float32_loses_little(case):
+    inputs = case.inputs(torch.float32)
+    out, grads = run("reference", [tensor.double() for tensor in inputs])
+    got, got_grads = run("cpu", inputs)
+    assert ((got - out).square().mean() / out.square().mean()).sqrt() < 2e-6
+    for name, value, truth in zip(NAMES, got_grads, grads, strict=True):
+        if name == "locations" and case.where == "exact":
+            continue
+        assert (value - truth).square().mean().sqrt() <= 1e-5 * truth.square().mean().sqrt(), name
+
+
+@needs_cpp
+def test_the_number_of_threads_changes_no_gradient():
+    inputs = Case("many", images=3, layers=5, channels=70, vertices=900).inputs(torch.float32)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(run("cpu", inputs))
+    finally:
+        torch.set_num_threads(before)
+    for out, grads in found[1:]:
+        assert torch.equal(out, found[0][0])
+        for name, grad, alone in zip(NAMES, grads, found[0][1], strict=True):
+            assert torch.equal(grad, alone), name
+
+
 @pytest.mark.parametrize("backend", HERE)
 def test_gradcheck(backend):
     inputs = [t.requires_grad_() for t in Case("small", channels=3, height=3, width=4, vertices=5).inputs()]
