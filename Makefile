@@ -33,7 +33,7 @@ sanitize: .venv/installed-test
 	done
 
 bench: .venv/installed-test
-	.venv/bin/python bench/operator.py $(ARGS)
+	.venv/bin/python -m bench.operator $(ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/ruff check

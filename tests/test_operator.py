@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -203,3 +208,25 @@ def test_backends_are_honest():
         if reason is not None:
             with pytest.raises(BrainkitError, match=f"backend '{name}' cannot run here"):
                 factor_readout(*inputs, backend=name)
+
+
+@pytest.mark.slow
+@needs_cpp
+def test_the_benchmark_runs_and_checks_itself(tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    script = f"""if True:
+        import pathlib, sys
+        from bench import operator
+        operator.RESULTS = pathlib.Path({str(tmp_path)!r})
+        operator.QUICK = operator.Sizes(vertices=300, layers=2, channels=16, grid=4, images=2)
+        sys.argv[1:] = ["--quick", "--rounds", "1", "--name", "tiny"]
+        operator.main()
+        wrong = {{"cpu": lambda *inputs: 1.001 * operator.published.factor_readout(*inputs)}}
+        operator.check(wrong, operator.QUICK)
+    """
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing is reported: cpu is wrong at Sizes(")
+    report = json.loads((tmp_path / "tiny.json").read_text())
+    assert {"published", "reference", "grouped", "cpu"} <= set(report["headline"]["implementations"])
+    assert "| cpu |" in (tmp_path / "tiny.md").read_text()
