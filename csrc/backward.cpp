@@ -9,7 +9,7 @@ namespace {
 constexpr Index kTilesPerItem = 4;     // tiles a thread takes at a time, as in the forward pass
 constexpr Index kPart = 4096;          // vertices a thread takes at a time where it only moves them
 constexpr Index kTokenBytes = 16384;   // tokens that the vertex kernel keeps at hand: well inside the first cache
-constexpr Index kSlabBytes = 1 << 19;  // gradients of tokens that a thread keeps at hand: inside the second
+constexpr Index kSlabBytes = 1 << 22;  // gradients of tokens that a thread holds
 
 // Finite vertices, in the plan's order. The gradient comes first; the rest is written by the first pass and read by
 // the second.
@@ -77,7 +77,7 @@ class VertexPass {
         const Index tiles = static_cast<Index>(plan_.tiles.size());
         auto make_scratch = [&] {
             return Scratch{Buffer<T>(kTile * stride_), Buffer<T>(kTile * stride_), Buffer<T>(kTile * blocks_.widest()),
-                           Buffer<T>(kTile * blocks_.widest()), std::vector<const T*>(static_cast<std::size_t>(kTile))};
+                           Buffer<T>(kTile * blocks_.widest())};
         };
         for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch& use) {
             const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
@@ -90,9 +90,8 @@ class VertexPass {
     struct Scratch {
         Buffer<T> coefficients;       // (kTile, stride_)
         Buffer<T> grad_coefficients;  // (kTile, stride_)
-        Buffer<T> padded;             // (kTile, block) weights, where a block holds padding
+        Buffer<T> weight;             // (kTile, block)
         Buffer<T> grad_weight;        // (kTile, block)
-        std::vector<const T*> weight;
     };
 
     void run_tile(Index index, Scratch& use) {
@@ -116,9 +115,8 @@ class VertexPass {
             const Index row_bytes = rows_.layer * width * static_cast<Index>(sizeof(T));
             const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
             const std::int32_t* members = plan_.members.data() + tile.begin;
-            point_to_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, use.padded.data(),
-                             use.weight.data());
-            std::fill(use.weight.begin() + tile.count, use.weight.begin() + padded_rows, use.weight[0]);
+            gather_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, padded_rows,
+                           use.weight.data());
             std::fill_n(use.grad_weight.data(), padded_rows * width, T(0));
             for (Index t = 0; t <= taps.count; ++t) {
                 prefetch_next(index, done++, blocks_.count() * (taps.count + 1));
@@ -208,19 +206,19 @@ class VertexPass {
         const Tile& next = plan_.tiles[index + 1];
         for (Index i = next.count * part / parts; i < next.count * (part + 1) / parts; ++i) {
             const Index v = plan_.members[next.begin + i];
-            prefetch(in_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
-            prefetch(in_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
-            prefetch(in_.locations + 2 * v, 2 * sizeof(T));
-            prefetch(in_.scale + v, sizeof(T));
+            prefetch(in_.weight + v * s_.channels, s_.channels);
+            prefetch(in_.layer_weights + v * s_.layers, s_.layers);
+            prefetch(in_.locations + 2 * v, 2);
+            prefetch(in_.scale + v, 1);
         }
         // What this tile will write at random, likewise.
         const Tile& tile = plan_.tiles[index];
         for (Index i = tile.count * part / parts; i < tile.count * (part + 1) / parts; ++i) {
             const Index v = plan_.members[tile.begin + i];
-            prefetch_to_write(out_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
-            prefetch_to_write(out_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
-            prefetch_to_write(out_.locations + 2 * v, 2 * sizeof(T));
-            prefetch_to_write(out_.scale + v, sizeof(T));
+            prefetch<true>(out_.weight + v * s_.channels, s_.channels);
+            prefetch<true>(out_.layer_weights + v * s_.layers, s_.layers);
+            prefetch<true>(out_.locations + 2 * v, 2);
+            prefetch<true>(out_.scale + v, 1);
         }
     }
 
@@ -251,13 +249,18 @@ class TokenPass {
           blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
           images_(std::max<Index>(shape.images, 1)),
           layers_(shape.layers) {
-        const Index cells = s_.height * s_.width + 1;
-        const Index row_bytes = blocks_.widest() * static_cast<Index>(sizeof(T));
-        // Several images share the coefficients, but there must be work for every thread.
-        while (images_ > 1 && (images_ * cells * layers_ * row_bytes > kSlabBytes || items() < 4 * threads)) {
-            images_ = (images_ + 1) / 2;
+        // Images of one item share the vertices' coefficients and weights, which costs about as much as one image more.
+        // But every thread should have its share, and hold no more than it should.
+        const Index image_bytes =
+            (s_.height * s_.width + 1) * layers_ * blocks_.widest() * static_cast<Index>(sizeof(T));
+        const auto cost = [&](Index images) {
+            const Index parts = blocks_.count() * ((s_.images + images - 1) / images);
+            return (parts + threads - 1) / threads * (images + 1);
+        };
+        for (Index images = images_; images > 0; --images) {
+            if (images_ * image_bytes > kSlabBytes || cost(images) < cost(images_)) images_ = images;
         }
-        while (layers_ > 2 * kernels_.strip && items() < 2 * threads) layers_ = (layers_ + 1) / 2;
+        while (layers_ > 2 * kernels_.strip && items() < threads) layers_ = (layers_ + 1) / 2;
         stride_ = round_up(kSegments * layers_, kernels_.strip) + kernels_.lanes;
     }
 
@@ -272,9 +275,8 @@ class TokenPass {
         Buffer<T> slab;          // (images_, cells + 1, layers_, block)
         Buffer<T> nowhere;       // (block,) where padding is added to
         Buffer<T> coefficients;  // (kTile, stride_)
-        Buffer<T> padded;        // (kTile, block) weights, where a block holds padding
+        Buffer<T> weight;        // (kTile, block)
         Buffer<T> values;        // (kTile, block)
-        std::vector<const T*> weight;
         std::vector<T*> rows;
     };
 
@@ -301,7 +303,6 @@ class TokenPass {
                     Buffer<T>(kTile * stride_ + kernels_.lanes),
                     Buffer<T>(kTile * width),
                     Buffer<T>(kTile * width),
-                    std::vector<const T*>(static_cast<std::size_t>(kTile)),
                     std::vector<T*>(static_cast<std::size_t>(round_up(kSegments * layers_, kernels_.strip)))};
         std::fill_n(use.nowhere.data(), width, T(0));
         std::fill_n(use.coefficients.data(), kTile * stride_ + kernels_.lanes, T(0));
@@ -344,17 +345,17 @@ class TokenPass {
                         sorted_.layer_weights.data() + tile.begin * sorted_.layer_stride + part.layer,
                         sorted_.layer_stride, tile.count, taps.count + 1, part.layers, use.coefficients.data(),
                         stride_});
-        point_to_weights(in_.weight, s_.channels, blocks_, part.block, plan_.members.data() + tile.begin, tile.count,
-                         use.padded.data(), use.weight.data());
+        gather_weights(in_.weight, s_.channels, blocks_, part.block, plan_.members.data() + tile.begin, tile.count,
+                       tile.count, use.weight.data());
     }
 
     void prefetch_next(Index index, const Part& part, Index image) const {
         if (index + 1 >= static_cast<Index>(plan_.tiles.size())) return;
         const Tile& next = plan_.tiles[index + 1];
         const Index first = blocks_.first(part.block);
-        const Index bytes = blocks_.real(part.block) * static_cast<Index>(sizeof(T));
+        const Index real = blocks_.real(part.block);
         for (Index i = next.count * image / part.images; i < next.count * (image + 1) / part.images; ++i) {
-            prefetch(in_.weight + plan_.members[next.begin + i] * s_.channels + first, bytes);
+            prefetch(in_.weight + plan_.members[next.begin + i] * s_.channels + first, real);
         }
     }
 

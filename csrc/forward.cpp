@@ -14,9 +14,8 @@ constexpr Index kTilesPerItem = 4;
 template <typename T>
 struct Scratch {
     Buffer<T> coefficients;  // (kTile, 5L padded)
-    Buffer<T> padded;        // (kTile, block) weights, where a block holds padding
+    Buffer<T> weight;        // (kTile, block)
     Buffer<T> sums;          // (B, kTile)
-    std::vector<const T*> weight;
 };
 
 template <typename T>
@@ -35,7 +34,7 @@ class Forward {
         const Index tiles = static_cast<Index>(plan_.tiles.size());
         auto make_scratch = [&] {
             return Scratch<T>{Buffer<T>(kTile * kSegments * s_.layers), Buffer<T>(kTile * blocks_.widest()),
-                              Buffer<T>(s_.images * kTile), std::vector<const T*>(static_cast<std::size_t>(kTile))};
+                              Buffer<T>(s_.images * kTile)};
         };
         for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch<T>& use) {
             const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
@@ -69,10 +68,8 @@ class Forward {
         for (Index block = 0; block < blocks_.count(); ++block) {
             const Index width = blocks_.width(block);
             const auto kernel = kernels_.forward[blocks_.vectors(block) - 1];
-            point_to_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, use.padded.data(),
-                             use.weight.data());
-            // Rows of padding: what comes of them is not read.
-            std::fill(use.weight.begin() + tile.count, use.weight.begin() + padded_rows, use.weight[0]);
+            gather_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, padded_rows,
+                           use.weight.data());
             for (Index image = 0; image < s_.images; ++image) {
                 prefetch_next(index, done++);
                 const T* slab = tokens_.data() + rows_.count * blocks_.first(block) + image * rows_.image * width;
@@ -112,10 +109,10 @@ class Forward {
         const Index parts = blocks_.count() * s_.images;
         for (Index i = next.count * part / parts; i < next.count * (part + 1) / parts; ++i) {
             const Index v = plan_.members[next.begin + i];
-            prefetch(in_.locations + 2 * v, 2 * sizeof(T));
-            prefetch(in_.scale + v, sizeof(T));
-            prefetch(in_.weight + v * s_.channels, s_.channels * static_cast<Index>(sizeof(T)));
-            prefetch(in_.layer_weights + v * s_.layers, s_.layers * static_cast<Index>(sizeof(T)));
+            prefetch(in_.locations + 2 * v, 2);
+            prefetch(in_.scale + v, 1);
+            prefetch(in_.weight + v * s_.channels, s_.channels);
+            prefetch(in_.layer_weights + v * s_.layers, s_.layers);
         }
     }
 

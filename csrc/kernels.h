@@ -20,8 +20,8 @@ struct ForwardStep {
     Index rows;
     const T* coefficients;  // (rows, coefficient_stride)
     Index coefficient_stride;
-    const T* const* weight;  // (rows,) pointers, to one block each
-    T* out;                  // (rows,)
+    const T* weight;  // (rows, block)
+    T* out;           // (rows,)
 };
 
 // With u[i][k][d] = sum_b grad[b][i] * tokens[k][b][d], for every row i:
@@ -38,17 +38,17 @@ struct VertexStep {
     const T* coefficients;
     T* grad_coefficients;
     Index coefficient_stride;
-    const T* const* weight;  // (rows,) pointers, to one block each
-    T* grad_weight;          // (rows, block)
+    const T* weight;  // (rows, block)
+    T* grad_weight;   // (rows, block)
 };
 
 // For every term k: out[k][d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. Terms are padded to whole strips
 // here, and rows are not.
 template <typename T>
 struct TokenStep {
-    const T* const* weight;  // (rows,) pointers, to one block each
-    const T* factor;         // (rows,)
-    T* values;               // (rows, block), for the products of the two
+    const T* weight;  // (rows, block)
+    const T* factor;  // (rows,)
+    T* values;        // (rows, block), for the products of the two
     Index rows, terms;
     const T* coefficients;
     Index coefficient_stride;

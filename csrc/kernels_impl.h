@@ -62,7 +62,7 @@ void forward_kernel(const ForwardStep<typename V::Number>& step) {
         Vector sums[R];
         BRAINKIT_UNROLL
         for (int r = 0; r < R; ++r) {
-            const T* w = step.weight[row + r];
+            const T* w = step.weight + (row + r) * C * V::kLanes;
             sums[r] = V::multiply(z[r][0], V::load(w));
             BRAINKIT_UNROLL
             for (int c = 1; c < C; ++c) sums[r] = V::multiply_add(z[r][c], V::load(w + c * V::kLanes), sums[r]);
@@ -105,7 +105,7 @@ BRAINKIT_INLINE void vertex_terms(const VertexStep<typename V::Number>& step, In
         }
         BRAINKIT_UNROLL
         for (int r = 0; r < R; ++r) {
-            const T* w = step.weight[row + r];
+            const T* w = step.weight + (row + r) * C * V::kLanes;
             T* grad_w = step.grad_weight + (row + r) * C * V::kLanes;
             const Vector q = V::fill(step.coefficients[(row + r) * stride + first + k]);
             Vector sum = V::zero();
@@ -140,8 +140,8 @@ void token_kernel(const TokenStep<typename V::Number>& step) {
         const Vector q = V::fill(step.factor[i]);
         BRAINKIT_UNROLL
         for (int c = 0; c < C; ++c) {
-            const Index d = c * V::kLanes;
-            V::store(step.values + i * C * V::kLanes + d, V::multiply(q, V::load(step.weight[i] + d)));
+            const Index d = (i * C + c) * V::kLanes;
+            V::store(step.values + d, V::multiply(q, V::load(step.weight + d)));
         }
     }
     for (Index term = 0; term < step.terms; term += R) {

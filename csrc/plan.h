@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "buffer.h"
@@ -94,22 +95,18 @@ class Blocks {
 
 inline Index round_up(Index n, Index step) { return (n + step - 1) / step * step; }
 
-// Rows that are read at random, soon: asked for now, they are there when they are needed.
-inline void prefetch(const void* from, Index bytes) {
+// Rows that are read or written at random, soon: asked for now, their cache lines are there when they are needed.
+template <bool kToWrite = false, typename T>
+void prefetch(const T* row, Index count) {
 #if defined(__GNUC__)
-    for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(from) + at);
+    constexpr std::uintptr_t kLine = 64;
+    const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(row + count);
+    for (std::uintptr_t at = reinterpret_cast<std::uintptr_t>(row) / kLine * kLine; at < end; at += kLine) {
+        __builtin_prefetch(reinterpret_cast<const void*>(at), kToWrite ? 1 : 0);
+    }
 #else
-    (void)from;
-    (void)bytes;
-#endif
-}
-
-inline void prefetch_to_write(void* to, Index bytes) {
-#if defined(__GNUC__)
-    for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<char*>(to) + at, 1);
-#else
-    (void)to;
-    (void)bytes;
+    (void)row;
+    (void)count;
 #endif
 }
 

@@ -50,20 +50,18 @@ Buffer<T> pack_tokens(const Shape& s, const Inputs<T>& in, const Blocks& blocks,
     return packed;
 }
 
-// Points at one block of each vertex's weights; where the block holds padding, at a padded copy, (count, block).
+// One block of the weights of `count` vertices, then zeros to `rows` rows: (rows, block). The weights lie anywhere in
+// memory, and are read several times: so they are brought together first.
 template <typename T>
-void point_to_weights(const T* weight, Index channels, const Blocks& blocks, Index block, const std::int32_t* members,
-                      Index count, T* padded, const T** pointers) {
+void gather_weights(const T* weight, Index channels, const Blocks& blocks, Index block, const std::int32_t* members,
+                    Index count, Index rows, T* to) {
     const Index width = blocks.width(block);
     const Index real = blocks.real(block);
-    for (Index i = 0; i < count; ++i) {
-        pointers[i] = weight + members[i] * channels + blocks.first(block);
-        if (real == width) continue;
-        T* to = padded + i * width;
-        std::copy_n(pointers[i], real, to);
+    for (Index i = 0; i < count; ++i, to += width) {
+        std::copy_n(weight + members[i] * channels + blocks.first(block), real, to);
         std::fill(to + real, to + width, T(0));
-        pointers[i] = to;
     }
+    std::fill_n(to, (rows - count) * width, T(0));
 }
 
 }  // namespace brainkit
