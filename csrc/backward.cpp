@@ -81,7 +81,7 @@ class VertexPass {
         };
         for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch& use) {
             const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
-            for (Index tile = item * kTilesPerItem; tile < end; ++tile) run_tile(tile, use);
+            for (Index tile = item * kTilesPerItem; tile < end; ++tile) run_tile(plan_.tiles[tile], use);
         });
         for (const std::int32_t v : plan_.not_finite) clear(v);
     }
@@ -94,8 +94,7 @@ class VertexPass {
         Buffer<T> grad_weight;        // (kTile, block)
     };
 
-    void run_tile(Index index, Scratch& use) {
-        const Tile& tile = plan_.tiles[index];
+    void run_tile(const Tile& tile, Scratch& use) {
         const Taps taps = taps_of(tile.group, s_.height, s_.width);
         const Index padded_rows = round_up(tile.count, kernels_.strip);
         load(tile, taps, padded_rows, use);
@@ -107,7 +106,6 @@ class VertexPass {
         step.coefficient_stride = stride_;
         step.weight = use.weight.data();
         step.grad_weight = use.grad_weight.data();
-        Index done = 0;
         for (Index block = 0; block < blocks_.count(); ++block) {
             const Index width = blocks_.width(block);
             const Index first = blocks_.first(block);
@@ -119,7 +117,6 @@ class VertexPass {
                            use.weight.data());
             std::fill_n(use.grad_weight.data(), padded_rows * width, T(0));
             for (Index t = 0; t <= taps.count; ++t) {
-                prefetch_next(index, done++, blocks_.count() * (taps.count + 1));
                 const Index cell = t < taps.count ? taps.cell[t] : s_.height * s_.width;
                 const T* segment = tokens_.data() + rows_.count * first + cell * rows_.cell * width;
                 for (Index layer = 0; layer < s_.layers; layer += together) {
@@ -198,28 +195,6 @@ class VertexPass {
         std::fill_n(out_.weight + v * s_.channels, s_.channels, T(0));
         out_.scale[v] = 0;
         out_.bias[v] = 0;
-    }
-
-    // Asks for one of `parts` parts of what the next tile reads at random.
-    void prefetch_next(Index index, Index part, Index parts) const {
-        if (index + 1 >= static_cast<Index>(plan_.tiles.size())) return;
-        const Tile& next = plan_.tiles[index + 1];
-        for (Index i = next.count * part / parts; i < next.count * (part + 1) / parts; ++i) {
-            const Index v = plan_.members[next.begin + i];
-            prefetch(in_.weight + v * s_.channels, s_.channels);
-            prefetch(in_.layer_weights + v * s_.layers, s_.layers);
-            prefetch(in_.locations + 2 * v, 2);
-            prefetch(in_.scale + v, 1);
-        }
-        // What this tile will write at random, likewise.
-        const Tile& tile = plan_.tiles[index];
-        for (Index i = tile.count * part / parts; i < tile.count * (part + 1) / parts; ++i) {
-            const Index v = plan_.members[tile.begin + i];
-            prefetch<true>(out_.weight + v * s_.channels, s_.channels);
-            prefetch<true>(out_.layer_weights + v * s_.layers, s_.layers);
-            prefetch<true>(out_.locations + 2 * v, 2);
-            prefetch<true>(out_.scale + v, 1);
-        }
     }
 
     const Kernels<T>& kernels_ = kernels<T>();
@@ -316,8 +291,7 @@ class TokenPass {
         const Index members = static_cast<Index>(plan_.members.size());
         const auto kernel = kernels_.tokens[blocks_.vectors(part.block) - 1];
         std::fill_n(use.slab.data(), part.images * slab, T(0));
-        for (Index index = 0; index < static_cast<Index>(plan_.tiles.size()); ++index) {
-            const Tile& tile = plan_.tiles[index];
+        for (const Tile& tile : plan_.tiles) {
             const Taps taps = taps_of(tile.group, s_.height, s_.width);
             const Index terms = (taps.count + 1) * part.layers;
             load(tile, taps, part, use);
@@ -326,7 +300,6 @@ class TokenPass {
                 use.coefficients.data(), stride_, use.rows.data()};
             std::fill(use.rows.begin() + terms, use.rows.end(), use.nowhere.data());
             for (Index image = 0; image < part.images; ++image) {
-                prefetch_next(index, part, image);
                 T** row = use.rows.data();
                 for (Index t = 0; t <= taps.count; ++t) {
                     const Index cell = t < taps.count ? taps.cell[t] : s_.height * s_.width;
@@ -347,16 +320,6 @@ class TokenPass {
                         stride_});
         gather_weights(in_.weight, s_.channels, blocks_, part.block, plan_.members.data() + tile.begin, tile.count,
                        tile.count, use.weight.data());
-    }
-
-    void prefetch_next(Index index, const Part& part, Index image) const {
-        if (index + 1 >= static_cast<Index>(plan_.tiles.size())) return;
-        const Tile& next = plan_.tiles[index + 1];
-        const Index first = blocks_.first(part.block);
-        const Index real = blocks_.real(part.block);
-        for (Index i = next.count * image / part.images; i < next.count * (image + 1) / part.images; ++i) {
-            prefetch(in_.weight + plan_.members[next.begin + i] * s_.channels + first, real);
-        }
     }
 
     void unpack(const Part& part, const Scratch& use) const {

@@ -8,7 +8,7 @@
 namespace brainkit {
 namespace {
 
-// Tiles a thread takes at a time. Neighbours share their tokens, and the next one's weights can be asked for early.
+// Tiles a thread takes at a time. Neighbours share their tokens.
 constexpr Index kTilesPerItem = 4;
 
 template <typename T>
@@ -38,7 +38,7 @@ class Forward {
         };
         for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch<T>& use) {
             const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
-            for (Index tile = item * kTilesPerItem; tile < end; ++tile) run_tile(tile, use);
+            for (Index tile = item * kTilesPerItem; tile < end; ++tile) run_tile(plan_.tiles[tile], use);
         });
         for (const std::int32_t v : plan_.not_finite) {
             for (Index image = 0; image < s_.images; ++image) {
@@ -48,8 +48,7 @@ class Forward {
     }
 
   private:
-    void run_tile(Index index, Scratch<T>& use) {
-        const Tile& tile = plan_.tiles[index];
+    void run_tile(const Tile& tile, Scratch<T>& use) {
         const std::int32_t* members = plan_.members.data() + tile.begin;
         const Taps taps = taps_of(tile.group, s_.height, s_.width);
         const Index padded_rows = round_up(tile.count, kernels_.strip);
@@ -64,14 +63,12 @@ class Forward {
                             (taps.count + 1) * s_.layers,
                             use.weight.data(),
                             nullptr};
-        Index done = 0;
         for (Index block = 0; block < blocks_.count(); ++block) {
             const Index width = blocks_.width(block);
             const auto kernel = kernels_.forward[blocks_.vectors(block) - 1];
             gather_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, padded_rows,
                            use.weight.data());
             for (Index image = 0; image < s_.images; ++image) {
-                prefetch_next(index, done++);
                 const T* slab = tokens_.data() + rows_.count * blocks_.first(block) + image * rows_.image * width;
                 for (Index t = 0; t < taps.count; ++t) segment[t] = slab + taps.cell[t] * rows_.cell * width;
                 segment[taps.count] = slab + s_.height * s_.width * rows_.cell * width;
@@ -100,20 +97,6 @@ class Forward {
             }
         }
         std::fill_n(use.coefficients.data() + tile.count * terms, (padded_rows - tile.count) * terms, T(0));
-    }
-
-    // Asks for a part of what the next tile reads at random: of n parts, as many as there are steps in a tile.
-    void prefetch_next(Index index, Index part) const {
-        if (index + 1 >= static_cast<Index>(plan_.tiles.size())) return;
-        const Tile& next = plan_.tiles[index + 1];
-        const Index parts = blocks_.count() * s_.images;
-        for (Index i = next.count * part / parts; i < next.count * (part + 1) / parts; ++i) {
-            const Index v = plan_.members[next.begin + i];
-            prefetch(in_.locations + 2 * v, 2);
-            prefetch(in_.scale + v, 1);
-            prefetch(in_.weight + v * s_.channels, s_.channels);
-            prefetch(in_.layer_weights + v * s_.layers, s_.layers);
-        }
     }
 
     const Kernels<T>& kernels_ = kernels<T>();

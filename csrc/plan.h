@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
 #include <vector>
 
 #include "buffer.h"
@@ -94,20 +93,5 @@ class Blocks {
 };
 
 inline Index round_up(Index n, Index step) { return (n + step - 1) / step * step; }
-
-// Rows that are read or written at random, soon: asked for now, their cache lines are there when they are needed.
-template <bool kToWrite = false, typename T>
-void prefetch(const T* row, Index count) {
-#if defined(__GNUC__)
-    constexpr std::uintptr_t kLine = 64;
-    const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(row + count);
-    for (std::uintptr_t at = reinterpret_cast<std::uintptr_t>(row) / kLine * kLine; at < end; at += kLine) {
-        __builtin_prefetch(reinterpret_cast<const void*>(at), kToWrite ? 1 : 0);
-    }
-#else
-    (void)row;
-    (void)count;
-#endif
-}
 
 }  // namespace brainkit
