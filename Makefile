@@ -1,18 +1,20 @@
 # Everything happens in .venv, in this folder. Targets are relative paths, so the folder's own path may hold spaces.
 PYTHON ?= python3
 WORKERS ?= 2
-INPUTS := pyproject.toml setup.py constraints.txt CMakeLists.txt brainkit/__init__.py $(wildcard csrc/*)
+INPUTS := pyproject.toml setup.py constraints.txt CMakeLists.txt brainkit/__init__.py $(wildcard csrc/*.h csrc/*.cpp)
 
 # Settings of the surrounding shell that would bring other code than this folder's.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test sanitize bench lint clean
 
 help:
-	@echo "make demo    train, export, predict and draw on the simulated sample subject (examples/demo.py)"
-	@echo "make test    the whole test suite"
-	@echo "make lint    ruff, mypy and clang-format, as pre-commit runs them"
-	@echo "make clean   remove .venv, builds, caches and what make demo wrote"
+	@echo "make demo      train, export, predict and draw on the simulated sample subject (examples/demo.py)"
+	@echo "make test      the whole test suite"
+	@echo "make sanitize  the operator's C++ under AddressSanitizer and ThreadSanitizer"
+	@echo "make bench     the operator's speed here, into bench/results/"
+	@echo "make lint      ruff, mypy and clang-format, as pre-commit runs them"
+	@echo "make clean     remove .venv, builds, caches and what make demo wrote"
 
 demo: .venv/installed-demo
 	.venv/bin/python examples/demo.py
@@ -21,11 +23,23 @@ demo: .venv/installed-demo
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg .venv/bin/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
+# Every instruction set that the machine has; the others say that they were skipped.
+sanitize: .venv/installed-test
+	set -e; for check in address thread; do \
+	  .venv/bin/cmake -G Ninja -DCMAKE_MAKE_PROGRAM="$$PWD/.venv/bin/ninja" -S . -B build/$$check \
+	    -DCMAKE_BUILD_TYPE=None -DBRAINKIT_SANITIZE=$$check; \
+	  .venv/bin/cmake --build build/$$check; \
+	  for cpu in portable avx2 avx512; do BRAINKIT_CPU=$$cpu build/$$check/operator_tests; done; \
+	done
+
+bench: .venv/installed-test
+	.venv/bin/python -m bench.operator $(ARGS)
+
 lint: .venv/installed-test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	.venv/bin/clang-format --dry-run -Werror csrc/*.h csrc/*.cpp
+	.venv/bin/clang-format --dry-run -Werror csrc/*.h csrc/*.cpp csrc/tests/*.cpp
 
 clean:
 	rm -rf .venv build dist demo brainkit.egg-info brainkit/_C.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,3 +18,14 @@ def factor_readout_forward(
     bias: NDArray[_Float],
     threads: int = 1,
 ) -> NDArray[_Float]: ...
+def factor_readout_backward(
+    grad_response: NDArray[_Float],
+    local_tokens: NDArray[_Float],
+    global_tokens: NDArray[_Float],
+    locations: NDArray[_Float],
+    layer_weights: NDArray[_Float],
+    scale: NDArray[_Float],
+    weight: NDArray[_Float],
+    threads: int = 1,
+) -> tuple[NDArray[_Float], ...]: ...
+def instruction_set() -> str: ...

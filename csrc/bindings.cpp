@@ -80,10 +80,11 @@ py::tuple group_vertices(const Array<T>& locations, std::int64_t height, std::in
     return py::make_tuple(std::move(order), std::move(starts));
 }
 
+// Sizes, from the arrays that name them; all arrays but the bias are checked to agree.
 template <typename T>
-Array<T> factor_readout_forward(const Array<T>& local, const Array<T>& global, const Array<T>& locations,
-                                const Array<T>& layer_weights, const Array<T>& scale, const Array<T>& weight,
-                                const Array<T>& bias, int threads) {
+brainkit::Shape check_inputs(const Array<T>& local, const Array<T>& global, const Array<T>& locations,
+                             const Array<T>& layer_weights, const Array<T>& scale, const Array<T>& weight,
+                             int threads) {
     check_ndim("local_tokens", local, 5);
     check_ndim("locations", locations, 2);
     const brainkit::Shape s{local.shape(0), local.shape(1), local.shape(2),
@@ -102,6 +103,14 @@ Array<T> factor_readout_forward(const Array<T>& local, const Array<T>& global, c
     check_array("layer_weights", layer_weights, {s.vertices, s.layers});
     check_array("scale", scale, {s.vertices});
     check_array("weight", weight, {s.vertices, s.channels});
+    return s;
+}
+
+template <typename T>
+Array<T> factor_readout_forward(const Array<T>& local, const Array<T>& global, const Array<T>& locations,
+                                const Array<T>& layer_weights, const Array<T>& scale, const Array<T>& weight,
+                                const Array<T>& bias, int threads) {
+    const brainkit::Shape s = check_inputs(local, global, locations, layer_weights, scale, weight, threads);
     check_array("bias", bias, {s.vertices});
 
     Array<T> out({s.images, s.vertices});
@@ -116,6 +125,31 @@ Array<T> factor_readout_forward(const Array<T>& local, const Array<T>& global, c
 }
 
 template <typename T>
+py::tuple factor_readout_backward(const Array<T>& grad, const Array<T>& local, const Array<T>& global,
+                                  const Array<T>& locations, const Array<T>& layer_weights, const Array<T>& scale,
+                                  const Array<T>& weight, int threads) {
+    const brainkit::Shape s = check_inputs(local, global, locations, layer_weights, scale, weight, threads);
+    check_array("grad_response", grad, {s.images, s.vertices});
+
+    const auto like = [](const Array<T>& array) {
+        return Array<T>(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+    };
+    Array<T> out[] = {like(local), like(global), like(locations), like(layer_weights),
+                      like(scale), like(weight), like(scale)};
+    const brainkit::Inputs<T> inputs{local.data(), global.data(), locations.data(), layer_weights.data(),
+                                     scale.data(), weight.data(), nullptr};
+    const brainkit::Gradients<T> to{out[0].mutable_data(), out[1].mutable_data(), out[2].mutable_data(),
+                                    out[3].mutable_data(), out[4].mutable_data(), out[5].mutable_data(),
+                                    out[6].mutable_data()};
+    const T* from = grad.data();
+    {
+        const py::gil_scoped_release release;
+        brainkit::factor_readout_backward(s, inputs, from, threads, to);
+    }
+    return py::make_tuple(out[0], out[1], out[2], out[3], out[4], out[5], out[6]);
+}
+
+template <typename T>
 void bind(py::module_& m) {
     m.def("group_vertices", &group_vertices<T>, py::arg("locations").noconvert(), py::arg("height"), py::arg("width"),
           "Vertices sorted by the cells of their four taps: (order int32 (V,), starts int64 (G + 1,)), "
@@ -124,6 +158,11 @@ void bind(py::module_& m) {
           py::arg("global_tokens").noconvert(), py::arg("locations").noconvert(), py::arg("layer_weights").noconvert(),
           py::arg("scale").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
           py::arg("threads") = 1, "The FactorTopy operator: (B, V). The same bits for every number of threads.");
+    m.def("factor_readout_backward", &factor_readout_backward<T>, py::arg("grad_response").noconvert(),
+          py::arg("local_tokens").noconvert(), py::arg("global_tokens").noconvert(), py::arg("locations").noconvert(),
+          py::arg("layer_weights").noconvert(), py::arg("scale").noconvert(), py::arg("weight").noconvert(),
+          py::arg("threads") = 1,
+          "Gradients of the seven inputs, the bias last. The same bits for every number of threads.");
 }
 
 }  // namespace
@@ -132,4 +171,6 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "C++ part of brainkit, on C-contiguous numpy arrays of float32 or float64.";
     bind<float>(m);
     bind<double>(m);
+    m.def("instruction_set", &brainkit::instruction_set,
+          "What serves this process: portable, avx2 or avx512. BRAINKIT_CPU, read at the first call, chooses another.");
 }

@@ -15,21 +15,23 @@
 
 namespace brainkit {
 
+using Index = std::int64_t;
+
 // Largest height or width of a token grid. Far above any network's; it bounds the number of groups.
-inline constexpr std::int64_t kMaxGrid = 4096;
+inline constexpr Index kMaxGrid = 4096;
 
 struct Shape {
-    std::int64_t images;    // B, may be 0
-    std::int64_t layers;    // L >= 1
-    std::int64_t channels;  // D >= 1
-    std::int64_t height;    // 1 <= H <= kMaxGrid
-    std::int64_t width;     // 1 <= W <= kMaxGrid
-    std::int64_t vertices;  // V, may be 0, at most 2^31 - 1
+    Index images;    // B, may be 0
+    Index layers;    // L >= 1
+    Index channels;  // D >= 1
+    Index height;    // 1 <= H <= kMaxGrid
+    Index width;     // 1 <= W <= kMaxGrid
+    Index vertices;  // V, may be 0, at most 2^31 - 1
 };
 
 // Vertices whose four taps are the same cells form a group: there are (H + 1) * (W + 1), row-major in the cell of the
 // upper left tap, which runs from -1 to H - 1 and W - 1 (clamped there for locations farther out).
-inline std::int64_t group_count(std::int64_t height, std::int64_t width) { return (height + 1) * (width + 1); }
+inline Index group_count(Index height, Index width) { return (height + 1) * (width + 1); }
 
 // Stable counting sort of vertices by group.
 //
@@ -38,8 +40,7 @@ inline std::int64_t group_count(std::int64_t height, std::int64_t width) { retur
 //             After the last group, from order[starts[G]] on, come the vertices whose location is not finite.
 // starts (G + 1,)
 template <typename T>
-void group_vertices(const T* locations, std::int64_t vertices, std::int64_t height, std::int64_t width,
-                    std::int32_t* order, std::int64_t* starts);
+void group_vertices(const T* locations, Index vertices, Index height, Index width, std::int32_t* order, Index* starts);
 
 template <typename T>
 struct Inputs {
@@ -55,5 +56,26 @@ struct Inputs {
 // out (B, V). The same bits come out for every number of threads (>= 1).
 template <typename T>
 void factor_readout_forward(const Shape& shape, const Inputs<T>& inputs, int threads, T* out);
+
+// One for each of the inputs, in its shape.
+template <typename T>
+struct Gradients {
+    T* local;
+    T* global;
+    T* locations;
+    T* layer_weights;
+    T* scale;
+    T* weight;
+    T* bias;
+};
+
+// Gradients of sum(grad * y), grad (B, V); inputs.bias is not read. A vertex whose location is not finite has, and
+// gives, none. The same bits come out for every number of threads (>= 1).
+template <typename T>
+void factor_readout_backward(const Shape& shape, const Inputs<T>& inputs, const T* grad, int threads,
+                             const Gradients<T>& out);
+
+// Name of the instruction set that serves this process: "portable", "avx2" or "avx512".
+const char* instruction_set();
 
 }  // namespace brainkit

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -49,6 +52,15 @@ def define(inputs):
 
 def forward(inputs, threads=1):
     return _C.factor_readout_forward(*(inputs[name] for name in NAMES), threads=threads)
+
+
+def backward(inputs, grad, threads=1):
+    return _C.factor_readout_backward(grad, *(inputs[name] for name in NAMES[:-1]), threads=threads)
+
+
+def make_grad(inputs, seed=1):
+    shape = len(inputs["local_tokens"]), len(inputs["locations"])
+    return np.random.default_rng(seed).standard_normal(shape).astype(inputs["weight"].dtype)
 
 
 def close(found, expected):
@@ -148,6 +160,91 @@ def test_the_number_of_threads_changes_no_bit(dtype):
         np.testing.assert_array_equal(forward(inputs, threads=threads), alone)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        dict(channels=24, vertices=1003),
+        dict(images=9, layers=25, channels=150, vertices=400),  # blocks, images and layers are all shared out
+        dict(images=1, layers=40, channels=7, vertices=50),
+    ],
+    ids=["many vertices", "many tokens", "many layers"],
+)
+def test_the_number_of_threads_changes_no_bit_of_any_gradient(sizes, dtype):
+    inputs = make_inputs(**sizes, dtype=dtype)
+    inputs["locations"][::9] = 0
+    inputs["locations"][5] = np.nan
+    grad = make_grad(inputs)
+    alone = backward(inputs, grad, threads=1)
+    for threads in (2, 3, 7, 64):
+        for name, one, many in zip(NAMES, alone, backward(inputs, grad, threads=threads), strict=True):
+            np.testing.assert_array_equal(many, one, err_msg=name)
+
+
+def test_a_gradient_is_that_of_the_definition():
+    inputs = make_inputs()
+    grad = make_grad(inputs)
+    for name, found in zip(NAMES, backward(inputs, grad), strict=True):
+        assert found.shape == inputs[name].shape
+        direction = np.random.default_rng(2).standard_normal(found.shape)
+        ahead, behind = ({**inputs, name: inputs[name] + step * direction} for step in (1e-6, -1e-6))
+        expected = (grad * (define(ahead) - define(behind))).sum() / 2e-6
+        np.testing.assert_allclose((found * direction).sum(), expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("cpu", ["portable", "avx2", "avx512"])
+def test_every_instruction_set_gives_the_same_answer(cpu, tmp_path):
+    sizes = dict(images=3, layers=7, channels=83, vertices=333, dtype="float32")
+    script = """if True:
+        import numpy, sys
+        from brainkit import _C
+        try:
+            name = _C.instruction_set()
+        except RuntimeError as reason:
+            sys.exit(f"skipped: {reason}")
+        given = numpy.load(sys.argv[1])
+        arrays = [given[key] for key in sorted(given)]
+        out = _C.factor_readout_forward(*arrays[1:], threads=2)
+        numpy.savez(sys.argv[2], out, *_C.factor_readout_backward(*arrays[:-1], threads=2), name=name)
+    """
+    inputs = make_inputs(**sizes)
+    grad = make_grad(inputs)
+    given = {f"{i}": array for i, array in enumerate([grad, *(inputs[name] for name in NAMES)])}
+    np.savez(tmp_path / "in.npz", **given)
+    command = [sys.executable, "-c", script, tmp_path / "in.npz", tmp_path / "out.npz"]
+    done = subprocess.run(command, env={**os.environ, "BRAINKIT_CPU": cpu}, capture_output=True, text=True, timeout=60)
+    if "skipped" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz")
+    assert found["name"] == cpu
+    exact = {name: array.astype("float64") for name, array in inputs.items()}
+    truth = [forward(exact), *backward(exact, grad.astype("float64"))]
+    for i, expected in enumerate(truth):
+        error = np.sqrt(np.mean((found[f"arr_{i}"] - expected) ** 2) / np.mean(expected**2))
+        assert error < (2e-6 if i == 0 else 1e-5), ("response", *NAMES)[i]
+
+
+def test_an_unknown_instruction_set_is_refused_in_one_line():
+    command = [sys.executable, "-c", "from brainkit import _C; _C.instruction_set()"]
+    done = subprocess.run(
+        command, env={**os.environ, "BRAINKIT_CPU": "mmx"}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert "BRAINKIT_CPU must be portable, avx2 or avx512, got 'mmx'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_computes_too():
+    inputs = make_inputs(vertices=500)
+    expected = forward(inputs, threads=3)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(forward(inputs, threads=3), expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(forward(inputs, threads=3), expected)
+
+
 def test_calls_from_several_threads_do_not_meet():
     jobs = [make_inputs(seed=seed, vertices=300) for seed in range(4)]
     found: dict[int, np.ndarray] = {}
@@ -166,6 +263,9 @@ def test_calls_from_several_threads_do_not_meet():
 def test_nothing_in_nothing_out(sizes):
     inputs = make_inputs(**sizes)
     assert forward(inputs, threads=2).shape == (len(inputs["local_tokens"]), len(inputs["locations"]))
+    for name, grad in zip(NAMES, backward(inputs, make_grad(inputs), threads=2), strict=True):
+        assert grad.shape == inputs[name].shape
+        assert not grad.any()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -195,6 +295,9 @@ def test_a_wrong_shape_is_refused_in_one_line(name):
         with pytest.raises(ValueError, match="must") as refusal:
             forward(inputs)
         assert "\n" not in str(refusal.value)
+        if name != "bias":
+            with pytest.raises(ValueError, match="must"):
+                backward(inputs, make_grad(make_inputs()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -208,6 +311,10 @@ def test_other_dtypes_and_strides_are_refused_not_copied(name):
 
 def test_other_wrong_arguments_are_refused():
     inputs = make_inputs()
+    with pytest.raises(ValueError, match=r"grad_response must have shape \(2, 61\), got \(2, 60\)"):
+        backward(inputs, np.zeros((2, 60)))
+    with pytest.raises(ValueError, match="threads must be at least 1, got -1"):
+        backward(inputs, make_grad(inputs), threads=-1)
     with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
         forward(inputs, threads=0)
     for height, width in ((0, 4), (4, -1), (2**40, 4)):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,6 +52,36 @@ def test_matches_reference(backend, case, dtype):
         if name == "locations" and case.where == "exact":
             continue  # on a cell's edge the gradient is one-sided, and both sides are right
         assert relative(value, truth) < grad_bound, name
+
+
+@needs_cpp
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_float32_loses_little(case):
+    inputs = case.inputs(torch.float32)
+    out, grads = run("reference", [tensor.double() for tensor in inputs])
+    got, got_grads = run("cpu", inputs)
+    assert ((got - out).square().mean() / out.square().mean()).sqrt() < 2e-6
+    for name, value, truth in zip(NAMES, got_grads, grads, strict=True):
+        if name == "locations" and case.where == "exact":
+            continue
+        assert (value - truth).square().mean().sqrt() <= 1e-5 * truth.square().mean().sqrt(), name
+
+
+@needs_cpp
+def test_the_number_of_threads_changes_no_gradient():
+    inputs = Case("many", images=3, layers=5, channels=70, vertices=900).inputs(torch.float32)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(run("cpu", inputs))
+    finally:
+        torch.set_num_threads(before)
+    for out, grads in found[1:]:
+        assert torch.equal(out, found[0][0])
+        for name, grad, alone in zip(NAMES, grads, found[0][1], strict=True):
+            assert torch.equal(grad, alone), name
 
 
 @pytest.mark.parametrize("backend", HERE)
@@ -173,3 +208,25 @@ def test_backends_are_honest():
         if reason is not None:
             with pytest.raises(BrainkitError, match=f"backend '{name}' cannot run here"):
                 factor_readout(*inputs, backend=name)
+
+
+@pytest.mark.slow
+@needs_cpp
+def test_the_benchmark_runs_and_checks_itself(tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    script = f"""if True:
+        import pathlib, sys
+        from bench import operator
+        operator.RESULTS = pathlib.Path({str(tmp_path)!r})
+        operator.QUICK = operator.Sizes(vertices=300, layers=2, channels=16, grid=4, images=2)
+        sys.argv[1:] = ["--quick", "--rounds", "1", "--name", "tiny"]
+        operator.main()
+        wrong = {{"cpu": lambda *inputs: 1.001 * operator.published.factor_readout(*inputs)}}
+        operator.check(wrong, operator.QUICK)
+    """
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing is reported: cpu is wrong at Sizes(")
+    report = json.loads((tmp_path / "tiny.json").read_text())
+    assert {"published", "reference", "grouped", "cpu"} <= set(report["headline"]["implementations"])
+    assert "| cpu |" in (tmp_path / "tiny.md").read_text()

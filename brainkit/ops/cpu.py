@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 try:
-    from brainkit._C import factor_readout_forward
+    from brainkit._C import factor_readout_backward, factor_readout_forward
 except ImportError as error:
     _missing: ImportError | None = error
 else:
@@ -72,3 +72,51 @@ def forward(
         torch.get_num_threads(),
     )
     return torch.from_numpy(response)
+
+
+def backward(
+    grad_response: torch.Tensor,
+    local_tokens: torch.Tensor,
+    global_tokens: torch.Tensor,
+    locations: torch.Tensor,
+    layer_weights: torch.Tensor,
+    scale: torch.Tensor,
+    weight: torch.Tensor,
+) -> list[torch.Tensor]:
+    """Differentiate the operator in C++ on as many threads as torch uses.
+
+    Tensors are as in :func:`forward`; the bias is not needed. The result does not depend on the number of threads.
+
+    Parameters
+    ----------
+    grad_response : tensor of shape (B, V)
+        Gradient of the loss with respect to the operator's result.
+    local_tokens, global_tokens, locations, layer_weights, scale, weight : tensor
+        What :func:`forward` was given.
+
+    Returns
+    -------
+    list of tensor
+        Gradients of the seven inputs of :func:`forward`, in their order and shapes. A vertex whose location is NaN or
+        infinite has a gradient of zero, and adds nothing to those of the tokens.
+
+    Raises
+    ------
+    RuntimeError
+        If the extension is missing.
+    ValueError, TypeError
+        If shapes do not fit together, or dtypes differ or are not float32 or float64.
+    """
+    if _missing is not None:
+        raise RuntimeError(why_unavailable()) from _missing
+    grads = factor_readout_backward(
+        grad_response.numpy(),
+        local_tokens.numpy(),
+        global_tokens.numpy(),
+        locations.numpy(),
+        layer_weights.numpy(),
+        scale.numpy(),
+        weight.numpy(),
+        torch.get_num_threads(),
+    )
+    return [torch.from_numpy(grad) for grad in grads]

@@ -181,8 +181,8 @@ def _cpu_backward(
     scale: Tensor,
     weight: Tensor,
 ) -> list[Tensor]:
-    inputs = (local_tokens, global_tokens, locations, layer_weights, scale, weight)
-    return [grad.contiguous() for grad in grouped.backward(grad_response, *inputs)]
+    inputs = (grad_response, local_tokens, global_tokens, locations, layer_weights, scale, weight)
+    return cpu.backward(*(tensor.detach().contiguous() for tensor in inputs))
 
 
 @_cpu_backward.register_fake

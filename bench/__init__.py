@@ -1,0 +1,1 @@
+"""Benchmarks. Run them from the repository's folder: ``python -m bench.operator``."""

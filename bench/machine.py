@@ -1,0 +1,85 @@
+"""What a benchmark ran on: hardware, versions, and how fast this machine multiplies matrices."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy
+import torch
+
+import brainkit
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Hardware and versions, and how busy the machine was."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "instruction set": _instruction_set(),
+        "memory, GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "brainkit": brainkit.__version__,
+        "commit": _commit(),
+        "load before": round(os.getloadavg()[0], 2),
+    }
+
+
+def matmul_rate(size: int = 2048, runs: int = 9) -> dict[str, float]:
+    """float32 GFLOP/s of a square product on torch's threads, for each of the libraries that torch brings.
+
+    Which of them is the fastest depends on the processor's maker, so a share is a share of the best.
+    """
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    products = {"torch.matmul": lambda: a @ b}
+    if torch.backends.mkldnn.is_available():
+        a_dnn, b_dnn = a.to_mkldnn(), b.to_mkldnn()
+        products["oneDNN"] = lambda: torch.nn.functional.linear(a_dnn, b_dnn)
+    rates = {}
+    for name, product in products.items():
+        product()
+        times = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            product()
+            times.append(time.perf_counter() - start)
+        rates[name] = 2 * size**3 / median(times) / 1e9
+    return rates
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    found = {key.strip(): value.strip() for key, value in fields.items()}
+    name = found.get("model name", platform.machine())
+    return f"{name} (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else name
+
+
+def _instruction_set() -> str:
+    try:
+        from brainkit import _C
+    except ImportError:
+        return "no C++ extension"
+    return _C.instruction_set()
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

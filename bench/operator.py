@@ -1,0 +1,315 @@
+"""The operator's speed and memory on this machine: ``python -m bench.operator``.
+
+All implementations run interleaved in one process, and medians are taken. Nothing is reported if they disagree.
+Locations are drawn where all four taps lie in the image, so that nobody skips work: forward is 2 * V * 5L * B * D
+operations, and forward with backward is counted as three times that, whatever an implementation does.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # as a script, this file would stand in for the standard library's module of the same name
+    sys.exit("run benchmarks from the repository's folder as modules: python -m bench.operator")
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import machine, published
+from brainkit.ops import available_backends, factor_readout, grouped
+
+NAMES = ("local_tokens", "global_tokens", "locations", "layer_weights", "scale", "weight", "bias")
+BACKENDS = ("reference", "grouped", "cpu")
+RESULTS = Path(__file__).resolve().parent / "results"
+# rms of the error over rms of the truth, of the result and of every gradient. Long plain sums lose more.
+BOUNDS = {"cpu": (2e-6, 1e-5)}
+LOOSE_BOUNDS = (1e-5, 1e-4)
+
+Operator = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One case: B images, L layers, D channels, a square grid, V vertices."""
+
+    vertices: int = 37_984
+    layers: int = 12
+    channels: int = 128
+    grid: int = 8
+    images: int = 8
+
+    def inputs(self) -> list[Tensor]:
+        draw = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=draw)
+
+        v = self.vertices
+        reach = 1 - 1 / self.grid
+        return [
+            normal(self.images, self.layers, self.channels, self.grid, self.grid),
+            normal(self.images, self.layers, self.channels),
+            (2 * torch.rand(v, 2, generator=draw) - 1) * reach * 0.999,
+            torch.softmax(normal(v, self.layers), -1),
+            torch.sigmoid(normal(v)),
+            normal(v, self.channels),
+            normal(v),
+        ]
+
+    def grad(self) -> Tensor:
+        return torch.randn(self.images, self.vertices, generator=torch.Generator().manual_seed(1))
+
+    @property
+    def forward_gflop(self) -> float:
+        return 2 * self.vertices * 5 * self.layers * self.images * self.channels / 1e9
+
+
+BASE = Sizes()
+QUICK = Sizes(vertices=4_000, layers=4, channels=64, images=4)
+SCALING = {
+    "vertices": (2_400, 9_496, 163_842, 327_684),
+    "layers": (1, 4, 24, 40),
+    "channels": (16, 64, 256, 768),
+    "grid": (4, 7, 16, 32),
+    "images": (1, 2, 16, 32, 64),
+}
+LETTERS = {"vertices": "V", "layers": "L", "channels": "D", "grid": "grid", "images": "B"}
+
+
+def operators() -> dict[str, Operator]:
+    """What runs here, by name."""
+    found: dict[str, Operator] = {"published": published.factor_readout}
+    reasons = available_backends()
+    for name in BACKENDS:
+        if reasons[name] is None:
+            found[name] = partial(factor_readout, backend=name)
+        else:
+            print(f"{name} is left out: {reasons[name]}")
+    return found
+
+
+def forward(operator: Operator, inputs: list[Tensor]) -> Tensor:
+    with torch.no_grad():
+        return operator(*inputs)
+
+
+def both(operator: Operator, inputs: list[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    """Result and gradients."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    out = operator(*leaves)
+    return out.detach(), *torch.autograd.grad(out, leaves, grad)
+
+
+def errors(operator: Operator, sizes: Sizes, truth: tuple[Tensor, ...]) -> dict[str, float]:
+    """Relative rms error of the result and of every gradient."""
+    found = both(operator, sizes.inputs(), sizes.grad())
+    return {
+        name: ((value.double() - true).square().mean() / true.square().mean()).sqrt().item()
+        for name, value, true in zip(("response", *NAMES), found, truth, strict=True)
+    }
+
+
+def true_values(sizes: Sizes) -> tuple[Tensor, ...]:
+    """In float64, by the implementation that is tested against the reference there."""
+    inputs = [tensor.double() for tensor in sizes.inputs()]
+    return both(grouped.factor_readout, inputs, sizes.grad().double())
+
+
+def check(found: dict[str, Operator], sizes: Sizes) -> dict[str, dict[str, float]]:
+    """Errors of every implementation; ends the program if one is wrong."""
+    truth = true_values(sizes)
+    report = {}
+    for name, operator in found.items():
+        report[name] = errors(operator, sizes, truth)
+        bound, grad_bound = BOUNDS.get(name, LOOSE_BOUNDS)
+        for what, error in report[name].items():
+            if not error <= (bound if what == "response" else grad_bound):
+                sys.exit(f"nothing is reported: {name} is wrong at {sizes}: relative error {error:.2g} of {what}")
+    return report
+
+
+def timed(run: Callable[[], object], times: int) -> list[float]:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def headline(found: dict[str, Operator], sizes: Sizes, rounds: int) -> dict[str, Any]:
+    """Every implementation at one size, interleaved."""
+    inputs, grad = sizes.inputs(), sizes.grad()
+    repeats = {"published": 1, "reference": 1, "grouped": 2, "cpu": 8}
+    seconds: dict[str, dict[str, list[float]]] = {name: {"forward": [], "both": []} for name in found}
+    rates = []
+    for turn in range(rounds):
+        rates.append(machine.matmul_rate(runs=3))
+        for name, operator in found.items():
+            print(f"round {turn + 1} of {rounds}: {name}   ", end="\r", flush=True)
+            seconds[name]["forward"] += timed(partial(forward, operator, inputs), repeats[name])
+            seconds[name]["both"] += timed(partial(both, operator, inputs, grad), repeats[name])
+    print(" " * 40, end="\r")
+    libraries = {name: median(rate[name] for rate in rates) for name in rates[0]}
+    best = max(libraries.values())
+    rows = {}
+    for name in found:
+        row: dict[str, float] = {}
+        for what, factor in (("forward", 1), ("both", 3)):
+            row[what] = median(seconds[name][what])
+            row[f"{what} fastest"] = min(seconds[name][what])
+            row[f"{what} ratio"] = median(seconds["published"][what]) / row[what]
+            row[f"{what} GFLOP/s"] = factor * sizes.forward_gflop / row[what]
+            row[f"{what} share of matmul"] = row[f"{what} GFLOP/s"] / best
+        rows[name] = row
+    return {"sizes": asdict(sizes), "matmul GFLOP/s": libraries, "implementations": rows}
+
+
+def scaling(operator: Operator, base: Sizes, axes: dict[str, tuple[int, ...]], rounds: int) -> list[dict[str, Any]]:
+    """One axis at a time, each point checked before it is timed."""
+    rows = []
+    points = [("base", base)] + [
+        (axis, replace(base, **{axis: value})) for axis, values in axes.items() for value in values
+    ]
+    for axis, sizes in points:
+        check({"cpu": operator}, sizes)
+        inputs, grad = sizes.inputs(), sizes.grad()
+        # The first run of each only warms up.
+        times = [
+            median(timed(partial(forward, operator, inputs), rounds + 1)[1:]),
+            median(timed(partial(both, operator, inputs, grad), rounds + 1)[1:]),
+        ]
+        value = "" if axis == "base" else f"{LETTERS[axis]} = {getattr(sizes, axis):,}"
+        row = {"axis": axis, "case": value or "the base case", **asdict(sizes), "forward": times[0], "both": times[1]}
+        row |= {f"{what} GFLOP/s": k * sizes.forward_gflop / row[what] for what, k in (("forward", 1), ("both", 3))}
+        rows.append(row)
+        print(f"{row['case']}: forward {1e3 * times[0]:.1f} ms, forward + backward {1e3 * times[1]:.1f} ms")
+    return rows
+
+
+def peak_memory(name: str, sizes: Sizes) -> dict[str, float] | None:
+    """MB beyond inputs and results that an implementation touches; None where the system does not tell."""
+    command = [sys.executable, "-m", "bench.operator", "--memory", name, "--sizes", json.dumps(asdict(sizes))]
+    command += ["--threads", str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=machine.ROOT)
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def print_memory(name: str, sizes: Sizes) -> None:
+    """In a process of its own, before anything else has grown it."""
+    inputs, grad = sizes.inputs(), sizes.grad()
+    operator = operators()[name]
+    tiny = Sizes(vertices=50, layers=2, channels=16, grid=4, images=2)
+    both(operator, tiny.inputs(), tiny.grad())  # libraries and threads start here
+    report = {}
+    for what, run in (
+        ("forward", lambda: (forward(operator, inputs),)),
+        ("both", lambda: both(operator, inputs, grad)),
+    ):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the largest size so far
+        before = _status("VmRSS")
+        kept = run()
+        results = sum(tensor.numel() * tensor.element_size() for tensor in kept) / 1e6
+        report[what] = max(0.0, _status("VmHWM") - before - results)
+        del kept
+    print(json.dumps(report))
+
+
+def _status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(field)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    about, head = report["machine"], report["headline"]
+    sizes = Sizes(**head["sizes"])
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in head["matmul GFLOP/s"].items())
+    lines = [
+        "# The operator's speed",
+        "",
+        *(f"- {key}: {value}" for key, value in about.items()),
+        f"- float32 matrix products, GFLOP/s: {rates}; shares below are of the best",
+        "",
+        f"V = {sizes.vertices:,}, L = {sizes.layers}, D = {sizes.channels}, {sizes.grid}x{sizes.grid} tokens, "
+        f"B = {sizes.images}, float32. Medians. Forward is counted as 2*V*5L*B*D operations, forward + backward as "
+        "three times that. Extra memory is what is touched beyond inputs and results.",
+        "",
+        "| | forward, ms | ratio | GFLOP/s | of matmul | extra MB "
+        "| forward + backward, ms | ratio | GFLOP/s | of matmul | extra MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in head["implementations"].items():
+        cells = [name]
+        for what in ("forward", "both"):
+            memory = (report["extra MB"].get(name) or {}).get(what)
+            cells += [
+                f"{1e3 * row[what]:,.1f}",
+                f"{row[f'{what} ratio']:.1f}x",
+                f"{row[f'{what} GFLOP/s']:.1f}",
+                f"{100 * row[f'{what} share of matmul']:.0f} %",
+                "" if memory is None else f"{memory:,.0f}",
+            ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Relative rms error, against float64:", ""]
+    lines += ["| | " + " | ".join(("response", *NAMES)) + " |", "|---" * 9 + "|"]
+    for name, found in report["errors"].items():
+        lines.append(f"| {name} | " + " | ".join(f"{error:.1e}" for error in found.values()) + " |")
+    if report["scaling"]:
+        lines += ["", "The C++ path, one size changed at a time:", ""]
+        lines += ["| | forward, ms | GFLOP/s | forward + backward, ms | GFLOP/s |", "|---|---|---|---|---|"]
+        for row in report["scaling"]:
+            lines.append(
+                f"| {row['case']} | {1e3 * row['forward']:,.1f} | {row['forward GFLOP/s']:.0f} "
+                f"| {1e3 * row['both']:,.1f} | {row['both GFLOP/s']:.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--name", default="operator", help="of the files in bench/results")
+    parser.add_argument("--quick", action="store_true", help="small sizes and no scaling, to see that it runs")
+    parser.add_argument("--no-scaling", action="store_true")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", type=json.loads, default={}, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.memory:
+        print_memory(given.memory, Sizes(**given.sizes))
+        return
+
+    base = QUICK if given.quick else BASE
+    report: dict[str, Any] = {"machine": machine.describe(given.threads)}
+    found = operators()
+    report["errors"] = check(found, base)
+    report["headline"] = headline(found, base, given.rounds)
+    report["extra MB"] = {name: peak_memory(name, base) for name in found}
+    report["scaling"] = []
+    if "cpu" in found and not given.quick and not given.no_scaling:
+        report["scaling"] = scaling(found["cpu"], base, SCALING, given.rounds)
+    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()

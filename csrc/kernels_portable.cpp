@@ -1,0 +1,84 @@
+// Plain C++, for every processor and compiler. Where the compiler knows vectors, it is told of them.
+#include "kernels_impl.h"
+
+namespace brainkit {
+namespace {
+
+template <typename T>
+struct Plain {
+    using Number = T;
+    static constexpr int kLanes = 16 / sizeof(T);  // what SSE2, NEON and their like hold
+#if defined(__GNUC__)
+    typedef T Vector __attribute__((vector_size(16)));
+    typedef T Unaligned __attribute__((vector_size(16), aligned(alignof(T)), may_alias));
+
+    static BRAINKIT_INLINE Vector zero() { return Vector{}; }
+    static BRAINKIT_INLINE Vector fill(T value) { return value - Vector{}; }
+    static BRAINKIT_INLINE Vector load(const T* from) { return *reinterpret_cast<const Unaligned*>(from); }
+    static BRAINKIT_INLINE void store(T* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
+    static BRAINKIT_INLINE Vector add(Vector a, Vector b) { return a + b; }
+    static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) { return a * b; }
+    static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
+    static BRAINKIT_INLINE T at(Vector a, int lane) { return a[lane]; }
+#else
+    struct Vector {
+        T value[kLanes];
+    };
+
+    static BRAINKIT_INLINE Vector zero() { return Vector{}; }
+    static BRAINKIT_INLINE Vector fill(T value) {
+        Vector a;
+        for (int i = 0; i < kLanes; ++i) a.value[i] = value;
+        return a;
+    }
+    static BRAINKIT_INLINE Vector load(const T* from) {
+        Vector a;
+        for (int i = 0; i < kLanes; ++i) a.value[i] = from[i];
+        return a;
+    }
+    static BRAINKIT_INLINE void store(T* to, Vector a) {
+        for (int i = 0; i < kLanes; ++i) to[i] = a.value[i];
+    }
+    static BRAINKIT_INLINE Vector add(Vector a, Vector b) {
+        for (int i = 0; i < kLanes; ++i) a.value[i] += b.value[i];
+        return a;
+    }
+    static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) {
+        for (int i = 0; i < kLanes; ++i) a.value[i] *= b.value[i];
+        return a;
+    }
+    static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) {
+        for (int i = 0; i < kLanes; ++i) c.value[i] += a.value[i] * b.value[i];
+        return c;
+    }
+    static BRAINKIT_INLINE T at(Vector a, int lane) { return a.value[lane]; }
+#endif
+    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, T* out) {
+        const Vector all[4] = {a, b, c, d};
+        for (int i = 0; i < 4; ++i) {
+            out[i] = at(all[i], 0);
+            for (int lane = 1; lane < kLanes; ++lane) out[i] += at(all[i], lane);
+        }
+    }
+};
+
+#if defined(__aarch64__)
+template <typename T>
+using PlainTable = Table<Plain<T>, 6, 4>;  // 32 registers
+#else
+template <typename T>
+using PlainTable = Table<Plain<T>, 6, 2>;  // 16
+#endif
+
+}  // namespace
+
+template <typename T>
+const Kernels<T>* portable_kernels() {
+    static const Kernels<T> table = PlainTable<T>::make("portable");
+    return &table;
+}
+
+template const Kernels<float>* portable_kernels();
+template const Kernels<double>* portable_kernels();
+
+}  // namespace brainkit

@@ -1,0 +1,198 @@
+// The operator without Python, for sanitizers: results against the definition, gradients against differences of the
+// forward pass, the same bits for every number of threads, calls from several threads at once, and from a fork.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "factor_readout.h"
+
+// ThreadSanitizer cannot start threads in a forked child.
+#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
+#define BRAINKIT_TEST_FORK
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+using brainkit::Index;
+using brainkit::Shape;
+
+int failures = 0;
+
+void expect(bool holds, const char* what, const Shape& s) {
+    if (holds) return;
+    ++failures;
+    std::fprintf(stderr, "failed: %s at B %d, L %d, D %d, H %d, W %d, V %d\n", what, static_cast<int>(s.images),
+                 static_cast<int>(s.layers), static_cast<int>(s.channels), static_cast<int>(s.height),
+                 static_cast<int>(s.width), static_cast<int>(s.vertices));
+}
+
+// The seven inputs, or their gradients, in the operator's order. Exactly sized, so that a step too far is seen.
+template <typename T>
+using Arrays = std::vector<std::vector<T>>;
+
+std::vector<Index> sizes(const Shape& s) {
+    const Index tokens = s.images * s.layers * s.channels;
+    return {tokens * s.height * s.width, tokens,    s.vertices * 2, s.vertices * s.layers, s.vertices,
+            s.vertices * s.channels,     s.vertices};
+}
+
+template <typename T>
+Arrays<T> draw(const Shape& s, unsigned seed) {
+    std::mt19937 generator(seed);
+    std::uniform_real_distribution<double> uniform(-1.0, 1.0);
+    Arrays<T> arrays;
+    for (const Index n : sizes(s)) {
+        arrays.emplace_back(static_cast<std::size_t>(n));
+        // Locations (the third) reach beyond the border.
+        for (T& x : arrays.back()) x = static_cast<T>(uniform(generator) * (arrays.size() == 3 ? 1.3 : 1.0));
+    }
+    return arrays;
+}
+
+template <typename T>
+brainkit::Inputs<T> inputs_of(const Arrays<T>& a) {
+    return {a[0].data(), a[1].data(), a[2].data(), a[3].data(), a[4].data(), a[5].data(), a[6].data()};
+}
+
+template <typename T>
+std::vector<T> forward(const Shape& s, const Arrays<T>& inputs, int threads) {
+    std::vector<T> out(static_cast<std::size_t>(s.images * s.vertices));
+    brainkit::factor_readout_forward(s, inputs_of(inputs), threads, out.data());
+    return out;
+}
+
+template <typename T>
+Arrays<T> backward(const Shape& s, const Arrays<T>& inputs, const std::vector<T>& grad, int threads) {
+    Arrays<T> out;
+    for (const Index n : sizes(s)) out.emplace_back(static_cast<std::size_t>(n));
+    const brainkit::Gradients<T> to{out[0].data(), out[1].data(), out[2].data(), out[3].data(),
+                                    out[4].data(), out[5].data(), out[6].data()};
+    brainkit::factor_readout_backward(s, inputs_of(inputs), grad.data(), threads, to);
+    return out;
+}
+
+double define(const Shape& s, const Arrays<double>& in, Index b, Index v) {
+    const double x = ((in[2][2 * v] + 1) * static_cast<double>(s.width) - 1) / 2;
+    const double y = ((in[2][2 * v + 1] + 1) * static_cast<double>(s.height) - 1) / 2;
+    double sum = 0;
+    for (Index l = 0; l < s.layers; ++l) {
+        for (Index d = 0; d < s.channels; ++d) {
+            const Index channel = (b * s.layers + l) * s.channels + d;
+            double local = 0;
+            for (Index row = 0; row < s.height; ++row) {
+                for (Index column = 0; column < s.width; ++column) {
+                    const double share = std::fmax(0, 1 - std::fabs(x - static_cast<double>(column))) *
+                                         std::fmax(0, 1 - std::fabs(y - static_cast<double>(row)));
+                    local += share * in[0][channel * s.height * s.width + row * s.width + column];
+                }
+            }
+            const double mixed = (1 - in[4][v]) * local + in[4][v] * in[1][channel];
+            sum += in[3][v * s.layers + l] * mixed * in[5][v * s.channels + d];
+        }
+    }
+    return in[6][v] + sum / static_cast<double>(s.channels);
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+void check_values(const Shape& s) {
+    const Arrays<double> inputs = draw<double>(s, 1);
+    const std::vector<double> out = forward(s, inputs, 2);
+    for (Index b = 0; b < s.images; ++b) {
+        for (Index v = 0; v < s.vertices; ++v) {
+            expect(std::fabs(out[b * s.vertices + v] - define(s, inputs, b, v)) < 1e-12, "the definition", s);
+        }
+    }
+    const std::vector<double> grad = draw<double>(Shape{1, 1, s.images, 1, 1, s.vertices}, 2)[5];
+    const Arrays<double> grads = backward(s, inputs, grad, 2);
+    const Arrays<double> direction = draw<double>(s, 3);
+    constexpr double kStep = 1e-6;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        Arrays<double> ahead = inputs, behind = inputs;
+        for (std::size_t j = 0; j < inputs[i].size(); ++j) {
+            ahead[i][j] += kStep * direction[i][j];
+            behind[i][j] -= kStep * direction[i][j];
+        }
+        const double difference = (dot(forward(s, ahead, 2), grad) - dot(forward(s, behind, 2), grad)) / (2 * kStep);
+        const double found = dot(grads[i], direction[i]);
+        expect(std::fabs(found - difference) < 1e-6 * (1 + std::fabs(found)), "a gradient", s);
+    }
+}
+
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+template <typename T>
+void check_threads(const Shape& s) {
+    Arrays<T> inputs = draw<T>(s, 4);
+    inputs[2][0] = std::nan("");  // one vertex looks nowhere
+    const std::vector<T> grad = draw<T>(Shape{1, 1, s.images, 1, 1, s.vertices}, 5)[5];
+    const std::vector<T> out = forward(s, inputs, 1);
+    const Arrays<T> grads = backward(s, inputs, grad, 1);
+    for (const int threads : {2, 3, 8}) {
+        expect(same_bits(forward(s, inputs, threads), out), "bits of the result", s);
+        const Arrays<T> again = backward(s, inputs, grad, threads);
+        for (std::size_t i = 0; i < grads.size(); ++i) expect(same_bits(again[i], grads[i]), "bits of a gradient", s);
+    }
+}
+
+void check_callers() {
+    const Shape s{2, 3, 20, 4, 4, 300};
+    const Arrays<float> inputs = draw<float>(s, 6);
+    const std::vector<float> expected = forward(s, inputs, 1);
+    std::vector<std::vector<float>> found(6);
+    std::vector<std::thread> callers;
+    for (auto& out : found) callers.emplace_back([&] { out = forward(s, inputs, 3); });
+    for (auto& caller : callers) caller.join();
+    for (const auto& out : found) expect(same_bits(out, expected), "calls from several threads", s);
+}
+
+#if defined(BRAINKIT_TEST_FORK)
+void check_fork() {
+    const Shape s{2, 3, 20, 4, 4, 300};
+    const Arrays<float> inputs = draw<float>(s, 7);
+    const std::vector<float> expected = forward(s, inputs, 3);
+    const pid_t child = fork();
+    if (child == 0) _exit(same_bits(forward(s, inputs, 3), expected) ? 0 : 1);
+    int status = 1;
+    waitpid(child, &status, 0);
+    expect(status == 0, "a call after a fork", s);
+}
+#endif
+
+}  // namespace
+
+int main() {
+    try {
+        std::printf("instruction set: %s\n", brainkit::instruction_set());
+    } catch (const std::runtime_error& error) {
+        std::printf("skipped: %s\n", error.what());
+        return 0;
+    }
+    const Shape shapes[] = {{1, 1, 1, 1, 1, 1},   {2, 3, 5, 4, 7, 61},   {3, 12, 33, 2, 2, 150}, {1, 5, 130, 3, 3, 7},
+                            {9, 2, 64, 1, 9, 49}, {2, 40, 16, 5, 5, 20}, {2, 7, 24, 8, 8, 500}};
+    for (const Shape& s : shapes) {
+        check_values(s);
+        check_threads<float>(s);
+        check_threads<double>(s);
+    }
+    check_callers();
+#if defined(BRAINKIT_TEST_FORK)
+    check_fork();
+#endif
+    if (failures == 0) std::printf("passed\n");
+    return failures == 0 ? 0 : 1;
+}

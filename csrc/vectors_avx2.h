@@ -1,0 +1,55 @@
+// Vectors of 256 bits.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels_impl.h"
+
+namespace brainkit {
+namespace {
+
+template <typename T>
+struct Avx2;
+
+template <>
+struct Avx2<float> {
+    using Number = float;
+    using Vector = __m256;
+    static constexpr int kLanes = 8;
+
+    static BRAINKIT_INLINE Vector zero() { return _mm256_setzero_ps(); }
+    static BRAINKIT_INLINE Vector fill(float value) { return _mm256_set1_ps(value); }
+    static BRAINKIT_INLINE Vector load(const float* from) { return _mm256_loadu_ps(from); }
+    static BRAINKIT_INLINE void store(float* to, Vector value) { _mm256_storeu_ps(to, value); }
+    static BRAINKIT_INLINE Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+    static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+    static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, float* out) {
+        const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+    }
+};
+
+template <>
+struct Avx2<double> {
+    using Number = double;
+    using Vector = __m256d;
+    static constexpr int kLanes = 4;
+
+    static BRAINKIT_INLINE Vector zero() { return _mm256_setzero_pd(); }
+    static BRAINKIT_INLINE Vector fill(double value) { return _mm256_set1_pd(value); }
+    static BRAINKIT_INLINE Vector load(const double* from) { return _mm256_loadu_pd(from); }
+    static BRAINKIT_INLINE void store(double* to, Vector value) { _mm256_storeu_pd(to, value); }
+    static BRAINKIT_INLINE Vector add(Vector a, Vector b) { return _mm256_add_pd(a, b); }
+    static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) { return _mm256_mul_pd(a, b); }
+    static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
+    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, double* out) {
+        const __m256d ab = _mm256_hadd_pd(a, b);  // a0+a1, b0+b1, a2+a3, b2+b3
+        const __m256d cd = _mm256_hadd_pd(c, d);
+        _mm256_storeu_pd(out,
+                         _mm256_add_pd(_mm256_permute2f128_pd(ab, cd, 0x20), _mm256_permute2f128_pd(ab, cd, 0x31)));
+    }
+};
+
+}  // namespace
+}  // namespace brainkit
