@@ -271,6 +271,12 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"| {name} | " + " | ".join(f"{error:.1e}" for error in found.values()) + " |")
     if report["scaling"]:
         lines += ["", "The C++ path, one size changed at a time:", ""]
+        if about["load after"] > about["threads"] + 1:
+            lines += [
+                "(Other programs had a good part of the cores while this was measured: on a quiet machine times are "
+                "shorter, as the base case in the first table shows.)",
+                "",
+            ]
         lines += ["| | forward, ms | GFLOP/s | forward + backward, ms | GFLOP/s |", "|---|---|---|---|---|"]
         for row in report["scaling"]:
             lines.append(

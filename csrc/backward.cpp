@@ -331,11 +331,15 @@ class TokenPass {
                 const T* from = use.slab.data() + (image * (cells + 1) * part.layers + layer) * width;
                 const Index row = (part.image + image) * s_.layers + part.layer + layer;
                 const Index channel = row * s_.channels + blocks_.first(part.block);
-                for (Index d = 0; d < real; ++d) {
-                    T* to = out_.local + (channel + d) * cells;
-                    for (Index cell = 0; cell < cells; ++cell) to[cell] = from[cell * part.layers * width + d];
-                    out_.global[channel + d] = from[cells * part.layers * width + d];
+                const Index step = part.layers * width;
+                T* to = out_.local + channel * cells;
+                for (Index first = 0; first < cells; first += kCells) {
+                    const Index end = std::min(cells, first + kCells);
+                    for (Index d = 0; d < real; ++d) {
+                        for (Index cell = first; cell < end; ++cell) to[d * cells + cell] = from[cell * step + d];
+                    }
                 }
+                std::copy_n(from + cells * step, real, out_.global + channel);
             }
         }
     }

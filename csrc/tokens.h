@@ -7,6 +7,8 @@
 
 namespace brainkit {
 
+constexpr Index kCells = 16;  // cells moved at a time
+
 // A block of channels is kept as rows of its width, padded with zeros. Row (image, cell, layer) of a block starts at
 // image * image_stride + cell * cell_stride + layer * layer_stride rows; the cell after the grid's last is the global
 // token.
@@ -39,11 +41,18 @@ Buffer<T> pack_tokens(const Shape& s, const Inputs<T>& in, const Blocks& blocks,
         for (Index layer = 0; layer < s.layers; ++layer) {
             const Index channel = (image * s.layers + layer) * s.channels + blocks.first(block);
             T* to = base + layer * rows.layer * width;
-            for (Index cell = 0; cell <= cells; ++cell, to += rows.cell * width) {
-                const T* from = cell < cells ? in.local + channel * cells + cell : in.global + channel;
-                const Index step = cell < cells ? cells : 1;
-                for (Index d = 0; d < real; ++d) to[d] = from[d * step];
-                for (Index d = real; d < width; ++d) to[d] = T(0);
+            const Index step = rows.cell * width;
+            const T* from = in.local + channel * cells;
+            // A few cells at a time, because channels lie far apart in one array and cells in the other.
+            for (Index first = 0; first < cells; first += kCells) {
+                const Index end = std::min(cells, first + kCells);
+                for (Index d = 0; d < real; ++d) {
+                    for (Index cell = first; cell < end; ++cell) to[cell * step + d] = from[d * cells + cell];
+                }
+            }
+            std::copy_n(in.global + channel, real, to + cells * step);
+            for (Index cell = 0; cell <= cells; ++cell) {
+                std::fill(to + cell * step + real, to + cell * step + width, T(0));
             }
         }
     });
