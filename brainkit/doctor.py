@@ -111,7 +111,7 @@ def _extension() -> Row:
         module = importlib.import_module(name)
     except ImportError as error:
         return name, "warning", f"the C++ operator is there but does not load: {_first_line(error)}; reinstall brainkit"
-    return name, "ok", f"C++ operator loads ({Path(module.__file__ or '').name})"
+    return name, "ok", f"C++ operator loads ({Path(module.__file__ or '').name}), on {module.instruction_set()}"
 
 
 def _devices() -> Iterator[Row]:
