@@ -107,7 +107,7 @@ def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "layer_weights": selectors["layer_weights"],
         "locations": selectors["locations"],
         "scale": selectors["scale"],
-        "note": summary["note"],
+        "note": _shown_note(summary),
         **scores,
     }
 
@@ -139,7 +139,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         noise_ceiling=scores["noise_ceiling"],
         units=summary["units"],
         gauge=summary["gauge"],
-        note=summary["note"],
+        note=_shown_note(summary),
         licence=_licence(summary),
         provenance={
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},
@@ -150,6 +150,12 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
             "scores": summary["scores"],
         },
     )
+
+
+def _shown_note(summary: dict[str, Any]) -> str | None:
+    """What every figure must say: that the subject is simulated, that the network was never trained."""
+    untrained = None if summary["backbone"]["pretrained"] else "network with RANDOM weights"
+    return "; ".join(part for part in (summary["note"], untrained) if part) or None
 
 
 def _licence(summary: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from brainkit.cli import group
 from brainkit.config import Config
 from brainkit.data.splits import Split
 from brainkit.errors import BrainkitError, DataError, TrainingError, UsageError
-from brainkit.run_folder import finished_run, load_model
+from brainkit.run_folder import encoder_info, finished_run, load_model, read_maps
 from brainkit.runs import latest_run
 
 NET = "efficientnet_lite0"
@@ -630,3 +630,12 @@ def test_what_was_stopped_after_its_results_is_finished(net: str, tiny_sample: P
     workflow.train(net, out="run", resume=True)
     assert Path("run/maps/layer.png").is_file()
     assert latest_run() == Path("run") or latest_run().samefile("run")
+
+
+def test_figures_and_file_say_that_the_network_was_never_trained(finished: tuple[Path, Path, list[str]]) -> None:
+    run, summary = finished_run(finished[0])
+    assert read_maps(run, summary)["note"] == summary["note"]
+    summary["backbone"]["pretrained"] = False
+    assert read_maps(run, summary)["note"] == f"{summary['note']}; network with RANDOM weights"
+    summary["note"] = None
+    assert encoder_info(run, summary, load_model(run)).note == "network with RANDOM weights"
