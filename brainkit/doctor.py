@@ -73,7 +73,7 @@ Row = tuple[str, State, str]
 def _machine() -> Iterator[Row]:
     yield "Python", "ok", f"{platform.python_version()} ({sys.executable})"
     yield "platform", "ok", f"{platform.system()} {platform.release()} {platform.machine()}"
-    usable, present = importlib.import_module("brainkit.scoring").cores(), os.cpu_count() or 1
+    usable, present = importlib.import_module("brainkit.runtime").cores(), os.cpu_count() or 1
     yield "cores", "ok", str(present) if usable == present else f"{usable} usable of {present}"
     memory = _memory_bytes()
     if memory is None:
@@ -147,7 +147,7 @@ def _onnxruntime() -> Iterator[Row]:
             f"Fix: pip uninstall -y {' '.join(wheels)}; pip install {keep}",
         )
     try:
-        runtime = importlib.import_module("brainkit.scoring").import_runtime()
+        runtime = importlib.import_module("brainkit.runtime").import_runtime()
         providers: list[str] = runtime.get_available_providers()
     except (ImportError, AttributeError, BrainkitError) as error:
         names = " ".join(wheels)
@@ -173,11 +173,11 @@ def _cuda_provider(providers: list[str]) -> Row:
         return name, "note", "no: this wheel is for the CPU, and there is no CUDA device"
     if not found:
         return name, "note", f"no: the wheel has it, but there is no device ({why}); predict runs on the CPU"
-    scoring = importlib.import_module("brainkit.scoring")
+    runtime = importlib.import_module("brainkit.runtime")
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "identity.onnx"
         model.write_bytes(_identity_model())
-        _, device = scoring.open_session(model, device="auto", size=1)
+        _, device = runtime.open_session(model, device="auto", size=1)
     if device == "cuda":
         return name, "ok", "yes, a test graph opened there"
     return name, "missing", "no: it fell back to the CPU, its CUDA libraries do not load: pip install 'brainkit[gpu]'"

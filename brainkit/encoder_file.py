@@ -11,19 +11,30 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
-import hashlib
 import json
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
+from brainkit.encoder_container import (
+    DIGEST_BYTES,
+    DIGEST_KEY,
+    MAX_FILE,
+    MAX_METADATA,
+    METADATA_KEY,
+    check_digest,
+    digest_of,
+    find_metadata,
+    metadata_entries,
+    metadata_entry,
+)
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.files import write_beside
 from brainkit.images import Preprocessing
@@ -31,22 +42,12 @@ from brainkit.surface import SPACES, RoiTable, Vertices
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1
-METADATA_KEY = "brainkit"
-DIGEST_KEY = "brainkit_sha256"
 
-MAX_FILE = 2**31 - 1  # bytes; protobuf reads no longer message
-MAX_METADATA = 64 << 20  # bytes of JSON; the whole fsaverage brain with 24 layers takes about 35 MB
 MAX_ARRAY = 512 << 20  # bytes of one unpacked array
 MAX_VERTICES = 4_000_000
 MAX_LAYERS = 1024
 MAX_ROIS = 4096
-_MAX_FIELDS = 65_536  # top-level fields; an export has about ten
-_CHUNK = 1 << 20
 
-# Field numbers and wire types of onnx.ModelProto and onnx.StringStringEntryProto.
-_IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
-_KEY, _VALUE = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _DTYPES = {"u1": "u1", "<i4": "<i4", "<i8": "<i8", "<f2": "<f2", "<f4": "<f4", "<f8": "<f8"}
 
@@ -163,8 +164,8 @@ def read_text(path: str | os.PathLike[str]) -> tuple[bytes, str]:
         if not source.is_file():
             raise EncoderFileError(f"{source}: expected an encoder file, found something that is not a regular file")
         with source.open("rb") as stream:
-            text = _find_metadata(stream, source)
-            return text, _check_digest(stream, source)
+            text = find_metadata(stream, source)
+            return text, check_digest(stream, source)
     except (OSError, ValueError) as error:
         # A path with a null byte is a ValueError.
         raise EncoderFileError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -208,18 +209,18 @@ def seal(path: str | os.PathLike[str], info: EncoderInfo) -> str:
     source = Path(path)
     text = to_json(info).encode("utf-8")
     from_json(text, source=source)  # what is written can be read
-    metadata = _entry(METADATA_KEY.encode(), text)
+    metadata = metadata_entry(METADATA_KEY.encode(), text)
     with source.open("r+b") as stream:
-        if _metadata_entries(stream, source).keys() & {METADATA_KEY.encode(), DIGEST_KEY.encode()}:
+        if metadata_entries(stream, source).keys() & {METADATA_KEY.encode(), DIGEST_KEY.encode()}:
             raise EncoderFileError(f"{source}: is an encoder file already; expected a plain ONNX model")
         size = stream.seek(0, os.SEEK_END)
-        if size + len(metadata) + _DIGEST_BYTES > MAX_FILE:
+        if size + len(metadata) + DIGEST_BYTES > MAX_FILE:
             raise EncoderFileError(f"{source}: the encoder file would take over 2 GB, which ONNX files cannot")
         stream.write(metadata)
         stream.flush()
-        digest = _hash(stream, size + len(metadata))
+        digest = digest_of(stream, size + len(metadata))
         stream.seek(0, os.SEEK_END)
-        stream.write(_entry(DIGEST_KEY.encode(), digest.encode()))
+        stream.write(metadata_entry(DIGEST_KEY.encode(), digest.encode()))
     return digest
 
 
@@ -495,151 +496,3 @@ def _short(value: Any) -> str:
 def _huge(value: Any) -> bool:
     # Python refuses to print an integer of thousands of digits.
     return isinstance(value, int) and abs(value).bit_length() > 256
-
-
-# --- the container ----------------------------------------------------------------------------------------------
-
-
-def _find_metadata(stream: BinaryIO, source: Path) -> bytes:
-    entries = _metadata_entries(stream, source)
-    if METADATA_KEY.encode() not in entries:
-        raise EncoderFileError(f"{source}: an ONNX file, but not a brainkit encoder (it has no brainkit metadata)")
-    return entries[METADATA_KEY.encode()]
-
-
-def _metadata_entries(stream: BinaryIO, source: Path) -> dict[bytes, bytes]:
-    """Walk the top level of an ONNX model; its two entries of ours, where there."""
-    size = stream.seek(0, os.SEEK_END)
-    if size == 0:
-        raise EncoderFileError(f"{source}: expected an encoder file, found an empty file")
-    if size > MAX_FILE:
-        raise EncoderFileError(f"{source}: expected an encoder file of at most 2 GB, found {size} bytes")
-    ours: dict[bytes, bytes] = {}
-    seen: set[int] = set()
-    try:
-        for number, wire, start, length in _fields(stream, size):
-            seen.add(number)
-            if number != _METADATA_PROPS or wire != _BYTES:
-                continue
-            if length > MAX_METADATA + _DIGEST_BYTES:
-                raise ValueError("a metadata entry is too long")
-            stream.seek(start)
-            key, text = _key_value(stream.read(length))
-            if key not in (METADATA_KEY.encode(), DIGEST_KEY.encode()):
-                continue
-            if key in ours:
-                raise ValueError(f"two metadata entries {key.decode()}")
-            ours[key] = text
-        if not {_IR_VERSION, _GRAPH} <= seen:
-            raise ValueError("no graph")
-    except ValueError as error:
-        raise EncoderFileError(f"{source}: not an ONNX file, or truncated or damaged ({error})") from None
-    return ours
-
-
-def _fields(stream: BinaryIO, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Field number, wire type, start and length of the content, for each field from 0 up to `end`."""
-    position = 0
-    for _ in range(_MAX_FIELDS):
-        if position == end:
-            return
-        stream.seek(position)
-        head = stream.read(min(20, end - position))  # a tag and a length, ten bytes each at most
-        number, wire, start, length = _head(head)
-        position += start
-        if length > end - position:
-            raise ValueError("a field is longer than the file")
-        yield number, wire, position, length
-        position += length
-    raise ValueError("too many fields")
-
-
-def _key_value(entry: bytes) -> tuple[bytes, bytes]:
-    found = {_KEY: b"", _VALUE: b""}
-    position = 0
-    for _ in range(16):
-        if position == len(entry):
-            return found[_KEY], found[_VALUE]
-        number, wire, start, length = _head(entry[position : position + 20])
-        position += start
-        if length > len(entry) - position:
-            raise ValueError("a metadata entry is damaged")
-        if wire == _BYTES and number in found:
-            found[number] = entry[position : position + length]
-        position += length
-    raise ValueError("a metadata entry is damaged")
-
-
-def _head(head: bytes) -> tuple[int, int, int, int]:
-    """Field number, wire type, bytes before the content, and the content's length."""
-    tag, used = _varint(head, 0)
-    number, wire = tag >> 3, tag & 7
-    if not 1 <= number < 1 << 29:
-        raise ValueError("a field number out of range")
-    if wire == _BYTES:
-        length, used = _varint(head, used)
-        return number, wire, used, length
-    if wire == _VARINT:
-        return number, wire, used, _varint(head, used)[1] - used
-    if wire == _FIXED64:
-        return number, wire, used, 8
-    if wire == _FIXED32:
-        return number, wire, used, 4
-    raise ValueError("an unknown kind of field")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for index in range(10):
-        if position + index >= len(data):
-            raise ValueError("it ends within a field")
-        byte = data[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise ValueError("a number is too long")
-
-
-def _encode_varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _entry(key: bytes, text: bytes) -> bytes:
-    """One metadata_props field of a ModelProto."""
-    inner = b"".join(
-        bytes([number << 3 | _BYTES]) + _encode_varint(len(part)) + part
-        for number, part in ((_KEY, key), (_VALUE, text))
-    )
-    return bytes([_METADATA_PROPS << 3 | _BYTES]) + _encode_varint(len(inner)) + inner
-
-
-_DIGEST_BYTES = len(_entry(DIGEST_KEY.encode(), b"0" * 64))
-_DIGEST_HEAD = _entry(DIGEST_KEY.encode(), b"0" * 64)[:-64]
-
-
-def _check_digest(stream: BinaryIO, source: Path) -> str:
-    size = stream.seek(0, os.SEEK_END)
-    if size <= _DIGEST_BYTES:
-        raise EncoderFileError(f"{source}: truncated or damaged (no digest at its end)")
-    stream.seek(size - _DIGEST_BYTES)
-    tail = stream.read(_DIGEST_BYTES)
-    if not tail.startswith(_DIGEST_HEAD):
-        raise EncoderFileError(f"{source}: truncated, or changed by another program (no digest at its end)")
-    digest = _hash(stream, size - _DIGEST_BYTES)
-    if tail[len(_DIGEST_HEAD) :] != digest.encode():
-        raise EncoderFileError(f"{source}: damaged or changed: its content does not match its digest")
-    return digest
-
-
-def _hash(stream: BinaryIO, end: int) -> str:
-    digest = hashlib.sha256()
-    stream.seek(0)
-    while end > 0 and (chunk := stream.read(min(_CHUNK, end))):
-        digest.update(chunk)
-        end -= len(chunk)
-    return digest.hexdigest()

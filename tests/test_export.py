@@ -18,7 +18,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402
 
-from brainkit import encoder_file, export, scoring  # noqa: E402
+from brainkit import encoder_file, export, onnx_readout, scoring  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError, UsageError  # noqa: E402
 from brainkit.images import Preprocessing, normalise  # noqa: E402
 from brainkit.model import FactorTopy  # noqa: E402
@@ -285,7 +285,7 @@ def run_readout(folded: Any, tokens: np.ndarray) -> np.ndarray:
     given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["b", *tokens.shape[1:]])
     graph = helper.make_graph([helper.make_node("Identity", ["images"], ["tokens"])], "g", [given], [given])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    export._append_readout(model, export.sort_readout(folded), (H, W), L)
+    onnx_readout.append_readout(model, onnx_readout.sort_readout(folded), (H, W), L)
     model.graph.input[0].CopyFrom(given)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -318,7 +318,7 @@ def test_the_readout_matches_the_spec(case: str, batch: int) -> None:
     ).numpy()
     found = run_readout(folded, tokens)
     np.testing.assert_allclose(found, expected, atol=2e-6, rtol=2e-6)
-    readout = export.sort_readout(folded)
+    readout = onnx_readout.sort_readout(folded)
     assert readout.counts.sum() == len(locations)
     assert len(readout.cells) <= (grid[0] + 1) * (grid[1] + 1)
     assert readout.cells.min() >= 0

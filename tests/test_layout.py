@@ -38,7 +38,9 @@ PLACES = {
     "brainkit/surface.py": Place(0, "numpy", "nibabel nilearn"),
     "brainkit/metrics.py": Place(0, "numpy", "scipy"),
     "brainkit/images.py": Place(0, "numpy PIL"),
+    "brainkit/encoder_container.py": Place(0),
     "brainkit/encoder_file.py": Place(0, "numpy"),
+    "brainkit/runtime.py": Place(0, "", "onnxruntime"),
     "brainkit/photographs.py": Place(0, "numpy PIL"),
     # The operator.
     "brainkit/ops/reference.py": Place(1, "torch"),
@@ -71,6 +73,7 @@ PLACES = {
     "brainkit/training.py": Place(5, "numpy torch pytorch_lightning"),
     "brainkit/sample.py": Place(5, "numpy torch PIL"),
     "brainkit/evaluation.py": Place(5, "numpy torch", "scipy sklearn"),
+    "brainkit/onnx_readout.py": Place(4, "numpy", "onnx"),
     "brainkit/export.py": Place(5, "numpy", "onnx onnxruntime onnxscript torch"),
     "brainkit/scoring.py": Place(5, "numpy PIL", "onnxruntime"),
     "brainkit/description.py": Place(5, "numpy"),
@@ -103,9 +106,8 @@ PLACES = {
 # Files of one floor that may use each other although they do not share a folder. errors.py and files.py serve all.
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
-    "brainkit/encoder_file.py": {"brainkit/images.py", "brainkit/surface.py"},
+    "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
     "brainkit/model.py": {"brainkit/selectors.py"},
-    "brainkit/export.py": {"brainkit/scoring.py"},
     "brainkit/workflow.py": {"brainkit/training_run.py"},
     "brainkit/run_folder.py": {"brainkit/export.py"},
     "brainkit/sample.py": {"brainkit/photographs.py"},

@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 
-from brainkit import encoder_file, export, scoring  # noqa: E402
+from brainkit import encoder_file, onnx_readout, runtime, scoring  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError  # noqa: E402
 from brainkit.images import Preprocessing, decode, prepare  # noqa: E402
 from brainkit.surface import RoiTable, Vertices  # noqa: E402
@@ -62,7 +62,7 @@ def make_graph(*, outputs: tuple[str, ...] = ("fmri", "tokens"), size: int = SIZ
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
     graph = helper.make_graph(nodes, "g", [images], [], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    export._append_readout(model, export.sort_readout(readout_constants()), (SIZE, SIZE), 1)
+    onnx_readout.append_readout(model, onnx_readout.sort_readout(readout_constants()), (SIZE, SIZE), 1)
     kept = [output for output in model.graph.output if output.name in outputs]
     del model.graph.output[:]
     model.graph.output.extend(kept)
@@ -362,13 +362,13 @@ def test_names_that_are_not_utf8_or_hold_newlines(path: Path, photographs: Path,
 def test_a_device_that_is_not_there_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="auto, cpu, cuda"):
         scoring.load(path, "tpu")
-    monkeypatch.setattr(scoring, "cuda_devices", lambda: 0)
+    monkeypatch.setattr(runtime, "cuda_devices", lambda: 0)
     with pytest.raises(BrainkitError, match="no CUDA device"):
         scoring.load(path, "cuda")
     assert scoring.load(path, "auto").device == "cpu"
 
 
-@pytest.mark.skipif(scoring.cuda_devices() > 0, reason="this machine has a CUDA device")
+@pytest.mark.skipif(runtime.cuda_devices() > 0, reason="this machine has a CUDA device")
 def test_a_runtime_that_falls_back_in_silence_is_caught(
     path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,21 +376,21 @@ def test_a_runtime_that_falls_back_in_silence_is_caught(
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA")
-    monkeypatch.setattr(scoring, "cuda_devices", lambda: 1)  # a driver, but nothing that works
+    monkeypatch.setattr(runtime, "cuda_devices", lambda: 1)  # a driver, but nothing that works
     with pytest.raises(BrainkitError, match="could not start"):
         scoring.load(path, "cuda")
     assert scoring.load(path, "auto").device == "cpu"
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(scoring.cuda_devices() == 0, reason="needs a CUDA device")
+@pytest.mark.skipif(runtime.cuda_devices() == 0, reason="needs a CUDA device")
 def test_a_gpu_predicts_the_same(path: Path, photographs: Path) -> None:
     paths = readable(photographs)
     np.testing.assert_allclose(scoring.load(path, "cuda").predict(paths), expected_rows(paths), atol=1e-4)
 
 
 def test_threads_are_those_the_process_may_use() -> None:
-    assert 1 <= scoring.cores() <= (os.cpu_count() or 1)
+    assert 1 <= runtime.cores() <= (os.cpu_count() or 1)
 
 
 def test_a_file_whose_graph_is_not_what_it_says(tmp_path: Path) -> None:
