@@ -74,10 +74,12 @@ Plan make_plan(const Shape& s, const T* locations, int threads) {
     std::vector<Index> starts(static_cast<std::size_t>(groups + 3));
     sort_by_bucket(bucket, groups + 2, plan.members.data(), starts.data());
     for (Index g = 0; g <= groups; ++g) {
+        if (g < groups && g % (s.width + 1) == 0) plan.row_tiles.push_back(static_cast<Index>(plan.tiles.size()));
         for (Index at = starts[g]; at < starts[g + 1]; at += kTile) {
             plan.tiles.push_back({g < groups ? g : kOutside, at, std::min(kTile, starts[g + 1] - at)});
         }
     }
+    plan.row_tiles.push_back(static_cast<Index>(plan.tiles.size()));
     plan.not_finite.assign(plan.members.begin() + starts[groups + 1], plan.members.end());
     plan.members.resize(static_cast<std::size_t>(starts[groups + 1]));
     return plan;
