@@ -9,8 +9,8 @@
 namespace brainkit {
 namespace {
 
-constexpr Index kTilesPerItem = 4;  // tiles a thread takes at a time: neighbours share their tokens
-constexpr Index kPart = 8192;       // vertices a thread takes at a time where it only moves them
+constexpr Index kTilesPerItem = 12;  // tiles a thread takes at a time: neighbours share their tokens
+constexpr Index kPart = 8192;        // vertices a thread takes at a time where it only moves them
 
 template <typename T>
 class Forward {
@@ -39,16 +39,11 @@ class Forward {
                     const Index first = begin + item * kTilesPerItem;
                     const Index last = std::min(end, first + kTilesPerItem);
                     for (Index tile = first; tile < last; ++tile) {
-                        run_tile(plan_.tiles[tile], tile + 1 < last ? &plan_.tiles[tile + 1] : nullptr, use);
+                        run_tile(plan_.tiles[tile], use);
                     }
                 });
         }
         unsort(threads);
-        for (const std::int32_t v : plan_.not_finite) {
-            for (Index image = 0; image < s_.images; ++image) {
-                out_[image * s_.vertices + v] = std::numeric_limits<T>::quiet_NaN();
-            }
-        }
     }
 
   private:
@@ -66,7 +61,7 @@ class Forward {
                 zeros<T>(kTile * blocks_.widest()), zeros<T>(s_.images * kTile + 4)};
     }
 
-    void run_tile(const Tile& tile, const Tile* next, Scratch& use) {
+    void run_tile(const Tile& tile, Scratch& use) {
         const std::int32_t* members = plan_.members.data() + tile.begin;
         const Taps taps = taps_of(tile.group, s_.height, s_.width);
         load_selectors(s_, in_, taps, members, tile.count, layer_stride_, use.shares.data(), use.layer_weights.data());
@@ -75,7 +70,6 @@ class Forward {
                        use.coefficients.data());
         std::fill_n(use.sums.data(), s_.images * kTile, T(0));
         const T* segment[kSegments];
-        const Index steps = blocks_.count() * s_.images;
         for (Index block = 0; block < blocks_.count(); ++block) {
             const Index kind = blocks_.vectors(block) - 1;
             const Index width = blocks_.width(block);
@@ -88,8 +82,6 @@ class Forward {
                 for (Index t = 0; t < taps.count; ++t) segment[1 + t] = tokens_.cell(block, taps.cell[t]) + offset;
                 kernels_.forward[kind]({segment, taps.count + 1, s_.layers, rows, use.coefficients.data(),
                                         coefficient_stride_, use.weight.data(), use.sums.data() + image * kTile});
-                // All at once would hold up the work between.
-                if (next != nullptr) prefetch_vertices(s_, in_, plan_, {*next, block * s_.images + image, steps});
             }
         }
         for (Index image = 0; image < s_.images; ++image) {
@@ -98,17 +90,17 @@ class Forward {
         }
     }
 
-    // Image by image, so that what is written at random stays in the cache.
+    // Image by image, so that what is read at random stays in the cache.
     void unsort(int threads) {
         const T channels = static_cast<T>(s_.channels);
-        const Index parts = (members_ + kPart - 1) / kPart;
+        const Index parts = (s_.vertices + kPart - 1) / kPart;
         for_each(s_.images * parts, threads, [&](Index item) {
             const T* from = sorted_.data() + item / parts * members_;
             T* to = out_ + item / parts * s_.vertices;
-            const Index end = std::min(members_, (item % parts + 1) * kPart);
-            for (Index at = item % parts * kPart; at < end; ++at) {
-                const std::int32_t v = plan_.members[at];
-                to[v] = in_.bias[v] + from[at] / channels;
+            const Index end = std::min(s_.vertices, (item % parts + 1) * kPart);
+            for (Index v = item % parts * kPart; v < end; ++v) {
+                const Index at = plan_.places[v];
+                to[v] = at < members_ ? in_.bias[v] + from[at] / channels : std::numeric_limits<T>::quiet_NaN();
             }
         });
     }

@@ -45,15 +45,18 @@ struct VertexStep {
     T* grad_weight;   // (rows, block)
 };
 
-// For every term k: out[k][d] += sum_i coefficients[i][k] * values[i][d]. Terms are padded to whole strips here, and
-// rows are not.
+// For every term k: out[offsets[k] + d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. Where factor is null,
+// it is one. Terms are padded to whole strips here, and rows are not.
 template <typename T>
 struct TokenStep {
-    const T* values;  // (rows, block)
+    const T* weight;  // (rows, block)
+    const T* factor;  // (rows,)
+    T* scaled;        // (rows, block), for the products of the two
     Index rows, terms;
     const T* coefficients;
     Index coefficient_stride;
-    T* const* out;  // (terms,) pointers to rows of one block
+    T* out;
+    const Index* offsets;  // (terms,)
 };
 
 // For every row i: to[i][...] = factor[i] * from[i][...], whole vectors up to the stride.

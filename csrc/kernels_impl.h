@@ -16,6 +16,13 @@
 #define BRAINKIT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+// Keeps a vector in a register where the compiler would load it anew for every use: loads are as scarce as products.
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define BRAINKIT_KEEP(vector) __asm__("" : "+v"(vector))
+#else
+#define BRAINKIT_KEEP(vector) static_cast<void>(vector)
+#endif
+
 namespace brainkit {
 namespace {
 
@@ -47,7 +54,10 @@ BRAINKIT_INLINE void forward_strip(const ForwardStep<typename V::Number>& step, 
         for (Index layer = 0; layer < step.layers; ++layer, tokens += C * V::kLanes, ++coefficient) {
             Vector t[C];
             BRAINKIT_UNROLL
-            for (int c = 0; c < C; ++c) t[c] = V::load(tokens + c * V::kLanes);
+            for (int c = 0; c < C; ++c) {
+                t[c] = V::load(tokens + c * V::kLanes);
+                BRAINKIT_KEEP(t[c]);
+            }
             BRAINKIT_UNROLL
             for (int r = 0; r < R; ++r) {
                 const Vector q = V::fill(coefficient[r * stride]);
@@ -112,7 +122,10 @@ BRAINKIT_INLINE void vertex_strip(const VertexStep<typename V::Number>& step, In
                 const T* grad = step.grad + row;
                 for (Index b = 0; b < step.images; ++b, tokens += step.image_stride, grad += step.grad_stride) {
                     BRAINKIT_UNROLL
-                    for (int c = 0; c < C; ++c) t[c] = V::load(tokens + c * V::kLanes);
+                    for (int c = 0; c < C; ++c) {
+                        t[c] = V::load(tokens + c * V::kLanes);
+                        BRAINKIT_KEEP(t[c]);
+                    }
                     BRAINKIT_UNROLL
                     for (int r = 0; r < R; ++r) {
                         const Vector q = V::fill(grad[r]);
@@ -125,11 +138,12 @@ BRAINKIT_INLINE void vertex_strip(const VertexStep<typename V::Number>& step, In
             BRAINKIT_UNROLL
             for (int r = 0; r < R; ++r) {
                 const Vector q = V::fill(coefficient[r * stride]);
-                Vector sum = V::zero();
+                Vector sum;
                 BRAINKIT_UNROLL
                 for (int c = 0; c < C; ++c) {
                     const Vector value = One ? t[c] : u[r][c];
-                    sum = V::multiply_add(value, V::load(weight + (r * C + c) * V::kLanes), sum);
+                    const Vector w = V::load(weight + (r * C + c) * V::kLanes);
+                    sum = c == 0 ? V::multiply(value, w) : V::multiply_add(value, w, sum);
                     grad_w[r][c] = V::multiply_add(q, value, grad_w[r][c]);
                 }
                 sums[r][k] = sum;
@@ -154,8 +168,10 @@ void vertex_kernel(const VertexStep<typename V::Number>& step) {
     }
 }
 
-template <typename V, int R, int C>
-BRAINKIT_INLINE void token_strip(const TokenStep<typename V::Number>& step, Index term) {
+// The first strip makes the products with the factor, which the others read.
+template <typename V, int R, int C, bool First>
+BRAINKIT_INLINE void token_strip(const TokenStep<typename V::Number>& step, const typename V::Number* values,
+                                 Index term) {
     using T = typename V::Number;
     using Vector = typename V::Vector;
     Vector sum[R][C];
@@ -165,11 +181,17 @@ BRAINKIT_INLINE void token_strip(const TokenStep<typename V::Number>& step, Inde
         for (int c = 0; c < C; ++c) sum[r][c] = V::zero();
     }
     const T* coefficient = step.coefficients + term;
-    const T* values = step.values;
     for (Index i = 0; i < step.rows; ++i, values += C * V::kLanes, coefficient += step.coefficient_stride) {
         Vector t[C];
         BRAINKIT_UNROLL
-        for (int c = 0; c < C; ++c) t[c] = V::load(values + c * V::kLanes);
+        for (int c = 0; c < C; ++c) {
+            t[c] = V::load(values + c * V::kLanes);
+            if constexpr (First) {
+                t[c] = V::multiply(V::fill(step.factor[i]), t[c]);
+                V::store(step.scaled + (i * C + c) * V::kLanes, t[c]);
+            }
+            BRAINKIT_KEEP(t[c]);
+        }
         BRAINKIT_UNROLL
         for (int r = 0; r < R; ++r) {
             const Vector q = V::fill(coefficient[r]);
@@ -180,7 +202,7 @@ BRAINKIT_INLINE void token_strip(const TokenStep<typename V::Number>& step, Inde
     // Sums of one tile are added to those before: summing in two steps loses far less than one long sum.
     BRAINKIT_UNROLL
     for (int r = 0; r < R; ++r) {
-        T* out = step.out[term + r];
+        T* out = step.out + step.offsets[term + r];
         BRAINKIT_UNROLL
         for (int c = 0; c < C; ++c) {
             V::store(out + c * V::kLanes, V::add(V::load(out + c * V::kLanes), sum[r][c]));
@@ -190,9 +212,17 @@ BRAINKIT_INLINE void token_strip(const TokenStep<typename V::Number>& step, Inde
 
 template <typename V, int R, int C>
 void token_kernel(const TokenStep<typename V::Number>& step) {
+    const typename V::Number* values = step.factor == nullptr ? step.weight : step.scaled;
     Index term = 0;
-    for (; term + 2 * R <= step.terms; term += 2 * R) token_strip<V, 2 * R, C>(step, term);
-    if (term < step.terms) token_strip<V, R, C>(step, term);
+    if (step.factor != nullptr && 2 * R <= step.terms) {
+        token_strip<V, 2 * R, C, true>(step, step.weight, term);
+        term += 2 * R;
+    } else if (step.factor != nullptr) {
+        token_strip<V, R, C, true>(step, step.weight, term);
+        term += R;
+    }
+    for (; term + 2 * R <= step.terms; term += 2 * R) token_strip<V, 2 * R, C, false>(step, values, term);
+    if (term < step.terms) token_strip<V, R, C, false>(step, values, term);
 }
 
 template <typename V>
@@ -291,10 +321,10 @@ void transpose_kernel(const typename V::Number* from, Index from_stride, Index r
         return;
     }
     // Where the lanes do not divide a side, the last square overlaps the one before.
-    for (Index i = 0; i < rows; i += V::kLanes) {
-        const Index row = i + V::kLanes <= rows ? i : rows - V::kLanes;
-        for (Index j = 0; j < columns; j += V::kLanes) {
-            const Index column = j + V::kLanes <= columns ? j : columns - V::kLanes;
+    for (Index j = 0; j < columns; j += V::kLanes) {
+        const Index column = j + V::kLanes <= columns ? j : columns - V::kLanes;
+        for (Index i = 0; i < rows; i += V::kLanes) {
+            const Index row = i + V::kLanes <= rows ? i : rows - V::kLanes;
             V::transpose(from + row * from_stride + column, from_stride, to + column * to_stride + row, to_stride);
         }
     }

@@ -22,6 +22,7 @@ struct Tile {
 
 struct Plan {
     std::vector<std::int32_t> members;  // finite vertices, sorted by group
+    std::vector<std::int32_t> places;   // where in members each vertex is; those that are not finite come after
     std::vector<Tile> tiles;
     // Row r of groups, whose upper taps lie in row r - 1 of the grid, has the tiles row_tiles[r] .. row_tiles[r + 1] -
     // 1. To the last of the rows, H, those outside are added.

@@ -54,12 +54,11 @@ class TokenPass {
     static constexpr Index kSlabBytes = 1 << 22;  // gradients of tokens that a thread holds
 
     struct Scratch {
-        Buffer<T> slab;          // (images_, band_ * W + 1, layers_, block), the global token first
-        Buffer<T> nowhere;       // (block,) where padding is added to
-        Buffer<T> coefficients;  // (kTile, stride_)
-        Buffer<T> weight;        // (kTile, block)
-        Buffer<T> scaled;        // one of the two, by the gradient of an image
-        std::vector<T*> rows;
+        Buffer<T> slab;  // images_ times (1 + band_ * W, layers_, block), the global token first, and a row more
+        Buffer<T> coefficients;   // (kTile, stride_)
+        Buffer<T> weight;         // (kTile, block)
+        Buffer<T> scaled;         // one of the two, times the gradient of an image
+        std::vector<Index> rows;  // of an image's slab, where the terms are added to
     };
 
     // What an item owns.
@@ -100,12 +99,9 @@ class TokenPass {
 
     Scratch make_scratch() const {
         const Index width = blocks_.widest();
-        return {Buffer<T>(images_ * (band_ * s_.width + 1) * layers_ * width),
-                zeros<T>(width),
-                zeros<T>(kTile * stride_),
-                Buffer<T>(kTile * width),
-                Buffer<T>(kTile * (scales_coefficients_ ? stride_ : width)),
-                std::vector<T*>(static_cast<std::size_t>(kSegments * layers_ + kTile))};
+        return {Buffer<T>(images_ * ((band_ * s_.width + 1) * layers_ + 1) * width), zeros<T>(kTile * stride_),
+                Buffer<T>(kTile * width), Buffer<T>(kTile * (scales_coefficients_ ? stride_ : width)),
+                std::vector<Index>(static_cast<std::size_t>(kSegments * layers_ + kTile))};
     }
 
     void run_item(Index item, Scratch& use) {
@@ -118,8 +114,7 @@ class TokenPass {
             const bool lower = row < part.end;
             const Index last = plan_.row_tiles[row + 1];
             for (Index tile = plan_.row_tiles[row]; tile < last; ++tile) {
-                const Tile* next = tile + 1 < last ? &plan_.tiles[tile + 1] : nullptr;
-                run_tile(plan_.tiles[tile], next, part, upper, lower, use);
+                run_tile(plan_.tiles[tile], part, upper, lower, use);
             }
         }
         unpack(part, use);
@@ -127,10 +122,10 @@ class TokenPass {
 
     // Of one image.
     Index slab_of(const Part& part) const {
-        return ((part.end - part.begin) * s_.width + 1) * part.layers * blocks_.width(part.block);
+        return (((part.end - part.begin) * s_.width + 1) * part.layers + 1) * blocks_.width(part.block);
     }
 
-    void run_tile(const Tile& tile, const Tile* next, const Part& part, bool upper, bool lower, Scratch& use) {
+    void run_tile(const Tile& tile, const Part& part, bool upper, bool lower, Scratch& use) {
         const Taps taps = taps_of(tile.group, s_.height, s_.width);
         Index upper_taps = 0;
         while (upper_taps < taps.count && taps.corner[upper_taps] < 2) ++upper_taps;
@@ -146,30 +141,31 @@ class TokenPass {
                        use.coefficients.data());
         kernels_.gather({plan_.members.data() + tile.begin, tile.count, s_.channels, blocks_.real(part.block), width},
                         in_.weight + blocks_.first(part.block), use.weight.data());
-        const Index padded_terms = round_up(terms, kernels_.strip[kind]);
-        std::fill(use.rows.begin() + terms, use.rows.begin() + padded_terms, use.nowhere.data());
+        Index* to = use.rows.data();
+        for (Index segment = first; segment < first + segments; ++segment) {
+            const Index slot = segment == 0 ? 0 : 1 + taps.cell[segment - 1] - part.begin * s_.width;
+            for (Index layer = 0; layer < part.layers; ++layer) *to++ = (slot * part.layers + layer) * width;
+        }
+        TokenStep<T> step{};
+        step.rows = tile.count;
+        step.terms = round_up(terms, kernels_.strip[kind]);
+        step.coefficients = use.coefficients.data();
+        step.coefficient_stride = stride_;
+        step.weight = use.weight.data();
+        step.offsets = use.rows.data();
+        // Where padding is added to.
+        std::fill(to, use.rows.data() + step.terms, slab_of(part) - width);
         for (Index image = 0; image < part.images; ++image) {
-            T** row = use.rows.data();
-            for (Index segment = first; segment < first + segments; ++segment) {
-                const Index slot = segment == 0 ? 0 : 1 + taps.cell[segment - 1] - part.begin * s_.width;
-                T* to = use.slab.data() + image * slab_of(part) + slot * part.layers * width;
-                for (Index layer = 0; layer < part.layers; ++layer, to += width) *row++ = to;
-            }
             const T* grad = sorted_.grad.data() + (part.image + image) * sorted_.members + tile.begin;
-            TokenStep<T> step{use.weight.data(),       tile.count, padded_terms,
-                              use.coefficients.data(), stride_,    use.rows.data()};
             if (scales_coefficients_) {
                 kernels_.scale({grad, use.coefficients.data(), use.scaled.data(), tile.count, stride_});
                 step.coefficients = use.scaled.data();
             } else {
-                kernels_.scale({grad, use.weight.data(), use.scaled.data(), tile.count, width});
-                step.values = use.scaled.data();
+                step.factor = grad;
+                step.scaled = use.scaled.data();
             }
+            step.out = use.slab.data() + image * slab_of(part);
             kernels_.tokens[kind](step);
-            if (next != nullptr) {
-                prefetch_rows(in_.weight + blocks_.first(part.block), s_.channels, blocks_.real(part.block), plan_,
-                              {*next, image, part.images});
-            }
         }
     }
 

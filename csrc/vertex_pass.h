@@ -34,7 +34,7 @@ class VertexPass {
                     const Index first = begin + item * kTilesPerItem;
                     const Index last = std::min(end, first + kTilesPerItem);
                     for (Index tile = first; tile < last; ++tile) {
-                        run_tile(plan_.tiles[tile], tile + 1 < last ? &plan_.tiles[tile + 1] : nullptr, use);
+                        run_tile(plan_.tiles[tile], use);
                     }
                 });
         }
@@ -42,8 +42,8 @@ class VertexPass {
     }
 
   private:
-    static constexpr Index kTilesPerItem = 4;    // tiles a thread takes at a time, as in the forward
-    static constexpr Index kTokenBytes = 16384;  // tokens that the kernel keeps at hand: well inside the first cache
+    static constexpr Index kTilesPerItem = 12;   // tiles a thread takes at a time, as in the forward
+    static constexpr Index kTokenBytes = 24576;  // tokens that the kernel keeps at hand: well inside the first cache
 
     struct Scratch {
         Buffer<T> coefficients;       // (kTile, stride_)
@@ -61,7 +61,7 @@ class VertexPass {
                 zeros<T>(kTile * blocks_.widest()), zeros<T>(kTile * blocks_.widest())};
     }
 
-    void run_tile(const Tile& tile, const Tile* next, Scratch& use) {
+    void run_tile(const Tile& tile, Scratch& use) {
         const std::int32_t* members = plan_.members.data() + tile.begin;
         const Taps taps = taps_of(tile.group, s_.height, s_.width);
         T* shares = sorted_.shares.data() + tile.begin * kSegments;
@@ -75,13 +75,13 @@ class VertexPass {
                             tile.count, stride_});
         }
         std::fill_n(use.grad_coefficients.data(), kTile * stride_, T(0));
-        for (Index block = 0; block < blocks_.count(); ++block) run_block(tile, next, taps, block, use);
+        for (Index block = 0; block < blocks_.count(); ++block) run_block(tile, taps, block, use);
         kernels_.outer_backward(selectors, use.grad_coefficients.data(), use.grad_shares.data(),
                                 use.grad_layers.data());
         for (Index i = 0; i < tile.count; ++i) finish(taps, members[i], i, use);
     }
 
-    void run_block(const Tile& tile, const Tile* next, const Taps& taps, Index block, Scratch& use) {
+    void run_block(const Tile& tile, const Taps& taps, Index block, Scratch& use) {
         const std::int32_t* members = plan_.members.data() + tile.begin;
         const Index kind = blocks_.vectors(block) - 1;
         const Index width = blocks_.width(block);
@@ -106,7 +106,6 @@ class VertexPass {
         step.grad_weight = use.grad_weight.data();
         const Index row_bytes = s_.images * width * static_cast<Index>(sizeof(T));
         const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
-        const Index parts = blocks_.count() * (taps.count + 1);
         for (Index t = 0; t <= taps.count; ++t) {
             const T* segment = t == 0 ? tokens_.global(block) : tokens_.cell(block, taps.cell[t - 1]);
             for (Index layer = 0; layer < s_.layers; layer += together) {
@@ -115,12 +114,6 @@ class VertexPass {
                 step.coefficients = use.coefficients.data() + t * s_.layers + layer;
                 step.grad_coefficients = use.grad_coefficients.data() + t * s_.layers + layer;
                 kernels_.vertices[kind](step);
-            }
-            if (next != nullptr) {
-                // All at once would hold up the work between.
-                const Span span(*next, block * (taps.count + 1) + t, parts);
-                prefetch_vertices(s_, in_, plan_, span);
-                prefetch_rows(out_.weight, s_.channels, s_.channels, plan_, span);
             }
         }
         kernels_.scatter(moves, use.grad_weight.data(), out_.weight + blocks_.first(block));
