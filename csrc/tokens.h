@@ -8,7 +8,7 @@
 namespace brainkit {
 
 // Tokens that are packed at a time. Packed whole, those of a large grid would have to go out to memory and come back.
-constexpr Index kBandBytes = 8 << 20;
+constexpr Index kBandBytes = 12 << 20;
 
 // Blocks of channels as rows of their width, padded with zeros: for every block and cell (images, layers, width).
 //
@@ -21,10 +21,9 @@ class PackedTokens {
         : s_(shape),
           in_(inputs),
           blocks_(blocks),
-          image_rows_(shape.layers),
-          step_(band_rows(shape, image_rows_ * blocks.padded() * static_cast<Index>(sizeof(T)))),
+          step_(band_rows(shape, s_.layers * blocks.padded() * static_cast<Index>(sizeof(T)))),
           held_(std::min(shape.height, step_ + 1)),
-          packed_(cells() * shape.images * image_rows_ * blocks.padded()) {}
+          packed_(cells() * (shape.images * s_.layers * blocks.padded() + blocks.count() * kernels_.lanes)) {}
 
     // Group rows first_row(band) .. first_row(band + 1) - 1 can be read once pack(band) was called for this band and
     // for all before, in order.
@@ -52,7 +51,7 @@ class PackedTokens {
         return place(block, cell / s_.width % held_ * s_.width + cell % s_.width);
     }
     const T* global(Index block) const { return place(block, held_ * s_.width); }
-    Index image_stride(Index block) const { return image_rows_ * blocks_.width(block); }
+    Index image_stride(Index block) const { return s_.layers * blocks_.width(block); }
 
   private:
     // Group rows of a band, so that its cells keep within bounds: all of them, or at least four, because every band
@@ -64,10 +63,11 @@ class PackedTokens {
     }
 
     Index cells() const { return held_ * s_.width + 1; }
-    Index cell_stride(Index block) const { return s_.images * image_stride(block); }
+    // With a vector more, because cells that lie a power of two apart would share few places in the caches.
+    Index cell_stride(Index block) const { return s_.images * image_stride(block) + kernels_.lanes; }
 
     const T* place(Index block, Index slot) const {
-        const Index before = cells() * s_.images * image_rows_ * blocks_.first(block);
+        const Index before = cells() * (s_.images * s_.layers * blocks_.first(block) + block * kernels_.lanes);
         return packed_.data() + before + slot * cell_stride(block);
     }
     T* place(Index block, Index slot) {
@@ -98,9 +98,8 @@ class PackedTokens {
     const Shape s_;
     const Inputs<T> in_;
     const Blocks blocks_;
-    const Index image_rows_;  // of one cell
-    const Index step_;        // group rows of a band
-    const Index held_;        // rows of cells
+    const Index step_;  // group rows of a band
+    const Index held_;  // rows of cells
     Buffer<T> packed_;
 };
 

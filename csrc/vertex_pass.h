@@ -42,7 +42,7 @@ class VertexPass {
     }
 
   private:
-    static constexpr Index kTilesPerItem = 12;   // tiles a thread takes at a time, as in the forward
+    static constexpr Index kTilesPerItem = 4;    // tiles a thread takes at a time, as in the forward
     static constexpr Index kTokenBytes = 24576;  // tokens that the kernel keeps at hand: well inside the first cache
 
     struct Scratch {
@@ -108,6 +108,8 @@ class VertexPass {
         const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
         for (Index t = 0; t <= taps.count; ++t) {
             const T* segment = t == 0 ? tokens_.global(block) : tokens_.cell(block, taps.cell[t - 1]);
+            const T* next = t < taps.count ? tokens_.cell(block, taps.cell[t]) : segment;
+            step.ahead = next - segment;
             for (Index layer = 0; layer < s_.layers; layer += together) {
                 step.tokens = segment + layer * width;
                 step.terms = std::min(together, s_.layers - layer);
