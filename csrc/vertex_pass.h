@@ -105,7 +105,9 @@ class VertexPass {
         step.weight = use.weight.data();
         step.grad_weight = use.grad_weight.data();
         const Index row_bytes = s_.images * width * static_cast<Index>(sizeof(T));
-        const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
+        // The kernel takes terms by fours.
+        const Index fit = std::max<Index>(1, kTokenBytes / std::max<Index>(row_bytes, 1));
+        const Index together = fit < 4 ? fit : fit / 4 * 4;
         for (Index t = 0; t <= taps.count; ++t) {
             const T* segment = t == 0 ? tokens_.global(block) : tokens_.cell(block, taps.cell[t - 1]);
             const T* next = t < taps.count ? tokens_.cell(block, taps.cell[t]) : segment;
