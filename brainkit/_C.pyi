@@ -28,4 +28,25 @@ def factor_readout_backward(
     weight: NDArray[_Float],
     threads: int = 1,
 ) -> tuple[NDArray[_Float], ...]: ...
+def factor_readout_forward_bf16x3(
+    local_tokens: NDArray[np.float32],
+    global_tokens: NDArray[np.float32],
+    locations: NDArray[np.float32],
+    layer_weights: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    threads: int = 1,
+) -> NDArray[np.float32]: ...
+def factor_readout_backward_bf16x3(
+    grad_response: NDArray[np.float32],
+    local_tokens: NDArray[np.float32],
+    global_tokens: NDArray[np.float32],
+    locations: NDArray[np.float32],
+    layer_weights: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    threads: int = 1,
+) -> tuple[NDArray[np.float32], ...]: ...
+def why_no_bf16x3() -> str | None: ...
 def instruction_set() -> str: ...

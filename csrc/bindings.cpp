@@ -107,6 +107,12 @@ brainkit::Shape check_inputs(const Array<T>& local, const Array<T>& global, cons
 }
 
 template <typename T>
+using ForwardFunction = void (*)(const brainkit::Shape&, const brainkit::Inputs<T>&, int, T*);
+template <typename T>
+using BackwardFunction = void (*)(const brainkit::Shape&, const brainkit::Inputs<T>&, const T*, int,
+                                  const brainkit::Gradients<T>&);
+
+template <typename T, ForwardFunction<T> run>
 Array<T> factor_readout_forward(const Array<T>& local, const Array<T>& global, const Array<T>& locations,
                                 const Array<T>& layer_weights, const Array<T>& scale, const Array<T>& weight,
                                 const Array<T>& bias, int threads) {
@@ -119,12 +125,12 @@ Array<T> factor_readout_forward(const Array<T>& local, const Array<T>& global, c
     T* to = out.mutable_data();
     {
         const py::gil_scoped_release release;
-        brainkit::factor_readout_forward(s, inputs, threads, to);
+        run(s, inputs, threads, to);
     }
     return out;
 }
 
-template <typename T>
+template <typename T, BackwardFunction<T> run>
 py::tuple factor_readout_backward(const Array<T>& grad, const Array<T>& local, const Array<T>& global,
                                   const Array<T>& locations, const Array<T>& layer_weights, const Array<T>& scale,
                                   const Array<T>& weight, int threads) {
@@ -144,9 +150,25 @@ py::tuple factor_readout_backward(const Array<T>& grad, const Array<T>& local, c
     const T* from = grad.data();
     {
         const py::gil_scoped_release release;
-        brainkit::factor_readout_backward(s, inputs, from, threads, to);
+        run(s, inputs, from, threads, to);
     }
     return py::make_tuple(out[0], out[1], out[2], out[3], out[4], out[5], out[6]);
+}
+
+template <typename T, ForwardFunction<T> run>
+void bind_forward(py::module_& m, const char* name, const char* text) {
+    m.def(name, &factor_readout_forward<T, run>, py::arg("local_tokens").noconvert(),
+          py::arg("global_tokens").noconvert(), py::arg("locations").noconvert(), py::arg("layer_weights").noconvert(),
+          py::arg("scale").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
+          py::arg("threads") = 1, text);
+}
+
+template <typename T, BackwardFunction<T> run>
+void bind_backward(py::module_& m, const char* name, const char* text) {
+    m.def(name, &factor_readout_backward<T, run>, py::arg("grad_response").noconvert(),
+          py::arg("local_tokens").noconvert(), py::arg("global_tokens").noconvert(), py::arg("locations").noconvert(),
+          py::arg("layer_weights").noconvert(), py::arg("scale").noconvert(), py::arg("weight").noconvert(),
+          py::arg("threads") = 1, text);
 }
 
 template <typename T>
@@ -154,15 +176,11 @@ void bind(py::module_& m) {
     m.def("group_vertices", &group_vertices<T>, py::arg("locations").noconvert(), py::arg("height"), py::arg("width"),
           "Vertices sorted by the cells of their four taps: (order int32 (V,), starts int64 (G + 1,)), "
           "G = (height + 1) * (width + 1). Vertices whose location is not finite come last, from starts[G] on.");
-    m.def("factor_readout_forward", &factor_readout_forward<T>, py::arg("local_tokens").noconvert(),
-          py::arg("global_tokens").noconvert(), py::arg("locations").noconvert(), py::arg("layer_weights").noconvert(),
-          py::arg("scale").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
-          py::arg("threads") = 1, "The FactorTopy operator: (B, V). The same bits for every number of threads.");
-    m.def("factor_readout_backward", &factor_readout_backward<T>, py::arg("grad_response").noconvert(),
-          py::arg("local_tokens").noconvert(), py::arg("global_tokens").noconvert(), py::arg("locations").noconvert(),
-          py::arg("layer_weights").noconvert(), py::arg("scale").noconvert(), py::arg("weight").noconvert(),
-          py::arg("threads") = 1,
-          "Gradients of the seven inputs, the bias last. The same bits for every number of threads.");
+    bind_forward<T, &brainkit::factor_readout_forward<T>>(
+        m, "factor_readout_forward", "The FactorTopy operator: (B, V). The same bits for every number of threads.");
+    bind_backward<T, &brainkit::factor_readout_backward<T>>(
+        m, "factor_readout_backward",
+        "Gradients of the seven inputs, the bias last. The same bits for every number of threads.");
 }
 
 }  // namespace
@@ -171,6 +189,13 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "C++ part of brainkit, on C-contiguous numpy arrays of float32 or float64.";
     bind<float>(m);
     bind<double>(m);
+    bind_forward<float, &brainkit::factor_readout_forward_bf16x3>(m, "factor_readout_forward_bf16x3",
+                                                                  "factor_readout_forward in bf16x3.");
+    bind_backward<float, &brainkit::factor_readout_backward_bf16x3>(m, "factor_readout_backward_bf16x3",
+                                                                    "factor_readout_backward in bf16x3.");
+    m.def("why_no_bf16x3", &brainkit::why_no_bf16x3,
+          "Why bf16x3 cannot run here, in one phrase, or None where it can. BRAINKIT_AMX=emulate, read at the first "
+          "call, has it run everywhere, slowly.");
     m.def("instruction_set", &brainkit::instruction_set,
           "What serves this process: portable, avx2 or avx512. BRAINKIT_CPU, read at the first call, chooses another.");
 }

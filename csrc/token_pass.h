@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "cell_bands.h"
 #include "sorted.h"
 #include "vertices.h"
 
@@ -22,18 +23,18 @@ class TokenPass {
           out_(out),
           sorted_(sorted),
           blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
-          band_(band_rows()),
+          bands_(shape.height, most_rows()),
           images_(std::max<Index>(shape.images, 1)),
           layers_(shape.layers),
           tokens_(shape.images * shape.layers * shape.channels),
           // What is cheaper.
           scales_coefficients_(2 * kSegments * shape.layers <= blocks_.widest()),
-          global_(bands() * tokens_) {
+          global_(bands_.count() * tokens_) {
         // Images of one item share the vertices' coefficients and weights, which costs about as much as one image more.
         // But every thread should have its share, and hold no more than it should.
-        const Index image_bytes = (band_ * s_.width + 1) * row_bytes();
+        const Index image_bytes = (bands_.rows() * s_.width + 1) * cell_bytes();
         const auto cost = [&](Index images) {
-            const Index parts = blocks_.count() * bands() * ((s_.images + images - 1) / images);
+            const Index parts = blocks_.count() * bands_.count() * ((s_.images + images - 1) / images);
             return (parts + threads - 1) / threads * (images + 1);
         };
         for (Index images = images_; images > 0; --images) {
@@ -47,17 +48,17 @@ class TokenPass {
         if (s_.images == 0) return;
         for_each(
             items(), threads, [&] { return make_scratch(); }, [&](Index item, Scratch& use) { run_item(item, use); });
-        sum_global(threads);
+        sum_bands(s_, global_.data(), bands_.count(), threads, out_.global);
     }
 
   private:
     static constexpr Index kSlabBytes = 1 << 22;  // gradients of tokens that a thread holds
 
     struct Scratch {
-        Buffer<T> slab;  // images_ times (1 + band_ * W, layers_, block), the global token first, and a row more
-        Buffer<T> coefficients;   // (kTile, stride_)
-        Buffer<T> weight;         // (kTile, block)
-        Buffer<T> scaled;         // one of the two, times the gradient of an image
+        Buffer<T> slab;          // images_ times (1 + rows * W, layers_, block), the global token first, and a row more
+        Buffer<T> coefficients;  // (kTile, stride_)
+        Buffer<T> weight;        // (kTile, block)
+        Buffer<T> scaled;        // one of the two, times the gradient of an image
         std::vector<Index> rows;  // of an image's slab, where the terms are added to
     };
 
@@ -68,38 +69,36 @@ class TokenPass {
         Index image, images, layer, layers;
     };
 
-    // Of one cell, layers and a block of channels.
-    Index row_bytes() const { return s_.layers * blocks_.widest() * static_cast<Index>(sizeof(T)); }
-
-    // Rows of cells in a band, as even as can be: eight images should fit, but a band is not to be narrow, since the
-    // vertices between two bands are read for both.
-    Index band_rows() const {
-        const Index most =
-            kSlabBytes / (std::min<Index>(8, std::max<Index>(1, s_.images)) * s_.width * row_bytes() + 1);
-        const Index bands = (s_.height + std::max<Index>(4, most) - 1) / std::max<Index>(4, most);
-        return (s_.height + bands - 1) / bands;
+    // Of a cell of one image, in a block of channels.
+    Index cell_bytes() const { return s_.layers * blocks_.widest() * static_cast<Index>(sizeof(T)); }
+    // Of cells in a band: eight images should fit.
+    Index most_rows() const {
+        return kSlabBytes / (std::min<Index>(8, std::max<Index>(1, s_.images)) * s_.width * cell_bytes());
     }
 
-    Index bands() const { return (s_.height + band_ - 1) / band_; }
     Index image_parts() const { return (s_.images + images_ - 1) / images_; }
     Index layer_parts() const { return (s_.layers + layers_ - 1) / layers_; }
-    Index items() const { return blocks_.count() * bands() * image_parts() * layer_parts(); }
+    Index items() const { return blocks_.count() * bands_.count() * image_parts() * layer_parts(); }
 
     Part part_of(Index item) const {
         const Index layer = item % layer_parts() * layers_;
         item /= layer_parts();
         const Index image = item % image_parts() * images_;
         item /= image_parts();
-        const Index band = item % bands();
-        return {item / bands(), band,
-                band * band_,   std::min(s_.height, (band + 1) * band_),
-                image,          std::min(images_, s_.images - image),
-                layer,          std::min(layers_, s_.layers - layer)};
+        const Index band = item % bands_.count();
+        return {item / bands_.count(),
+                band,
+                bands_.begin(band),
+                bands_.end(band),
+                image,
+                std::min(images_, s_.images - image),
+                layer,
+                std::min(layers_, s_.layers - layer)};
     }
 
     Scratch make_scratch() const {
         const Index width = blocks_.widest();
-        return {Buffer<T>(images_ * ((band_ * s_.width + 1) * layers_ + 1) * width), zeros<T>(kTile * stride_),
+        return {Buffer<T>(images_ * ((bands_.rows() * s_.width + 1) * layers_ + 1) * width), zeros<T>(kTile * stride_),
                 Buffer<T>(kTile * width), Buffer<T>(kTile * (scales_coefficients_ ? stride_ : width)),
                 std::vector<Index>(static_cast<std::size_t>(kSegments * layers_ + kTile))};
     }
@@ -107,16 +106,10 @@ class TokenPass {
     void run_item(Index item, Scratch& use) {
         const Part part = part_of(item);
         std::fill_n(use.slab.data(), part.images * slab_of(part), T(0));
-        // Group row r has taps in the rows r - 1 and r of cells, and gives to the global token where its upper taps
-        // are.
-        for (Index row = part.begin; row <= part.end; ++row) {
-            const bool upper = row > part.begin || row == 0;
-            const bool lower = row < part.end;
-            const Index last = plan_.row_tiles[row + 1];
-            for (Index tile = plan_.row_tiles[row]; tile < last; ++tile) {
-                run_tile(plan_.tiles[tile], part, upper, lower, use);
-            }
-        }
+        for_each_tile_of(s_, plan_, part.begin, part.end,
+                         [&](const Tile& tile, const Taps& taps, Index first, Index segments) {
+                             run_tile(tile, taps, first, segments, part, use);
+                         });
         unpack(part, use);
     }
 
@@ -125,13 +118,7 @@ class TokenPass {
         return (((part.end - part.begin) * s_.width + 1) * part.layers + 1) * blocks_.width(part.block);
     }
 
-    void run_tile(const Tile& tile, const Part& part, bool upper, bool lower, Scratch& use) {
-        const Taps taps = taps_of(tile.group, s_.height, s_.width);
-        Index upper_taps = 0;
-        while (upper_taps < taps.count && taps.corner[upper_taps] < 2) ++upper_taps;
-        const Index first = upper ? 0 : 1 + upper_taps;
-        const Index segments = (lower ? taps.count + 1 : 1 + upper_taps) - first;
-        if (segments == 0) return;
+    void run_tile(const Tile& tile, const Taps& taps, Index first, Index segments, const Part& part, Scratch& use) {
         const Index kind = blocks_.vectors(part.block) - 1;
         const Index width = blocks_.width(part.block);
         const Index terms = segments * part.layers;
@@ -143,7 +130,7 @@ class TokenPass {
                         in_.weight + blocks_.first(part.block), use.weight.data());
         Index* to = use.rows.data();
         for (Index segment = first; segment < first + segments; ++segment) {
-            const Index slot = segment == 0 ? 0 : 1 + taps.cell[segment - 1] - part.begin * s_.width;
+            const Index slot = slab_slot(s_, taps, segment, part.begin);
             for (Index layer = 0; layer < part.layers; ++layer) *to++ = (slot * part.layers + layer) * width;
         }
         TokenStep<T> step{};
@@ -190,18 +177,6 @@ class TokenPass {
         }
     }
 
-    void sum_global(int threads) {
-        for_each(s_.images * s_.layers, threads, [&](Index row) {
-            T* to = out_.global + row * s_.channels;
-            const T* from = global_.data() + row * s_.channels;
-            std::copy_n(from, s_.channels, to);
-            for (Index band = 1; band < bands(); ++band) {
-                from += tokens_;
-                for (Index d = 0; d < s_.channels; ++d) to[d] += from[d];
-            }
-        });
-    }
-
     const Kernels<T>& kernels_ = kernels<T>();
     const Shape s_;
     const Inputs<T> in_;
@@ -209,7 +184,7 @@ class TokenPass {
     const Gradients<T> out_;
     const Sorted<T>& sorted_;
     const Blocks blocks_;
-    const Index band_;
+    const CellBands bands_;
     Index images_, layers_;  // that an item owns at most
     Index stride_ = 0;
     const Index tokens_;  // numbers in all global tokens

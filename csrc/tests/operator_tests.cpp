@@ -62,6 +62,11 @@ brainkit::Inputs<T> inputs_of(const Arrays<T>& a) {
 }
 
 template <typename T>
+brainkit::Gradients<T> gradients_of(Arrays<T>& a) {
+    return {a[0].data(), a[1].data(), a[2].data(), a[3].data(), a[4].data(), a[5].data(), a[6].data()};
+}
+
+template <typename T>
 std::vector<T> forward(const Shape& s, const Arrays<T>& inputs, int threads) {
     std::vector<T> out(static_cast<std::size_t>(s.images * s.vertices));
     brainkit::factor_readout_forward(s, inputs_of(inputs), threads, out.data());
@@ -72,9 +77,7 @@ template <typename T>
 Arrays<T> backward(const Shape& s, const Arrays<T>& inputs, const std::vector<T>& grad, int threads) {
     Arrays<T> out;
     for (const Index n : sizes(s)) out.emplace_back(static_cast<std::size_t>(n));
-    const brainkit::Gradients<T> to{out[0].data(), out[1].data(), out[2].data(), out[3].data(),
-                                    out[4].data(), out[5].data(), out[6].data()};
-    brainkit::factor_readout_backward(s, inputs_of(inputs), grad.data(), threads, to);
+    brainkit::factor_readout_backward(s, inputs_of(inputs), grad.data(), threads, gradients_of(out));
     return out;
 }
 
@@ -149,6 +152,46 @@ void check_threads(const Shape& s) {
     }
 }
 
+double rms(const std::vector<float>& a) {
+    double sum = 0;
+    for (const float x : a) sum += static_cast<double>(x) * x;
+    return std::sqrt(sum / static_cast<double>(a.size()));
+}
+
+bool near(const std::vector<float>& found, const std::vector<float>& expected, double bound) {
+    std::vector<float> difference(found);
+    for (std::size_t i = 0; i < found.size(); ++i) difference[i] -= expected[i];
+    return rms(difference) <= bound * rms(expected);
+}
+
+// Both in bf16x3, for every number of threads the same.
+void check_bf16x3(const Shape& s) {
+    Arrays<float> inputs = draw<float>(s, 8);
+    inputs[6].assign(inputs[6].size(), 0.0f);
+    const std::vector<float> grad = draw<float>(Shape{1, 1, s.images, 1, 1, s.vertices}, 9)[5];
+    const std::vector<float> expected = forward(s, inputs, 2);
+    const Arrays<float> expected_grads = backward(s, inputs, grad, 2);
+    std::vector<float> first(expected.size());
+    Arrays<float> first_grads(expected_grads);
+    for (const int threads : {1, 3}) {
+        std::vector<float> out(expected.size());
+        Arrays<float> grads(expected_grads);
+        for (auto& array : grads) array.assign(array.size(), std::nanf(""));
+        brainkit::factor_readout_forward_bf16x3(s, inputs_of(inputs), threads, out.data());
+        brainkit::factor_readout_backward_bf16x3(s, inputs_of(inputs), grad.data(), threads, gradients_of(grads));
+        if (threads == 1) {
+            first = out;
+            first_grads = grads;
+        }
+        expect(near(out, expected, 1e-5), "the result in bf16x3", s);
+        expect(same_bits(out, first), "bits of the result in bf16x3", s);
+        for (std::size_t i = 0; i < grads.size(); ++i) {
+            expect(near(grads[i], expected_grads[i], 5e-5), "a gradient in bf16x3", s);
+            expect(same_bits(grads[i], first_grads[i]), "bits of a gradient in bf16x3", s);
+        }
+    }
+}
+
 void check_callers() {
     const Shape s{2, 3, 20, 4, 4, 300};
     const Arrays<float> inputs = draw<float>(s, 6);
@@ -184,11 +227,16 @@ int main() {
     }
     const Shape shapes[] = {{1, 1, 1, 1, 1, 1},   {2, 3, 5, 4, 7, 61},   {3, 12, 33, 2, 2, 150}, {1, 5, 130, 3, 3, 7},
                             {9, 2, 64, 1, 9, 49}, {2, 40, 16, 5, 5, 20}, {2, 7, 24, 8, 8, 500}};
+    // The tokens of this one are packed, and their gradients summed, band by band.
+    const Shape large{3, 20, 128, 24, 20, 300};
     for (const Shape& s : shapes) {
         check_values(s);
         check_threads<float>(s);
         check_threads<double>(s);
+        if (brainkit::why_no_bf16x3() == nullptr) check_bf16x3(s);
     }
+    if (brainkit::why_no_bf16x3() != nullptr) std::printf("bf16x3 is left out: %s\n", brainkit::why_no_bf16x3());
+    check_threads<float>(large);
     check_callers();
 #if defined(BRAINKIT_TEST_FORK)
     check_fork();
