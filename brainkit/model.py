@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brainkit.bottlenecks import TokenStatistics, pointwise
 from brainkit.errors import DataError, UsageError
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.selectors import coordinate_bounds, encode_positions, regularity, selector_network
@@ -54,35 +55,6 @@ class Folded:
     scale: np.ndarray  # (V,)
     weight: np.ndarray  # (V, D)
     bias: np.ndarray  # (V,)
-
-
-class TokenStatistics(nn.Module):
-    """Mean, s.d. and correlation of one layer's tokens over the training images: constants of the model."""
-
-    mean: Tensor
-    std: Tensor
-    moment: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-        self.register_buffer("moment", torch.eye(channels))
-
-    def set(self, mean: np.ndarray, std: np.ndarray, moment: np.ndarray) -> None:
-        """Take mean (C,), s.d. (C,) and the second moment (C, C) of the centred, scaled tokens."""
-        for name, value in (("mean", mean), ("std", std), ("moment", moment)):
-            getattr(self, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
-
-    def inverse_std(self) -> Tensor:
-        """1 / s.d.; zero for a channel that never varied, which has nothing to tell."""
-        return torch.where(self.std > 0, 1 / self.std.clamp(min=torch.finfo(self.std.dtype).tiny), 0.0)
-
-    def gain(self, weight: Tensor) -> Tensor:
-        """Brings the bottleneck's output to unit RMS over the training tokens: sqrt(D / tr(P S P^T)). ()"""
-        power = ((weight @ self.moment) * weight).sum() / weight.shape[0]
-        # A bottleneck with no output at all has no gauge; it stays at zero rather than becoming NaN.
-        return torch.where(power > 0, power.clamp(min=torch.finfo(power.dtype).tiny).rsqrt(), 0.0)
 
 
 class FactorTopy(nn.Module):
@@ -267,12 +239,8 @@ class FactorTopy(nn.Module):
         """Tokens through the bottlenecks, in the gauge: (B, L, D, H, W) and (B, L, D)."""
         local, whole = [], []
         for layer in self.layers:
-            weight, bias = self._local_map(layer)
-            tokens = to_grid(local_tokens[layer], self.grid)
-            flat = torch.matmul(weight, tokens.flatten(2)) + bias[:, None]  # (B, D, P)
-            local.append(flat.unflatten(2, self.grid))
-            weight, bias = self._global_map(layer)
-            whole.append(torch.nn.functional.linear(global_tokens[layer], weight, bias))
+            local.append(pointwise(to_grid(local_tokens[layer], self.grid), *self._local_map(layer)))
+            whole.append(torch.nn.functional.linear(global_tokens[layer], *self._global_map(layer)))
         return torch.stack(local, 1), torch.stack(whole, 1)
 
     @torch.no_grad()
@@ -309,11 +277,7 @@ class FactorTopy(nn.Module):
 
     def _map(self, weight: Tensor, statistics: nn.Module) -> tuple[Tensor, Tensor]:
         """The affine map (D, C), (D,) of raw tokens: centring, scaling and gauge folded in."""
-        assert isinstance(statistics, TokenStatistics)
-        if self.gauge == "unit":
-            weight = weight * statistics.gain(weight)
-        weight = weight * statistics.inverse_std()
-        return weight, -(weight @ statistics.mean)
+        return cast(TokenStatistics, statistics).mapped(weight, gauge=self.gauge == "unit")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

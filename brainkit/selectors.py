@@ -5,6 +5,8 @@ Because the encoding is smooth, vertices that are neighbours on the cortex choos
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -68,4 +70,4 @@ def regularity(layer_weights: Tensor, scale: Tensor) -> Tensor:
     if n_layers == 1:
         return balance  # one layer leaves nothing to choose: its entropy is zero, and so is log(L)
     sharpness = (layer_weights * (layer_weights + 1e-8).log()).sum(-1).mean()
-    return sharpness / torch.log(torch.tensor(float(n_layers))) + balance
+    return sharpness / math.log(n_layers) + balance

@@ -60,6 +60,7 @@ PLACES = {
     "brainkit/backbones/torchvision_vit.py": Place(3, "torch", "torchvision"),
     "brainkit/backbones/weights.py": Place(3, "torch", "huggingface_hub safetensors timm"),
     "brainkit/selectors.py": Place(3, "numpy torch"),
+    "brainkit/bottlenecks.py": Place(3, "numpy torch"),
     "brainkit/model.py": Place(3, "numpy torch"),
     "brainkit/data/__init__.py": Place(3),
     "brainkit/data/subject.py": Place(3, "numpy PIL"),
@@ -107,7 +108,7 @@ PLACES = {
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
     "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
-    "brainkit/model.py": {"brainkit/selectors.py"},
+    "brainkit/model.py": {"brainkit/bottlenecks.py", "brainkit/selectors.py"},
     "brainkit/workflow.py": {"brainkit/training_run.py"},
     "brainkit/run_folder.py": {"brainkit/export.py"},
     "brainkit/sample.py": {"brainkit/photographs.py"},
