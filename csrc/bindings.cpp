@@ -198,7 +198,7 @@ brainkit::Recycled& kept_memory() {
 // What the forward pass keeps, in memory that goes back to where it came from with the array.
 template <typename T>
 Array<T> make_kept(const brainkit::NetworkShape& s) {
-    const std::vector<py::ssize_t> shape{brainkit::kNetworks, 2, s.vertices, brainkit::kept_width(s.hidden)};
+    const std::vector<py::ssize_t> shape{brainkit::kNetworks, s.vertices, 2, brainkit::kept_width(s.hidden)};
     std::size_t size = sizeof(T);
     for (const py::ssize_t n : shape) size *= static_cast<std::size_t>(n);
     const auto give_back = [](void* block) {
@@ -249,7 +249,7 @@ py::tuple selector_networks_backward(const Array<T>& grad_locations, const Array
     check_array("layer_weights", layer_weights, {s.vertices, s.layers});
     check_array("scale", scale, {s.vertices});
     const bool is_kept = kept.ndim() != 1 || kept.shape(0) != 0;
-    if (is_kept) check_array("kept", kept, {brainkit::kNetworks, 2, s.vertices, brainkit::kept_width(s.hidden)});
+    if (is_kept) check_array("kept", kept, {brainkit::kNetworks, s.vertices, 2, brainkit::kept_width(s.hidden)});
 
     const brainkit::NetworkInputs<T> inputs = networks.inputs();
     const T* const out[] = {locations.data(), layer_weights.data(), scale.data()};

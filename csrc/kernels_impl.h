@@ -16,6 +16,12 @@
 #define BRAINKIT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#if defined(__GNUC__)
+#define BRAINKIT_PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define BRAINKIT_PREFETCH(address) static_cast<void>(address)
+#endif
+
 #include "network_kernels_impl.h"
 
 namespace brainkit {

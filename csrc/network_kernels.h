@@ -19,6 +19,9 @@ struct ProductStep {
     Index start_stride;  // 0: the same row for all
     T* out;
     Index out_stride;
+    // What will be read soon, brought nearer meanwhile: `soon_lines` cache lines with every strip of rows.
+    const T* soon;
+    Index soon_lines;
 };
 
 // For every row: out[r][o] = sum_c values[r][c] * head[o][c].

@@ -145,8 +145,13 @@ BRAINKIT_INLINE void product_strip(const ProductStep<typename V::Number>& step, 
 // Rows left over by whole strips go by twos and ones: nothing needs padding.
 template <typename V, int R, int C>
 void product_kernel(const ProductStep<typename V::Number>& step) {
+    constexpr Index kLine = 64 / sizeof(typename V::Number);
+    const typename V::Number* soon = step.soon;
     Index row = 0;
-    for (; row + R <= step.rows; row += R) product_strip<V, R, C>(step, row);
+    for (; row + R <= step.rows; row += R) {
+        for (Index i = 0; i < step.soon_lines; ++i, soon += kLine) BRAINKIT_PREFETCH(soon);
+        product_strip<V, R, C>(step, row);
+    }
     for (; row + 2 <= step.rows; row += 2) product_strip<V, 2, C>(step, row);
     for (; row < step.rows; ++row) product_strip<V, 1, C>(step, row);
 }

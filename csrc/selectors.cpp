@@ -26,6 +26,35 @@ Index hidden_stride(Index width) {
     return (lines + 1 - lines % 2) * line;
 }
 
+// Memory that will be read soon, from which every product brings a part nearer: arithmetic hides the way.
+template <typename T>
+class Soon {
+  public:
+    void add(const T* from, Index count) { ranges_[ranges_count_++] = {from, count / kLine}; }
+
+    void hand_to(ProductStep<T>& step, Index strip) {
+        constexpr Index kLinesOfStrip = 24;
+        const Index strips = step.rows / strip;
+        if (strips == 0) return;
+        while (next_ < ranges_count_ && ranges_[next_].lines < strips) ++next_;
+        if (next_ == ranges_count_) return;
+        Range& range = ranges_[next_];
+        step.soon = range.at;
+        step.soon_lines = std::min(kLinesOfStrip, range.lines / strips);
+        range.at += strips * step.soon_lines * kLine;
+        range.lines -= strips * step.soon_lines;
+    }
+
+  private:
+    static constexpr Index kLine = 64 / sizeof(T);
+    struct Range {
+        const T* at;
+        Index lines;
+    };
+    Range ranges_[2];
+    Index ranges_count_ = 0, next_ = 0;
+};
+
 // What both passes share: sizes, and one network's weights as rows of `stride`, padded with zeros.
 template <typename T>
 class Networks {
@@ -50,14 +79,16 @@ class Networks {
     const T* second_bias(Index network) const { return hidden_bias(network) + stride; }                 // (H,)
     const T* zeros() const { return zeros_.data(); }
 
-    // All blocks of columns of a product whose other sizes are set.
-    void multiply(ProductStep<T> step) const {
+    // All blocks of columns of a product whose other sizes are set. Of what will be read soon, a part is brought nearer.
+    void multiply(ProductStep<T> step, Soon<T>* soon = nullptr) const {
         const ProductStep<T> first = step;
         for (Index block = 0; block < blocks_.count(); ++block) {
             const Index column = blocks_.first(block);
             step.right = first.right + column;
             step.start = first.start + column;
             step.out = first.out + column;
+            step.soon_lines = 0;
+            if (soon != nullptr) soon->hand_to(step, kernels.strip);
             kernels.networks.product[blocks_.vectors(block) - 1](step);
         }
     }
@@ -65,10 +96,10 @@ class Networks {
     // The sums that enter the first GELU, then those that enter the second, of `count` vertices.
     void first_sums(Index network, Index begin, Index count, T* sums) const {
         multiply({count, s.features, in.features + begin * s.features, s.features, 1, hidden(network), stride,
-                  hidden_bias(network), 0, sums, stride});
+                  hidden_bias(network), 0, sums, stride, nullptr, 0});
     }
     void second_sums(Index network, Index count, const T* values, T* sums) const {
-        multiply({count, s.hidden, values, stride, 1, second(network), stride, second_bias(network), 0, sums, stride});
+        multiply({count, s.hidden, values, stride, 1, second(network), stride, second_bias(network), 0, sums, stride, nullptr, 0});
     }
 
     // Padding that has seen a number that is not finite may not be finite either, and must not reach the outputs.
@@ -161,7 +192,7 @@ void choose_back(Index network, Index count, Index outputs, const T* out, const 
 
 template <typename T>
 T* kept_rows(const NetworkShape& s, T* kept, Index network, Index layer, Index vertex) {
-    return kept + ((network * 2 + layer) * s.vertices + vertex) * kept_width(s.hidden);
+    return kept + ((network * s.vertices + vertex) * 2 + layer) * kept_width(s.hidden);
 }
 
 // One part of the vertices and one network at a time: the sums of its weights' gradients, then, over all parts, theirs.
@@ -230,23 +261,29 @@ class BackwardPass {
         T* bias_sums = head_sums + outputs * stride;
         T* head_grad = use.head_grad.data();
         const T* features = n_.in.features + begin * s_.features;
+        Soon<T> soon;
+        if (kept_ != nullptr) {
+            const Index next = std::min(kRows, s_.vertices - begin - count);
+            soon.add(features, count * s_.features);
+            soon.add(kept_rows(s_, kept_, network, 0, begin + count), next * 2 * kept_width(s_.hidden));
+        }
 
         units(network, 0, begin, count, use.first.data(), use.first_slope.data(), nullptr);
         units(network, 1, begin, count, use.second.data(), use.second_slope.data(), use.first.data());
         choose_back(network, count, outputs, out_[network] + begin * outputs, grad_[network] + begin * outputs,
                     head_grad);
         n_.multiply({outputs, count, head_grad, 1, outputs, use.second.data(), stride, head_sums, stride, head_sums,
-                     stride});
+                     stride, nullptr, 0});
         n_.multiply({count, outputs, head_grad, outputs, 1, n_.head(network), stride, n_.zeros(), 0,
-                     use.second_grad.data(), stride});
+                     use.second_grad.data(), stride, nullptr, 0});
         slope(count, use.second_grad.data(), use.second_slope.data(), bias_sums + stride);
         n_.multiply({s_.hidden, count, use.second_grad.data(), 1, stride, use.first.data(), stride, second_sums,
-                     stride, second_sums, stride});
+                     stride, second_sums, stride, nullptr, 0}, &soon);
         n_.multiply({count, s_.hidden, use.second_grad.data(), stride, 1, n_.second_back(network), stride, n_.zeros(),
-                     0, use.first_grad.data(), stride});
+                     0, use.first_grad.data(), stride, nullptr, 0}, &soon);
         slope(count, use.first_grad.data(), use.first_slope.data(), bias_sums);
         n_.multiply({s_.features, count, features, 1, s_.features, use.first_grad.data(), stride, hidden_sums, stride,
-                     hidden_sums, stride});
+                     hidden_sums, stride, nullptr, 0}, &soon);
     }
 
     // One layer's units and the slopes of their GELU, from what was kept, or anew: from the features or the units below.
@@ -254,7 +291,7 @@ class BackwardPass {
         GeluStep<T> step{count, n_.width, values, n_.stride, values, slopes, n_.stride, nullptr, 0};
         if (kept_ != nullptr) {
             step.sums = kept_rows(s_, kept_, network, layer, begin);
-            step.sums_stride = kept_width(s_.hidden);
+            step.sums_stride = 2 * kept_width(s_.hidden);
         } else if (layer == 0) {
             n_.first_sums(network, begin, count, values);
         } else {
@@ -322,7 +359,7 @@ void selector_networks_forward(const NetworkShape& shape, const NetworkInputs<T>
             }
             n.kernels.networks.gelu({count, n.width, values[layer], n.stride, values[layer], nullptr, n.stride,
                                      kept == nullptr ? nullptr : kept_rows(shape, kept, network, layer, begin),
-                                     kept_width(shape.hidden)});
+                                     2 * kept_width(shape.hidden)});
         }
         n.clear_padding(count, values[1]);
         n.kernels.networks.heads({count, n.width, outputs, values[1], n.head(network), n.stride, use.last.data()});

@@ -36,7 +36,7 @@ struct NetworkInputs {
     const T* head[3];        // (outputs, H) each
 };
 
-// out: locations (V, 2), layer weights (V, L), scale (V,). kept (3, 2, V, kept_width(H)): the sums that enter the two
+// out: locations (V, 2), layer weights (V, L), scale (V,). kept (3, V, 2, kept_width(H)): the sums that enter the two
 // GELUs, aligned to 64 bytes, or null. The same bits come out for every number of threads (>= 1), with kept or without.
 template <typename T>
 void selector_networks_forward(const NetworkShape& shape, const NetworkInputs<T>& inputs, int threads,
