@@ -158,12 +158,9 @@ struct Networks {
         &scale_head;
 
     brainkit::NetworkInputs<T> inputs() const {
-        return {features.data(),
-                hidden_weight.data(),
-                hidden_bias.data(),
-                second_weight.data(),
-                second_bias.data(),
-                {location_head.data(), layer_head.data(), scale_head.data()}};
+        return {features.data(),    hidden_weight.data(),
+                hidden_bias.data(), second_weight.data(),
+                second_bias.data(), {location_head.data(), layer_head.data(), scale_head.data()}};
     }
 
     brainkit::NetworkShape check(int threads) const {
@@ -260,12 +257,11 @@ py::tuple selector_networks_backward(const Array<T>& grad_locations, const Array
     };
     Array<T> to[] = {like(hidden_weight), like(hidden_bias), like(second_weight), like(second_bias),
                      like(location_head), like(layer_head),  like(scale_head)};
-    const brainkit::NetworkGradients<T> gradients{
-        to[0].mutable_data(),
-        to[1].mutable_data(),
-        to[2].mutable_data(),
-        to[3].mutable_data(),
-        {to[4].mutable_data(), to[5].mutable_data(), to[6].mutable_data()}};
+    const brainkit::NetworkGradients<T> gradients{to[0].mutable_data(),
+                                                  to[1].mutable_data(),
+                                                  to[2].mutable_data(),
+                                                  to[3].mutable_data(),
+                                                  {to[4].mutable_data(), to[5].mutable_data(), to[6].mutable_data()}};
     {
         const py::gil_scoped_release release;
         brainkit::selector_networks_backward(s, inputs, out, grad, kept_from, threads, gradients);

@@ -214,7 +214,8 @@ struct Table {
     }
 
     static Kernels<typename V::Number> make(const char* name) {
-        Kernels<typename V::Number> table{name, V::kLanes, R, C, {}, {}, {}, outer_kernel<V>, network_kernels<V, R, C>()};
+        Kernels<typename V::Number> table{
+            name, V::kLanes, R, C, {}, {}, {}, outer_kernel<V>, network_kernels<V, R, C>()};
         fill<1>(table);
         return table;
     }

@@ -31,10 +31,10 @@ struct Functions {
         return V::multiply(p, V::exponent_from_low_bits(shifted));
     }
 
-    // The normal distribution's tail is taken as Q(a) = density(a) * sum_k c_k t^k with t = 1 / (1 + 0.3 a), the form of
-    // Hastings (Abramowitz and Stegun, 7.1.26), with eight terms fitted to weighted minimax: 7.5e-9 from the truth,
-    // and 7.5e-7 of it far out. With float32's rounding gelu is within 1.2e-7 max(1, |x|) of the truth, its slope within
-    // 2e-7: tests/test_selector_networks.py holds them to it.
+    // The normal distribution's tail is taken as Q(a) = density(a) * sum_k c_k t^k with t = 1 / (1 + 0.3 a), the form
+    // of Hastings (Abramowitz and Stegun, 7.1.26), with eight terms fitted to weighted minimax: 7.5e-9 from the truth,
+    // and 7.5e-7 of it far out. With float32's rounding gelu is within 1.2e-7 max(1, |x|) of the truth, its slope
+    // within 2e-7: tests/test_selector_networks.py holds them to it.
     static BRAINKIT_INLINE Vector gelu(Vector x, Vector* slope) {
         const Vector density = power(V::multiply(V::multiply(x, V::fill(-0.72134752f)), x), 0.39894228f);
         const Vector a = V::at_most(V::absolute(x), V::fill(14.0f));
@@ -269,12 +269,8 @@ void fill_products(NetworkKernels<typename V::Number>& table) {
 
 template <typename V, int R, int C>
 NetworkKernels<typename V::Number> network_kernels() {
-    NetworkKernels<typename V::Number> table{{},
-                                             head_kernel<V>,
-                                             gelu_kernel<V>,
-                                             slope_kernel<V>,
-                                             exponential_kernel<V>,
-                                             hyperbolic_tangent_kernel<V>};
+    NetworkKernels<typename V::Number> table{
+        {}, head_kernel<V>, gelu_kernel<V>, slope_kernel<V>, exponential_kernel<V>, hyperbolic_tangent_kernel<V>};
     fill_products<V, R, C>(table);
     return table;
 }

@@ -11,7 +11,7 @@
 namespace brainkit {
 namespace {
 
-constexpr Index kRows = 96;        // vertices of a tile: what belongs to them stays in the second cache
+constexpr Index kRows = 96;          // vertices of a tile: what belongs to them stays in the second cache
 constexpr Index kTilesTogether = 4;  // tiles a thread takes at a time in the forward pass
 // Weight gradients are summed over the tiles of a part, then over parts. The cut depends on the vertices alone.
 constexpr Index kTilesOfPart = 12;
@@ -71,15 +71,16 @@ class Networks {
         for_each(kNetworks, threads, [&](Index network) { fill(network); });
     }
 
-    const T* hidden(Index network) const { return weights_[network].data(); }                           // (F, H)
-    const T* second(Index network) const { return hidden(network) + s.features * stride; }              // (H, H), in, out
-    const T* second_back(Index network) const { return second(network) + s.hidden * stride; }           // (H, H), out, in
-    const T* head(Index network) const { return second_back(network) + s.hidden * stride; }             // (outputs, H)
-    const T* hidden_bias(Index network) const { return head(network) + s.outputs(network) * stride; }   // (H,)
-    const T* second_bias(Index network) const { return hidden_bias(network) + stride; }                 // (H,)
+    const T* hidden(Index network) const { return weights_[network].data(); }                  // (F, H)
+    const T* second(Index network) const { return hidden(network) + s.features * stride; }     // (H, H), in, out
+    const T* second_back(Index network) const { return second(network) + s.hidden * stride; }  // (H, H), out, in
+    const T* head(Index network) const { return second_back(network) + s.hidden * stride; }    // (outputs, H)
+    const T* hidden_bias(Index network) const { return head(network) + s.outputs(network) * stride; }  // (H,)
+    const T* second_bias(Index network) const { return hidden_bias(network) + stride; }                // (H,)
     const T* zeros() const { return zeros_.data(); }
 
-    // All blocks of columns of a product whose other sizes are set. Of what will be read soon, a part is brought nearer.
+    // All blocks of columns of a product whose other sizes are set. Of what will be read soon, a part is brought
+    // nearer.
     void multiply(ProductStep<T> step, Soon<T>* soon = nullptr) const {
         const ProductStep<T> first = step;
         for (Index block = 0; block < blocks_.count(); ++block) {
@@ -99,7 +100,8 @@ class Networks {
                   hidden_bias(network), 0, sums, stride, nullptr, 0});
     }
     void second_sums(Index network, Index count, const T* values, T* sums) const {
-        multiply({count, s.hidden, values, stride, 1, second(network), stride, second_bias(network), 0, sums, stride, nullptr, 0});
+        multiply({count, s.hidden, values, stride, 1, second(network), stride, second_bias(network), 0, sums, stride,
+                  nullptr, 0});
     }
 
     // Padding that has seen a number that is not finite may not be finite either, and must not reach the outputs.
@@ -173,6 +175,14 @@ void choose(const Kernels<T>& kernels, Index network, Index count, Index outputs
         kernels.networks.exponential(sums, all);
         for (Index i = 0; i < all; ++i) out[i] = T(1) / (T(1) + sums[i]);
     }
+}
+
+// Columns that no kernel writes, where its vectors are shorter than the padding was made for.
+template <typename T>
+void clear_kept_padding(const NetworkShape& s, Index width, Index count, T* kept) {
+    const Index all = kept_width(s.hidden);
+    if (kept == nullptr || width == all) return;
+    for (Index i = 0; i < count; ++i) std::fill(kept + 2 * i * all + width, kept + (2 * i + 1) * all, T(0));
 }
 
 // From gradients of a network's outputs to those of its last sums.
@@ -277,16 +287,20 @@ class BackwardPass {
         n_.multiply({count, outputs, head_grad, outputs, 1, n_.head(network), stride, n_.zeros(), 0,
                      use.second_grad.data(), stride, nullptr, 0});
         slope(count, use.second_grad.data(), use.second_slope.data(), bias_sums + stride);
-        n_.multiply({s_.hidden, count, use.second_grad.data(), 1, stride, use.first.data(), stride, second_sums,
-                     stride, second_sums, stride, nullptr, 0}, &soon);
+        n_.multiply({s_.hidden, count, use.second_grad.data(), 1, stride, use.first.data(), stride, second_sums, stride,
+                     second_sums, stride, nullptr, 0},
+                    &soon);
         n_.multiply({count, s_.hidden, use.second_grad.data(), stride, 1, n_.second_back(network), stride, n_.zeros(),
-                     0, use.first_grad.data(), stride, nullptr, 0}, &soon);
+                     0, use.first_grad.data(), stride, nullptr, 0},
+                    &soon);
         slope(count, use.first_grad.data(), use.first_slope.data(), bias_sums);
         n_.multiply({s_.features, count, features, 1, s_.features, use.first_grad.data(), stride, hidden_sums, stride,
-                     hidden_sums, stride, nullptr, 0}, &soon);
+                     hidden_sums, stride, nullptr, 0},
+                    &soon);
     }
 
-    // One layer's units and the slopes of their GELU, from what was kept, or anew: from the features or the units below.
+    // One layer's units and the slopes of their GELU, from what was kept, or anew: from the features or the units
+    // below.
     void units(Index network, Index layer, Index begin, Index count, T* values, T* slopes, const T* below) const {
         GeluStep<T> step{count, n_.width, values, n_.stride, values, slopes, n_.stride, nullptr, 0};
         if (kept_ != nullptr) {
@@ -357,9 +371,10 @@ void selector_networks_forward(const NetworkShape& shape, const NetworkInputs<T>
             } else {
                 n.second_sums(network, count, values[0], values[1]);
             }
-            n.kernels.networks.gelu({count, n.width, values[layer], n.stride, values[layer], nullptr, n.stride,
-                                     kept == nullptr ? nullptr : kept_rows(shape, kept, network, layer, begin),
+            T* to = kept == nullptr ? nullptr : kept_rows(shape, kept, network, layer, begin);
+            n.kernels.networks.gelu({count, n.width, values[layer], n.stride, values[layer], nullptr, n.stride, to,
                                      2 * kept_width(shape.hidden)});
+            clear_kept_padding(shape, n.width, count, to);
         }
         n.clear_padding(count, values[1]);
         n.kernels.networks.heads({count, n.width, outputs, values[1], n.head(network), n.stride, use.last.data()});
@@ -387,8 +402,7 @@ template void selector_networks_forward(const NetworkShape&, const NetworkInputs
 template void selector_networks_forward(const NetworkShape&, const NetworkInputs<double>&, int, double* const (&)[3],
                                         double*);
 template void selector_networks_backward(const NetworkShape&, const NetworkInputs<float>&, const float* const (&)[3],
-                                         const float* const (&)[3], const float*, int,
-                                         const NetworkGradients<float>&);
+                                         const float* const (&)[3], const float*, int, const NetworkGradients<float>&);
 template void selector_networks_backward(const NetworkShape&, const NetworkInputs<double>&, const double* const (&)[3],
                                          const double* const (&)[3], const double*, int,
                                          const NetworkGradients<double>&);
