@@ -13,6 +13,11 @@ namespace brainkit {
 // again to whom it fits. It may be called from several threads at once.
 class Recycled {
   public:
+    Recycled() = default;
+    ~Recycled() { give_back_to_system(spare_); }
+    Recycled(const Recycled&) = delete;
+    Recycled& operator=(const Recycled&) = delete;
+
     struct Block {
         void* data = nullptr;
         std::size_t size = 0;
@@ -31,10 +36,14 @@ class Recycled {
             const std::lock_guard<std::mutex> guard(lock_);
             if (block.size > spare_.size) std::swap(block, spare_);
         }
-        if (block.data != nullptr) ::operator delete(block.data, kAlignment);
+        give_back_to_system(block);
     }
 
   private:
+    static void give_back_to_system(const Block& block) {
+        if (block.data != nullptr) ::operator delete(block.data, kAlignment);
+    }
+
     static constexpr std::align_val_t kAlignment{64};
     std::mutex lock_;
     Block spare_;
