@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from brainkit.bottlenecks import TokenStatistics, pointwise
 from brainkit.errors import DataError, UsageError
 from brainkit.ops.factor_readout import factor_readout
-from brainkit.selectors import coordinate_bounds, encode_positions, regularity, selector_network
+from brainkit.ops.selector_networks import selector_networks
+from brainkit.selectors import coordinate_bounds, factored_encoding, regularity, selector_network
 
 Tokens = Mapping[str, Tensor]
 
@@ -89,7 +90,8 @@ class FactorTopy(nn.Module):
     coordinates: Tensor
     coordinate_lower: Tensor
     coordinate_side: Tensor
-    encoding: Tensor
+    features: Tensor
+    mix: Tensor
 
     def __init__(
         self,
@@ -137,13 +139,25 @@ class FactorTopy(nn.Module):
         self.register_buffer("coordinates", places)
         self.register_buffer("coordinate_lower", lower)
         self.register_buffer("coordinate_side", side)
-        # Computed once: it never changes, and the checkpoint need not carry it.
-        self.register_buffer("encoding", encode_positions(places, lower, side), persistent=False)
+        # Computed once: the encoding never changes, and the checkpoint need not carry it.
+        features, mix = factored_encoding(places, lower, side)
+        self.register_buffer("features", features, persistent=False)
+        self.register_buffer("mix", mix, persistent=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        before = [tensor.clone() for tensor in self._places()]
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        # The bounds may have come with the state: the encoding follows them.
-        self.encoding = encode_positions(self.coordinates, self.coordinate_lower, self.coordinate_side)
+        # Coordinates and bounds may have come with the state: the encoding follows them.
+        if not all(torch.equal(old, new) for old, new in zip(before, self._places(), strict=True)):
+            self.features, self.mix = factored_encoding(*self._places())
+
+    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.coordinates, self.coordinate_lower, self.coordinate_side
+
+    @property
+    def encoding(self) -> Tensor:
+        """The positional encoding (V, 192) of every vertex, in [-1, 1]."""
+        return self.features @ self.mix
 
     @classmethod
     def from_published(
@@ -197,11 +211,20 @@ class FactorTopy(nn.Module):
 
     def selectors(self) -> Selectors:
         """Layer weights (V, L), locations (V, 2) and scale (V,) of every vertex."""
-        return Selectors(
-            self.layer_selector_mlp(self.encoding),
-            self.space_selector_mlp(self.encoding),
-            self.scale_selector_mlp(self.encoding)[:, 0],
-        )
+        networks = (self.space_selector_mlp, self.layer_selector_mlp, self.scale_selector_mlp)
+        hidden, second, heads = ([cast(nn.Linear, network[i]) for network in networks] for i in (1, 3, 5))
+        # Never in less than float32, which would move locations: autocast must not reach these products either.
+        with torch.autocast(self.features.device.type, enabled=False):
+            locations, layer_weights, scale = selector_networks(
+                self.features,
+                torch.stack([layer.weight for layer in hidden]) @ self.mix.T,
+                torch.stack([layer.bias for layer in hidden]),
+                torch.stack([layer.weight for layer in second]),
+                torch.stack([layer.bias for layer in second]),
+                *(layer.weight for layer in heads),
+                backend="reference" if self.backend in ("reference", "grouped") else "auto",
+            )
+        return Selectors(layer_weights, locations, scale)
 
     def forward(self, local_tokens: Tokens, global_tokens: Tokens) -> Tensor:
         """Predict responses (B, V) from a backbone's tokens.

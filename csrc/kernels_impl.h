@@ -16,6 +16,14 @@
 #define BRAINKIT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#if defined(__GNUC__)
+#define BRAINKIT_PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define BRAINKIT_PREFETCH(address) static_cast<void>(address)
+#endif
+
+#include "network_kernels_impl.h"
+
 namespace brainkit {
 namespace {
 
@@ -206,7 +214,8 @@ struct Table {
     }
 
     static Kernels<typename V::Number> make(const char* name) {
-        Kernels<typename V::Number> table{name, V::kLanes, R, C, {}, {}, {}, outer_kernel<V>};
+        Kernels<typename V::Number> table{
+            name, V::kLanes, R, C, {}, {}, {}, outer_kernel<V>, network_kernels<V, R, C>()};
         fill<1>(table);
         return table;
     }

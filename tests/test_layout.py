@@ -48,6 +48,8 @@ PLACES = {
     "brainkit/ops/cpu.py": Place(1, "torch"),
     "kernels/__init__.py": Place(1),
     "brainkit/ops/factor_readout.py": Place(2, "torch"),
+    "brainkit/ops/selector_reference.py": Place(1, "torch"),
+    "brainkit/ops/selector_networks.py": Place(2, "torch"),
     "brainkit/ops/__init__.py": Place(2),
     # Networks, the model, data.
     "brainkit/backbones/__init__.py": Place(3, "", "torch"),
