@@ -1,6 +1,7 @@
 // Memory that vectors can be loaded from without crossing a cache line.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <new>
 
@@ -31,5 +32,12 @@ class Buffer {
     static constexpr std::align_val_t kAlignment{64};
     T* data_;
 };
+
+template <typename T>
+Buffer<T> zeros(Index size) {
+    Buffer<T> buffer(size);
+    std::fill_n(buffer.data(), size, T(0));
+    return buffer;
+}
 
 }  // namespace brainkit

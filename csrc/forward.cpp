@@ -4,19 +4,13 @@
 #include "plan.h"
 #include "pool.h"
 #include "tokens.h"
+#include "vertices.h"
 
 namespace brainkit {
 namespace {
 
-// Tiles a thread takes at a time. Neighbours share their tokens.
-constexpr Index kTilesPerItem = 4;
-
-template <typename T>
-struct Scratch {
-    Buffer<T> coefficients;  // (kTile, 5L padded)
-    Buffer<T> weight;        // (kTile, block)
-    Buffer<T> sums;          // (B, kTile)
-};
+constexpr Index kTilesPerItem = 12;  // tiles a thread takes at a time: neighbours share their tokens
+constexpr Index kPart = 8192;        // vertices a thread takes at a time where it only moves them
 
 template <typename T>
 class Forward {
@@ -26,77 +20,89 @@ class Forward {
           in_(inputs),
           out_(out),
           plan_(make_plan(shape, inputs.locations, threads)),
+          members_(static_cast<Index>(plan_.members.size())),
           blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
-          rows_(images_first(shape)),
-          tokens_(pack_tokens(shape, inputs, blocks_, rows_, threads)) {}
+          layer_stride_(round_up(shape.layers, kernels_.lanes)),
+          coefficient_stride_(round_up(kSegments * shape.layers, kernels_.lanes) + kernels_.lanes),
+          tokens_(shape, inputs, blocks_),
+          sorted_(shape.images * members_) {}
 
     void run(int threads) {
-        const Index tiles = static_cast<Index>(plan_.tiles.size());
-        auto make_scratch = [&] {
-            return Scratch<T>{Buffer<T>(kTile * kSegments * s_.layers), Buffer<T>(kTile * blocks_.widest()),
-                              Buffer<T>(s_.images * kTile)};
-        };
-        for_each((tiles + kTilesPerItem - 1) / kTilesPerItem, threads, make_scratch, [&](Index item, Scratch<T>& use) {
-            const Index end = std::min(tiles, (item + 1) * kTilesPerItem);
-            for (Index tile = item * kTilesPerItem; tile < end; ++tile) run_tile(plan_.tiles[tile], use);
-        });
-        for (const std::int32_t v : plan_.not_finite) {
-            for (Index image = 0; image < s_.images; ++image) {
-                out_[image * s_.vertices + v] = std::numeric_limits<T>::quiet_NaN();
-            }
+        for (Index band = 0; band < tokens_.bands(); ++band) {
+            tokens_.pack(band, threads);
+            const Index begin = plan_.row_tiles[tokens_.first_row(band)];
+            const Index end = plan_.row_tiles[tokens_.first_row(band + 1)];
+            const Index items = (end - begin + kTilesPerItem - 1) / kTilesPerItem;
+            for_each(
+                items, threads, [&] { return make_scratch(); },
+                [&](Index item, Scratch& use) {
+                    const Index first = begin + item * kTilesPerItem;
+                    const Index last = std::min(end, first + kTilesPerItem);
+                    for (Index tile = first; tile < last; ++tile) {
+                        run_tile(plan_.tiles[tile], use);
+                    }
+                });
         }
+        unsort(threads);
     }
 
   private:
-    void run_tile(const Tile& tile, Scratch<T>& use) {
+    struct Scratch {
+        Buffer<T> shares;         // (kTile, kSegments)
+        Buffer<T> layer_weights;  // (kTile, layer_stride_)
+        Buffer<T> coefficients;   // (kTile, coefficient_stride_)
+        Buffer<T> weight;         // (kTile, block)
+        Buffer<T> sums;           // (B, kTile)
+    };
+
+    // Rows that pad a tile hold whatever was there, which must not be anything slow to compute with.
+    Scratch make_scratch() const {
+        return {zeros<T>(kTile * kSegments), zeros<T>(kTile * layer_stride_), zeros<T>(kTile * coefficient_stride_),
+                zeros<T>(kTile * blocks_.widest()), zeros<T>(s_.images * kTile + 4)};
+    }
+
+    void run_tile(const Tile& tile, Scratch& use) {
         const std::int32_t* members = plan_.members.data() + tile.begin;
         const Taps taps = taps_of(tile.group, s_.height, s_.width);
-        const Index padded_rows = round_up(tile.count, kernels_.strip);
-        load(tile, members, taps, padded_rows, use);
+        load_selectors(s_, in_, taps, members, tile.count, layer_stride_, use.shares.data(), use.layer_weights.data());
+        kernels_.outer({use.shares.data(), kSegments, use.layer_weights.data(), layer_stride_, tile.count,
+                        taps.count + 1, s_.layers, coefficient_stride_},
+                       use.coefficients.data());
         std::fill_n(use.sums.data(), s_.images * kTile, T(0));
         const T* segment[kSegments];
-        ForwardStep<T> step{segment,
-                            taps.count + 1,
-                            s_.layers,
-                            padded_rows,
-                            use.coefficients.data(),
-                            (taps.count + 1) * s_.layers,
-                            use.weight.data(),
-                            nullptr};
         for (Index block = 0; block < blocks_.count(); ++block) {
+            const Index kind = blocks_.vectors(block) - 1;
             const Index width = blocks_.width(block);
-            const auto kernel = kernels_.forward[blocks_.vectors(block) - 1];
-            gather_weights(in_.weight, s_.channels, blocks_, block, members, tile.count, padded_rows,
-                           use.weight.data());
+            const Index rows = round_up(tile.count, kernels_.strip[kind]);
+            kernels_.gather({members, tile.count, s_.channels, blocks_.real(block), width},
+                            in_.weight + blocks_.first(block), use.weight.data());
             for (Index image = 0; image < s_.images; ++image) {
-                const T* slab = tokens_.data() + rows_.count * blocks_.first(block) + image * rows_.image * width;
-                for (Index t = 0; t < taps.count; ++t) segment[t] = slab + taps.cell[t] * rows_.cell * width;
-                segment[taps.count] = slab + s_.height * s_.width * rows_.cell * width;
-                step.out = use.sums.data() + image * kTile;
-                kernel(step);
+                const Index offset = image * tokens_.image_stride(block);
+                segment[0] = tokens_.global(block) + offset;
+                for (Index t = 0; t < taps.count; ++t) segment[1 + t] = tokens_.cell(block, taps.cell[t]) + offset;
+                kernels_.forward[kind]({segment, taps.count + 1, s_.layers, rows, use.coefficients.data(),
+                                        coefficient_stride_, use.weight.data(), use.sums.data() + image * kTile});
             }
         }
         for (Index image = 0; image < s_.images; ++image) {
-            for (Index i = 0; i < tile.count; ++i) {
-                const T sum = use.sums[image * kTile + i];
-                out_[image * s_.vertices + members[i]] = in_.bias[members[i]] + sum / static_cast<T>(s_.channels);
-            }
+            T* to = sorted_.data() + image * members_ + tile.begin;
+            for (Index i = 0; i < tile.count; ++i) to[i] = use.sums[image * kTile + i];
         }
     }
 
-    void load(const Tile& tile, const std::int32_t* members, const Taps& taps, Index padded_rows, Scratch<T>& use) {
-        const Index terms = (taps.count + 1) * s_.layers;
-        for (Index i = 0; i < tile.count; ++i) {
-            const Index v = members[i];
-            T shares[kSegments];
-            fill_shares(s_, taps, in_.locations + 2 * v, in_.scale[v], shares);
-            const T* layer_weights = in_.layer_weights + v * s_.layers;
-            T* to = use.coefficients.data() + i * terms;
-            for (Index t = 0; t <= taps.count; ++t) {
-                for (Index layer = 0; layer < s_.layers; ++layer) *to++ = shares[t] * layer_weights[layer];
+    // Image by image, so that what is read at random stays in the cache.
+    void unsort(int threads) {
+        const T channels = static_cast<T>(s_.channels);
+        const Index parts = (s_.vertices + kPart - 1) / kPart;
+        for_each(s_.images * parts, threads, [&](Index item) {
+            const T* from = sorted_.data() + item / parts * members_;
+            T* to = out_ + item / parts * s_.vertices;
+            const Index end = std::min(s_.vertices, (item % parts + 1) * kPart);
+            for (Index v = item % parts * kPart; v < end; ++v) {
+                const Index at = plan_.places[v];
+                to[v] = at < members_ ? in_.bias[v] + from[at] / channels : std::numeric_limits<T>::quiet_NaN();
             }
-        }
-        std::fill_n(use.coefficients.data() + tile.count * terms, (padded_rows - tile.count) * terms, T(0));
+        });
     }
 
     const Kernels<T>& kernels_ = kernels<T>();
@@ -104,9 +110,11 @@ class Forward {
     const Inputs<T> in_;
     T* const out_;
     const Plan plan_;
+    const Index members_;
     const Blocks blocks_;
-    const Rows rows_;
-    const Buffer<T> tokens_;
+    const Index layer_stride_, coefficient_stride_;
+    PackedTokens<T> tokens_;
+    Buffer<T> sorted_;  // (B, members), in the plan's order
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The inner products, once for every instruction set: the best that the processor has is chosen at run time.
+// What the processor's instruction sets are used for: inner products over blocks of channels, and moving numbers about.
 #pragma once
 
 #include "factor_readout.h"
@@ -9,10 +9,11 @@ namespace brainkit {
 constexpr Index kTile = 48;  // vertices of a tile at most: the rows of the products below; strips divide it
 
 // One block of channels is `vectors` vectors of `lanes` numbers. A strip is the number of rows that a micro-kernel
-// takes at a time: rows are padded to whole strips, with zeros.
+// takes at a time: rows are padded to whole strips. What comes out for the rows of the padding is never read.
 
 // For every row i: out[i] += sum_d weight[i][d] * sum_k coefficients[i][k] * tokens[k][d], where k runs over segments,
-// then layers, and segment[s] points at `layers` rows of one block.
+// then layers, and segment[s] points at `layers` rows of one block. May add zeros to up to 3 entries of out after the
+// last.
 template <typename T>
 struct ForwardStep {
     const T* const* segment;
@@ -24,13 +25,15 @@ struct ForwardStep {
     T* out;           // (rows,)
 };
 
-// With u[i][k][d] = sum_b grad[b][i] * tokens[k][b][d], for every row i:
+// With u[i][k][d] = sum_b grad[b][i] * tokens[b][k][d], for every row i:
 //   grad_weight[i][d]       += sum_k coefficients[i][k] * u[i][k][d]
 //   grad_coefficients[i][k] += sum_d weight[i][d] * u[i][k][d]
-// May add zeros to up to 3 entries of grad_coefficients after the last.
+// Where grad is null, there is one image, and u is its tokens. May add zeros to up to 3 entries of grad_coefficients
+// after the last.
 template <typename T>
 struct VertexStep {
-    const T* tokens;  // (terms, images, block)
+    const T* tokens;     // (images, terms, block)
+    Index image_stride;  // of tokens
     Index terms, images;
     Index rows;
     const T* grad;  // (images, grad_stride)
@@ -42,42 +45,69 @@ struct VertexStep {
     T* grad_weight;   // (rows, block)
 };
 
-// For every term k: out[k][d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. Terms are padded to whole strips
-// here, and rows are not.
+// For every term k: out[offsets[k] + d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. Where factor is null,
+// it is one. Terms are padded to whole strips here, and rows are not.
 template <typename T>
 struct TokenStep {
     const T* weight;  // (rows, block)
     const T* factor;  // (rows,)
-    T* values;        // (rows, block), for the products of the two
+    T* scaled;        // (rows, block), for the products of the two
     Index rows, terms;
     const T* coefficients;
     Index coefficient_stride;
-    T* const* out;  // (terms,) pointers to rows of one block
+    T* out;
+    const Index* offsets;  // (terms,)
 };
 
-// For every row i, segment s and layer l: coefficients[i][s * layers + l] = shares[i][s] * layer_weights[i][l].
-// Reads and writes up to a vector more at the end of every row.
+// For every row i: to[i][...] = factor[i] * from[i][...], whole vectors up to the stride.
 template <typename T>
-struct OuterStep {
+struct ScaleStep {
+    const T* factor;  // (rows,)
+    const T* from;    // (rows, stride)
+    T* to;            // (rows, stride)
+    Index rows, stride;
+};
+
+// What ties a vertex's coefficients to its shares of the segments and of the layers. Layer weights are padded with
+// zeros to whole vectors.
+template <typename T>
+struct SelectorStep {
     const T* shares;  // (rows, share_stride)
     Index share_stride;
-    const T* layer_weights;
+    const T* layer_weights;  // (rows, layer_stride)
     Index layer_stride;
     Index rows, segments, layers;
-    T* coefficients;
     Index coefficient_stride;
+};
+
+// Rows of a block to or from where they lie among others: row i is row members[i] of an array of rows of `stride`
+// numbers. Of the block's `width` channels, the first `real` are moved; a gathered row is padded with zeros.
+struct Moves {
+    const std::int32_t* members;
+    Index rows, stride, real, width;
 };
 
 template <typename T>
 struct Kernels {
     const char* name;
     Index lanes;
-    Index strip, vectors;  // the widest block's
+    Index vectors;  // the widest block's
     // Entry n - 1 is for blocks of n vectors.
+    Index strip[kMaxVectors];
     void (*forward[kMaxVectors])(const ForwardStep<T>&);
     void (*vertices[kMaxVectors])(const VertexStep<T>&);
     void (*tokens[kMaxVectors])(const TokenStep<T>&);
-    void (*outer)(const OuterStep<T>&);
+    void (*scale)(const ScaleStep<T>&);
+    // For every row i, segment s and layer l: coefficients[i][s * layers + l] = shares[i][s] * layer_weights[i][l].
+    // Writes up to a vector more at the end of every row.
+    void (*outer)(const SelectorStep<T>&, T* coefficients);
+    // The gradients of both from those of the coefficients; grad_shares (rows, share_stride), grad_layers
+    // (rows, layer_stride). Reads up to a vector more at the end of every row.
+    void (*outer_backward)(const SelectorStep<T>&, const T* grad, T* grad_shares, T* grad_layers);
+    void (*gather)(const Moves&, const T* from, T* to);
+    void (*scatter)(const Moves&, const T* from, T* to);
+    // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns
+    void (*transpose)(const T* from, Index from_stride, Index rows, Index columns, T* to, Index to_stride);
     NetworkKernels<T> networks;
 };
 

@@ -8,7 +8,7 @@ namespace brainkit {
 
 template <typename T>
 const Kernels<T>* avx2_kernels() {
-    static const Kernels<T> table = Table<Avx2<T>, 6, 2>::make("avx2");
+    static const Kernels<T> table = Table<Avx2<T>, 12, 2>::make("avx2");
     return &table;
 }
 

@@ -41,12 +41,44 @@ struct Avx512<float> {
     }
     static BRAINKIT_INLINE void stream(float* to, Vector value) { _mm512_stream_ps(to, value); }
     static BRAINKIT_INLINE void end_stream() { _mm_sfence(); }
-    static BRAINKIT_INLINE __m256 half(Vector a) {
-        return _mm256_add_ps(_mm512_castps512_ps256(a),
-                             _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
+    static BRAINKIT_INLINE void add_sum4(Vector a, Vector b, Vector c, Vector d, float* out) {
+        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+        const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all),
+                                          _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(all), 1)));
+        const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+        _mm_storeu_ps(out, _mm_add_ps(_mm_loadu_ps(out), sums));
     }
-    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, float* out) {
-        Avx2<float>::sum4(half(a), half(b), half(c), half(d), out);
+    static BRAINKIT_INLINE void transpose(const float* from, Index from_stride, float* to, Index to_stride) {
+        __m512 a[16], b[16];
+        BRAINKIT_UNROLL
+        for (int i = 0; i < 16; ++i) a[i] = load(from + i * from_stride);
+        BRAINKIT_UNROLL
+        for (int i = 0; i < 16; i += 2) {
+            b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+            b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+        }
+        // After this, a[i + j] holds column j of rows i .. i + 3, of every fourth of the lanes.
+        BRAINKIT_UNROLL
+        for (int i = 0; i < 16; i += 4) {
+            BRAINKIT_UNROLL
+            for (int j = 0; j < 2; ++j) {
+                a[i + 2 * j] = _mm512_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+                a[i + 2 * j + 1] = _mm512_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+            }
+        }
+        BRAINKIT_UNROLL
+        for (int j = 0; j < 4; ++j) {
+            const __m512 upper_even = _mm512_shuffle_f32x4(a[j], a[j + 4], 0x88);
+            const __m512 upper_odd = _mm512_shuffle_f32x4(a[j], a[j + 4], 0xdd);
+            const __m512 lower_even = _mm512_shuffle_f32x4(a[j + 8], a[j + 12], 0x88);
+            const __m512 lower_odd = _mm512_shuffle_f32x4(a[j + 8], a[j + 12], 0xdd);
+            store(to + j * to_stride, _mm512_shuffle_f32x4(upper_even, lower_even, 0x88));
+            store(to + (j + 4) * to_stride, _mm512_shuffle_f32x4(upper_odd, lower_odd, 0x88));
+            store(to + (j + 8) * to_stride, _mm512_shuffle_f32x4(upper_even, lower_even, 0xdd));
+            store(to + (j + 12) * to_stride, _mm512_shuffle_f32x4(upper_odd, lower_odd, 0xdd));
+        }
     }
 };
 
@@ -68,8 +100,11 @@ struct Avx512<double> {
     static BRAINKIT_INLINE __m256d half(Vector a) {
         return _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
     }
-    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, double* out) {
-        Avx2<double>::sum4(half(a), half(b), half(c), half(d), out);
+    static BRAINKIT_INLINE void add_sum4(Vector a, Vector b, Vector c, Vector d, double* out) {
+        Avx2<double>::add_sum4(half(a), half(b), half(c), half(d), out);
+    }
+    static BRAINKIT_INLINE void transpose(const double* from, Index from_stride, double* to, Index to_stride) {
+        transpose_plainly<double, kLanes>(from, from_stride, to, to_stride);
     }
 };
 
@@ -77,7 +112,7 @@ struct Avx512<double> {
 
 template <typename T>
 const Kernels<T>* avx512_kernels() {
-    static const Kernels<T> table = Table<Avx512<T>, 6, 4>::make("avx512");
+    static const Kernels<T> table = Table<Avx512<T>, 24, 4>::make("avx512");
     return &table;
 }
 

@@ -100,21 +100,25 @@ struct Plain {
     static BRAINKIT_INLINE Vector absolute(Vector a) { return where_negative(a, subtract(zero(), a), a); }
     static BRAINKIT_INLINE void stream(T* to, Vector value) { store(to, value); }
     static BRAINKIT_INLINE void end_stream() {}
-    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, T* out) {
+    static BRAINKIT_INLINE void add_sum4(Vector a, Vector b, Vector c, Vector d, T* out) {
         const Vector all[4] = {a, b, c, d};
         for (int i = 0; i < 4; ++i) {
-            out[i] = at(all[i], 0);
-            for (int lane = 1; lane < kLanes; ++lane) out[i] += at(all[i], lane);
+            T sum = at(all[i], 0);
+            for (int lane = 1; lane < kLanes; ++lane) sum += at(all[i], lane);
+            out[i] += sum;
         }
+    }
+    static BRAINKIT_INLINE void transpose(const T* from, Index from_stride, T* to, Index to_stride) {
+        transpose_plainly<T, kLanes>(from, from_stride, to, to_stride);
     }
 };
 
 #if defined(__aarch64__)
 template <typename T>
-using PlainTable = Table<Plain<T>, 6, 4>;  // 32 registers
+using PlainTable = Table<Plain<T>, 24, 4>;  // 32 registers
 #else
 template <typename T>
-using PlainTable = Table<Plain<T>, 6, 2>;  // 16
+using PlainTable = Table<Plain<T>, 12, 2>;  // 16
 #endif
 
 }  // namespace

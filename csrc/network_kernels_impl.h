@@ -182,8 +182,8 @@ void head_kernel(const HeadStep<typename V::Number>& step) {
                 }
             }
             for (int r = 0; r < (pair ? 2 : 1); ++r) {
-                T four[4];
-                V::sum4(sum[r][0], sum[r][1], sum[r][2], sum[r][3], four);
+                T four[4] = {};
+                V::add_sum4(sum[r][0], sum[r][1], sum[r][2], sum[r][3], four);
                 T* out = step.out + (row + r) * step.outputs + first;
                 for (Index o = 0; o < count; ++o) out[o] = four[o];
             }

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <cmath>
+#include <utility>
 
 #include "pool.h"
 
@@ -35,14 +36,19 @@ bool is_inside(const Shape& s, const T* location) {
            reaches_image(to_grid(location[1], s.height), s.height);
 }
 
-// Stable counting sort of 0 .. n - 1 by bucket: starts (buckets + 1,), order (n,).
-void sort_by_bucket(const std::vector<std::int32_t>& bucket, Index buckets, std::int32_t* order, Index* starts) {
+// Stable counting sort of 0 .. n - 1 by bucket: starts (buckets + 1,), order (n,). The buckets are replaced by the
+// places in the order.
+void sort_by_bucket(std::vector<std::int32_t>& bucket, Index buckets, std::int32_t* order, Index* starts) {
     const Index n = static_cast<Index>(bucket.size());
     std::fill_n(starts, buckets + 1, 0);
     for (Index v = 0; v < n; ++v) ++starts[bucket[v] + 1];
     for (Index g = 0; g < buckets; ++g) starts[g + 1] += starts[g];
     std::vector<Index> place(starts, starts + buckets);
-    for (Index v = 0; v < n; ++v) order[place[bucket[v]]++] = static_cast<std::int32_t>(v);
+    for (Index v = 0; v < n; ++v) {
+        const Index at = place[bucket[v]]++;
+        order[at] = static_cast<std::int32_t>(v);
+        bucket[v] = static_cast<std::int32_t>(at);
+    }
 }
 
 // Each vertex's bucket is computed once, so that counts and places agree whatever the caller's other threads do to the
@@ -64,7 +70,7 @@ template <typename T>
 Plan make_plan(const Shape& s, const T* locations, int threads) {
     const Index groups = group_count(s.height, s.width);
     // After the groups come two more buckets: no tap in the image, and not finite.
-    const std::vector<std::int32_t> bucket = buckets_of(s.vertices, threads, [&](Index v) {
+    std::vector<std::int32_t> bucket = buckets_of(s.vertices, threads, [&](Index v) {
         const T* location = locations + 2 * v;
         const Index group = group_of(location, s.height, s.width);
         return group == kNotFinite ? groups + 1 : is_inside(s, location) ? group : groups;
@@ -74,12 +80,15 @@ Plan make_plan(const Shape& s, const T* locations, int threads) {
     std::vector<Index> starts(static_cast<std::size_t>(groups + 3));
     sort_by_bucket(bucket, groups + 2, plan.members.data(), starts.data());
     for (Index g = 0; g <= groups; ++g) {
+        if (g < groups && g % (s.width + 1) == 0) plan.row_tiles.push_back(static_cast<Index>(plan.tiles.size()));
         for (Index at = starts[g]; at < starts[g + 1]; at += kTile) {
             plan.tiles.push_back({g < groups ? g : kOutside, at, std::min(kTile, starts[g + 1] - at)});
         }
     }
+    plan.row_tiles.push_back(static_cast<Index>(plan.tiles.size()));
     plan.not_finite.assign(plan.members.begin() + starts[groups + 1], plan.members.end());
     plan.members.resize(static_cast<std::size_t>(starts[groups + 1]));
+    plan.places = std::move(bucket);
     return plan;
 }
 
@@ -101,7 +110,7 @@ Taps taps_of(Index group, Index height, Index width) {
 template <typename T>
 void group_vertices(const T* locations, Index vertices, Index height, Index width, std::int32_t* order, Index* starts) {
     const Index groups = group_count(height, width);
-    const std::vector<std::int32_t> bucket = buckets_of(vertices, 1, [&](Index v) {
+    std::vector<std::int32_t> bucket = buckets_of(vertices, 1, [&](Index v) {
         const Index group = group_of(locations + 2 * v, height, width);
         return group == kNotFinite ? groups : group;
     });

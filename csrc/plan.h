@@ -10,7 +10,7 @@
 
 namespace brainkit {
 
-constexpr Index kSegments = 5;  // four taps and the global token
+constexpr Index kSegments = 5;  // the global token and four taps
 constexpr Index kOutside = -1;  // the "group" of vertices that are finite, but have no tap in the image
 
 // Vertices of one group, at most kTile of them.
@@ -22,7 +22,11 @@ struct Tile {
 
 struct Plan {
     std::vector<std::int32_t> members;  // finite vertices, sorted by group
+    std::vector<std::int32_t> places;   // where in members each vertex is; those that are not finite come after
     std::vector<Tile> tiles;
+    // Row r of groups, whose upper taps lie in row r - 1 of the grid, has the tiles row_tiles[r] .. row_tiles[r + 1] -
+    // 1. To the last of the rows, H, those outside are added.
+    std::vector<Index> row_tiles;
     std::vector<std::int32_t> not_finite;
 };
 
@@ -62,14 +66,13 @@ T bilinear_weight(const Place<T>& place, int corner) {
     return ((corner & 1) ? place.x : T(1) - place.x) * ((corner >> 1) ? place.y : T(1) - place.y);
 }
 
-// Shares that a vertex with scale `a` has of its taps, then of the global token.
+// What a vertex takes of the global token, then of its taps: (1 + taps.count,).
 template <typename T>
-void fill_shares(const Shape& s, const Taps& taps, const T* location, T a, T* shares) {
-    if (taps.count > 0) {
-        const Place<T> place = place_of(s, taps, location);
-        for (Index t = 0; t < taps.count; ++t) shares[t] = (T(1) - a) * bilinear_weight(place, taps.corner[t]);
-    }
-    shares[taps.count] = a;
+void fill_shares(const Shape& s, const Taps& taps, const T* location, T scale, T* shares) {
+    shares[0] = scale;
+    if (taps.count == 0) return;
+    const Place<T> place = place_of(s, taps, location);
+    for (Index t = 0; t < taps.count; ++t) shares[1 + t] = (T(1) - scale) * bilinear_weight(place, taps.corner[t]);
 }
 
 // Channels in blocks of at most `most` vectors, as even as can be, because a narrow block is a slow one.

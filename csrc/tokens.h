@@ -1,4 +1,4 @@
-// Tokens in the layouts that the kernels read.
+// Tokens in the layout that the kernels read, and what else is brought together for them.
 #pragma once
 
 #include "buffer.h"
@@ -7,70 +7,101 @@
 
 namespace brainkit {
 
-constexpr Index kCells = 16;  // cells moved at a time
+// Tokens that are packed at a time. Packed whole, those of a large grid would have to go out to memory and come back.
+constexpr Index kBandBytes = 8 << 20;
 
-// A block of channels is kept as rows of its width, padded with zeros. Row (image, cell, layer) of a block starts at
-// image * image_stride + cell * cell_stride + layer * layer_stride rows; the cell after the grid's last is the global
-// token.
-struct Rows {
-    Index image, cell, layer;  // strides
-    Index count;               // of a block
-};
-
-inline Rows images_first(const Shape& s) {
-    const Index cells = s.height * s.width + 1;
-    return {cells * s.layers, s.layers, 1, s.images * cells * s.layers};
-}
-
-inline Rows images_last(const Shape& s) {
-    const Index cells = s.height * s.width + 1;
-    return {1, s.layers * s.images, s.images, s.images * cells * s.layers};
-}
-
-// All blocks, one after another: block n starts at rows.count * blocks.first(n).
+// Blocks of channels as rows of their width, padded with zeros: for every block and cell (images, layers, width).
+//
+// Large grids are gone through band by band of group rows: a band holds the rows of cells that its groups touch. The
+// last of these is the next band's first, so it is kept, and its successors take the places of the others.
 template <typename T>
-Buffer<T> pack_tokens(const Shape& s, const Inputs<T>& in, const Blocks& blocks, const Rows& rows, int threads) {
-    const Index cells = s.height * s.width;
-    Buffer<T> packed(rows.count * blocks.padded());
-    for_each(blocks.count() * s.images, threads, [&](Index item) {
-        const Index block = item / s.images;
-        const Index image = item % s.images;
-        const Index width = blocks.width(block);
-        const Index real = blocks.real(block);
-        T* base = packed.data() + rows.count * blocks.first(block) + image * rows.image * width;
-        for (Index layer = 0; layer < s.layers; ++layer) {
-            const Index channel = (image * s.layers + layer) * s.channels + blocks.first(block);
-            T* to = base + layer * rows.layer * width;
-            const Index step = rows.cell * width;
-            const T* from = in.local + channel * cells;
-            // A few cells at a time, because channels lie far apart in one array and cells in the other.
-            for (Index first = 0; first < cells; first += kCells) {
-                const Index end = std::min(cells, first + kCells);
-                for (Index d = 0; d < real; ++d) {
-                    for (Index cell = first; cell < end; ++cell) to[cell * step + d] = from[d * cells + cell];
-                }
-            }
-            std::copy_n(in.global + channel, real, to + cells * step);
-            for (Index cell = 0; cell <= cells; ++cell) {
-                std::fill(to + cell * step + real, to + cell * step + width, T(0));
-            }
-        }
-    });
-    return packed;
-}
+class PackedTokens {
+  public:
+    PackedTokens(const Shape& shape, const Inputs<T>& inputs, const Blocks& blocks)
+        : s_(shape),
+          in_(inputs),
+          blocks_(blocks),
+          image_rows_(shape.layers),
+          step_(band_rows(shape, image_rows_ * blocks.padded() * static_cast<Index>(sizeof(T)))),
+          held_(std::min(shape.height, step_ + 1)),
+          packed_(cells() * shape.images * image_rows_ * blocks.padded()) {}
 
-// One block of the weights of `count` vertices, then zeros to `rows` rows: (rows, block). The weights lie anywhere in
-// memory, and are read several times: so they are brought together first.
-template <typename T>
-void gather_weights(const T* weight, Index channels, const Blocks& blocks, Index block, const std::int32_t* members,
-                    Index count, Index rows, T* to) {
-    const Index width = blocks.width(block);
-    const Index real = blocks.real(block);
-    for (Index i = 0; i < count; ++i, to += width) {
-        std::copy_n(weight + members[i] * channels + blocks.first(block), real, to);
+    // Group rows first_row(band) .. first_row(band + 1) - 1 can be read once pack(band) was called for this band and
+    // for all before, in order.
+    Index bands() const { return (s_.height + step_) / step_; }
+    Index first_row(Index band) const { return std::min(band * step_, s_.height + 1); }
+
+    void pack(Index band, int threads) {
+        const Index begin = first_row(band);
+        const Index end = std::min(first_row(band + 1), s_.height);
+        for_each(blocks_.count() * s_.images * s_.layers, threads, [&](Index item) {
+            const Index block = item / s_.layers / s_.images;
+            const Index image = item / s_.layers % s_.images;
+            const Index layer = item % s_.layers;
+            for (Index row = begin; row < end;) {
+                // Rows that lie together in both arrays.
+                const Index rows = std::min(end - row, held_ - row % held_);
+                pack_rows(block, image, layer, row, rows);
+                row += rows;
+            }
+            if (band == 0) pack_global(block, image, layer);
+        });
+    }
+
+    const T* cell(Index block, Index cell) const {
+        return place(block, cell / s_.width % held_ * s_.width + cell % s_.width);
+    }
+    const T* global(Index block) const { return place(block, held_ * s_.width); }
+    Index image_stride(Index block) const { return image_rows_ * blocks_.width(block); }
+
+  private:
+    // Group rows of a band, so that its cells keep within bounds: all of them, or at least four, because every band
+    // but the first holds one row of cells more.
+    static Index band_rows(const Shape& s, Index image_bytes) {
+        const Index row_bytes = std::max<Index>(1, s.images * s.width * image_bytes);
+        if (s.height * row_bytes <= kBandBytes) return s.height + 1;
+        return std::min(s.height + 1, std::max<Index>(4, kBandBytes / row_bytes - 1));
+    }
+
+    Index cells() const { return held_ * s_.width + 1; }
+    Index cell_stride(Index block) const { return s_.images * image_stride(block); }
+
+    const T* place(Index block, Index slot) const {
+        const Index before = cells() * s_.images * image_rows_ * blocks_.first(block);
+        return packed_.data() + before + slot * cell_stride(block);
+    }
+    T* place(Index block, Index slot) {
+        return const_cast<T*>(static_cast<const PackedTokens*>(this)->place(block, slot));
+    }
+
+    void pack_rows(Index block, Index image, Index layer, Index row, Index rows) {
+        const Index width = blocks_.width(block);
+        const Index real = blocks_.real(block);
+        const Index channel = (image * s_.layers + layer) * s_.channels + blocks_.first(block);
+        T* to = place(block, row % held_ * s_.width) + image * image_stride(block) + layer * width;
+        kernels_.transpose(in_.local + (channel * s_.height + row) * s_.width, s_.height * s_.width, real,
+                           rows * s_.width, to, cell_stride(block));
+        if (real == width) return;
+        for (Index cell = 0; cell < rows * s_.width; ++cell, to += cell_stride(block))
+            std::fill(to + real, to + width, T(0));
+    }
+
+    void pack_global(Index block, Index image, Index layer) {
+        const Index width = blocks_.width(block);
+        const Index real = blocks_.real(block);
+        T* to = place(block, held_ * s_.width) + image * image_stride(block) + layer * width;
+        std::copy_n(in_.global + (image * s_.layers + layer) * s_.channels + blocks_.first(block), real, to);
         std::fill(to + real, to + width, T(0));
     }
-    std::fill_n(to, (rows - count) * width, T(0));
-}
+
+    const Kernels<T>& kernels_ = kernels<T>();
+    const Shape s_;
+    const Inputs<T> in_;
+    const Blocks blocks_;
+    const Index image_rows_;  // of one cell
+    const Index step_;        // group rows of a band
+    const Index held_;        // rows of cells
+    Buffer<T> packed_;
+};
 
 }  // namespace brainkit

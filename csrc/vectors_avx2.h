@@ -38,9 +38,37 @@ struct Avx2<float> {
     }
     static BRAINKIT_INLINE void stream(float* to, Vector value) { _mm256_stream_ps(to, value); }
     static BRAINKIT_INLINE void end_stream() { _mm_sfence(); }
-    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, float* out) {
-        const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+    // out[i] += sum of the lanes of the i-th
+    static BRAINKIT_INLINE void add_sum4(Vector a, Vector b, Vector c, Vector d, float* out) {
+        const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        const __m256 all = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+        const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+        _mm_storeu_ps(out, _mm_add_ps(_mm_loadu_ps(out), sums));
+    }
+    // A square of the width of a vector.
+    static BRAINKIT_INLINE void transpose(const float* from, Index from_stride, float* to, Index to_stride) {
+        __m256 a[8], b[8];
+        BRAINKIT_UNROLL
+        for (int i = 0; i < 8; ++i) a[i] = load(from + i * from_stride);
+        BRAINKIT_UNROLL
+        for (int i = 0; i < 8; i += 2) {
+            b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+            b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+        }
+        BRAINKIT_UNROLL
+        for (int i = 0; i < 8; i += 4) {
+            BRAINKIT_UNROLL
+            for (int j = 0; j < 2; ++j) {
+                a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+                a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+            }
+        }
+        BRAINKIT_UNROLL
+        for (int j = 0; j < 4; ++j) {
+            store(to + j * to_stride, _mm256_permute2f128_ps(a[j], a[j + 4], 0x20));
+            store(to + (j + 4) * to_stride, _mm256_permute2f128_ps(a[j], a[j + 4], 0x31));
+        }
     }
 };
 
@@ -59,11 +87,14 @@ struct Avx2<double> {
     static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
     static BRAINKIT_INLINE void stream(double* to, Vector value) { _mm256_stream_pd(to, value); }
     static BRAINKIT_INLINE void end_stream() { _mm_sfence(); }
-    static BRAINKIT_INLINE void sum4(Vector a, Vector b, Vector c, Vector d, double* out) {
+    static BRAINKIT_INLINE void add_sum4(Vector a, Vector b, Vector c, Vector d, double* out) {
         const __m256d ab = _mm256_hadd_pd(a, b);  // a0+a1, b0+b1, a2+a3, b2+b3
         const __m256d cd = _mm256_hadd_pd(c, d);
-        _mm256_storeu_pd(out,
-                         _mm256_add_pd(_mm256_permute2f128_pd(ab, cd, 0x20), _mm256_permute2f128_pd(ab, cd, 0x31)));
+        const __m256d sums = _mm256_add_pd(_mm256_permute2f128_pd(ab, cd, 0x20), _mm256_permute2f128_pd(ab, cd, 0x31));
+        _mm256_storeu_pd(out, _mm256_add_pd(_mm256_loadu_pd(out), sums));
+    }
+    static BRAINKIT_INLINE void transpose(const double* from, Index from_stride, double* to, Index to_stride) {
+        transpose_plainly<double, kLanes>(from, from_stride, to, to_stride);
     }
 };
 

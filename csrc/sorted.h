@@ -1,0 +1,44 @@
+// What the passes of the backward share: the vertices in the plan's order.
+#pragma once
+
+#include "buffer.h"
+#include "kernels.h"
+#include "plan.h"
+#include "pool.h"
+
+namespace brainkit {
+
+constexpr Index kPart = 4096;  // vertices a thread takes at a time where it only moves them
+
+// The gradient comes first; the rest is written by the first pass and read by the second. Kernels read whole strips and
+// vectors, and may run over the end.
+template <typename T>
+struct Sorted {
+    Buffer<T> grad;           // (B, members), over D
+    Buffer<T> shares;         // (members, kSegments)
+    Buffer<T> layer_weights;  // (members, layer_stride)
+    Index members, layer_stride;
+};
+
+template <typename T>
+Sorted<T> make_sorted(const Shape& s, const Plan& plan, const T* grad, int threads) {
+    const Index members = static_cast<Index>(plan.members.size());
+    const Index stride = round_up(s.layers, kernels<T>().lanes);
+    Sorted<T> sorted{Buffer<T>(s.images * members + kTile), Buffer<T>(members * kSegments),
+                     Buffer<T>((members + 1) * stride), members, stride};
+    std::fill_n(sorted.grad.data() + s.images * members, kTile, T(0));
+    std::fill_n(sorted.layer_weights.data() + members * stride, stride, T(0));
+    // Image by image, so that what is read at random stays in the cache.
+    const Index parts = (members + kPart - 1) / kPart;
+    for_each(s.images * parts, threads, [&](Index item) {
+        const T* from = grad + item / parts * s.vertices;
+        T* to = sorted.grad.data() + item / parts * members;
+        const Index end = std::min(members, (item % parts + 1) * kPart);
+        for (Index at = item % parts * kPart; at < end; ++at) {
+            to[at] = from[plan.members[at]] / static_cast<T>(s.channels);
+        }
+    });
+    return sorted;
+}
+
+}  // namespace brainkit

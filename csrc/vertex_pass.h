@@ -1,0 +1,165 @@
+// The first pass of the backward: the gradients of everything that belongs to one vertex. With
+// U[v,k,:] = sum_b grad[b,v] T[k,b,:] those of the weight and of the coefficients come from one product.
+#pragma once
+
+#include "sorted.h"
+#include "tokens.h"
+#include "vertices.h"
+
+namespace brainkit {
+
+template <typename T>
+class VertexPass {
+  public:
+    VertexPass(const Shape& shape, const Inputs<T>& inputs, const Plan& plan, const Gradients<T>& out,
+               Sorted<T>& sorted)
+        : s_(shape),
+          in_(inputs),
+          plan_(plan),
+          out_(out),
+          sorted_(sorted),
+          blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
+          stride_(round_up(kSegments * shape.layers, kernels_.lanes) + kernels_.lanes),
+          tokens_(shape, inputs, blocks_) {}
+
+    void run(int threads) {
+        for (Index band = 0; band < tokens_.bands(); ++band) {
+            tokens_.pack(band, threads);
+            const Index begin = plan_.row_tiles[tokens_.first_row(band)];
+            const Index end = plan_.row_tiles[tokens_.first_row(band + 1)];
+            const Index items = (end - begin + kTilesPerItem - 1) / kTilesPerItem;
+            for_each(
+                items, threads, [&] { return make_scratch(); },
+                [&](Index item, Scratch& use) {
+                    const Index first = begin + item * kTilesPerItem;
+                    const Index last = std::min(end, first + kTilesPerItem);
+                    for (Index tile = first; tile < last; ++tile) {
+                        run_tile(plan_.tiles[tile], use);
+                    }
+                });
+        }
+        for (const std::int32_t v : plan_.not_finite) clear(v);
+    }
+
+  private:
+    static constexpr Index kTilesPerItem = 12;   // tiles a thread takes at a time, as in the forward
+    static constexpr Index kTokenBytes = 24576;  // tokens that the kernel keeps at hand: well inside the first cache
+
+    struct Scratch {
+        Buffer<T> coefficients;       // (kTile, stride_)
+        Buffer<T> grad_coefficients;  // (kTile, stride_)
+        Buffer<T> grad_shares;        // (kTile, kSegments)
+        Buffer<T> grad_layers;        // (kTile, layer_stride)
+        Buffer<T> weight;             // (kTile, block)
+        Buffer<T> grad_weight;        // (kTile, block)
+    };
+
+    // Rows that pad a tile hold whatever was there, which must not be anything slow to compute with.
+    Scratch make_scratch() const {
+        return {zeros<T>(kTile * stride_),          zeros<T>(kTile * stride_),
+                zeros<T>(kTile * kSegments),        zeros<T>(kTile * sorted_.layer_stride),
+                zeros<T>(kTile * blocks_.widest()), zeros<T>(kTile * blocks_.widest())};
+    }
+
+    void run_tile(const Tile& tile, Scratch& use) {
+        const std::int32_t* members = plan_.members.data() + tile.begin;
+        const Taps taps = taps_of(tile.group, s_.height, s_.width);
+        T* shares = sorted_.shares.data() + tile.begin * kSegments;
+        T* layer_weights = sorted_.layer_weights.data() + tile.begin * sorted_.layer_stride;
+        load_selectors(s_, in_, taps, members, tile.count, sorted_.layer_stride, shares, layer_weights);
+        const SelectorStep<T> selectors{shares,     kSegments,      layer_weights, sorted_.layer_stride,
+                                        tile.count, taps.count + 1, s_.layers,     stride_};
+        kernels_.outer(selectors, use.coefficients.data());
+        if (s_.images == 1) {
+            kernels_.scale({sorted_.grad.data() + tile.begin, use.coefficients.data(), use.coefficients.data(),
+                            tile.count, stride_});
+        }
+        std::fill_n(use.grad_coefficients.data(), kTile * stride_, T(0));
+        for (Index block = 0; block < blocks_.count(); ++block) run_block(tile, taps, block, use);
+        kernels_.outer_backward(selectors, use.grad_coefficients.data(), use.grad_shares.data(),
+                                use.grad_layers.data());
+        for (Index i = 0; i < tile.count; ++i) finish(taps, members[i], i, use);
+    }
+
+    void run_block(const Tile& tile, const Taps& taps, Index block, Scratch& use) {
+        const std::int32_t* members = plan_.members.data() + tile.begin;
+        const Index kind = blocks_.vectors(block) - 1;
+        const Index width = blocks_.width(block);
+        const Index rows = round_up(tile.count, kernels_.strip[kind]);
+        const Moves moves{members, tile.count, s_.channels, blocks_.real(block), width};
+        kernels_.gather(moves, in_.weight + blocks_.first(block), use.weight.data());
+        std::fill_n(use.grad_weight.data(), rows * width, T(0));
+        VertexStep<T> step{};
+        step.image_stride = tokens_.image_stride(block);
+        step.images = s_.images;
+        step.rows = rows;
+        const T* grad = sorted_.grad.data() + tile.begin;
+        if (s_.images == 1) {
+            // Then U need not be made: the gradient goes into what it is multiplied with.
+            kernels_.scale({grad, use.weight.data(), use.weight.data(), tile.count, width});
+        } else {
+            step.grad = grad;
+            step.grad_stride = sorted_.members;
+        }
+        step.coefficient_stride = stride_;
+        step.weight = use.weight.data();
+        step.grad_weight = use.grad_weight.data();
+        const Index row_bytes = s_.images * width * static_cast<Index>(sizeof(T));
+        const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
+        for (Index t = 0; t <= taps.count; ++t) {
+            const T* segment = t == 0 ? tokens_.global(block) : tokens_.cell(block, taps.cell[t - 1]);
+            for (Index layer = 0; layer < s_.layers; layer += together) {
+                step.tokens = segment + layer * width;
+                step.terms = std::min(together, s_.layers - layer);
+                step.coefficients = use.coefficients.data() + t * s_.layers + layer;
+                step.grad_coefficients = use.grad_coefficients.data() + t * s_.layers + layer;
+                kernels_.vertices[kind](step);
+            }
+        }
+        kernels_.scatter(moves, use.grad_weight.data(), out_.weight + blocks_.first(block));
+    }
+
+    // From the gradients of a vertex's shares to those of its selectors.
+    void finish(const Taps& taps, Index v, Index i, const Scratch& use) {
+        std::copy_n(use.grad_layers.data() + i * sorted_.layer_stride, s_.layers, out_.layer_weights + v * s_.layers);
+        const T* grad = use.grad_shares.data() + i * kSegments;
+        T grad_scale = grad[0];
+        T grad_x = 0;
+        T grad_y = 0;
+        if (taps.count > 0) {
+            const Place<T> place = place_of(s_, taps, in_.locations + 2 * v);
+            for (Index t = 0; t < taps.count; ++t) {
+                const T share = grad[1 + t];
+                const bool right = taps.corner[t] & 1;
+                const bool lower = taps.corner[t] >> 1;
+                grad_scale -= share * bilinear_weight(place, taps.corner[t]);
+                grad_x += (right ? share : -share) * (lower ? place.y : T(1) - place.y);
+                grad_y += (lower ? share : -share) * (right ? place.x : T(1) - place.x);
+            }
+        }
+        const T local = T(1) - in_.scale[v];
+        out_.scale[v] = grad_scale;
+        out_.locations[2 * v] = grad_x * local * static_cast<T>(s_.width) / T(2);
+        out_.locations[2 * v + 1] = grad_y * local * static_cast<T>(s_.height) / T(2);
+    }
+
+    void clear(Index v) {
+        std::fill_n(out_.locations + 2 * v, 2, T(0));
+        std::fill_n(out_.layer_weights + v * s_.layers, s_.layers, T(0));
+        std::fill_n(out_.weight + v * s_.channels, s_.channels, T(0));
+        out_.scale[v] = 0;
+        out_.bias[v] = 0;
+    }
+
+    const Kernels<T>& kernels_ = kernels<T>();
+    const Shape s_;
+    const Inputs<T> in_;
+    const Plan& plan_;
+    const Gradients<T> out_;
+    Sorted<T>& sorted_;
+    const Blocks blocks_;
+    const Index stride_;
+    PackedTokens<T> tokens_;
+};
+
+}  // namespace brainkit
