@@ -59,6 +59,7 @@ struct SlopeStep {
 
 template <typename T>
 struct NetworkKernels {
+    Index strip;  // rows that a product takes at a time
     // Entry n - 1 is for blocks of n vectors.
     void (*product[kMaxVectors])(const ProductStep<T>&);
     void (*heads)(const HeadStep<T>&);

@@ -270,7 +270,7 @@ void fill_products(NetworkKernels<typename V::Number>& table) {
 template <typename V, int R, int C>
 NetworkKernels<typename V::Number> network_kernels() {
     NetworkKernels<typename V::Number> table{
-        {}, head_kernel<V>, gelu_kernel<V>, slope_kernel<V>, exponential_kernel<V>, hyperbolic_tangent_kernel<V>};
+        R, {}, head_kernel<V>, gelu_kernel<V>, slope_kernel<V>, exponential_kernel<V>, hyperbolic_tangent_kernel<V>};
     fill_products<V, R, C>(table);
     return table;
 }

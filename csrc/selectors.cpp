@@ -89,7 +89,7 @@ class Networks {
             step.start = first.start + column;
             step.out = first.out + column;
             step.soon_lines = 0;
-            if (soon != nullptr) soon->hand_to(step, kernels.strip);
+            if (soon != nullptr) soon->hand_to(step, kernels.networks.strip);
             kernels.networks.product[blocks_.vectors(block) - 1](step);
         }
     }
