@@ -220,8 +220,8 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"V = {sizes.vertices:,} vertices spread over both hemispheres, L = {sizes.layers}, three networks "
         f"{ENCODED} -> {sizes.hidden} -> {sizes.hidden} -> 2, L and 1, float32. The encoding's rank is "
-        f"{report['rank']}. Medians, from the published parameters to the selectors and back to the parameters' gradients. "
-        "GFLOP/s count the products that a formulation needs (of its own number of features), nothing else. "
+        f"{report['rank']}. Medians, from the published parameters to the selectors and back to the parameters' "
+        "gradients. GFLOP/s count the products that a formulation needs (of its own number of features), nothing else. "
         "Extra memory is what is touched beyond parameters, features and results.",
         "",
         "| | features | forward, ms | ratio | GFLOP/s | of matmul | extra MB "
