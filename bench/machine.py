@@ -82,6 +82,14 @@ def _median_seconds(run: Run, runs: int, device: str) -> float:
     return median(timed(run, runs, device))
 
 
+def resident(field: str) -> float:
+    """MB of memory of this process: VmRSS now, VmHWM at most since that was last cleared. Linux alone tells."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(field)
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

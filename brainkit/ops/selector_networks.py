@@ -242,11 +242,14 @@ def _(
 
 def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(output[3])
+    ctx.set_materialize_grads(False)  # or a gradient of zeros is made for what was kept, which is large
     ctx.save_for_backward(*inputs[:-1], *output)
 
 
-def _differentiate(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    return None, *_cpu_backward(*grads[:3], *ctx.saved_tensors), None  # type: ignore[attr-defined]
+def _differentiate(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # type: ignore[attr-defined]
+    given = [torch.zeros_like(out) if grad is None else grad for grad, out in zip(grads[:3], saved[8:11], strict=True)]
+    return None, *_cpu_backward(*given, *saved), None
 
 
 _cpu_networks.register_autograd(_differentiate, setup_context=_save)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, linear
 
 
 def selector_networks(
@@ -18,8 +18,9 @@ def selector_networks(
     scale_head: Tensor,  # (1, H)
 ) -> tuple[Tensor, Tensor, Tensor]:  # (V, 2), (V, L), (V,)
     """See :func:`brainkit.ops.selector_networks.selector_networks`."""
-    units = gelu(features @ hidden_weight.mT + hidden_bias[:, None])  # (3, V, H)
-    units = gelu(units @ second_weight.mT + second_bias[:, None])
-    locations = torch.tanh(units[0] @ location_head.T)
-    layer_weights = torch.softmax(units[1] @ layer_head.T, -1)
-    return locations, layer_weights, torch.sigmoid(units[2] @ scale_head[0])
+    sums = []
+    for network, head in enumerate((location_head, layer_head, scale_head)):
+        units = gelu(linear(features, hidden_weight[network], hidden_bias[network]))  # (V, H)
+        units = gelu(linear(units, second_weight[network], second_bias[network]))
+        sums.append(linear(units, head))  # (V, 2), (V, L) or (V, 1)
+    return torch.tanh(sums[0]), torch.softmax(sums[1], -1), torch.sigmoid(sums[2][:, 0])
