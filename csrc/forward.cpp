@@ -9,8 +9,8 @@
 namespace brainkit {
 namespace {
 
-constexpr Index kTilesPerItem = 12;  // tiles a thread takes at a time: neighbours share their tokens
-constexpr Index kPart = 8192;        // vertices a thread takes at a time where it only moves them
+constexpr Index kTilesPerItem = 4;  // tiles a thread takes at a time: neighbours share their tokens
+constexpr Index kPart = 8192;       // vertices a thread takes at a time where it only moves them
 
 template <typename T>
 class Forward {
@@ -81,7 +81,8 @@ class Forward {
                 segment[0] = tokens_.global(block) + offset;
                 for (Index t = 0; t < taps.count; ++t) segment[1 + t] = tokens_.cell(block, taps.cell[t]) + offset;
                 kernels_.forward[kind]({segment, taps.count + 1, s_.layers, rows, use.coefficients.data(),
-                                        coefficient_stride_, use.weight.data(), use.sums.data() + image * kTile});
+                                        coefficient_stride_, use.weight.data(), use.sums.data() + image * kTile,
+                                        tokens_.image_stride(block)});
             }
         }
         for (Index image = 0; image < s_.images; ++image) {

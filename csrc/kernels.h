@@ -23,6 +23,7 @@ struct ForwardStep {
     Index coefficient_stride;
     const T* weight;  // (rows, block)
     T* out;           // (rows,)
+    Index ahead;      // from tokens to those that will be wanted next
 };
 
 // With u[i][k][d] = sum_b grad[b][i] * tokens[b][k][d], for every row i:
@@ -43,6 +44,7 @@ struct VertexStep {
     Index coefficient_stride;
     const T* weight;  // (rows, block)
     T* grad_weight;   // (rows, block)
+    Index ahead;      // from tokens to those that will be wanted next
 };
 
 // For every term k: out[offsets[k] + d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. Where factor is null,

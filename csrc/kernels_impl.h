@@ -16,10 +16,13 @@
 #define BRAINKIT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+// Asks for what will be wanted soon, or, far, a little later. No loss where the compiler knows no such thing.
 #if defined(__GNUC__)
-#define BRAINKIT_PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#define BRAINKIT_PREFETCH(address) __builtin_prefetch(address)
+#define BRAINKIT_PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2)
 #else
 #define BRAINKIT_PREFETCH(address) static_cast<void>(address)
+#define BRAINKIT_PREFETCH_FAR(address) static_cast<void>(address)
 #endif
 
 // Keeps a vector in a register where the compiler would load it anew for every use: loads are as scarce as products.
@@ -57,6 +60,8 @@ BRAINKIT_INLINE void forward_strip(const ForwardStep<typename V::Number>& step, 
         for (int c = 0; c < C; ++c) z[r][c] = V::zero();
     }
     const T* coefficient = step.coefficients + row * stride;
+    // Every strip asks for another vector of the rows that come next.
+    const Index ahead = step.ahead + row / R % C * V::kLanes;
     for (Index s = 0; s < step.segments; ++s) {
         const T* tokens = step.segment[s];
         for (Index layer = 0; layer < step.layers; ++layer, tokens += C * V::kLanes, ++coefficient) {
@@ -66,6 +71,7 @@ BRAINKIT_INLINE void forward_strip(const ForwardStep<typename V::Number>& step, 
                 t[c] = V::load(tokens + c * V::kLanes);
                 BRAINKIT_KEEP(t[c]);
             }
+            BRAINKIT_PREFETCH(tokens + ahead);
             BRAINKIT_UNROLL
             for (int r = 0; r < R; ++r) {
                 const Vector q = V::fill(coefficient[r * stride]);
@@ -101,6 +107,7 @@ BRAINKIT_INLINE void vertex_strip(const VertexStep<typename V::Number>& step, In
     const Index stride = step.coefficient_stride;
     const T* weight = step.weight + row * C * V::kLanes;
     T* grad_weight = step.grad_weight + row * C * V::kLanes;
+    const Index ahead = step.ahead + row / R % C * V::kLanes;
     Vector grad_w[R][C];
     BRAINKIT_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -134,6 +141,7 @@ BRAINKIT_INLINE void vertex_strip(const VertexStep<typename V::Number>& step, In
                         t[c] = V::load(tokens + c * V::kLanes);
                         BRAINKIT_KEEP(t[c]);
                     }
+                    BRAINKIT_PREFETCH(tokens + ahead);
                     BRAINKIT_UNROLL
                     for (int r = 0; r < R; ++r) {
                         const Vector q = V::fill(grad[r]);
@@ -329,10 +337,10 @@ void transpose_kernel(const typename V::Number* from, Index from_stride, Index r
         return;
     }
     // Where the lanes do not divide a side, the last square overlaps the one before.
-    for (Index j = 0; j < columns; j += V::kLanes) {
-        const Index column = j + V::kLanes <= columns ? j : columns - V::kLanes;
-        for (Index i = 0; i < rows; i += V::kLanes) {
-            const Index row = i + V::kLanes <= rows ? i : rows - V::kLanes;
+    for (Index i = 0; i < rows; i += V::kLanes) {
+        const Index row = i + V::kLanes <= rows ? i : rows - V::kLanes;
+        for (Index j = 0; j < columns; j += V::kLanes) {
+            const Index column = j + V::kLanes <= columns ? j : columns - V::kLanes;
             V::transpose(from + row * from_stride + column, from_stride, to + column * to_stride + row, to_stride);
         }
     }

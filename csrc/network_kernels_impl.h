@@ -149,7 +149,7 @@ void product_kernel(const ProductStep<typename V::Number>& step) {
     const typename V::Number* soon = step.soon;
     Index row = 0;
     for (; row + R <= step.rows; row += R) {
-        for (Index i = 0; i < step.soon_lines; ++i, soon += kLine) BRAINKIT_PREFETCH(soon);
+        for (Index i = 0; i < step.soon_lines; ++i, soon += kLine) BRAINKIT_PREFETCH_FAR(soon);
         product_strip<V, R, C>(step, row);
     }
     for (; row + 2 <= step.rows; row += 2) product_strip<V, 2, C>(step, row);

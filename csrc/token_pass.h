@@ -27,7 +27,7 @@ class TokenPass {
           layers_(shape.layers),
           tokens_(shape.images * shape.layers * shape.channels),
           // What is cheaper.
-          scales_coefficients_(kSegments * shape.layers < blocks_.widest()),
+          scales_coefficients_(2 * kSegments * shape.layers <= blocks_.widest()),
           global_(bands() * tokens_) {
         // Images of one item share the vertices' coefficients and weights, which costs about as much as one image more.
         // But every thread should have its share, and hold no more than it should.
@@ -179,8 +179,12 @@ class TokenPass {
                 const Index row = (part.image + image) * s_.layers + part.layer + layer;
                 const Index step = part.layers * width;
                 const Index channel = row * s_.channels + blocks_.first(part.block);
-                kernels_.transpose(from + step, step, (part.end - part.begin) * s_.width, real,
-                                   out_.local + channel * cells + part.begin * s_.width, cells);
+                // A vector of channels at a time, so that what is written lies together as far as can be.
+                for (Index d = 0; d < real; d += kernels_.lanes) {
+                    kernels_.transpose(from + step + d, step, (part.end - part.begin) * s_.width,
+                                       std::min(kernels_.lanes, real - d),
+                                       out_.local + (channel + d) * cells + part.begin * s_.width, cells);
+                }
                 std::copy_n(from, real, global_.data() + part.band * tokens_ + channel);
             }
         }

@@ -1,6 +1,8 @@
 // Tokens in the layout that the kernels read, and what else is brought together for them.
 #pragma once
 
+#include <vector>
+
 #include "buffer.h"
 #include "plan.h"
 #include "pool.h"
@@ -8,7 +10,7 @@
 namespace brainkit {
 
 // Tokens that are packed at a time. Packed whole, those of a large grid would have to go out to memory and come back.
-constexpr Index kBandBytes = 8 << 20;
+constexpr Index kBandBytes = 12 << 20;
 
 // Blocks of channels as rows of their width, padded with zeros: for every block and cell (images, layers, width).
 //
@@ -21,10 +23,10 @@ class PackedTokens {
         : s_(shape),
           in_(inputs),
           blocks_(blocks),
-          image_rows_(shape.layers),
-          step_(band_rows(shape, image_rows_ * blocks.padded() * static_cast<Index>(sizeof(T)))),
+          step_(band_rows(shape, s_.layers * blocks.padded() * static_cast<Index>(sizeof(T)))),
           held_(std::min(shape.height, step_ + 1)),
-          packed_(cells() * shape.images * image_rows_ * blocks.padded()) {}
+          starts_(starts()),
+          packed_(starts_.back()) {}
 
     // Group rows first_row(band) .. first_row(band + 1) - 1 can be read once pack(band) was called for this band and
     // for all before, in order.
@@ -52,7 +54,9 @@ class PackedTokens {
         return place(block, cell / s_.width % held_ * s_.width + cell % s_.width);
     }
     const T* global(Index block) const { return place(block, held_ * s_.width); }
-    Index image_stride(Index block) const { return image_rows_ * blocks_.width(block); }
+    // Odd numbers of vectors, as the strides of the cells are: what lies a power of two apart shares few places in the
+    // caches.
+    Index image_stride(Index block) const { return (s_.layers * blocks_.vectors(block) | 1) * kernels_.lanes; }
 
   private:
     // Group rows of a band, so that its cells keep within bounds: all of them, or at least four, because every band
@@ -63,12 +67,20 @@ class PackedTokens {
         return std::min(s.height + 1, std::max<Index>(4, kBandBytes / row_bytes - 1));
     }
 
-    Index cells() const { return held_ * s_.width + 1; }
-    Index cell_stride(Index block) const { return s_.images * image_stride(block); }
+    Index cell_stride(Index block) const {
+        return s_.images * image_stride(block) + (s_.images % 2 == 0 ? kernels_.lanes : 0);
+    }
+
+    std::vector<Index> starts() const {
+        std::vector<Index> starts{0};
+        for (Index block = 0; block < blocks_.count(); ++block) {
+            starts.push_back(starts.back() + (held_ * s_.width + 1) * cell_stride(block));
+        }
+        return starts;
+    }
 
     const T* place(Index block, Index slot) const {
-        const Index before = cells() * s_.images * image_rows_ * blocks_.first(block);
-        return packed_.data() + before + slot * cell_stride(block);
+        return packed_.data() + starts_[block] + slot * cell_stride(block);
     }
     T* place(Index block, Index slot) {
         return const_cast<T*>(static_cast<const PackedTokens*>(this)->place(block, slot));
@@ -98,9 +110,9 @@ class PackedTokens {
     const Shape s_;
     const Inputs<T> in_;
     const Blocks blocks_;
-    const Index image_rows_;  // of one cell
-    const Index step_;        // group rows of a band
-    const Index held_;        // rows of cells
+    const Index step_;                 // group rows of a band
+    const Index held_;                 // rows of cells
+    const std::vector<Index> starts_;  // of the blocks
     Buffer<T> packed_;
 };
 

@@ -42,7 +42,7 @@ class VertexPass {
     }
 
   private:
-    static constexpr Index kTilesPerItem = 12;   // tiles a thread takes at a time, as in the forward
+    static constexpr Index kTilesPerItem = 4;    // tiles a thread takes at a time, as in the forward
     static constexpr Index kTokenBytes = 24576;  // tokens that the kernel keeps at hand: well inside the first cache
 
     struct Scratch {
@@ -105,9 +105,13 @@ class VertexPass {
         step.weight = use.weight.data();
         step.grad_weight = use.grad_weight.data();
         const Index row_bytes = s_.images * width * static_cast<Index>(sizeof(T));
-        const Index together = std::max<Index>(4, kTokenBytes / std::max<Index>(row_bytes, 1) / 4 * 4);
+        // The kernel takes terms by fours.
+        const Index fit = std::max<Index>(1, kTokenBytes / std::max<Index>(row_bytes, 1));
+        const Index together = fit < 4 ? fit : fit / 4 * 4;
         for (Index t = 0; t <= taps.count; ++t) {
             const T* segment = t == 0 ? tokens_.global(block) : tokens_.cell(block, taps.cell[t - 1]);
+            const T* next = t < taps.count ? tokens_.cell(block, taps.cell[t]) : segment;
+            step.ahead = next - segment;
             for (Index layer = 0; layer < s_.layers; layer += together) {
                 step.tokens = segment + layer * width;
                 step.terms = std::min(together, s_.layers - layer);
