@@ -62,9 +62,9 @@ def tokens_kernel(
 
     starts = plan + 3 * n_tiles
     number = tl.arange(0, cells)
-    start, end, lower_start, lower_end = runs_of(number, starts, number < n_cells, height, width)
-    of_cell = (end - start + step - 1) // step + (lower_end - lower_start + step - 1) // step
-    segments = (of_cell + steps - 1) // steps
+    upper_from, upper_to, lower_from, lower_to = runs_of(number, starts, number < n_cells, height, width)
+    all_steps = (upper_to - upper_from + step - 1) // step + (lower_to - lower_from + step - 1) // step
+    segments = (all_steps + steps - 1) // steps
     last = tl.cumsum(segments, 0)
     if program == 0:
         tl.store(firsts, 0)
@@ -74,7 +74,7 @@ def tokens_kernel(
         within = segment - tl.sum(tl.where(number == cell, last - segments, 0), 0)
         start, end, lower_start, lower_end = runs_of(cell, starts, True, height, width)
         upper_steps = (end - start + step - 1) // step
-        all_steps = upper_steps + (lower_end - lower_start + step - 1) // step
+        its_steps = upper_steps + (lower_end - lower_start + step - 1) // step
         is_global = cell == n_cells - 1
         row = (cell // width).to(tl.float32)
         column = (cell % width).to(tl.float32)
@@ -86,7 +86,7 @@ def tokens_kernel(
         shares = sorted_values + (n_images + layer)[:, None] * n_vertices
         places = sorted_values + (n_images + n_layers) * n_vertices
         total = tl.zeros((layers * images, channels), tl.float32)
-        for k in range(within * steps, tl.minimum(within * steps + steps, all_steps)):
+        for k in range(within * steps, tl.minimum(within * steps + steps, its_steps)):
             upper = k < upper_steps
             begin = tl.where(upper, start + k * step, lower_start + (k - upper_steps) * step)
             place = begin + tl.arange(0, step)

@@ -33,6 +33,7 @@ def vertices_kernel(
     n_vertices,
     n_images,
     n_tiles,
+    n_taps,  # 5, see forward_kernel
     grad_b,
     grad_v,
     groups: tl.constexpr,
@@ -57,8 +58,8 @@ def vertices_kernel(
     if start < end:
         place = start + tl.arange(0, rows)
         live = place < end
-        vertex = tl.load(plan + 3 * n_tiles + groups + 1 + place, mask=live, other=0)
-        channel = tl.arange(0, channels)
+        order = plan + 3 * n_tiles + groups + 1 + place
+        vertex = tl.load(order, mask=live, other=0)
         some_layers = tl.arange(0, layers)
         some_images = tl.arange(0, images)
         if group == groups - 1:
@@ -69,15 +70,15 @@ def vertices_kernel(
             tl.store(grad_scale + vertex, nothing, mask=live)
             tl.store(grad_bias + vertex, nothing, mask=live)
             for first in range(0, n_layers, layers):
-                of_layer = first + some_layers
-                kept = live[:, None] & (of_layer < n_layers)[None, :]
-                into = grad_layer_weights + vertex[:, None] * n_layers + of_layer[None, :]
-                tl.store(into, tl.zeros((rows, layers), tl.float32), mask=kept)
+                each_layer = first + some_layers
+                has = live[:, None] & (each_layer < n_layers)[None, :]
+                blank = grad_layer_weights + vertex[:, None] * n_layers + each_layer[None, :]
+                tl.store(blank, tl.zeros((rows, layers), tl.float32), mask=has)
             for first in range(0, padded, channels):
-                of_channel = first + channel
-                kept = live[:, None] & (of_channel < n_channels)[None, :]
-                into = grad_weight + vertex[:, None] * n_channels + of_channel[None, :]
-                tl.store(into, tl.zeros((rows, channels), tl.float32), mask=kept)
+                each_channel = first + tl.arange(0, channels)
+                has_w = live[:, None] & (each_channel < n_channels)[None, :]
+                blank_w = grad_weight + vertex[:, None] * n_channels + each_channel[None, :]
+                tl.store(blank_w, tl.zeros((rows, channels), tl.float32), mask=has_w)
         else:
             x, y = corner_shares(locations, vertex, live, group, height, width)
             a = tl.load(scale + vertex, mask=live, other=0.0)
@@ -88,92 +89,88 @@ def vertices_kernel(
 
             total = tl.zeros((rows,), tl.float32)
             largest = tl.zeros((rows,), tl.float32)
-            for first in range(0, n_images, images):
-                image = first + some_images
-                kept = live[:, None] & (image < n_images)[None, :]
-                g = tl.load(grad_response + image[None, :] * grad_b + vertex[:, None] * grad_v, mask=kept, other=0.0)
+            for first_image in range(0, n_images, images):
+                image = first_image + some_images
+                has_image = live[:, None] & (image < n_images)[None, :]
+                asked = grad_response + image[None, :] * grad_b + vertex[:, None] * grad_v
+                g = tl.load(asked, mask=has_image, other=0.0)
                 total += tl.sum(g, 1)
                 g *= 1.0 / n_channels
-                tl.store(sorted_values + image[None, :] * n_vertices + place[:, None], g, mask=kept)
+                tl.store(sorted_values + image[None, :] * n_vertices + place[:, None], g, mask=has_image)
                 if normalised:
                     largest = tl.maximum(largest, tl.max(tl.abs(g), 1))
             tl.store(grad_bias + vertex, total, mask=live)
             largest = tl.where(largest == 0.0, 1.0, largest)
 
             column = tl.arange(0, layers * images)
-            grad_x = tl.zeros((rows,), tl.float32)
-            grad_y = tl.zeros((rows,), tl.float32)
-            grad_a = tl.zeros((rows,), tl.float32)
+            number = tl.arange(0, 8)[None, :]
+            slopes = tl.zeros((rows, 8), tl.float32)  # gradients of the taps' shares
             for first_channel in range(0, padded, channels):
-                of_channel = first_channel + channel
-                has_channel = live[:, None] & (of_channel < n_channels)[None, :]
-                w = tl.load(
-                    weight + vertex[:, None] * n_channels + of_channel[None, :], mask=has_channel, other=0.0
-                )
+                channel = first_channel + tl.arange(0, channels)
+                has_channel = live[:, None] & (channel < n_channels)[None, :]
+                w = tl.load(weight + vertex[:, None] * n_channels + channel[None, :], mask=has_channel, other=0.0)
                 tl.store(
-                    sorted_weight + place[:, None].to(tl.int64) * padded + of_channel[None, :],
+                    sorted_weight + place[:, None].to(tl.int64) * padded + channel[None, :],
                     w.to(sorted_weight.dtype.element_ty),
                     mask=live[:, None],
                 )
                 w = w.to(table.dtype.element_ty)
                 grad_w = tl.zeros((rows, channels), tl.float32)
-                for first_layer in range(0, n_layers, layers):
-                    of_layer = first_layer + some_layers
-                    has_layer = live[:, None] & (of_layer < n_layers)[None, :]
-                    q = tl.load(
-                        layer_weights + vertex[:, None] * n_layers + of_layer[None, :], mask=has_layer, other=0.0
-                    )
-                    if first_channel == 0:
-                        into = sorted_values + (n_images + of_layer)[None, :] * n_vertices + place[:, None]
-                        tl.store(into, q, mask=has_layer)
-                    column_layer = first_layer + column // images
-                    grad_q = tl.zeros((rows, layers), tl.float32)
-                    for first_image in range(0, n_images, images):
-                        image = first_image + some_images
-                        g = tl.load(
-                            grad_response + image[None, :] * grad_b + vertex[:, None] * grad_v,
-                            mask=live[:, None] & (image < n_images)[None, :],
-                            other=0.0,
-                        )
-                        g = spread_images(g * (1.0 / n_channels), layers)
+                for first_image in range(0, n_images, images):
+                    image = first_image + some_images
+                    asked = grad_response + image[None, :] * grad_b + vertex[:, None] * grad_v
+                    g = tl.load(asked, mask=live[:, None] & (image < n_images)[None, :], other=0.0)
+                    g = spread_images(g * (1.0 / n_channels), layers)
+                    column_image = first_image + column % images
+                    fresh = (first_channel == 0) & (first_image == 0)
+                    for first_layer in range(0, n_layers, layers):
+                        layer = first_layer + some_layers
+                        has_layer = live[:, None] & (layer < n_layers)[None, :]
+                        at_layer = vertex[:, None] * n_layers + layer[None, :]
+                        q = tl.load(layer_weights + at_layer, mask=has_layer, other=0.0)
+                        sorted_q = sorted_values + (n_images + layer)[None, :] * n_vertices + place[:, None]
+                        tl.store(sorted_q, q, mask=has_layer & fresh)
                         gq = g * spread_layers(q, images)
-                        column_image = first_image + column % images
-                        token = (column_layer * n_images + column_image)[:, None] * padded + of_channel[None, :]
+                        column_layer = first_layer + column // images
+                        token = (column_layer * n_images + column_image)[:, None] * padded + channel[None, :]
                         known = (column_layer < n_layers) & (column_image < n_images)
                         mixed = tl.zeros((rows, layers * images), tl.float32)
-                        for tap in range(5):
+                        for tap in range(n_taps):
                             cell, there = tap_cell(group, tap, height, width)
-                            first = table + cell.to(tl.int64) * n_layers * n_images * padded
-                            tokens = tl.load(first + token, mask=known[:, None] & there, other=0.0)
+                            cell_tokens = table + cell.to(tl.int64) * n_layers * n_images * padded
+                            tokens = tl.load(cell_tokens + token, mask=known[:, None] & there, other=0.0)
                             product = tl.dot(w, tl.trans(tokens), input_precision=precision)
+                            # Always gq, and now it is laid out as the products are: no detours through memory.
+                            gq = tl.where(n_vertices > 0, gq, product)
                             share = tap_share(tap, x, y, a)
                             mixed += share[:, None] * product
-                            # The gradient of the tap's share, and what it means for x, y and the scale.
-                            slope = tl.sum(gq * product, 1)
-                            along = tl.where(tap % 2 == 1, x, 1.0 - x)
-                            down = tl.where(tap // 2 == 1, y, 1.0 - y)
-                            local = tap < 4
-                            grad_x += tl.where(local, tl.where(tap % 2 == 1, down, -down), 0.0) * slope
-                            grad_y += tl.where(local, tl.where(tap // 2 == 1, along, -along), 0.0) * slope
-                            grad_a += tl.where(local, -along * down, 1.0) * slope
+                            slopes += tl.where(number == tap, tl.sum(gq * product, 1)[:, None], 0.0)
                             if normalised:
                                 share = share / largest
                             use = (gq * share[:, None]).to(table.dtype.element_ty)
                             grad_w = tl.dot(use, tokens, acc=grad_w, input_precision=precision)
-                        grad_q += tl.sum(tl.reshape(g * mixed, (rows, layers, images)), 2)
-                    into = grad_layer_weights + vertex[:, None] * n_layers + of_layer[None, :]
-                    if padded > channels:
-                        # Summed over parts of the channels in memory, by this program alone.
-                        tl.debug_barrier()
-                        if first_channel > 0:
-                            grad_q += tl.load(into, mask=has_layer, other=0.0)
-                    tl.store(into, grad_q, mask=has_layer)
+                        grad_q = tl.sum(tl.reshape(g * mixed, (rows, layers, images)), 2)
+                        # Summed in memory over images and channels, by this program alone.
+                        grad_q += tl.load(grad_layer_weights + at_layer, mask=has_layer & ~fresh, other=0.0)
+                        tl.store(grad_layer_weights + at_layer, grad_q, mask=has_layer)
+                    tl.debug_barrier()
                 if normalised:
                     grad_w *= largest[:, None]
-                tl.store(
-                    grad_weight + vertex[:, None] * n_channels + of_channel[None, :], grad_w, mask=has_channel
-                )
-            local_share = (1.0 - a) * 0.5
-            tl.store(grad_locations + vertex * 2, grad_x * local_share * width, mask=live)
-            tl.store(grad_locations + vertex * 2 + 1, grad_y * local_share * height, mask=live)
-            tl.store(grad_scale + vertex, grad_a, mask=live)
+                # Read again: in registers, they would lie in the way of the products.
+                again = tl.load(order, mask=live, other=0)
+                into = grad_weight + again[:, None] * n_channels + channel[None, :]
+                tl.store(into, grad_w, mask=live[:, None] & (channel < n_channels)[None, :])
+            vertex = tl.load(order, mask=live, other=0)
+            x, y = corner_shares(locations, vertex, live, group, height, width)
+            a = tl.load(scale + vertex, mask=live, other=0.0)
+            slope0 = tl.sum(tl.where(number == 0, slopes, 0.0), 1)
+            slope1 = tl.sum(tl.where(number == 1, slopes, 0.0), 1)
+            slope2 = tl.sum(tl.where(number == 2, slopes, 0.0), 1)
+            slope3 = tl.sum(tl.where(number == 3, slopes, 0.0), 1)
+            slope4 = tl.sum(tl.where(number == 4, slopes, 0.0), 1)
+            grad_x = ((1.0 - y) * (slope1 - slope0) + y * (slope3 - slope2)) * (1.0 - a) * (0.5 * width)
+            grad_y = ((1.0 - x) * (slope2 - slope0) + x * (slope3 - slope1)) * (1.0 - a) * (0.5 * height)
+            local = (1.0 - y) * ((1.0 - x) * slope0 + x * slope1) + y * ((1.0 - x) * slope2 + x * slope3)
+            tl.store(grad_locations + vertex * 2, grad_x, mask=live)
+            tl.store(grad_locations + vertex * 2 + 1, grad_y, mask=live)
+            tl.store(grad_scale + vertex, slope4 - local, mask=live)

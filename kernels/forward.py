@@ -22,6 +22,7 @@ def forward_kernel(
     n_vertices,
     n_images,
     n_tiles,
+    n_taps,  # 5, but the compiler does not know: unrolled, the loop over them needs too many registers
     groups: tl.constexpr,
     n_layers: tl.constexpr,
     n_channels: tl.constexpr,
@@ -47,45 +48,43 @@ def forward_kernel(
     if start < end:
         place = start + tl.arange(0, rows)
         live = place < end
-        vertex = tl.load(plan + 3 * n_tiles + groups + 1 + place, mask=live, other=0)
-        image = first_image + tl.arange(0, images)
-        answer = response + image[None, :] * n_vertices + vertex[:, None]
-        answered = live[:, None] & (image < n_images)[None, :]
-        if group == groups - 1:
-            tl.store(answer, tl.full((rows, images), float("nan"), tl.float32), mask=answered)
-        else:
-            x, y = corner_shares(locations, vertex, live, group, height, width)
-            a = tl.load(scale + vertex, mask=live, other=0.0)
-            column = tl.arange(0, layers * images)
-            column_image = first_image + column % images
-            channel = tl.arange(0, channels)
-            some_layers = tl.arange(0, layers)
-            out = tl.zeros((rows, images), tl.float32)
-            for first_channel in range(0, padded, channels):
-                of_channel = first_channel + channel
-                w = tl.load(
-                    weight + vertex[:, None] * n_channels + of_channel[None, :],
-                    mask=live[:, None] & (of_channel < n_channels)[None, :],
+        order = plan + 3 * n_tiles + groups + 1 + place
+        vertex = tl.load(order, mask=live, other=0)
+        x, y = corner_shares(locations, vertex, live, group, height, width)
+        a = tl.load(scale + vertex, mask=live, other=0.0)
+        column = tl.arange(0, layers * images)
+        column_image = first_image + column % images
+        out = tl.zeros((rows, images), tl.float32)
+        for first_channel in range(0, padded, channels):
+            channel = first_channel + tl.arange(0, channels)
+            w = tl.load(
+                weight + vertex[:, None] * n_channels + channel[None, :],
+                mask=live[:, None] & (channel < n_channels)[None, :],
+                other=0.0,
+            ).to(table.dtype.element_ty)
+            for first_layer in range(0, n_layers, layers):
+                layer = first_layer + tl.arange(0, layers)
+                q = tl.load(
+                    layer_weights + vertex[:, None] * n_layers + layer[None, :],
+                    mask=live[:, None] & (layer < n_layers)[None, :],
                     other=0.0,
-                ).to(table.dtype.element_ty)
-                for first_layer in range(0, n_layers, layers):
-                    of_layer = first_layer + some_layers
-                    q = tl.load(
-                        layer_weights + vertex[:, None] * n_layers + of_layer[None, :],
-                        mask=live[:, None] & (of_layer < n_layers)[None, :],
-                        other=0.0,
-                    )
-                    column_layer = first_layer + column // images
-                    token = (column_layer * n_images + column_image)[:, None] * padded + of_channel[None, :]
-                    known = (column_layer < n_layers) & (column_image < n_images)
-                    mixed = tl.zeros((rows, layers * images), tl.float32)
-                    for tap in range(5):
-                        cell, there = tap_cell(group, tap, height, width)
-                        first = table + cell.to(tl.int64) * n_layers * n_images * padded
-                        tokens = tl.load(first + token, mask=known[:, None] & there, other=0.0)
-                        product = tl.dot(w, tl.trans(tokens), input_precision=precision)
-                        mixed += tap_share(tap, x, y, a)[:, None] * product
-                    mixed *= spread_layers(q, images)
-                    out += tl.sum(tl.reshape(mixed, (rows, layers, images)), 1)
-            b = tl.load(bias + vertex, mask=live, other=0.0)
-            tl.store(answer, out * (1.0 / n_channels) + b[:, None], mask=answered)
+                )
+                column_layer = first_layer + column // images
+                token = (column_layer * n_images + column_image)[:, None] * padded + channel[None, :]
+                known = (column_layer < n_layers) & (column_image < n_images)
+                mixed = tl.zeros((rows, layers * images), tl.float32)
+                for tap in range(n_taps):
+                    cell, there = tap_cell(group, tap, height, width)
+                    cell_tokens = table + cell.to(tl.int64) * n_layers * n_images * padded
+                    tokens = tl.load(cell_tokens + token, mask=known[:, None] & there, other=0.0)
+                    product = tl.dot(w, tl.trans(tokens), input_precision=precision)
+                    mixed += tap_share(tap, x, y, a)[:, None] * product
+                mixed *= spread_layers(q, images)
+                out += tl.sum(tl.reshape(mixed, (rows, layers, images)), 1)
+        # Read again: in registers, they would lie in the way of the products.
+        vertex = tl.load(order, mask=live, other=0)
+        out = out * (1.0 / n_channels) + tl.load(bias + vertex, mask=live, other=0.0)[:, None]
+        out = tl.where(group == groups - 1, float("nan"), out)  # the group with no place
+        image = first_image + tl.arange(0, images)
+        answered = live[:, None] & (image < n_images)[None, :]
+        tl.store(response + image[None, :] * n_vertices + vertex[:, None], out, mask=answered)

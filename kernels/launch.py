@@ -17,6 +17,8 @@ from brainkit.kernels.blocks import Blocks, Choice, PlanSizes
 from brainkit.kernels.forward import forward_kernel
 from brainkit.kernels.plan import order_kernel, prepare_kernel, scan_kernel
 
+# Four local taps and the global token.
+TAPS = 5
 # Cells and channels that one program of the packing and of the gathering kernel lays out.
 PACKED = (64, 64)
 GATHERED = (32, 64)
@@ -79,6 +81,7 @@ def forward(
             n_vertices,
             n_images,
             sizes.tiles,
+            TAPS,
             groups=sizes.groups,
             n_layers=n_layers,
             n_channels=n_channels,
@@ -173,6 +176,7 @@ def backward(
             n_vertices,
             n_images,
             sizes.tiles,
+            TAPS,
             *grad_response.stride(),
             groups=sizes.groups,
             n_layers=n_layers,
@@ -301,9 +305,12 @@ def _prepare(
 
 
 def _choose(table: Tensor, precision: str) -> Choice:
-    on_device = table.device.type == "cuda"
-    capability = torch.cuda.get_device_capability(table.device) if on_device else blocks.HOPPER
-    return blocks.choose(table.dtype != torch.float32, precision, capability)
+    return blocks.choose(table.dtype != torch.float32, precision, capability_of(table.device))
+
+
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a device; what the interpreter runs is cut as for Hopper."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else blocks.HOPPER
 
 
 def _dot_precision(precision: str) -> str:

@@ -165,8 +165,8 @@ def order_kernel(
         total = tl.zeros((counters,), tl.int32)
         for first in range(0, n_counted, rows):
             row = first + tl.arange(0, rows)
-            place = counts + row[:, None] * counters + number[None, :]
-            count = tl.load(place, mask=(row < n_counted)[:, None], other=0)
+            counted_there = counts + row[:, None] * counters + number[None, :]
+            count = tl.load(counted_there, mask=(row < n_counted)[:, None], other=0)
             total += tl.sum(count, 0)
             before += tl.sum(tl.where((row < program)[:, None], count, 0), 0)
     start = tl.cumsum(total, 0) - total
@@ -179,13 +179,13 @@ def order_kernel(
         live = vertex < n_vertices
         group = group_of(locations, vertex, live, height, width)
         rank = tl.zeros((counted,), tl.int32)
-        for first in range(0, counted, chunk):
-            other = program * counted + first + tl.arange(0, chunk)
+        for skipped in range(0, counted, chunk):
+            other = program * counted + skipped + tl.arange(0, chunk)
             other_group = group_of(locations, other, other < n_vertices, height, width)
             earlier = (group[:, None] == other_group[None, :]) & (other[None, :] < vertex[:, None])
             rank += tl.sum(earlier.to(tl.int32), 1)
-        place = tl.load(bases + program * counters + group, mask=live, other=0) + rank
-        tl.store(starts + groups + 1 + place, vertex, mask=live)
+        position = tl.load(bases + program * counters + group, mask=live, other=0) + rank
+        tl.store(starts + groups + 1 + position, vertex, mask=live)
     else:
         part = program - n_counted
         if part == 0:
@@ -194,14 +194,14 @@ def order_kernel(
         of_group = (total + tile - 1) // tile
         end_tile = tl.cumsum(of_group, 0)
         t = part * some_tiles + tl.arange(0, some_tiles)
-        group = tl.sum((end_tile[None, :] <= t[:, None]).to(tl.int32), 1)
-        mine = number[None, :] == group[:, None]
-        used = group < groups
-        first = t - tl.sum(tl.where(mine, (end_tile - of_group)[None, :], 0), 1)
-        begin = tl.sum(tl.where(mine, start[None, :], 0), 1) + first * tile
+        its_group = tl.sum((end_tile[None, :] <= t[:, None]).to(tl.int32), 1)
+        mine = number[None, :] == its_group[:, None]
+        used = its_group < groups
+        within = t - tl.sum(tl.where(mine, (end_tile - of_group)[None, :], 0), 1)
+        begin = tl.sum(tl.where(mine, start[None, :], 0), 1) + within * tile
         end = tl.minimum(begin + tile, tl.sum(tl.where(mine, (start + total)[None, :], 0), 1))
         listed = plan + 3 * t
         kept = t < n_tiles
-        tl.store(listed, tl.where(used, group, 0), mask=kept)
+        tl.store(listed, tl.where(used, its_group, 0), mask=kept)
         tl.store(listed + 1, tl.where(used, begin, 0), mask=kept)
         tl.store(listed + 2, tl.where(used, end, 0), mask=kept)

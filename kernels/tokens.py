@@ -55,10 +55,10 @@ def pack(
     row = (cell.to(tl.int64) * n_layers + layer) * n_images + image
     tl.store(table + row[:, None] * padded + channel[None, :], tl.trans(tokens), mask=(cell < n_cells)[:, None])
     if job // n_layers == 0:
-        source = global_tokens + image.to(tl.int64) * global_b + layer * global_l
-        tokens = tl.load(source + channel * global_d, mask=channel < n_channels, other=0.0)
-        row = (layer.to(tl.int64) + n_cells * n_layers) * n_images + image
-        tl.store(table + row * padded + channel, tokens)
+        whole_source = global_tokens + image.to(tl.int64) * global_b + layer * global_l
+        whole = tl.load(whole_source + channel * global_d, mask=channel < n_channels, other=0.0)
+        last_row = (layer.to(tl.int64) + n_cells * n_layers) * n_images + image
+        tl.store(table + last_row * padded + channel, whole)
 
 
 @triton.jit
