@@ -40,6 +40,7 @@ def compile_figures(
     num_stages: int,
     capability: int,
     divisible: Collection[str] = (),
+    max_registers: int | None = None,
 ) -> Figures:
     """Compile a kernel for a device that need not be there.
 
@@ -58,6 +59,8 @@ def compile_figures(
     divisible : collection of str
         Integer arguments known to be multiples of 16. Pointers always are taken to be: without it, the compiler
         leaves out asynchronous copies, and the figures would be those of another program.
+    max_registers : int, optional
+        Registers of a thread at most (``maxnreg`` at launch).
 
     Returns
     -------
@@ -79,7 +82,7 @@ def compile_figures(
     compiled = triton.compile(
         ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=aligned),
         target=GPUTarget("cuda", capability, WARP),
-        options={"num_warps": num_warps, "num_stages": num_stages},
+        options={"num_warps": num_warps, "num_stages": num_stages, "maxnreg": max_registers},
     )
     registers, spills = _resources(compiled.asm["cubin"])
     found = re.search(r"\b(wgmma|mma)\.(?:mma_async\.)?sync", compiled.asm["ptx"])

@@ -85,34 +85,38 @@ def tokens_kernel(
         grads = sorted_values + image[:, None] * n_vertices
         shares = sorted_values + (n_images + layer)[:, None] * n_vertices
         places = sorted_values + (n_images + n_layers) * n_vertices
+        has_image = (image < n_images)[:, None]
+        has_layer = (layer < n_layers)[:, None]
+        # In the shapes they are used in: reshaped in the loop, they would go through shared memory.
+        along = tl.arange(0, step)[None, :]
+        down = tl.arange(0, step)[:, None]
         total = tl.zeros((layers * images, channels), tl.float32)
         for k in range(within * steps, tl.minimum(within * steps + steps, its_steps)):
             upper = k < upper_steps
             begin = tl.where(upper, start + k * step, lower_start + (k - upper_steps) * step)
-            place = begin + tl.arange(0, step)
-            live = place < tl.where(upper, end, lower_end)
+            stop = tl.where(upper, end, lower_end)
+            place = begin + along
+            live = place < stop
             x = tl.load(places + place, mask=live, other=0.0)
             y = tl.load(places + n_vertices + place, mask=live, other=0.0)
             a = tl.load(places + 2 * n_vertices + place, mask=live, other=0.0)
             # The bilinear share of a cell falls off linearly to its neighbours' centres.
             local = (1.0 - a) * (1.0 - tl.abs(x - column)) * (1.0 - tl.abs(y - row))
             share = tl.where(is_global, a, local)
-            g = tl.load(grads + place[None, :], mask=(image < n_images)[:, None] & live[None, :], other=0.0)
-            q = tl.load(shares + place[None, :], mask=(layer < n_layers)[:, None] & live[None, :], other=0.0)
-            use = (q * share[None, :])[:, None, :] * g[None, :, :]
+            g = tl.load(grads + place, mask=has_image & live, other=0.0)
+            q = tl.load(shares + place, mask=has_layer & live, other=0.0)
+            use = (q * share)[:, None, :] * g[None, :, :]
             use = tl.reshape(use, (layers * images, step)).to(sorted_weight.dtype.element_ty)
-            w = tl.load(
-                sorted_weight + place[:, None].to(tl.int64) * padded + of_channel[None, :],
-                mask=live[:, None],
-                other=0.0,
-            )
+            at_w = (begin + down) * padded + of_channel[None, :]
+            w = tl.load(sorted_weight + at_w, mask=begin + down < stop, other=0.0)
             total = tl.dot(use, w, acc=total, input_precision=precision)
         line = tl.arange(0, layers * images)
         line_layer = first_layer + line // images
         line_image = first_image + line % images
-        into = partial + ((segment.to(tl.int64) * n_layers + line_layer) * n_images + line_image)[:, None] * padded
+        into = partial + segment.to(tl.int64) * n_layers * n_images * padded
+        at = (line_layer * n_images + line_image)[:, None] * padded + of_channel[None, :]
         kept = (line_layer < n_layers) & (line_image < n_images)
-        tl.store(into + of_channel[None, :], total, mask=kept[:, None])
+        tl.store(into + at, total, mask=kept[:, None])
 
 
 @triton.jit

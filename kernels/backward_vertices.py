@@ -110,7 +110,7 @@ def vertices_kernel(
                 has_channel = live[:, None] & (channel < n_channels)[None, :]
                 w = tl.load(weight + vertex[:, None] * n_channels + channel[None, :], mask=has_channel, other=0.0)
                 tl.store(
-                    sorted_weight + place[:, None].to(tl.int64) * padded + channel[None, :],
+                    sorted_weight + place[:, None] * padded + channel[None, :],
                     w.to(sorted_weight.dtype.element_ty),
                     mask=live[:, None],
                 )

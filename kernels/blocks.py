@@ -6,7 +6,7 @@ spills, shared memory; ``python -m bench.kernels``), so that one size always tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HOPPER = (9, 0)
 # Vertices of one tile of the plan. Every tile lies within one group; kernels work on tiles or on parts of them.
@@ -15,22 +15,21 @@ TILE = 128
 COUNTED = 256
 # Up to this many counts, every program of the plan sums them itself; beyond, a launch of its own scans them once.
 SCAN_BEYOND = 32_768
-# Vertices that one step of the tokens' gradient takes in, and steps of one program at least.
-STEP = 64
-LEAST_STEPS = 16
-# Programs of the tokens' gradient that are enough to fill any device.
-ENOUGH_PROGRAMS = 192
+# Programs of the tokens' gradient that are enough to fill any device, and vertices that one takes in at least.
+ENOUGH_PROGRAMS = 256
+LEAST_VERTICES = 512
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """One kernel's tile: vertices (or token rows), columns of the product, channels at a time; how it is compiled."""
+    """One kernel's tile, and how it is compiled."""
 
     rows: int
     columns: int
-    channels: int
+    channels: int  # of a product, at most
     warps: int
-    stages: int
+    stages: int  # of loads in flight
+    registers: int | None  # of a thread, at most: with 128, two programs of 8 warps share a multiprocessor
 
 
 @dataclass(frozen=True)
@@ -39,28 +38,75 @@ class Choice:
 
     forward: Blocks  # rows: vertices; columns: layers x images
     vertices: Blocks  # backward for what belongs to vertices; rows: vertices; columns: layers x images
-    tokens: Blocks  # backward for tokens; rows: layers x images; columns: vertices of a step
+    tokens: Blocks  # backward for tokens; rows: layers x images; columns: vertices taken in at a step
 
 
-# By kind of product ("half" is bfloat16 and float16), then by whether the device has Hopper's matrix units.
+# By kind of product, and whether the device has Hopper's matrix units. Rows of W beyond WIDE channels are read in
+# parts, which takes registers for the parts' places.
+WIDE = 128
+HOPPER_HALF = Choice(
+    Blocks(128, 32, 128, warps=8, stages=3, registers=128),
+    Blocks(64, 32, 128, warps=4, stages=3, registers=255),
+    Blocks(128, 32, 128, warps=8, stages=4, registers=128),
+)
+AMPERE_HALF = Choice(
+    Blocks(128, 32, 128, warps=8, stages=3, registers=255),
+    Blocks(64, 16, 64, warps=4, stages=3, registers=255),
+    Blocks(64, 32, 128, warps=4, stages=3, registers=168),
+)
 TABLE = {
-    ("half", True): Choice(Blocks(128, 64, 128, 8, 3), Blocks(64, 64, 128, 4, 3), Blocks(128, STEP, 128, 8, 3)),
-    ("half", False): Choice(Blocks(128, 64, 128, 8, 3), Blocks(64, 64, 128, 4, 2), Blocks(128, STEP, 128, 8, 3)),
-    ("tf32", True): Choice(Blocks(128, 64, 64, 8, 3), Blocks(64, 32, 64, 4, 3), Blocks(128, STEP, 64, 8, 3)),
-    ("tf32", False): Choice(Blocks(128, 32, 64, 8, 3), Blocks(64, 32, 64, 4, 2), Blocks(128, STEP, 64, 8, 2)),
-    ("float32", True): Choice(Blocks(64, 32, 32, 4, 2), Blocks(64, 32, 32, 4, 2), Blocks(64, STEP, 32, 4, 2)),
-    ("float32", False): Choice(Blocks(64, 32, 32, 4, 2), Blocks(64, 32, 32, 4, 2), Blocks(64, STEP, 32, 4, 2)),
+    ("bfloat16", True): HOPPER_HALF,
+    ("bfloat16", False): AMPERE_HALF,
+    ("float16", True): replace(HOPPER_HALF, vertices=Blocks(64, 32, 128, warps=8, stages=3, registers=None)),
+    ("float16", False): AMPERE_HALF,
+    ("tf32", True): Choice(
+        Blocks(128, 32, 128, warps=8, stages=2, registers=128),
+        Blocks(64, 32, 64, warps=4, stages=2, registers=None),
+        Blocks(64, 32, 128, warps=4, stages=3, registers=168),
+    ),
+    ("tf32", False): Choice(
+        Blocks(128, 32, 128, warps=8, stages=2, registers=128),
+        Blocks(64, 32, 64, warps=8, stages=2, registers=None),
+        Blocks(64, 32, 64, warps=4, stages=3, registers=168),
+    ),
+    ("float32", True): Choice(
+        Blocks(128, 32, 64, warps=8, stages=2, registers=None),
+        Blocks(64, 32, 64, warps=8, stages=2, registers=None),
+        Blocks(128, 32, 64, warps=8, stages=2, registers=128),
+    ),
+    ("float32", False): Choice(
+        Blocks(128, 32, 32, warps=8, stages=2, registers=240),
+        Blocks(64, 32, 32, warps=8, stages=2, registers=224),
+        Blocks(128, 32, 64, warps=8, stages=2, registers=255),
+    ),
 }
+WIDE_TABLE = {
+    ("bfloat16", True): replace(
+        HOPPER_HALF,
+        forward=Blocks(64, 32, 128, warps=8, stages=3, registers=128),
+        vertices=Blocks(64, 32, 64, warps=4, stages=3, registers=255),
+    ),
+    ("float16", True): replace(
+        HOPPER_HALF,
+        forward=Blocks(64, 32, 128, warps=8, stages=3, registers=128),
+        vertices=Blocks(64, 32, 64, warps=8, stages=3, registers=None),
+    ),
+    ("tf32", True): replace(TABLE["tf32", True], forward=Blocks(128, 32, 64, warps=8, stages=2, registers=128)),
+    ("tf32", False): replace(TABLE["tf32", False], forward=Blocks(64, 32, 128, warps=8, stages=2, registers=128)),
+}
+# Images of one tile's columns at most. More would need more registers than they save reads.
+MOST_IMAGES = 16
 
 
-def choose(half: bool, precision: str, capability: tuple[int, int]) -> Choice:
-    """The tiles for tokens of two bytes, or for float32 tokens multiplied in `precision`."""
-    return TABLE["half" if half else precision, capability >= HOPPER]
+def choose(kind: str, n_channels: int, capability: tuple[int, int]) -> Choice:
+    """The tiles for "bfloat16", "float16", "tf32" or "float32" products."""
+    key = kind, capability >= HOPPER
+    return WIDE_TABLE.get(key, TABLE[key]) if n_channels > WIDE else TABLE[key]
 
 
 def split_columns(columns: int, n_images: int, n_layers: int) -> tuple[int, int]:
     """Layers and images of one tile's columns: both powers of two, 16 columns at least, `columns` at most."""
-    images = min(power_of_two(n_images), columns)
+    images = min(power_of_two(n_images), columns, MOST_IMAGES)
     layers = min(power_of_two(n_layers), columns // images)
     return max(layers, -(-16 // images)), images
 
@@ -111,9 +157,9 @@ class SegmentSizes:
     segments: int  # at most
 
 
-def segment_sizes(n_vertices: int, height: int, width: int) -> SegmentSizes:
+def segment_sizes(n_vertices: int, height: int, width: int, step: int) -> SegmentSizes:
     cells = height * width + 1
     # A vertex is read by four cells and by the global token; a cell's vertices are two runs of the order.
-    steps = 5 * n_vertices // STEP + 2 * cells
-    each = max(LEAST_STEPS, -(-steps // max(ENOUGH_PROGRAMS, cells)))
+    steps = 5 * n_vertices // step + 2 * cells
+    each = max(LEAST_VERTICES // step, -(-steps // max(ENOUGH_PROGRAMS, cells)))
     return SegmentSizes(each, steps // each + min(cells, steps))

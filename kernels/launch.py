@@ -65,8 +65,7 @@ def forward(
     response = weight.new_empty((n_images, n_vertices))
     with _on(weight):
         _prepare(local_tokens, global_tokens, locations, table, plan, sizes)
-        choice = _choose(table, precision)
-        tile = choice.forward
+        tile = _choose(table, n_channels, precision).forward
         layers, images = blocks.split_columns(tile.columns, n_images, n_layers)
         programs = sizes.tiles * (blocks.TILE // tile.rows) * -(-n_images // images)
         forward_kernel[(programs,)](
@@ -96,6 +95,7 @@ def forward(
             precision=_dot_precision(precision),
             num_warps=tile.warps,
             num_stages=tile.stages,
+            maxnreg=tile.registers,
         )
     return response, table, plan
 
@@ -143,7 +143,8 @@ def backward(
     n_layers, n_channels = layer_weights.shape[1], weight.shape[1]
     padded = table.shape[-1]
     sizes = blocks.plan_sizes(n_vertices, height, width)
-    segments = blocks.segment_sizes(n_vertices, height, width)
+    choice = _choose(table, n_channels, precision)
+    segments = blocks.segment_sizes(n_vertices, height, width, choice.tokens.columns)
     grad_local = table.new_empty((n_images, n_layers, n_channels, height, width))
     grad_global = table.new_empty((n_images, n_layers, n_channels))
     grad_locations, grad_layer_weights = torch.empty_like(locations), torch.empty_like(layer_weights)
@@ -155,7 +156,6 @@ def backward(
     partial = weight.new_empty((segments.segments, n_layers, n_images, padded))
     firsts = plan.new_empty((height * width + 2,))
     with _on(weight):
-        choice = _choose(table, precision)
         tile = choice.vertices
         layers, images = blocks.split_columns(tile.columns, n_images, n_layers)
         vertices_kernel[(sizes.tiles * (blocks.TILE // tile.rows),)](
@@ -193,6 +193,7 @@ def backward(
             normalised=table.dtype == torch.float16,
             num_warps=tile.warps,
             num_stages=tile.stages,
+            maxnreg=tile.registers,
         )
         tile = choice.tokens
         layers, images = blocks.split_columns(tile.rows, n_images, n_layers)
@@ -221,6 +222,7 @@ def backward(
             precision=_dot_precision(precision),
             num_warps=tile.warps,
             num_stages=tile.stages,
+            maxnreg=tile.registers,
         )
         some_cells, channels = GATHERED[0], min(GATHERED[1], padded)
         programs = n_images * n_layers * (padded // channels) * -(-height * width // some_cells)
@@ -304,8 +306,9 @@ def _prepare(
     )
 
 
-def _choose(table: Tensor, precision: str) -> Choice:
-    return blocks.choose(table.dtype != torch.float32, precision, capability_of(table.device))
+def _choose(table: Tensor, n_channels: int, precision: str) -> Choice:
+    kind = precision if table.dtype == torch.float32 else str(table.dtype).removeprefix("torch.")
+    return blocks.choose(kind, n_channels, capability_of(table.device))
 
 
 def capability_of(device: torch.device) -> tuple[int, int]:
