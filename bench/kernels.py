@@ -166,10 +166,10 @@ def floor(sizes: Sizes, bytes_a_token: int = 2) -> dict[str, dict[str, float]]:
     }
 
 
-def rows(cases: dict[str, tuple[Sizes, str]]) -> Iterator[dict[str, Any]]:
+def rows(cases: dict[str, tuple[Sizes, str]], capabilities: tuple[int, ...] = CAPABILITIES) -> Iterator[dict[str, Any]]:
     """Figures of every kernel, for sizes and a kind of product by name."""
     for title, (sizes, kind) in cases.items():
-        for capability in CAPABILITIES:
+        for capability in capabilities:
             for found in launches(sizes, *KINDS[kind], capability):
                 figures = found.figures(capability)
                 warps = found.options["num_warps"]
@@ -189,12 +189,13 @@ def rows(cases: dict[str, tuple[Sizes, str]]) -> Iterator[dict[str, Any]]:
 
 def table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
+    limits = ", ".join(f"{limit:,} bytes on sm_{sm}" for sm, limit in report["limits"].items())
     lines = [
         "# The operator's Triton kernels, as compiled",
         "",
         f"- triton {report['triton']}, torch {report['torch']}",
         "- compiled without a GPU; nothing here is a timing",
-        f"- shared memory of a program at most: {', '.join(f'{v:,} bytes on sm_{k}' for k, v in report['limits'].items())}",
+        f"- shared memory of a program at most: {limits}",
         "- resident: programs that one multiprocessor holds at a time, by registers, shared memory and threads",
         "- programs: as launched. Most bounds are static, so some programs find nothing to do and end at once.",
         "",
@@ -203,7 +204,7 @@ def table(report: dict[str, Any]) -> str:
         lines += [
             f"## sm_{sm}",
             "",
-            "| sizes | products | kernel | programs | warps | registers | spilled bytes | shared bytes | resident | cores |",
+            "| sizes | products | kernel | programs | warps | registers | spilled | shared | resident | units |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in report["kernels"]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from brainkit.kernels.tokens import factor
+
 
 @triton.jit
 def runs_of(cell, starts, mask, height: tl.constexpr, width: tl.constexpr):
@@ -109,7 +111,7 @@ def tokens_kernel(
             use = tl.reshape(use, (layers * images, step)).to(sorted_weight.dtype.element_ty)
             at_w = (begin + down) * padded + of_channel[None, :]
             w = tl.load(sorted_weight + at_w, mask=begin + down < stop, other=0.0)
-            total = tl.dot(use, w, acc=total, input_precision=precision)
+            total = tl.dot(factor(use), factor(w), acc=total, input_precision=precision)
         line = tl.arange(0, layers * images)
         line_layer = first_layer + line // images
         line_image = first_image + line % images
@@ -153,7 +155,7 @@ def gather_kernel(
     first = tl.load(firsts + cell, mask=has_cell, other=0)
     number = tl.load(firsts + cell + 1, mask=has_cell, other=0) - first
     total = tl.zeros((some_cells, channels), tl.float32)
-    for k in range(0, tl.max(number, 0)):
+    for k in range(tl.max(number, 0)):
         at = (first + k).to(tl.int64) * stride
         total += tl.load(source[None, :] + at[:, None], mask=(k < number)[:, None], other=0.0)
     place = grad_local + into[:, None] * n_cells + cell[None, :]

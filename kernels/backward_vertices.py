@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from brainkit.kernels.plan import corner_shares
-from brainkit.kernels.tokens import spread_images, spread_layers, tap_cell, tap_share
+from brainkit.kernels.tokens import factor, spread_images, spread_layers, tap_cell, tap_share
 
 
 @triton.jit
@@ -139,7 +139,7 @@ def vertices_kernel(
                             cell, there = tap_cell(group, tap, height, width)
                             cell_tokens = table + cell.to(tl.int64) * n_layers * n_images * padded
                             tokens = tl.load(cell_tokens + token, mask=known[:, None] & there, other=0.0)
-                            product = tl.dot(w, tl.trans(tokens), input_precision=precision)
+                            product = tl.dot(factor(w), factor(tl.trans(tokens)), input_precision=precision)
                             # Always gq, and now it is laid out as the products are: no detours through memory.
                             gq = tl.where(n_vertices > 0, gq, product)
                             share = tap_share(tap, x, y, a)
@@ -148,7 +148,7 @@ def vertices_kernel(
                             if normalised:
                                 share = share / largest
                             use = (gq * share[:, None]).to(table.dtype.element_ty)
-                            grad_w = tl.dot(use, tokens, acc=grad_w, input_precision=precision)
+                            grad_w = tl.dot(factor(use), factor(tokens), acc=grad_w, input_precision=precision)
                         grad_q = tl.sum(tl.reshape(g * mixed, (rows, layers, images)), 2)
                         # Summed in memory over images and channels, by this program alone.
                         grad_q += tl.load(grad_layer_weights + at_layer, mask=has_layer & ~fresh, other=0.0)

@@ -123,10 +123,16 @@ def padded_channels(n_channels: int) -> int:
     return -(-n_channels // 128) * 128
 
 
+def table_shape(n_images: int, n_layers: int, n_channels: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Shape of the token table: cells and one more for the global token, layers, images, padded channels."""
+    return height * width + 1, n_layers, n_images, padded_channels(n_channels)
+
+
 @dataclass(frozen=True)
 class PlanSizes:
     """Bounds that hold wherever the vertices look, so that the device need not be asked."""
 
+    vertices: int
     groups: int  # tap cells, then one for places with no tap in the image, then one for places that are no numbers
     counters: int  # the groups, padded
     counted: int  # programs that count vertices
@@ -135,13 +141,14 @@ class PlanSizes:
     @property
     def length(self) -> int:
         """Entries of the plan: (group, start, end) of every tile, the start of every group and the end, the order."""
-        return 3 * self.tiles + self.groups + 1
+        return 3 * self.tiles + self.groups + 1 + self.vertices
 
 
 def plan_sizes(n_vertices: int, height: int, width: int) -> PlanSizes:
     groups = (height + 1) * (width + 1) + 2
     full = min(groups, n_vertices)  # a tile is not full only where its group ends
     return PlanSizes(
+        n_vertices,
         groups,
         max(32, power_of_two(groups + 1)),
         -(-n_vertices // COUNTED),

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from brainkit.kernels.plan import corner_shares
-from brainkit.kernels.tokens import spread_layers, tap_cell, tap_share
+from brainkit.kernels.tokens import factor, spread_layers, tap_cell, tap_share
 
 
 @triton.jit
@@ -77,7 +77,7 @@ def forward_kernel(
                     cell, there = tap_cell(group, tap, height, width)
                     cell_tokens = table + cell.to(tl.int64) * n_layers * n_images * padded
                     tokens = tl.load(cell_tokens + token, mask=known[:, None] & there, other=0.0)
-                    product = tl.dot(w, tl.trans(tokens), input_precision=precision)
+                    product = tl.dot(factor(w), factor(tl.trans(tokens)), input_precision=precision)
                     mixed += tap_share(tap, x, y, a)[:, None] * product
                 mixed *= spread_layers(q, images)
                 out += tl.sum(tl.reshape(mixed, (rows, layers, images)), 1)

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from brainkit.errors import UsageError
 from brainkit.kernels import blocks
 from brainkit.kernels.backward_tokens import gather_kernel, tokens_kernel
 from brainkit.kernels.backward_vertices import vertices_kernel
-from brainkit.kernels.blocks import Blocks, Choice, PlanSizes
+from brainkit.kernels.blocks import Choice, PlanSizes
 from brainkit.kernels.forward import forward_kernel
 from brainkit.kernels.plan import order_kernel, prepare_kernel, scan_kernel
 
@@ -60,8 +61,9 @@ def forward(
     n_vertices = len(locations)
     sizes = blocks.plan_sizes(n_vertices, height, width)
     padded = blocks.padded_channels(n_channels)
-    table = local_tokens.new_empty(table_shape(local_tokens))
-    plan = local_tokens.new_empty((sizes.length + n_vertices,), dtype=torch.int32)
+    _check_size(n_vertices * padded, n_vertices * (n_images + n_layers + 3), n_layers * n_images * padded)
+    table = local_tokens.new_empty(blocks.table_shape(*local_tokens.shape))
+    plan = local_tokens.new_empty((sizes.length,), dtype=torch.int32)
     response = weight.new_empty((n_images, n_vertices))
     with _on(weight):
         _prepare(local_tokens, global_tokens, locations, table, plan, sizes)
@@ -98,12 +100,6 @@ def forward(
             maxnreg=tile.registers,
         )
     return response, table, plan
-
-
-def table_shape(local_tokens: Tensor) -> tuple[int, int, int, int]:
-    """Shape of the token table: cells and one more for the global token, layers, images, padded channels."""
-    n_images, n_layers, n_channels, height, width = local_tokens.shape
-    return height * width + 1, n_layers, n_images, blocks.padded_channels(n_channels)
 
 
 def backward(
@@ -242,6 +238,11 @@ def backward(
             num_warps=4,
         )
     return grad_local, grad_global, grad_locations, grad_layer_weights, grad_scale, grad_weight, grad_bias
+
+
+def _check_size(*entries: int) -> None:
+    if max(entries) >= 2**31:
+        raise UsageError(f"tensors must have fewer than 2**31 entries for backend 'triton', got {max(entries):,}")
 
 
 def _prepare(

@@ -9,6 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from brainkit.kernels import interpreted
+
+INTERPRETED: tl.constexpr = tl.constexpr(interpreted())
+
 
 @triton.jit
 def pack(
@@ -44,10 +48,7 @@ def pack(
     layer = job % n_layers
     cell = (job // n_layers) * cells + tl.arange(0, cells)
     channel = part * channels + tl.arange(0, channels)
-    if flat:
-        place = cell * local_w
-    else:
-        place = (cell // width) * local_h + (cell % width) * local_w
+    place = cell * local_w if flat else (cell // width) * local_h + (cell % width) * local_w
     # Read with cells running fastest, as tokens usually come; written with channels running fastest.
     source = local_tokens + image.to(tl.int64) * local_b + layer * local_l
     live = (channel < n_channels)[:, None] & (cell < n_cells)[None, :]
@@ -63,7 +64,7 @@ def pack(
 
 @triton.jit
 def tap_cell(group, tap, height: tl.constexpr, width: tl.constexpr):
-    """The cell of a group's tap (upper left, upper right, lower left, lower right, global), and whether there is one."""
+    """The cell of a tap (upper left, upper right, lower left, lower right, global), and whether it is in the image."""
     row = group // (width + 1) - 1 + tap // 2
     column = group % (width + 1) - 1 + tap % 2
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
@@ -77,6 +78,12 @@ def tap_share(tap, x, y, scale):
     along = tl.where(tap % 2 == 1, x, 1.0 - x)
     down = tl.where(tap // 2 == 1, y, 1.0 - y)
     return tl.where(tap == 4, scale, (1.0 - scale) * along * down)
+
+
+@triton.jit
+def factor(values):
+    """What a product is made of: as it is, but for the interpreter, which takes bfloat16 for whole numbers there."""
+    return values.to(tl.float32) if INTERPRETED else values
 
 
 @triton.jit
