@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 
 EXACT: tl.constexpr = tl.constexpr(3)
-# Triton's interpreter, also chosen at import, multiplies the bits of bfloat16 numbers as if they were integers, and cuts
-# numbers off where the device rounds them.
+# Triton's interpreter, also chosen at import, multiplies the bits of bfloat16 numbers as if they were integers, and
+# cuts numbers off where the device rounds them.
 INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -131,11 +131,11 @@ def recompute_kernel(
 def signal_kernel(
     entering, logit_grads, location_head, layer_head, scale_head, signals, sums, resumed,
     H: tl.constexpr, L: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    CHUNK: tl.constexpr,
+    CHUNK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Back through the heads, for ROWS vertices and COLUMNS units: the gradient of what enters the second layer.
 
-    It goes to `signals` (2, 3, CHUNK, HP) in two parts. Gradients of the heads and of the second bias are summed over
+    It goes to `signals` (PARTS, 3, CHUNK, HP). Gradients of the heads and of the second bias are summed over
     the chunks in `sums` (3, CHUNK / ROWS, LP + 1, HP): the place of a tile in its chunk owns a sum. Outputs are few, so
     they are taken one at a time on the plain cores rather than padded to the tensor cores' sixteen.
     """
@@ -162,9 +162,11 @@ def signal_kernel(
         _add_to(sums + output * HP, tl.sum(grad * a, 0), resumed)
     signal *= gelu_slope(z)
     _add_to(sums + LP * HP, tl.sum(signal, 0), resumed)
-    high, middle, _low = split(signal, 2)
+    high, middle, low = split(signal, PARTS)
     tl.store(signals + place, high)
     tl.store(signals + 3 * CHUNK * HP + place, middle)
+    if PARTS == 3:
+        tl.store(signals + 6 * CHUNK * HP + place, low)
 
 
 @triton.jit
@@ -176,74 +178,112 @@ def _add_to(pointer, x, resumed):
 
 
 @triton.jit
-def weight_kernel(
-    features, first, hidden_bias, second, signals, second_sums, first_sums, bias_sums, begin, V, resumed,
+def second_weight_kernel(
+    features, first, hidden_bias, signals, sums, begin, V, resumed,
     F: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, FM: tl.constexpr, MAINS: tl.constexpr, FR: tl.constexpr,
-    BM: tl.constexpr, UNITS: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr,
+    BM: tl.constexpr, UNITS: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the second weight and, back through the first hidden layer, of the first weight and bias.
+    """The gradient of the second weight, transposed.
 
     A program owns UNITS units of the first layer and every SLOTS-th tile of the chunk, and sums in registers. Matrices
     lie transposed here (units, vertices): so everything that is multiplied next is where the tensor cores look for it.
-    The sums are (3, SLOTS, HP) by (HP) for the second weight, transposed; by (FP) for the first; and for the bias.
+    Sums are (3, SLOTS, HP, HP).
     """
     slot = tl.program_id(0)
-    part = tl.program_id(1)
     network = tl.program_id(2)
-    PARTS: tl.constexpr = 2
-    FP: tl.constexpr = FM * MAINS + FR
-    FRP: tl.constexpr = FR if FR > 0 else 16
-    OWNERS: tl.constexpr = HP // UNITS
-    main = part // OWNERS  # which features: only the first owner of units keeps what is not of its features alone
     row = tl.arange(0, BM)
-    unit = (part % OWNERS) * UNITS + tl.arange(0, UNITS)
+    unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     all_units = tl.arange(0, HP)
-    feature = tl.arange(0, FM)
-    rest = MAINS * FM + tl.arange(0, FRP)
-    first += network * HP * FP
-    second += network * HP * HP
+    first += network * HP * (FM * MAINS + FR)
+    hidden_bias += network * H
     signals += network * CHUNK * HP
-    grad_second = tl.zeros((UNITS, HP), tl.float32)
-    grad_first = tl.zeros((UNITS, FM), tl.float32)
-    grad_rest = tl.zeros((UNITS, FRP), tl.float32)
-    grad_bias = tl.zeros((UNITS,), tl.float32)
+    total = tl.zeros((UNITS, HP), tl.float32)
     count = tl.minimum(V - begin, CHUNK)
     for tile in range(slot, tl.cdiv(count, BM), SLOTS):
         n_rows = tl.minimum(count - tile * BM, BM)
         here = features + (begin.to(tl.int64) + tile * BM) * F
-        h = tl.zeros((UNITS, BM), tl.float32)
-        for m in tl.static_range(1, MAINS):
-            y0, y1, y2 = load_features(here, row, n_rows, m * FM + feature, F, PARTS)
-            h = _turned(first, unit, m * FM + feature, y0, y1, y2, h, FP, 3 * HP * FP, PARTS)
-        if FR > 0:
-            r0, r1, r2 = load_features(here, row, n_rows, rest, F, PARTS)
-            h = _turned(first, unit, rest, r0, r1, r2, h, FP, 3 * HP * FP, PARTS)
-        x0, x1, x2 = load_features(here, row, n_rows, feature, F, PARTS)
-        h = _turned(first, unit, feature, x0, x1, x2, h, FP, 3 * HP * FP, PARTS)
-        h += tl.load(hidden_bias + network * H + unit, mask=unit < H, other=0.0)[:, None]
+        h = _first_layer(here, first, hidden_bias, unit, n_rows, F, H, HP, FM, MAINS, FR, BM, PARTS)
         a0, a1, a2 = split(gelu(h), PARTS)
         s0, s1, s2 = load_parts(signals + tile * BM * HP, row, all_units, HP, 3 * CHUNK * HP, PARTS)
-        grad_second = product(a0, a1, a2, s0, s1, s2, grad_second, PARTS)
-        signal = tl.zeros((UNITS, BM), tl.float32)
-        v0, v1, v2 = load_parts(second, all_units, unit, HP, 3 * HP * HP, PARTS)
+        total = product(a0, a1, a2, s0, s1, s2, total, PARTS)
+    owned = (network * SLOTS + slot) * HP + unit
+    _add_to(sums + owned[:, None] * HP + all_units[None, :], total, resumed)
+
+
+@triton.jit
+def first_weight_kernel(
+    features, first, hidden_bias, second, signals, sums, bias_sums, begin, V, resumed,
+    F: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, FM: tl.constexpr, MAINS: tl.constexpr, FR: tl.constexpr,
+    BM: tl.constexpr, UNITS: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the first weight and bias: back through the first hidden layer. Like `second_weight_kernel`.
+
+    A program also owns FM features, and the narrower rest of them with the first FM. Sums are (3, SLOTS, HP, FP).
+    """
+    slot = tl.program_id(0)
+    part = tl.program_id(1)
+    network = tl.program_id(2)
+    FP: tl.constexpr = FM * MAINS + FR
+    FRP: tl.constexpr = FR if FR > 0 else 16
+    OWNERS: tl.constexpr = HP // UNITS
+    row = tl.arange(0, BM)
+    unit = (part % OWNERS) * UNITS + tl.arange(0, UNITS)
+    all_units = tl.arange(0, HP)
+    feature = (part // OWNERS) * FM + tl.arange(0, FM)
+    rest = MAINS * FM + tl.arange(0, FRP)
+    first += network * HP * FP
+    hidden_bias += network * H
+    second += network * HP * HP
+    signals += network * CHUNK * HP
+    total = tl.zeros((UNITS, FM), tl.float32)
+    total_rest = tl.zeros((UNITS, FRP), tl.float32)
+    total_bias = tl.zeros((UNITS,), tl.float32)
+    count = tl.minimum(V - begin, CHUNK)
+    for tile in range(slot, tl.cdiv(count, BM), SLOTS):
+        n_rows = tl.minimum(count - tile * BM, BM)
+        here = features + (begin.to(tl.int64) + tile * BM) * F
+        h = _first_layer(here, first, hidden_bias, unit, n_rows, F, H, HP, FM, MAINS, FR, BM, PARTS)
+        s0, s1, s2 = load_parts(signals + tile * BM * HP, row, all_units, HP, 3 * CHUNK * HP, PARTS)
+        w0, w1, w2 = load_parts(second, all_units, unit, HP, 3 * HP * HP, PARTS)
         signal = product(
-            tl.trans(v0), tl.trans(v1), tl.trans(v2), tl.trans(s0), tl.trans(s1), tl.trans(s2), signal, PARTS
+            tl.trans(w0), tl.trans(w1), tl.trans(w2), tl.trans(s0), tl.trans(s1), tl.trans(s2),
+            tl.zeros((UNITS, BM), tl.float32), PARTS,
         )  # fmt: skip
         signal *= gelu_slope(h)
-        grad_bias += tl.sum(signal, 1)
+        total_bias += tl.sum(signal, 1)
         e0, e1, e2 = split(signal, PARTS)
-        if MAINS > 1:
-            x0, x1, x2 = load_features(here, row, n_rows, main * FM + feature, F, PARTS)
-        grad_first = product(e0, e1, e2, x0, x1, x2, grad_first, PARTS)
+        x0, x1, x2 = load_features(here, row, n_rows, feature, F, PARTS)
+        total = product(e0, e1, e2, x0, x1, x2, total, PARTS)
         if FR > 0:
-            grad_rest = product(e0, e1, e2, r0, r1, r2, grad_rest, PARTS)
+            r0, r1, r2 = load_features(here, row, n_rows, rest, F, PARTS)
+            total_rest = product(e0, e1, e2, r0, r1, r2, total_rest, PARTS)
     owned = (network * SLOTS + slot) * HP + unit
-    _add_to(first_sums + owned[:, None] * FP + main * FM + feature[None, :], grad_first, resumed)
-    if main == 0:
-        _add_to(second_sums + owned[:, None] * HP + all_units[None, :], grad_second, resumed)
-        _add_to(bias_sums + owned, grad_bias, resumed)
+    _add_to(sums + owned[:, None] * FP + feature[None, :], total, resumed)
+    if part < OWNERS:
+        _add_to(bias_sums + owned, total_bias, resumed)
         if FR > 0:
-            _add_to(first_sums + owned[:, None] * FP + rest[None, :], grad_rest, resumed)
+            _add_to(sums + owned[:, None] * FP + rest[None, :], total_rest, resumed)
+
+
+@triton.jit
+def _first_layer(
+    features, first, bias, unit, n_rows,
+    F: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, FM: tl.constexpr, MAINS: tl.constexpr, FR: tl.constexpr,
+    BM: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """What enters the units `unit` of the first hidden layer, before GELU, transposed: (units, BM)."""
+    FP: tl.constexpr = FM * MAINS + FR
+    row = tl.arange(0, BM)
+    z = tl.zeros((unit.shape[0], BM), tl.float32)
+    if FR > 0:
+        rest = MAINS * FM + tl.arange(0, FR)
+        r0, r1, r2 = load_features(features, row, n_rows, rest, F, PARTS)
+        z = _turned(first, unit, rest, r0, r1, r2, z, FP, 3 * HP * FP, PARTS)
+    for main in tl.static_range(MAINS):
+        feature = main * FM + tl.arange(0, FM)
+        x0, x1, x2 = load_features(features, row, n_rows, feature, F, PARTS)
+        z = _turned(first, unit, feature, x0, x1, x2, z, FP, 3 * HP * FP, PARTS)
+    return z + tl.load(bias + unit, mask=unit < H, other=0.0)[:, None]
 
 
 @triton.jit
@@ -259,7 +299,7 @@ def sum_kernel(
     head_sums, second_sums, first_sums, bias_sums, grad_hidden_weight, grad_hidden_bias, grad_second_weight,
     grad_second_bias, grad_location_head, grad_layer_head, grad_scale_head, places,
     F: tl.constexpr, H: tl.constexpr, L: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr, FP: tl.constexpr,
-    FB: tl.constexpr, PLACES: tl.constexpr, SLOTS: tl.constexpr,
+    FB: tl.constexpr, PLACES: tl.constexpr, SECOND_SLOTS: tl.constexpr, FIRST_SLOTS: tl.constexpr,
 ):  # fmt: skip
     """Add up the programs' sums, always in the same order: one row of every gradient of one network."""
     row = tl.program_id(0)
@@ -268,12 +308,13 @@ def sum_kernel(
     if row < H:
         feature = tl.arange(0, FB)
         one = tl.arange(0, 1)
-        start = network * SLOTS * HP + row
-        by_unit = _add(second_sums + start * HP, unit, SLOTS, HP * HP, HP, HP, SLOTS)
+        start = network * SECOND_SLOTS * HP + row
+        by_unit = _add(second_sums + start * HP, unit, SECOND_SLOTS, HP * HP, HP, HP, SECOND_SLOTS)
         tl.store(grad_second_weight + (network * H + unit) * H + row, by_unit, mask=unit < H)
-        by_feature = _add(first_sums + start * FP, feature, SLOTS, HP * FP, FP, FB, SLOTS)
+        start = network * FIRST_SLOTS * HP + row
+        by_feature = _add(first_sums + start * FP, feature, FIRST_SLOTS, HP * FP, FP, FB, FIRST_SLOTS)
         tl.store(grad_hidden_weight + (network * H + row) * F + feature, by_feature, mask=feature < F)
-        bias = _add(bias_sums + start, one, SLOTS, HP, 1, 1, SLOTS)
+        bias = _add(bias_sums + start, one, FIRST_SLOTS, HP, 1, 1, FIRST_SLOTS)
         tl.store(grad_hidden_bias + network * H + row + one, bias)
     if row <= LP:
         start = network * PLACES * (LP + 1) + row

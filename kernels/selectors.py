@@ -6,8 +6,8 @@ partial sums added in a fixed order. Shapes are static and nothing waits for the
 Callers have checked shapes, dtypes and devices.
 
 Forward: the weights are split into bfloat16 parts (a small launch), then one launch in which no (V, H) tensor reaches
-memory. Backward: the vertices are taken a chunk at a time, so that what passes between three launches stays in the
-second level cache and needs 50 MB, whatever V.
+memory. Backward in one kernel spills registers, so it is four; the vertices are taken a chunk at a time, so that what
+passes from one to the next is 65 MB at most, whatever V, and mostly stays in the second level cache.
 """
 
 from __future__ import annotations
@@ -16,19 +16,13 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from brainkit.kernels.selector_kernels import (
-    forward_kernel,
-    pack_kernel,
-    recompute_kernel,
-    signal_kernel,
-    sum_kernel,
-    weight_kernel,
-)
+from brainkit.kernels import selector_kernels as kernels
 
 PRECISIONS = ("float32", "tf32")
 NETWORKS = 3
@@ -36,56 +30,84 @@ SIGNAL_COLUMNS = 32
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """How one kind of device is used: chosen by what the compiler makes of it, `bench/kernel_compile.py`."""
+class Tiles:
+    """Vertices a tile, the most units that one program sums gradients for, and loads on their way while it computes."""
 
-    programs: int  # that run at once where registers allow one a multiprocessor
-    rows: int  # vertices of a tile, forward
-    slab: int  # units of the first layer made at a time, forward
-    weight_rows: int  # vertices of a tile, gradients of the weights
-    most_units: int  # of the first layer that one program sums gradients for
-    weight_stages: int
-    warps: int = 8
-
-    @property
-    def chunk(self) -> int:
-        """Vertices between launches of the backward pass: one tile for every program, of each network."""
-        return self.programs * self.rows
-
-
-# By compute capability: the last one at or below the device's. Consumer cards (8.6, 8.9, 12.0) have less shared memory.
-BLOCKS = {
-    (8, 0): Blocks(programs=108, rows=128, slab=16, weight_rows=16, most_units=128, weight_stages=1),
-    (8, 6): Blocks(programs=84, rows=128, slab=16, weight_rows=16, most_units=64, weight_stages=1),
-    (9, 0): Blocks(programs=132, rows=128, slab=32, weight_rows=32, most_units=128, weight_stages=2),
-    (12, 0): Blocks(programs=170, rows=128, slab=16, weight_rows=16, most_units=64, weight_stages=1),
-}
-INTERPRETED = Blocks(programs=4, rows=32, slab=32, weight_rows=16, most_units=64, weight_stages=1)
+    rows: int
+    units: int
+    stages: int
 
 
 @dataclass(frozen=True)
-class Padding:
-    """Sizes as tiles need them: powers of two of at least 16."""
+class Blocks:
+    """How one kind of device is used: chosen by what the compiler makes of it, see `bench/kernel_compile.py`.
+
+    Attributes
+    ----------
+    programs : int
+        How many programs run at once: registers allow one a multiprocessor.
+    rows, slab : int
+        Vertices of a tile in the forward pass, and units of the first layer made at a time.
+    second, first : Tiles
+        The kernels that sum the gradients of the second and of the first weight.
+    wide : Tiles
+        The same for both of them where features or hidden units are more than 128.
+    """
+
+    programs: int
+    rows: int
+    slab: int
+    second: Tiles
+    first: Tiles
+    wide: Tiles
+
+    @property
+    def chunk(self) -> int:
+        """Vertices between launches of the backward pass: a tile for every program, of each network."""
+        return self.programs * self.rows
+
+
+_SMALL = Blocks(84, 128, 16, second=Tiles(16, 64, 1), first=Tiles(16, 32, 1), wide=Tiles(16, 16, 1))
+# By compute capability: the highest one that is not above the device's. 8.6 to 8.9 and 12.0 have less shared memory.
+BLOCKS = {
+    (8, 0): Blocks(108, 128, 16, second=Tiles(32, 128, 1), first=Tiles(16, 64, 1), wide=Tiles(16, 32, 1)),
+    (8, 6): _SMALL,
+    (9, 0): Blocks(132, 128, 32, second=Tiles(64, 128, 2), first=Tiles(64, 128, 1), wide=Tiles(16, 32, 1)),
+    (12, 0): _SMALL,
+}
+# Triton's interpreter: few vertices, so tiles are small, and so are chunks, that there may be several.
+INTERPRETED = Blocks(6, 32, 64, second=Tiles(32, 128, 1), first=Tiles(32, 128, 1), wide=Tiles(32, 64, 1))
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with what it is compiled for."""
+
+    kernel: Any
+    constants: dict[str, int]
+    num_warps: int = 4
+    num_stages: int = 1
+
+    def __call__(self, grid: tuple[int, ...], *arguments: Tensor | int) -> None:
+        self.kernel[grid](*arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The launches for one kind of device, one set of sizes and one precision; padded sizes HP, LP, FP."""
 
     hidden: int
     layers: int
-    main: int  # features of a tile
-    mains: int
-    rest: int  # features of the last, narrower tile; 0 for none
-
-    @property
-    def features(self) -> int:
-        return self.main * self.mains + self.rest
-
-    @classmethod
-    def of(cls, n_features: int, n_hidden: int, n_layers: int) -> Padding:
-        main = 16
-        while main < 128 and 2 * main <= n_features:
-            main *= 2
-        mains = max(1, n_features // main)
-        left = max(0, n_features - main * mains)
-        rest = _power(left) if left else 0
-        return cls(_power(n_hidden), _power(n_layers), main, mains, rest)
+    features: int
+    mains: int  # how many programs share the features
+    parts: int  # in which gradients are multiplied
+    rows: int
+    chunk: int
+    second_owners: int  # how many programs share the units
+    second_slots: int  # how many share the vertices
+    first_owners: int
+    first_slots: int
+    launches: dict[str, Launch]
 
 
 def forward(
@@ -113,8 +135,8 @@ def forward(
     location_head, layer_head, scale_head : Tensor of shape (2, H), (L, H) and (1, H), float32
         Last layers, which have no bias.
     precision : {"float32", "tf32"}
-        "tf32" lets layer weights and scale err by 1e-5 (ten times less than tf32 would), for half of their products;
-        locations are float32 in any case.
+        "tf32" halves the products of the layers' and the scale's network, which then err by 1e-5 (tf32 itself would by
+        3e-4), and of all gradients; locations are float32 in any case.
 
     Returns
     -------
@@ -122,32 +144,19 @@ def forward(
     layer_weights : Tensor of shape (V, L), each row sums to 1
     scale : Tensor of shape (V,), in [0, 1]
     """
-    features = features.contiguous()
-    n_vertices, n_features = features.shape
-    n_hidden, n_layers = hidden_weight.shape[1], layer_head.shape[0]
-    blocks = _blocks(features.device)
-    padding = Padding.of(n_features, n_hidden, n_layers)
-    locations = features.new_empty(n_vertices, 2)
-    layer_weights = features.new_empty(n_vertices, n_layers)
-    scale = features.new_empty(n_vertices)
+    parameters = (hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head)
+    features, hidden_weight, hidden_bias, second_weight, second_bias, *heads = _contiguous(features, *parameters)
+    n_vertices, n_layers = len(features), len(layer_head)
+    plan = plan_for(features, hidden_weight, n_layers, precision)
+    outputs = [features.new_empty(n_vertices, *shape) for shape in ((2,), (n_layers,), ())]
     with _on(features.device):
-        first, second, heads = _pack(hidden_weight, second_weight, location_head, layer_head, scale_head, padding)
-        forward_kernel[(triton.cdiv(n_vertices, blocks.rows), NETWORKS)](
-            features,
-            first,
-            hidden_bias.contiguous(),
-            second,
-            second_bias.contiguous(),
-            heads,
-            locations,
-            layer_weights,
-            scale,
+        first, second, packed_heads = _pack(plan, hidden_weight, second_weight, heads)
+        plan.launches["forward"](
+            (triton.cdiv(n_vertices, plan.rows), NETWORKS),
+            *(features, first, hidden_bias, second, second_bias, packed_heads, *outputs),
             n_vertices,
-            F=n_features,
-            **forward_constants(blocks, padding, n_hidden, n_layers, precision),
-            num_warps=blocks.warps,
-            num_stages=2,
         )
+    locations, layer_weights, scale = outputs
     return locations, layer_weights, scale
 
 
@@ -168,8 +177,6 @@ def backward(
 ) -> list[Tensor]:
     """Gradients of the seven parameters, given those of the three outputs; the features have none.
 
-    The forward pass is computed again, as precisely as `precision` says; the products that make gradients err by 5e-6.
-
     Parameters
     ----------
     grad_locations, grad_layer_weights, grad_scale : Tensor of shape (V, 2), (V, L) and (V,), float32
@@ -181,189 +188,132 @@ def backward(
     list of Tensor
         Gradients of hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head.
     """
-    features = features.contiguous()
-    n_vertices, n_features = features.shape
-    n_hidden, n_layers = hidden_weight.shape[1], layer_head.shape[0]
-    blocks = _blocks(features.device)
-    padding = Padding.of(n_features, n_hidden, n_layers)
-    chunk, hp, lp, fp = blocks.chunk, padding.hidden, padding.layers, padding.features
-    units, owners, slots = weight_owners(blocks, padding)
-    places = chunk // blocks.rows
     parameters = (hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head)
     gradients = [torch.empty_like(parameter, memory_format=torch.contiguous_format) for parameter in parameters]
-    grads = [grad.contiguous() for grad in (grad_locations, grad_layer_weights, grad_scale)]
-    hidden_bias, second_bias = hidden_bias.contiguous(), second_bias.contiguous()
-    location_head, layer_head, scale_head = (head.contiguous() for head in (location_head, layer_head, scale_head))
+    grads = _contiguous(grad_locations, grad_layer_weights, grad_scale)
+    features, hidden_weight, hidden_bias, second_weight, second_bias, *heads = _contiguous(features, *parameters)
+    n_vertices, n_hidden = len(features), len(second_bias[0])
+    plan = plan_for(features, hidden_weight, len(layer_head), precision)
+    launch, chunk, places = plan.launches, plan.chunk, plan.chunk // plan.rows
 
-    entering = features.new_empty(NETWORKS, chunk, hp)
-    logit_grads = features.new_empty(NETWORKS, chunk, lp)
-    signals = features.new_empty(2, NETWORKS, chunk, hp, dtype=torch.bfloat16)
-    head_sums = features.new_empty(NETWORKS, places, lp + 1, hp)
-    second_sums = features.new_empty(NETWORKS, slots, hp, hp)
-    first_sums = features.new_empty(NETWORKS, slots, hp, fp)
-    bias_sums = features.new_empty(NETWORKS, slots, hp)
-    constants = forward_constants(blocks, padding, n_hidden, n_layers, precision)
+    entering = features.new_empty(NETWORKS, chunk, plan.hidden)
+    logit_grads = features.new_empty(NETWORKS, chunk, plan.layers)
+    signals = features.new_empty(plan.parts, NETWORKS, chunk, plan.hidden, dtype=torch.bfloat16)
+    head_sums = features.new_empty(NETWORKS, places, plan.layers + 1, plan.hidden)
+    second_sums = features.new_empty(NETWORKS, plan.second_slots, plan.hidden, plan.hidden)
+    first_sums = features.new_empty(NETWORKS, plan.first_slots, plan.hidden, plan.features)
+    bias_sums = features.new_empty(NETWORKS, plan.first_slots, plan.hidden)
     with _on(features.device):
-        first, second, heads = _pack(hidden_weight, second_weight, location_head, layer_head, scale_head, padding)
+        first, second, packed_heads = _pack(plan, hidden_weight, second_weight, heads)
         for begin in range(0, n_vertices, chunk):
-            tiles = triton.cdiv(min(chunk, n_vertices - begin), blocks.rows)
-            recompute_kernel[(tiles, NETWORKS)](
-                *grads,
-                features,
-                first,
-                hidden_bias,
-                second,
-                second_bias,
-                heads,
-                entering,
-                logit_grads,
-                begin,
-                n_vertices,
-                F=n_features,
-                CHUNK=chunk,
-                **constants,
-                num_warps=blocks.warps,
-                num_stages=2,
+            tiles = triton.cdiv(min(chunk, n_vertices - begin), plan.rows)
+            resumed = int(begin > 0)
+            launch["recompute"](
+                (tiles, NETWORKS),
+                *(*grads, features, first, hidden_bias, second, second_bias, packed_heads, entering, logit_grads),
+                *(begin, n_vertices),
             )
-            signal_kernel[(tiles, NETWORKS, triton.cdiv(hp, SIGNAL_COLUMNS))](
-                entering,
-                logit_grads,
-                location_head,
-                layer_head,
-                scale_head,
-                signals,
-                head_sums,
-                int(begin > 0),
-                H=n_hidden,
-                L=n_layers,
-                HP=hp,
-                LP=lp,
-                ROWS=blocks.rows,
-                COLUMNS=min(hp, SIGNAL_COLUMNS),
-                CHUNK=chunk,
-                num_warps=8,
+            launch["signal"](
+                (tiles, NETWORKS, triton.cdiv(plan.hidden, SIGNAL_COLUMNS)),
+                *(entering, logit_grads, *heads, signals, head_sums),
+                resumed,
             )
-            weight_kernel[(slots, owners * padding.mains, NETWORKS)](
-                features,
-                first,
-                hidden_bias,
-                second,
-                signals,
-                second_sums,
-                first_sums,
-                bias_sums,
-                begin,
-                n_vertices,
-                int(begin > 0),
-                **weight_constants(blocks, padding, n_features, n_hidden),
-                num_warps=8 if units >= 128 else 4,
-                num_stages=blocks.weight_stages,
+            launch["second_weight"](
+                (plan.second_slots, plan.second_owners, NETWORKS),
+                *(features, first, hidden_bias, signals, second_sums),
+                *(begin, n_vertices, resumed),
             )
-        sum_kernel[(max(n_hidden, lp + 1), NETWORKS)](
-            head_sums,
-            second_sums,
-            first_sums,
-            bias_sums,
-            *gradients,
-            min(places, triton.cdiv(n_vertices, blocks.rows)),
-            F=n_features,
-            H=n_hidden,
-            L=n_layers,
-            HP=hp,
-            LP=lp,
-            FP=fp,
-            FB=triton.next_power_of_2(fp),
-            PLACES=places,
-            SLOTS=slots,
+            launch["first_weight"](
+                (plan.first_slots, plan.first_owners * plan.mains, NETWORKS),
+                *(features, first, hidden_bias, second, signals, first_sums, bias_sums),
+                *(begin, n_vertices, resumed),
+            )
+        launch["sum"](
+            (max(n_hidden, plan.layers + 1), NETWORKS),
+            *(head_sums, second_sums, first_sums, bias_sums, *gradients),
+            min(places, triton.cdiv(n_vertices, plan.rows)),
         )
     return gradients
 
 
-def forward_constants(blocks: Blocks, padding: Padding, n_hidden: int, n_layers: int, precision: str) -> dict[str, int]:
-    """What the kernels of the forward pass are compiled for, but the number of features."""
-    return {
-        "H": n_hidden,
-        "L": n_layers,
-        "HP": padding.hidden,
-        "LP": padding.layers,
-        "FM": padding.main,
-        "MAINS": padding.mains,
-        "FR": padding.rest,
-        "BM": blocks.rows,
-        "SLAB": min(blocks.slab, padding.hidden),
-        "OTHERS": 3 if precision == "float32" else 2,
-    }
-
-
-def weight_constants(blocks: Blocks, padding: Padding, n_features: int, n_hidden: int) -> dict[str, int]:
-    """What the kernel of the weights' gradients is compiled for."""
-    units, _owners, slots = weight_owners(blocks, padding)
-    return {
-        "F": n_features,
-        "H": n_hidden,
-        "HP": padding.hidden,
-        "FM": padding.main,
-        "MAINS": padding.mains,
-        "FR": padding.rest,
-        "BM": blocks.weight_rows,
-        "UNITS": units,
-        "CHUNK": blocks.chunk,
-        "SLOTS": slots,
-    }
-
-
-def weight_owners(blocks: Blocks, padding: Padding) -> tuple[int, int, int]:
-    """Units per program, how many programs share the units, and how many share the vertices, of each network.
-
-    A program's sums, units x (hidden + features), must fit in the registers of a multiprocessor.
-    """
-    wide = padding.hidden + padding.main + padding.rest > 256
-    units = min(padding.hidden, 64 if wide else blocks.most_units)
-    owners = padding.hidden // units
-    return units, owners, max(1, blocks.programs // (NETWORKS * owners * padding.mains))
-
-
-def _pack(
-    hidden_weight: Tensor,
-    second_weight: Tensor,
-    location_head: Tensor,
-    layer_head: Tensor,
-    scale_head: Tensor,
-    padding: Padding,
-) -> Sequence[Tensor]:
-    """The weights padded, in three bfloat16 parts: (3, 3, HP, FP), (3, 3, HP, HP), (3, 3, LP, HP); parts first."""
-    hp, lp, fp = padding.hidden, padding.layers, padding.features
-    first, second, heads = (
-        hidden_weight.new_empty(3, NETWORKS, *shape, dtype=torch.bfloat16) for shape in ((hp, fp), (hp, hp), (lp, hp))
-    )
-    pack_kernel[(max(hp, lp), NETWORKS)](
-        hidden_weight.contiguous(),
-        second_weight.contiguous(),
-        location_head.contiguous(),
-        layer_head.contiguous(),
-        scale_head.contiguous(),
-        first,
-        second,
-        heads,
-        F=hidden_weight.shape[2],
-        H=hidden_weight.shape[1],
-        L=layer_head.shape[0],
-        FP=fp,
-        FB=triton.next_power_of_2(fp),
-        HP=hp,
-        LP=lp,
-    )
-    return first, second, heads
-
-
-def _blocks(device: torch.device) -> Blocks:
-    """On anything but a CUDA device only Triton's interpreter runs kernels; it wants few, small tiles."""
-    return _blocks_of(torch.cuda.get_device_capability(device)) if device.type == "cuda" else INTERPRETED
+def plan_for(features: Tensor, hidden_weight: Tensor, n_layers: int, precision: str) -> Plan:
+    """The launches that serve these tensors. On anything but CUDA only the interpreter runs kernels."""
+    on_gpu = features.device.type == "cuda"
+    capability = torch.cuda.get_device_capability(features.device) if on_gpu else None
+    return make_plan(capability, features.shape[1], hidden_weight.shape[1], n_layers, precision)
 
 
 @lru_cache
-def _blocks_of(capability: tuple[int, int]) -> Blocks:
-    return BLOCKS[max((known for known in BLOCKS if known <= capability), default=min(BLOCKS))]
+def make_plan(
+    capability: tuple[int, int] | None, n_features: int, n_hidden: int, n_layers: int, precision: str
+) -> Plan:
+    """The launches for F features, H hidden units and L layers on a device of this compute capability.
+
+    None stands for the interpreter. Nothing is launched, and no device is asked.
+    """
+    blocks = INTERPRETED if capability is None else BLOCKS[max(known for known in BLOCKS if known <= capability)]
+    parts = 3 if precision == "float32" else 2
+    hp, lp = _padded(n_hidden), _padded(n_layers)
+    main = max(width for width in (16, 32, 64, 128) if width <= max(16, n_features))
+    mains = max(1, n_features // main)
+    rest = _padded(n_features - main * mains) if n_features > main * mains else 0
+    fp = main * mains + rest
+    sizes = {"F": n_features, "H": n_hidden, "HP": hp, "FM": main, "MAINS": mains, "FR": rest}
+    heads = {"H": n_hidden, "L": n_layers, "HP": hp, "LP": lp}
+    networks = {**sizes, **heads, "BM": blocks.rows, "SLAB": min(blocks.slab, hp), "OTHERS": parts}
+
+    def sums(tiles: Tiles, shared: int) -> tuple[int, int, dict[str, int]]:
+        """Programs that share the units, programs that share the vertices, and constants."""
+        tiles = blocks.wide if max(hp, fp) > 128 else tiles
+        units = min(tiles.units, hp)
+        slots = max(1, blocks.programs // (NETWORKS * shared * (hp // units)))
+        own = {"BM": tiles.rows, "UNITS": units, "CHUNK": blocks.chunk, "SLOTS": slots, "PARTS": parts}
+        return hp // units, slots, {**sizes, **own}
+
+    second_owners, second_slots, second = sums(blocks.second, 1)
+    first_owners, first_slots, first = sums(blocks.first, mains)
+    counts = {"PLACES": blocks.chunk // blocks.rows, "SECOND_SLOTS": second_slots, "FIRST_SLOTS": first_slots}
+    columns = {"FP": fp, "FB": triton.next_power_of_2(fp)}
+    launches = {
+        "pack": Launch(kernels.pack_kernel, {"F": n_features, **heads, **columns}),
+        "forward": Launch(kernels.forward_kernel, networks, 8, 2),
+        "recompute": Launch(kernels.recompute_kernel, {**networks, "CHUNK": blocks.chunk}, 8, 2),
+        "signal": Launch(
+            kernels.signal_kernel,
+            {**heads, "ROWS": blocks.rows, "COLUMNS": min(SIGNAL_COLUMNS, hp), "CHUNK": blocks.chunk, "PARTS": parts},
+            8,
+        ),
+        "second_weight": Launch(kernels.second_weight_kernel, second, 8, blocks.second.stages),
+        "first_weight": Launch(kernels.first_weight_kernel, first, 8, blocks.first.stages),
+        "sum": Launch(kernels.sum_kernel, {"F": n_features, **heads, **columns, **counts}),
+    }
+    return Plan(
+        hidden=hp,
+        layers=lp,
+        features=fp,
+        mains=mains,
+        parts=parts,
+        rows=blocks.rows,
+        chunk=blocks.chunk,
+        second_owners=second_owners,
+        second_slots=second_slots,
+        first_owners=first_owners,
+        first_slots=first_slots,
+        launches=launches,
+    )
+
+
+def _pack(plan: Plan, hidden_weight: Tensor, second_weight: Tensor, heads: Sequence[Tensor]) -> list[Tensor]:
+    """The weights padded, in three bfloat16 parts: (3, 3, HP, FP), (3, 3, HP, HP), (3, 3, LP, HP); parts first."""
+    shapes = ((plan.hidden, plan.features), (plan.hidden, plan.hidden), (plan.layers, plan.hidden))
+    packed = [hidden_weight.new_empty(3, NETWORKS, *shape, dtype=torch.bfloat16) for shape in shapes]
+    grid = (max(plan.hidden, plan.layers), NETWORKS)
+    plan.launches["pack"](grid, hidden_weight, second_weight, *heads, *packed)
+    return packed
+
+
+def _contiguous(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
 
 
 def _on(device: torch.device) -> contextlib.AbstractContextManager:
@@ -371,5 +321,6 @@ def _on(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def _power(n: int) -> int:
+def _padded(n: int) -> int:
+    """A tile's width: a power of two, of at least 16 for the tensor cores."""
     return max(16, triton.next_power_of_2(n))
