@@ -21,44 +21,44 @@ import triton.language as tl
 
 EXACT: tl.constexpr = tl.constexpr(3)
 # Triton's interpreter, also chosen at import, multiplies the bits of bfloat16 numbers as if they were integers, and
-# cuts numbers off where the device rounds them.
+# cuts numbers off where the device rounds them: there, parts are float32 numbers that bfloat16 would hold.
 INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+PART: tl.constexpr = tl.constexpr(tl.float32 if INTERPRETED.value else tl.bfloat16)
 
 
 @triton.jit
 def pack_kernel(
     hidden_weight, second_weight, location_head, layer_head, scale_head, first, second, heads,
-    F: tl.constexpr, H: tl.constexpr, L: tl.constexpr,
-    FP: tl.constexpr, FB: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr,
+    F: tl.constexpr, H: tl.constexpr, L: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr,
+    FP: tl.constexpr, FB: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """One row of every weight matrix of a network in three bfloat16 parts: first (3, 3, HP, FP), second alike."""
-    row = tl.program_id(0)
+    """ROWS rows of a network's weights, in three parts: (3, 3, HP, FP), (3, 3, HP, HP) and (3, 3, LP, HP)."""
     network = tl.program_id(1)
-    feature = tl.arange(0, FB)
-    unit = tl.arange(0, HP)
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    feature = tl.arange(0, FB)[None, :]
+    unit = tl.arange(0, HP)[None, :]
     w = tl.load(hidden_weight + (network * H + row) * F + feature, mask=(feature < F) & (row < H), other=0.0)
     _store_parts(first + (network * HP + row) * FP + feature, w, (feature < FP) & (row < HP), 3 * HP * FP)
     w = tl.load(second_weight + (network * H + row) * H + unit, mask=(unit < H) & (row < H), other=0.0)
     _store_parts(second + (network * HP + row) * HP + unit, w, (unit < HP) & (row < HP), 3 * HP * HP)
-    if row < LP:
-        head = layer_head
-        n_outputs = L
-        if network == 0:
-            head = location_head
-            n_outputs = 2
-        elif network == 2:
-            head = scale_head
-            n_outputs = 1
-        w = tl.load(head + row * H + unit, mask=(unit < H) & (row < n_outputs), other=0.0)
-        _store_parts(heads + (network * LP + row) * HP + unit, w, unit < HP, 3 * LP * HP)
+    head = layer_head
+    n_outputs = L
+    if network == 0:
+        head = location_head
+        n_outputs = 2
+    elif network == 2:
+        head = scale_head
+        n_outputs = 1
+    w = tl.load(head + row * H + unit, mask=(unit < H) & (row < n_outputs), other=0.0)
+    _store_parts(heads + (network * LP + row) * HP + unit, w, (unit < HP) & (row < LP), 3 * LP * HP)
 
 
 @triton.jit
-def _store_parts(pointer, x, kept, size: tl.constexpr):
+def _store_parts(place, x, kept, size: tl.constexpr):
     high, middle, low = split(x, 3)
-    tl.store(pointer, high, mask=kept)
-    tl.store(pointer + size, middle, mask=kept)
-    tl.store(pointer + 2 * size, low, mask=kept)
+    tl.store(place, high, mask=kept)
+    tl.store(place + size, middle, mask=kept)
+    tl.store(place + 2 * size, low, mask=kept)
 
 
 @triton.jit
@@ -437,11 +437,11 @@ def load_parts(
 ):  # fmt: skip
     """A tile of a matrix of parts; `size` lies between one part and the next."""
     place = row[:, None] * stride + column[None, :]
-    high = tl.load(pointer + place)
-    middle = tl.load(pointer + size + place)
+    high = tl.load(pointer + place).to(PART)
+    middle = tl.load(pointer + size + place).to(PART)
     low = middle
     if PARTS == 3:
-        low = tl.load(pointer + 2 * size + place)
+        low = tl.load(pointer + 2 * size + place).to(PART)
     return high, middle, low
 
 
@@ -462,27 +462,19 @@ def _rounded(x):
     if INTERPRETED:
         bits = x.to(tl.int32, bitcast=True)
         x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
-    return x.to(tl.bfloat16)
+    return x.to(PART)
 
 
 @triton.jit
 def product(a0, a1, a2, b0, b1, b2, z, PARTS: tl.constexpr):
     """z + a @ b, small terms first."""
     if PARTS == 3:
-        z = _dot(a2, b0, z)
-        z = _dot(a0, b2, z)
-        z = _dot(a1, b1, z)
-    z = _dot(a1, b0, z)
-    z = _dot(a0, b1, z)
-    return _dot(a0, b0, z)
-
-
-@triton.jit
-def _dot(a, b, z):
-    if INTERPRETED:
-        a = a.to(tl.float32)
-        b = b.to(tl.float32)
-    return tl.dot(a, b, z)
+        z = tl.dot(a2, b0, z)
+        z = tl.dot(a0, b2, z)
+        z = tl.dot(a1, b1, z)
+    z = tl.dot(a1, b0, z)
+    z = tl.dot(a0, b1, z)
+    return tl.dot(a0, b0, z)
 
 
 @triton.jit

@@ -27,11 +27,22 @@ from brainkit.kernels import selector_kernels as kernels
 PRECISIONS = ("float32", "tf32")
 NETWORKS = 3
 SIGNAL_COLUMNS = 32
+PACKED_ROWS = 16
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Vertices a tile, the most units that one program sums gradients for, and loads on their way while it computes."""
+    """How a kernel divides its work.
+
+    Attributes
+    ----------
+    rows : int
+        Vertices of a tile.
+    units : int
+        Of the first hidden layer: how many are made at a time (forward), or summed by one program (gradients).
+    stages : int
+        One more than the loads that are on their way while a program computes.
+    """
 
     rows: int
     units: int
@@ -46,37 +57,47 @@ class Blocks:
     ----------
     programs : int
         How many programs run at once: registers allow one a multiprocessor.
-    rows, slab : int
-        Vertices of a tile in the forward pass, and units of the first layer made at a time.
-    second, first : Tiles
-        The kernels that sum the gradients of the second and of the first weight.
-    wide : Tiles
-        The same for both of them where features or hidden units are more than 128.
+    networks, second, first : Tiles
+        The kernels of the forward pass, and those that sum the gradients of the second and of the first weight.
+    many_features : Tiles
+        The kernels of the forward pass for 81 to 192 features.
+    wide_networks, wide_sums : Tiles
+        Both for more features still, and for more than 128 hidden units: they work, and are not made to be fast.
     """
 
     programs: int
-    rows: int
-    slab: int
+    networks: Tiles
     second: Tiles
     first: Tiles
-    wide: Tiles
+    many_features: Tiles = Tiles(128, 16, 2)
+    wide_networks: Tiles = Tiles(32, 16, 1)
+    wide_sums: Tiles = Tiles(16, 32, 1)
 
     @property
     def chunk(self) -> int:
         """Vertices between launches of the backward pass: a tile for every program, of each network."""
-        return self.programs * self.rows
+        return self.programs * self.networks.rows
 
 
-_SMALL = Blocks(84, 128, 16, second=Tiles(16, 64, 1), first=Tiles(16, 32, 1), wide=Tiles(16, 16, 1))
+_SMALL = Blocks(
+    84,
+    Tiles(128, 16, 2),
+    Tiles(16, 64, 1),
+    Tiles(16, 32, 1),
+    many_features=Tiles(32, 16, 1),
+    wide_sums=Tiles(16, 16, 1),
+)
 # By compute capability: the highest one that is not above the device's. 8.6 to 8.9 and 12.0 have less shared memory.
 BLOCKS = {
-    (8, 0): Blocks(108, 128, 16, second=Tiles(32, 128, 1), first=Tiles(16, 64, 1), wide=Tiles(16, 32, 1)),
+    (8, 0): Blocks(108, Tiles(128, 16, 2), Tiles(32, 128, 1), Tiles(16, 64, 1)),
     (8, 6): _SMALL,
-    (9, 0): Blocks(132, 128, 32, second=Tiles(64, 128, 2), first=Tiles(64, 128, 1), wide=Tiles(16, 32, 1)),
+    (9, 0): Blocks(132, Tiles(128, 32, 2), Tiles(64, 128, 2), Tiles(64, 128, 1)),
     (12, 0): _SMALL,
 }
 # Triton's interpreter: few vertices, so tiles are small, and so are chunks, that there may be several.
-INTERPRETED = Blocks(6, 32, 64, second=Tiles(32, 128, 1), first=Tiles(32, 128, 1), wide=Tiles(32, 64, 1))
+INTERPRETED = Blocks(
+    6, Tiles(32, 64, 1), Tiles(32, 64, 1), Tiles(32, 128, 1), Tiles(32, 64, 1), Tiles(32, 128, 1), Tiles(32, 64, 1)
+)
 
 
 @dataclass(frozen=True)
@@ -254,37 +275,43 @@ def make_plan(
     blocks = INTERPRETED if capability is None else BLOCKS[max(known for known in BLOCKS if known <= capability)]
     parts = 3 if precision == "float32" else 2
     hp, lp = _padded(n_hidden), _padded(n_layers)
-    main = max(width for width in (16, 32, 64, 128) if width <= max(16, n_features))
+    main = max(width for width in (16, 32, 64) if width <= max(16, n_features))
     mains = max(1, n_features // main)
     rest = _padded(n_features - main * mains) if n_features > main * mains else 0
     fp = main * mains + rest
     sizes = {"F": n_features, "H": n_hidden, "HP": hp, "FM": main, "MAINS": mains, "FR": rest}
+    wide = hp > 128 or fp > 80
+    warps = 8 if hp >= 128 else 4
+    tiles = blocks.networks
+    if wide:
+        tiles = blocks.many_features if hp <= 128 and fp <= 192 else blocks.wide_networks
     heads = {"H": n_hidden, "L": n_layers, "HP": hp, "LP": lp}
-    networks = {**sizes, **heads, "BM": blocks.rows, "SLAB": min(blocks.slab, hp), "OTHERS": parts}
+    networks = {**sizes, **heads, "BM": tiles.rows, "SLAB": min(tiles.units, hp), "OTHERS": parts}
 
-    def sums(tiles: Tiles, shared: int) -> tuple[int, int, dict[str, int]]:
+    def sums(own: Tiles, shared: int) -> tuple[int, int, dict[str, int]]:
         """Programs that share the units, programs that share the vertices, and constants."""
-        tiles = blocks.wide if max(hp, fp) > 128 else tiles
-        units = min(tiles.units, hp)
+        units = min(own.units, hp)
         slots = max(1, blocks.programs // (NETWORKS * shared * (hp // units)))
-        own = {"BM": tiles.rows, "UNITS": units, "CHUNK": blocks.chunk, "SLOTS": slots, "PARTS": parts}
-        return hp // units, slots, {**sizes, **own}
+        divided = {"BM": own.rows, "UNITS": units, "CHUNK": blocks.chunk, "SLOTS": slots, "PARTS": parts}
+        return hp // units, slots, {**sizes, **divided}
 
-    second_owners, second_slots, second = sums(blocks.second, 1)
-    first_owners, first_slots, first = sums(blocks.first, mains)
-    counts = {"PLACES": blocks.chunk // blocks.rows, "SECOND_SLOTS": second_slots, "FIRST_SLOTS": first_slots}
+    of_second = blocks.wide_sums if wide else blocks.second
+    of_first = blocks.wide_sums if wide else blocks.first
+    second_owners, second_slots, second = sums(of_second, 1)
+    first_owners, first_slots, first = sums(of_first, mains)
+    counts = {"PLACES": blocks.chunk // tiles.rows, "SECOND_SLOTS": second_slots, "FIRST_SLOTS": first_slots}
     columns = {"FP": fp, "FB": triton.next_power_of_2(fp)}
     launches = {
-        "pack": Launch(kernels.pack_kernel, {"F": n_features, **heads, **columns}),
-        "forward": Launch(kernels.forward_kernel, networks, 8, 2),
-        "recompute": Launch(kernels.recompute_kernel, {**networks, "CHUNK": blocks.chunk}, 8, 2),
+        "pack": Launch(kernels.pack_kernel, {"F": n_features, **heads, **columns, "ROWS": PACKED_ROWS}),
+        "forward": Launch(kernels.forward_kernel, networks, 8, tiles.stages),
+        "recompute": Launch(kernels.recompute_kernel, {**networks, "CHUNK": blocks.chunk}, 8, tiles.stages),
         "signal": Launch(
             kernels.signal_kernel,
-            {**heads, "ROWS": blocks.rows, "COLUMNS": min(SIGNAL_COLUMNS, hp), "CHUNK": blocks.chunk, "PARTS": parts},
+            {**heads, "ROWS": tiles.rows, "COLUMNS": min(SIGNAL_COLUMNS, hp), "CHUNK": blocks.chunk, "PARTS": parts},
             8,
         ),
-        "second_weight": Launch(kernels.second_weight_kernel, second, 8, blocks.second.stages),
-        "first_weight": Launch(kernels.first_weight_kernel, first, 8, blocks.first.stages),
+        "second_weight": Launch(kernels.second_weight_kernel, second, warps, of_second.stages),
+        "first_weight": Launch(kernels.first_weight_kernel, first, warps, of_first.stages),
         "sum": Launch(kernels.sum_kernel, {"F": n_features, **heads, **columns, **counts}),
     }
     return Plan(
@@ -293,7 +320,7 @@ def make_plan(
         features=fp,
         mains=mains,
         parts=parts,
-        rows=blocks.rows,
+        rows=tiles.rows,
         chunk=blocks.chunk,
         second_owners=second_owners,
         second_slots=second_slots,
@@ -307,7 +334,7 @@ def _pack(plan: Plan, hidden_weight: Tensor, second_weight: Tensor, heads: Seque
     """The weights padded, in three bfloat16 parts: (3, 3, HP, FP), (3, 3, HP, HP), (3, 3, LP, HP); parts first."""
     shapes = ((plan.hidden, plan.features), (plan.hidden, plan.hidden), (plan.layers, plan.hidden))
     packed = [hidden_weight.new_empty(3, NETWORKS, *shape, dtype=torch.bfloat16) for shape in shapes]
-    grid = (max(plan.hidden, plan.layers), NETWORKS)
+    grid = (triton.cdiv(max(plan.hidden, plan.layers), PACKED_ROWS), NETWORKS)
     plan.launches["pack"](grid, hidden_weight, second_weight, *heads, *packed)
     return packed
 

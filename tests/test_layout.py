@@ -47,6 +47,8 @@ PLACES = {
     "brainkit/ops/grouped.py": Place(1, "torch"),
     "brainkit/ops/cpu.py": Place(1, "torch"),
     "kernels/__init__.py": Place(1),
+    "kernels/selector_kernels.py": Place(1, "triton"),
+    "kernels/selectors.py": Place(1, "torch triton"),
     "brainkit/ops/factor_readout.py": Place(2, "torch"),
     "brainkit/ops/__init__.py": Place(2),
     # Networks, the model, data.
