@@ -89,6 +89,31 @@ def compile_figures(
     return Figures(registers, spills, compiled.metadata.shared, found.group(1) if found else "")
 
 
+def compiled_figures(
+    capabilities: Collection[int] = (80, 90), sizes: tuple[int, int, int] = (72, 128, 12), precision: str = "float32"
+) -> dict[str, dict[int, Figures]]:
+    """Of every kernel of the selectors, by name and capability, at `sizes` features, hidden units and layers."""
+    from brainkit.kernels.selectors import make_plan
+
+    figures: dict[str, dict[int, Figures]] = {}
+    for capability in capabilities:
+        plan = make_plan(divmod(capability, 10), *sizes, precision)
+        for name, launch in plan.launches.items():
+            types = {argument: _type(argument) for argument in launch.kernel.arg_names}
+            signature = {argument: kind for argument, kind in types.items() if argument not in launch.constants}
+            figures.setdefault(f"selectors.{name}", {})[capability] = compile_figures(
+                launch.kernel, signature, launch.constants, launch.num_warps, launch.num_stages, capability
+            )
+    return figures
+
+
+def _type(argument: str) -> str:
+    """By the names that the selectors' kernels give their arguments."""
+    if argument in ("V", "begin", "resumed", "places"):
+        return "i32"
+    return "*bf16" if argument in ("first", "second", "heads", "signals") else "*fp32"
+
+
 def _resources(cubin: bytes) -> tuple[int, int]:
     """Registers, and bytes of local memory (stack and spilled registers), of the one kernel in a cubin."""
     from triton.backends import nvidia
