@@ -1,8 +1,9 @@
-"""What the operator's Triton kernels are made of, with no GPU: ``python -m bench.kernels``.
+"""What the Triton kernels are made of, with no GPU: ``python -m bench.kernels``.
 
-Every launch of a forward and a backward pass is recorded as the package would make it, compiled for an A100 (sm_80) and
-an H100 (sm_90), and its registers, spills and shared memory are read from the machine code. Beside them stands what the
-hardware's data sheet allows at best: a floor, not a measurement.
+Every launch of the operator's forward and backward pass is recorded as the package would make it, compiled for an A100
+(sm_80) and an H100 (sm_90), and its registers, spills and shared memory are read from the machine code. Then come the
+kernels of the selectors' networks. Beside them stands what the hardware's data sheet allows the operator at best: a
+floor, not a measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from unittest.mock import patch
 
 import torch
 
-from bench.kernel_compile import SHARED_LIMITS, Figures, compile_figures
+from bench.kernel_compile import SHARED_LIMITS, Figures, compile_figures, compiled_figures
 from brainkit.kernels import launch
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -67,6 +68,7 @@ class Sizes:
 
 
 BASE = Sizes()
+SELECTORS = (66, 128, 12)  # features, hidden units, layers
 OTHERS = (
     replace(BASE, images=1),
     replace(BASE, images=64),
@@ -187,11 +189,33 @@ def rows(cases: dict[str, tuple[Sizes, str]], capabilities: tuple[int, ...] = CA
                 }
 
 
+def selector_rows() -> Iterator[dict[str, Any]]:
+    """Figures of every kernel of the selectors' networks, at the sizes of a cortex and a ViT-B."""
+    from brainkit.kernels.selectors import make_plan
+
+    for precision in ("float32", "tf32"):
+        for name, by_capability in compiled_figures(CAPABILITIES, SELECTORS, precision).items():
+            for capability, figures in by_capability.items():
+                launched = make_plan(divmod(capability, 10), *SELECTORS, precision).launches[name.partition(".")[2]]
+                yield {
+                    "case": "F = {}, H = {}, L = {}".format(*SELECTORS),
+                    "kind": precision,
+                    "sm": capability,
+                    "kernel": name,
+                    "programs": None,
+                    "warps": launched.num_warps,
+                    "stages": launched.num_stages,
+                    **asdict(figures),
+                    "resident": resident(figures, launched.num_warps, capability),
+                    "within limits": figures.spills == 0 and figures.shared <= SHARED_LIMITS[capability],
+                }
+
+
 def table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     limits = ", ".join(f"{limit:,} bytes on sm_{sm}" for sm, limit in report["limits"].items())
     lines = [
-        "# The operator's Triton kernels, as compiled",
+        "# The Triton kernels, as compiled",
         "",
         f"- triton {report['triton']}, torch {report['torch']}",
         "- compiled without a GPU; nothing here is a timing",
@@ -210,7 +234,7 @@ def table(report: dict[str, Any]) -> str:
         for row in report["kernels"]:
             if row["sm"] == sm:
                 lines.append(
-                    f"| {row['case']} | {row['kind']} | {row['kernel']} | {row['programs']:,} | {row['warps']} "
+                    f"| {row['case']} | {row['kind']} | {row['kernel']} | {row['programs'] or ''} | {row['warps']} "
                     f"| {row['registers']} | {row['spills']} | {row['shared']:,} | {row['resident']} "
                     f"| {row['tensor_cores'] or '-'} |"
                 )
@@ -239,7 +263,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the first sizes only")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of kernels.md and kernels.json")
+    parser.add_argument("--name", default="kernels", help="of the files in bench/results")
     given = parser.parse_args()
     cases = {f"{BASE} ({kind})": (BASE, kind) for kind in KINDS}
     if not given.quick:
@@ -254,9 +278,10 @@ def main() -> None:
     for row in rows(cases):
         report["kernels"].append(row | {"case": row["case"].split(" (")[0]})
         print(f"sm_{row['sm']} {row['case']}: {row['kernel']}, {row['registers']} registers, {row['spills']} spilled")
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "kernels.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (given.out / "kernels.md").write_text(table(report), encoding="utf-8")
+    report["kernels"] += [] if given.quick else list(selector_rows())
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
     print(table(report))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -80,6 +81,15 @@ def gpu_matmul_rate(size: int = 8192, runs: int = 5) -> dict[str, float]:
 def _median_seconds(run: Run, runs: int, device: str) -> float:
     timed(run, 1, device)
     return median(timed(run, runs, device))
+
+
+def gpu_extra(run: Callable[[], Iterable[torch.Tensor]]) -> float:
+    """MB of GPU memory that a run takes beyond what was there and what it returns."""
+    run()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    results = sum(tensor.numel() * tensor.element_size() for tensor in run())
+    return (torch.cuda.max_memory_allocated() - before - results) / 1e6
 
 
 def resident(field: str) -> float:

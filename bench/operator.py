@@ -216,19 +216,10 @@ def scaling(
 def gpu_memory(name: str, kind: Implementation, sizes: Sizes) -> dict[str, float]:
     """MB of GPU memory beyond inputs and results."""
     inputs, grad = kind.inputs(sizes, "cuda"), sizes.grad().to("cuda")
-    report = {}
-    for what, run in (
-        ("forward", lambda: (forward(kind.operator, inputs),)),
-        ("both", lambda: both(kind.operator, inputs, grad)),
-    ):
-        run()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        kept = run()
-        results = sum(tensor.numel() * tensor.element_size() for tensor in kept)
-        report[what] = (torch.cuda.max_memory_allocated() - before - results) / 1e6
-        del kept
-    return report
+    return {
+        "forward": machine.gpu_extra(lambda: (forward(kind.operator, inputs),)),
+        "both": machine.gpu_extra(partial(both, kind.operator, inputs, grad)),
+    }
 
 
 def peak_memory(name: str, kind: Implementation, sizes: Sizes) -> dict[str, float] | None:
@@ -251,19 +242,12 @@ def print_memory(name: str, sizes: Sizes) -> None:
         ("both", lambda: both(operator, inputs, grad)),
     ):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the largest size so far
-        before = _status("VmRSS")
+        before = machine.resident("VmRSS")
         kept = run()
         results = sum(tensor.numel() * tensor.element_size() for tensor in kept) / 1e6
-        report[what] = max(0.0, _status("VmHWM") - before - results)
+        report[what] = max(0.0, machine.resident("VmHWM") - before - results)
         del kept
     print(json.dumps(report))
-
-
-def _status(field: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise LookupError(field)
 
 
 def table(report: dict[str, Any]) -> str:

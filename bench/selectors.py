@@ -4,10 +4,10 @@ All formulations run interleaved in one process, and medians are taken. Nothing 
 from the published model's parameters to the selectors, and back to those parameters' gradients:
 
 published        three networks one by one, of a positional encoding that is computed anew in every step
-torch            the same layers merged into batched products of plain torch, the encoding computed once
+torch            the same layers in plain torch, the encoding computed once
 torch, factors   the same, of the encoding's low-rank factors
-fused            one pass in C++, of the whole encoding
-fused, factors   one pass in C++, of the factors: what the model does
+fused            one pass in C++, or on a GPU in Triton, of the whole encoding
+fused, factors   one pass of the factors: what the model does
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench import machine
-from bench.operator import timed
+from bench.cortex import coordinates
+from bench.timing import Run, captured, interleaved
 from brainkit.ops.selector_networks import available_backends, selector_networks
 from brainkit.selectors import ENCODED, coordinate_bounds, encode_positions, factored_encoding, selector_network
-from brainkit.surface import SPACES, Vertices, sphere_coordinates
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # rms of the error over rms of the truth, of the results and of every gradient. The published formulation computes
@@ -55,27 +53,25 @@ QUICK = Sizes(vertices=3_000, layers=4, hidden=64)
 
 
 class Problem:
-    """Vertices spread over both hemispheres of fsaverage, and three networks with random weights."""
+    """Vertices spread over both hemispheres, and three networks with random weights."""
 
-    def __init__(self, sizes: Sizes, dtype: torch.dtype = torch.float32) -> None:
-        self.sizes = sizes
-        everywhere = 2 * SPACES["fsaverage"]
-        ids = np.linspace(0, everywhere - 1, sizes.vertices).astype(np.int32)
-        self.coordinates = torch.from_numpy(sphere_coordinates(Vertices("fsaverage", ids))).to(dtype)
+    def __init__(self, sizes: Sizes, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        self.sizes, self.device = sizes, device
+        self.coordinates = torch.from_numpy(coordinates(sizes.vertices)).to(device, dtype)
         self.bounds = coordinate_bounds(self.coordinates)
         torch.manual_seed(0)
         heads = ((2, nn.Tanh()), (sizes.layers, nn.Softmax(-1)), (1, nn.Sigmoid()))
         self.networks = [selector_network(outputs, sizes.hidden, head) for outputs, head in heads]
         for network in self.networks:
             nn.init.normal_(_linear(network, 5).weight, std=sizes.hidden**-0.5)
-            network.to(dtype)
+            network.to(device, dtype)
         self.names = [
             f"{i}.{name}" for i, network in enumerate(self.networks) for name, _ in network.named_parameters()
         ]
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         draw = torch.Generator().manual_seed(1)
         shapes = ((sizes.vertices, 2), (sizes.vertices, sizes.layers), (sizes.vertices,))
-        self.grads = [torch.randn(shape, generator=draw).to(dtype) for shape in shapes]
+        self.grads = [torch.randn(shape, generator=draw).to(device, dtype) for shape in shapes]
 
     def formulations(self) -> dict[str, Selectors]:
         """What runs here, by name."""
@@ -86,13 +82,15 @@ class Problem:
             "torch": partial(self.merged, *encoding, "reference"),
             "torch, factors": partial(self.merged, *factors, "reference"),
         }
-        if (reason := available_backends()["cpu"]) is not None:
+        fused = "triton" if self.device == "cuda" else "cpu"
+        if (reason := available_backends()[fused]) is not None:
             print(f"the fused pass is left out: {reason}")
             return found
-        return found | {
-            "fused": partial(self.merged, *encoding, "cpu"),
-            "fused, factors": partial(self.merged, *factors, "cpu"),
-        }
+        found["fused"] = partial(self.merged, *encoding, fused)
+        found["fused, factors"] = partial(self.merged, *factors, fused)
+        if fused == "triton":
+            found["fused, factors, tf32"] = partial(self.merged, *factors, fused, precision="tf32")
+        return found
 
     def published(self) -> tuple[Tensor, Tensor, Tensor]:
         chosen = []
@@ -101,7 +99,9 @@ class Problem:
             chosen.append(network(encoding))
         return chosen[0], chosen[1], chosen[2][:, 0]
 
-    def merged(self, features: Tensor, mix: Tensor | None, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    def merged(
+        self, features: Tensor, mix: Tensor | None, backend: str, precision: str = "float32"
+    ) -> tuple[Tensor, Tensor, Tensor]:
         hidden, second, heads = ([_linear(network, i) for network in self.networks] for i in (1, 3, 5))
         weight = torch.stack([layer.weight for layer in hidden])
         return selector_networks(
@@ -112,6 +112,7 @@ class Problem:
             torch.stack([layer.bias for layer in second]),
             *(layer.weight for layer in heads),
             backend=backend,
+            precision=precision,
         )
 
     def forward(self, run: Selectors) -> tuple[Tensor, ...]:
@@ -148,7 +149,7 @@ def check(problem: Problem, found: dict[str, Selectors]) -> dict[str, dict[str, 
     report = {}
     for name, run in found.items():
         report[name] = {
-            what: ((value.double() - true).square().mean() / true.square().mean()).sqrt().item()
+            what: ((value.cpu().double() - true).square().mean() / true.square().mean()).sqrt().item()
             for what, value, true in zip(names, problem.both(run), truth, strict=True)
         }
         for what, error in report[name].items():
@@ -159,29 +160,34 @@ def check(problem: Problem, found: dict[str, Selectors]) -> dict[str, dict[str, 
 
 def measure(problem: Problem, found: dict[str, Selectors], rounds: int) -> dict[str, Any]:
     """Every formulation, interleaved."""
-    seconds: dict[str, dict[str, list[float]]] = {name: {"forward": [], "both": []} for name in found}
-    rates = []
-    for turn in range(rounds):
-        rates.append(machine.matmul_rate(runs=3))
-        for name, run in found.items():
-            print(f"round {turn + 1} of {rounds}: {name}    ", end="\r", flush=True)
-            times = 5 if name.startswith("fused") else 1
-            seconds[name]["forward"] += timed(partial(problem.forward, run), times)
-            seconds[name]["both"] += timed(partial(problem.both, run), times)
-    print(" " * 40, end="\r")
-    libraries = {name: median(rate[name] for rate in rates) for name in rates[0]}
-    best, rank = max(libraries.values()), problem.rank()
-    rows = {}
-    for name in found:
-        row: dict[str, float] = {"features": rank if "factors" in name else ENCODED}
-        for what in ("forward", "both"):
-            row[what] = median(seconds[name][what])
-            row[f"{what} fastest"] = min(seconds[name][what])
-            row[f"{what} ratio"] = median(seconds["published"][what]) / row[what]
-            row[f"{what} GFLOP/s"] = problem.gflop(int(row["features"]), backward=what == "both") / row[what]
-            row[f"{what} share of matmul"] = row[f"{what} GFLOP/s"] / best
-        rows[name] = row
-    return {"matmul GFLOP/s": libraries, "rank": rank, "formulations": rows}
+    device = problem.device
+    rates = machine.gpu_matmul_rate() if device == "cuda" else machine.matmul_rate()
+    runs: dict[tuple[str, str], Run] = {}
+    for name, run in found.items():
+        runs[name, "forward"], runs[name, "both"] = partial(problem.forward, run), partial(problem.both, run)
+        if device == "cuda" and name.startswith("fused"):
+            runs[f"{name}, CUDA graph", "forward"] = captured(runs[name, "forward"])
+            runs[f"{name}, CUDA graph", "both"] = captured(runs[name, "both"])
+    repeats = {key: 5 if key[0].startswith("fused") else 1 for key in runs}
+    seconds = interleaved(runs, rounds, repeats, device)
+    best = rates["float32"] if device == "cuda" else max(rates.values())
+    rank = problem.rank()
+    rows: dict[str, dict[str, float]] = {}
+    for (name, what), value in seconds.items():
+        row = rows.setdefault(name, {"features": rank if "factors" in name else ENCODED})
+        row[what] = value
+        row[f"{what} ratio"] = seconds["published", what] / value
+        row[f"{what} GFLOP/s"] = problem.gflop(int(row["features"]), backward=what == "both") / value
+        row[f"{what} share of matmul"] = row[f"{what} GFLOP/s"] / best
+    return {"matmul GFLOP/s": rates, "rank": rank, "formulations": rows}
+
+
+def gpu_memory(problem: Problem, run: Selectors) -> dict[str, float]:
+    """MB of GPU memory beyond parameters, features and results."""
+    return {
+        "forward": machine.gpu_extra(partial(problem.forward, run)),
+        "both": machine.gpu_extra(partial(problem.both, run)),
+    }
 
 
 def peak_memory(name: str, sizes: Sizes) -> dict[str, float] | None:
@@ -216,7 +222,7 @@ def table(report: dict[str, Any]) -> str:
         "# The speed of the selectors' networks",
         "",
         *(f"- {key}: {value}" for key, value in report["machine"].items()),
-        f"- float32 matrix products, GFLOP/s: {rates}; shares below are of the best",
+        f"- matrix products, GFLOP/s: {rates}; shares below are of the best in float32",
         "",
         f"V = {sizes.vertices:,} vertices spread over both hemispheres, L = {sizes.layers}, three networks "
         f"{ENCODED} -> {sizes.hidden} -> {sizes.hidden} -> 2, L and 1, float32. The encoding's rank is "
@@ -253,6 +259,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--name", default="selectors", help="of the files in bench/results")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=json.loads, default={}, help=argparse.SUPPRESS)
@@ -263,12 +270,15 @@ def main() -> None:
         return
 
     sizes = QUICK if given.quick else Sizes()
-    report: dict[str, Any] = {"machine": machine.describe(given.threads), "sizes": asdict(sizes)}
-    problem = Problem(sizes)
+    report: dict[str, Any] = {"machine": machine.describe(given.threads, given.device), "sizes": asdict(sizes)}
+    problem = Problem(sizes, device=given.device)
     found = problem.formulations()
     report["errors"] = check(problem, found)
     report |= measure(problem, found, given.rounds)
-    report["extra MB"] = {name: peak_memory(name, sizes) for name in found}
+    report["extra MB"] = {
+        name: gpu_memory(problem, run) if given.device == "cuda" else peak_memory(name, sizes)
+        for name, run in found.items()
+    }
     report["machine"]["load after"] = round(os.getloadavg()[0], 2)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bench import machine, published
+from bench.cortex import coordinates
 from bench.timing import captured, interleaved
 from brainkit.config import TrainConfig
 from brainkit.model import FactorTopy
@@ -50,14 +50,6 @@ class Sizes:
     def widths(self) -> dict[str, int]:
         return {f"layer{k}": self.width for k in range(self.layers)}
 
-    def coordinates(self) -> np.ndarray:
-        """Two spheres of radius 100 mm side by side, as the hemispheres of a cortical surface lie."""
-        draw = np.random.default_rng(0)
-        points = draw.standard_normal((self.vertices, 3))
-        points *= 100 / np.linalg.norm(points, axis=1, keepdims=True)
-        points[self.vertices // 2 :, 0] += 300
-        return points.astype(np.float32)
-
     def batch(self) -> Batch:
         draw = torch.Generator().manual_seed(1)
         local = {
@@ -75,7 +67,7 @@ QUICK = Sizes(vertices=1_200, layers=3, width=48, channels=16, images=4)
 def published_model(sizes: Sizes) -> published.FactorTopy:
     """At a point in training where every vertex has chosen its own place, layer and scale."""
     torch.manual_seed(0)
-    model = published.FactorTopy(sizes.widths, torch.from_numpy(sizes.coordinates()), bottleneck=sizes.channels)
+    model = published.FactorTopy(sizes.widths, torch.from_numpy(coordinates(sizes.vertices)), bottleneck=sizes.channels)
     with torch.no_grad():
         for network in (model.space_selector_mlp, model.layer_selector_mlp, model.scale_selector_mlp):
             torch.nn.init.normal_(network[5].weight, std=0.4)
@@ -87,7 +79,7 @@ def our_module(
     sizes: Sizes, start: published.FactorTopy, device: str, *, backend: str, gauge: str
 ) -> tuple[EncodingModule, torch.optim.Optimizer]:
     """The same weights in brainkit's model, with the published loss."""
-    model = FactorTopy.from_published(start.state_dict(), sizes.coordinates(), grid=(sizes.grid, sizes.grid))
+    model = FactorTopy.from_published(start.state_dict(), coordinates(sizes.vertices), grid=(sizes.grid, sizes.grid))
     model.backend, model.gauge = backend, gauge
     module = EncodingModule(model, TrainConfig(loss="smooth_l1", lr_weight=1e-3), planned_steps=10_000).to(device)
     return module, module.configure_optimizers()["optimizer"]

@@ -78,6 +78,9 @@ class FactorTopy(nn.Module):
         scale a meaning; ``published`` leaves the gains free, as the seed's weights have them.
     backend : str
         Implementation of the operator, see :func:`brainkit.ops.factor_readout`.
+    precision : {"float32", "tf32", "bfloat16"}
+        What is multiplied while the model is in training mode; the last two are for the Triton kernels, and bfloat16
+        rounds the bottlenecks' tokens. In evaluation mode it is float32 in any case.
 
     Raises
     ------
@@ -103,6 +106,7 @@ class FactorTopy(nn.Module):
         selector_width: int = 128,
         gauge: str = "unit",
         backend: str = "auto",
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         given = coordinates.detach().cpu() if isinstance(coordinates, Tensor) else coordinates
@@ -111,10 +115,13 @@ class FactorTopy(nn.Module):
             raise UsageError("widths must name at least one layer, got none")
         if places.ndim != 2 or places.shape[1] != 3 or not len(places) or not places.isfinite().all():
             raise UsageError(f"coordinates must be (V, 3) and finite, got shape {tuple(places.shape)}")
+        if precision not in ("float32", "tf32", "bfloat16"):
+            raise UsageError(f"precision must be 'float32', 'tf32' or 'bfloat16', got {precision!r}")
         if gauge not in ("unit", "published"):
             raise UsageError(f"gauge must be 'unit' or 'published', got {gauge!r}")
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
+        self.precision = precision
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # module names hold no dots
         if len(set(self._keys.values())) < len(self.layers):
             raise UsageError(f"layers must have different names without their dots, got {', '.join(self.layers)}")
@@ -222,7 +229,10 @@ class FactorTopy(nn.Module):
                 torch.stack([layer.weight for layer in second]),
                 torch.stack([layer.bias for layer in second]),
                 *(layer.weight for layer in heads),
-                backend="reference" if self.backend in ("reference", "grouped") else "auto",
+                backend={"grouped": "reference", "reference": "reference", "triton": "triton"}.get(
+                    self.backend, "auto"
+                ),
+                precision="float32" if self._rounds_to() is None else "tf32",
             )
         return Selectors(layer_weights, locations, scale)
 
@@ -247,6 +257,8 @@ class FactorTopy(nn.Module):
     def standardised(self, local_tokens: Tokens, global_tokens: Tokens, selectors: Selectors) -> Tensor:
         """Responses in units of each vertex's own s.d. about its mean, as training sees them. (B, V)"""
         local, whole = self.bottlenecked(local_tokens, global_tokens)
+        if self._rounds_to() == "bfloat16":
+            local, whole = local.bfloat16(), whole.bfloat16()
         return factor_readout(
             local,
             whole,
@@ -256,6 +268,7 @@ class FactorTopy(nn.Module):
             self.weight,
             self.bias,
             backend=self.backend,
+            precision="tf32" if self._rounds_to() == "tf32" else "float32",
         )
 
     def bottlenecked(self, local_tokens: Tokens, global_tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -270,7 +283,7 @@ class FactorTopy(nn.Module):
     def folded(self) -> Folded:
         """Everything that is constant once training is over; the folding itself is done in float64."""
         # The selectors are what training saw, float32; only the products of constants gain from more digits.
-        plain = copy.deepcopy(self).cpu()
+        plain = copy.deepcopy(self).cpu().eval()
         chosen, exact = plain.selectors(), plain.double()
         local = {layer: exact._local_map(layer) for layer in self.layers}
         whole = {layer: exact._global_map(layer) for layer in self.layers}
@@ -287,6 +300,10 @@ class FactorTopy(nn.Module):
             weight=(exact.weight.detach() * exact.response_std[:, None]).numpy(),
             bias=(exact.bias.detach() * exact.response_std + exact.response_mean).numpy(),
         )
+
+    def _rounds_to(self) -> str | None:
+        """What products are rounded to; None where they are float32, as they are whenever the model is scored."""
+        return self.precision if self.training and self.precision != "float32" else None
 
     def _local_map(self, layer: str) -> tuple[Tensor, Tensor]:
         key = self._keys[layer]

@@ -48,7 +48,7 @@ def test_the_floor_is_that_of_the_design():
 
 
 def test_the_report_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["kernels", "--out", str(tmp_path), "--quick"])
+    monkeypatch.setattr(sys, "argv", ["kernels", "--name", str(tmp_path / "kernels"), "--quick"])
     monkeypatch.setattr(kernels, "KINDS", {"bf16": KINDS["bf16"]})
     kernels.main()
     text = (tmp_path / "kernels.md").read_text(encoding="utf-8")

@@ -55,11 +55,11 @@ PLACES = {
     "kernels/backward_tokens.py": Place(1, "triton"),
     "kernels/launch.py": Place(1, "torch"),
     "brainkit/ops/gpu.py": Place(2, "torch"),
-    "kernels/__init__.py": Place(1),
     "kernels/selector_kernels.py": Place(1, "triton"),
     "kernels/selectors.py": Place(1, "torch triton"),
     "brainkit/ops/factor_readout.py": Place(2, "torch"),
     "brainkit/ops/selector_reference.py": Place(1, "torch"),
+    "brainkit/ops/gpu_networks.py": Place(2, "torch"),
     "brainkit/ops/selector_networks.py": Place(2, "torch"),
     "brainkit/ops/__init__.py": Place(2),
     # Networks, the model, data.

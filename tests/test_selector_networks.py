@@ -349,7 +349,7 @@ def test_bad_input_is_refused_in_one_line(index, change, message):
 
 def test_unknown_and_missing_backends_are_refused(monkeypatch):
     inputs = Case().inputs()
-    with pytest.raises(UsageError, match="backend must be auto, reference, cpu, got 'gpu'"):
+    with pytest.raises(UsageError, match="backend must be auto, reference, cpu, triton, got 'gpu'"):
         selector_networks(*inputs, backend="gpu")
     monkeypatch.setattr("brainkit.ops.cpu._missing", ImportError("not built"))
     with pytest.raises(BrainkitError, match="backend 'cpu' cannot run here: the C\\+\\+ extension"):

@@ -92,6 +92,13 @@ def test_compiles_in_one_graph(interpreted):
 
 
 @needs_triton
+def test_a_model_trains_on_the_kernels(interpreted):
+    found = interpreted["model", "step"]
+    assert found["float32"] < 2e-5 and found["bfloat16, scored"] < 2e-5
+    assert 1e-4 < found["bfloat16"] < 2e-2
+
+
+@needs_triton
 def test_answers_in_the_interpreter(interpreted):
     found = interpreted["operator", "answers"]
     assert found["available"] is None

@@ -126,7 +126,35 @@ def interpreted() -> dict[str, Any]:
     strided = [torch.stack([tensor, tensor], -1)[..., 0] for tensor in rest]
     same = zip(again[0][3:], selectors.backward(*strided[7:], features.float(), *strided[:7]), strict=True)
     found["strides do not matter"] = all(torch.equal(a, b) for a, b in same)
+    found["public operator"] = public_operator()
     return found
+
+
+def public_operator() -> dict[str, Any]:
+    """The kernels behind `brainkit.ops.selector_networks`: results, gradients by autograd, opcheck."""
+    from brainkit.errors import UsageError
+    from brainkit.ops import gpu_networks, selector_networks
+
+    features, parameters, grads = CASES["two chunks"].tensors()
+    x, *rest = (tensor.float() for tensor in (features, *parameters, *grads))
+    gradients = []
+    for backend in ("reference", "triton"):
+        leaves = [weight.clone().requires_grad_() for weight in rest[:7]]
+        outputs = selector_networks(x, *leaves, backend=backend)
+        gradients.append([*outputs, *torch.autograd.grad(outputs, leaves, rest[7:])])
+    worst = max(float((b - a).norm() / a.norm()) for a, b in zip(*gradients, strict=True))
+    leaves = [weight.requires_grad_() for weight in rest[:7]]
+    checks = torch.library.opcheck(
+        gpu_networks.triton_networks,
+        (x, *leaves, "float32"),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
+    try:
+        selector_networks(x.double(), *(weight.double() for weight in rest[:7]), backend="triton")
+        refused = ""
+    except UsageError as error:
+        refused = str(error)
+    return {"error": worst, "opcheck": checks, "float64": refused}
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +233,13 @@ def test_other_sizes_fit_in_shared_memory(sizes):
     for name, by_capability in figures((80, 90), sizes).items():
         for capability, found in by_capability.items():
             assert found["shared"] <= SHARED_LIMITS[int(capability)], (name, capability)
+
+
+def test_the_public_operator_takes_the_kernels(results):
+    found = results["public operator"]
+    assert found["error"] < 1e-5
+    assert set(found["opcheck"].values()) == {"SUCCESS"}
+    assert found["float64"] == "features must be float32 for backend 'triton', got torch.float64"
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

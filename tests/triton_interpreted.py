@@ -70,6 +70,7 @@ def main() -> None:
     report("operator", "opcheck", opcheck())
     report("operator", "compiled", compiled())
     report("operator", "answers", answers())
+    report("model", "step", model())
 
 
 def report(check: str, name: str, found: dict[str, Any]) -> None:
@@ -200,6 +201,38 @@ def compiled() -> dict[str, bool]:
     plain = double(*leaves)
     plain_grads = torch.autograd.grad(plain, leaves, grad)
     return {"response": torch.equal(out, plain), "gradients": all(map(torch.equal, grads, plain_grads))}
+
+
+def model() -> dict[str, float]:
+    """The whole model on the kernels, in training and in evaluation, against the reference: largest rms of an error."""
+    from brainkit.model import FactorTopy
+
+    draw = torch.Generator().manual_seed(0)
+    places = torch.randn(40, 3, generator=draw) * 50
+    local = {"a": torch.randn(3, 5, 3, 3, generator=draw), "b": torch.randn(3, 7, 3, 3, generator=draw)}
+    whole = {"a": torch.randn(3, 5, generator=draw), "b": torch.randn(3, 7, generator=draw)}
+    grad = torch.randn(3, 40, generator=draw)
+    torch.manual_seed(0)
+    plain = FactorTopy({"a": 5, "b": 7}, places, bottleneck=16, grid=(3, 3), selector_width=16, backend="reference")
+    for network in (plain.space_selector_mlp, plain.layer_selector_mlp, plain.scale_selector_mlp):
+        torch.nn.init.normal_(network[5].weight, std=0.5)
+
+    def step(backend: str, precision: str, training: bool) -> list[Tensor]:
+        plain.backend, plain.precision = backend, precision
+        plain.train(training).zero_grad()
+        out = plain(local, whole)
+        out.backward(grad)
+        return [out.detach(), *(parameter.grad.clone() for parameter in plain.parameters())]
+
+    truth = step("reference", "float32", True)
+    return {
+        name: max(rms(value, true) for value, true in zip(step("triton", precision, training), truth, strict=True))
+        for name, precision, training in (
+            ("float32", "float32", True),
+            ("bfloat16", "bfloat16", True),
+            ("bfloat16, scored", "bfloat16", False),
+        )
+    }
 
 
 def answers() -> dict[str, Any]:

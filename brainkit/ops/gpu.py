@@ -27,6 +27,12 @@ def serves(tokens: Tensor) -> bool:
     return tokens.is_cuda or (tokens.device.type == "cpu" and kernels.interpreted())
 
 
+def require() -> None:
+    """Raise BrainkitError where the kernels cannot run: a compiled program was not asked before."""
+    if reason := why_unavailable():
+        raise BrainkitError(f"backend 'triton' cannot run here: {reason}")
+
+
 def factor_readout(
     local_tokens: Tensor,
     global_tokens: Tensor,
@@ -56,7 +62,7 @@ def triton_operator(
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Responses (B, V), and what the backward pass takes over: the tokens' table and the plan."""
-    _require()
+    require()
     from brainkit.kernels import launch
 
     vertices = (tensor.detach().contiguous() for tensor in (locations, layer_weights, scale, weight, bias))
@@ -97,7 +103,7 @@ def triton_backward(
     precision: str,
 ) -> list[Tensor]:
     """Gradients of the operator's seven tensors, in their order."""
-    _require()
+    require()
     from brainkit.kernels import launch
 
     vertices = (tensor.detach().contiguous() for tensor in (locations, layer_weights, scale, weight))
@@ -144,9 +150,3 @@ def _differentiate(ctx: Any, grad_response: Tensor, *_: Tensor | None) -> tuple[
 
 
 triton_operator.register_autograd(_differentiate, setup_context=_save)
-
-
-def _require() -> None:
-    """Where a compiled program was not asked before, it is asked when it runs."""
-    if reason := why_unavailable():
-        raise BrainkitError(f"backend 'triton' cannot run here: {reason}")

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.ops import cpu, selector_reference
+from brainkit.ops import cpu, gpu, gpu_networks, selector_reference
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "triton")
+PRECISIONS = ("float32", "tf32")
 NETWORKS = 3
 # Sums that the forward pass computes are kept for the backward pass up to this size, and computed again beyond it.
 KEPT_BYTES = 256 * 2**20
@@ -25,6 +26,7 @@ def selector_networks(
     scale_head: Tensor,
     *,
     backend: str = "auto",
+    precision: str = "float32",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose location, layers and scale of every vertex from its features.
 
@@ -45,8 +47,11 @@ def selector_networks(
     location_head : Tensor of shape (2, H)
     layer_head : Tensor of shape (L, H)
     scale_head : Tensor of shape (1, H)
-    backend : {"auto", "reference", "cpu"}
-        ``auto`` takes the fastest that serves the tensors' device.
+    backend : {"auto", "reference", "cpu", "triton"}
+        ``auto`` takes the fastest that serves the tensors' device and dtype.
+    precision : {"float32", "tf32"}
+        ``tf32`` is for the ``triton`` backend: about 1e-5 off in layer weights, scale and gradients. Locations are
+        float32 in any case.
 
     Returns
     -------
@@ -57,20 +62,28 @@ def selector_networks(
     scale : Tensor of shape (V,)
         0 local, 1 global.
 
-    Differentiable in all but the features. Nothing is computed in less than the tensors' precision, under autocast
-    either. What is not finite in the features of one vertex stays in its results.
+    Differentiable in all but the features. Unless asked for, nothing is computed in less than the tensors' precision,
+    under autocast either. What is not finite in the features of one vertex stays in its results.
 
     Raises
     ------
     UsageError
-        If a tensor has the wrong rank, size, dtype or device, features require a gradient, or the backend is unknown.
+        If a tensor has the wrong rank, size, dtype or device, features require a gradient, the backend is unknown, or
+        it cannot give the precision.
     BrainkitError
         If the backend asked for cannot run here; says why.
     """
     weights = (hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head)
     _check(features, *weights)
+    chosen = _choose(backend, features)
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "tf32" and chosen != "triton":
+        raise UsageError(f"precision must be float32 for backend {chosen!r}, got {precision!r}")
     with torch.autocast(features.device.type, enabled=False):
-        if _choose(backend, features) == "reference":
+        if chosen == "triton":
+            return gpu_networks.triton_networks(features, *weights, precision)
+        if chosen == "reference":
             return selector_reference.selector_networks(features, *weights)
         trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
         size = features.shape[0] * 2 * NETWORKS * cpu.kept_width(hidden_bias.shape[1]) * features.element_size()
@@ -86,19 +99,32 @@ def available_backends() -> dict[str, str | None]:
     dict of str to (str or None)
         None where the backend runs; else one sentence saying why it does not.
     """
-    return {"reference": None, "cpu": cpu.why_unavailable()}
+    return {"reference": None, "cpu": cpu.why_unavailable(), "triton": gpu.why_unavailable()}
 
 
 def _choose(backend: str, features: Tensor) -> str:
     if backend == "auto":
-        return "cpu" if features.device.type == "cpu" and cpu.why_unavailable() is None else "reference"
+        if features.is_cuda and features.dtype == torch.float32 and _why_not("triton") is None:
+            return "triton"
+        return "cpu" if features.device.type == "cpu" and _why_not("cpu") is None else "reference"
     if backend not in BACKENDS:
         raise UsageError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
-    if reason := available_backends()[backend]:
+    if reason := _why_not(backend):
         raise BrainkitError(f"backend {backend!r} cannot run here: {reason}")
     if backend == "cpu" and features.device.type != "cpu":
         raise UsageError(f"backend 'cpu' must get tensors on the CPU, got {features.device}")
+    if backend == "triton" and not gpu.serves(features):
+        raise UsageError(f"backend 'triton' must get tensors on a CUDA device, got {features.device}")
+    if backend == "triton" and features.dtype != torch.float32:
+        raise UsageError(f"features must be float32 for backend 'triton', got {features.dtype}")
     return backend
+
+
+def _why_not(backend: str) -> str | None:
+    # While torch.compile traces, machines cannot be asked. The Triton operator asks again when it runs.
+    if backend == "triton" and torch.compiler.is_compiling():
+        return None
+    return available_backends()[backend]
 
 
 def _check(
