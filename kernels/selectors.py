@@ -89,9 +89,9 @@ _SMALL = Blocks(
 )
 # By compute capability: the highest one that is not above the device's. 8.6 to 8.9 and 12.0 have less shared memory.
 BLOCKS = {
-    (8, 0): Blocks(108, Tiles(128, 16, 2), Tiles(32, 128, 1), Tiles(16, 64, 1)),
+    (8, 0): Blocks(108, Tiles(128, 16, 2), Tiles(16, 128, 1), Tiles(16, 64, 1)),
     (8, 6): _SMALL,
-    (9, 0): Blocks(132, Tiles(128, 32, 2), Tiles(64, 128, 2), Tiles(64, 128, 1)),
+    (9, 0): Blocks(132, Tiles(128, 32, 2), Tiles(64, 128, 2), Tiles(32, 128, 1)),
     (12, 0): _SMALL,
 }
 # Triton's interpreter: few vertices, so tiles are small, and so are chunks, that there may be several.
