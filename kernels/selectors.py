@@ -24,7 +24,8 @@ from torch import Tensor
 
 from brainkit.kernels import selector_kernels as kernels
 
-PRECISIONS = ("float32", "tf32")
+# bfloat16 numbers that stand for a float32 number, by precision.
+PARTS = {"float32": 3, "tf32": 2}
 NETWORKS = 3
 SIGNAL_COLUMNS = 32
 PACKED_ROWS = 16
@@ -273,7 +274,7 @@ def make_plan(
     None stands for the interpreter. Nothing is launched, and no device is asked.
     """
     blocks = INTERPRETED if capability is None else BLOCKS[max(known for known in BLOCKS if known <= capability)]
-    parts = 3 if precision == "float32" else 2
+    parts = PARTS[precision]
     hp, lp = _padded(n_hidden), _padded(n_layers)
     main = max(width for width in (16, 32, 64) if width <= max(16, n_features))
     mains = max(1, n_features // main)
