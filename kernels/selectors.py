@@ -24,7 +24,8 @@ from torch import Tensor
 
 from brainkit.kernels import selector_kernels as kernels
 
-PRECISIONS = ("float32", "tf32")
+# bfloat16 numbers that stand for a float32 number, by precision.
+PARTS = {"float32": 3, "tf32": 2}
 NETWORKS = 3
 SIGNAL_COLUMNS = 32
 PACKED_ROWS = 16
@@ -89,9 +90,9 @@ _SMALL = Blocks(
 )
 # By compute capability: the highest one that is not above the device's. 8.6 to 8.9 and 12.0 have less shared memory.
 BLOCKS = {
-    (8, 0): Blocks(108, Tiles(128, 16, 2), Tiles(32, 128, 1), Tiles(16, 64, 1)),
+    (8, 0): Blocks(108, Tiles(128, 16, 2), Tiles(16, 128, 1), Tiles(16, 64, 1)),
     (8, 6): _SMALL,
-    (9, 0): Blocks(132, Tiles(128, 32, 2), Tiles(64, 128, 2), Tiles(64, 128, 1)),
+    (9, 0): Blocks(132, Tiles(128, 32, 2), Tiles(64, 128, 2), Tiles(32, 128, 1)),
     (12, 0): _SMALL,
 }
 # Triton's interpreter: few vertices, so tiles are small, and so are chunks, that there may be several.
@@ -273,7 +274,7 @@ def make_plan(
     None stands for the interpreter. Nothing is launched, and no device is asked.
     """
     blocks = INTERPRETED if capability is None else BLOCKS[max(known for known in BLOCKS if known <= capability)]
-    parts = 3 if precision == "float32" else 2
+    parts = PARTS[precision]
     hp, lp = _padded(n_hidden), _padded(n_layers)
     main = max(width for width in (16, 32, 64) if width <= max(16, n_features))
     mains = max(1, n_features // main)

@@ -197,42 +197,40 @@ def test_nan_stays_with_its_vertex(results):
     assert results["rows that are all NaN"] == [True, True, True]
 
 
-def figures(*arguments: Any) -> dict[str, Any]:
-    """In a process of its own, because the compiler needs kernels that were not imported for the interpreter."""
+def figures(*arguments: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """Figures and the limit of shared memory, by kernel and capability.
+
+    In a process of its own, because the compiler needs kernels that were not imported for the interpreter.
+    """
     pytest.importorskip("triton")
     code = (
         "import sys; sys.path.insert(0, '.'); from dataclasses import asdict; import json\n"
-        "from bench.kernel_compile import compiled_figures\n"
+        "from bench.kernel_compile import SHARED_LIMITS, compiled_figures\n"
         f"found = compiled_figures(*{arguments!r})\n"
-        "print(json.dumps({k: {c: asdict(f) for c, f in v.items()} for k, v in found.items()}))"
+        "print(json.dumps([(k, str(c), {**asdict(f), 'limit': SHARED_LIMITS[c]})"
+        " for k, v in found.items() for c, f in v.items()]))"
     )
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return {(name, capability): found for name, capability, found in json.loads(done.stdout.splitlines()[-1])}
 
 
 @pytest.mark.parametrize(("precision", "capabilities"), [("float32", (80, 90)), ("tf32", (90,))])
 def test_compiles_without_spills_at_the_usual_sizes(precision, capabilities):
-    from bench.kernel_compile import SHARED_LIMITS
-
-    for name, by_capability in figures(capabilities, (72, 128, 12), precision).items():
-        for capability, found in by_capability.items():
-            print(f"{name:24} sm_{capability} {precision}: {found}")
-            assert found["spills"] == 0, (name, capability)
-            assert found["shared"] <= SHARED_LIMITS[int(capability)], (name, capability)
-            multiplies = name.partition(".")[2] in ("forward", "recompute", "second_weight", "first_weight")
-            assert found["tensor_cores"] == (({"80": "mma", "90": "wgmma"}[capability]) if multiplies else "")
+    for (name, capability), found in figures(capabilities, (72, 128, 12), precision).items():
+        print(f"{name:24} sm_{capability} {precision}: {found}")
+        assert found["spills"] == 0, (name, capability)
+        assert found["shared"] <= found["limit"], (name, capability)
+        if name.partition(".")[2] in ("forward", "recompute", "second_weight", "first_weight"):
+            assert found["tensor_cores"] == {"80": "mma", "90": "wgmma"}[capability]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(192, 256, 64), (80, 128, 40)], ids=str)
 def test_other_sizes_fit_in_shared_memory(sizes):
-    from bench.kernel_compile import SHARED_LIMITS
-
-    for name, by_capability in figures((80, 90), sizes).items():
-        for capability, found in by_capability.items():
-            assert found["shared"] <= SHARED_LIMITS[int(capability)], (name, capability)
+    for kernel, found in figures((80, 90), sizes).items():
+        assert found["shared"] <= found["limit"], kernel
 
 
 def test_the_public_operator_takes_the_kernels(results):
