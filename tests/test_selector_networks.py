@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -464,3 +466,29 @@ def test_the_factors_follow_the_model():
     features = model.features
     model.load_state_dict(copied.state_dict())
     assert model.features is features  # nothing has moved, so nothing is computed again
+
+
+# --- the benchmark ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@needs_cpp
+def test_the_benchmark_runs_and_checks_itself(tmp_path):
+    pytest.importorskip("nilearn", reason="the benchmark's coordinates come with nilearn")
+    script = f"""if True:
+        import pathlib, sys
+        from bench import selectors
+        selectors.RESULTS = pathlib.Path({str(tmp_path)!r})
+        selectors.QUICK = selectors.Sizes(vertices=300, layers=2, hidden=16)
+        sys.argv[1:] = ["--quick", "--rounds", "1", "--name", "tiny"]
+        selectors.main()
+        problem = selectors.Problem(selectors.QUICK)
+        selectors.check(problem, {{"wrong": lambda: tuple(1.001 * result for result in problem.published())}})
+    """
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing is reported: wrong is wrong: relative error 0.001 of locations")
+    report = json.loads((tmp_path / "tiny.json").read_text())
+    assert {"published", "torch", "fused", "fused, factors"} <= set(report["formulations"])
+    assert "| fused, factors |" in (tmp_path / "tiny.md").read_text()
