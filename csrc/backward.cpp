@@ -3,30 +3,16 @@
 #include "vertex_pass.h"
 
 namespace brainkit {
-namespace {
-
-template <typename T>
-void sum_over_images(const Shape& s, const T* grad, int threads, T* out) {
-    for_each((s.vertices + kPart - 1) / kPart, threads, [&](Index part) {
-        const Index begin = part * kPart;
-        const Index end = std::min(s.vertices, begin + kPart);
-        std::fill(out + begin, out + end, T(0));
-        for (Index image = 0; image < s.images; ++image) {
-            for (Index v = begin; v < end; ++v) out[v] += grad[image * s.vertices + v];
-        }
-    });
-}
-
-}  // namespace
 
 template <typename T>
 void factor_readout_backward(const Shape& shape, const Inputs<T>& inputs, const T* grad, int threads,
                              const Gradients<T>& out) {
-    const Plan plan = make_plan(shape, inputs.locations, threads);
+    const Plan plan = make_plan(shape, inputs.locations, kTile, threads);
     Sorted<T> sorted = make_sorted(shape, plan, grad, threads);
     sum_over_images(shape, grad, threads, out.bias);
     VertexPass<T>(shape, inputs, plan, out, sorted).run(threads);
     TokenPass<T>(shape, inputs, plan, out, sorted, threads).run(threads);
+    clear_gradients(shape, plan, out);
 }
 
 template void factor_readout_backward(const Shape&, const Inputs<float>&, const float*, int, const Gradients<float>&);

@@ -1,16 +1,11 @@
-#include <limits>
-
 #include "kernels.h"
 #include "plan.h"
-#include "pool.h"
+#include "sorted.h"
 #include "tokens.h"
 #include "vertices.h"
 
 namespace brainkit {
 namespace {
-
-constexpr Index kTilesPerItem = 4;  // tiles a thread takes at a time: neighbours share their tokens
-constexpr Index kPart = 8192;       // vertices a thread takes at a time where it only moves them
 
 template <typename T>
 class Forward {
@@ -19,7 +14,7 @@ class Forward {
         : s_(shape),
           in_(inputs),
           out_(out),
-          plan_(make_plan(shape, inputs.locations, threads)),
+          plan_(make_plan(shape, inputs.locations, kTile, threads)),
           members_(static_cast<Index>(plan_.members.size())),
           blocks_(shape.channels, kernels_.lanes, kernels_.vectors),
           layer_stride_(round_up(shape.layers, kernels_.lanes)),
@@ -28,22 +23,10 @@ class Forward {
           sorted_(shape.images * members_) {}
 
     void run(int threads) {
-        for (Index band = 0; band < tokens_.bands(); ++band) {
-            tokens_.pack(band, threads);
-            const Index begin = plan_.row_tiles[tokens_.first_row(band)];
-            const Index end = plan_.row_tiles[tokens_.first_row(band + 1)];
-            const Index items = (end - begin + kTilesPerItem - 1) / kTilesPerItem;
-            for_each(
-                items, threads, [&] { return make_scratch(); },
-                [&](Index item, Scratch& use) {
-                    const Index first = begin + item * kTilesPerItem;
-                    const Index last = std::min(end, first + kTilesPerItem);
-                    for (Index tile = first; tile < last; ++tile) {
-                        run_tile(plan_.tiles[tile], use);
-                    }
-                });
-        }
-        unsort(threads);
+        for_each_tile(
+            plan_, tokens_.bands(), threads, [&](Index band) { tokens_.pack(band, threads); },
+            [&] { return make_scratch(); }, [&](const Tile& tile, Scratch& use) { run_tile(tile, use); });
+        unsort(s_, in_, plan_, sorted_.data(), threads, out_);
     }
 
   private:
@@ -89,21 +72,6 @@ class Forward {
             T* to = sorted_.data() + image * members_ + tile.begin;
             for (Index i = 0; i < tile.count; ++i) to[i] = use.sums[image * kTile + i];
         }
-    }
-
-    // Image by image, so that what is read at random stays in the cache.
-    void unsort(int threads) {
-        const T channels = static_cast<T>(s_.channels);
-        const Index parts = (s_.vertices + kPart - 1) / kPart;
-        for_each(s_.images * parts, threads, [&](Index item) {
-            const T* from = sorted_.data() + item / parts * members_;
-            T* to = out_ + item / parts * s_.vertices;
-            const Index end = std::min(s_.vertices, (item % parts + 1) * kPart);
-            for (Index v = item % parts * kPart; v < end; ++v) {
-                const Index at = plan_.places[v];
-                to[v] = at < members_ ? in_.bias[v] + from[at] / channels : std::numeric_limits<T>::quiet_NaN();
-            }
-        });
     }
 
     const Kernels<T>& kernels_ = kernels<T>();

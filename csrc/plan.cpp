@@ -67,7 +67,7 @@ std::vector<std::int32_t> buckets_of(Index vertices, int threads, BucketOf bucke
 
 // Tiles are cut by vertex count, because at initialisation every vertex lies in one group.
 template <typename T>
-Plan make_plan(const Shape& s, const T* locations, int threads) {
+Plan make_plan(const Shape& s, const T* locations, Index most, int threads) {
     const Index groups = group_count(s.height, s.width);
     // After the groups come two more buckets: no tap in the image, and not finite.
     std::vector<std::int32_t> bucket = buckets_of(s.vertices, threads, [&](Index v) {
@@ -81,8 +81,8 @@ Plan make_plan(const Shape& s, const T* locations, int threads) {
     sort_by_bucket(bucket, groups + 2, plan.members.data(), starts.data());
     for (Index g = 0; g <= groups; ++g) {
         if (g < groups && g % (s.width + 1) == 0) plan.row_tiles.push_back(static_cast<Index>(plan.tiles.size()));
-        for (Index at = starts[g]; at < starts[g + 1]; at += kTile) {
-            plan.tiles.push_back({g < groups ? g : kOutside, at, std::min(kTile, starts[g + 1] - at)});
+        for (Index at = starts[g]; at < starts[g + 1]; at += most) {
+            plan.tiles.push_back({g < groups ? g : kOutside, at, std::min(most, starts[g + 1] - at)});
         }
     }
     plan.row_tiles.push_back(static_cast<Index>(plan.tiles.size()));
@@ -119,8 +119,8 @@ void group_vertices(const T* locations, Index vertices, Index height, Index widt
     std::copy_n(all.begin(), groups + 1, starts);
 }
 
-template Plan make_plan(const Shape&, const float*, int);
-template Plan make_plan(const Shape&, const double*, int);
+template Plan make_plan(const Shape&, const float*, Index, int);
+template Plan make_plan(const Shape&, const double*, Index, int);
 template void group_vertices(const float*, Index, Index, Index, std::int32_t*, Index*);
 template void group_vertices(const double*, Index, Index, Index, std::int32_t*, Index*);
 

@@ -13,7 +13,7 @@ namespace brainkit {
 constexpr Index kSegments = 5;  // the global token and four taps
 constexpr Index kOutside = -1;  // the "group" of vertices that are finite, but have no tap in the image
 
-// Vertices of one group, at most kTile of them.
+// Vertices of one group.
 struct Tile {
     Index group;  // or kOutside
     Index begin;  // into Plan::members
@@ -30,8 +30,9 @@ struct Plan {
     std::vector<std::int32_t> not_finite;
 };
 
+// Tiles hold at most `most` vertices.
 template <typename T>
-Plan make_plan(const Shape& shape, const T* locations, int threads);
+Plan make_plan(const Shape& shape, const T* locations, Index most, int threads);
 
 // The tap cells of a group that lie in the image; `corner` says which of the four each is (bit 0 right, bit 1 lower).
 struct Taps {

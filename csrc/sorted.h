@@ -1,5 +1,7 @@
-// What the passes of the backward share: the vertices in the plan's order.
+// Vertices in the plan's order, and back.
 #pragma once
+
+#include <limits>
 
 #include "buffer.h"
 #include "kernels.h"
@@ -10,8 +12,8 @@ namespace brainkit {
 
 constexpr Index kPart = 4096;  // vertices a thread takes at a time where it only moves them
 
-// The gradient comes first; the rest is written by the first pass and read by the second. Kernels read whole strips and
-// vectors, and may run over the end.
+// For the backward. The gradient comes first; the rest is written by the first pass and read by the second. Kernels
+// read whole strips and vectors, and may run over the end.
 template <typename T>
 struct Sorted {
     Buffer<T> grad;           // (B, members), over D
@@ -39,6 +41,35 @@ Sorted<T> make_sorted(const Shape& s, const Plan& plan, const T* grad, int threa
         }
     });
     return sorted;
+}
+
+// The results, of which sorted (B, members) lacks the bias and the division by the channels. Image by image again.
+template <typename T>
+void unsort(const Shape& s, const Inputs<T>& in, const Plan& plan, const T* sorted, int threads, T* out) {
+    const Index members = static_cast<Index>(plan.members.size());
+    const Index parts = (s.vertices + kPart - 1) / kPart;
+    for_each(s.images * parts, threads, [&](Index item) {
+        const T* from = sorted + item / parts * members;
+        T* to = out + item / parts * s.vertices;
+        const Index end = std::min(s.vertices, (item % parts + 1) * kPart);
+        for (Index v = item % parts * kPart; v < end; ++v) {
+            const Index at = plan.places[v];
+            to[v] =
+                at < members ? in.bias[v] + from[at] / static_cast<T>(s.channels) : std::numeric_limits<T>::quiet_NaN();
+        }
+    });
+}
+
+template <typename T>
+void sum_over_images(const Shape& s, const T* grad, int threads, T* out) {
+    for_each((s.vertices + kPart - 1) / kPart, threads, [&](Index part) {
+        const Index begin = part * kPart;
+        const Index end = std::min(s.vertices, begin + kPart);
+        std::fill(out + begin, out + end, T(0));
+        for (Index image = 0; image < s.images; ++image) {
+            for (Index v = begin; v < end; ++v) out[v] += grad[image * s.vertices + v];
+        }
+    });
 }
 
 }  // namespace brainkit

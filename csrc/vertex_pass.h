@@ -23,26 +23,12 @@ class VertexPass {
           tokens_(shape, inputs, blocks_) {}
 
     void run(int threads) {
-        for (Index band = 0; band < tokens_.bands(); ++band) {
-            tokens_.pack(band, threads);
-            const Index begin = plan_.row_tiles[tokens_.first_row(band)];
-            const Index end = plan_.row_tiles[tokens_.first_row(band + 1)];
-            const Index items = (end - begin + kTilesPerItem - 1) / kTilesPerItem;
-            for_each(
-                items, threads, [&] { return make_scratch(); },
-                [&](Index item, Scratch& use) {
-                    const Index first = begin + item * kTilesPerItem;
-                    const Index last = std::min(end, first + kTilesPerItem);
-                    for (Index tile = first; tile < last; ++tile) {
-                        run_tile(plan_.tiles[tile], use);
-                    }
-                });
-        }
-        for (const std::int32_t v : plan_.not_finite) clear(v);
+        for_each_tile(
+            plan_, tokens_.bands(), threads, [&](Index band) { tokens_.pack(band, threads); },
+            [&] { return make_scratch(); }, [&](const Tile& tile, Scratch& use) { run_tile(tile, use); });
     }
 
   private:
-    static constexpr Index kTilesPerItem = 4;    // tiles a thread takes at a time, as in the forward
     static constexpr Index kTokenBytes = 24576;  // tokens that the kernel keeps at hand: well inside the first cache
 
     struct Scratch {
@@ -78,7 +64,12 @@ class VertexPass {
         for (Index block = 0; block < blocks_.count(); ++block) run_block(tile, taps, block, use);
         kernels_.outer_backward(selectors, use.grad_coefficients.data(), use.grad_shares.data(),
                                 use.grad_layers.data());
-        for (Index i = 0; i < tile.count; ++i) finish(taps, members[i], i, use);
+        for (Index i = 0; i < tile.count; ++i) {
+            const Index v = members[i];
+            std::copy_n(use.grad_layers.data() + i * sorted_.layer_stride, s_.layers,
+                        out_.layer_weights + v * s_.layers);
+            store_selector_gradients(s_, in_, taps, v, use.grad_shares.data() + i * kSegments, out_);
+        }
     }
 
     void run_block(const Tile& tile, const Taps& taps, Index block, Scratch& use) {
@@ -121,38 +112,6 @@ class VertexPass {
             }
         }
         kernels_.scatter(moves, use.grad_weight.data(), out_.weight + blocks_.first(block));
-    }
-
-    // From the gradients of a vertex's shares to those of its selectors.
-    void finish(const Taps& taps, Index v, Index i, const Scratch& use) {
-        std::copy_n(use.grad_layers.data() + i * sorted_.layer_stride, s_.layers, out_.layer_weights + v * s_.layers);
-        const T* grad = use.grad_shares.data() + i * kSegments;
-        T grad_scale = grad[0];
-        T grad_x = 0;
-        T grad_y = 0;
-        if (taps.count > 0) {
-            const Place<T> place = place_of(s_, taps, in_.locations + 2 * v);
-            for (Index t = 0; t < taps.count; ++t) {
-                const T share = grad[1 + t];
-                const bool right = taps.corner[t] & 1;
-                const bool lower = taps.corner[t] >> 1;
-                grad_scale -= share * bilinear_weight(place, taps.corner[t]);
-                grad_x += (right ? share : -share) * (lower ? place.y : T(1) - place.y);
-                grad_y += (lower ? share : -share) * (right ? place.x : T(1) - place.x);
-            }
-        }
-        const T local = T(1) - in_.scale[v];
-        out_.scale[v] = grad_scale;
-        out_.locations[2 * v] = grad_x * local * static_cast<T>(s_.width) / T(2);
-        out_.locations[2 * v + 1] = grad_y * local * static_cast<T>(s_.height) / T(2);
-    }
-
-    void clear(Index v) {
-        std::fill_n(out_.locations + 2 * v, 2, T(0));
-        std::fill_n(out_.layer_weights + v * s_.layers, s_.layers, T(0));
-        std::fill_n(out_.weight + v * s_.channels, s_.channels, T(0));
-        out_.scale[v] = 0;
-        out_.bias[v] = 0;
     }
 
     const Kernels<T>& kernels_ = kernels<T>();
