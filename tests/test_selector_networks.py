@@ -474,7 +474,6 @@ def test_the_factors_follow_the_model():
 @pytest.mark.slow
 @needs_cpp
 def test_the_benchmark_runs_and_checks_itself(tmp_path):
-    pytest.importorskip("nilearn", reason="the benchmark's coordinates come with nilearn")
     script = f"""if True:
         import pathlib, sys
         from bench import selectors
