@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from brainkit.kernels.plan import corner_shares
+from brainkit.kernels.plan import corner_shares, ordered, part_of_tile
 from brainkit.kernels.tokens import factor, spread_images, spread_layers, tap_cell, tap_share
 
 
@@ -51,15 +51,9 @@ def vertices_kernel(
     normalised: tl.constexpr,  # float16 has no room for gradients: scale each vertex's to its largest
 ):
     part = tl.program_id(0)
-    listed = plan + 3 * (part // (tile // rows))
-    group = tl.load(listed)
-    start = tl.load(listed + 1) + (part % (tile // rows)) * rows
-    end = tl.load(listed + 2)
+    group, start, end = part_of_tile(plan, part, tile // rows, rows)
     if start < end:
-        place = start + tl.arange(0, rows)
-        live = place < end
-        order = plan + 3 * n_tiles + groups + 1 + place
-        vertex = tl.load(order, mask=live, other=0)
+        place, live, vertex = ordered(plan, start, end, n_tiles, groups, rows)
         some_layers = tl.arange(0, layers)
         some_images = tl.arange(0, images)
         if group == groups - 1:
@@ -156,11 +150,13 @@ def vertices_kernel(
                     tl.debug_barrier()
                 if normalised:
                     grad_w *= largest[:, None]
-                # Read again: in registers, they would lie in the way of the products.
-                again = tl.load(order, mask=live, other=0)
-                into = grad_weight + again[:, None] * n_channels + channel[None, :]
-                tl.store(into, grad_w, mask=live[:, None] & (channel < n_channels)[None, :])
-            vertex = tl.load(order, mask=live, other=0)
+                # Read again: in registers, all this would lie in the way of the products.
+                _, start, end = part_of_tile(plan, part, tile // rows, rows)
+                _, again, its_vertex = ordered(plan, start, end, n_tiles, groups, rows)
+                into = grad_weight + its_vertex[:, None] * n_channels + channel[None, :]
+                tl.store(into, grad_w, mask=again[:, None] & (channel < n_channels)[None, :])
+            _, start, end = part_of_tile(plan, part, tile // rows, rows)
+            _, live, vertex = ordered(plan, start, end, n_tiles, groups, rows)
             x, y = corner_shares(locations, vertex, live, group, height, width)
             a = tl.load(scale + vertex, mask=live, other=0.0)
             slope0 = tl.sum(tl.where(number == 0, slopes, 0.0), 1)

@@ -83,16 +83,16 @@ TABLE = {
 WIDE_TABLE = {
     ("bfloat16", True): replace(
         HOPPER_HALF,
-        forward=Blocks(64, 32, 128, warps=8, stages=3, registers=128),
+        forward=Blocks(128, 32, 64, warps=8, stages=3, registers=128),
         vertices=Blocks(64, 32, 64, warps=4, stages=3, registers=255),
     ),
     ("float16", True): replace(
         HOPPER_HALF,
-        forward=Blocks(64, 32, 128, warps=8, stages=3, registers=128),
+        forward=Blocks(128, 32, 64, warps=8, stages=3, registers=128),
         vertices=Blocks(64, 32, 64, warps=8, stages=3, registers=None),
     ),
     ("tf32", True): replace(TABLE["tf32", True], forward=Blocks(128, 32, 64, warps=8, stages=2, registers=128)),
-    ("tf32", False): replace(TABLE["tf32", False], forward=Blocks(64, 32, 128, warps=8, stages=2, registers=128)),
+    ("tf32", False): replace(TABLE["tf32", False], forward=Blocks(64, 32, 64, warps=8, stages=2, registers=128)),
 }
 # Images of one tile's columns at most. More would need more registers than they save reads.
 MOST_IMAGES = 16

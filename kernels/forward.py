@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from brainkit.kernels.plan import corner_shares
+from brainkit.kernels.plan import corner_shares, ordered, part_of_tile
 from brainkit.kernels.tokens import factor, spread_layers, tap_cell, tap_share
 
 
@@ -41,15 +41,9 @@ def forward_kernel(
     image_parts = tl.cdiv(n_images, images)
     first_image = (program % image_parts) * images
     part = program // image_parts
-    listed = plan + 3 * (part // (tile // rows))
-    group = tl.load(listed)
-    start = tl.load(listed + 1) + (part % (tile // rows)) * rows
-    end = tl.load(listed + 2)
+    group, start, end = part_of_tile(plan, part, tile // rows, rows)
     if start < end:
-        place = start + tl.arange(0, rows)
-        live = place < end
-        order = plan + 3 * n_tiles + groups + 1 + place
-        vertex = tl.load(order, mask=live, other=0)
+        _, live, vertex = ordered(plan, start, end, n_tiles, groups, rows)
         x, y = corner_shares(locations, vertex, live, group, height, width)
         a = tl.load(scale + vertex, mask=live, other=0.0)
         column = tl.arange(0, layers * images)
@@ -81,8 +75,9 @@ def forward_kernel(
                     mixed += tap_share(tap, x, y, a)[:, None] * product
                 mixed *= spread_layers(q, images)
                 out += tl.sum(tl.reshape(mixed, (rows, layers, images)), 1)
-        # Read again: in registers, they would lie in the way of the products.
-        vertex = tl.load(order, mask=live, other=0)
+        # Read again: in registers, all this would lie in the way of the products.
+        _, start, end = part_of_tile(plan, part, tile // rows, rows)
+        _, live, vertex = ordered(plan, start, end, n_tiles, groups, rows)
         out = out * (1.0 / n_channels) + tl.load(bias + vertex, mask=live, other=0.0)[:, None]
         out = tl.where(group == groups - 1, float("nan"), out)  # the group with no place
         image = first_image + tl.arange(0, images)

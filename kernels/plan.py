@@ -37,6 +37,22 @@ def group_of(locations, vertex, live, height: tl.constexpr, width: tl.constexpr)
 
 
 @triton.jit
+def part_of_tile(plan, part, parts: tl.constexpr, rows: tl.constexpr):
+    """The group of a part of a tile, and where in the order it starts and ends."""
+    listed = plan + 3 * (part // parts)
+    return tl.load(listed), tl.load(listed + 1) + (part % parts) * rows, tl.load(listed + 2)
+
+
+@triton.jit
+def ordered(plan, start, end, n_tiles, groups: tl.constexpr, rows: tl.constexpr):
+    """Places in the order, which of them are there, and their vertices. (rows,) each"""
+    number = tl.arange(0, rows)
+    live = start + number < end
+    vertex = tl.load(plan + (3 * n_tiles + groups + 1 + start) + number, mask=live, other=0)
+    return start + number, live, vertex
+
+
+@triton.jit
 def corner_shares(locations, vertex, live, group, height: tl.constexpr, width: tl.constexpr):
     """How far vertices of one group lie from their upper left tap, in cells: x, y in [0, 1). (n,) each"""
     x = to_cells(tl.load(locations + vertex * 2, mask=live, other=0.0), width)
