@@ -12,7 +12,7 @@ help:
 	@echo "make demo      train, export, predict and draw on the simulated sample subject (examples/demo.py)"
 	@echo "make test      the whole test suite"
 	@echo "make sanitize  the operator's C++ under AddressSanitizer and ThreadSanitizer"
-	@echo "make bench     the operator's speed here, into bench/results/"
+	@echo "make bench     speeds on this machine, into bench/results/ and the README"
 	@echo "make lint      ruff, mypy and clang-format, as pre-commit runs them"
 	@echo "make clean     remove .venv, builds, caches and what make demo wrote"
 
@@ -34,6 +34,9 @@ sanitize: .venv/installed-test
 
 bench: .venv/installed-test
 	.venv/bin/python -m bench.operator $(ARGS)
+	.venv/bin/python -m bench.selectors $(ARGS)
+	.venv/bin/python -m bench.step $(ARGS)
+	.venv/bin/python -m bench.readme
 
 lint: .venv/installed-test
 	.venv/bin/ruff check

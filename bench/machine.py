@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,13 +16,23 @@ import numpy
 import torch
 
 import brainkit
+from bench.timing import Run, timed
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def describe(threads: int) -> dict[str, Any]:
+def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Hardware and versions, and how busy the machine was."""
-    return {
+    gpu = {}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        gpu = {
+            "GPU": properties.name,
+            "GPU memory, GB": round(properties.total_memory / 1e9),
+            "CUDA": torch.version.cuda,
+            "triton": metadata.version("triton"),
+        }
+    return gpu | {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,
@@ -46,16 +58,46 @@ def matmul_rate(size: int = 2048, runs: int = 9) -> dict[str, float]:
     if torch.backends.mkldnn.is_available():
         a_dnn, b_dnn = a.to_mkldnn(), b.to_mkldnn()
         products["oneDNN"] = lambda: torch.nn.functional.linear(a_dnn, b_dnn)
+    return {name: 2 * size**3 / _median_seconds(product, runs, "cpu") / 1e9 for name, product in products.items()}
+
+
+def gpu_matmul_rate(size: int = 8192, runs: int = 5) -> dict[str, float]:
+    """GFLOP/s of a square product on the GPU, for each kind of number."""
     rates = {}
-    for name, product in products.items():
-        product()
-        times = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            product()
-            times.append(time.perf_counter() - start)
-        rates[name] = 2 * size**3 / median(times) / 1e9
+    before = torch.get_float32_matmul_precision()
+    for name, dtype, precision in (
+        ("float32", torch.float32, "highest"),
+        ("tf32", torch.float32, "high"),
+        ("bfloat16", torch.bfloat16, before),
+        ("float16", torch.float16, before),
+    ):
+        a, b = (torch.randn(size, size, device="cuda").to(dtype) for _ in range(2))
+        torch.set_float32_matmul_precision(precision)
+        rates[name] = 2 * size**3 / _median_seconds(partial(torch.matmul, a, b), runs, "cuda") / 1e9
+        torch.set_float32_matmul_precision(before)
     return rates
+
+
+def _median_seconds(run: Run, runs: int, device: str) -> float:
+    timed(run, 1, device)
+    return median(timed(run, runs, device))
+
+
+def gpu_extra(run: Callable[[], Iterable[torch.Tensor]]) -> float:
+    """MB of GPU memory that a run takes beyond what was there and what it returns."""
+    run()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    results = sum(tensor.numel() * tensor.element_size() for tensor in run())
+    return (torch.cuda.max_memory_allocated() - before - results) / 1e6
+
+
+def resident(field: str) -> float:
+    """MB of memory of this process: VmRSS now, VmHWM at most since that was last cleared. Linux alone tells."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(field)
 
 
 def _processor() -> str:

@@ -16,28 +16,40 @@ import argparse
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench import machine, published
+from bench.timing import Run, captured, interleaved
 from brainkit.ops import available_backends, factor_readout, grouped
 
 NAMES = ("local_tokens", "global_tokens", "locations", "layer_weights", "scale", "weight", "bias")
-BACKENDS = ("reference", "grouped", "cpu")
 RESULTS = Path(__file__).resolve().parent / "results"
 # rms of the error over rms of the truth, of the result and of every gradient. Long plain sums lose more.
-BOUNDS = {"cpu": (2e-6, 1e-5)}
-LOOSE_BOUNDS = (1e-5, 1e-4)
+EXACT, LOOSE, TF32, HALF = (2e-6, 1e-5), (1e-5, 1e-4), (2e-3, 4e-3), (1e-2, 1e-2)
 
 Operator = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What is compared: an operator, the numbers its tokens are, and the errors it may have."""
+
+    operator: Operator
+    bounds: tuple[float, float] = LOOSE
+    tokens: torch.dtype = torch.float32
+    rate: str = ""  # of matrix products that it is held against; empty: the fastest
+    repeats: int = 1
+
+    def inputs(self, sizes: Sizes, device: str) -> list[Tensor]:
+        local, whole, *rest = (tensor.to(device) for tensor in sizes.inputs())
+        return [local.to(self.tokens), whole.to(self.tokens), *rest]
 
 
 @dataclass(frozen=True)
@@ -88,15 +100,27 @@ SCALING = {
 LETTERS = {"vertices": "V", "layers": "L", "channels": "D", "grid": "grid", "images": "B"}
 
 
-def operators() -> dict[str, Operator]:
+def implementations(device: str) -> dict[str, Implementation]:
     """What runs here, by name."""
-    found: dict[str, Operator] = {"published": published.factor_readout}
+    found = {"published": Implementation(published.factor_readout)}
     reasons = available_backends()
-    for name in BACKENDS:
-        if reasons[name] is None:
-            found[name] = partial(factor_readout, backend=name)
-        else:
+    fastest = "triton" if device == "cuda" else "cpu"
+    for name in ("reference", "grouped", fastest):
+        if reasons[name] is not None:
             print(f"{name} is left out: {reasons[name]}")
+            continue
+        operator = partial(factor_readout, backend=name)
+        if name == "cpu":
+            found[name] = Implementation(operator, EXACT, repeats=8)
+        elif name == "triton":
+            found["triton float32"] = Implementation(operator, EXACT, rate="float32", repeats=8)
+            tf32 = partial(operator, precision="tf32")
+            found["triton tf32"] = Implementation(tf32, TF32, rate="tf32", repeats=8)
+            for half in (torch.bfloat16, torch.float16):
+                kind = str(half).removeprefix("torch.")
+                found[f"triton {kind}"] = Implementation(operator, HALF, half, rate=kind, repeats=8)
+        else:
+            found[name] = Implementation(operator, repeats=2)
     return found
 
 
@@ -112,11 +136,11 @@ def both(operator: Operator, inputs: list[Tensor], grad: Tensor) -> tuple[Tensor
     return out.detach(), *torch.autograd.grad(out, leaves, grad)
 
 
-def errors(operator: Operator, sizes: Sizes, truth: tuple[Tensor, ...]) -> dict[str, float]:
+def errors(kind: Implementation, sizes: Sizes, device: str, truth: tuple[Tensor, ...]) -> dict[str, float]:
     """Relative rms error of the result and of every gradient."""
-    found = both(operator, sizes.inputs(), sizes.grad())
+    found = both(kind.operator, kind.inputs(sizes, device), sizes.grad().to(device))
     return {
-        name: ((value.double() - true).square().mean() / true.square().mean()).sqrt().item()
+        name: ((value.cpu().double() - true).square().mean() / true.square().mean()).sqrt().item()
         for name, value, true in zip(("response", *NAMES), found, truth, strict=True)
     }
 
@@ -127,79 +151,78 @@ def true_values(sizes: Sizes) -> tuple[Tensor, ...]:
     return both(grouped.factor_readout, inputs, sizes.grad().double())
 
 
-def check(found: dict[str, Operator], sizes: Sizes) -> dict[str, dict[str, float]]:
+def check(found: dict[str, Implementation], sizes: Sizes, device: str) -> dict[str, dict[str, float]]:
     """Errors of every implementation; ends the program if one is wrong."""
     truth = true_values(sizes)
     report = {}
-    for name, operator in found.items():
-        report[name] = errors(operator, sizes, truth)
-        bound, grad_bound = BOUNDS.get(name, LOOSE_BOUNDS)
+    for name, kind in found.items():
+        report[name] = errors(kind, sizes, device, truth)
+        bound, grad_bound = kind.bounds
         for what, error in report[name].items():
             if not error <= (bound if what == "response" else grad_bound):
                 sys.exit(f"nothing is reported: {name} is wrong at {sizes}: relative error {error:.2g} of {what}")
     return report
 
 
-def timed(run: Callable[[], object], times: int) -> list[float]:
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def headline(found: dict[str, Operator], sizes: Sizes, rounds: int) -> dict[str, Any]:
+def headline(found: dict[str, Implementation], sizes: Sizes, rounds: int, device: str) -> dict[str, Any]:
     """Every implementation at one size, interleaved."""
-    inputs, grad = sizes.inputs(), sizes.grad()
-    repeats = {"published": 1, "reference": 1, "grouped": 2, "cpu": 8}
-    seconds: dict[str, dict[str, list[float]]] = {name: {"forward": [], "both": []} for name in found}
-    rates = []
-    for turn in range(rounds):
-        rates.append(machine.matmul_rate(runs=3))
-        for name, operator in found.items():
-            print(f"round {turn + 1} of {rounds}: {name}   ", end="\r", flush=True)
-            seconds[name]["forward"] += timed(partial(forward, operator, inputs), repeats[name])
-            seconds[name]["both"] += timed(partial(both, operator, inputs, grad), repeats[name])
-    print(" " * 40, end="\r")
-    libraries = {name: median(rate[name] for rate in rates) for name in rates[0]}
-    best = max(libraries.values())
-    rows = {}
-    for name in found:
-        row: dict[str, float] = {}
-        for what, factor in (("forward", 1), ("both", 3)):
-            row[what] = median(seconds[name][what])
-            row[f"{what} fastest"] = min(seconds[name][what])
-            row[f"{what} ratio"] = median(seconds["published"][what]) / row[what]
-            row[f"{what} GFLOP/s"] = factor * sizes.forward_gflop / row[what]
-            row[f"{what} share of matmul"] = row[f"{what} GFLOP/s"] / best
-        rows[name] = row
-    return {"sizes": asdict(sizes), "matmul GFLOP/s": libraries, "implementations": rows}
+    rates = machine.gpu_matmul_rate() if device == "cuda" else machine.matmul_rate()
+    runs: dict[tuple[str, str], Run] = {}
+    for name, kind in found.items():
+        inputs, grad = kind.inputs(sizes, device), sizes.grad().to(device)
+        runs[name, "forward"] = partial(forward, kind.operator, inputs)
+        runs[name, "both"] = partial(both, kind.operator, inputs, grad)
+        if name.startswith("triton"):
+            runs[f"{name}, CUDA graph", "forward"] = captured(runs[name, "forward"])
+            runs[f"{name}, CUDA graph", "both"] = captured(runs[name, "both"])
+    repeats = {key: found[key[0].removesuffix(", CUDA graph")].repeats for key in runs}
+    seconds = interleaved(runs, rounds, repeats, device)
+    rows: dict[str, dict[str, float]] = {}
+    for (name, what), value in seconds.items():
+        kind = found[name.removesuffix(", CUDA graph")]
+        rate = rates[kind.rate] if kind.rate else max(rates.values())
+        row = rows.setdefault(name, {})
+        row[what] = value
+        row[f"{what} ratio"] = seconds["published", what] / value
+        row[f"{what} GFLOP/s"] = (1 if what == "forward" else 3) * sizes.forward_gflop / value
+        row[f"{what} share of matmul"] = row[f"{what} GFLOP/s"] / rate
+    return {"sizes": asdict(sizes), "matmul GFLOP/s": rates, "implementations": rows}
 
 
-def scaling(operator: Operator, base: Sizes, axes: dict[str, tuple[int, ...]], rounds: int) -> list[dict[str, Any]]:
+def scaling(
+    name: str, kind: Implementation, base: Sizes, axes: dict[str, tuple[int, ...]], rounds: int, device: str
+) -> list[dict[str, Any]]:
     """One axis at a time, each point checked before it is timed."""
     rows = []
     points = [("base", base)] + [
         (axis, replace(base, **{axis: value})) for axis, values in axes.items() for value in values
     ]
     for axis, sizes in points:
-        check({"cpu": operator}, sizes)
-        inputs, grad = sizes.inputs(), sizes.grad()
-        # The first run of each only warms up.
-        times = [
-            median(timed(partial(forward, operator, inputs), rounds + 1)[1:]),
-            median(timed(partial(both, operator, inputs, grad), rounds + 1)[1:]),
-        ]
+        check({name: kind}, sizes, device)
+        inputs, grad = kind.inputs(sizes, device), sizes.grad().to(device)
+        runs = {
+            "forward": partial(forward, kind.operator, inputs),
+            "both": partial(both, kind.operator, inputs, grad),
+        }
+        seconds = interleaved(runs, rounds, {}, device)
         value = "" if axis == "base" else f"{LETTERS[axis]} = {getattr(sizes, axis):,}"
-        row = {"axis": axis, "case": value or "the base case", **asdict(sizes), "forward": times[0], "both": times[1]}
+        row = {"axis": axis, "case": value or "the base case", **asdict(sizes), **seconds}
         row |= {f"{what} GFLOP/s": k * sizes.forward_gflop / row[what] for what, k in (("forward", 1), ("both", 3))}
         rows.append(row)
-        print(f"{row['case']}: forward {1e3 * times[0]:.1f} ms, forward + backward {1e3 * times[1]:.1f} ms")
+        print(f"{row['case']}: forward {1e3 * row['forward']:.2f} ms, forward + backward {1e3 * row['both']:.2f} ms")
     return rows
 
 
-def peak_memory(name: str, sizes: Sizes) -> dict[str, float] | None:
+def gpu_memory(name: str, kind: Implementation, sizes: Sizes) -> dict[str, float]:
+    """MB of GPU memory beyond inputs and results."""
+    inputs, grad = kind.inputs(sizes, "cuda"), sizes.grad().to("cuda")
+    return {
+        "forward": machine.gpu_extra(lambda: (forward(kind.operator, inputs),)),
+        "both": machine.gpu_extra(partial(both, kind.operator, inputs, grad)),
+    }
+
+
+def peak_memory(name: str, kind: Implementation, sizes: Sizes) -> dict[str, float] | None:
     """MB beyond inputs and results that an implementation touches; None where the system does not tell."""
     command = [sys.executable, "-m", "bench.operator", "--memory", name, "--sizes", json.dumps(asdict(sizes))]
     command += ["--threads", str(torch.get_num_threads())]
@@ -210,7 +233,7 @@ def peak_memory(name: str, sizes: Sizes) -> dict[str, float] | None:
 def print_memory(name: str, sizes: Sizes) -> None:
     """In a process of its own, before anything else has grown it."""
     inputs, grad = sizes.inputs(), sizes.grad()
-    operator = operators()[name]
+    operator = implementations("cpu")[name].operator
     tiny = Sizes(vertices=50, layers=2, channels=16, grid=4, images=2)
     both(operator, tiny.inputs(), tiny.grad())  # libraries and threads start here
     report = {}
@@ -219,19 +242,12 @@ def print_memory(name: str, sizes: Sizes) -> None:
         ("both", lambda: both(operator, inputs, grad)),
     ):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the largest size so far
-        before = _status("VmRSS")
+        before = machine.resident("VmRSS")
         kept = run()
         results = sum(tensor.numel() * tensor.element_size() for tensor in kept) / 1e6
-        report[what] = max(0.0, _status("VmHWM") - before - results)
+        report[what] = max(0.0, machine.resident("VmHWM") - before - results)
         del kept
     print(json.dumps(report))
-
-
-def _status(field: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise LookupError(field)
 
 
 def table(report: dict[str, Any]) -> str:
@@ -243,10 +259,10 @@ def table(report: dict[str, Any]) -> str:
         "# The operator's speed",
         "",
         *(f"- {key}: {value}" for key, value in about.items()),
-        f"- float32 matrix products, GFLOP/s: {rates}; shares below are of the best",
+        f"- matrix products, GFLOP/s: {rates}; shares below are of the best, or of the kind a row names",
         "",
         f"V = {sizes.vertices:,}, L = {sizes.layers}, D = {sizes.channels}, {sizes.grid}x{sizes.grid} tokens, "
-        f"B = {sizes.images}, float32. Medians. Forward is counted as 2*V*5L*B*D operations, forward + backward as "
+        f"B = {sizes.images}. Medians. Forward is counted as 2*V*5L*B*D operations, forward + backward as "
         "three times that. Extra memory is what is touched beyond inputs and results.",
         "",
         "| | forward, ms | ratio | GFLOP/s | of matmul | extra MB "
@@ -270,7 +286,7 @@ def table(report: dict[str, Any]) -> str:
     for name, found in report["errors"].items():
         lines.append(f"| {name} | " + " | ".join(f"{error:.1e}" for error in found.values()) + " |")
     if report["scaling"]:
-        lines += ["", "The C++ path, one size changed at a time:", ""]
+        lines += ["", f"{report['scaling of']}, one size changed at a time:", ""]
         if about["load after"] > about["threads"] + 1:
             lines += [
                 "(Other programs had a good part of the cores while this was measured: on a quiet machine times are "
@@ -293,6 +309,7 @@ def main() -> None:
     parser.add_argument("--name", default="operator", help="of the files in bench/results")
     parser.add_argument("--quick", action="store_true", help="small sizes and no scaling, to see that it runs")
     parser.add_argument("--no-scaling", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=json.loads, default={}, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -301,15 +318,17 @@ def main() -> None:
         print_memory(given.memory, Sizes(**given.sizes))
         return
 
-    base = QUICK if given.quick else BASE
-    report: dict[str, Any] = {"machine": machine.describe(given.threads)}
-    found = operators()
-    report["errors"] = check(found, base)
-    report["headline"] = headline(found, base, given.rounds)
-    report["extra MB"] = {name: peak_memory(name, base) for name in found}
-    report["scaling"] = []
-    if "cpu" in found and not given.quick and not given.no_scaling:
-        report["scaling"] = scaling(found["cpu"], base, SCALING, given.rounds)
+    base, device = QUICK if given.quick else BASE, given.device
+    report: dict[str, Any] = {"machine": machine.describe(given.threads, device)}
+    found = implementations(device)
+    report["errors"] = check(found, base, device)
+    report["headline"] = headline(found, base, given.rounds, device)
+    memory = gpu_memory if device == "cuda" else peak_memory
+    report["extra MB"] = {name: memory(name, found[name], base) for name in found}
+    report["scaling"], report["scaling of"] = [], list(found)[-1] if device == "cpu" else "triton bfloat16"
+    if report["scaling of"] in found and not given.quick and not given.no_scaling:
+        name = report["scaling of"]
+        report["scaling"] = scaling(name, found[name], base, SCALING, given.rounds, device)
     report["machine"]["load after"] = round(os.getloadavg()[0], 2)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

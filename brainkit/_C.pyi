@@ -49,4 +49,34 @@ def factor_readout_backward_bf16x3(
     threads: int = 1,
 ) -> tuple[NDArray[np.float32], ...]: ...
 def why_no_bf16x3() -> str | None: ...
+def selector_networks_forward(
+    features: NDArray[_Float],
+    hidden_weight: NDArray[_Float],
+    hidden_bias: NDArray[_Float],
+    second_weight: NDArray[_Float],
+    second_bias: NDArray[_Float],
+    location_head: NDArray[_Float],
+    layer_head: NDArray[_Float],
+    scale_head: NDArray[_Float],
+    threads: int = 1,
+    keep: bool = False,
+) -> tuple[NDArray[_Float], NDArray[_Float], NDArray[_Float], NDArray[_Float]]: ...
+def selector_networks_backward(
+    grad_locations: NDArray[_Float],
+    grad_layer_weights: NDArray[_Float],
+    grad_scale: NDArray[_Float],
+    features: NDArray[_Float],
+    hidden_weight: NDArray[_Float],
+    hidden_bias: NDArray[_Float],
+    second_weight: NDArray[_Float],
+    second_bias: NDArray[_Float],
+    location_head: NDArray[_Float],
+    layer_head: NDArray[_Float],
+    scale_head: NDArray[_Float],
+    locations: NDArray[_Float],
+    layer_weights: NDArray[_Float],
+    scale: NDArray[_Float],
+    kept: NDArray[_Float],
+    threads: int = 1,
+) -> tuple[NDArray[_Float], ...]: ...
 def instruction_set() -> str: ...

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brainkit.bottlenecks import TokenStatistics, pointwise
 from brainkit.errors import DataError, UsageError
 from brainkit.ops.factor_readout import factor_readout
-from brainkit.selectors import coordinate_bounds, encode_positions, regularity, selector_network
+from brainkit.ops.selector_networks import selector_networks
+from brainkit.selectors import coordinate_bounds, factored_encoding, regularity, selector_network
 
 Tokens = Mapping[str, Tensor]
 
@@ -56,35 +58,6 @@ class Folded:
     bias: np.ndarray  # (V,)
 
 
-class TokenStatistics(nn.Module):
-    """Mean, s.d. and correlation of one layer's tokens over the training images: constants of the model."""
-
-    mean: Tensor
-    std: Tensor
-    moment: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-        self.register_buffer("moment", torch.eye(channels))
-
-    def set(self, mean: np.ndarray, std: np.ndarray, moment: np.ndarray) -> None:
-        """Take mean (C,), s.d. (C,) and the second moment (C, C) of the centred, scaled tokens."""
-        for name, value in (("mean", mean), ("std", std), ("moment", moment)):
-            getattr(self, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
-
-    def inverse_std(self) -> Tensor:
-        """1 / s.d.; zero for a channel that never varied, which has nothing to tell."""
-        return torch.where(self.std > 0, 1 / self.std.clamp(min=torch.finfo(self.std.dtype).tiny), 0.0)
-
-    def gain(self, weight: Tensor) -> Tensor:
-        """Brings the bottleneck's output to unit RMS over the training tokens: sqrt(D / tr(P S P^T)). ()"""
-        power = ((weight @ self.moment) * weight).sum() / weight.shape[0]
-        # A bottleneck with no output at all has no gauge; it stays at zero rather than becoming NaN.
-        return torch.where(power > 0, power.clamp(min=torch.finfo(power.dtype).tiny).rsqrt(), 0.0)
-
-
 class FactorTopy(nn.Module):
     """Brain encoding model of *Brain Decodes Deep Nets* (arXiv 2312.01280), with a fixed gauge.
 
@@ -105,6 +78,9 @@ class FactorTopy(nn.Module):
         scale a meaning; ``published`` leaves the gains free, as the seed's weights have them.
     backend : str
         Implementation of the operator, see :func:`brainkit.ops.factor_readout`.
+    precision : {"float32", "tf32", "bfloat16"}
+        What is multiplied while the model is in training mode; the last two are for the Triton kernels, and bfloat16
+        rounds the bottlenecks' tokens. In evaluation mode it is float32 in any case.
 
     Raises
     ------
@@ -117,7 +93,8 @@ class FactorTopy(nn.Module):
     coordinates: Tensor
     coordinate_lower: Tensor
     coordinate_side: Tensor
-    encoding: Tensor
+    features: Tensor
+    mix: Tensor
 
     def __init__(
         self,
@@ -129,6 +106,7 @@ class FactorTopy(nn.Module):
         selector_width: int = 128,
         gauge: str = "unit",
         backend: str = "auto",
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         given = coordinates.detach().cpu() if isinstance(coordinates, Tensor) else coordinates
@@ -137,10 +115,13 @@ class FactorTopy(nn.Module):
             raise UsageError("widths must name at least one layer, got none")
         if places.ndim != 2 or places.shape[1] != 3 or not len(places) or not places.isfinite().all():
             raise UsageError(f"coordinates must be (V, 3) and finite, got shape {tuple(places.shape)}")
+        if precision not in ("float32", "tf32", "bfloat16"):
+            raise UsageError(f"precision must be 'float32', 'tf32' or 'bfloat16', got {precision!r}")
         if gauge not in ("unit", "published"):
             raise UsageError(f"gauge must be 'unit' or 'published', got {gauge!r}")
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
+        self.precision = precision
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # module names hold no dots
         if len(set(self._keys.values())) < len(self.layers):
             raise UsageError(f"layers must have different names without their dots, got {', '.join(self.layers)}")
@@ -165,13 +146,25 @@ class FactorTopy(nn.Module):
         self.register_buffer("coordinates", places)
         self.register_buffer("coordinate_lower", lower)
         self.register_buffer("coordinate_side", side)
-        # Computed once: it never changes, and the checkpoint need not carry it.
-        self.register_buffer("encoding", encode_positions(places, lower, side), persistent=False)
+        # Computed once: the encoding never changes, and the checkpoint need not carry it.
+        features, mix = factored_encoding(places, lower, side)
+        self.register_buffer("features", features, persistent=False)
+        self.register_buffer("mix", mix, persistent=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        before = [tensor.clone() for tensor in self._places()]
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        # The bounds may have come with the state: the encoding follows them.
-        self.encoding = encode_positions(self.coordinates, self.coordinate_lower, self.coordinate_side)
+        # Coordinates and bounds may have come with the state: the encoding follows them.
+        if not all(torch.equal(old, new) for old, new in zip(before, self._places(), strict=True)):
+            self.features, self.mix = factored_encoding(*self._places())
+
+    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.coordinates, self.coordinate_lower, self.coordinate_side
+
+    @property
+    def encoding(self) -> Tensor:
+        """The positional encoding (V, 192) of every vertex, in [-1, 1]."""
+        return self.features @ self.mix
 
     @classmethod
     def from_published(
@@ -225,11 +218,23 @@ class FactorTopy(nn.Module):
 
     def selectors(self) -> Selectors:
         """Layer weights (V, L), locations (V, 2) and scale (V,) of every vertex."""
-        return Selectors(
-            self.layer_selector_mlp(self.encoding),
-            self.space_selector_mlp(self.encoding),
-            self.scale_selector_mlp(self.encoding)[:, 0],
-        )
+        networks = (self.space_selector_mlp, self.layer_selector_mlp, self.scale_selector_mlp)
+        hidden, second, heads = ([cast(nn.Linear, network[i]) for network in networks] for i in (1, 3, 5))
+        # Never in less than float32, which would move locations: autocast must not reach these products either.
+        with torch.autocast(self.features.device.type, enabled=False):
+            locations, layer_weights, scale = selector_networks(
+                self.features,
+                torch.stack([layer.weight for layer in hidden]) @ self.mix.T,
+                torch.stack([layer.bias for layer in hidden]),
+                torch.stack([layer.weight for layer in second]),
+                torch.stack([layer.bias for layer in second]),
+                *(layer.weight for layer in heads),
+                backend={"grouped": "reference", "reference": "reference", "triton": "triton"}.get(
+                    self.backend, "auto"
+                ),
+                precision="float32" if self._rounds_to() is None else "tf32",
+            )
+        return Selectors(layer_weights, locations, scale)
 
     def forward(self, local_tokens: Tokens, global_tokens: Tokens) -> Tensor:
         """Predict responses (B, V) from a backbone's tokens.
@@ -252,6 +257,8 @@ class FactorTopy(nn.Module):
     def standardised(self, local_tokens: Tokens, global_tokens: Tokens, selectors: Selectors) -> Tensor:
         """Responses in units of each vertex's own s.d. about its mean, as training sees them. (B, V)"""
         local, whole = self.bottlenecked(local_tokens, global_tokens)
+        if self._rounds_to() == "bfloat16":
+            local, whole = local.bfloat16(), whole.bfloat16()
         return factor_readout(
             local,
             whole,
@@ -261,25 +268,22 @@ class FactorTopy(nn.Module):
             self.weight,
             self.bias,
             backend=self.backend,
+            precision="tf32" if self._rounds_to() == "tf32" else "float32",
         )
 
     def bottlenecked(self, local_tokens: Tokens, global_tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Tokens through the bottlenecks, in the gauge: (B, L, D, H, W) and (B, L, D)."""
         local, whole = [], []
         for layer in self.layers:
-            weight, bias = self._local_map(layer)
-            tokens = to_grid(local_tokens[layer], self.grid)
-            flat = torch.matmul(weight, tokens.flatten(2)) + bias[:, None]  # (B, D, P)
-            local.append(flat.unflatten(2, self.grid))
-            weight, bias = self._global_map(layer)
-            whole.append(torch.nn.functional.linear(global_tokens[layer], weight, bias))
+            local.append(pointwise(to_grid(local_tokens[layer], self.grid), *self._local_map(layer)))
+            whole.append(torch.nn.functional.linear(global_tokens[layer], *self._global_map(layer)))
         return torch.stack(local, 1), torch.stack(whole, 1)
 
     @torch.no_grad()
     def folded(self) -> Folded:
         """Everything that is constant once training is over; the folding itself is done in float64."""
         # The selectors are what training saw, float32; only the products of constants gain from more digits.
-        plain = copy.deepcopy(self).cpu()
+        plain = copy.deepcopy(self).cpu().eval()
         chosen, exact = plain.selectors(), plain.double()
         local = {layer: exact._local_map(layer) for layer in self.layers}
         whole = {layer: exact._global_map(layer) for layer in self.layers}
@@ -297,6 +301,10 @@ class FactorTopy(nn.Module):
             bias=(exact.bias.detach() * exact.response_std + exact.response_mean).numpy(),
         )
 
+    def _rounds_to(self) -> str | None:
+        """What products are rounded to; None where they are float32, as they are whenever the model is scored."""
+        return self.precision if self.training and self.precision != "float32" else None
+
     def _local_map(self, layer: str) -> tuple[Tensor, Tensor]:
         key = self._keys[layer]
         return self._map(
@@ -309,11 +317,7 @@ class FactorTopy(nn.Module):
 
     def _map(self, weight: Tensor, statistics: nn.Module) -> tuple[Tensor, Tensor]:
         """The affine map (D, C), (D,) of raw tokens: centring, scaling and gauge folded in."""
-        assert isinstance(statistics, TokenStatistics)
-        if self.gauge == "unit":
-            weight = weight * statistics.gain(weight)
-        weight = weight * statistics.inverse_std()
-        return weight, -(weight @ statistics.mean)
+        return cast(TokenStatistics, statistics).mapped(weight, gauge=self.gauge == "unit")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

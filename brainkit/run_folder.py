@@ -69,7 +69,8 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
         bottleneck=settings.bottleneck,
         grid=(settings.grid, settings.grid),
         selector_width=settings.selector_width,
-        backend=settings.backend,
+        # What a run was trained with on a GPU need not be here; all backends predict the same.
+        backend="auto" if settings.backend == "triton" else settings.backend,
     )
     model.load_state_dict(state)
     return model.eval()

@@ -49,19 +49,24 @@ class EncodingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss on responses in units of their own s.d., plus the decaying regulariser."""
+        misfit, regulariser = self.losses(batch)
+        self.log("train_loss", misfit.detach(), on_step=False, on_epoch=True, batch_size=len(batch[2]))
+        return misfit if regulariser is None else misfit + regulariser
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What a step minimises: the misfit, a scalar, and the regulariser's share, None once it has decayed."""
         local, whole, response = batch
         selectors = self.model.selectors()
         prediction = self.model.standardised(local, whole, selectors)
         target = (response - self.model.response_mean) / self.model.response_std
         if self.config.loss == "mse":
-            loss = F.mse_loss(prediction, target)
+            misfit = F.mse_loss(prediction, target)
         else:
-            loss = F.smooth_l1_loss(prediction, target, beta=SMOOTH_L1_BETA)
+            misfit = F.smooth_l1_loss(prediction, target, beta=SMOOTH_L1_BETA)
         decay = max(0.0, 1 - self.global_step / (self.config.regulariser_end * self.planned_steps))
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(response))
         if self.config.regulariser * decay == 0:
-            return loss
-        return loss + self.config.regulariser * decay * selectors.regularity()
+            return misfit, None
+        return misfit, self.config.regulariser * decay * selectors.regularity()
 
     def on_validation_epoch_start(self) -> None:
         """Start the streamed score anew."""

@@ -16,7 +16,7 @@ import numpy as np
 
 import brainkit
 from brainkit.config import Config, DataConfig
-from brainkit.errors import BrainkitError, DataError
+from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.files import write_beside, write_json
 from brainkit.progress import progress_bar
 from brainkit.run_folder import PhaseClock, RunLog, write_selectors
@@ -77,6 +77,10 @@ def run_training(
     truth = evaluation.read_truth(truth_file) if truth_file.is_file() else None
     if reason := available_backends().get(settings.model.backend):
         raise BrainkitError(f"model.backend {settings.model.backend!r} cannot run here: {reason}")
+    if settings.model.backend == "triton" and device != "cuda":
+        raise UsageError(f"model.backend 'triton' needs train.device=cuda, got {device}")
+    if settings.model.precision != "float32":
+        _check_precision(settings, device, available_backends()["triton"])
 
     grid = (settings.model.grid, settings.model.grid)
     with _made(folder):
@@ -100,6 +104,7 @@ def run_training(
         grid=grid,
         selector_width=settings.model.selector_width,
         backend=settings.model.backend,
+        precision=settings.model.precision,
     )
     features.fit_statistics(model, tokens, split.train)
     model.set_response_scale(*_response_scale(subject, split.train))
@@ -111,10 +116,21 @@ def run_training(
 
     training.load_best(module, best)
     model.cpu()
+    if model.backend == "triton":
+        model.backend = "auto"
     scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
     clock.lap("evaluation")
     _write_parity(folder, model, network, subject, split, tokens)
     _write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
+
+
+def _check_precision(settings: Config, device: str, no_triton: str | None) -> None:
+    precision, backend = settings.model.precision, settings.model.backend
+    if device != "cuda" or no_triton is not None or backend not in ("auto", "triton"):
+        found = no_triton or (f"train.device={device}" if device != "cuda" else f"model.backend={backend}")
+        raise UsageError(
+            f"model.precision {precision!r} needs the Triton kernels and train.device=cuda, found: {found}"
+        )
 
 
 def _same_split(folder: Path, made: Split, names: list[str]) -> None:

@@ -6,12 +6,15 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "factor_readout.h"
+#include "recycled.h"
+#include "selectors.h"
 
 namespace py = pybind11;
 
@@ -172,6 +175,123 @@ void bind_backward(py::module_& m, const char* name, const char* text) {
 }
 
 template <typename T>
+struct Networks {
+    const Array<T>&features, &hidden_weight, &hidden_bias, &second_weight, &second_bias, &location_head, &layer_head,
+        &scale_head;
+
+    brainkit::NetworkInputs<T> inputs() const {
+        return {features.data(),    hidden_weight.data(),
+                hidden_bias.data(), second_weight.data(),
+                second_bias.data(), {location_head.data(), layer_head.data(), scale_head.data()}};
+    }
+
+    brainkit::NetworkShape check(int threads) const {
+        check_ndim("features", features, 2);
+        check_ndim("hidden_bias", hidden_bias, 2);
+        check_ndim("layer_head", layer_head, 2);
+        const brainkit::NetworkShape s{features.shape(0), features.shape(1), hidden_bias.shape(1), layer_head.shape(0)};
+        if (s.features < 1 || s.hidden < 1 || s.layers < 1) {
+            throw std::invalid_argument("there must be at least one feature, hidden unit and layer, got " +
+                                        std::to_string(s.features) + ", " + std::to_string(s.hidden) + " and " +
+                                        std::to_string(s.layers));
+        }
+        if (threads < 1) throw std::invalid_argument("threads must be at least 1, got " + std::to_string(threads));
+        check_array("features", features, {s.vertices, s.features});
+        check_array("hidden_weight", hidden_weight, {brainkit::kNetworks, s.hidden, s.features});
+        check_array("hidden_bias", hidden_bias, {brainkit::kNetworks, s.hidden});
+        check_array("second_weight", second_weight, {brainkit::kNetworks, s.hidden, s.hidden});
+        check_array("second_bias", second_bias, {brainkit::kNetworks, s.hidden});
+        check_array("location_head", location_head, {2, s.hidden});
+        check_array("layer_head", layer_head, {s.layers, s.hidden});
+        check_array("scale_head", scale_head, {1, s.hidden});
+        return s;
+    }
+};
+
+// Never destroyed: arrays may outlive whatever is torn down at exit.
+brainkit::Recycled& kept_memory() {
+    static brainkit::Recycled* const memory = new brainkit::Recycled;
+    return *memory;
+}
+
+// What the forward pass keeps, in memory that goes back to where it came from with the array.
+template <typename T>
+Array<T> make_kept(const brainkit::NetworkShape& s) {
+    const std::vector<py::ssize_t> shape{brainkit::kNetworks, s.vertices, 2, brainkit::kept_width(s.hidden)};
+    std::size_t size = sizeof(T);
+    for (const py::ssize_t n : shape) size *= static_cast<std::size_t>(n);
+    const auto give_back = [](void* block) {
+        const std::unique_ptr<brainkit::Recycled::Block> owned(static_cast<brainkit::Recycled::Block*>(block));
+        kept_memory().give_back(*owned);
+    };
+    auto* const block = new brainkit::Recycled::Block(kept_memory().take(std::max<std::size_t>(size, 1)));
+    const py::capsule owner(block, give_back);
+    return Array<T>(shape, static_cast<const T*>(block->data), owner);
+}
+
+template <typename T>
+py::tuple selector_networks_forward(const Array<T>& features, const Array<T>& hidden_weight,
+                                    const Array<T>& hidden_bias, const Array<T>& second_weight,
+                                    const Array<T>& second_bias, const Array<T>& location_head,
+                                    const Array<T>& layer_head, const Array<T>& scale_head, int threads, bool keep) {
+    const Networks<T> networks{features,    hidden_weight, hidden_bias, second_weight,
+                               second_bias, location_head, layer_head,  scale_head};
+    const brainkit::NetworkShape s = networks.check(threads);
+    const brainkit::NetworkInputs<T> inputs = networks.inputs();
+    Array<T> locations({s.vertices, std::int64_t{2}}), layer_weights({s.vertices, s.layers}), scale(s.vertices);
+    Array<T> kept = keep ? make_kept<T>(s) : Array<T>(0);
+    T* const out[] = {locations.mutable_data(), layer_weights.mutable_data(), scale.mutable_data()};
+    T* const kept_to = keep ? kept.mutable_data() : nullptr;
+    {
+        const py::gil_scoped_release release;
+        brainkit::selector_networks_forward(s, inputs, threads, out, kept_to);
+    }
+    return py::make_tuple(std::move(locations), std::move(layer_weights), std::move(scale), std::move(kept));
+}
+
+template <typename T>
+py::tuple selector_networks_backward(const Array<T>& grad_locations, const Array<T>& grad_layer_weights,
+                                     const Array<T>& grad_scale, const Array<T>& features,
+                                     const Array<T>& hidden_weight, const Array<T>& hidden_bias,
+                                     const Array<T>& second_weight, const Array<T>& second_bias,
+                                     const Array<T>& location_head, const Array<T>& layer_head,
+                                     const Array<T>& scale_head, const Array<T>& locations,
+                                     const Array<T>& layer_weights, const Array<T>& scale, const Array<T>& kept,
+                                     int threads) {
+    const Networks<T> networks{features,    hidden_weight, hidden_bias, second_weight,
+                               second_bias, location_head, layer_head,  scale_head};
+    const brainkit::NetworkShape s = networks.check(threads);
+    check_array("grad_locations", grad_locations, {s.vertices, 2});
+    check_array("grad_layer_weights", grad_layer_weights, {s.vertices, s.layers});
+    check_array("grad_scale", grad_scale, {s.vertices});
+    check_array("locations", locations, {s.vertices, 2});
+    check_array("layer_weights", layer_weights, {s.vertices, s.layers});
+    check_array("scale", scale, {s.vertices});
+    const bool is_kept = kept.ndim() != 1 || kept.shape(0) != 0;
+    if (is_kept) check_array("kept", kept, {brainkit::kNetworks, s.vertices, 2, brainkit::kept_width(s.hidden)});
+
+    const brainkit::NetworkInputs<T> inputs = networks.inputs();
+    const T* const out[] = {locations.data(), layer_weights.data(), scale.data()};
+    const T* const grad[] = {grad_locations.data(), grad_layer_weights.data(), grad_scale.data()};
+    const T* const kept_from = is_kept ? kept.data() : nullptr;
+    const auto like = [](const Array<T>& array) {
+        return Array<T>(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+    };
+    Array<T> to[] = {like(hidden_weight), like(hidden_bias), like(second_weight), like(second_bias),
+                     like(location_head), like(layer_head),  like(scale_head)};
+    const brainkit::NetworkGradients<T> gradients{to[0].mutable_data(),
+                                                  to[1].mutable_data(),
+                                                  to[2].mutable_data(),
+                                                  to[3].mutable_data(),
+                                                  {to[4].mutable_data(), to[5].mutable_data(), to[6].mutable_data()}};
+    {
+        const py::gil_scoped_release release;
+        brainkit::selector_networks_backward(s, inputs, out, grad, kept_from, threads, gradients);
+    }
+    return py::make_tuple(to[0], to[1], to[2], to[3], to[4], to[5], to[6]);
+}
+
+template <typename T>
 void bind(py::module_& m) {
     m.def("group_vertices", &group_vertices<T>, py::arg("locations").noconvert(), py::arg("height"), py::arg("width"),
           "Vertices sorted by the cells of their four taps: (order int32 (V,), starts int64 (G + 1,)), "
@@ -181,6 +301,22 @@ void bind(py::module_& m) {
     bind_backward<T, &brainkit::factor_readout_backward<T>>(
         m, "factor_readout_backward",
         "Gradients of the seven inputs, the bias last. The same bits for every number of threads.");
+    m.def("selector_networks_forward", &selector_networks_forward<T>, py::arg("features").noconvert(),
+          py::arg("hidden_weight").noconvert(), py::arg("hidden_bias").noconvert(),
+          py::arg("second_weight").noconvert(), py::arg("second_bias").noconvert(),
+          py::arg("location_head").noconvert(), py::arg("layer_head").noconvert(), py::arg("scale_head").noconvert(),
+          py::arg("threads") = 1, py::arg("keep") = false,
+          "The networks of the selectors: (locations (V, 2), layer weights (V, L), scale (V,), kept). What is kept for "
+          "the backward pass is empty unless asked for. The same bits for every number of threads.");
+    m.def("selector_networks_backward", &selector_networks_backward<T>, py::arg("grad_locations").noconvert(),
+          py::arg("grad_layer_weights").noconvert(), py::arg("grad_scale").noconvert(), py::arg("features").noconvert(),
+          py::arg("hidden_weight").noconvert(), py::arg("hidden_bias").noconvert(),
+          py::arg("second_weight").noconvert(), py::arg("second_bias").noconvert(),
+          py::arg("location_head").noconvert(), py::arg("layer_head").noconvert(), py::arg("scale_head").noconvert(),
+          py::arg("locations").noconvert(), py::arg("layer_weights").noconvert(), py::arg("scale").noconvert(),
+          py::arg("kept").noconvert(), py::arg("threads") = 1,
+          "Gradients of the seven weights, given the forward pass's four results (kept may be empty: then its sums are "
+          "computed again). The same bits for every number of threads, with or without what was kept.");
 }
 
 }  // namespace

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "factor_readout.h"
+#include "network_kernels.h"
 
 namespace brainkit {
 
-constexpr Index kTile = 48;       // vertices of a tile at most: the rows of the products below; strips divide it
-constexpr Index kMaxVectors = 4;  // vectors in the widest block of channels
+constexpr Index kTile = 48;  // vertices of a tile at most: the rows of the products below; strips divide it
 
 // One block of channels is `vectors` vectors of `lanes` numbers. A strip is the number of rows that a micro-kernel
 // takes at a time: rows are padded to whole strips. What comes out for the rows of the padding is never read.
@@ -110,6 +110,7 @@ struct Kernels {
     void (*scatter)(const Moves&, const T* from, T* to);
     // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns
     void (*transpose)(const T* from, Index from_stride, Index rows, Index columns, T* to, Index to_stride);
+    NetworkKernels<T> networks;
 };
 
 // Those of the best instruction set here, or of the one that the environment variable BRAINKIT_CPU names.

@@ -16,6 +16,15 @@
 #define BRAINKIT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+// Asks for what will be wanted soon, or, far, a little later. No loss where the compiler knows no such thing.
+#if defined(__GNUC__)
+#define BRAINKIT_PREFETCH(address) __builtin_prefetch(address)
+#define BRAINKIT_PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2)
+#else
+#define BRAINKIT_PREFETCH(address) static_cast<void>(address)
+#define BRAINKIT_PREFETCH_FAR(address) static_cast<void>(address)
+#endif
+
 // Keeps a vector in a register where the compiler would load it anew for every use: loads are as scarce as products.
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define BRAINKIT_KEEP(vector) __asm__("" : "+v"(vector))
@@ -23,12 +32,7 @@
 #define BRAINKIT_KEEP(vector) static_cast<void>(vector)
 #endif
 
-// Asks for what will be wanted soon. No loss where the compiler knows no such thing.
-#if defined(__GNUC__)
-#define BRAINKIT_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define BRAINKIT_PREFETCH(address) static_cast<void>(address)
-#endif
+#include "network_kernels_impl.h"
 
 namespace brainkit {
 namespace {
@@ -376,6 +380,7 @@ struct Table {
         table.gather = gather_kernel<V>;
         table.scatter = scatter_kernel<V>;
         table.transpose = transpose_kernel<V>;
+        table.networks = network_kernels<V, Most / C, C>();
         fill<1>(table);
         return table;
     }

@@ -24,6 +24,20 @@ struct Avx2<float> {
     static BRAINKIT_INLINE Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
     static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
     static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+    static BRAINKIT_INLINE Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
+    // Where one is a NaN, these two instructions give their second operand.
+    static BRAINKIT_INLINE Vector at_least(Vector a, Vector bound) { return _mm256_max_ps(bound, a); }
+    static BRAINKIT_INLINE Vector at_most(Vector a, Vector bound) { return _mm256_min_ps(bound, a); }
+    static BRAINKIT_INLINE Vector absolute(Vector a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+    static BRAINKIT_INLINE Vector reciprocal(Vector a) { return _mm256_div_ps(_mm256_set1_ps(1.0f), a); }
+    static BRAINKIT_INLINE Vector where_negative(Vector a, Vector then, Vector otherwise) {
+        return _mm256_blendv_ps(otherwise, then, a);
+    }
+    static BRAINKIT_INLINE Vector exponent_from_low_bits(Vector a) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+    }
+    static BRAINKIT_INLINE void stream(float* to, Vector value) { _mm256_stream_ps(to, value); }
+    static BRAINKIT_INLINE void end_stream() { _mm_sfence(); }
     // out[i] += sum of the lanes of the i-th
     static BRAINKIT_INLINE void add_sum4(Vector a, Vector b, Vector c, Vector d, float* out) {
         const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
@@ -71,6 +85,8 @@ struct Avx2<double> {
     static BRAINKIT_INLINE Vector add(Vector a, Vector b) { return _mm256_add_pd(a, b); }
     static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) { return _mm256_mul_pd(a, b); }
     static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
+    static BRAINKIT_INLINE void stream(double* to, Vector value) { _mm256_stream_pd(to, value); }
+    static BRAINKIT_INLINE void end_stream() { _mm_sfence(); }
     static BRAINKIT_INLINE void add_sum4(Vector a, Vector b, Vector c, Vector d, double* out) {
         const __m256d ab = _mm256_hadd_pd(a, b);  // a0+a1, b0+b1, a2+a3, b2+b3
         const __m256d cd = _mm256_hadd_pd(c, d);

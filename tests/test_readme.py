@@ -256,3 +256,10 @@ def test_no_page_outgrows_its_lines() -> None:
         if len(line) > 125 and not line.startswith(("|", "!["))
     ]
     assert not long, long
+
+
+def test_the_table_of_speeds_is_that_of_the_results() -> None:
+    from bench import readme
+
+    text = README.read_text(encoding="utf-8")
+    assert f"{readme.BEGIN}\n{readme.table()}{readme.END}" in text, "make it with: python -m bench.readme"

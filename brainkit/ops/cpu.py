@@ -138,6 +138,141 @@ def backward(
     return [torch.from_numpy(grad) for grad in grads]
 
 
+def kept_width(hidden: int) -> int:
+    """Numbers in a row of what :func:`networks_forward` keeps: the hidden units, padded to whole vectors."""
+    return (hidden + 15) // 16 * 16
+
+
+def networks_forward(
+    features: torch.Tensor,
+    hidden_weight: torch.Tensor,
+    hidden_bias: torch.Tensor,
+    second_weight: torch.Tensor,
+    second_bias: torch.Tensor,
+    location_head: torch.Tensor,
+    layer_head: torch.Tensor,
+    scale_head: torch.Tensor,
+    *,
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Evaluate the networks of the selectors in C++ on as many threads as torch uses.
+
+    The tensors are detached, contiguous, on the CPU and all float32 or all float64; nothing is copied. The results do
+    not depend on the number of threads.
+
+    Parameters
+    ----------
+    features : tensor of shape (V, F)
+    hidden_weight : tensor of shape (3, H, F)
+    hidden_bias : tensor of shape (3, H)
+    second_weight : tensor of shape (3, H, H)
+    second_bias : tensor of shape (3, H)
+    location_head : tensor of shape (2, H)
+    layer_head : tensor of shape (L, H)
+    scale_head : tensor of shape (1, H)
+    keep : bool
+        Keep what makes :func:`networks_backward` faster, in memory that is used again once it is free.
+
+    Returns
+    -------
+    tuple of tensor
+        Locations (V, 2), layer weights (V, L), scale (V,), and what was kept: (3, V, 2, kept_width(H)), or (0,).
+
+    Raises
+    ------
+    RuntimeError
+        If the extension is missing.
+    ValueError, TypeError
+        If shapes do not fit together, or dtypes differ or are not float32 or float64.
+    """
+    if _missing is not None:
+        raise RuntimeError(why_unavailable()) from _missing
+    locations, layer_weights, scale, kept = _C.selector_networks_forward(
+        features.numpy(),
+        hidden_weight.numpy(),
+        hidden_bias.numpy(),
+        second_weight.numpy(),
+        second_bias.numpy(),
+        location_head.numpy(),
+        layer_head.numpy(),
+        scale_head.numpy(),
+        torch.get_num_threads(),
+        keep,
+    )
+    return (
+        torch.from_numpy(locations),
+        torch.from_numpy(layer_weights),
+        torch.from_numpy(scale),
+        torch.from_numpy(kept),
+    )
+
+
+def networks_backward(
+    grad_locations: torch.Tensor,
+    grad_layer_weights: torch.Tensor,
+    grad_scale: torch.Tensor,
+    features: torch.Tensor,
+    hidden_weight: torch.Tensor,
+    hidden_bias: torch.Tensor,
+    second_weight: torch.Tensor,
+    second_bias: torch.Tensor,
+    location_head: torch.Tensor,
+    layer_head: torch.Tensor,
+    scale_head: torch.Tensor,
+    locations: torch.Tensor,
+    layer_weights: torch.Tensor,
+    scale: torch.Tensor,
+    kept: torch.Tensor,
+) -> list[torch.Tensor]:
+    """Differentiate the networks of the selectors in C++ on as many threads as torch uses.
+
+    Tensors are as in :func:`networks_forward`. The result depends neither on the number of threads nor on whether
+    anything was kept.
+
+    Parameters
+    ----------
+    grad_locations, grad_layer_weights, grad_scale : tensor
+        Gradients of the loss with respect to the three results of :func:`networks_forward`.
+    features, hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head : tensor
+        What :func:`networks_forward` was given.
+    locations, layer_weights, scale, kept : tensor
+        What it gave; ``kept`` may be empty.
+
+    Returns
+    -------
+    list of tensor
+        Gradients of the seven weights, in their order and shapes.
+
+    Raises
+    ------
+    RuntimeError
+        If the extension is missing.
+    ValueError, TypeError
+        If shapes do not fit together, or dtypes differ or are not float32 or float64.
+    """
+    if _missing is not None:
+        raise RuntimeError(why_unavailable()) from _missing
+    grads = _C.selector_networks_backward(
+        grad_locations.numpy(),
+        grad_layer_weights.numpy(),
+        grad_scale.numpy(),
+        features.numpy(),
+        hidden_weight.numpy(),
+        hidden_bias.numpy(),
+        second_weight.numpy(),
+        second_bias.numpy(),
+        location_head.numpy(),
+        layer_head.numpy(),
+        scale_head.numpy(),
+        locations.numpy(),
+        layer_weights.numpy(),
+        scale.numpy(),
+        kept.numpy(),
+        torch.get_num_threads(),
+    )
+    return [torch.from_numpy(grad) for grad in grads]
+
+
 def _function(name: str, precision: str) -> Callable[..., Any]:
     if _missing is not None:
         raise RuntimeError(why_unavailable()) from _missing

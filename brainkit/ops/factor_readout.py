@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import brainkit.kernels as kernels
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.ops import cpu, grouped, reference
+from brainkit.ops import cpu, gpu, grouped, reference
 
 BACKENDS = ("reference", "grouped", "cpu", "triton")
+PRECISIONS = ("float32", "tf32")
+HALF = (torch.bfloat16, torch.float16)
 
 
 def factor_readout(
@@ -22,6 +23,7 @@ def factor_readout(
     bias: Tensor,
     *,
     backend: str = "auto",
+    precision: str = "float32",
 ) -> Tensor:
     """Predict the response of every vertex to every image from the images' tokens.
 
@@ -32,9 +34,9 @@ def factor_readout(
     Parameters
     ----------
     local_tokens : Tensor of shape (B, L, D, H, W)
-        Bottlenecked local tokens.
+        Bottlenecked local tokens: float32, float64, bfloat16 or float16.
     global_tokens : Tensor of shape (B, L, D)
-        Bottlenecked global tokens.
+        Bottlenecked global tokens, in the same dtype. All other tensors are float32, or float64 beside float64 tokens.
     locations : Tensor of shape (V, 2)
         Where each vertex looks, x right and y down, the image spanning [-1, 1].
     layer_weights : Tensor of shape (V, L)
@@ -47,16 +49,21 @@ def factor_readout(
         Baseline responses.
     backend : {"auto", "reference", "grouped", "cpu", "triton"}
         ``auto`` takes the fastest that serves the tensors' device and dtype.
+    precision : {"float32", "tf32"}
+        Of products of float32 tokens; ``tf32`` is for the ``triton`` backend, and rounds what is multiplied to 10 bits.
+        Sums are float32 in both. Products of bfloat16 and float16 tokens are made in the tokens' dtype by ``triton``
+        (which rounds the weights to it), and in float32 by the other backends.
 
     Returns
     -------
     Tensor of shape (B, V)
-        Predicted responses, differentiable in every tensor. A vertex whose location is not finite is NaN.
+        Predicted responses in the dtype of the weights, differentiable in every tensor. A vertex whose location is not
+        finite is NaN.
 
     Raises
     ------
     UsageError
-        If a tensor has the wrong rank, size, dtype or device, or the backend is unknown.
+        If a tensor has the wrong rank, size, dtype or device, the backend is unknown, or it cannot give the precision.
     BrainkitError
         If the backend asked for cannot run here; says why.
 
@@ -67,12 +74,15 @@ def factor_readout(
     inputs = (local_tokens, global_tokens, locations, layer_weights, scale, weight, bias)
     _check(*inputs)
     chosen = _choose(backend, local_tokens)
-    if chosen == "reference":
-        return reference.factor_readout(*inputs)
-    if chosen == "grouped":
-        return grouped.factor_readout(*inputs)
-    out: Tensor = _cpu_operator(*inputs)
-    return out
+    _check_precision(precision, chosen, local_tokens.dtype)
+    if chosen == "triton":
+        return gpu.factor_readout(*inputs, precision)
+    if chosen == "cpu":
+        out: Tensor = _cpu_operator(*inputs)
+        return out
+    if local_tokens.dtype in HALF:
+        inputs = (local_tokens.float(), global_tokens.float(), *inputs[2:])
+    return (reference if chosen == "reference" else grouped).factor_readout(*inputs)
 
 
 def available_backends() -> dict[str, str | None]:
@@ -83,19 +93,47 @@ def available_backends() -> dict[str, str | None]:
     dict of str to (str or None)
         None where the backend runs; else one sentence saying why it does not.
     """
-    return {"reference": None, "grouped": None, "cpu": cpu.why_unavailable(), "triton": kernels.why_unavailable()}
+    return {"reference": None, "grouped": None, "cpu": cpu.why_unavailable(), "triton": gpu.why_unavailable()}
 
 
 def _choose(backend: str, tokens: Tensor) -> str:
     if backend == "auto":
-        return "cpu" if tokens.device.type == "cpu" and cpu.why_unavailable() is None else "grouped"
+        return _fastest(tokens)
     if backend not in BACKENDS:
         raise UsageError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
-    if reason := available_backends()[backend]:
+    if reason := _why_not(backend):
         raise BrainkitError(f"backend {backend!r} cannot run here: {reason}")
     if backend == "cpu" and tokens.device.type != "cpu":
         raise UsageError(f"backend 'cpu' must get tensors on the CPU, got {tokens.device}")
+    if backend == "cpu" and tokens.dtype in HALF:
+        raise UsageError(f"local_tokens must be float32 or float64 for backend 'cpu', got {tokens.dtype}")
+    if backend == "triton" and not gpu.serves(tokens):
+        raise UsageError(f"backend 'triton' must get tensors on a CUDA device, got {tokens.device}")
+    if backend == "triton" and tokens.dtype == torch.float64:
+        raise UsageError(f"local_tokens must be float32, bfloat16 or float16 for backend 'triton', got {tokens.dtype}")
     return backend
+
+
+def _fastest(tokens: Tensor) -> str:
+    if tokens.is_cuda and tokens.dtype != torch.float64 and _why_not("triton") is None:
+        return "triton"
+    if tokens.device.type == "cpu" and tokens.dtype not in HALF and _why_not("cpu") is None:
+        return "cpu"
+    return "grouped"
+
+
+def _why_not(backend: str) -> str | None:
+    # While torch.compile traces, machines cannot be asked. The Triton operator asks again when it runs.
+    if backend == "triton" and torch.compiler.is_compiling():
+        return None
+    return available_backends()[backend]
+
+
+def _check_precision(precision: str, backend: str, dtype: torch.dtype) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "tf32" and (backend != "triton" or dtype != torch.float32):
+        raise UsageError(f"precision must be float32 for {dtype} tokens on backend {backend!r}, got {precision!r}")
 
 
 def _check(
@@ -138,10 +176,20 @@ def _check(
             raise UsageError(f"{name} must be {axes_text} = {shape}, got shape {tuple(tensor.shape)}")
         if tensor.device != local_tokens.device:
             raise UsageError(f"{name} must be on {local_tokens.device} as local_tokens, got {tensor.device}")
-        if tensor.dtype not in (torch.float32, torch.float64):
-            raise UsageError(f"{name} must be float32 or float64, got {tensor.dtype}")
-        if tensor.dtype != local_tokens.dtype:
-            raise UsageError(f"{name} must be {local_tokens.dtype} as local_tokens, got {tensor.dtype}")
+        _check_dtype(name, tensor, local_tokens.dtype)
+
+
+def _check_dtype(name: str, tensor: Tensor, tokens: torch.dtype) -> None:
+    if name == "local_tokens":
+        if tokens not in (torch.float32, torch.float64, *HALF):
+            raise UsageError(f"{name} must be float32, float64, bfloat16 or float16, got {tokens}")
+    elif name != "global_tokens" and tensor.dtype not in (torch.float32, torch.float64):
+        raise UsageError(f"{name} must be float32 or float64, got {tensor.dtype}")
+    elif name != "global_tokens" and tokens in HALF:
+        if tensor.dtype != torch.float32:
+            raise UsageError(f"{name} must be torch.float32 beside {tokens} tokens, got {tensor.dtype}")
+    elif tensor.dtype != tokens:
+        raise UsageError(f"{name} must be {tokens} as local_tokens, got {tensor.dtype}")
 
 
 @torch.library.custom_op("brainkit::factor_readout", mutates_args=(), device_types="cpu")

@@ -1,15 +1,20 @@
-// The operator without Python, for sanitizers: results against the definition, gradients against differences of the
-// forward pass, the same bits for every number of threads, calls from several threads at once, and from a fork.
+// The operator and the selectors' networks without Python, for sanitizers: results against the definition, gradients
+// against differences of the forward pass, the same bits for every number of threads, calls from several threads at
+// once, and from a fork.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <thread>
 #include <vector>
 
 #include "factor_readout.h"
+#include "recycled.h"
+#include "selectors.h"
 
 // ThreadSanitizer cannot start threads in a forked child.
 #if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
@@ -203,6 +208,168 @@ void check_callers() {
     for (const auto& out : found) expect(same_bits(out, expected), "calls from several threads", s);
 }
 
+// --- the selectors' networks
+
+using brainkit::NetworkShape;
+
+// Features, then the seven weights, in the order of NetworkInputs.
+std::vector<Index> sizes(const NetworkShape& s) {
+    return {s.vertices * s.features,
+            3 * s.hidden * s.features,
+            3 * s.hidden,
+            3 * s.hidden * s.hidden,
+            3 * s.hidden,
+            2 * s.hidden,
+            s.layers * s.hidden,
+            s.hidden};
+}
+
+std::vector<Index> result_sizes(const NetworkShape& s) { return {2 * s.vertices, s.layers * s.vertices, s.vertices}; }
+
+template <typename T>
+Arrays<T> draw(const std::vector<Index>& lengths, unsigned seed) {
+    std::mt19937 generator(seed);
+    std::uniform_real_distribution<double> uniform(-1.0, 1.0);
+    Arrays<T> arrays;
+    for (const Index n : lengths) {
+        arrays.emplace_back(static_cast<std::size_t>(n));
+        for (T& x : arrays.back()) x = static_cast<T>(uniform(generator));
+    }
+    return arrays;
+}
+
+template <typename T>
+brainkit::NetworkInputs<T> network_inputs(const Arrays<T>& a) {
+    return {a[0].data(), a[1].data(), a[2].data(), a[3].data(), a[4].data(), {a[5].data(), a[6].data(), a[7].data()}};
+}
+
+// The three results, then what was kept, in memory aligned to 64 bytes.
+template <typename T>
+struct Chosen {
+    Arrays<T> results;
+    std::vector<T> room;
+    T* kept = nullptr;
+};
+
+template <typename T>
+Chosen<T> choose(const NetworkShape& s, const Arrays<T>& inputs, int threads, bool keep) {
+    Chosen<T> chosen;
+    for (const Index n : result_sizes(s)) chosen.results.emplace_back(static_cast<std::size_t>(n));
+    if (keep) {
+        std::size_t size = static_cast<std::size_t>(6 * s.vertices * brainkit::kept_width(s.hidden)) * sizeof(T);
+        std::size_t room = size + 64;
+        chosen.room.resize(room / sizeof(T));
+        void* start = chosen.room.data();
+        chosen.kept = static_cast<T*>(std::align(64, size, start, room));
+    }
+    T* const out[] = {chosen.results[0].data(), chosen.results[1].data(), chosen.results[2].data()};
+    brainkit::selector_networks_forward(s, network_inputs(inputs), threads, out, chosen.kept);
+    return chosen;
+}
+
+template <typename T>
+Arrays<T> choose_backward(const NetworkShape& s, const Arrays<T>& inputs, const Chosen<T>& chosen,
+                          const Arrays<T>& grads, int threads) {
+    Arrays<T> to;
+    for (const Index n : sizes(s)) to.emplace_back(static_cast<std::size_t>(n));
+    const T* const out[] = {chosen.results[0].data(), chosen.results[1].data(), chosen.results[2].data()};
+    const T* const grad[] = {grads[0].data(), grads[1].data(), grads[2].data()};
+    const brainkit::NetworkGradients<T> gradients{
+        to[1].data(), to[2].data(), to[3].data(), to[4].data(), {to[5].data(), to[6].data(), to[7].data()}};
+    brainkit::selector_networks_backward(s, network_inputs(inputs), out, grad, chosen.kept, threads, gradients);
+    return to;
+}
+
+std::vector<double> layer(const std::vector<double>& values, const double* weight, const double* bias, Index outputs) {
+    std::vector<double> sums(static_cast<std::size_t>(outputs));
+    for (Index o = 0; o < outputs; ++o) {
+        sums[o] = bias == nullptr ? 0 : bias[o];
+        for (std::size_t i = 0; i < values.size(); ++i) sums[o] += weight[o * values.size() + i] * values[i];
+    }
+    return sums;
+}
+
+std::vector<double> gelu(std::vector<double> values) {
+    for (double& x : values) x *= 0.5 * std::erfc(-x * std::sqrt(0.5));
+    return values;
+}
+
+void expect(bool holds, const char* what, const NetworkShape& s) {
+    expect(holds, what, Shape{0, s.layers, s.hidden, 0, s.features, s.vertices});
+}
+
+void check_network_values(const NetworkShape& s) {
+    const Arrays<double> in = draw<double>(sizes(s), 8);
+    const Chosen<double> found = choose(s, in, 2, true);
+    const Index h = s.hidden;
+    for (Index v = 0; v < s.vertices; ++v) {
+        for (Index n = 0; n < 3; ++n) {
+            const std::vector<double> features(in[0].begin() + v * s.features, in[0].begin() + (v + 1) * s.features);
+            const auto first = gelu(layer(features, &in[1][n * h * s.features], &in[2][n * h], h));
+            const auto second = gelu(layer(first, &in[3][n * h * h], &in[4][n * h], h));
+            std::vector<double> last = layer(second, in[5 + n].data(), nullptr, s.outputs(n));
+            double total = 0;
+            for (const double x : last) total += std::exp(x);
+            for (Index o = 0; o < s.outputs(n); ++o) {
+                const double x = last[o];
+                const double expected = n == 0 ? std::tanh(x) : n == 1 ? std::exp(x) / total : 1 / (1 + std::exp(-x));
+                expect(std::fabs(found.results[n][v * s.outputs(n) + o] - expected) < 1e-12, "the networks", s);
+            }
+        }
+    }
+    const Arrays<double> grads = draw<double>(result_sizes(s), 9);
+    const Arrays<double> back = choose_backward(s, in, found, grads, 2);
+    const Arrays<double> direction = draw<double>(sizes(s), 10);
+    constexpr double kStep = 1e-6;
+    for (std::size_t i = 1; i < in.size(); ++i) {
+        double difference = 0;
+        for (const double step : {kStep, -kStep}) {
+            Arrays<double> moved = in;
+            for (std::size_t j = 0; j < in[i].size(); ++j) moved[i][j] += step * direction[i][j];
+            const Chosen<double> there = choose(s, moved, 2, false);
+            for (std::size_t n = 0; n < 3; ++n) difference += dot(there.results[n], grads[n]) / (2 * step);
+        }
+        const double slope = dot(back[i], direction[i]);
+        expect(std::fabs(slope - difference) < 1e-6 * (1 + std::fabs(slope)), "a gradient of the networks", s);
+    }
+}
+
+template <typename T>
+void check_network_bits(const NetworkShape& s) {
+    const Arrays<T> inputs = draw<T>(sizes(s), 11);
+    const Arrays<T> grads = draw<T>(result_sizes(s), 12);
+    const Chosen<T> alone = choose(s, inputs, 1, true);
+    const Arrays<T> back = choose_backward(s, inputs, alone, grads, 1);
+    for (const int threads : {2, 3, 8}) {
+        const Chosen<T> again = choose(s, inputs, threads, threads != 3);
+        for (std::size_t n = 0; n < 3; ++n) {
+            expect(same_bits(again.results[n], alone.results[n]), "bits of the networks", s);
+        }
+        const Arrays<T> found = choose_backward(s, inputs, again, grads, threads);
+        for (std::size_t i = 1; i < found.size(); ++i) {
+            expect(same_bits(found[i], back[i]), "bits of the networks' gradients", s);
+        }
+    }
+}
+
+void check_recycled() {
+    brainkit::Recycled memory;
+    std::vector<std::thread> users;
+    for (int user = 0; user < 4; ++user) {
+        users.emplace_back([&memory, user] {
+            for (std::size_t size = 100; size < 5000; size += 100) {
+                const brainkit::Recycled::Block block = memory.take(size);
+                std::memset(block.data, user, size);
+                const auto* bytes = static_cast<const unsigned char*>(block.data);
+                const bool own = std::all_of(bytes, bytes + size, [user](unsigned char b) { return b == user; });
+                expect(own && block.size >= size, "memory used again", Shape{});
+                memory.give_back(block);
+            }
+        });
+    }
+    for (auto& user : users) user.join();
+}
+
 #if defined(BRAINKIT_TEST_FORK)
 void check_fork() {
     const Shape s{2, 3, 20, 4, 4, 300};
@@ -237,6 +404,14 @@ int main() {
     }
     if (brainkit::why_no_bf16x3() != nullptr) std::printf("bf16x3 is left out: %s\n", brainkit::why_no_bf16x3());
     check_threads<float>(large);
+    const NetworkShape networks[] = {{1, 1, 1, 1},  {0, 2, 3, 2},     {7, 5, 8, 3},
+                                     {63, 1, 8, 1}, {97, 12, 33, 40}, {1500, 7, 20, 12}};
+    for (const NetworkShape& s : networks) {
+        if (s.vertices < 1000) check_network_values(s);
+        check_network_bits<float>(s);
+        check_network_bits<double>(s);
+    }
+    check_recycled();
     check_callers();
 #if defined(BRAINKIT_TEST_FORK)
     check_fork();

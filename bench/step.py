@@ -1,0 +1,245 @@
+"""A whole training step's speed on this machine: ``python -m bench.step``.
+
+Selectors, bottlenecks, the gauge, the operator, the loss, their gradients, clipping and AdamW, at the size of a
+subject's visual cortex and a ViT-B's twelve layers. The published model and brainkit's start from the same weights and
+see the same tokens; nothing is reported unless their losses and all their gradients agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import machine, published
+from bench.cortex import coordinates
+from bench.timing import captured, interleaved
+from brainkit.config import TrainConfig
+from brainkit.model import FactorTopy
+from brainkit.ops import available_backends, factor_readout
+from brainkit.selectors import regularity
+from brainkit.training import EncodingModule
+
+RESULTS = Path(__file__).resolve().parent / "results"
+# Relative error of a gradient, in the norm of the whole tensor, against the published model's.
+BOUND = 1e-3
+
+Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """V vertices, L layers of C channels, D of them after the bottlenecks, a square grid, B images."""
+
+    vertices: int = 37_984
+    layers: int = 12
+    width: int = 768
+    channels: int = 128
+    grid: int = 8
+    images: int = 8
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {f"layer{k}": self.width for k in range(self.layers)}
+
+    def batch(self) -> Batch:
+        draw = torch.Generator().manual_seed(1)
+        local = {
+            name: torch.randn(self.images, width, self.grid, self.grid, generator=draw)
+            for name, width in self.widths.items()
+        }
+        whole = {name: torch.randn(self.images, width, generator=draw) for name, width in self.widths.items()}
+        return local, whole, torch.randn(self.images, self.vertices, generator=draw)
+
+
+BASE = Sizes()
+QUICK = Sizes(vertices=1_200, layers=3, width=48, channels=16, images=4)
+
+
+def published_model(sizes: Sizes) -> published.FactorTopy:
+    """At a point in training where every vertex has chosen its own place, layer and scale."""
+    torch.manual_seed(0)
+    model = published.FactorTopy(sizes.widths, torch.from_numpy(coordinates(sizes.vertices)), bottleneck=sizes.channels)
+    with torch.no_grad():
+        for network in (model.space_selector_mlp, model.layer_selector_mlp, model.scale_selector_mlp):
+            torch.nn.init.normal_(network[5].weight, std=0.4)
+        model.weight.mul_(20)
+    return model
+
+
+def our_module(
+    sizes: Sizes, start: published.FactorTopy, device: str, *, backend: str, gauge: str
+) -> tuple[EncodingModule, torch.optim.Optimizer]:
+    """The same weights in brainkit's model, with the published loss."""
+    model = FactorTopy.from_published(start.state_dict(), coordinates(sizes.vertices), grid=(sizes.grid, sizes.grid))
+    model.backend, model.gauge = backend, gauge
+    module = EncodingModule(model, TrainConfig(loss="smooth_l1", lr_weight=1e-3), planned_steps=10_000).to(device)
+    return module, module.configure_optimizers()["optimizer"]
+
+
+def our_step(module: EncodingModule, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
+    """What Lightning runs, without Lightning."""
+    optimizer.zero_grad(set_to_none=True)
+    misfit, regulariser = module.losses(batch)
+    loss = misfit if regulariser is None else misfit + regulariser
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), module.config.clip)
+    optimizer.step()
+    return loss.detach()
+
+
+def check(
+    sizes: Sizes, start: published.FactorTopy, batch: Batch, device: str, backends: list[str]
+) -> dict[str, float]:
+    """Largest relative error of a gradient for each backend; ends the program if one is wrong."""
+    local, whole, target = batch
+    response, regulariser = start(local, whole)
+    loss = torch.nn.functional.smooth_l1_loss(response, target, beta=0.1) + 0.1 * regulariser
+    loss.backward()
+    truth = {name: parameter.grad for name, parameter in start.named_parameters()}
+    start.zero_grad()
+    found = {}
+    for backend in backends:
+        module, _ = our_module(sizes, start, device, backend=backend, gauge="published")
+        misfit, share = module.losses(batch)
+        (misfit + share).backward()
+        errors = {"loss": (misfit + share - loss).abs().item() / abs(loss.item())}
+        for name, parameter in module.model.named_parameters():
+            errors[name] = ((parameter.grad - truth[name]).norm() / truth[name].norm()).item()
+        worst = max(errors, key=lambda name: errors[name])
+        if not errors[worst] <= BOUND:
+            sys.exit(f"nothing is reported: {backend} is wrong: relative error {errors[worst]:.2g} of {worst}")
+        found[backend] = errors[worst]
+    return found
+
+
+def parts(module: EncodingModule, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, Any]:
+    """What a step consists of, each with its gradients, to be timed apart."""
+    model, (local, whole, target) = module.model, batch
+    chosen = model.selectors()
+    chosen_leaves = [t.detach().requires_grad_() for t in (chosen.locations, chosen.layer_weights, chosen.scale)]
+    tokens = [t.detach().requires_grad_() for t in model.bottlenecked(local, whole)]
+    prediction = torch.randn_like(target).requires_grad_()
+    grads = [torch.randn_like(t) for t in (*chosen_leaves, *tokens, target)]
+
+    def selectors() -> None:
+        found = model.selectors()
+        torch.autograd.backward([found.locations, found.layer_weights, found.scale], grads[:3])
+
+    def bottlenecks() -> None:
+        torch.autograd.backward(list(model.bottlenecked(local, whole)), grads[3:5])
+
+    def operator() -> None:
+        leaves = [*tokens, *chosen_leaves, model.weight, model.bias]
+        out = factor_readout(*leaves, backend=model.backend)
+        torch.autograd.grad(out, leaves, grads[5])
+
+    def loss() -> None:
+        misfit = torch.nn.functional.smooth_l1_loss(prediction, target, beta=0.1)
+        (misfit + regularity(chosen_leaves[1], chosen_leaves[2])).backward()
+
+    def clip() -> None:
+        torch.nn.utils.clip_grad_norm_(module.parameters(), module.config.clip)
+
+    module.zero_grad()
+    our_step(module, optimizer, batch)  # so that every parameter has a gradient
+    runs = {"selectors": selectors, "operator": operator, "bottlenecks and gauge": bottlenecks}
+    return runs | {"loss and regulariser": loss, "clipping": clip, "AdamW": optimizer.step}
+
+
+def measure(sizes: Sizes, rounds: int, device: str) -> dict[str, Any]:
+    """Errors, times and parts at one size."""
+    start = published_model(sizes).to(device)
+    batch = on(device, sizes.batch())
+    fastest = "triton" if device == "cuda" else "cpu"
+    reasons = available_backends()
+    backends = ["grouped"] + ([fastest] if reasons[fastest] is None else [])
+    if fastest not in backends:
+        print(f"{fastest} is left out: {reasons[fastest]}")
+    errors = check(sizes, start, batch, device, backends)
+
+    runs: dict[str, Any] = {
+        "published": partial(published.training_step, start, torch.optim.AdamW(start.parameters(), lr=1e-3), batch)
+    }
+    for backend in backends:
+        for gauge in ("published", "unit"):
+            module, optimizer = our_module(sizes, start, device, backend=backend, gauge=gauge)
+            runs[f"brainkit, {backend}, gauge {gauge}"] = partial(our_step, module, optimizer, batch)
+    if fastest == "triton" and fastest in backends:
+        graphed, graphed_optimizer = our_module(sizes, start, device, backend=fastest, gauge="unit")
+        for group in graphed_optimizer.param_groups:
+            group["capturable"] = True
+        name = "brainkit, triton, gauge unit, CUDA graph"
+        runs[name] = captured(partial(our_step, graphed, graphed_optimizer, batch))
+    names = list(runs)
+    seconds = interleaved(runs, rounds, {name: 1 if name == "published" else 4 for name in names}, device)
+    apart = interleaved(parts(module, optimizer, batch), rounds, {}, device)  # of the last: the default
+    rows = {name: {"seconds": value, "ratio": seconds["published"] / value} for name, value in seconds.items()}
+    return {"sizes": asdict(sizes), "errors": errors, "steps": rows, "parts": apart}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    sizes = Sizes(**report["sizes"])
+    lines = ["# A whole training step", "", *(f"- {key}: {value}" for key, value in report["machine"].items())]
+    lines += [
+        "",
+        f"V = {sizes.vertices:,}, L = {sizes.layers} layers of {sizes.width} channels, D = {sizes.channels}, "
+        f"{sizes.grid}x{sizes.grid} tokens, B = {sizes.images}, float32. Forward, backward, clipping and AdamW; "
+        "medians. `gauge unit` is what brainkit trains with: the gains of all bottlenecks, exact in every step.",
+        "",
+        "| | a step, ms | ratio |",
+        "|---|---|---|",
+    ]
+    for name, row in report["steps"].items():
+        lines.append(f"| {name} | {1e3 * row['seconds']:,.1f} | {row['ratio']:.1f}x |")
+    lines += [
+        "",
+        "What the last consists of, each part with its gradients and timed apart:",
+        "",
+        "| | ms |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {1e3 * value:.1f} |" for name, value in report["parts"].items()]
+    lines += ["", "Largest relative error of a gradient against the published model's:", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {error:.1e} |" for name, error in report["errors"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def on(device: str, batch: Batch) -> Batch:
+    local, whole, target = batch
+    return (
+        {name: value.to(device) for name, value in local.items()},
+        {name: value.to(device) for name, value in whole.items()},
+        target.to(device),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--name", default="step", help="of the files in bench/results")
+    parser.add_argument("--quick", action="store_true", help="a small size, to see that it runs")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    report: dict[str, Any] = {"machine": machine.describe(given.threads, given.device)}
+    report |= measure(QUICK if given.quick else BASE, given.rounds, given.device)
+    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()

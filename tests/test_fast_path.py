@@ -1,0 +1,55 @@
+"""Training takes the fast operator by itself, and learns what it would with the reference."""
+
+# ruff: noqa: E402  (what is imported first may be missing: then the file is skipped)
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("timm")
+pytest.importorskip("nilearn")
+
+from brainkit import workflow
+from brainkit.ops import available_backends, cpu
+
+NET = "efficientnet_lite0"
+SHORT = ("train.batch_size=8", "model.bottleneck=8", "model.selector_width=16")
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [float(row["train_loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.skipif(available_backends()["cpu"] is not None, reason=f"needs C++: {available_backends()['cpu']}")
+def test_the_loss_curve_on_the_sample_is_that_of_the_reference(
+    tiny_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    used: list[str] = []
+
+    def counted(name: str) -> Any:
+        original = getattr(cpu, name)
+
+        def call(*inputs: Any) -> Any:
+            used.append(name)
+            return original(*inputs)
+
+        return call
+
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(cpu, name, counted(name))
+    common = dict(data=tiny_sample, epochs=6, say=lambda line: None)
+    workflow.train(NET, out="fast", overrides=(*SHORT, "train.device=cpu"), **common)
+    steps = used.count("backward")
+    assert used.count("forward") > steps > 20
+    workflow.train(NET, out="plain", overrides=(*SHORT, "train.device=cpu", "model.backend=reference"), **common)
+    assert used.count("backward") == steps, "the reference was asked for"
+    fast, plain = losses(tmp_path / "fast"), losses(tmp_path / "plain")
+    assert fast == pytest.approx(plain, rel=1e-3)
+    assert plain[-1] < 0.9 * plain[0]
