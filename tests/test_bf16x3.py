@@ -1,0 +1,198 @@
+"""Precision bf16x3: the operator in AMX tiles, which are emulated here where the processor has none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from operator_cases import CASES, NAMES, Case
+from torch import Tensor
+
+from brainkit.ops import cpu, reference
+
+pytestmark = pytest.mark.skipif(cpu.why_unavailable() is not None, reason=f"the C++ extension: {cpu.why_unavailable()}")
+
+# rms of the error over rms of the truth. Dropping the product of the two low parts alone costs about 4e-6.
+BOUND, GRAD_BOUND = 1e-5, 5e-5
+
+Results = dict[str, list[Tensor]]  # by job: the response, then the seven gradients
+
+SCRIPT = """if True:
+    import sys, torch
+    from brainkit.ops import cpu
+
+    def both(inputs, grad, threads):
+        torch.set_num_threads(threads)
+        response = cpu.forward(*inputs, precision="bf16x3")
+        return [response, *cpu.backward(grad, *inputs[:-1], precision="bf16x3")]
+
+    jobs = torch.load(sys.argv[1])
+    torch.save({name: both(*job) for name, job in jobs.items()}, sys.argv[2])
+"""
+
+
+def run(folder: Path, jobs: dict[str, tuple[list[Tensor], Tensor, int]], emulate: bool) -> Results:
+    """Inputs, gradient of the response and threads of every job, to another process: the variable is read once."""
+    folder.mkdir(exist_ok=True)
+    torch.save(jobs, folder / "jobs.pt")
+    environment = {key: value for key, value in os.environ.items() if key != "BRAINKIT_AMX"}
+    if emulate:
+        environment["BRAINKIT_AMX"] = "emulate"
+    command = [sys.executable, "-c", SCRIPT, folder / "jobs.pt", folder / "results.pt"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return torch.load(folder / "results.pt")
+
+
+def inputs_of(case: Case) -> list[Tensor]:
+    """Without a bias, which would hide errors of the rest."""
+    inputs = case.inputs(torch.float32)
+    inputs[-1].zero_()
+    return inputs
+
+
+def grad_of(inputs: list[Tensor]) -> Tensor:
+    shape = len(inputs[0]), len(inputs[2])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def whole_numbers() -> list[Tensor]:
+    """Inputs of few bits, on which bf16x3 loses nothing."""
+    draw = torch.Generator().manual_seed(2)
+
+    def integers(*shape: int) -> Tensor:
+        return torch.randint(-8, 9, shape, generator=draw).float()
+
+    inputs = Case("exact", images=3, layers=4, channels=32, height=4, width=4, vertices=90).inputs(torch.float32)
+    for i in (0, 1, 5, 6):
+        inputs[i] = integers(*inputs[i].shape)
+    inputs[2] = torch.randint(-4, 5, (90, 2), generator=draw) / 4
+    inputs[3] = torch.randint(0, 5, (90, 4), generator=draw) / 4
+    inputs[4] = torch.randint(0, 3, (90,), generator=draw) / 2
+    return inputs
+
+
+MANY = Case("many", images=3, layers=5, channels=70, vertices=900, where="beyond")
+LARGE = Case("bands", images=3, layers=25, channels=128, height=24, width=20, vertices=120)
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    jobs = {case.name: (inputs_of(case), grad_of(inputs_of(case)), 2) for case in (*CASES, LARGE)}
+    for threads in (1, 2, 5):
+        jobs[f"on {threads} threads"] = (inputs_of(MANY), grad_of(inputs_of(MANY)), threads)
+    clean = whole_numbers()
+    jobs["whole numbers"] = (clean, grad_of(clean).round(), 2)
+    for name, (index, place) in BAD.items():
+        inputs = [tensor.clone() for tensor in clean]
+        inputs[index][place] = float("nan")
+        jobs[name] = (inputs, grad_of(clean).round(), 2)
+    return run(tmp_path_factory.mktemp("bf16x3"), jobs, emulate=True)
+
+
+BAD = {
+    "a NaN local token": (0, (1, 2, 3, 1, 2)),
+    "a NaN global token": (1, (1, 2, 3)),
+    "a NaN location": (2, (5, 0)),
+    "a NaN layer weight": (3, (7, 1)),
+    "a NaN scale": (4, 9),
+    "a NaN weight": (5, (11, 3)),
+}
+
+
+def differentiate(inputs: list[Tensor], grad: Tensor) -> list[Tensor]:
+    """The truth, in float64."""
+    leaves = [tensor.double().requires_grad_() for tensor in inputs]
+    out = reference.factor_readout(*leaves)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad.double())]
+
+
+def relative(value: Tensor, truth: Tensor) -> float:
+    scale = truth.square().mean().sqrt().clamp(min=1e-30)
+    return ((value - truth).square().mean().sqrt() / scale).item()
+
+
+@pytest.mark.parametrize("case", [*CASES, LARGE], ids=lambda case: case.name)
+def test_loses_little(case, emulated):
+    inputs = inputs_of(case)
+    truth = differentiate(inputs, grad_of(inputs))
+    for name, value, true in zip(("response", *NAMES), emulated[case.name], truth, strict=True):
+        if name == "locations" and case.where == "exact":
+            continue  # on a cell's edge the gradient is one-sided, and both sides are right
+        assert relative(value, true) < (BOUND if name == "response" else GRAD_BOUND), name
+
+
+def test_the_number_of_threads_changes_no_bit(emulated):
+    for threads in (2, 5):
+        for name, many, alone in zip(
+            ("response", *NAMES), emulated[f"on {threads} threads"], emulated["on 1 threads"], strict=True
+        ):
+            assert torch.equal(many, alone), name
+
+
+def test_numbers_of_few_bits_lose_nothing(emulated):
+    inputs = whole_numbers()
+    truth = differentiate(inputs, grad_of(inputs).round())
+    for name, value, true in zip(("response", *NAMES), emulated["whole numbers"], truth, strict=True):
+        if name != "locations":  # many of these lie on a cell's edge
+            assert relative(value, true) < 2e-7, name
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_number_stays_in_its_place(name, emulated):
+    index, place = BAD[name]
+    inputs = whole_numbers()
+    inputs[index][place] = float("nan")
+    expected = cpu.forward(*inputs)
+    found = emulated[name][0]
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert found.isnan().any()
+    for grad, true in zip(emulated[name][1:], cpu.backward(grad_of(inputs).round(), *inputs[:-1]), strict=True):
+        assert torch.equal(grad.isnan(), true.isnan())
+
+
+def test_says_why_not():
+    if cpu.why_no_bf16x3() is None:
+        pytest.skip("bf16x3 runs here")
+    assert "\n" not in cpu.why_no_bf16x3()
+    inputs = Case("plain").inputs(torch.float32)
+    for call in (
+        lambda: cpu.forward(*inputs, precision="bf16x3"),
+        lambda: cpu.backward(grad_of(inputs), *inputs[:-1], precision="bf16x3"),
+    ):
+        with pytest.raises(RuntimeError, match="bf16x3 cannot run: ") as refusal:
+            call()
+        assert cpu.why_no_bf16x3() in str(refusal.value)
+
+
+@pytest.mark.skipif("BRAINKIT_AMX" in os.environ, reason="BRAINKIT_AMX is set")
+@pytest.mark.skipif(cpu.why_no_bf16x3() is not None, reason=f"{cpu.why_no_bf16x3()}")
+def test_the_hardware_agrees_with_the_emulation(tmp_path):
+    jobs = {case.name: (inputs_of(case), grad_of(inputs_of(case)), 2) for case in (MANY, LARGE)}
+    hardware = run(tmp_path / "hardware", jobs, emulate=False)
+    emulation = run(tmp_path / "emulation", jobs, emulate=True)
+    for job, results in hardware.items():
+        for name, value, expected in zip(("response", *NAMES), results, emulation[job], strict=True):
+            assert relative(value, expected) < 1e-6, (job, name)
+
+
+def test_other_precisions_and_dtypes_are_refused():
+    inputs = Case("plain").inputs(torch.float32)
+    with pytest.raises(ValueError, match="precision must be float32 or bf16x3, got 'bf16'"):
+        cpu.forward(*inputs, precision="bf16")
+    with pytest.raises(ValueError, match="precision must be float32 or bf16x3, got 'tf32'"):
+        cpu.backward(grad_of(inputs), *inputs[:-1], precision="tf32")
+    with pytest.raises(TypeError):
+        cpu.forward(*Case("plain").inputs(torch.float64), precision="bf16x3")
+
+
+def test_an_unknown_emulation_is_refused_in_one_line():
+    command = [sys.executable, "-c", "from brainkit.ops import cpu; cpu.why_no_bf16x3()"]
+    environment = {**os.environ, "BRAINKIT_AMX": "please"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "BRAINKIT_AMX must be emulate or unset, got 'please'" in done.stderr.splitlines()[-1]
