@@ -27,12 +27,12 @@ class ModelConfig:
     backend: str = "auto"
     """Implementation of the operator: auto, reference, grouped, cpu or triton."""
     precision: str = "float32"
-    """What training multiplies: float32; or, on a GPU with the Triton kernels, tf32 or bfloat16, which are faster.
-    Sums, locations, weights and all scores are float32 in any case."""
+    """What training multiplies: float32; or, faster, tf32 or bfloat16 on a GPU with the Triton kernels, bf16x3 on a
+    processor with AMX. Sums, locations, weights and all scores are float32 in any case."""
 
     def __post_init__(self) -> None:
         _positive(self, "bottleneck", "grid", "selector_width")
-        _one_of(self, "precision", ("float32", "tf32", "bfloat16"))
+        _one_of(self, "precision", ("float32", "tf32", "bfloat16", "bf16x3"))
         _one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
 
 

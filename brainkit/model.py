@@ -22,6 +22,7 @@ from brainkit.ops.selector_networks import selector_networks
 from brainkit.selectors import coordinate_bounds, factored_encoding, regularity, selector_network
 
 Tokens = Mapping[str, Tensor]
+PRECISIONS = ("float32", "tf32", "bfloat16", "bf16x3")
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class FactorTopy(nn.Module):
         scale a meaning; ``published`` leaves the gains free, as the seed's weights have them.
     backend : str
         Implementation of the operator, see :func:`brainkit.ops.factor_readout`.
-    precision : {"float32", "tf32", "bfloat16"}
-        What is multiplied while the model is in training mode; the last two are for the Triton kernels, and bfloat16
-        rounds the bottlenecks' tokens. In evaluation mode it is float32 in any case.
+    precision : {"float32", "tf32", "bfloat16", "bf16x3"}
+        What is multiplied while the model is in training mode. tf32 and bfloat16 are for the Triton kernels, and
+        bfloat16 rounds the bottlenecks' tokens; bf16x3 is for the C++ operator. In evaluation mode it is float32.
 
     Raises
     ------
@@ -115,8 +116,8 @@ class FactorTopy(nn.Module):
             raise UsageError("widths must name at least one layer, got none")
         if places.ndim != 2 or places.shape[1] != 3 or not len(places) or not places.isfinite().all():
             raise UsageError(f"coordinates must be (V, 3) and finite, got shape {tuple(places.shape)}")
-        if precision not in ("float32", "tf32", "bfloat16"):
-            raise UsageError(f"precision must be 'float32', 'tf32' or 'bfloat16', got {precision!r}")
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if gauge not in ("unit", "published"):
             raise UsageError(f"gauge must be 'unit' or 'published', got {gauge!r}")
         self.layers, self.widths = tuple(widths), dict(widths)
@@ -232,7 +233,7 @@ class FactorTopy(nn.Module):
                 backend={"grouped": "reference", "reference": "reference", "triton": "triton"}.get(
                     self.backend, "auto"
                 ),
-                precision="float32" if self._rounds_to() is None else "tf32",
+                precision="tf32" if self._rounds_to() in ("tf32", "bfloat16") else "float32",
             )
         return Selectors(layer_weights, locations, scale)
 
@@ -268,7 +269,7 @@ class FactorTopy(nn.Module):
             self.weight,
             self.bias,
             backend=self.backend,
-            precision="tf32" if self._rounds_to() == "tf32" else "float32",
+            precision=self._rounds_to().replace("bfloat16", "float32"),
         )
 
     def bottlenecked(self, local_tokens: Tokens, global_tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -301,9 +302,9 @@ class FactorTopy(nn.Module):
             bias=(exact.bias.detach() * exact.response_std + exact.response_mean).numpy(),
         )
 
-    def _rounds_to(self) -> str | None:
-        """What products are rounded to; None where they are float32, as they are whenever the model is scored."""
-        return self.precision if self.training and self.precision != "float32" else None
+    def _rounds_to(self) -> str:
+        """What is multiplied now: float32 whenever the model is scored."""
+        return self.precision if self.training else "float32"
 
     def _local_map(self, layer: str) -> tuple[Tensor, Tensor]:
         key = self._keys[layer]

@@ -80,7 +80,7 @@ def run_training(
     if settings.model.backend == "triton" and device != "cuda":
         raise UsageError(f"model.backend 'triton' needs train.device=cuda, got {device}")
     if settings.model.precision != "float32":
-        _check_precision(settings, device, available_backends()["triton"])
+        _check_precision(settings, device)
 
     grid = (settings.model.grid, settings.model.grid)
     with _made(folder):
@@ -124,12 +124,22 @@ def run_training(
     _write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
 
 
-def _check_precision(settings: Config, device: str, no_triton: str | None) -> None:
+def _check_precision(settings: Config, device: str) -> None:
+    """Before anything is made: whether the device and the backend can train in the precision asked for."""
+    from brainkit.ops import available_backends, cpu
+
     precision, backend = settings.model.precision, settings.model.backend
-    if device != "cuda" or no_triton is not None or backend not in ("auto", "triton"):
-        found = no_triton or (f"train.device={device}" if device != "cuda" else f"model.backend={backend}")
+    wanted, kernels = ("cpu", "cpu") if precision == "bf16x3" else ("cuda", "triton")
+    found = available_backends()[kernels]
+    if precision == "bf16x3":
+        found = found or cpu.why_no_bf16x3()
+    if device != wanted:
+        found = f"train.device={device}"
+    elif backend not in ("auto", kernels):
+        found = f"model.backend={backend}"
+    if found:
         raise UsageError(
-            f"model.precision {precision!r} needs the Triton kernels and train.device=cuda, found: {found}"
+            f"model.precision {precision!r} needs train.device={wanted} and the {kernels} backend, found: {found}"
         )
 
 

@@ -16,6 +16,7 @@ import click
 
 from brainkit import __version__
 from brainkit.errors import BrainkitError
+from brainkit.threads import settle_openmp
 
 # name -> its line in `brainkit --help`; the command lives in the module of that name, in the order of the work.
 COMMANDS = {
@@ -193,9 +194,7 @@ def group(ctx: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run the ``brainkit`` script."""
-    # Before anything loads OpenMP: threads that spin while they wait make training many times slower on a machine
-    # that others use too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_openmp()
     for stream in (sys.stdout, sys.stderr):
         # A file name that the terminal's encoding lacks must not become a failure.
         with contextlib.suppress(AttributeError, ValueError):

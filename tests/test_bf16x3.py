@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -196,3 +197,38 @@ def test_an_unknown_emulation_is_refused_in_one_line():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "BRAINKIT_AMX must be emulate or unset, got 'please'" in done.stderr.splitlines()[-1]
+
+
+def test_the_public_operator_takes_it_or_says_why_not(tmp_path):
+    script = """if True:
+        import json, torch
+        from operator_cases import Case
+        from brainkit.errors import BrainkitError, UsageError
+        from brainkit.ops import factor_readout
+
+        def both(**how):
+            leaves = [x.requires_grad_() for x in Case("plain", channels=70).inputs(torch.float32)]
+            out = factor_readout(*leaves, **how)
+            return [out.detach(), *torch.autograd.grad(out, leaves, torch.ones_like(out))]
+
+        try:
+            pairs = zip(both(precision="bf16x3"), both(), strict=True)
+            print(json.dumps(max(((a - b).norm() / b.norm()).item() for a, b in pairs)))
+        except BrainkitError as error:
+            print(json.dumps(str(error)))
+        try:
+            both(precision="bf16x3", backend="grouped")
+        except UsageError as error:
+            print(json.dumps(str(error)))
+    """
+    for emulate in (True, False):
+        environment = os.environ | ({"BRAINKIT_AMX": "emulate"} if emulate else {})
+        here = Path(__file__).parent
+        done = subprocess.run([sys.executable, "-c", script], cwd=here, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found, refused = map(json.loads, done.stdout.splitlines())
+        if emulate or cpu.why_no_bf16x3() is None:
+            assert 1e-8 < found < GRAD_BOUND
+        else:
+            assert found == f"precision 'bf16x3' cannot run here: {cpu.why_no_bf16x3()}"
+        assert refused.startswith("precision must be float32 for torch.float32 tokens on backend 'grouped', got")

@@ -40,6 +40,7 @@ PLACES = {
     "brainkit/images.py": Place(0, "numpy PIL"),
     "brainkit/encoder_container.py": Place(0),
     "brainkit/encoder_file.py": Place(0, "numpy"),
+    "brainkit/threads.py": Place(0),
     "brainkit/runtime.py": Place(0, "", "onnxruntime"),
     "brainkit/photographs.py": Place(0, "numpy PIL"),
     # The operator.

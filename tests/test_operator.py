@@ -96,7 +96,7 @@ def test_custom_op_is_well_formed():
     from brainkit.ops.factor_readout import _cpu_operator
 
     inputs = [t.requires_grad_() for t in Case("small", channels=3, height=3, width=4, vertices=5).inputs()]
-    torch.library.opcheck(_cpu_operator, tuple(inputs))
+    torch.library.opcheck(_cpu_operator, (*inputs, "float32"))
 
 
 @pytest.mark.parametrize("backend", ["reference", *HERE])

@@ -69,7 +69,7 @@ def test_a_precision_that_cannot_be_given_is_refused(backend):
         UsageError, match=r"precision must be float32 for torch.float32 tokens on backend '\w+', got 'tf32'"
     ):
         factor_readout(*inputs_of(torch.float32), backend=backend, precision="tf32")
-    with pytest.raises(UsageError, match="precision must be float32 or tf32, got 'half'"):
+    with pytest.raises(UsageError, match="precision must be float32, tf32 or bf16x3, got 'half'"):
         factor_readout(*inputs_of(torch.float32), backend=backend, precision="half")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from brainkit.errors import BrainkitError, UsageError
 from brainkit.ops import cpu, gpu, grouped, reference
 
 BACKENDS = ("reference", "grouped", "cpu", "triton")
-PRECISIONS = ("float32", "tf32")
+PRECISIONS = ("float32", "tf32", "bf16x3")
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -49,10 +51,11 @@ def factor_readout(
         Baseline responses.
     backend : {"auto", "reference", "grouped", "cpu", "triton"}
         ``auto`` takes the fastest that serves the tensors' device and dtype.
-    precision : {"float32", "tf32"}
-        Of products of float32 tokens; ``tf32`` is for the ``triton`` backend, and rounds what is multiplied to 10 bits.
-        Sums are float32 in both. Products of bfloat16 and float16 tokens are made in the tokens' dtype by ``triton``
-        (which rounds the weights to it), and in float32 by the other backends.
+    precision : {"float32", "tf32", "bf16x3"}
+        Of products of float32 tokens; ``tf32`` is for the ``triton`` backend, and rounds what is multiplied to 10 bits;
+        ``bf16x3`` is for the ``cpu`` backend on processors with AMX, and multiplies two bfloat16 parts of each number,
+        about 17 bits. Sums are float32 in all. Products of bfloat16 and float16 tokens are made in the tokens' dtype by
+        ``triton`` (which rounds the weights to it), and in float32 by the other backends.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def factor_readout(
     if chosen == "triton":
         return gpu.factor_readout(*inputs, precision)
     if chosen == "cpu":
-        out: Tensor = _cpu_operator(*inputs)
+        out: Tensor = _cpu_operator(*inputs, precision)
         return out
     if local_tokens.dtype in HALF:
         inputs = (local_tokens.float(), global_tokens.float(), *inputs[2:])
@@ -131,9 +134,13 @@ def _why_not(backend: str) -> str | None:
 
 def _check_precision(precision: str, backend: str, dtype: torch.dtype) -> None:
     if precision not in PRECISIONS:
-        raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
-    if precision == "tf32" and (backend != "triton" or dtype != torch.float32):
+        raise UsageError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {precision!r}")
+    if precision == "float32":
+        return
+    if dtype != torch.float32 or backend != {"tf32": "triton", "bf16x3": "cpu"}[precision]:
         raise UsageError(f"precision must be float32 for {dtype} tokens on backend {backend!r}, got {precision!r}")
+    if precision == "bf16x3" and (reason := cpu.why_no_bf16x3()):
+        raise BrainkitError(f"precision 'bf16x3' cannot run here: {reason}")
 
 
 def _check(
@@ -201,9 +208,10 @@ def _cpu_operator(
     scale: Tensor,
     weight: Tensor,
     bias: Tensor,
+    precision: str,
 ) -> Tensor:
     inputs = (local_tokens, global_tokens, locations, layer_weights, scale, weight, bias)
-    return cpu.forward(*(tensor.detach().contiguous() for tensor in inputs))
+    return cpu.forward(*(tensor.detach().contiguous() for tensor in inputs), precision=precision)
 
 
 @_cpu_operator.register_fake
@@ -215,6 +223,7 @@ def _(
     scale: Tensor,
     weight: Tensor,
     bias: Tensor,
+    precision: str,
 ) -> Tensor:
     return weight.new_empty(local_tokens.shape[0], weight.shape[0])
 
@@ -228,9 +237,10 @@ def _cpu_backward(
     layer_weights: Tensor,
     scale: Tensor,
     weight: Tensor,
+    precision: str,
 ) -> list[Tensor]:
     inputs = (grad_response, local_tokens, global_tokens, locations, layer_weights, scale, weight)
-    return cpu.backward(*(tensor.detach().contiguous() for tensor in inputs))
+    return cpu.backward(*(tensor.detach().contiguous() for tensor in inputs), precision=precision)
 
 
 @_cpu_backward.register_fake
@@ -242,17 +252,19 @@ def _(
     layer_weights: Tensor,
     scale: Tensor,
     weight: Tensor,
+    precision: str,
 ) -> list[Tensor]:
     inputs = (local_tokens, global_tokens, locations, layer_weights, scale, weight)
     return [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs] + [weight.new_empty(weight.shape[0])]
 
 
-def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:-1])  # the bias is not needed
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, _, ctx.precision = inputs  # the bias is not needed
+    ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx: torch.autograd.function.FunctionCtx, grad_response: Tensor) -> tuple[Tensor, ...]:
-    return tuple(_cpu_backward(grad_response, *ctx.saved_tensors))  # type: ignore[attr-defined]
+def _differentiate(ctx: Any, grad_response: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_cpu_backward(grad_response, *ctx.saved_tensors, ctx.precision), None)
 
 
 _cpu_operator.register_autograd(_differentiate, setup_context=_save)
