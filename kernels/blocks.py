@@ -50,7 +50,7 @@ HOPPER_HALF = Choice(
     Blocks(128, 32, 128, warps=8, stages=4, registers=128),
 )
 AMPERE_HALF = Choice(
-    Blocks(128, 32, 128, warps=8, stages=3, registers=255),
+    Blocks(128, 32, 128, warps=8, stages=3, registers=128),
     Blocks(64, 16, 64, warps=4, stages=3, registers=255),
     Blocks(64, 32, 128, warps=4, stages=3, registers=168),
 )
@@ -80,7 +80,10 @@ TABLE = {
         Blocks(128, 32, 64, warps=8, stages=2, registers=255),
     ),
 }
+WIDE_AMPERE_HALF = replace(AMPERE_HALF, forward=Blocks(128, 32, 128, warps=8, stages=3, registers=255))
 WIDE_TABLE = {
+    ("bfloat16", False): WIDE_AMPERE_HALF,
+    ("float16", False): WIDE_AMPERE_HALF,
     ("bfloat16", True): replace(
         HOPPER_HALF,
         forward=Blocks(128, 32, 64, warps=8, stages=3, registers=128),

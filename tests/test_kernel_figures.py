@@ -14,10 +14,12 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("Triton's interpreter was chosen, which compiles nothing", allow_module_level=True)
 
 from bench import kernels
-from bench.kernels import BASE, KINDS, OTHERS
+from bench.kernels import BASE, KINDS, OTHERS, Sizes
 
+ONE = Sizes(vertices=1, layers=1, channels=1, height=1, width=1, images=1)  # the compiler is told of ones
 CASES = [
     *(pytest.param(BASE, kind, id=f"{BASE}, {kind}") for kind in KINDS),
+    *(pytest.param(ONE, kind, id=f"{ONE}, {kind}") for kind in ("bf16", "tf32")),
     *(pytest.param(sizes, "bf16", id=f"{sizes}, bf16", marks=pytest.mark.slow) for sizes in OTHERS),
 ]
 

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy
 import torch
 from operator_cases import NAMES, Case
 from torch import Tensor
@@ -19,25 +20,25 @@ from torch import Tensor
 from brainkit.kernels import blocks
 from brainkit.ops import available_backends, factor_readout, gpu
 
-SMALL = Case("plain", height=3, width=3, vertices=30)
+SMALL = Case("plain", height=3, width=3, vertices=18)
 CASES = [
     SMALL,
     replace(SMALL, name="one vertex", vertices=1),
     replace(SMALL, name="one image", images=1),
-    replace(SMALL, name="many images", images=33, height=2, width=2, vertices=9),
+    replace(SMALL, name="many images", images=33, height=2, width=1, vertices=5),
     replace(SMALL, name="one layer", layers=1),
     replace(SMALL, name="twelve layers", layers=12),
-    replace(SMALL, name="forty layers", layers=40, height=2, width=2, vertices=9),
+    replace(SMALL, name="forty layers", layers=40, height=2, width=1, vertices=5),
     replace(SMALL, name="one channel", channels=1),
     replace(SMALL, name="odd channels", channels=13),
     replace(SMALL, name="usual channels", channels=128),
-    replace(SMALL, name="many channels", channels=768, height=2, width=1, vertices=7),
+    replace(SMALL, name="many channels", channels=768, height=2, width=1, vertices=5),
     replace(SMALL, name="one cell", height=1, width=1),
     replace(SMALL, name="oblong", height=2, width=5),
-    replace(SMALL, name="odd grid", height=7, width=7, vertices=12),
-    replace(SMALL, name="usual grid", height=8, width=8, vertices=12),
-    replace(SMALL, name="grid of 16", height=16, width=16, vertices=7, layers=2),
-    replace(SMALL, name="fine grid", height=32, width=32, vertices=3, layers=1, images=1),
+    replace(SMALL, name="odd grid", height=7, width=7, vertices=8),
+    replace(SMALL, name="usual grid", height=8, width=8, vertices=8),
+    replace(SMALL, name="grid of 16", height=16, width=16, vertices=4, layers=2),
+    replace(SMALL, name="fine grid", height=32, width=32, vertices=2, layers=1, images=1),
     replace(SMALL, name="at initialisation", where="centre", vertices=600),
     replace(SMALL, name="near the border", where="border"),
     replace(SMALL, name="on the border", where="exact"),
@@ -49,6 +50,7 @@ HALF = ("plain", "one vertex", "odd channels", "twelve layers", "beyond the bord
 
 def main() -> None:
     torch.use_deterministic_algorithms(True)  # fills what is allocated
+    round_as_the_hardware()
     for case in CASES:
         report("float32", case.name, compare(case, torch.float32))
     for name, dtype in (("bfloat16", torch.bfloat16), ("float16", torch.float16)):
@@ -71,6 +73,22 @@ def main() -> None:
     report("operator", "compiled", compiled())
     report("operator", "answers", answers())
     report("model", "step", model())
+
+
+def round_as_the_hardware() -> None:
+    """The interpreter cuts float32 to bfloat16. The hardware rounds, which halves the errors and takes their bias."""
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    cut = interpreter.InterpreterBuilder.cast_impl
+
+    def cast(self: Any, source: Any, kind: Any) -> Any:
+        if source.dtype.scalar != tl.float32 or kind.scalar != tl.bfloat16:
+            return cut(self, source, kind)
+        rounded = torch.from_numpy(numpy.ascontiguousarray(source.data)).bfloat16()
+        return interpreter.TensorHandle(rounded.view(torch.int16).numpy().view(numpy.uint16), kind.scalar)
+
+    interpreter.InterpreterBuilder.cast_impl = cast
 
 
 def report(check: str, name: str, found: dict[str, Any]) -> None:
@@ -142,7 +160,7 @@ def strides() -> dict[str, float]:
 
 def bad_numbers(value: float) -> dict[str, bool]:
     """As test_operator.py::test_bad_numbers_stay_in_their_place, and the gradients of a vertex with no place."""
-    case = replace(SMALL, height=4, width=4)
+    case = replace(SMALL, height=4, width=4, vertices=12)
     clean = inputs_of(case, torch.float32)
     base = factor_readout(*clean, backend="triton")
 
