@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_ONEDNN = torch.backends.mkldnn.is_available()
+
 
 class TokenStatistics(nn.Module):
     """Mean, s.d. and correlation of one layer's tokens over the training images: constants of the model."""
@@ -34,7 +36,7 @@ class TokenStatistics(nn.Module):
 
     def gain(self, weight: Tensor) -> Tensor:
         """Brings the bottleneck's output to unit RMS over the training tokens: sqrt(D / tr(P S P^T)). ()"""
-        power: Tensor = _Power.apply(weight, self.moment)
+        power, _ = _Power.apply(weight, self.moment)
         # A bottleneck with no output at all has no gauge; it stays at zero rather than becoming NaN.
         return torch.where(power > 0, power.clamp(min=torch.finfo(power.dtype).tiny).rsqrt(), 0.0)
 
@@ -57,14 +59,18 @@ class _Power(torch.autograd.Function):
     """tr(P S P^T) / D for a symmetric S. Its gradient is 2 P S / D, so that one product serves both ways."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, moment: Tensor) -> Tensor:
+    def forward(weight: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
         product = _times_symmetric(weight, moment)
-        ctx.save_for_backward(product)
-        return (product * weight).sum() / weight.shape[0]
+        return (product * weight).sum() / weight.shape[0], product
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
         (product,) = ctx.saved_tensors
         return product * (grad * (2 / product.shape[0])), None
 
@@ -83,4 +89,4 @@ def _convolves(tensor: Tensor) -> bool:
     On a CPU PyTorch gives convolutions to oneDNN and products to MKL, which on AMD's processors is half as fast. On a
     GPU a convolution would be rounded to TF32 unless forbidden.
     """
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and _ONEDNN

@@ -304,7 +304,12 @@ class FactorTopy(nn.Module):
 
     def _rounds_to(self) -> str:
         """What is multiplied now: float32 whenever the model is scored."""
-        return self.precision if self.training else "float32"
+        if not self.training:
+            return "float32"
+        if self.precision in ("tf32", "bfloat16") and not self.weight.is_cuda and self.backend != "triton":
+            place = self.weight.device
+            raise UsageError(f"precision must be float32 or bf16x3 for a model on {place}, got {self.precision!r}")
+        return self.precision
 
     def _local_map(self, layer: str) -> tuple[Tensor, Tensor]:
         key = self._keys[layer]

@@ -200,12 +200,18 @@ def choose_device(wanted: str) -> str:
 
 @contextlib.contextmanager
 def _own_determinism() -> Iterator[None]:
-    """Put torch's deterministic mode back after a trainer, which turns it on for the whole process."""
+    """Put torch's deterministic mode back after a trainer, which turns it on for the whole process.
+
+    Memory that is written before it is read need not be filled first, as that mode would.
+    """
     before = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def _fit_or_interrupt(

@@ -51,6 +51,8 @@ def run_training(
     clock : PhaseClock
         Takes the time of each phase.
     """
+    # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     from brainkit import evaluation, features, training
@@ -78,7 +80,7 @@ def run_training(
     if reason := available_backends().get(settings.model.backend):
         raise BrainkitError(f"model.backend {settings.model.backend!r} cannot run here: {reason}")
     if settings.model.backend == "triton" and device != "cuda":
-        raise UsageError(f"model.backend 'triton' needs train.device=cuda, got {device}")
+        raise UsageError(f"train.device must be cuda for model.backend 'triton', got {device}")
     if settings.model.precision != "float32":
         _check_precision(settings, device)
 
@@ -139,7 +141,7 @@ def _check_precision(settings: Config, device: str) -> None:
         found = f"model.backend={backend}"
     if found:
         raise UsageError(
-            f"model.precision {precision!r} needs train.device={wanted} and the {kernels} backend, found: {found}"
+            f"model.precision {precision!r} must have train.device={wanted} and the {kernels} backend, got {found}"
         )
 
 

@@ -22,6 +22,8 @@ def why_unavailable() -> str | None:
         return None
     import torch
 
+    if torch.version.cuda is None:
+        return "this PyTorch is not built for CUDA"
     if not torch.cuda.is_available():
         return "there is no CUDA device"
     capability = torch.cuda.get_device_capability()
@@ -35,4 +37,4 @@ def why_unavailable() -> str | None:
 
 def interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels, on CPU tensors: ``TRITON_INTERPRET=1`` was set at the start."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")

@@ -103,7 +103,8 @@ MOST_IMAGES = 16
 
 def choose(kind: str, n_channels: int, capability: tuple[int, int]) -> Choice:
     """The tiles for "bfloat16", "float16", "tf32" or "float32" products."""
-    key = kind, capability >= HOPPER
+    # Consumer Blackwell (12.0) has the older matrix units.
+    key = kind, HOPPER <= capability < (12, 0)
     return WIDE_TABLE.get(key, TABLE[key]) if n_channels > WIDE else TABLE[key]
 
 

@@ -57,6 +57,7 @@ def forward(
     plan : tensor of int32
         The vertices' order and tiles. :func:`backward` wants both.
     """
+    local_tokens, global_tokens = _within_reach(local_tokens, 1), _within_reach(global_tokens, 1)
     n_images, n_layers, n_channels, height, width = local_tokens.shape
     n_vertices = len(locations)
     sizes = blocks.plan_sizes(n_vertices, height, width)
@@ -135,6 +136,7 @@ def backward(
         Gradients of the seven inputs of :func:`forward`, in their order and dtypes, contiguous. A vertex whose location
         is NaN or infinite has a gradient of zero, and adds nothing to those of the tokens.
     """
+    grad_response = _within_reach(grad_response, 0)
     n_images, n_vertices = grad_response.shape
     n_layers, n_channels = layer_weights.shape[1], weight.shape[1]
     padded = table.shape[-1]
@@ -243,6 +245,12 @@ def backward(
 def _check_size(*entries: int) -> None:
     if max(entries) >= 2**31:
         raise UsageError(f"tensors must have fewer than 2**31 entries for backend 'triton', got {max(entries):,}")
+
+
+def _within_reach(tensor: Tensor, first: int) -> Tensor:
+    """The tensor, or a copy where a view of something large strides farther than 32 bits from dimension `first` on."""
+    reach = sum((n - 1) * step for n, step in zip(tensor.shape[first:], tensor.stride()[first:], strict=True))
+    return tensor.contiguous() if reach >= 2**31 else tensor
 
 
 def _prepare(

@@ -77,6 +77,6 @@ def test_float32_is_what_every_backend_gives():
     inputs = inputs_of(torch.float32)
     for backend, reason in available_backends().items():
         if reason is None and backend != "triton":
-            assert torch.equal(
-                factor_readout(*inputs, backend=backend, precision="float32"), factor_readout(*inputs, backend=backend)
-            )
+            found = factor_readout(*inputs, backend=backend, precision="float32").double()
+            truth = factor_readout(*(tensor.double() for tensor in inputs), backend="reference")
+            assert (found - truth).norm() < 1e-6 * truth.norm(), backend

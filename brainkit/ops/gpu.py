@@ -16,9 +16,14 @@ from brainkit.errors import BrainkitError
 from brainkit.kernels import blocks
 
 
-@cache
+@torch.compiler.assume_constant_result
 def why_unavailable() -> str | None:
     """Say in one phrase why the Triton kernels cannot run here, or return None where they run. Asked once."""
+    return _answer()
+
+
+@cache
+def _answer() -> str | None:
     return kernels.why_unavailable()
 
 

@@ -121,10 +121,8 @@ def _choose(backend: str, features: Tensor) -> str:
 
 
 def _why_not(backend: str) -> str | None:
-    # While torch.compile traces, machines cannot be asked. The Triton operator asks again when it runs.
-    if backend == "triton" and torch.compiler.is_compiling():
-        return None
-    return available_backends()[backend]
+    # Only the one is asked: who computes on a CPU must not wake a GPU.
+    return {"cpu": cpu.why_unavailable, "triton": gpu.why_unavailable}.get(backend, lambda: None)()
 
 
 def _check(
