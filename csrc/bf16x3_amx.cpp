@@ -1,8 +1,10 @@
 // Tiles in hardware. A thin layer, because few machines have it.
-#include "bf16x3_impl.h"
+#include "bf16x3.h"
 
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
 #include <immintrin.h>
+
+#include "bf16x3_impl.h"
 
 namespace brainkit {
 namespace {
