@@ -425,3 +425,29 @@ def test_statistics_are_kept_with_the_model() -> None:
     assert torch.equal(predict(fresh), predict(model))
     fit_statistics(fresh, memory_tokens(seed=9), ALL)
     assert not torch.allclose(predict(fresh), predict(model))
+
+
+def test_compiles_as_one_graph() -> None:
+    tokens = memory_tokens()
+    model = small_model(tokens)
+    local, whole = tokens.batch(np.arange(5))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    truth = model(local, whole)
+    found = compiled(local, whole)
+    torch.testing.assert_close(found, truth)
+    parameters = list(model.parameters())
+    for value, true in zip(
+        torch.autograd.grad(found.sum(), parameters), torch.autograd.grad(truth.sum(), parameters), strict=True
+    ):
+        torch.testing.assert_close(value, true, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_a_precision_of_gpus_is_for_gpus(precision: str) -> None:
+    tokens = memory_tokens()
+    model = small_model(tokens, precision=precision)
+    local, whole = tokens.batch(np.arange(2))
+    with pytest.raises(UsageError, match=f"precision must be float32 or bf16x3 for a model on cpu, got '{precision}'"):
+        model.train()(local, whole)
+    plain = small_model(tokens)
+    assert torch.equal(model.eval()(local, whole), plain.eval()(local, whole))  # scores are float32

@@ -16,10 +16,14 @@ from brainkit.errors import BrainkitError
 from brainkit.kernels import blocks
 
 
-@torch.compiler.assume_constant_result
 def why_unavailable() -> str | None:
     """Say in one phrase why the Triton kernels cannot run here, or return None where they run. Asked once."""
     return _answer()
+
+
+# While torch.compile traces, the answer is a constant. Its own decorator for this sets no more than this, but importing
+# it imports all of the compiler, and triton.
+why_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
