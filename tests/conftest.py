@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 # Test processes run side by side on few cores, and the arrays are tiny: more threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# For `bench`, which is not installed. At the end, so that an installed brainkit is tested and not this folder's.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 
 @pytest.fixture(scope="session", autouse=True)
