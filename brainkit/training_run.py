@@ -132,17 +132,15 @@ def _check_precision(settings: Config, device: str) -> None:
 
     precision, backend = settings.model.precision, settings.model.backend
     wanted, kernels = ("cpu", "cpu") if precision == "bf16x3" else ("cuda", "triton")
-    found = available_backends()[kernels]
-    if precision == "bf16x3":
-        found = found or cpu.why_no_bf16x3()
     if device != wanted:
-        found = f"train.device={device}"
-    elif backend not in ("auto", kernels):
-        found = f"model.backend={backend}"
-    if found:
-        raise UsageError(
-            f"model.precision {precision!r} must have train.device={wanted} and the {kernels} backend, got {found}"
-        )
+        raise UsageError(f"train.device must be {wanted} for model.precision {precision!r}, got {device}")
+    if backend not in ("auto", kernels):
+        raise UsageError(f"model.backend must be auto or {kernels} for model.precision {precision!r}, got {backend!r}")
+    reason = available_backends()[kernels]
+    if precision == "bf16x3":
+        reason = reason or cpu.why_no_bf16x3()
+    if reason:
+        raise BrainkitError(f"model.precision {precision!r} cannot run here: {reason}")
 
 
 def _same_split(folder: Path, made: Split, names: list[str]) -> None:

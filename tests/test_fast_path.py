@@ -15,6 +15,7 @@ pytest.importorskip("timm")
 pytest.importorskip("nilearn")
 
 from brainkit import workflow
+from brainkit.errors import BrainkitError
 from brainkit.ops import available_backends, cpu
 
 NET = "efficientnet_lite0"
@@ -53,3 +54,34 @@ def test_the_loss_curve_on_the_sample_is_that_of_the_reference(
     fast, plain = losses(tmp_path / "fast"), losses(tmp_path / "plain")
     assert fast == pytest.approx(plain, rel=1e-3)
     assert plain[-1] < 0.9 * plain[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.precision=bfloat16"], "train.device must be cuda for model.precision 'bfloat16', got cpu"),
+        (["model.precision=tf32"], "train.device must be cuda for model.precision 'tf32', got cpu"),
+        (
+            ["model.precision=bf16x3", "model.backend=grouped"],
+            "model.backend must be auto or cpu for model.precision 'bf16x3', got 'grouped'",
+        ),
+        pytest.param(
+            ["model.precision=bf16x3"],
+            f"model.precision 'bf16x3' cannot run here: {cpu.why_no_bf16x3()}",
+            marks=pytest.mark.skipif(cpu.why_no_bf16x3() is None, reason="this processor has AMX"),
+        ),
+    ],
+)
+def test_a_precision_that_cannot_be_trained_in_leaves_no_folder(
+    tiny_sample: Path, tmp_path: Path, settings: list[str], message: str
+) -> None:
+    with pytest.raises(BrainkitError) as caught:
+        workflow.train(
+            NET,
+            data=tiny_sample,
+            out=tmp_path / "run",
+            overrides=["train.device=cpu", *settings],
+            say=lambda line: None,
+        )
+    assert str(caught.value) == message
+    assert not (tmp_path / "run").exists()
