@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.nn import functional as F
 
+from brainkit import objective
+from brainkit.checkpoints import AtomicCheckpoints, Keeper
 from brainkit.config import TrainConfig
 from brainkit.data.module import Batch, EncodingData
 from brainkit.errors import TrainingError, UsageError
-from brainkit.files import write_beside
 from brainkit.metrics import StreamingScore
 from brainkit.model import FactorTopy, read_checkpoint
-
-SMOOTH_L1_BETA = 0.1
 
 
 class EncodingModule(lightning.LightningModule):
@@ -59,14 +52,9 @@ class EncodingModule(lightning.LightningModule):
         selectors = self.model.selectors()
         prediction = self.model.standardised(local, whole, selectors)
         target = (response - self.model.response_mean) / self.model.response_std
-        if self.config.loss == "mse":
-            misfit = F.mse_loss(prediction, target)
-        else:
-            misfit = F.smooth_l1_loss(prediction, target, beta=SMOOTH_L1_BETA)
-        decay = max(0.0, 1 - self.global_step / (self.config.regulariser_end * self.planned_steps))
-        if self.config.regulariser * decay == 0:
-            return misfit, None
-        return misfit, self.config.regulariser * decay * selectors.regularity()
+        misfit = objective.misfit(self.config, prediction, target)
+        weight = objective.regulariser_weight(self.config, self.global_step, self.planned_steps)
+        return misfit, weight * selectors.regularity() if weight else None
 
     def on_validation_epoch_start(self) -> None:
         """Start the streamed score anew."""
@@ -107,8 +95,7 @@ class EncodingModule(lightning.LightningModule):
         return OptimizerLRSchedulerConfig(optimizer=optimizer, lr_scheduler={"scheduler": schedule, "interval": "step"})
 
     def _rate(self, step: int) -> float:
-        warmup = min(1.0, (step + 1) / (self.config.warmup * self.planned_steps + 1))
-        return warmup * 0.5 * (1 + math.cos(math.pi * min(step / self.planned_steps, 1.0)))
+        return objective.rate(self.config, step, self.planned_steps)
 
 
 def fit(
@@ -155,7 +142,7 @@ def fit(
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     last = checkpoints / "last.ckpt"
-    keeper = _Keeper(checkpoints, folder / "metrics.csv", on_epoch, on_step)
+    keeper = Keeper(checkpoints, folder / "metrics.csv", on_epoch, on_step)
     with _quiet_lightning(), _own_determinism():
         trainer = lightning.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),
@@ -163,7 +150,7 @@ def fit(
             max_epochs=module.config.epochs,
             gradient_clip_val=module.config.clip or None,
             callbacks=[keeper],
-            plugins=[_AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -227,83 +214,6 @@ def _fit_or_interrupt(
             raise
     if trainer.interrupted:
         raise KeyboardInterrupt
-
-
-class _AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints are written beside and renamed, and read without running any code in them."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        # Through memory: on a full disk torch's own writer fails with a riddle, and Python's says what it is.
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        with write_beside(path) as beside:
-            beside.write_bytes(content.getbuffer())
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
-
-
-class _Keeper(lightning.Callback):
-    """Keeps the last and the best state, and the table of epochs; stops a run whose loss is no number."""
-
-    def __init__(
-        self,
-        checkpoints: Path,
-        table: Path,
-        on_epoch: Callable[[dict[str, float]], None] | None,
-        on_step: Callable[[int], None] | None,
-    ) -> None:
-        self.checkpoints, self.table = checkpoints, table
-        self.on_epoch, self.on_step = on_epoch, on_step
-        self.best = -math.inf
-        self.rows: list[dict[str, float]] = []
-        self.started = time.monotonic()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.rows = state_dict["best"], state_dict["rows"]
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.started = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *rest: Any
-    ) -> None:
-        if self.on_step is not None:
-            self.on_step(trainer.global_step)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Runs after validation: the epoch is complete, and what is saved here can be gone on from."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if not all(math.isfinite(values.get(name, math.nan)) for name in ("train_loss", "val_r")):
-            last = self.checkpoints / "last.ckpt"
-            good = f"the last good state is {last}" if last.is_file() else "no good state was reached"
-            raise TrainingError(
-                f"the loss is no longer finite by step {trainer.global_step} (epoch {trainer.current_epoch + 1}); "
-                f"{good}; a lower learning rate may help, for example --set train.lr_weight=0.01"
-            )
-        self.rows.append(
-            {
-                "epoch": trainer.current_epoch + 1,
-                "step": trainer.global_step,
-                "train_loss": values["train_loss"],
-                "val_r": values["val_r"],
-                "seconds": time.monotonic() - self.started,
-            }
-        )
-        improved = values["val_r"] > self.best
-        self.best = max(self.best, values["val_r"])
-        if improved:
-            trainer.save_checkpoint(self.checkpoints / "best.ckpt")
-        trainer.save_checkpoint(self.checkpoints / "last.ckpt")
-        with write_beside(self.table) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        if self.on_epoch is not None:
-            self.on_epoch(self.rows[-1])
 
 
 class _quiet_lightning:

@@ -85,6 +85,8 @@ PLACES = {
     "brainkit/data/module.py": Place(3, "numpy torch pytorch_lightning"),
     "brainkit/features.py": Place(4, "numpy torch"),
     # Stages: each reads files and writes files.
+    "brainkit/objective.py": Place(5, "torch"),
+    "brainkit/checkpoints.py": Place(5, "torch pytorch_lightning"),
     "brainkit/training.py": Place(5, "numpy torch pytorch_lightning"),
     "brainkit/sample.py": Place(5, "numpy torch PIL"),
     "brainkit/evaluation.py": Place(5, "numpy torch", "scipy sklearn"),
@@ -102,6 +104,7 @@ PLACES = {
     "brainkit/maps/view.py": Place(5, "numpy"),
     "brainkit/doctor.py": Place(6, "", "onnxruntime torch"),
     "brainkit/run_settings.py": Place(5),
+    "brainkit/run_results.py": Place(6, "numpy", "torch"),
     "brainkit/training_run.py": Place(6, "numpy", "torch"),
     "brainkit/workflow.py": Place(6, "numpy", "onnx pytorch_lightning torch"),
     # The command line: parse, one call, print.
@@ -123,6 +126,8 @@ EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
     "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
     "brainkit/model.py": {"brainkit/bottlenecks.py", "brainkit/selectors.py"},
+    "brainkit/training.py": {"brainkit/checkpoints.py", "brainkit/objective.py"},
+    "brainkit/training_run.py": {"brainkit/run_results.py"},
     "brainkit/workflow.py": {"brainkit/training_run.py"},
     "brainkit/run_folder.py": {"brainkit/export.py"},
     "brainkit/sample.py": {"brainkit/photographs.py"},

@@ -1,0 +1,128 @@
+"""What a finished training leaves in its run folder: selectors, scores, parity images and ``run.json``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import brainkit
+from brainkit.config import Config
+from brainkit.files import write_beside, write_json
+from brainkit.run_folder import PhaseClock, RunLog, write_selectors
+
+if TYPE_CHECKING:
+    from brainkit.backbones import Backbone
+    from brainkit.data.splits import Split
+    from brainkit.data.subject import Subject
+    from brainkit.model import FactorTopy
+
+
+def write_parity(
+    folder: Path, model: FactorTopy, network: Backbone, subject: Subject, split: Split, tokens: Any
+) -> None:
+    """Keep up to 12 validation images, prepared, and what the model predicts for them from the training tokens.
+
+    Export holds the network that it finds against them: its code may have changed with its weights the same.
+    """
+    import torch
+
+    from brainkit.images import decode, prepare
+
+    rows = split.validation[np.linspace(0, len(split.validation) - 1, min(12, len(split.validation))).astype(int)]
+    rows = np.concatenate([rows, split.train[: max(0, 3 - len(rows))]])
+    images = np.stack([prepare(decode(subject.images[row]), network.preprocessing) for row in rows])
+    with torch.inference_mode():
+        predictions = model(*tokens.batch(rows)).numpy()
+    with write_beside(folder / "parity.npz") as beside:
+        np.savez(beside, rows=rows, images=images, predictions=predictions)
+
+
+def write_results(
+    folder: Path,
+    settings: Config,
+    subject: Subject,
+    network: Backbone,
+    model: FactorTopy,
+    scores: Any,
+    truth: dict[str, np.ndarray] | None,
+    split: Split,
+    clock: PhaseClock,
+    log: RunLog,
+) -> None:
+    from brainkit import evaluation
+
+    write_selectors(folder, model, subject.vertices)
+    scores.write(folder / "scores.npz", subject.vertices)
+    write_json(folder / "rois.json", subject.rois.to_json())
+    table = evaluation.summarise(scores, subject.rois)
+    for line in evaluation.score_lines(table):
+        log(line)
+    if truth is not None:
+        folded = model.folded()
+        found = evaluation.recovery(
+            truth,
+            vertices=subject.vertices,
+            layers=model.layers,
+            backbone=network.name,
+            weights_hash=network.weights_hash,
+            layer_weights=folded.layer_weights,
+            locations=folded.locations,
+            scale=folded.scale,
+            scores=scores,
+        )
+        evaluation.write_summary(folder / "recovery.json", found)
+        for line in evaluation.recovery_lines(found):
+            log(line)
+    # Written last: a run with this file is complete.
+    evaluation.write_summary(
+        folder / "run.json",
+        {
+            "brainkit": brainkit.__version__,
+            "backbone": {
+                "name": Path(network.name).name if ".py:" in network.name else network.name,
+                "weights_hash": network.weights_hash,
+                "pretrained": network.pretrained,
+                "licence": network.licence,
+                "source": network.source,
+                "layers": list(model.layers),
+                "widths": model.widths,
+                "preprocessing": network.preprocessing.to_json(),
+            },
+            "data": {
+                "name": subject.name,
+                "path": str(subject.root.resolve()),
+                "hash": subject.data_hash,
+                "images": len(subject),
+                "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
+            },
+            "split": {
+                "train": len(split.train),
+                "validation": len(split.validation),
+                "test": len(split.test),
+                "seed": settings.seed,
+            },
+            "space": subject.vertices.space,
+            "vertices": len(subject.vertices),
+            "units": subject.units,
+            "note": subject.note,
+            "gauge": model.gauge,
+            "seed": settings.seed,
+            "versions": _versions(),
+            "seconds": clock.laps,
+            "scores": table,
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "pytorch-lightning", "timm", "numpy", "pillow"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
