@@ -14,7 +14,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from brainkit.errors import TrainingError
+from brainkit.errors import SaidElsewhere, TrainingError
 from brainkit.files import write_beside
 from brainkit.model import read_checkpoint
 
@@ -61,13 +61,15 @@ class Keeper(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *rest: Any
     ) -> None:
-        if self.on_step is not None:
+        if self.on_step is not None and trainer.is_global_zero:
             self.on_step(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Runs after validation: the epoch is complete, and what is saved here can be gone on from."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if not all(math.isfinite(values.get(name, math.nan)) for name in ("train_loss", "val_r")):
+            if not trainer.is_global_zero:
+                raise SaidElsewhere("the loss is no longer finite")
             last = self.checkpoints / "last.ckpt"
             good = f"the last good state is {last}" if last.is_file() else "no good state was reached"
             raise TrainingError(
@@ -88,6 +90,8 @@ class Keeper(lightning.Callback):
         if improved:
             trainer.save_checkpoint(self.checkpoints / "best.ckpt")
         trainer.save_checkpoint(self.checkpoints / "last.ckpt")
+        if not trainer.is_global_zero:
+            return
         with write_beside(self.table) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()

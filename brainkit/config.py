@@ -67,8 +67,13 @@ class TrainConfig:
     """Share of the steps at which the regulariser has decayed to nothing."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """GPUs of one machine, each with a process; on a CPU the number of processes. The result does not depend on it."""
+    num_nodes: int = 1
+    """Machines; for more than one torchrun or SLURM starts the processes."""
 
     def __post_init__(self) -> None:
+        _positive(self, "devices", "num_nodes")
         _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors")
         _one_of(self, "loss", ("mse", "smooth_l1"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))

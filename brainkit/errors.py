@@ -33,6 +33,10 @@ class TrainingError(BrainkitError):
     """Training could not go on, or its result is not usable."""
 
 
+class SaidElsewhere(TrainingError):
+    """What ended this process ends all of a run, and another one says it."""
+
+
 class MissingDependency(BrainkitError):
     """An optional package is not installed; the message holds the pip line that installs it."""
 

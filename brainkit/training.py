@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from brainkit import objective
+from brainkit import distributed, objective, processes
 from brainkit.checkpoints import AtomicCheckpoints, Keeper
 from brainkit.config import TrainConfig
 from brainkit.data.module import Batch, EncodingData
+from brainkit.data.shares import Share
 from brainkit.errors import TrainingError, UsageError
 from brainkit.metrics import StreamingScore
 from brainkit.model import FactorTopy, read_checkpoint
@@ -39,12 +42,21 @@ class EncodingModule(lightning.LightningModule):
         super().__init__()
         self.model, self.config, self.planned_steps = model, config, planned_steps
         self.validation: StreamingScore | None = None
+        self.data: EncodingData | None = None
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss on responses in units of their own s.d., plus the decaying regulariser."""
         misfit, regulariser = self.losses(batch)
-        self.log("train_loss", misfit.detach(), on_step=False, on_epoch=True, batch_size=len(batch[2]))
+        share = self._share("train", batch_index, batch)
+        if share.weight != 1:
+            misfit = misfit * share.weight
+        self.log(
+            "train_loss", misfit.detach(), on_step=False, on_epoch=True, batch_size=share.images, sync_dist=True
+        )
         return misfit if regulariser is None else misfit + regulariser
+
+    def _share(self, side: str, batch_index: int, batch: Batch) -> Share:
+        return self.data.share(side, batch_index) if self.data is not None else Share(1.0, len(batch[2]))
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What a step minimises: the misfit, a scalar, and the regulariser's share, None once it has decayed."""
@@ -64,11 +76,14 @@ class EncodingModule(lightning.LightningModule):
         """Add a batch to the streamed score."""
         local, whole, response = batch
         assert self.validation is not None
+        if not self._share("validation", batch_index, batch).weight:
+            return
         self.validation.update(self.model(local, whole).float().cpu().numpy(), response.cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean correlation over vertices; a vertex that never varied counts as 0."""
         assert self.validation is not None
+        self.validation = distributed.merge_scores(self.validation, self)
         r = torch.from_numpy(self.validation.r).nan_to_num(0.0).mean()
         self.log("val_r", r.float())
 
@@ -105,6 +120,8 @@ def fit(
     *,
     device: str = "cpu",
     resume: bool = False,
+    devices: int = 1,
+    num_nodes: int = 1,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Path:
@@ -122,10 +139,13 @@ def fit(
         cpu, cuda or mps.
     resume : bool
         Go on from ``last.ckpt`` if there is one.
+    devices, num_nodes : int
+        Processes of one machine, and machines. Unless torchrun or SLURM started them, they are started here, and then
+        `module` itself stays as it is: what was learnt is in the checkpoints.
     on_epoch : callable, optional
-        Called after each validation with ``epoch``, ``train_loss``, ``val_r``, ``seconds``.
+        Called after each validation with ``epoch``, ``train_loss``, ``val_r``, ``seconds``; in the first process.
     on_step : callable, optional
-        Called after each optimiser step, with their number so far.
+        Called after optimiser steps, with their number so far: after each, but now and then with several processes.
 
     Returns
     -------
@@ -141,12 +161,27 @@ def fit(
     """
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
+    environment = distributed.surroundings() if devices * num_nodes > 1 else None
+    if devices * num_nodes > 1 and environment is None:
+        work = functools.partial(_work, module, data, folder, device, resume, devices)
+        hear = {"epoch": on_epoch or _nothing, "step": on_step or _nothing}
+        processes.run_processes(work, devices, hear)
+        return checkpoints / "best.ckpt"
     last = checkpoints / "last.ckpt"
     keeper = Keeper(checkpoints, folder / "metrics.csv", on_epoch, on_step)
+    options: dict[str, Any] = {"devices": 1}
+    if environment is not None:
+        data.divide(environment.global_rank(), devices * num_nodes)
+        module.data = data
+        options = {
+            "devices": devices,
+            "num_nodes": num_nodes,
+            "strategy": distributed.strategy(environment),
+            "use_distributed_sampler": False,  # the batches are divided already
+        }
     with _quiet_lightning(), _own_determinism():
         trainer = lightning.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),
-            devices=1,
             max_epochs=module.config.epochs,
             gradient_clip_val=module.config.clip or None,
             callbacks=[keeper],
@@ -158,10 +193,45 @@ def fit(
             num_sanity_val_steps=0,
             default_root_dir=folder,
             deterministic=True,
+            **options,
         )
         start = str(last) if resume and last.is_file() else None
         _fit_or_interrupt(trainer, module, data, start)
     return checkpoints / "best.ckpt"
+
+
+def _work(
+    module: EncodingModule,
+    data: EncodingData,
+    folder: Path,
+    device: str,
+    resume: bool,
+    devices: int,
+    report: Callable[[str, Any], None],
+) -> None:
+    """What each of the processes does that `fit` starts."""
+    told = 0.0
+
+    def on_step(step: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > 0.1:
+            told = time.monotonic()
+            report("step", step)
+
+    fit(
+        module,
+        data,
+        folder,
+        device=device,
+        resume=resume,
+        devices=devices,
+        on_epoch=functools.partial(report, "epoch"),
+        on_step=on_step,
+    )
+
+
+def _nothing(value: Any) -> None:
+    pass
 
 
 def load_best(module: EncodingModule, checkpoint: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from brainkit.data.shares import Share, share_of, weight_of
 from brainkit.data.splits import Split
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
@@ -29,10 +30,14 @@ class ResponseSource(Protocol):
 
 
 class EpochOrder(Sampler[list[int]]):
-    """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same."""
+    """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same.
 
-    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
+    With several processes each has its share of every batch, whatever their number.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None, rank: int = 0, processes: int = 1) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+        self.rank, self.processes = rank, processes
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -46,7 +51,12 @@ class EpochOrder(Sampler[list[int]]):
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         for start in range(0, self.count, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+            yield share_of(order[start : start + self.batch_size], self.rank, self.processes).tolist()
+
+    def share(self, batch_index: int) -> Share:
+        """What this process does of a batch of the epoch."""
+        images = min(self.batch_size, self.count - batch_index * self.batch_size)
+        return weight_of(images, self.rank, self.processes)
 
 
 class EncodingDataset(Dataset[Batch]):
@@ -88,19 +98,33 @@ class EncodingData(lightning.LightningDataModule):
         super().__init__()
         self.tokens, self.responses, self.split = tokens, responses, split
         self.batch_size, self.seed = batch_size, seed
+        self.rank, self.processes = 0, 1
+
+    def divide(self, rank: int, processes: int) -> None:
+        """From now on give process number `rank` of several its share of every batch."""
+        self.rank, self.processes = rank, processes
+
+    def share(self, side: str, batch_index: int) -> Share:
+        """What this process does of a batch of the ``train``, ``validation`` or ``test`` images."""
+        return self._order(side).share(batch_index)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches, shuffled by (seed, epoch)."""
-        return self._loader(self.split.train, self.batch_size, self.seed)
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation batches, in order."""
-        return self._loader(self.split.validation, 64, None)
+        return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test batches, in order."""
-        return self._loader(self.split.test, 64, None)
+        return self._loader("test")
 
-    def _loader(self, rows: np.ndarray, size: int, seed: int | None) -> DataLoader[Batch]:
-        dataset = EncodingDataset(self.tokens, self.responses, rows)
-        return DataLoader(dataset, batch_size=None, sampler=EpochOrder(len(dataset), size, seed))
+    def _loader(self, side: str) -> DataLoader[Batch]:
+        dataset = EncodingDataset(self.tokens, self.responses, getattr(self.split, side))
+        return DataLoader(dataset, batch_size=None, sampler=self._order(side))
+
+    def _order(self, side: str) -> EpochOrder:
+        count = len(getattr(self.split, side))
+        size, seed = (self.batch_size, self.seed) if side == "train" else (64, None)
+        return EpochOrder(count, size, seed, self.rank, self.processes)
