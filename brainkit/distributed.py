@@ -70,6 +70,15 @@ class World:
         result: T = message[0][0]
         return result
 
+    def in_turn(self, first: Callable[[], T], others: Callable[[], T] | None = None) -> T:
+        """Do `first` in the first process, then `others` in the others, who find done what it has made.
+
+        What it returns need not travel: each process has its own. By default all do the same.
+        """
+        own: list[T] = []
+        self.once(lambda: own.append(first()))
+        return own[0] if own else (others or first)()
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Around the work of a run: when one process fails, all end, and those that have nothing to add say nothing."""
@@ -93,8 +102,10 @@ class World:
             torch.distributed.destroy_process_group()
 
 
-def join(config: TrainConfig, device: str) -> World:
+def join(config: TrainConfig, choose_device: Callable[[], str]) -> World:
     """Meet the other processes of the run, where torchrun or SLURM started several; else this one is alone.
+
+    The device is chosen only where there are several.
 
     Raises
     ------
@@ -109,6 +120,7 @@ def join(config: TrainConfig, device: str) -> World:
                 f"{started} processes were started for a run of one; give --devices (for each machine) and --num-nodes"
             )
         return World()
+    device = choose_device()
     _check_devices(config, device)
     environment = surroundings()
     if environment is None:
@@ -141,7 +153,10 @@ def surroundings() -> ClusterEnvironment | None:
     if all(name in os.environ for name in _VARIABLES):
         return TorchElasticEnvironment()
     if "SLURM_STEP_ID" in os.environ and _started() > 1:
-        return SLURMEnvironment(auto_requeue=False)
+        try:
+            return SLURMEnvironment(auto_requeue=False)
+        except RuntimeError as error:
+            raise UsageError(f"SLURM: {' '.join(str(error).split())}") from None
     return None
 
 
@@ -184,7 +199,7 @@ def _started() -> int:
     if all(name in os.environ for name in _VARIABLES):
         name = "WORLD_SIZE"
     elif "SLURM_STEP_ID" in os.environ:  # only within srun: a batch script itself is one process
-        name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
+        name = "SLURM_NTASKS"
     else:
         return 1
     try:

@@ -76,9 +76,7 @@ class StreamingScore:
         with np.errstate(invalid="ignore", over="ignore"):
             self._sse += other._sse
             moved_p, moved_y = (theirs - ours for theirs, ours in zip(other._first, self._first, strict=True))
-            self._join(
-                other.n, other._mean_p + moved_p, other._mean_y + moved_y, other._pp, other._yy, other._py
-            )
+            self._join(other.n, other._mean_p + moved_p, other._mean_y + moved_y, other._pp, other._yy, other._py)
 
     def to_array(self) -> Floats:
         """All that is held, (9, V): what another process needs to `merge` it, see `from_array`."""

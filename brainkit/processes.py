@@ -95,7 +95,9 @@ def _ending(rank: int, count: int, code: int) -> str:
     if code < 0:
         with contextlib.suppress(ValueError):
             how = f"by {signal.Signals(-code).name}"
-    return f"training process {rank + 1} of {count} was ended {how}; brainkit train --resume goes on from the last epoch"
+    return (
+        f"training process {rank + 1} of {count} was ended {how}; brainkit train --resume goes on from the last epoch"
+    )
 
 
 @contextlib.contextmanager
@@ -165,7 +167,10 @@ def serve() -> None:
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
         ending.set()
-        _thread.interrupt_main()
+        if hasattr(signal, "pthread_kill"):  # it wakes a main thread that sleeps
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+        else:
+            _thread.interrupt_main()
         time.sleep(0.8 * _GRACE)
         os._exit(1)
 

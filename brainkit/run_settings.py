@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from brainkit.config import BackboneConfig, Config
+from brainkit.config import BackboneConfig, Config, TrainConfig
 from brainkit.errors import DataError, UsageError
 
 
@@ -21,6 +21,8 @@ def choose_settings(
     random_weights: bool,
     epochs: int | None,
     seed: int | None,
+    devices: int | None,
+    num_nodes: int | None,
     config: str | os.PathLike[str] | None,
     overrides: Sequence[str],
 ) -> Config:
@@ -42,8 +44,9 @@ def choose_settings(
     settings = replace(settings, backbone=network)
     if data is not None:
         settings = replace(settings, data=replace(settings.data, path=str(Path(data).resolve())))
-    if epochs is not None:
-        settings = replace(settings, train=replace(settings.train, epochs=epochs))
+    named = {"epochs": epochs, "devices": devices, "num_nodes": num_nodes}
+    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    settings = replace(settings, train=replace(settings.train, **chosen))
     if seed is not None:
         settings = replace(settings, seed=seed)
     settings = settings.replace(overrides)
@@ -64,6 +67,9 @@ def resumed_settings(folder: Path, out: object, fresh: Config, given: Callable[[
     wanted = given(held)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return wanted  # nothing was trained yet, so that nothing contradicts other settings
+    # By how many processes it is trained does not change the result.
+    train: TrainConfig = replace(held.train, devices=wanted.train.devices, num_nodes=wanted.train.num_nodes)
+    held = replace(held, train=train)
     if differing := _differences(held.to_dict(), wanted.to_dict()):
         raise UsageError(
             f"{folder}: was begun with other settings: {'; '.join(differing)}; resume with the same, or name "

@@ -50,9 +50,7 @@ class EncodingModule(lightning.LightningModule):
         share = self._share("train", batch_index, batch)
         if share.weight != 1:
             misfit = misfit * share.weight
-        self.log(
-            "train_loss", misfit.detach(), on_step=False, on_epoch=True, batch_size=share.images, sync_dist=True
-        )
+        self.log("train_loss", misfit.detach(), on_step=False, on_epoch=True, batch_size=share.images, sync_dist=True)
         return misfit if regulariser is None else misfit + regulariser
 
     def _share(self, side: str, batch_index: int, batch: Batch) -> Share:

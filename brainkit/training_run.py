@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,17 +21,29 @@ from brainkit.run_results import write_parity, write_results
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
+    from brainkit.data.module import EncodingData
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
+    from brainkit.distributed import World
     from brainkit.features import TokenCache
+    from brainkit.training import EncodingModule
 
 Say = Callable[[str], None]
 
 
 def run_training(
-    settings: Config, backbone: str | Backbone, folder: Path, *, resume: bool, log: RunLog, clock: PhaseClock
+    settings: Config,
+    backbone: str | Backbone,
+    folder: Path,
+    *,
+    resume: bool,
+    log: RunLog,
+    clock: PhaseClock,
+    world: World,
 ) -> None:
     """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
+
+    Of several processes that were started from outside, the first one alone writes; the others train with it.
 
     Parameters
     ----------
@@ -46,6 +59,8 @@ def run_training(
         Takes lines; from here on they are kept in the folder.
     clock : PhaseClock
         Takes the time of each phase.
+    world : World
+        The processes of the run.
     """
     # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -63,7 +78,8 @@ def run_training(
     if settings.data.path and not given.is_dir():
         raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
     network = backbone if not isinstance(backbone, str) else chosen_backbone(settings)
-    subject, settings = _subject(settings, log)
+    # The first process makes what is not there yet: a sample subject, the tokens, the run folder.
+    subject, settings = world.in_turn(lambda: _subject(settings, log))
     log(subject.describe())
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
@@ -81,15 +97,20 @@ def run_training(
         _check_precision(settings, device)
 
     grid = (settings.model.grid, settings.model.grid)
-    with _made(folder):
-        tokens = _tokens(network, subject, grid, device, log)
-        settings.write(folder / "config.yaml")
-    clock.lap("tokens")
-    log.into(folder / "log.txt")
-    if resume and (folder / "checkpoints" / "last.ckpt").is_file():
-        _same_split(folder, split, names)
-    else:
-        split.write(folder / "split.json")
+
+    def prepare() -> TokenCache:
+        with _made(folder):
+            tokens = _tokens(network, subject, grid, device, log)
+            settings.write(folder / "config.yaml")
+        clock.lap("tokens")
+        log.into(folder / "log.txt")
+        if resume and (folder / "checkpoints" / "last.ckpt").is_file():
+            _same_split(folder, split, names)
+        else:
+            split.write(folder / "split.json")
+        return tokens
+
+    tokens = world.in_turn(prepare, lambda: _tokens(network, subject, grid, device, log))
     log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
     for note in split.notes:
         log(f"split: {note}")
@@ -104,22 +125,32 @@ def run_training(
         backend=settings.model.backend,
         precision=settings.model.precision,
     )
-    features.fit_statistics(model, tokens, split.train)
-    model.set_response_scale(*_response_scale(subject, split.train))
+
+    def measure() -> dict[str, Any]:
+        features.fit_statistics(model, tokens, split.train)
+        model.set_response_scale(*_response_scale(subject, split.train))
+        return model.state_dict()
+
+    measured = world.once(measure)
+    if not world.first:
+        model.load_state_dict(measured)
     data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
     steps = len(data.train_dataloader().sampler) * settings.train.epochs  # type: ignore[arg-type]
     module = training.EncodingModule(model, settings.train, steps)
-    best = _fit(module, data, folder, device, resume, settings.train.epochs, log)
+    best = _fit(module, data, folder, device, resume, log, world)
     clock.lap("training")
 
-    training.load_best(module, best)
-    model.cpu()
-    if model.backend == "triton":
-        model.backend = "auto"
-    scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
-    clock.lap("evaluation")
-    write_parity(folder, model, network, subject, split, tokens)
-    write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
+    def finish() -> None:
+        training.load_best(module, best)
+        model.cpu()
+        if model.backend == "triton":
+            model.backend = "auto"
+        scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
+        clock.lap("evaluation")
+        write_parity(folder, model, network, subject, split, tokens)
+        write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
+
+    world.once(finish)
 
 
 def _check_precision(settings: Config, device: str) -> None:
@@ -204,7 +235,9 @@ def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: 
 
     if features.tokens_in_cache(network, subject.images, grid):
         log(f"tokens of {len(subject)} images: found in the cache")
-        return features.extract_tokens(network, subject.images, grid=grid, device=device)
+        tokens = features.extract_tokens(network, subject.images, grid=grid, device=device)
+        network.cpu()
+        return tokens
     started = time.monotonic()
     with progress_bar("tokens", "images") as advance:
         tokens = features.extract_tokens(
@@ -227,28 +260,36 @@ def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.
     return np.asarray(mean), np.sqrt(np.asarray(square) / len(rows))
 
 
-def _fit(module: Any, data: Any, folder: Path, device: str, resume: bool, epochs: int, log: RunLog) -> Path:
+def _fit(
+    module: EncodingModule, data: EncodingData, folder: Path, device: str, resume: bool, log: RunLog, world: World
+) -> Path:
     from brainkit import training
 
-    steps = module.planned_steps
+    config, steps = module.config, module.planned_steps
+    together = functools.partial(
+        training.fit,
+        module,
+        data,
+        folder,
+        device=device,
+        resume=resume,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+    )
+    if not world.first:
+        return together()
     started = time.monotonic()
     with progress_bar("training", "steps") as advance:
 
         def epoch_done(row: dict[str, float]) -> None:
             advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
             log.write(
-                f"epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, validation r {row['val_r']:.4f}, "
-                f"{row['seconds']:.1f} s"
+                f"epoch {row['epoch']:.0f}/{config.epochs}: loss {row['train_loss']:.4f}, "
+                f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
 
-        best = training.fit(
-            module,
-            data,
-            folder,
-            device=device,
-            resume=resume,
-            on_epoch=epoch_done,
-            on_step=lambda step: advance(step, steps),
-        )
-    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {device}")
+        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps))
+    processes = config.devices * config.num_nodes
+    where = device if processes == 1 else f"{device}, {processes} processes"
+    log(f"trained {config.epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {where}")
     return best

@@ -72,6 +72,8 @@ def train(
     random_weights: bool = False,
     epochs: int | None = None,
     seed: int | None = None,
+    devices: int | None = None,
+    num_nodes: int | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -93,6 +95,8 @@ def train(
         Take seeded random weights.
     epochs, seed : int, optional
         Override the configuration.
+    devices, num_nodes : int, optional
+        GPUs of each machine (on a CPU: processes), and machines; see the guide, "More than one machine".
     resume : bool
         Go on with the run in `out`.
     config : path-like, optional
@@ -125,6 +129,8 @@ def train(
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
+        devices=devices,
+        num_nodes=num_nodes,
         config=config,
         overrides=overrides,
     )
@@ -132,25 +138,41 @@ def train(
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(name)}"
     if resume:
         settings = resumed_settings(folder, out, settings, given)
-        if (folder / "run.json").is_file():
+    from brainkit.distributed import join
+    from brainkit.training import choose_device
+
+    world = join(settings.train, lambda: choose_device(settings.train.device))
+    if not world.first:
+        say = _silent
+    with world.together():
+        if resume and (folder / "run.json").is_file():
             if not (folder / "maps").is_dir():  # it was stopped after its last result was written
-                _finish(folder, say)
+                world.once(lambda: _finish(folder, say))
             say(f"{folder}: is complete, nothing to resume")
             return folder
-    elif folder.exists():
-        raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
+        if not resume:
+            world.once(lambda: _refuse(folder))
 
-    clock = PhaseClock()
-    with RunLog(say) as log:
-        try:
-            run_training(settings, backbone, folder, resume=resume, log=log, clock=clock)
-            _finish(folder, log)
-            log(f"done in {clock.total():.0f} s: {folder}")
-        except KeyboardInterrupt:
-            if folder.is_dir():
-                log(f"stopped; the same command with --resume --out {folder} goes on with it")
-            raise
+        clock = PhaseClock()
+        with RunLog(say) as log:
+            try:
+                run_training(settings, backbone, folder, resume=resume, log=log, clock=clock, world=world)
+                world.once(lambda: _finish(folder, log))
+                log(f"done in {clock.total():.0f} s: {folder}")
+            except KeyboardInterrupt:
+                if folder.is_dir():
+                    log(f"stopped; the same command with --resume --out {folder} goes on with it")
+                raise
     return folder
+
+
+def _silent(line: str) -> None:
+    """What processes beside the first one say."""
+
+
+def _refuse(folder: Path) -> None:
+    if folder.exists():
+        raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
 
 def fit(
@@ -160,6 +182,7 @@ def fit(
     out: str | os.PathLike[str] | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    devices: int | None = None,
     overrides: Sequence[str] = (),
     say: Say = print,
 ) -> Run:
@@ -171,7 +194,7 @@ def fit(
         A name, or what :func:`brainkit.load_backbone` gives.
     data : path-like, optional
         A subject's folder, as for `train`.
-    out, epochs, seed, overrides, say
+    out, epochs, seed, devices, overrides, say
         As for `train`.
 
     Returns
@@ -184,7 +207,7 @@ def fit(
     >>> run = brainkit.fit("efficientnet_lite0", "algonauts/subj01")  # doctest: +SKIP
     >>> run.scores["all"]["r"]  # doctest: +SKIP
     """
-    path = train(backbone, data=data, out=out, epochs=epochs, seed=seed, overrides=overrides, say=say)
+    path = train(backbone, data=data, out=out, epochs=epochs, seed=seed, devices=devices, overrides=overrides, say=say)
     return Run(path, read_json(path / "run.json"))
 
 

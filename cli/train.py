@@ -14,6 +14,7 @@ Examples:
   brainkit train --backbone efficientnet_lite0
   brainkit train --backbone dinov2 --data algonauts/subj01 --out runs/dinov2-subj01
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
+  brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
 """,
 )
 @click.option(
@@ -37,6 +38,18 @@ Examples:
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed of the split, the start and the order.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="GPUs of each machine; on a CPU, processes.  [default: 1]",
+)
+@click.option(
+    "--num-nodes",
+    type=click.IntRange(min=1),
+    metavar="M",
+    help="Machines; for more than one, torchrun or srun starts brainkit on each.  [default: 1]",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as YAML.")
 @click.option(
@@ -54,6 +67,8 @@ def command(
     out: Path | None,
     epochs: int | None,
     seed: int | None,
+    devices: int | None,
+    num_nodes: int | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -76,6 +91,8 @@ def command(
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
+        devices=devices,
+        num_nodes=num_nodes,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -82,10 +82,13 @@ PLACES = {
     "brainkit/data/algonauts.py": Place(3, "numpy"),
     "brainkit/data/folder.py": Place(3, "numpy"),
     "brainkit/data/splits.py": Place(3, "numpy"),
+    "brainkit/data/shares.py": Place(3, "numpy"),
     "brainkit/data/module.py": Place(3, "numpy torch pytorch_lightning"),
     "brainkit/features.py": Place(4, "numpy torch"),
     # Stages: each reads files and writes files.
     "brainkit/objective.py": Place(5, "torch"),
+    "brainkit/distributed.py": Place(5, "", "torch pytorch_lightning"),
+    "brainkit/processes.py": Place(5, "numpy"),
     "brainkit/checkpoints.py": Place(5, "torch pytorch_lightning"),
     "brainkit/training.py": Place(5, "numpy torch pytorch_lightning"),
     "brainkit/sample.py": Place(5, "numpy torch PIL"),
@@ -126,7 +129,13 @@ EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
     "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
     "brainkit/model.py": {"brainkit/bottlenecks.py", "brainkit/selectors.py"},
-    "brainkit/training.py": {"brainkit/checkpoints.py", "brainkit/objective.py"},
+    "brainkit/processes.py": {"brainkit/distributed.py"},
+    "brainkit/training.py": {
+        "brainkit/checkpoints.py",
+        "brainkit/distributed.py",
+        "brainkit/objective.py",
+        "brainkit/processes.py",
+    },
     "brainkit/training_run.py": {"brainkit/run_results.py"},
     "brainkit/workflow.py": {"brainkit/training_run.py"},
     "brainkit/run_folder.py": {"brainkit/export.py"},
