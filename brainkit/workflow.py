@@ -64,7 +64,7 @@ class Run:
 
 
 def train(
-    backbone: str | Backbone,
+    backbone: str | Backbone | None,
     *,
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -81,8 +81,8 @@ def train(
 
     Parameters
     ----------
-    backbone : str or Backbone
-        An alias, a timm model, ``file.py:ClassName``, or a loaded backbone.
+    backbone : str, Backbone or None
+        An alias, a timm model, ``file.py:ClassName``, or a loaded backbone; None: the one that `config` names.
     data : path-like, optional
         A subject's folder; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
     out : path-like, optional
@@ -114,7 +114,9 @@ def train(
     """
     require("torch", extra="train", purpose="brainkit train")
     require("pytorch_lightning", extra="train", purpose="brainkit train")
-    name = backbone if isinstance(backbone, str) else backbone.name
+    if backbone is None and config is None:
+        raise UsageError("backbone must be named, by itself or in a file of settings, got neither")
+    name = backbone if backbone is None or isinstance(backbone, str) else backbone.name
     if RUNS.exists() and not RUNS.is_dir():
         raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
     given = functools.partial(
@@ -129,7 +131,8 @@ def train(
         overrides=overrides,
     )
     settings = given(Config())
-    folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(name)}"
+    network = settings.backbone.name
+    folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(network)}"
     if resume:
         settings = resumed_settings(folder, out, settings, given)
         if (folder / "run.json").is_file():
@@ -143,7 +146,9 @@ def train(
     clock = PhaseClock()
     with RunLog(say) as log:
         try:
-            run_training(settings, backbone, folder, resume=resume, log=log, clock=clock)
+            run_training(
+                settings, network if backbone is None else backbone, folder, resume=resume, log=log, clock=clock
+            )
             _finish(folder, log)
             log(f"done in {clock.total():.0f} s: {folder}")
         except KeyboardInterrupt:
@@ -160,6 +165,7 @@ def fit(
     out: str | os.PathLike[str] | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     say: Say = print,
 ) -> Run:
@@ -171,7 +177,7 @@ def fit(
         A name, or what :func:`brainkit.load_backbone` gives.
     data : path-like, optional
         A subject's folder, as for `train`.
-    out, epochs, seed, overrides, say
+    out, epochs, seed, config, overrides, say
         As for `train`.
 
     Returns
@@ -184,7 +190,7 @@ def fit(
     >>> run = brainkit.fit("efficientnet_lite0", "algonauts/subj01")  # doctest: +SKIP
     >>> run.scores["all"]["r"]  # doctest: +SKIP
     """
-    path = train(backbone, data=data, out=out, epochs=epochs, seed=seed, overrides=overrides, say=say)
+    path = train(backbone, data=data, out=out, epochs=epochs, seed=seed, config=config, overrides=overrides, say=say)
     return Run(path, read_json(path / "run.json"))
 
 

@@ -87,6 +87,9 @@ PLACES = {
     # Stages: each reads files and writes files.
     "brainkit/objective.py": Place(5, "torch"),
     "brainkit/checkpoints.py": Place(5, "torch pytorch_lightning"),
+    "brainkit/averaging.py": Place(5, "torch pytorch_lightning"),
+    "brainkit/calibration.py": Place(5, "numpy torch pytorch_lightning"),
+    "brainkit/stopping.py": Place(5, "pytorch_lightning"),
     "brainkit/training.py": Place(5, "numpy torch pytorch_lightning"),
     "brainkit/sample.py": Place(5, "numpy torch PIL"),
     "brainkit/evaluation.py": Place(5, "numpy torch", "scipy sklearn"),
@@ -126,7 +129,14 @@ EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
     "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
     "brainkit/model.py": {"brainkit/bottlenecks.py", "brainkit/selectors.py"},
-    "brainkit/training.py": {"brainkit/checkpoints.py", "brainkit/objective.py"},
+    "brainkit/calibration.py": {"brainkit/checkpoints.py"},
+    "brainkit/training.py": {
+        "brainkit/averaging.py",
+        "brainkit/calibration.py",
+        "brainkit/checkpoints.py",
+        "brainkit/objective.py",
+        "brainkit/stopping.py",
+    },
     "brainkit/training_run.py": {"brainkit/run_results.py"},
     "brainkit/workflow.py": {"brainkit/training_run.py"},
     "brainkit/run_folder.py": {"brainkit/export.py"},
