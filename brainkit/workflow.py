@@ -137,7 +137,7 @@ def train(
         settings = resumed_settings(folder, out, settings, given)
         if (folder / "run.json").is_file():
             if not (folder / "maps").is_dir():  # it was stopped after its last result was written
-                _finish(folder, say)
+                finish(folder, say)
             say(f"{folder}: is complete, nothing to resume")
             return folder
     elif folder.exists():
@@ -149,7 +149,7 @@ def train(
             run_training(
                 settings, network if backbone is None else backbone, folder, resume=resume, log=log, clock=clock
             )
-            _finish(folder, log)
+            finish(folder, log)
             log(f"done in {clock.total():.0f} s: {folder}")
         except KeyboardInterrupt:
             if folder.is_dir():
@@ -228,6 +228,8 @@ def export(
     target = Path(out) if out is not None else folder / "encoder.onnx"
     if not target.parent.is_dir():
         raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
+    if summary["backbone"]["weights_hash"] is None:
+        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
     network = backbone if backbone is not None else chosen_backbone(Config.read(folder / "config.yaml"))
     _same_network(folder, summary["backbone"], network)
     model = load_model(folder)
@@ -278,7 +280,7 @@ def draw_run(
     return figures
 
 
-def _finish(folder: Path, say: Say) -> None:
+def finish(folder: Path, say: Say) -> None:
     """Name the run as the newest, and draw its maps where that is possible."""
     name_latest(folder)
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:

@@ -75,6 +75,8 @@ PLACES = {
     "brainkit/backbones/timm_network.py": Place(3, "torch", "timm"),
     "brainkit/backbones/torchvision_vit.py": Place(3, "torch", "torchvision"),
     "brainkit/backbones/weights.py": Place(3, "numpy torch", "huggingface_hub safetensors"),
+    "brainkit/published.py": Place(3, "torch"),
+    "brainkit/vertex_lookup.py": Place(3, "numpy", "scipy"),
     "brainkit/selectors.py": Place(3, "numpy torch"),
     "brainkit/bottlenecks.py": Place(3, "numpy torch"),
     "brainkit/model.py": Place(3, "numpy torch"),
@@ -109,6 +111,8 @@ PLACES = {
     "brainkit/maps/view.py": Place(5, "numpy"),
     "brainkit/doctor.py": Place(6, "", "onnxruntime torch"),
     "brainkit/run_settings.py": Place(5),
+    "brainkit/imported_places.py": Place(5, "numpy", "torch"),
+    "brainkit/importing.py": Place(6, "numpy", "torch"),
     "brainkit/run_results.py": Place(6, "numpy", "torch"),
     "brainkit/training_run.py": Place(6, "numpy", "torch"),
     "brainkit/workflow.py": Place(6, "numpy", "onnx pytorch_lightning torch"),
@@ -117,6 +121,7 @@ PLACES = {
     "cli/__main__.py": Place(7),
     "cli/doctor.py": Place(7, "click", "rich"),
     "cli/export.py": Place(7, "click", "rich"),
+    "cli/import_.py": Place(7, "click"),
     "cli/info.py": Place(7, "click", "rich"),
     "cli/map.py": Place(7, "click", "rich"),
     "cli/predict.py": Place(7, "click", "rich"),
@@ -130,7 +135,7 @@ PLACES = {
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
     "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
-    "brainkit/model.py": {"brainkit/bottlenecks.py", "brainkit/selectors.py"},
+    "brainkit/model.py": {"brainkit/bottlenecks.py", "brainkit/published.py", "brainkit/selectors.py"},
     "brainkit/calibration.py": {"brainkit/checkpoints.py"},
     "brainkit/training.py": {
         "brainkit/averaging.py",
@@ -141,6 +146,7 @@ NAMED = {
     },
     "brainkit/training_run.py": {"brainkit/run_results.py"},
     "brainkit/workflow.py": {"brainkit/training_run.py"},
+    "brainkit/importing.py": {"brainkit/run_results.py", "brainkit/training_run.py", "brainkit/workflow.py"},
     "brainkit/run_folder.py": {"brainkit/export.py"},
     "brainkit/sample.py": {"brainkit/photographs.py"},
     "brainkit/evaluation.py": {"brainkit/scoring.py"},
