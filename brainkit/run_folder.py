@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.config import Config
+from brainkit.config import Config, ModelConfig
 from brainkit.errors import DataError
 from brainkit.files import read_json, write_beside
 from brainkit.runs import latest_run
@@ -66,14 +66,24 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     model = FactorTopy(
         summary["backbone"]["widths"],
         state["coordinates"],
-        bottleneck=settings.bottleneck,
-        grid=(settings.grid, settings.grid),
-        selector_width=settings.selector_width,
+        **(model_shape(settings) | {"gauge": summary["gauge"]}),
         # What a run was trained with on a GPU need not be here; all backends predict the same.
         backend="auto" if settings.backend == "triton" else settings.backend,
+        resize="bilinear" if "imported" in summary else "area",
     )
     model.load_state_dict(state)
     return model.eval()
+
+
+def model_shape(settings: ModelConfig) -> dict[str, Any]:
+    """What decides a model's parameters and what they mean, as arguments of ``FactorTopy``."""
+    return {
+        "bottleneck": settings.bottleneck,
+        "grid": (settings.grid, settings.grid),
+        "selector_width": settings.selector_width,
+        "topography": settings.topography,
+        "gauge": settings.gauge,
+    }
 
 
 def write_selectors(folder: Path, model: FactorTopy, vertices: Vertices) -> None:
@@ -98,8 +108,8 @@ def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         selectors = {key: file[key] for key in file.files}
     with np.load(folder / "scores.npz") as file:
         scores = {key: file[key] for key in ("r", "R2", "noise_ceiling")}
-    if not np.isfinite(scores["noise_ceiling"]).any():
-        scores["noise_ceiling"] = None  # the data brought none
+    # What is not known anywhere is not drawn: the data brought no ceilings, or the weights were imported without data.
+    scores = {name: values if np.isfinite(values).any() else None for name, values in scores.items()}
     vertices = Vertices(str(selectors["space"]), selectors["vertices"])
     return {
         "vertices": vertices,
@@ -123,6 +133,8 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     vertices = Vertices(str(scores["space"]), scores["vertices"])
     backbone = summary["backbone"]
     settings = Config.read(folder / "config.yaml").to_dict()
+    if "imported" in summary:
+        del settings["train"], settings["seed"]  # it was trained elsewhere, in ways that nobody told
     # The file travels; where its maker's disk keeps things does not.
     settings["data"]["path"] = Path(settings["data"]["path"]).name
     settings["backbone"]["weights"] = Path(settings["backbone"]["weights"]).name
@@ -143,20 +155,22 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         note=_shown_note(summary),
         licence=_licence(summary),
         provenance={
+            **({"imported": summary["imported"]} if "imported" in summary else {}),
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},
             "split": summary["split"],
             "seed": summary["seed"],
             "versions": {"brainkit": summary["brainkit"], **summary["versions"]},
             "config": settings,
-            "scores": summary["scores"],
+            "scores": summary["scores"] if summary["scores"]["images"] else None,
         },
     )
 
 
 def _shown_note(summary: dict[str, Any]) -> str | None:
-    """What every figure must say: that the subject is simulated, that the network was never trained."""
+    """What every figure must say: a simulated subject, a network that was never trained, gains that nobody fixed."""
     untrained = None if summary["backbone"]["pretrained"] else "network with RANDOM weights"
-    return "; ".join(part for part in (summary["note"], untrained) if part) or None
+    gauge = "gauge: published" if summary["gauge"] == "published" else None
+    return "; ".join(part for part in (summary["note"], untrained, gauge) if part) or None
 
 
 def _licence(summary: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from brainkit.config import Config, DataConfig
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.progress import progress_bar
-from brainkit.run_folder import PhaseClock, RunLog
+from brainkit.run_folder import PhaseClock, RunLog, model_shape
 from brainkit.run_results import write_parity, write_results
 
 if TYPE_CHECKING:
@@ -119,15 +119,15 @@ def run_training(
     model = FactorTopy(
         tokens.widths,
         coordinates,
-        bottleneck=settings.model.bottleneck,
-        grid=grid,
-        selector_width=settings.model.selector_width,
+        **model_shape(settings.model),
         backend=settings.model.backend,
         precision=settings.model.precision,
     )
 
     def measure() -> dict[str, Any]:
         features.fit_statistics(model, tokens, split.train)
+        if not settings.model.standardise:
+            model.leave_tokens_raw()
         model.set_response_scale(*_response_scale(subject, split.train))
         return model.state_dict()
 
@@ -289,7 +289,11 @@ def _fit(
             )
 
         best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps))
+    epochs = config.epochs
+    if (last := len((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1) < epochs:
+        log(f"stopped early, after epoch {last} of {epochs}: validation r no better for {config.patience} epochs")
+        epochs, steps = last, steps * last // epochs
     processes = config.devices * config.num_nodes
     where = device if processes == 1 else f"{device}, {processes} processes"
-    log(f"trained {config.epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {where}")
+    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {where}")
     return best

@@ -64,7 +64,7 @@ class Run:
 
 
 def train(
-    backbone: str | Backbone,
+    backbone: str | Backbone | None,
     *,
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -83,8 +83,8 @@ def train(
 
     Parameters
     ----------
-    backbone : str or Backbone
-        An alias, a timm model, ``file.py:ClassName``, or a loaded backbone.
+    backbone : str, Backbone or None
+        An alias, a timm model, ``file.py:ClassName``, or a loaded backbone; None: the one that `config` names.
     data : path-like, optional
         A subject's folder; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
     out : path-like, optional
@@ -118,7 +118,9 @@ def train(
     """
     require("torch", extra="train", purpose="brainkit train")
     require("pytorch_lightning", extra="train", purpose="brainkit train")
-    name = backbone if isinstance(backbone, str) else backbone.name
+    if backbone is None and config is None:
+        raise UsageError("backbone must be named, by itself or in a file of settings, got neither")
+    name = backbone if backbone is None or isinstance(backbone, str) else backbone.name
     if RUNS.exists() and not RUNS.is_dir():
         raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
     given = functools.partial(
@@ -135,7 +137,8 @@ def train(
         overrides=overrides,
     )
     settings = given(Config())
-    folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(name)}"
+    network = settings.backbone.name
+    folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(network)}"
     if resume:
         settings = resumed_settings(folder, out, settings, given)
     from brainkit.distributed import join
@@ -147,17 +150,18 @@ def train(
     with world.together():
         if resume and (folder / "run.json").is_file():
             if not (folder / "maps").is_dir():  # it was stopped after its last result was written
-                world.once(lambda: _finish(folder, say))
+                world.once(lambda: finish(folder, say))
             say(f"{folder}: is complete, nothing to resume")
             return folder
         if not resume:
             world.once(lambda: _refuse(folder))
 
         clock = PhaseClock()
+        chosen = network if backbone is None else backbone
         with RunLog(say) as log:
             try:
-                run_training(settings, backbone, folder, resume=resume, log=log, clock=clock, world=world)
-                world.once(lambda: _finish(folder, log))
+                run_training(settings, chosen, folder, resume=resume, log=log, clock=clock, world=world)
+                world.once(lambda: finish(folder, log))
                 log(f"done in {clock.total():.0f} s: {folder}")
             except KeyboardInterrupt:
                 if folder.is_dir():
@@ -183,6 +187,7 @@ def fit(
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
+    config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     say: Say = print,
 ) -> Run:
@@ -194,7 +199,7 @@ def fit(
         A name, or what :func:`brainkit.load_backbone` gives.
     data : path-like, optional
         A subject's folder, as for `train`.
-    out, epochs, seed, devices, overrides, say
+    out, epochs, seed, devices, config, overrides, say
         As for `train`.
 
     Returns
@@ -207,7 +212,8 @@ def fit(
     >>> run = brainkit.fit("efficientnet_lite0", "algonauts/subj01")  # doctest: +SKIP
     >>> run.scores["all"]["r"]  # doctest: +SKIP
     """
-    path = train(backbone, data=data, out=out, epochs=epochs, seed=seed, devices=devices, overrides=overrides, say=say)
+    options: dict[str, Any] = {"epochs": epochs, "seed": seed, "devices": devices}
+    path = train(backbone, data=data, out=out, config=config, overrides=overrides, say=say, **options)
     return Run(path, read_json(path / "run.json"))
 
 
@@ -245,6 +251,8 @@ def export(
     target = Path(out) if out is not None else folder / "encoder.onnx"
     if not target.parent.is_dir():
         raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
+    if summary["backbone"]["weights_hash"] is None:
+        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
     network = backbone if backbone is not None else chosen_backbone(Config.read(folder / "config.yaml"))
     _same_network(folder, summary["backbone"], network)
     model = load_model(folder)
@@ -295,7 +303,7 @@ def draw_run(
     return figures
 
 
-def _finish(folder: Path, say: Say) -> None:
+def finish(folder: Path, say: Say) -> None:
     """Name the run as the newest, and draw its maps where that is possible."""
     name_latest(folder)
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
