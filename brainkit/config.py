@@ -92,9 +92,12 @@ class DataConfig:
     """whole shows the backbone the whole image, crop cuts as timm's evaluation transform does."""
     preset: str = ""
     """published: the seed's preprocessing for every backbone (224 pixels, ImageNet mean and s.d.)."""
+    token_dtype: str = "float16"
+    """What the token cache keeps: float16, or bfloat16 for tokens that float16 cannot hold."""
 
     def __post_init__(self) -> None:
         _share(self, "validation", "test")
+        _one_of(self, "token_dtype", ("float16", "bfloat16"))
         _one_of(self, "fit", ("whole", "crop"))
         _one_of(self, "preset", ("", "published"))
 

@@ -82,7 +82,7 @@ def run_training(
 
     grid = (settings.model.grid, settings.model.grid)
     with _made(folder):
-        tokens = _tokens(network, subject, grid, device, log)
+        tokens = _tokens(network, subject, grid, device, settings, log)
         settings.write(folder / "config.yaml")
     clock.lap("tokens")
     log.into(folder / "log.txt")
@@ -199,23 +199,34 @@ def chosen_backbone(settings: Config) -> Backbone:
     )
 
 
-def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog) -> TokenCache:
+def _tokens(
+    network: Backbone, subject: Subject, grid: tuple[int, int], device: str, settings: Config, log: RunLog
+) -> TokenCache:
     from brainkit import features
 
-    if features.tokens_in_cache(network, subject.images, grid):
-        log(f"tokens of {len(subject)} images: found in the cache")
-        return features.extract_tokens(network, subject.images, grid=grid, device=device)
     started = time.monotonic()
-    with progress_bar("tokens", "images") as advance:
+    with contextlib.ExitStack() as stack:
+        advance: Callable[..., None] | None = None
+
+        def progress(done: int) -> None:
+            nonlocal advance
+            if advance is None:  # what is said before would disturb the bar
+                advance = stack.enter_context(progress_bar("tokens", "images"))
+            advance(done, len(subject))
+
         tokens = features.extract_tokens(
             network,
             subject.images,
             grid=grid,
             device=device,
-            progress=lambda done: advance(done, len(subject)),
+            dtype=settings.data.token_dtype,
+            say=log,
+            progress=progress,
         )
     network.cpu()
-    log(f"tokens of {len(subject)} images: {len(subject) / (time.monotonic() - started):.1f} images/s on {device}")
+    if tokens.extracted:
+        rate = tokens.extracted / (time.monotonic() - started)
+        log(f"tokens of {tokens.extracted} images extracted: {rate:.1f} images/s on {device}")
     return tokens
 
 
