@@ -238,9 +238,15 @@ class DataConfig:
 
     To compare with published results.
     """
+    token_dtype: str = "float16"
+    """What the token cache keeps: float16, or bfloat16 for tokens that float16 cannot hold.
+
+    If training says that tokens are too large for float16.
+    """
 
     def __post_init__(self) -> None:
         _share(self, "validation", "test")
+        _one_of(self, "token_dtype", ("float16", "bfloat16"))
         _one_of(self, "fit", ("whole", "crop"))
         _one_of(self, "preset", ("", "published"))
 

@@ -100,7 +100,7 @@ def run_training(
 
     def prepare() -> TokenCache:
         with _made(folder):
-            tokens = _tokens(network, subject, grid, device, log)
+            tokens = _tokens(network, subject, grid, device, settings, log)
             settings.write(folder / "config.yaml")
         clock.lap("tokens")
         log.into(folder / "log.txt")
@@ -110,7 +110,7 @@ def run_training(
             split.write(folder / "split.json")
         return tokens
 
-    tokens = world.in_turn(prepare, lambda: _tokens(network, subject, grid, device, log))
+    tokens = world.in_turn(prepare, lambda: _tokens(network, subject, grid, device, settings, log))
     log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
     for note in split.notes:
         log(f"split: {note}")
@@ -230,25 +230,34 @@ def chosen_backbone(settings: Config) -> Backbone:
     )
 
 
-def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog) -> TokenCache:
+def _tokens(
+    network: Backbone, subject: Subject, grid: tuple[int, int], device: str, settings: Config, log: RunLog
+) -> TokenCache:
     from brainkit import features
 
-    if features.tokens_in_cache(network, subject.images, grid):
-        log(f"tokens of {len(subject)} images: found in the cache")
-        tokens = features.extract_tokens(network, subject.images, grid=grid, device=device)
-        network.cpu()
-        return tokens
     started = time.monotonic()
-    with progress_bar("tokens", "images") as advance:
+    with contextlib.ExitStack() as stack:
+        advance: Callable[..., None] | None = None
+
+        def progress(done: int) -> None:
+            nonlocal advance
+            if advance is None:  # what is said before would disturb the bar
+                advance = stack.enter_context(progress_bar("tokens", "images"))
+            advance(done, len(subject))
+
         tokens = features.extract_tokens(
             network,
             subject.images,
             grid=grid,
             device=device,
-            progress=lambda done: advance(done, len(subject)),
+            dtype=settings.data.token_dtype,
+            say=log,
+            progress=progress,
         )
     network.cpu()
-    log(f"tokens of {len(subject)} images: {len(subject) / (time.monotonic() - started):.1f} images/s on {device}")
+    if tokens.extracted:
+        rate = tokens.extracted / (time.monotonic() - started)
+        log(f"tokens of {tokens.extracted} images extracted: {rate:.1f} images/s on {device}")
     return tokens
 
 

@@ -33,6 +33,7 @@ PLACES = {
     "brainkit/errors.py": Place(0),
     "brainkit/files.py": Place(0),
     "brainkit/runs.py": Place(0),
+    "brainkit/locks.py": Place(0),
     "brainkit/progress.py": Place(0, "", "rich"),
     "brainkit/config.py": Place(0, "", "yaml"),
     "brainkit/surface.py": Place(0, "numpy", "nibabel nilearn"),
@@ -43,6 +44,8 @@ PLACES = {
     "brainkit/threads.py": Place(0),
     "brainkit/runtime.py": Place(0, "", "onnxruntime"),
     "brainkit/photographs.py": Place(0, "numpy PIL"),
+    "brainkit/token_shard.py": Place(0, "numpy"),
+    "brainkit/token_store.py": Place(0, "numpy"),
     # The operator.
     "brainkit/ops/reference.py": Place(1, "torch"),
     "brainkit/ops/grouped.py": Place(1, "torch"),
@@ -88,6 +91,10 @@ PLACES = {
     "brainkit/data/splits.py": Place(3, "numpy"),
     "brainkit/data/shares.py": Place(3, "numpy"),
     "brainkit/data/module.py": Place(3, "numpy torch pytorch_lightning"),
+    "brainkit/token_cache.py": Place(3, "numpy torch"),
+    "brainkit/token_pass.py": Place(4, "numpy torch PIL"),
+    "brainkit/token_filling.py": Place(4, "numpy torch"),
+    "brainkit/token_statistics.py": Place(4, "numpy torch"),
     "brainkit/features.py": Place(4, "numpy torch"),
     # Stages: each reads files and writes files.
     "brainkit/objective.py": Place(5, "torch"),
@@ -138,6 +145,13 @@ PLACES = {
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
     "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
+    "brainkit/token_store.py": {"brainkit/locks.py", "brainkit/runtime.py", "brainkit/token_shard.py"},
+    "brainkit/token_filling.py": {"brainkit/token_pass.py"},
+    "brainkit/features.py": {
+        "brainkit/token_filling.py",
+        "brainkit/token_pass.py",
+        "brainkit/token_statistics.py",
+    },
     "brainkit/model.py": {"brainkit/bottlenecks.py", "brainkit/published.py", "brainkit/selectors.py"},
     "brainkit/calibration.py": {"brainkit/checkpoints.py"},
     "brainkit/processes.py": {"brainkit/distributed.py"},
