@@ -26,13 +26,14 @@ class ModelConfig:
     """Hidden units of the three selector networks."""
     backend: str = "auto"
     """Implementation of the operator: auto, reference, grouped, cpu or triton."""
-    precision: str = "float32"
+    precision: str = "auto"
     """What training multiplies: float32; or, faster, tf32 or bfloat16 on a GPU with the Triton kernels, bf16x3 on a
-    processor with AMX. Sums, locations, weights and all scores are float32 in any case."""
+    processor with AMX; auto is tf32 with the Triton kernels and float32 elsewhere. Sums, locations, weights and all
+    scores are float32 in any case."""
 
     def __post_init__(self) -> None:
         _positive(self, "bottleneck", "grid", "selector_width")
-        _one_of(self, "precision", ("float32", "tf32", "bfloat16", "bf16x3"))
+        _one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         _one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
 
 
@@ -67,12 +68,21 @@ class TrainConfig:
     """Share of the steps at which the regulariser has decayed to nothing."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    residency: str = "auto"
+    """Where the tokens lie while training: device, host (on the disk, mapped and streamed), or auto, on a GPU if they
+    fit there."""
+    cuda_graph: str = "auto"
+    """Whether steps on one GPU are captured once and replayed: on, off, or auto, where it can be done."""
+    save_minutes: float = 5.0
+    """Minutes after which the state is saved within an epoch too; 0: at the ends of epochs only."""
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors")
         _one_of(self, "loss", ("mse", "smooth_l1"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
-        _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser")
+        _one_of(self, "residency", ("auto", "device", "host"))
+        _one_of(self, "cuda_graph", ("auto", "on", "off"))
+        _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "save_minutes")
         _share(self, "regulariser_end")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"warmup must be at least 0 and below 1, got {self.warmup}")

@@ -33,6 +33,10 @@ class TrainingError(BrainkitError):
     """Training could not go on, or its result is not usable."""
 
 
+class StoppedTraining(TrainingError):
+    """Training was asked to stop; its state was saved, and it can be gone on with."""
+
+
 class MissingDependency(BrainkitError):
     """An optional package is not installed; the message holds the pip line that installs it."""
 
