@@ -57,17 +57,18 @@ class ModelConfig:
 
     To find an error; all give the same.
     """
-    precision: str = "float32"
+    precision: str = "auto"
     """What training multiplies: float32; or, faster, tf32 or bfloat16 on a GPU with the Triton kernels, bf16x3 on a
-    processor with AMX. Sums, locations, weights and all scores are float32 in any case.
+    processor with AMX; auto is tf32 with the Triton kernels and float32 elsewhere. Sums, locations, weights and all
+    scores are float32 in any case.
 
-    For speed, where the score stays.
+    bfloat16 or bf16x3 for speed, where the score stays.
     """
 
     def __post_init__(self) -> None:
         _positive(self, "bottleneck", "grid", "selector_width")
         _one_of(self, "gauge", ("unit", "published"))
-        _one_of(self, "precision", ("float32", "tf32", "bfloat16", "bf16x3"))
+        _one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         _one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
 
 
@@ -194,6 +195,22 @@ class TrainConfig:
 
     With more GPUs than one machine has.
     """
+    residency: str = "auto"
+    """Where the tokens lie while training: device, host (on the disk, mapped and streamed), or auto, on a GPU if they
+    fit there.
+
+    host to leave memory of the GPU to others.
+    """
+    cuda_graph: str = "auto"
+    """Whether steps on one GPU are captured once and replayed: on, off, or auto, where it can be done.
+
+    off to find an error; on to be told where it cannot be done.
+    """
+    save_minutes: float = 5.0
+    """Minutes after which the state is saved within an epoch too; 0: at the ends of epochs only.
+
+    Less where jobs are ended without notice.
+    """
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors", "lr_free_selectors")
@@ -202,7 +219,9 @@ class TrainConfig:
         _one_of(self, "schedule", ("cosine", "linear", "constant"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
         _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy")
-        _at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience")
+        _at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
+        _one_of(self, "residency", ("auto", "device", "host"))
+        _one_of(self, "cuda_graph", ("auto", "on", "off"))
         _share(self, "regulariser_end")
         _below_one(self, "warmup", "ema")
         if self.loss == "pearson" and self.batch_size < 2:

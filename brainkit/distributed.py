@@ -12,15 +12,17 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+from torch import Tensor
+
 from brainkit.config import TrainConfig
-from brainkit.errors import SaidElsewhere, TrainingError, UsageError
-from brainkit.metrics import StreamingScore
+from brainkit.data.shares import Share
+from brainkit.device_sums import DeviceScore, LossWatch
+from brainkit.errors import SaidElsewhere, StoppedTraining, TrainingError, UsageError
 from brainkit.runtime import cores
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningModule
     from pytorch_lightning.plugins.environments import ClusterEnvironment
-    from pytorch_lightning.strategies import Strategy
 
 T = TypeVar("T")
 
@@ -55,8 +57,6 @@ class World:
         """Do `work` in the first process and give what it returns to all; the others wait, and end where it fails."""
         if self.size == 1:
             return work()
-        import torch
-
         message: list[Any] = [None]
         if self.first:
             try:
@@ -86,10 +86,10 @@ class World:
             yield
         except SaidElsewhere:
             raise SystemExit(1) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoppedTraining) as error:
             if self.first:
                 raise
-            raise SystemExit(130) from None
+            raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
         except RuntimeError as error:
             if self.size == 1 or not lost_another(error):
                 raise
@@ -97,8 +97,6 @@ class World:
                 raise SystemExit(1) from None
             raise TrainingError(gone(self.size)) from error
         if self.size > 1:
-            import torch
-
             torch.distributed.destroy_process_group()
 
 
@@ -135,8 +133,6 @@ def join(config: TrainConfig, choose_device: Callable[[], str]) -> World:
             f"train.devices * train.num_nodes must be the number of processes that were started, {started}, got "
             f"{config.devices} * {config.num_nodes}"
         )
-    import torch
-
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
     rank, backend = environment.global_rank(), "gloo"
     if device == "cuda":
@@ -160,27 +156,67 @@ def surroundings() -> ClusterEnvironment | None:
     return None
 
 
-def merge_scores(own: StreamingScore, module: LightningModule) -> StreamingScore:
-    """The score over the images of all processes that validate a module; each gets the same, bit for bit."""
-    import torch
+def strategy(environment: ClusterEnvironment, device: str, devices: int, num_nodes: int) -> dict[str, Any]:
+    """How the processes work together, as options of a trainer: each has the model, and the mean of all gradients."""
+    from pytorch_lightning.strategies import DDPStrategy
 
-    if module.trainer.world_size == 1:
+    if device == "cuda":
+        torch.cuda.set_device(environment.local_rank())
+    return {
+        "devices": devices,
+        "num_nodes": num_nodes,
+        # The buffers are constants; the gradients that are sent need not be kept twice.
+        "strategy": DDPStrategy(cluster_environment=environment, broadcast_buffers=False, gradient_as_bucket_view=True),
+        "use_distributed_sampler": False,  # the batches are divided already
+    }
+
+
+def merged_scores(own: DeviceScore) -> DeviceScore:
+    """The score over the images of all processes that train together; each gets the same, bit for bit."""
+    if not _several():
         return own
-    held = torch.from_numpy(own.to_array()).to(module.device)
-    every = [torch.empty_like(held) for _ in range(module.trainer.world_size)]
+    held = own.to_tensor()
+    every = [torch.empty_like(held) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(every, held)
-    merged, *others = (StreamingScore.from_array(one.cpu().numpy()) for one in every)
-    for other in others:
-        merged.merge(other)
+    merged = DeviceScore(held.shape[1], held.device)
+    for one in every:
+        merged.merge(one)
     return merged
 
 
-def strategy(environment: ClusterEnvironment) -> Strategy:
-    """How the processes work together: each has the whole model, and the mean of their gradients."""
-    from pytorch_lightning.strategies import DDPStrategy
+def merged_losses(own: LossWatch) -> LossWatch:
+    """The losses of all processes that train together."""
+    if not _several():
+        return own
+    merged = LossWatch(own.total.device)
+    merged.load_state_dict(own.state_dict())
+    for value in (merged.total, merged.images):
+        torch.distributed.all_reduce(value)
+    return merged
 
-    # The buffers are constants; the gradients that are sent need not be kept twice.
-    return DDPStrategy(cluster_environment=environment, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+def own_losses(held: dict[str, Any]) -> dict[str, Any]:
+    """What each process takes of the losses that a checkpoint holds for all: the first one, all of them."""
+    if not _several() or torch.distributed.get_rank() == 0:
+        return held
+    return held | {"total": 0.0, "images": 0}
+
+
+def pearson_misfit(prediction: Tensor, target: Tensor, share: Share) -> Tensor:
+    """`brainkit.objective.misfit` of the loss ``pearson`` over a batch whose images several processes divide.
+
+    It is no mean over images, so each process computes it from sums over all. Its gradient with respect to a process's
+    own predictions comes out multiplied by the number of processes, which the mean of their gradients undoes.
+    """
+    from torch.distributed.nn.functional import all_reduce
+
+    counted = 1.0 if share.images else 0.0
+    product, square, square_target = all_reduce(
+        counted * torch.stack([(prediction * target).sum(0), prediction.square().sum(0), target.square().sum(0)])
+    )
+    # As torch.nn.functional.cosine_similarity bounds it.
+    norm = square.clamp(min=1e-16).sqrt() * square_target.clamp(min=1e-16).sqrt()
+    return 1 - (product / norm).mean()
 
 
 def lost_another(error: BaseException) -> bool:
@@ -192,6 +228,10 @@ def lost_another(error: BaseException) -> bool:
 def gone(processes: int) -> str:
     """The line where nobody knows better."""
     return f"another of the run's {processes} processes has ended; brainkit train --resume goes on from the last epoch"
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _started() -> int:
@@ -212,8 +252,6 @@ def _check_devices(config: TrainConfig, device: str) -> None:
     if device == "mps":
         raise UsageError(f"train.devices must be 1 on mps, got {config.devices}")
     if device == "cuda":
-        import torch
-
         here, what = torch.cuda.device_count(), "GPUs of this machine"
     else:
         # Two are allowed anywhere: on one core they are slow, and right.

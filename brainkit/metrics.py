@@ -59,42 +59,6 @@ class StreamingScore:
         with np.errstate(invalid="ignore", over="ignore"):
             self._add(p, y)
 
-    def merge(self, other: StreamingScore) -> None:
-        """Take in the images that another score has seen, as if they had been given to `update` here.
-
-        Raises
-        ------
-        UsageError
-            If the other is of another number of vertices.
-        """
-        if other._n_vertices != self._n_vertices:
-            raise UsageError(f"other must be of {self._n_vertices} vertices, got {other._n_vertices}")
-        if other._first is None:
-            return
-        if self._first is None:
-            self._first = other._first[0].copy(), other._first[1].copy()
-        with np.errstate(invalid="ignore", over="ignore"):
-            self._sse += other._sse
-            moved_p, moved_y = (theirs - ours for theirs, ours in zip(other._first, self._first, strict=True))
-            self._join(other.n, other._mean_p + moved_p, other._mean_y + moved_y, other._pp, other._yy, other._py)
-
-    def to_array(self) -> Floats:
-        """All that is held, (9, V): what another process needs to `merge` it, see `from_array`."""
-        first = self._first if self._first is not None else (np.zeros(self._n_vertices),) * 2
-        count = np.full(self._n_vertices, float(self.n))
-        return np.stack([count, *first, self._mean_p, self._mean_y, self._pp, self._yy, self._py, self._sse])
-
-    @classmethod
-    def from_array(cls, held: Floats) -> StreamingScore:
-        """The score of which `to_array` gave this array of shape (9, V), V at least 1."""
-        score = cls(held.shape[1])
-        score.n = int(held[0, 0])
-        rows = held[1:].copy()
-        if score.n:
-            score._first = rows[0], rows[1]
-        score._mean_p, score._mean_y, score._pp, score._yy, score._py, score._sse = rows[2:]
-        return score
-
     @property
     def r(self) -> Floats:
         """Pearson correlation, (V,), in [-1, 1]; NaN where prediction or response is constant."""
@@ -117,20 +81,15 @@ class StreamingScore:
             self._first = p[0].copy(), y[0].copy()
         # Relative to a row of the data a constant column is exactly zero, so "constant" needs no tolerance.
         p, y = p - self._first[0], y - self._first[1]
-        b = len(p)
+        b, total = len(p), self.n + len(p)
         batch_p, batch_y = p.mean(0), y.mean(0)
         p -= batch_p
         y -= batch_y
-        self._join(b, batch_p, batch_y, (p * p).sum(0), (y * y).sum(0), (p * y).sum(0))
-
-    def _join(self, b: int, mean_p: Floats, mean_y: Floats, pp: Floats, yy: Floats, py: Floats) -> None:
-        """Take in `b` images by their means (relative to the first row here) and sums about them."""
-        total = self.n + b
-        step_p, step_y = mean_p - self._mean_p, mean_y - self._mean_y
+        step_p, step_y = batch_p - self._mean_p, batch_y - self._mean_y
         weight = self.n * b / total
-        self._pp += pp + weight * step_p * step_p
-        self._yy += yy + weight * step_y * step_y
-        self._py += py + weight * step_p * step_y
+        self._pp += (p * p).sum(0) + weight * step_p * step_p
+        self._yy += (y * y).sum(0) + weight * step_y * step_y
+        self._py += (p * y).sum(0) + weight * step_p * step_y
         self._mean_p += step_p * (b / total)
         self._mean_y += step_y * (b / total)
         self.n = total

@@ -1,7 +1,8 @@
 """Starts the processes of a training on one machine, hears them, and lets none outlive the others.
 
 They are fresh interpreters, so the program that trains need not be written for them: the work comes through standard
-input, and what they report goes back through standard output. When standard input ends, they end.
+input, and what they report goes back through standard output. Ctrl-C and SIGTERM come to the process that started
+them, which passes on that they are to stop; when standard input ends, they end.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from typing import IO, Any
 import numpy as np
 
 from brainkit.distributed import gone, lost_another
-from brainkit.errors import BrainkitError, SaidElsewhere, TrainingError
+from brainkit.errors import BrainkitError, SaidElsewhere, StoppedTraining, TrainingError
+from brainkit.interruption import StopSignals
 from brainkit.runtime import cores
 
 Report = Callable[..., None]
 # work(report): does its part in one of the processes; report(name, value) calls that one of `hear` in the parent.
 Work = Callable[[Report], None]
 
+_LOOK = 0.1  # seconds after which the parent sees that it was asked to stop
 _GRACE = 5.0  # seconds in which a process may clear up
 _HEARING = 2.0  # seconds after the first failure in which another process may have a better explanation
 
@@ -51,25 +54,35 @@ def run_processes(work: Work, count: int, hear: dict[str, Callable[[Any], None]]
     ------
     BrainkitError
         What one of them raised; or, where one was killed, a line that says so. All are ended first.
+    KeyboardInterrupt, StoppedTraining
+        If this process got Ctrl-C or SIGTERM: what they raised when they were told to stop. A second Ctrl-C does not
+        wait for them.
     """
     content = io.BytesIO()
     _Pickler(content).dump(work)
     port = _free_port()
     heard: queue.Queue[tuple[int, str, Any]] = queue.Queue()
-    with contextlib.ExitStack() as ended:
+    with StopSignals() as stop, contextlib.ExitStack() as ended:
         running = [ended.enter_context(_process(rank, count, port, heard)) for rank in range(count)]
         for process in running:
             with contextlib.suppress(BrokenPipeError):
                 _write(process.stdin, content.getbuffer())
         content.close()
         failures: dict[int, BaseException] = {}
-        waiting, deadline = set(range(count)), None
+        waiting, deadline, told = set(range(count)), None, False
         while waiting:
+            if stop.received is not None and not told:
+                told = True
+                for process in running:
+                    with contextlib.suppress(OSError):
+                        process.stdin.write(b"stop")  # type: ignore[union-attr]
+                        process.stdin.flush()  # type: ignore[union-attr]
             try:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                rank, name, value = heard.get(timeout=left)
+                rank, name, value = heard.get(timeout=_LOOK)
             except queue.Empty:
-                break
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+                continue
             if name == "":  # its output has ended
                 waiting.discard(rank)
                 code = running[rank].wait()
@@ -82,7 +95,10 @@ def run_processes(work: Work, count: int, hear: dict[str, Callable[[Any], None]]
             if failures and deadline is None:
                 deadline = time.monotonic() + _HEARING
         if failures:
-            raise min(failures.values(), key=_explains_less)
+            failure = min(failures.values(), key=_explains_less)
+            if isinstance(failure, KeyboardInterrupt) and stop.received == signal.SIGTERM:
+                failure = StoppedTraining(str(failure).replace("Ctrl-C", "SIGTERM"))
+            raise failure
 
 
 def _explains_less(failure: BaseException) -> int:
@@ -126,6 +142,9 @@ def _process(
             stdout=subprocess.PIPE,
             stderr=None if debug else said,
             env=environment,
+            # Ctrl-C at the terminal is the parent's alone.
+            start_new_session=os.name == "posix",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         listener = threading.Thread(target=_listen, args=(rank, process.stdout, heard), daemon=True)
         listener.start()
@@ -156,21 +175,21 @@ def serve() -> None:
     os.dup2(2, 1)
     ending = threading.Event()
 
-    def on_interrupt(number: int, frame: object) -> None:
-        # Ctrl-C at the terminal reaches every process; the parent decides, and its word comes through `ending`.
-        if ending.is_set():
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, on_interrupt)
     content = _read(sys.stdin.buffer)
 
-    def end_with_parent() -> None:
-        sys.stdin.buffer.read()
-        ending.set()
+    def interrupt() -> None:
         if hasattr(signal, "pthread_kill"):  # it wakes a main thread that sleeps
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
         else:
             _thread.interrupt_main()
+
+    def obey() -> None:
+        if sys.stdin.buffer.read(4):  # "stop": as Ctrl-C, which notes it and stops where a state can be saved
+            interrupt()
+            sys.stdin.buffer.read()
+        ending.set()
+        for _ in range(2):  # at once, where the first one is only noted
+            interrupt()
         time.sleep(0.8 * _GRACE)
         os._exit(1)
 
@@ -182,7 +201,7 @@ def serve() -> None:
 
     if content is None:
         return
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=obey, daemon=True).start()
     try:
         pickle.loads(content)(report)
     except BaseException as error:  # whatever it is, it is said where the run was started
@@ -200,6 +219,8 @@ def _told(error: BaseException) -> BaseException:
     count = int(os.environ["WORLD_SIZE"])
     if isinstance(error, BrainkitError):
         return type(error)(str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return KeyboardInterrupt(str(error))
     if lost_another(error):
         return SaidElsewhere(gone(count))
     if isinstance(error, MemoryError):

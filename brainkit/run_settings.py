@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from brainkit.config import BackboneConfig, Config, TrainConfig
+from brainkit.config import BackboneConfig, Config
 from brainkit.errors import DataError, UsageError
+
+# Where and how a run is computed, not what comes of it: these may change when it is gone on with.
+FREE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes")
 
 
 def choose_settings(
@@ -69,9 +72,8 @@ def resumed_settings(folder: Path, out: object, fresh: Config, given: Callable[[
     wanted = given(held)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return wanted  # nothing was trained yet, so that nothing contradicts other settings
-    # By how many processes it is trained does not change the result.
-    train: TrainConfig = replace(held.train, devices=wanted.train.devices, num_nodes=wanted.train.num_nodes)
-    held = replace(held, train=train)
+    chosen: dict[str, Any] = {name: getattr(wanted.train, name) for name in FREE}
+    held = replace(held, train=replace(held.train, **chosen))
     if differing := _differences(held.to_dict(), wanted.to_dict()):
         raise UsageError(
             f"{folder}: was begun with other settings: {'; '.join(differing)}; resume with the same, or name "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from brainkit.data.subject import Subject
     from brainkit.distributed import World
     from brainkit.features import TokenCache
+    from brainkit.model import FactorTopy
     from brainkit.training import EncodingModule
+
+CHUNK = 32  # steps that are replayed before the host looks at anything
 
 Say = Callable[[str], None]
 
@@ -67,8 +72,10 @@ def run_training(
     import torch
 
     from brainkit import evaluation, features, training
+    from brainkit.checkpoints import check_identity
     from brainkit.data import make_split
     from brainkit.data.module import EncodingData
+    from brainkit.memory import says_what_to_lower
     from brainkit.model import FactorTopy
     from brainkit.ops import available_backends
 
@@ -93,18 +100,24 @@ def run_training(
         raise BrainkitError(f"model.backend {settings.model.backend!r} cannot run here: {reason}")
     if settings.model.backend == "triton" and device != "cuda":
         raise UsageError(f"train.device must be cuda for model.backend 'triton', got {device}")
-    if settings.model.precision != "float32":
-        _check_precision(settings, device)
+    precision = _precision(settings, device)
+    identity = _identity(subject, network, split)
+    last = folder / "checkpoints" / "last.ckpt"
+    going_on = resume and last.is_file()
+    if going_on:
+        at = check_identity(last, identity)
+        log(f"going on after step {at.steps}: {at.epochs} epochs and {at.batches} steps of the next are done")
 
     grid = (settings.model.grid, settings.model.grid)
+    lower = "choose a smaller backbone.size or backbone, or give it a machine of its own"
 
     def prepare() -> TokenCache:
-        with _made(folder):
+        with _made(folder), says_what_to_lower("running the backbone", lower):
             tokens = _tokens(network, subject, grid, device, settings, log)
             settings.write(folder / "config.yaml")
         clock.lap("tokens")
         log.into(folder / "log.txt")
-        if resume and (folder / "checkpoints" / "last.ckpt").is_file():
+        if going_on:
             _same_split(folder, split, names)
         else:
             split.write(folder / "split.json")
@@ -116,16 +129,17 @@ def run_training(
         log(f"split: {note}")
 
     torch.manual_seed(settings.seed)
-    model = FactorTopy(
-        tokens.widths,
-        coordinates,
-        **model_shape(settings.model),
-        backend=settings.model.backend,
-        precision=settings.model.precision,
-    )
+    with says_what_to_lower("making the model", "lower model.bottleneck or model.selector_width"):
+        model = FactorTopy(
+            tokens.widths,
+            coordinates,
+            **model_shape(settings.model),
+            backend=settings.model.backend,
+            precision=precision,
+        )
 
     def measure() -> dict[str, Any]:
-        features.fit_statistics(model, tokens, split.train)
+        features.fit_statistics(model, tokens, split.train, device=device)
         if not settings.model.standardise:
             model.leave_tokens_raw()
         model.set_response_scale(*_response_scale(subject, split.train))
@@ -135,9 +149,11 @@ def run_training(
     if not world.first:
         model.load_state_dict(measured)
     data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
-    steps = len(data.train_dataloader().sampler) * settings.train.epochs  # type: ignore[arg-type]
-    module = training.EncodingModule(model, settings.train, steps)
-    best = _fit(module, data, folder, device, resume, log, world)
+    module = training.EncodingModule(model, settings.train, data.steps * settings.train.epochs)
+    best = _fit(
+        module, data, folder, device, resume, log, world, identity=identity, place=functools.partial(place, settings)
+    )
+    data.source = None  # what was on the device is free again
     clock.lap("training")
 
     def finish() -> None:
@@ -153,21 +169,70 @@ def run_training(
     world.once(finish)
 
 
-def _check_precision(settings: Config, device: str) -> None:
-    """Before anything is made: whether the device and the backend can train in the precision asked for."""
+def _precision(settings: Config, device: str) -> str:
+    """What training multiplies, once it is known that the device and the backend can; before anything is made."""
     from brainkit.ops import available_backends, cpu
 
     precision, backend = settings.model.precision, settings.model.backend
-    wanted, kernels = ("cpu", "cpu") if precision == "bf16x3" else ("cuda", "triton")
+    if precision == "auto":
+        kernels = device == "cuda" and backend in ("auto", "triton") and available_backends()["triton"] is None
+        return "tf32" if kernels else "float32"
+    if precision == "float32":
+        return precision
+    wanted, kernels_of = ("cpu", "cpu") if precision == "bf16x3" else ("cuda", "triton")
     if device != wanted:
         raise UsageError(f"train.device must be {wanted} for model.precision {precision!r}, got {device}")
-    if backend not in ("auto", kernels):
-        raise UsageError(f"model.backend must be auto or {kernels} for model.precision {precision!r}, got {backend!r}")
-    reason = available_backends()[kernels]
+    if backend not in ("auto", kernels_of):
+        raise UsageError(
+            f"model.backend must be auto or {kernels_of} for model.precision {precision!r}, got {backend!r}"
+        )
+    reason = available_backends()[kernels_of]
     if precision == "bf16x3":
         reason = reason or cpu.why_no_bf16x3()
     if reason:
         raise BrainkitError(f"model.precision {precision!r} cannot run here: {reason}")
+    return precision
+
+
+def _identity(subject: Subject, network: Backbone, split: Split) -> dict[str, str]:
+    """What a run is trained on, by the words in which a difference is told."""
+    sides = np.concatenate([split.train, [-1], split.validation, [-1], split.test])
+    return {
+        "images or responses": subject.data_hash,
+        "backbone weights": network.weights_hash,
+        "backbone layers": ", ".join(network.layer_names),
+        "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
+        "split": hashlib.sha256(sides.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def place(settings: Config, model: FactorTopy, data: EncodingData, device: str, say: Say) -> int:
+    """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
+    from brainkit.memory import needed
+    from brainkit.ops import available_backends
+    from brainkit.residency import choose_source
+
+    rows = np.concatenate([data.split.train, data.split.validation])
+    need = needed(model, len(rows), data.batch_size, device)
+    data.source, line = choose_source(
+        data.tokens, data.responses, rows, wanted=settings.train.residency, device=device, need=need
+    )
+    say(line)
+    if settings.train.cuda_graph == "off":
+        why = "as asked"
+    elif device != "cuda":
+        why = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
+    elif settings.train.devices * settings.train.num_nodes > 1:
+        why = "several processes exchange gradients in every step"
+    elif model.backend not in ("auto", "triton") or available_backends()["triton"] is not None:
+        why = "only the triton backend never waits for the host"
+    else:
+        say(f"steps: {model.precision}, {CHUNK} at a time as replays of a CUDA graph")
+        return CHUNK
+    if settings.train.cuda_graph == "on":
+        raise UsageError(f"train.cuda_graph 'on' cannot be had: {why}")
+    say(f"steps: {model.precision}, one by one ({why})")
+    return 0
 
 
 def _same_split(folder: Path, made: Split, names: list[str]) -> None:
@@ -270,7 +335,14 @@ def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _fit(
-    module: EncodingModule, data: EncodingData, folder: Path, device: str, resume: bool, log: RunLog, world: World
+    module: EncodingModule,
+    data: EncodingData,
+    folder: Path,
+    device: str,
+    resume: bool,
+    log: RunLog,
+    world: World,
+    **options: Any,
 ) -> Path:
     from brainkit import training
 
@@ -284,6 +356,7 @@ def _fit(
         resume=resume,
         devices=config.devices,
         num_nodes=config.num_nodes,
+        **options,
     )
     if not world.first:
         return together()
@@ -297,7 +370,7 @@ def _fit(
                 f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
 
-        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps))
+        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps), say=log)
     epochs = config.epochs
     if (last := len((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1) < epochs:
         log(f"stopped early, after epoch {last} of {epochs}: validation r no better for {config.patience} epochs")

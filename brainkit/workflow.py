@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.config import Config
-from brainkit.errors import DataError, UsageError, require
+from brainkit.errors import DataError, StoppedTraining, UsageError, require
 from brainkit.files import read_json
 from brainkit.run_folder import (
     PhaseClock,
@@ -163,9 +164,11 @@ def train(
                 run_training(settings, chosen, folder, resume=resume, log=log, clock=clock, world=world)
                 world.once(lambda: finish(folder, log))
                 log(f"done in {clock.total():.0f} s: {folder}")
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, StoppedTraining) as error:
                 if folder.is_dir():
-                    log(f"stopped; the same command with --resume --out {folder} goes on with it")
+                    log(str(error) or "stopped by Ctrl-C")
+                    command = ["brainkit", "train", "--backbone", network, "--resume", "--out", str(folder)]
+                    log(f"to go on: {shlex.join(command)}")
                 raise
     return folder
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -432,6 +433,15 @@ def test_resume_notices_other_data(net: str, workplace: Path, monkeypatch: pytes
     (data / "images" / "000.png").rename(data / "images" / "0000.png")
     with pytest.raises(DataError, match=r"split\.json"):
         workflow.train(net, out="run", resume=True)
+    (data / "images" / "0000.png").rename(data / "images" / "000.png")
+    responses = np.load(data / "responses.npy")
+    np.save(data / "responses.npy", responses + 1)
+    with pytest.raises(
+        DataError, match=r"last\.ckpt: this run was begun with other images or responses \(was \w{12}, "
+    ):
+        workflow.train(net, out="run", resume=True)
+    np.save(data / "responses.npy", responses)
+    workflow.train(net, out="run", resume=True)
 
 
 def test_ctrl_c_says_how_to_go_on(net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,9 +450,10 @@ def test_ctrl_c_says_how_to_go_on(net: str, own_data: Path, workplace: Path, mon
     result = CliRunner().invoke(group, arguments)
     assert result.exit_code == 130
     assert result.stderr.strip() == "brainkit: interrupted"
-    assert result.stdout.splitlines()[-1] == "stopped; the same command with --resume --out run goes on with it"
+    command = shlex.split(result.stdout.splitlines()[-1].removeprefix("to go on: "))
+    assert command == ["brainkit", "train", "--backbone", net, "--resume", "--out", "run"]
     undo()
-    result = CliRunner().invoke(group, [*arguments, "--resume"])
+    result = CliRunner().invoke(group, command[1:])
     assert result.exit_code == 0, result.output
     assert Path("run/run.json").is_file()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -15,6 +16,7 @@ from brainkit.data.shares import Share, share_of, weight_of
 from brainkit.data.splits import Split
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+VALIDATION_BATCH = 64  # images of a batch that is only scored
 
 
 class TokenSource(Protocol):
@@ -29,33 +31,46 @@ class ResponseSource(Protocol):
     def rows(self, index: np.ndarray) -> np.ndarray: ...
 
 
+class BatchSource(Protocol):
+    """Where the batches of chosen images come from, where it is not simply the disk: see `brainkit.residency`."""
+
+    def stage(self, rows: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, ...]]:
+        """Tensors on the device for each batch of rows, in order; the next ones may be fetched meanwhile."""
+
+    def finish(self, staged: tuple[Tensor, ...]) -> Batch:
+        """A batch from what was staged, by work on the device alone."""
+
+
 class EpochOrder(Sampler[list[int]]):
     """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same.
 
-    With several processes each has its share of every batch, whatever their number.
+    The first `start` batches are left out: an interrupted epoch is gone on with. Of several processes each has its
+    share of every batch, whatever their number.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None, rank: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int | None, start: int = 0, rank: int = 0, processes: int = 1
+    ) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
-        self.rank, self.processes = rank, processes
+        self.start, self.rank, self.processes = start, rank, processes
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return -(-self.count // self.batch_size) - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.arange(self.count)
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        for start in range(0, self.count, self.batch_size):
-            yield share_of(order[start : start + self.batch_size], self.rank, self.processes).tolist()
+        for first in range(self.start * self.batch_size, self.count, self.batch_size):
+            yield share_of(order[first : first + self.batch_size], self.rank, self.processes).tolist()
 
-    def share(self, batch_index: int) -> Share:
-        """What this process does of a batch of the epoch."""
-        images = min(self.batch_size, self.count - batch_index * self.batch_size)
+    def share(self, index: int) -> Share:
+        """What this process does of a batch, counted from the first one that is not left out."""
+        images = min(self.batch_size, self.count - (self.start + index) * self.batch_size)
         return weight_of(images, self.rank, self.processes)
 
 
@@ -75,6 +90,37 @@ class EncodingDataset(Dataset[Batch]):
         return local, whole, torch.from_numpy(np.ascontiguousarray(self.responses.rows(rows)))
 
 
+class SourceLoader:
+    """Batches of one side of the split from a `BatchSource`, for a trainer in place of a ``DataLoader``.
+
+    Parameters
+    ----------
+    source : BatchSource
+    rows : int array
+        The images of the side.
+    sampler : EpochOrder
+        Their order; a trainer tells it the epoch.
+    chunk : int
+        0 gives finished batches; otherwise iterators over so many staged ones, for a module that steps by itself.
+    """
+
+    def __init__(self, source: BatchSource, rows: np.ndarray, sampler: EpochOrder, chunk: int = 0) -> None:
+        self.source, self.rows, self.sampler, self.chunk = source, np.asarray(rows), sampler, chunk
+        self.batch_sampler = None  # a trainer looks for it wherever there is a sampler
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.chunk) if self.chunk else len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        # Sorted, because memory maps are read forwards; the order within a batch does not matter.
+        staged = self.source.stage(np.sort(self.rows[positions]) for positions in self.sampler)
+        if not self.chunk:
+            yield from map(self.source.finish, staged)
+            return
+        for _ in range(len(self)):
+            yield itertools.islice(staged, self.chunk)
+
+
 class EncodingData(lightning.LightningDataModule):
     """Loaders for the three sides of a split.
 
@@ -90,6 +136,15 @@ class EncodingData(lightning.LightningDataModule):
         Images of a training step.
     seed : int
         Decides the order of the training images.
+
+    Attributes
+    ----------
+    source : BatchSource, optional
+        Takes the place of tokens and responses on the training and the validation side.
+    chunk : int
+        For a module that steps by itself: how many steps it is given at a time.
+    resume_at : (int, int)
+        An epoch, from 0, and how many of its batches were trained on already.
     """
 
     def __init__(
@@ -98,6 +153,9 @@ class EncodingData(lightning.LightningDataModule):
         super().__init__()
         self.tokens, self.responses, self.split = tokens, responses, split
         self.batch_size, self.seed = batch_size, seed
+        self.source: BatchSource | None = None
+        self.chunk = 0
+        self.resume_at = (0, 0)
         self.rank, self.processes = 0, 1
 
     def divide(self, rank: int, processes: int) -> None:
@@ -108,23 +166,36 @@ class EncodingData(lightning.LightningDataModule):
         """What this process does of a batch of the ``train``, ``validation`` or ``test`` images."""
         return self._order(side).share(batch_index)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Training batches, shuffled by (seed, epoch)."""
-        return self._loader("train")
+    @property
+    def steps(self) -> int:
+        """Training steps of a whole epoch."""
+        return -(-len(self.split.train) // self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch] | SourceLoader:
+        """Training batches, shuffled by (seed, epoch); those that are left, of an epoch that is gone on with."""
+        return self._loader("train", self.chunk)
+
+    def val_dataloader(self) -> DataLoader[Batch] | SourceLoader:
         """Validation batches, in order."""
         return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Test batches, in order."""
-        return self._loader("test")
+        """Test batches, in order, from the disk."""
+        return self._from_disk("test")
 
-    def _loader(self, side: str) -> DataLoader[Batch]:
+    def _loader(self, side: str, chunk: int = 0) -> DataLoader[Batch] | SourceLoader:
+        if self.source is None:
+            return self._from_disk(side)
+        return SourceLoader(self.source, getattr(self.split, side), self._order(side), chunk)
+
+    def _from_disk(self, side: str) -> DataLoader[Batch]:
         dataset = EncodingDataset(self.tokens, self.responses, getattr(self.split, side))
         return DataLoader(dataset, batch_size=None, sampler=self._order(side))
 
     def _order(self, side: str) -> EpochOrder:
-        count = len(getattr(self.split, side))
-        size, seed = (self.batch_size, self.seed) if side == "train" else (64, None)
-        return EpochOrder(count, size, seed, self.rank, self.processes)
+        count, who = len(getattr(self.split, side)), (self.rank, self.processes)
+        if side != "train":
+            return EpochOrder(count, VALIDATION_BATCH, None, 0, *who)
+        epoch, done = self.resume_at
+        start = done if self.trainer is not None and self.trainer.current_epoch == epoch else 0
+        return EpochOrder(count, self.batch_size, self.seed, start, *who)

@@ -15,9 +15,8 @@ class Share(NamedTuple):
     ----------
     weight : float
         By which the process multiplies its mean loss: the mean over processes is then the mean over the batch.
-        0 where the process has none of the images and works on one only to keep step with the others.
     images : int
-        Of the whole batch.
+        How many of the batch's images are its own; 0 where it works on one only to keep step with the others.
     """
 
     weight: float
@@ -33,4 +32,4 @@ def share_of(batch: npt.NDArray[np.int64], rank: int, processes: int) -> npt.NDA
 def weight_of(images: int, rank: int, processes: int) -> Share:
     """How much the share that `share_of` gives counts, for a batch of so many images."""
     own = images // processes + (rank < images % processes)
-    return Share(processes * own / images, images)
+    return Share(processes * own / images, own)
