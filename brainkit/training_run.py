@@ -19,6 +19,8 @@ from brainkit.run_folder import PhaseClock, RunLog
 from brainkit.run_results import write_parity, write_results
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
@@ -28,7 +30,14 @@ Say = Callable[[str], None]
 
 
 def run_training(
-    settings: Config, backbone: str | Backbone, folder: Path, *, resume: bool, log: RunLog, clock: PhaseClock
+    settings: Config,
+    backbone: str | nn.Module,
+    folder: Path,
+    *,
+    resume: bool,
+    log: RunLog,
+    clock: PhaseClock,
+    subject: Subject | None = None,
 ) -> None:
     """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
 
@@ -36,8 +45,8 @@ def run_training(
     ----------
     settings : Config
         Of the run, complete but for the data's place.
-    backbone : str or Backbone
-        A loaded network, or anything else: then the one that `settings` name.
+    backbone : str or Module
+        A loaded network, or a name: then the one that `settings` name.
     folder : Path
         The run folder; made here.
     resume : bool
@@ -46,6 +55,8 @@ def run_training(
         Takes lines; from here on they are kept in the folder.
     clock : PhaseClock
         Takes the time of each phase.
+    subject : Subject, optional
+        The data; by default those that `settings` name.
     """
     # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -62,8 +73,9 @@ def run_training(
     given = Path(settings.data.path)
     if settings.data.path and not given.is_dir():
         raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
-    network = backbone if not isinstance(backbone, str) else chosen_backbone(settings)
-    subject, settings = _subject(settings, log)
+    network = chosen_backbone(settings, backbone)
+    if subject is None:
+        subject, settings = _subject(settings, log)
     log(subject.describe())
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
@@ -182,11 +194,16 @@ def _subject(settings: Config, say: Say) -> tuple[Subject, Config]:
     return open_subject(Path(path)), replace(settings, data=data)
 
 
-def chosen_backbone(settings: Config) -> Backbone:
-    """Load the backbone that the settings name."""
-    from brainkit.backbones import load_backbone
+def chosen_backbone(settings: Config, given: str | nn.Module | None = None) -> Backbone:
+    """The network that was given, as the settings would have it shown, or else the one that they name."""
+    from brainkit.backbones import Backbone, load_backbone, wrap_network
 
     c = settings.backbone
+    if isinstance(given, Backbone):
+        return given
+    if given is not None and not isinstance(given, str):
+        preset = settings.data.preset or None
+        return wrap_network(given, layers=c.layers or None, size=c.size or None, preset=preset)
     return load_backbone(
         c.name,
         weights=c.weights or None,

@@ -9,13 +9,13 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainkit.config import Config
+from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError, require
 from brainkit.files import read_json
 from brainkit.run_folder import (
@@ -31,6 +31,8 @@ from brainkit.runs import RUNS, name_latest
 from brainkit.training_run import chosen_backbone, run_training
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
     from brainkit.export import Exported
     from brainkit.model import FactorTopy
@@ -41,32 +43,10 @@ Say = Callable[[str], None]
 SAME_NETWORK = 0.05
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run, as `fit` returns it.
-
-    Attributes
-    ----------
-    path : Path
-        The run folder.
-    summary : dict
-        What ``run.json`` holds: backbone, data, versions and scores on the test images.
-    """
-
-    path: Path
-    summary: dict[str, Any]
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """Medians over all vertices and by ROI, see :func:`brainkit.evaluation.summarise`."""
-        scores: dict[str, Any] = self.summary["scores"]
-        return scores
-
-
 def train(
-    backbone: str | Backbone,
+    backbone: str | nn.Module,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | Subject | None = None,
     out: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
@@ -81,10 +61,11 @@ def train(
 
     Parameters
     ----------
-    backbone : str or Backbone
-        An alias, a timm model, ``file.py:ClassName``, or a loaded backbone.
-    data : path-like, optional
-        A subject's folder; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
+    backbone : str or Module
+        An alias, a timm model, ``file.py:ClassName``; or a network: what :func:`brainkit.load_backbone` gives, or any
+        module with ``get_tokens``, as :func:`brainkit.backbones.wrap_network` describes it.
+    data : path-like or Subject, optional
+        A subject's folder, or an opened subject; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
     out : path-like, optional
         The run folder, taken literally; by default ``runs/<date>-<backbone>``.
     weights : path-like, optional
@@ -114,13 +95,18 @@ def train(
     """
     require("torch", extra="train", purpose="brainkit train")
     require("pytorch_lightning", extra="train", purpose="brainkit train")
-    name = backbone if isinstance(backbone, str) else backbone.name
+    from brainkit.backbones.wrapping import given_back, name_of
+
+    if not isinstance(backbone, str) and (weights is not None or random_weights):
+        raise UsageError("weights and random_weights are for a backbone's name; a network brings its own")
+    name = backbone if isinstance(backbone, str) else name_of(backbone)
+    subject = data if isinstance(data, Subject) else None
     if RUNS.exists() and not RUNS.is_dir():
         raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
     given = functools.partial(
         choose_settings,
         name=name,
-        data=data,
+        data=data.root if isinstance(data, Subject) else data,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
@@ -141,9 +127,9 @@ def train(
         raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
     clock = PhaseClock()
-    with RunLog(say) as log:
+    with RunLog(say) as log, given_back(backbone):
         try:
-            run_training(settings, backbone, folder, resume=resume, log=log, clock=clock)
+            run_training(settings, backbone, folder, resume=resume, log=log, clock=clock, subject=subject)
             finish(folder, log)
             log(f"done in {clock.total():.0f} s: {folder}")
         except KeyboardInterrupt:
@@ -153,46 +139,11 @@ def train(
     return folder
 
 
-def fit(
-    backbone: str | Backbone,
-    data: str | os.PathLike[str] | None = None,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    overrides: Sequence[str] = (),
-    say: Say = print,
-) -> Run:
-    """Train an encoder from Python; the same as ``brainkit train``.
-
-    Parameters
-    ----------
-    backbone : str or Backbone
-        A name, or what :func:`brainkit.load_backbone` gives.
-    data : path-like, optional
-        A subject's folder, as for `train`.
-    out, epochs, seed, overrides, say
-        As for `train`.
-
-    Returns
-    -------
-    Run
-        With ``path``, ``summary`` and ``scores``.
-
-    Examples
-    --------
-    >>> run = brainkit.fit("efficientnet_lite0", "algonauts/subj01")  # doctest: +SKIP
-    >>> run.scores["all"]["r"]  # doctest: +SKIP
-    """
-    path = train(backbone, data=data, out=out, epochs=epochs, seed=seed, overrides=overrides, say=say)
-    return Run(path, read_json(path / "run.json"))
-
-
 def export(
     run: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    backbone: Backbone | None = None,
+    backbone: nn.Module | None = None,
     say: Say = print,
 ) -> Exported:
     """Write a finished run as one encoder file, checked against torch on the run's validation images.
@@ -203,9 +154,9 @@ def export(
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
         The file; by default ``encoder.onnx`` in the run folder.
-    backbone : Backbone, optional
+    backbone : Module, optional
         The network that the run was trained on, where its name and settings do not bring it back: one that was made
-        in Python. By default it is loaded as ``config.yaml`` says.
+        in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
     say : callable
         Takes lines of progress.
 
@@ -216,6 +167,7 @@ def export(
     """
     require("torch", extra="train", purpose="brainkit export")
     require("onnx", extra="train", purpose="brainkit export")
+    from brainkit.backbones.wrapping import IN_PYTHON, given_back
     from brainkit.export import export_onnx
 
     folder, summary = finished_run(run)
@@ -224,12 +176,18 @@ def export(
         raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
     if summary["backbone"]["weights_hash"] is None:
         raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
-    network = backbone if backbone is not None else chosen_backbone(Config.read(folder / "config.yaml"))
-    _same_network(folder, summary["backbone"], network)
-    model = load_model(folder)
-    images = _same_predictions(folder, model, network)
-    say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
-    exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
+    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
+        raise DataError(
+            f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
+            "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
+        )
+    with given_back(backbone):
+        network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
+        _same_network(folder, summary["backbone"], network)
+        model = load_model(folder)
+        images = _same_predictions(folder, model, network)
+        say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
+        exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
     certificate = exported.certificate
     say(
         f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against ONNX Runtime on {len(images)} images: "
