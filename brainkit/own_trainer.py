@@ -19,6 +19,8 @@ from brainkit.data import open_subject
 from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
 from brainkit.files import write_beside
+from brainkit.final_report import report
+from brainkit.peak_memory import PeakMemory
 from brainkit.python_api import Run
 from brainkit.run_folder import PhaseClock, RunLog
 from brainkit.run_results import write_parity, write_results
@@ -84,9 +86,9 @@ def save_run(
         load_best(module, Path(checkpoint))
     model = copy.deepcopy(module.model).cpu().eval()
     settings = _settings(module, data, model, backbone, person)
-    clock = PhaseClock()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with RunLog(say) as log:
+    with RunLog(say) as log, PeakMemory() as memory:
+        clock = PhaseClock(memory)
         with given_back(backbone), write_beside(folder) as place:
             network = chosen_backbone(settings, backbone)
             if list(network.widths.items()) != list(model.widths.items()):
@@ -108,6 +110,8 @@ def save_run(
             write_results(place, settings, person, network, model, scores, truth, data.split, clock, log)
         log.into(folder / "log.txt")
         finish(folder, log)
+        clock.lap("maps")
+        report(folder, clock, log)
         log(f"done: {folder}")
     return replace(Run.open(folder), backbone=backbone)
 

@@ -18,6 +18,7 @@ from brainkit.config import Config
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError, require
 from brainkit.files import read_json
+from brainkit.peak_memory import PeakMemory
 from brainkit.run_folder import (
     PhaseClock,
     RunLog,
@@ -96,6 +97,7 @@ def train(
     require("torch", extra="train", purpose="brainkit train")
     require("pytorch_lightning", extra="train", purpose="brainkit train")
     from brainkit.backbones.wrapping import given_back, name_of
+    from brainkit.final_report import report
 
     if not isinstance(backbone, str) and (weights is not None or random_weights):
         raise UsageError("weights and random_weights are for a backbone's name; a network brings its own")
@@ -126,11 +128,13 @@ def train(
     elif folder.exists():
         raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
-    clock = PhaseClock()
-    with RunLog(say) as log, given_back(backbone):
+    with RunLog(say) as log, PeakMemory() as memory, given_back(backbone):
+        clock = PhaseClock(memory)
         try:
             run_training(settings, backbone, folder, resume=resume, log=log, clock=clock, subject=subject)
             finish(folder, log)
+            clock.lap("maps")
+            report(folder, clock, log)
             log(f"done in {clock.total():.0f} s: {folder}")
         except KeyboardInterrupt:
             if folder.is_dir():
