@@ -94,6 +94,11 @@ class TokenCache:
         height, width = self.local[self.layers[0]].shape[2:]
         return height, width
 
+    @property
+    def nbytes(self) -> int:
+        """Their size on disk."""
+        return sum(held[layer].values.nbytes for held in (self.local, self.whole) for layer in self.layers)
+
     def __len__(self) -> int:
         return len(self.whole[self.layers[0]])
 

@@ -19,6 +19,8 @@ from brainkit.run_folder import PhaseClock, RunLog, model_shape
 from brainkit.run_results import write_parity, write_results
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
@@ -28,7 +30,14 @@ Say = Callable[[str], None]
 
 
 def run_training(
-    settings: Config, backbone: str | Backbone, folder: Path, *, resume: bool, log: RunLog, clock: PhaseClock
+    settings: Config,
+    backbone: str | nn.Module,
+    folder: Path,
+    *,
+    resume: bool,
+    log: RunLog,
+    clock: PhaseClock,
+    subject: Subject | None = None,
 ) -> None:
     """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
 
@@ -36,8 +45,8 @@ def run_training(
     ----------
     settings : Config
         Of the run, complete but for the data's place.
-    backbone : str or Backbone
-        A loaded network, or anything else: then the one that `settings` name.
+    backbone : str or Module
+        A loaded network, or a name: then the one that `settings` name.
     folder : Path
         The run folder; made here.
     resume : bool
@@ -46,6 +55,8 @@ def run_training(
         Takes lines; from here on they are kept in the folder.
     clock : PhaseClock
         Takes the time of each phase.
+    subject : Subject, optional
+        The data; by default those that `settings` name.
     """
     # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -54,16 +65,20 @@ def run_training(
     from brainkit import evaluation, features, training
     from brainkit.data import make_split
     from brainkit.data.module import EncodingData
+    from brainkit.epoch_board import check_board
+    from brainkit.final_report import work_facts
     from brainkit.model import FactorTopy
-    from brainkit.ops import available_backends
+    from brainkit.ops import available_backends, fastest_backend
 
     device = training.choose_device(settings.train.device)
+    check_board(settings.train)
     # What can be wrong with the request is found out before a folder is made, and before a sample subject is.
     given = Path(settings.data.path)
     if settings.data.path and not given.is_dir():
         raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
-    network = backbone if not isinstance(backbone, str) else chosen_backbone(settings)
-    subject, settings = _subject(settings, log)
+    network = chosen_backbone(settings, backbone)
+    if subject is None:
+        subject, settings = _subject(settings, log)
     log(subject.describe())
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
@@ -82,7 +97,7 @@ def run_training(
 
     grid = (settings.model.grid, settings.model.grid)
     with _made(folder):
-        tokens = _tokens(network, subject, grid, device, log)
+        tokens, rate = _tokens(network, subject, grid, device, log)
         settings.write(folder / "config.yaml")
     clock.lap("tokens")
     log.into(folder / "log.txt")
@@ -109,6 +124,16 @@ def run_training(
     data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
     steps = len(data.train_dataloader().sampler) * settings.train.epochs  # type: ignore[arg-type]
     module = training.EncodingModule(model, settings.train, steps)
+    clock.facts = work_facts(
+        device=device,
+        backend=fastest_backend(device) if model.backend == "auto" else model.backend,
+        precision=model.precision,
+        tokens=tokens,
+        rate=rate,
+        residency="streamed from the disk",
+    )
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     best = _fit(module, data, folder, device, resume, settings.train.epochs, log)
     clock.lap("training")
 
@@ -182,11 +207,16 @@ def _subject(settings: Config, say: Say) -> tuple[Subject, Config]:
     return open_subject(Path(path)), replace(settings, data=data)
 
 
-def chosen_backbone(settings: Config) -> Backbone:
-    """Load the backbone that the settings name."""
-    from brainkit.backbones import load_backbone
+def chosen_backbone(settings: Config, given: str | nn.Module | None = None) -> Backbone:
+    """The network that was given, as the settings would have it shown, or else the one that they name."""
+    from brainkit.backbones import Backbone, load_backbone, wrap_network
 
     c = settings.backbone
+    if isinstance(given, Backbone):
+        return given
+    if given is not None and not isinstance(given, str):
+        preset = settings.data.preset or None
+        return wrap_network(given, layers=c.layers or None, size=c.size or None, preset=preset)
     return load_backbone(
         c.name,
         weights=c.weights or None,
@@ -199,12 +229,15 @@ def chosen_backbone(settings: Config) -> Backbone:
     )
 
 
-def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog) -> TokenCache:
+def _tokens(
+    network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog
+) -> tuple[TokenCache, float | None]:
+    """The tokens, and the images a second that made them; None where they were found."""
     from brainkit import features
 
     if features.tokens_in_cache(network, subject.images, grid):
         log(f"tokens of {len(subject)} images: found in the cache")
-        return features.extract_tokens(network, subject.images, grid=grid, device=device)
+        return features.extract_tokens(network, subject.images, grid=grid, device=device), None
     started = time.monotonic()
     with progress_bar("tokens", "images") as advance:
         tokens = features.extract_tokens(
@@ -215,8 +248,9 @@ def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: 
             progress=lambda done: advance(done, len(subject)),
         )
     network.cpu()
-    log(f"tokens of {len(subject)} images: {len(subject) / (time.monotonic() - started):.1f} images/s on {device}")
-    return tokens
+    rate = round(len(subject) / (time.monotonic() - started), 1)
+    log(f"tokens of {len(subject)} images: {rate:.1f} images/s on {device}")
+    return tokens, rate
 
 
 def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,12 +263,17 @@ def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.
 
 def _fit(module: Any, data: Any, folder: Path, device: str, resume: bool, epochs: int, log: RunLog) -> Path:
     from brainkit import training
+    from brainkit.epoch_board import open_board
 
     steps = module.planned_steps
     started = time.monotonic()
-    with progress_bar("training", "steps") as advance:
+    with (
+        progress_bar("training", "steps") as advance,
+        open_board(folder / "tensorboard", module.config, steps) as board,
+    ):
 
         def epoch_done(row: dict[str, float]) -> None:
+            board(row)
             advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
             log.write(
                 f"epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, validation r {row['val_r']:.4f}, "
