@@ -211,6 +211,12 @@ class TrainConfig:
 
     Less where jobs are ended without notice.
     """
+    tensorboard: str = "auto"
+    """Whether epochs are written for TensorBoard, in the run's folder tensorboard: on, off, or auto, where it is
+    installed.
+
+    off where nobody looks.
+    """
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors", "lr_free_selectors")
@@ -218,6 +224,7 @@ class TrainConfig:
         _one_of(self, "loss", ("mse", "smooth_l1", "pearson"))
         _one_of(self, "schedule", ("cosine", "linear", "constant"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
+        _one_of(self, "tensorboard", ("auto", "on", "off"))
         _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy")
         _at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
         _one_of(self, "residency", ("auto", "device", "host"))
@@ -422,6 +429,8 @@ def _value(hint: Any, key: str, value: Any, source: str) -> Any:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items):
             return tuple(items)
+    if hint is str and isinstance(value, bool):  # YAML reads on and off as these
+        return "on" if value else "off"
     name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
     raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from brainkit.config import Config, ModelConfig
 from brainkit.errors import DataError
 from brainkit.files import read_json, write_beside
+from brainkit.peak_memory import Peak, PeakMemory
 from brainkit.runs import latest_run
 from brainkit.surface import RoiTable, Vertices
 
@@ -189,7 +190,7 @@ class RunLog:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self._early: list[str] = []
         self._file: IO[str] | None = None
 
@@ -206,8 +207,15 @@ class RunLog:
 
     def __call__(self, line: str) -> None:
         """Say a line and keep it."""
-        self._say(line)
+        self.say(line)
         self.write(line)
+
+    def show(self, plain: Sequence[str], styled: str | None) -> None:
+        """Keep a block of lines, and say it: as `styled` where that is given."""
+        for line in plain if styled is None else [styled]:
+            self.say(line)
+        for line in plain:
+            self.write(line)
 
     def into(self, path: Path) -> None:
         """From now on keep lines in this file; those said before come first."""
@@ -227,17 +235,37 @@ class RunLog:
 
 
 class PhaseClock:
-    """Seconds of each phase of a run."""
+    """Seconds and peak memory of each phase of a run, and what else is worth noting of how it went.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    watch : PeakMemory, optional
+        Looks at the memory; without it none is noted.
+
+    Attributes
+    ----------
+    laps : dict of str to float
+        Seconds of each phase.
+    memory : dict of str to dict
+        Bytes, as :meth:`brainkit.peak_memory.PeakMemory.lap` gives them.
+    facts : dict
+        Sections for ``run.json``.
+    """
+
+    def __init__(self, watch: PeakMemory | None = None) -> None:
         self._started = self._last = time.monotonic()
+        self._watch = watch
         self.laps: dict[str, float] = {}
+        self.memory: dict[str, Peak] = {}
+        self.facts: dict[str, Any] = {}
 
     def lap(self, phase: str) -> None:
         """End a phase here."""
         now = time.monotonic()
         self.laps[phase] = round(now - self._last, 2)
         self._last = now
+        if self._watch is not None:
+            self.memory[phase] = self._watch.lap()
 
     def total(self) -> float:
         """Seconds since the start."""

@@ -59,8 +59,6 @@ def write_results(
     scores.write(folder / "scores.npz", subject.vertices)
     write_json(folder / "rois.json", subject.rois.to_json())
     table = evaluation.summarise(scores, subject.rois)
-    for line in evaluation.score_lines(table):
-        log(line)
     if truth is not None:
         folded = model.folded()
         found = evaluation.recovery(
@@ -103,6 +101,7 @@ def write_results(
             "gauge": model.gauge,
             "seed": settings.seed,
             "versions": versions(),
+            **clock.facts,
             "seconds": clock.laps,
             "scores": table,
         },

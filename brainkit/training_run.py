@@ -22,6 +22,8 @@ from brainkit.run_folder import PhaseClock, RunLog, model_shape
 from brainkit.run_results import write_parity, write_results
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
     from brainkit.data.module import EncodingData
     from brainkit.data.splits import Split
@@ -38,13 +40,14 @@ Say = Callable[[str], None]
 
 def run_training(
     settings: Config,
-    backbone: str | Backbone,
+    backbone: str | nn.Module,
     folder: Path,
     *,
     resume: bool,
     log: RunLog,
     clock: PhaseClock,
     world: World,
+    subject: Subject | None = None,
 ) -> None:
     """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
 
@@ -54,8 +57,8 @@ def run_training(
     ----------
     settings : Config
         Of the run, complete but for the data's place.
-    backbone : str or Backbone
-        A loaded network, or anything else: then the one that `settings` name.
+    backbone : str or Module
+        A loaded network, or a name: then the one that `settings` name.
     folder : Path
         The run folder; made here.
     resume : bool
@@ -66,6 +69,8 @@ def run_training(
         Takes the time of each phase.
     world : World
         The processes of the run.
+    subject : Subject, optional
+        The data; by default those that `settings` name.
     """
     # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -75,18 +80,22 @@ def run_training(
     from brainkit.checkpoints import check_identity
     from brainkit.data import make_split
     from brainkit.data.module import EncodingData
+    from brainkit.epoch_board import check_board
+    from brainkit.final_report import work_facts
     from brainkit.memory import says_what_to_lower
     from brainkit.model import FactorTopy
-    from brainkit.ops import available_backends
+    from brainkit.ops import available_backends, fastest_backend
 
     device = training.choose_device(settings.train.device)
+    check_board(settings.train)
     # What can be wrong with the request is found out before a folder is made, and before a sample subject is.
     given = Path(settings.data.path)
     if settings.data.path and not given.is_dir():
         raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
-    network = backbone if not isinstance(backbone, str) else chosen_backbone(settings)
-    # The first process makes what is not there yet: a sample subject, the tokens, the run folder.
-    subject, settings = world.in_turn(lambda: _subject(settings, log))
+    network = chosen_backbone(settings, backbone)
+    if subject is None:
+        # The first process makes what is not there yet: a sample subject, the tokens, the run folder.
+        subject, settings = world.in_turn(lambda: _subject(settings, log))
     log(subject.describe())
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
@@ -111,9 +120,9 @@ def run_training(
     grid = (settings.model.grid, settings.model.grid)
     lower = "choose a smaller backbone.size or backbone, or give it a machine of its own"
 
-    def prepare() -> TokenCache:
+    def prepare() -> tuple[TokenCache, float | None]:
         with _made(folder), says_what_to_lower("running the backbone", lower):
-            tokens = _tokens(network, subject, grid, device, settings, log)
+            made = _tokens(network, subject, grid, device, settings, log)
             settings.write(folder / "config.yaml")
         clock.lap("tokens")
         log.into(folder / "log.txt")
@@ -121,9 +130,9 @@ def run_training(
             _same_split(folder, split, names)
         else:
             split.write(folder / "split.json")
-        return tokens
+        return made
 
-    tokens = world.in_turn(prepare, lambda: _tokens(network, subject, grid, device, settings, log))
+    tokens, rate = world.in_turn(prepare, lambda: _tokens(network, subject, grid, device, settings, log))
     log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
     for note in split.notes:
         log(f"split: {note}")
@@ -150,8 +159,27 @@ def run_training(
         model.load_state_dict(measured)
     data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
     module = training.EncodingModule(model, settings.train, data.steps * settings.train.epochs)
+    clock.facts = work_facts(
+        device=device,
+        backend=fastest_backend(device) if model.backend == "auto" else model.backend,
+        precision=model.precision,
+        tokens=tokens,
+        rate=rate,
+        residency="streamed from the disk",
+    )
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     best = _fit(
-        module, data, folder, device, resume, log, world, identity=identity, place=functools.partial(place, settings)
+        module,
+        data,
+        folder,
+        device,
+        resume,
+        log,
+        world,
+        identity=identity,
+        place=functools.partial(place, settings),
+        placed=clock.facts["tokens"],
     )
     data.source = None  # what was on the device is free again
     clock.lap("training")
@@ -278,11 +306,16 @@ def _subject(settings: Config, say: Say) -> tuple[Subject, Config]:
     return open_subject(Path(path)), replace(settings, data=data)
 
 
-def chosen_backbone(settings: Config) -> Backbone:
-    """Load the backbone that the settings name."""
-    from brainkit.backbones import load_backbone
+def chosen_backbone(settings: Config, given: str | nn.Module | None = None) -> Backbone:
+    """The network that was given, as the settings would have it shown, or else the one that they name."""
+    from brainkit.backbones import Backbone, load_backbone, wrap_network
 
     c = settings.backbone
+    if isinstance(given, Backbone):
+        return given
+    if given is not None and not isinstance(given, str):
+        preset = settings.data.preset or None
+        return wrap_network(given, layers=c.layers or None, size=c.size or None, preset=preset)
     return load_backbone(
         c.name,
         weights=c.weights or None,
@@ -297,7 +330,8 @@ def chosen_backbone(settings: Config) -> Backbone:
 
 def _tokens(
     network: Backbone, subject: Subject, grid: tuple[int, int], device: str, settings: Config, log: RunLog
-) -> TokenCache:
+) -> tuple[TokenCache, float | None]:
+    """The tokens, and the images a second that made them; None where they were found."""
     from brainkit import features
 
     started = time.monotonic()
@@ -320,10 +354,11 @@ def _tokens(
             progress=progress,
         )
     network.cpu()
-    if tokens.extracted:
-        rate = tokens.extracted / (time.monotonic() - started)
-        log(f"tokens of {tokens.extracted} images extracted: {rate:.1f} images/s on {device}")
-    return tokens
+    if not tokens.extracted:
+        return tokens, None
+    rate = round(tokens.extracted / (time.monotonic() - started), 1)
+    log(f"tokens of {tokens.extracted} images extracted: {rate:.1f} images/s on {device}")
+    return tokens, rate
 
 
 def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -342,9 +377,13 @@ def _fit(
     resume: bool,
     log: RunLog,
     world: World,
+    *,
+    placed: dict[str, Any],
     **options: Any,
 ) -> Path:
+    """Train, showing how far it is; what is said of where the tokens lie is noted in `placed` too."""
     from brainkit import training
+    from brainkit.epoch_board import open_board
 
     config, steps = module.config, module.planned_steps
     together = functools.partial(
@@ -361,16 +400,25 @@ def _fit(
     if not world.first:
         return together()
     started = time.monotonic()
-    with progress_bar("training", "steps") as advance:
+    with (
+        progress_bar("training", "steps") as advance,
+        open_board(folder / "tensorboard", module.config, steps) as board,
+    ):
 
         def epoch_done(row: dict[str, float]) -> None:
+            board(row)
             advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
             log.write(
                 f"epoch {row['epoch']:.0f}/{config.epochs}: loss {row['train_loss']:.4f}, "
                 f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
 
-        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps), say=log)
+        def say(line: str) -> None:
+            log(line)
+            if line.startswith("memory: ") and "stay on the disk" not in line:
+                placed["residency"] = f"on {device}"
+
+        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps), say=say)
     epochs = config.epochs
     if (last := len((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1) < epochs:
         log(f"stopped early, after epoch {last} of {epochs}: validation r no better for {config.patience} epochs")

@@ -10,15 +10,16 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainkit.config import Config
+from brainkit.data.subject import Subject
 from brainkit.errors import DataError, StoppedTraining, UsageError, require
 from brainkit.files import read_json
+from brainkit.peak_memory import PeakMemory
 from brainkit.run_folder import (
     PhaseClock,
     RunLog,
@@ -32,6 +33,8 @@ from brainkit.runs import RUNS, name_latest
 from brainkit.training_run import chosen_backbone, run_training
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
     from brainkit.export import Exported
     from brainkit.model import FactorTopy
@@ -42,32 +45,10 @@ Say = Callable[[str], None]
 SAME_NETWORK = 0.05
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run, as `fit` returns it.
-
-    Attributes
-    ----------
-    path : Path
-        The run folder.
-    summary : dict
-        What ``run.json`` holds: backbone, data, versions and scores on the test images.
-    """
-
-    path: Path
-    summary: dict[str, Any]
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """Medians over all vertices and by ROI, see :func:`brainkit.evaluation.summarise`."""
-        scores: dict[str, Any] = self.summary["scores"]
-        return scores
-
-
 def train(
-    backbone: str | Backbone | None,
+    backbone: str | nn.Module | None,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | Subject | None = None,
     out: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
@@ -84,10 +65,12 @@ def train(
 
     Parameters
     ----------
-    backbone : str, Backbone or None
-        An alias, a timm model, ``file.py:ClassName``, or a loaded backbone; None: the one that `config` names.
-    data : path-like, optional
-        A subject's folder; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
+    backbone : str, Module or None
+        An alias, a timm model, ``file.py:ClassName``; or a network: what :func:`brainkit.load_backbone` gives, or any
+        module with ``get_tokens``, as :func:`brainkit.backbones.wrap_network` describes it; None: the
+        one that `config` names.
+    data : path-like or Subject, optional
+        A subject's folder, or an opened subject; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
     out : path-like, optional
         The run folder, taken literally; by default ``runs/<date>-<backbone>``.
     weights : path-like, optional
@@ -121,13 +104,19 @@ def train(
     require("pytorch_lightning", extra="train", purpose="brainkit train")
     if backbone is None and config is None:
         raise UsageError("backbone must be named, by itself or in a file of settings, got neither")
-    name = backbone if backbone is None or isinstance(backbone, str) else backbone.name
+    from brainkit.backbones.wrapping import given_back, name_of
+    from brainkit.final_report import report
+
+    if backbone is not None and not isinstance(backbone, str) and (weights is not None or random_weights):
+        raise UsageError("weights and random_weights are for a backbone's name; a network brings its own")
+    name = backbone if backbone is None or isinstance(backbone, str) else name_of(backbone)
+    subject = data if isinstance(data, Subject) else None
     if RUNS.exists() and not RUNS.is_dir():
         raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
     given = functools.partial(
         choose_settings,
         name=name,
-        data=data,
+        data=data.root if isinstance(data, Subject) else data,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
@@ -157,12 +146,26 @@ def train(
         if not resume:
             world.once(lambda: _refuse(folder))
 
-        clock = PhaseClock()
-        chosen = network if backbone is None else backbone
-        with RunLog(say) as log:
+        with RunLog(say) as log, PeakMemory() as memory, given_back(backbone):
+            clock = PhaseClock(memory)
             try:
-                run_training(settings, chosen, folder, resume=resume, log=log, clock=clock, world=world)
-                world.once(lambda: finish(folder, log))
+                run_training(
+                    settings,
+                    network if backbone is None else backbone,
+                    folder,
+                    resume=resume,
+                    log=log,
+                    clock=clock,
+                    world=world,
+                    subject=subject,
+                )
+
+                def end() -> None:
+                    finish(folder, log)
+                    clock.lap("maps")
+                    report(folder, clock, log)
+
+                world.once(end)
                 log(f"done in {clock.total():.0f} s: {folder}")
             except (KeyboardInterrupt, StoppedTraining) as error:
                 if folder.is_dir():
@@ -182,49 +185,11 @@ def _refuse(folder: Path) -> None:
         raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
 
-def fit(
-    backbone: str | Backbone,
-    data: str | os.PathLike[str] | None = None,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    devices: int | None = None,
-    config: str | os.PathLike[str] | None = None,
-    overrides: Sequence[str] = (),
-    say: Say = print,
-) -> Run:
-    """Train an encoder from Python; the same as ``brainkit train``.
-
-    Parameters
-    ----------
-    backbone : str or Backbone
-        A name, or what :func:`brainkit.load_backbone` gives.
-    data : path-like, optional
-        A subject's folder, as for `train`.
-    out, epochs, seed, devices, config, overrides, say
-        As for `train`.
-
-    Returns
-    -------
-    Run
-        With ``path``, ``summary`` and ``scores``.
-
-    Examples
-    --------
-    >>> run = brainkit.fit("efficientnet_lite0", "algonauts/subj01")  # doctest: +SKIP
-    >>> run.scores["all"]["r"]  # doctest: +SKIP
-    """
-    options: dict[str, Any] = {"epochs": epochs, "seed": seed, "devices": devices}
-    path = train(backbone, data=data, out=out, config=config, overrides=overrides, say=say, **options)
-    return Run(path, read_json(path / "run.json"))
-
-
 def export(
     run: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    backbone: Backbone | None = None,
+    backbone: nn.Module | None = None,
     say: Say = print,
 ) -> Exported:
     """Write a finished run as one encoder file, checked against torch on the run's validation images.
@@ -235,9 +200,9 @@ def export(
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
         The file; by default ``encoder.onnx`` in the run folder.
-    backbone : Backbone, optional
+    backbone : Module, optional
         The network that the run was trained on, where its name and settings do not bring it back: one that was made
-        in Python. By default it is loaded as ``config.yaml`` says.
+        in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
     say : callable
         Takes lines of progress.
 
@@ -248,6 +213,7 @@ def export(
     """
     require("torch", extra="train", purpose="brainkit export")
     require("onnx", extra="train", purpose="brainkit export")
+    from brainkit.backbones.wrapping import IN_PYTHON, given_back
     from brainkit.export import export_onnx
 
     folder, summary = finished_run(run)
@@ -256,12 +222,18 @@ def export(
         raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
     if summary["backbone"]["weights_hash"] is None:
         raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
-    network = backbone if backbone is not None else chosen_backbone(Config.read(folder / "config.yaml"))
-    _same_network(folder, summary["backbone"], network)
-    model = load_model(folder)
-    images = _same_predictions(folder, model, network)
-    say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
-    exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
+    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
+        raise DataError(
+            f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
+            "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
+        )
+    with given_back(backbone):
+        network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
+        _same_network(folder, summary["backbone"], network)
+        model = load_model(folder)
+        images = _same_predictions(folder, model, network)
+        say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
+        exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
     certificate = exported.certificate
     say(
         f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against ONNX Runtime on {len(images)} images: "

@@ -70,13 +70,14 @@ def test_exactly_one_onnxruntime_is_asked_for():
 
 
 def test_the_extras():
-    assert set(metadata.metadata("brainkit").get_all("Provides-Extra")) == {"train", "maps", "gpu", "all", "dev"}
+    assert set(metadata.metadata("brainkit").get_all("Provides-Extra")) == {"train", "maps", "gpu", "log", "all", "dev"}
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
         "train"
     )
     assert {"matplotlib", "nilearn", "pycortex"} <= requirements("maps")
     assert requirements("gpu") == {"onnxruntime-gpu[cuda,cudnn]"}
-    assert requirements("all") in ({"brainkit[gpu,maps,train]"}, {"brainkit[train,maps,gpu]"})
+    assert requirements("all") in ({"brainkit[gpu,log,maps,train]"}, {"brainkit[train,maps,gpu,log]"})
+    assert requirements("log") == {"tensorboard"}
     assert {"pytest", "ruff", "mypy", "clang-format", "pre-commit"} <= requirements("dev")
 
 

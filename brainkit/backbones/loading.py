@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from brainkit.backbones.base import Backbone, name_layers
+from brainkit.backbones.base import Backbone, choose_layers
 from brainkit.backbones.catalog import ALIASES, DEFAULT_SIZE, Alias
 from brainkit.backbones.conversions import set_sincos_positions
 from brainkit.backbones.lite0 import load_lite0_weights
@@ -22,6 +22,7 @@ from brainkit.backbones.published import Published, published_weights
 from brainkit.backbones.timm_network import TimmNetwork
 from brainkit.backbones.torchvision_vit import TorchvisionVit
 from brainkit.backbones.weights import load_weights_file
+from brainkit.backbones.wrapping import wrap_network
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
 
@@ -234,7 +235,7 @@ def _torchvision(request: _Request) -> Backbone:
     if not request.random_weights:
         _fill(model, request, file)
     available = [f"block{i + 1}" for i in range(len(model.encoder.layers))]
-    chosen = _choose(request.layers, available, request.name)
+    chosen = choose_layers(request.layers, available, request.name)
     network = TorchvisionVit(model, depth=max(available.index(layer) for layer in chosen) + 1)
     own = Preprocessing(
         size=size,
@@ -256,38 +257,8 @@ def _torchvision(request: _Request) -> Backbone:
 
 
 def _plugin(name: str, layers: Sequence[str] | None, size: int | None, preset: str | None, seed: int) -> Backbone:
-    network = load_plugin(name, seed).eval()
-    own = getattr(network, "preprocessing", None)
-    if own is None or preset == "published":
-        own = PUBLISHED
-    elif not isinstance(own, Preprocessing):
-        raise BrainkitError(
-            f"{name}: 'preprocessing' must be a brainkit.images.Preprocessing, got {type(own).__name__}"
-        )
-    preprocessing = own if size is None else dataclasses.replace(own, size=size)
-    try:
-        shapes = Backbone.probe(network, preprocessing.size)
-    except BrainkitError:
-        raise
-    except Exception as error:
-        cause = " ".join(str(error).split())
-        raise BrainkitError(
-            f"{name}: get_tokens failed on a blank {preprocessing.size} px image: {type(error).__name__}: {cause}"
-        ) from error
-    available = name_layers(list(shapes), owner=name)
-    wanted = None if layers is None else [layer.replace(".", "_") for layer in layers]
-    chosen = _choose(wanted, list(available), name)
-    return Backbone(
-        network,
-        name=name,
-        preprocessing=preprocessing,
-        layers={layer: available[layer] for layer in chosen},
-        # Taken as trained unless it says otherwise, so that checks which random weights escape stay on.
-        pretrained=bool(getattr(network, "pretrained", True)),
-        licence=str(getattr(network, "licence", "unknown")),
-        source=f"plug-in {Path(name.rpartition(':')[0]).name}",
-        shapes=shapes,
-    )
+    source = f"plug-in {Path(name.rpartition(':')[0]).name}"
+    return wrap_network(load_plugin(name, seed), name=name, layers=layers, size=size, preset=preset, source=source)
 
 
 def _build_at(
@@ -308,17 +279,6 @@ def _build_at(
         f"{request.name} cannot be used at {' or '.join(map(str, sizes))} px (its own size is {own}): "
         f"{type(failure).__name__}: {text[:300]}"
     ) from failure
-
-
-def _choose(wanted: Sequence[str] | None, available: Sequence[str], name: str) -> list[str]:
-    if wanted is None:
-        return list(available)
-    for layer in wanted:
-        if layer not in available:
-            raise UsageError(f"{name} has no layer {layer!r}; available: {', '.join(available)}")
-    if len(set(wanted)) != len(wanted):
-        raise UsageError(f"{name}: a layer is named twice in {', '.join(wanted)}")
-    return list(wanted)
 
 
 def _check_timm_name(name: str) -> None:
