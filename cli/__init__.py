@@ -26,6 +26,7 @@ COMMANDS = {
     "map": "Draw the brain maps of a run or an encoder file.",
     "sample": "Make the sample subject (simulated).",
     "info": "Say what an encoder file holds.",
+    "cache": "List, check and prune the tokens kept on disk.",
     "doctor": "Say what this machine can do.",
 }
 

@@ -101,6 +101,7 @@ PLACES = {
     "brainkit/export.py": Place(5, "numpy", "onnx onnxruntime onnxscript torch"),
     "brainkit/scoring.py": Place(5, "numpy PIL", "onnxruntime"),
     "brainkit/description.py": Place(5, "numpy"),
+    "brainkit/token_care.py": Place(5),
     "brainkit/run_folder.py": Place(5, "numpy", "torch"),
     "brainkit/maps/__init__.py": Place(5),
     "brainkit/maps/canvas.py": Place(5, "numpy", "matplotlib"),
@@ -117,6 +118,7 @@ PLACES = {
     # The command line: parse, one call, print.
     "cli/__init__.py": Place(7, "click"),
     "cli/__main__.py": Place(7),
+    "cli/cache.py": Place(7, "click"),
     "cli/doctor.py": Place(7, "click", "rich"),
     "cli/export.py": Place(7, "click", "rich"),
     "cli/info.py": Place(7, "click", "rich"),
