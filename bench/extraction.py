@@ -108,8 +108,8 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"PNGs of {SIDE} x {SIDE} pixels, 224 x 224 for the network, 8x8 tokens, float16 on disk. `bare` is the "
-        "network alone over images that lie ready in memory; `whole` is decoding, resizing, the network, the token grid, "
-        "checksums and writing, and the look at an image that was there. Medians of turns in one process.",
+        "network alone over images that lie ready in memory; `whole` is decoding, resizing, the network, the token "
+        "grid, checksums and writing, and the look at an image that was there. Medians of turns in one process.",
         "",
         "| network | images | batch | MB an image | bare, images/s | whole, images/s | whole / bare |",
         "|---|---|---|---|---|---|---|",
