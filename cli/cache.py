@@ -47,15 +47,15 @@ def list_() -> None:
     if not stores:
         click.echo("no token stores")
         return
-    click.echo(f"{'store':<10}{'backbone':<28}{'layers':>7}{'grid':>7}{'images':>9}{'size':>10}  {'last used':<18}")
+    click.echo(f"{'store':<10}{'backbone':<32}{'layers':>7}{'grid':>7}{'images':>9}{'size':>10}  {'last used':<18}")
     for store in stores:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used))
         notes = "; ".join(filter(None, [_kind(store), "in use" if store.busy else "", store.trouble]))
         kind = store.kind
         name, layers, grid = ("-", "-", "-") if kind is None else (kind.backbone, len(kind.layers), _grid(kind.grid))
-        short = name if len(name) < 28 else f"...{name[-24:]}"
+        short = name if len(name) < 32 else f"...{name[-28:]}"
         click.echo(
-            f"{store.name[:8]:<10}{short:<28}{layers:>7}{grid:>7}{store.images:>9,}{_size(store.nbytes):>10}  "
+            f"{store.name[:8]:<10}{short:<32}{layers:>7}{grid:>7}{store.images:>9,}{_size(store.nbytes):>10}  "
             f"{used:<18}{notes}".rstrip()
         )
     click.echo(f"{len(stores)} stores, {_size(sum(store.nbytes for store in stores))}")
