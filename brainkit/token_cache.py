@@ -48,6 +48,8 @@ class TokenCache:
         In order of depth.
     extracted : int
         Images that had to pass the backbone for this cache to be made.
+    store : TokenStore or None
+        Where they lie on disk; while it is open it is not pruned.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class TokenCache:
         self.extracted = 0
         self._sources, self._where = sources, where
         self.images = list(images)
-        self._store: TokenStore | None = None
+        self.store: TokenStore | None = None
         self._on: dict[torch.device, Any] = {}
 
     @classmethod
@@ -73,7 +75,7 @@ class TokenCache:
         """The tokens of images that a store holds, in this order; while they are in use, the store is not pruned."""
         shards, where = store.places(images)
         cache = cls(store.layout, DTYPES[store.kind.dtype], store.offsets, shards, where, images, store.folder)
-        cache._store = store
+        cache.store = store
         return cache
 
     @classmethod
@@ -224,4 +226,4 @@ class TokenCache:
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens the files itself, and puts its own offsets on its devices.
-        return {**self.__dict__, "_store": None, "_on": {}}
+        return {**self.__dict__, "store": None, "_on": {}}

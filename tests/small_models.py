@@ -32,6 +32,12 @@ def memory_tokens(
     return TokenCache.of_arrays(local, whole)
 
 
+def arrays_of(tokens: TokenCache) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Local (n, C, H, W) and global (n, C) tokens, to be changed and given to ``TokenCache.of_arrays``."""
+    local, whole = tokens.batch(np.arange(len(tokens)))
+    return {k: v.numpy() for k, v in local.items()}, {k: v.numpy() for k, v in whole.items()}
+
+
 def coordinates(n: int, seed: int = 0) -> np.ndarray:
     """Places of n vertices, in mm."""
     return (np.random.default_rng(seed).uniform(-80, 80, (n, 3)) + [0, 0, 30]).astype(np.float32)

@@ -21,7 +21,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from small_models import coordinates, memory_tokens
+from small_models import arrays_of, coordinates, memory_tokens
 from torch import nn
 
 from brainkit import features, token_filling, token_shard, token_statistics
@@ -598,8 +598,7 @@ def _compare(model: FactorTopy, tokens: TokenCache, rows: np.ndarray) -> None:
 @pytest.mark.parametrize("block", [2**25, 3000])
 def test_statistics_by_numpy(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(token_statistics, "_BLOCK", block)
-    made = memory_tokens(n=300)
-    local, whole = ({k: v.numpy() for k, v in part.items()} for part in made.batch(np.arange(300)))
+    local, whole = arrays_of(memory_tokens(n=300))
     local["late"][:, 4] = np.float16(2.7)
     local["early"][:, 2] += 3000  # a mean that is much larger than what varies
     tokens = TokenCache.of_arrays(local, whole, torch.bfloat16)
@@ -626,8 +625,7 @@ def test_statistics_of_several_subjects_count_an_image_once(photos: list[Path], 
 
 
 def test_moments_of_many_images_come_from_a_spread_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = memory_tokens(n=60)
-    local, whole = ({k: v.numpy() for k, v in part.items()} for part in made.batch(np.arange(60)))
+    local, whole = arrays_of(memory_tokens(n=60))
     whole["early"][30:] *= 3
     tokens = TokenCache.of_arrays(local, whole)
     monkeypatch.setattr(token_statistics, "IMAGES_FOR_MOMENTS", 20)

@@ -120,6 +120,7 @@ PLACES = {
     "brainkit/export.py": Place(5, "numpy", "onnx onnxruntime onnxscript torch"),
     "brainkit/scoring.py": Place(5, "numpy PIL", "onnxruntime"),
     "brainkit/description.py": Place(5, "numpy"),
+    "brainkit/token_care.py": Place(5),
     "brainkit/run_folder.py": Place(5, "numpy", "torch"),
     "brainkit/maps/__init__.py": Place(5),
     "brainkit/maps/canvas.py": Place(5, "numpy", "matplotlib"),
@@ -140,6 +141,7 @@ PLACES = {
     # The command line: parse, one call, print.
     "cli/__init__.py": Place(7, "click"),
     "cli/__main__.py": Place(7),
+    "cli/cache.py": Place(7, "click"),
     "cli/doctor.py": Place(7, "click", "rich"),
     "cli/export.py": Place(7, "click", "rich"),
     "cli/import_.py": Place(7, "click"),
