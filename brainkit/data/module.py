@@ -172,4 +172,11 @@ class EncodingData(lightning.LightningDataModule):
     def _loader(self, rows: np.ndarray, order: EpochOrder, chunk: int = 0) -> DataLoader[Batch] | SourceLoader:
         if self.source is not None:
             return SourceLoader(self.source, rows, order, chunk)
-        return DataLoader(EncodingDataset(self.tokens, self.responses, rows), batch_size=None, sampler=order)
+        return self._from_disk(rows, order)
+
+    def _from_disk(self, rows: np.ndarray, order: EpochOrder) -> DataLoader[Batch]:
+        dataset = EncodingDataset(self.tokens, self.responses, rows)
+        # Of its own, because a loader draws a number whenever it begins: a resumed run would draw other ones than one
+        # that was left alone.
+        generator = torch.Generator()
+        return DataLoader(dataset, batch_size=None, sampler=order, generator=generator)
