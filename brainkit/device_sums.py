@@ -75,9 +75,11 @@ class DeviceScore:
     def __init__(self, n_vertices: int, device: torch.device) -> None:
         self.n = 0
         self._first: tuple[Tensor, Tensor] | None = None
-        sums = torch.zeros(5, n_vertices, dtype=sum_dtype(device), device=device)
-        self._mean_p, self._mean_y, self._pp, self._yy, self._py = sums.unbind()
+        zero = torch.zeros(n_vertices, dtype=sum_dtype(device), device=device)
+        self._mean_p, self._mean_y = zero.clone(), zero.clone()
+        self._pp, self._yy, self._py = zero.clone(), zero.clone(), zero.clone()
 
+    @torch.no_grad()
     def update(self, prediction: Tensor, response: Tensor) -> None:
         """Add a batch of predictions and responses, (b, V) each."""
         p, y = prediction.to(self._pp.dtype), response.to(self._pp.dtype)

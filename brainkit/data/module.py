@@ -190,7 +190,10 @@ class EncodingData(lightning.LightningDataModule):
 
     def _from_disk(self, side: str) -> DataLoader[Batch]:
         dataset = EncodingDataset(self.tokens, self.responses, getattr(self.split, side))
-        return DataLoader(dataset, batch_size=None, sampler=self._order(side))
+        # Of its own, because a loader draws a number whenever it begins: a resumed run would draw other ones than one
+        # that was left alone.
+        generator = torch.Generator()
+        return DataLoader(dataset, batch_size=None, sampler=self._order(side), generator=generator)
 
     def _order(self, side: str) -> EpochOrder:
         count, who = len(getattr(self.split, side)), (self.rank, self.processes)
