@@ -20,7 +20,7 @@ from brainkit.bottlenecks import TokenStatistics, pointwise
 from brainkit.errors import DataError, UsageError
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
-from brainkit.selectors import coordinate_bounds, factored_encoding, regularity, selector_network
+from brainkit.selectors import FreeSelectors, coordinate_bounds, factored_encoding, regularity, selector_network
 
 Tokens = Mapping[str, Tensor]
 PRECISIONS = ("float32", "tf32", "bfloat16", "bf16x3")
@@ -34,9 +34,9 @@ class Selectors:
     locations: Tensor
     scale: Tensor
 
-    def regularity(self) -> Tensor:
+    def regularity(self, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
         """See :func:`brainkit.selectors.regularity`."""
-        return regularity(self.layer_weights, self.scale)
+        return regularity(self.layer_weights, self.scale, entropy=entropy, middle=middle)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,9 @@ class FactorTopy(nn.Module):
         Rows and columns of the common token grid.
     selector_width : int
         Hidden units of the selector networks.
+    topography : bool
+        Selectors are networks of the coordinates. If not, each vertex has its own ``free_selectors.location`` (V, 2),
+        ``.layer`` (V, L) and ``.scale`` (V,), before tanh, softmax and sigmoid, and coordinates play no part.
     gauge : {"unit", "published"}
         ``unit`` holds each bottleneck's output at unit RMS over the training tokens, which gives layer weights and
         scale a meaning; ``published`` leaves the gains free, as the seed's weights have them.
@@ -109,6 +112,7 @@ class FactorTopy(nn.Module):
         bottleneck: int = 64,
         grid: tuple[int, int] = (8, 8),
         selector_width: int = 128,
+        topography: bool = True,
         gauge: str = "unit",
         backend: str = "auto",
         precision: str = "float32",
@@ -142,9 +146,11 @@ class FactorTopy(nn.Module):
         )
         self.local_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.global_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
-        self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
-        self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
-        self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
+        self.free_selectors = None if topography else FreeSelectors(len(places), len(self.layers))
+        if topography:
+            self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
+            self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
+            self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
         self.weight = nn.Parameter(torch.empty(len(places), bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(places)))
 
@@ -154,16 +160,18 @@ class FactorTopy(nn.Module):
         self.register_buffer("coordinates", places)
         self.register_buffer("coordinate_lower", lower)
         self.register_buffer("coordinate_side", side)
-        # Computed once: the encoding never changes, and the checkpoint need not carry it.
-        features, mix = factored_encoding(places, lower, side)
-        self.register_buffer("features", features, persistent=False)
-        self.register_buffer("mix", mix, persistent=False)
+        if topography:
+            # Computed once: the encoding never changes, and the checkpoint need not carry it.
+            features, mix = factored_encoding(places, lower, side)
+            self.register_buffer("features", features, persistent=False)
+            self.register_buffer("mix", mix, persistent=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         before = [tensor.clone() for tensor in self._places()]
         super()._load_from_state_dict(state_dict, prefix, *rest)
         # Coordinates and bounds may have come with the state: the encoding follows them.
-        if not all(torch.equal(old, new) for old, new in zip(before, self._places(), strict=True)):
+        moved = not all(torch.equal(old, new) for old, new in zip(before, self._places(), strict=True))
+        if moved and self.free_selectors is None:
             self.features, self.mix = factored_encoding(*self._places())
 
     def _places(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -231,8 +239,17 @@ class FactorTopy(nn.Module):
         self.response_mean.copy_(torch.from_numpy(np.asarray(mean)))
         self.response_std.copy_(torch.from_numpy(np.where(np.asarray(std) > 0, std, 1.0)))
 
+    def leave_tokens_raw(self) -> None:
+        """Neither centre nor scale the tokens; call it once their statistics are set."""
+        for held in (self.local_statistics, self.global_statistics):
+            for statistics in held.values():
+                cast(TokenStatistics, statistics).leave_raw()
+
     def selectors(self) -> Selectors:
         """Layer weights (V, L), locations (V, 2) and scale (V,) of every vertex."""
+        if self.free_selectors is not None:
+            locations, layer_weights, scale = self.free_selectors()
+            return Selectors(layer_weights, locations, scale)
         networks = (self.space_selector_mlp, self.layer_selector_mlp, self.scale_selector_mlp)
         hidden, second, heads = ([cast(nn.Linear, network[i]) for network in networks] for i in (1, 3, 5))
         # Never in less than float32, which would move locations: autocast must not reach these products either.

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.config import Config
+from brainkit.config import Config, ModelConfig
 from brainkit.errors import DataError
 from brainkit.files import read_json, write_beside
 from brainkit.peak_memory import Peak, PeakMemory
@@ -67,16 +67,24 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     model = FactorTopy(
         summary["backbone"]["widths"],
         state["coordinates"],
-        bottleneck=settings.bottleneck,
-        grid=(settings.grid, settings.grid),
-        selector_width=settings.selector_width,
+        **(model_shape(settings) | {"gauge": summary["gauge"]}),
         # What a run was trained with on a GPU need not be here; all backends predict the same.
         backend="auto" if settings.backend == "triton" else settings.backend,
-        gauge=summary["gauge"],
         resize="bilinear" if "imported" in summary else "area",
     )
     model.load_state_dict(state)
     return model.eval()
+
+
+def model_shape(settings: ModelConfig) -> dict[str, Any]:
+    """What decides a model's parameters and what they mean, as arguments of ``FactorTopy``."""
+    return {
+        "bottleneck": settings.bottleneck,
+        "grid": (settings.grid, settings.grid),
+        "selector_width": settings.selector_width,
+        "topography": settings.topography,
+        "gauge": settings.gauge,
+    }
 
 
 def write_selectors(folder: Path, model: FactorTopy, vertices: Vertices) -> None:

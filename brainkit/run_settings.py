@@ -15,7 +15,7 @@ from brainkit.errors import DataError, UsageError
 def choose_settings(
     base: Config,
     *,
-    name: str,
+    name: str | None,
     data: str | os.PathLike[str] | None,
     weights: str | os.PathLike[str] | None,
     random_weights: bool,
@@ -26,10 +26,12 @@ def choose_settings(
 ) -> Config:
     """The settings asked for: `base`, or the file `config`; then what is named; then the ``key=value`` of `overrides`.
 
-    Paths are made absolute, so that the run is found again from elsewhere.
+    Without a `name` the network is the one that `config` names. Paths are made absolute, so that the run is found again
+    from elsewhere.
     """
     settings = Config.read(config) if config is not None else base
     # What the command line names wins over the file, and --set over both.
+    name = settings.backbone.name if name is None else name
     if ".py:" in name:  # found again from wherever the run is exported
         file, _, kind = name.rpartition(":")
         name = f"{Path(file).expanduser().resolve()}:{kind}"

@@ -14,12 +14,15 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from brainkit import objective
+from brainkit.averaging import WeightAverage
+from brainkit.calibration import calibrate_checkpoint
 from brainkit.checkpoints import AtomicCheckpoints, Keeper
 from brainkit.config import TrainConfig
 from brainkit.data.module import Batch, EncodingData
 from brainkit.errors import TrainingError, UsageError
 from brainkit.metrics import StreamingScore
 from brainkit.model import FactorTopy, read_checkpoint
+from brainkit.stopping import Patience
 
 
 class EncodingModule(lightning.LightningModule):
@@ -54,7 +57,15 @@ class EncodingModule(lightning.LightningModule):
         target = (response - self.model.response_mean) / self.model.response_std
         misfit = objective.misfit(self.config, prediction, target)
         weight = objective.regulariser_weight(self.config, self.global_step, self.planned_steps)
-        return misfit, weight * selectors.regularity() if weight else None
+        if not weight:
+            return misfit, None
+        c = self.config
+        return misfit, weight * selectors.regularity(entropy=c.regulariser_entropy, middle=c.regulariser_scale)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """The average of the weights and early stopping, if asked for: any Trainer takes them up."""
+        chosen: list[lightning.Callback] = [WeightAverage(self.config.ema)] if self.config.ema else []
+        return chosen + ([Patience(self.config.patience)] if self.config.patience else [])
 
     def on_validation_epoch_start(self) -> None:
         """Start the streamed score anew."""
@@ -73,16 +84,17 @@ class EncodingModule(lightning.LightningModule):
         self.log("val_r", r.float())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with a learning rate for each part, linear warm-up and cosine fall."""
+        """AdamW with a learning rate for each part, linear warm-up and the schedule."""
         groups: dict[str, list[Tensor]] = {"selectors": [], "weight": [], "bottleneck": [], "bias": []}
         for name, parameter in self.model.named_parameters():
-            if "selector_mlp" in name:
-                groups["selectors"].append(parameter)
+            if "_bottleneck." in name:
+                groups["bottleneck"].append(parameter)
             else:
-                groups[name if name in ("weight", "bias") else "bottleneck"].append(parameter)
+                groups[name if name in ("weight", "bias") else "selectors"].append(parameter)
         c = self.config
+        selectors = c.lr_selectors if self.model.free_selectors is None else c.lr_free_selectors
         rates = {
-            "selectors": (c.lr_selectors, c.weight_decay_selectors),
+            "selectors": (selectors, c.weight_decay_selectors),
             "weight": (c.lr_weight, c.weight_decay),
             "bottleneck": (c.lr_bottleneck, c.weight_decay),
             "bias": (c.lr_bottleneck, 0.0),
@@ -161,7 +173,10 @@ def fit(
         )
         start = str(last) if resume and last.is_file() else None
         _fit_or_interrupt(trainer, module, data, start)
-    return checkpoints / "best.ckpt"
+    best = checkpoints / "best.ckpt"
+    if module.config.loss == "pearson":
+        calibrate_checkpoint(module, best, data)
+    return best
 
 
 def load_best(module: EncodingModule, checkpoint: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from brainkit.config import Config, DataConfig
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.progress import progress_bar
-from brainkit.run_folder import PhaseClock, RunLog
+from brainkit.run_folder import PhaseClock, RunLog, model_shape
 from brainkit.run_results import write_parity, write_results
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ def run_training(
     model = FactorTopy(
         tokens.widths,
         coordinates,
-        bottleneck=settings.model.bottleneck,
-        grid=grid,
-        selector_width=settings.model.selector_width,
+        **model_shape(settings.model),
         backend=settings.model.backend,
         precision=settings.model.precision,
     )
     features.fit_statistics(model, tokens, split.train)
+    if not settings.model.standardise:
+        model.leave_tokens_raw()
     model.set_response_scale(*_response_scale(subject, split.train))
     data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
     steps = len(data.train_dataloader().sampler) * settings.train.epochs  # type: ignore[arg-type]
@@ -289,5 +289,10 @@ def _fit(module: Any, data: Any, folder: Path, device: str, resume: bool, epochs
             on_epoch=epoch_done,
             on_step=lambda step: advance(step, steps),
         )
+    if (last := len((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1) < epochs:
+        log(
+            f"stopped early, after epoch {last} of {epochs}: validation r no better for {module.config.patience} epochs"
+        )
+        epochs, steps = last, steps * last // epochs
     log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {device}")
     return best

@@ -45,7 +45,7 @@ SAME_NETWORK = 0.05
 
 
 def train(
-    backbone: str | nn.Module,
+    backbone: str | nn.Module | None,
     *,
     data: str | os.PathLike[str] | Subject | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -62,9 +62,10 @@ def train(
 
     Parameters
     ----------
-    backbone : str or Module
+    backbone : str, Module or None
         An alias, a timm model, ``file.py:ClassName``; or a network: what :func:`brainkit.load_backbone` gives, or any
-        module with ``get_tokens``, as :func:`brainkit.backbones.wrap_network` describes it.
+        module with ``get_tokens``, as :func:`brainkit.backbones.wrap_network` describes it; None: the
+        one that `config` names.
     data : path-like or Subject, optional
         A subject's folder, or an opened subject; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
     out : path-like, optional
@@ -96,12 +97,14 @@ def train(
     """
     require("torch", extra="train", purpose="brainkit train")
     require("pytorch_lightning", extra="train", purpose="brainkit train")
+    if backbone is None and config is None:
+        raise UsageError("backbone must be named, by itself or in a file of settings, got neither")
     from brainkit.backbones.wrapping import given_back, name_of
     from brainkit.final_report import report
 
-    if not isinstance(backbone, str) and (weights is not None or random_weights):
+    if backbone is not None and not isinstance(backbone, str) and (weights is not None or random_weights):
         raise UsageError("weights and random_weights are for a backbone's name; a network brings its own")
-    name = backbone if isinstance(backbone, str) else name_of(backbone)
+    name = backbone if backbone is None or isinstance(backbone, str) else name_of(backbone)
     subject = data if isinstance(data, Subject) else None
     if RUNS.exists() and not RUNS.is_dir():
         raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
@@ -117,7 +120,8 @@ def train(
         overrides=overrides,
     )
     settings = given(Config())
-    folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(name)}"
+    network = settings.backbone.name
+    folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(network)}"
     if resume:
         settings = resumed_settings(folder, out, settings, given)
         if (folder / "run.json").is_file():
@@ -131,7 +135,15 @@ def train(
     with RunLog(say) as log, PeakMemory() as memory, given_back(backbone):
         clock = PhaseClock(memory)
         try:
-            run_training(settings, backbone, folder, resume=resume, log=log, clock=clock, subject=subject)
+            run_training(
+                settings,
+                network if backbone is None else backbone,
+                folder,
+                resume=resume,
+                log=log,
+                clock=clock,
+                subject=subject,
+            )
             finish(folder, log)
             clock.lap("maps")
             report(folder, clock, log)

@@ -14,13 +14,14 @@ Examples:
   brainkit train --backbone efficientnet_lite0
   brainkit train --backbone dinov2 --data algonauts/subj01 --out runs/dinov2-subj01
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
+  brainkit train --config examples/published.yaml
 """,
 )
 @click.option(
     "--backbone",
-    required=True,
     metavar="NAME",
-    help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName.",
+    help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName. "
+    "Needed unless --config names one.",
 )
 @click.option(
     "--data",
@@ -47,7 +48,7 @@ Examples:
     help="Change one setting, for example train.batch_size=64; may be repeated, and wins over --config.",
 )
 def command(
-    backbone: str,
+    backbone: str | None,
     data: Path | None,
     weights: Path | None,
     random_weights: bool,
@@ -63,6 +64,8 @@ def command(
     The run holds the checkpoints, the scores on held-out images, what each vertex selects (layer, place in the image,
     scale) and its maps. Needs brainkit[train].
     """
+    if backbone is None and config is None:
+        raise click.UsageError("Missing option '--backbone' (or a --config that names one).")
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import difflib
 import inspect
@@ -61,10 +62,12 @@ class TimmNetwork(nn.Module):
                 if hasattr(module, "fused_attn"):
                     module.fused_attn = False
         accepted = inspect.signature(model.forward_intermediates).parameters
-        wanted = {"norm": False, "output_fmt": "NCHW", "return_prefix_tokens": True, "extra_blocks": True}
+        prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
+        wanted = {"norm": False, "output_fmt": "NCHW", "extra_blocks": True}
+        if prefix_tokens:  # asked for where there are none, some networks of timm fail
+            wanted["return_prefix_tokens"] = True
         self._options = {key: value for key, value in wanted.items() if key in accepted}
         self._can_stop_early = "stop_early" in accepted
-        prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
         registers = getattr(model, "reg_token", None)
         n_registers = int(getattr(model, "num_reg_tokens", 0) or (0 if registers is None else registers.shape[1]))
         self._class_token = prefix_tokens > n_registers
@@ -80,7 +83,11 @@ class TimmNetwork(nn.Module):
             else:
                 self._taps[dot_free(layer)] = _find_module(layer, modules, self.standard, name)
         self.layer_keys = tuple(name_layers([dot_free(layer) for layer in names], owner=name))
-        self._layouts = self._tap_layouts(size, prefix_tokens, name) if self._taps else {}
+        self._until: int | None = None
+        self._layouts: dict[str, _Layout] = {}
+        if self._taps:
+            self._layouts = self._tap_layouts(size, prefix_tokens, name)
+            self._until = self._last_level(size)
         local, _ = _dry_run(self, TimmNetwork.get_tokens, size)
         self.shapes = {layer: (int(t.shape[1]), int(t.shape[2]), int(t.shape[3])) for layer, t in local.items()}
 
@@ -101,7 +108,7 @@ class TimmNetwork(nn.Module):
 
     def _run(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Intermediates by name, and the outputs of the tapped modules, in one forward pass."""
-        indices = sorted(set(self._indices.values()))
+        indices = sorted({*self._indices.values(), *([] if self._until is None else [self._until])})
         tapped: dict[str, torch.Tensor] = {}
         handles = []
         for layer, path in self._taps.items():
@@ -111,18 +118,32 @@ class TimmNetwork(nn.Module):
 
             handles.append(self.model.get_submodule(path).register_forward_hook(keep))
         options = dict(self._options)
-        if not self._taps:
+        # A tapped module may come after the last feature level: then the whole network runs.
+        levels_only = not self._taps or self._until is not None
+        if levels_only:
             options["intermediates_only"] = True
             if self._can_stop_early:
                 options["stop_early"] = True
         try:
-            # With a tap the whole network runs, because the tapped module may come after the last feature level.
             given = self.model.forward_intermediates(images, indices=indices or None, **options)
         finally:
             for handle in handles:
                 handle.remove()
-        intermediates = given if not self._taps else given[1]
+        intermediates = given if levels_only else given[1]
         return {layer: intermediates[indices.index(at)] for layer, at in self._indices.items()}, tapped
+
+    def _last_level(self, size: int) -> int | None:
+        """The first feature level by which all tapped modules have run: nothing after it needs to. None: none has."""
+        if not self._can_stop_early:
+            return None
+
+        def enough(level: int) -> bool:
+            self._until = level
+            return len(_dry_run(self, lambda network, images: network._run(images)[1], size)) == len(self._taps)
+
+        lowest = max(self._indices.values(), default=0)
+        found = bisect.bisect_left(range(len(self.standard)), True, lo=lowest, key=enough)
+        return found if found < len(self.standard) else None
 
     def _standard_names(self, size: int) -> tuple[str, ...]:
         """Names of the network's own feature levels, in depth order."""
@@ -203,7 +224,8 @@ def _dry_run(network: TimmNetwork, call: Callable[[TimmNetwork, torch.Tensor], _
     was_disabled, log.disabled = log.disabled, True  # it prints a traceback of what we report in one line
     try:
         with mode, torch.no_grad():
-            return call(shadow, torch.zeros(1, 3, size, size))
+            device = next(shadow.parameters()).device
+            return call(shadow, torch.zeros(1, 3, size, size, device=device))
     finally:
         log.disabled = was_disabled
 
