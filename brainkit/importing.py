@@ -149,6 +149,8 @@ def _settings(backbone: str | None, weights: Any, random_weights: bool, subject:
         config=None,
         overrides=[
             "data.preset=published",
+            "model.gauge=published",
+            "model.standardise=false",
             f"model.bottleneck={shape.bottleneck}",
             f"model.selector_width={shape.selector_width}",
         ],
