@@ -33,8 +33,8 @@ from brainkit.stopping import Patience
 
 _FUSED = ("cpu", "cuda")  # where torch has AdamW in one pass
 
-# place(model, data, device, say): decides where the tokens lie, and how many steps are made at a time.
-Place = Callable[[FactorTopy, EncodingData, str, Callable[[str], None]], int]
+# place(module, data, device, say): decides where the tokens lie, and how many steps are made at a time.
+Place = Callable[["EncodingModule", EncodingData, str, Callable[[str], None]], int]
 
 
 class EncodingModule(lightning.LightningModule):
@@ -72,9 +72,21 @@ class EncodingModule(lightning.LightningModule):
         share = self._share("train", batch_index, batch)
         misfit, regulariser = self.losses(batch, share)
         self.watch.add(misfit.detach(), share.images)
-        if share.weight != 1 and self.config.loss != "pearson":  # which has looked at all shares already
-            misfit = misfit * share.weight
+        misfit = self.weighted(misfit, share)
         return misfit if regulariser is None else misfit + regulariser
+
+    def weighted(self, misfit: Tensor, share: Share) -> Tensor:
+        """The misfit of a process's share of a batch, by as much as it counts."""
+        everywhere = self.config.loss == "pearson" and self.divided is not None  # it has looked at all shares already
+        return misfit if everywhere or share.weight == 1 else misfit * share.weight
+
+    def models(self) -> list[FactorTopy]:
+        """What is trained: one model, or of several subjects one each."""
+        return [self.model]
+
+    def parts(self, data: EncodingData) -> list[tuple[FactorTopy, EncodingData]]:
+        """Each of the models with its data."""
+        return [(self.model, data)]
 
     def _share(self, side: str, batch_index: int, batch: Batch) -> Share:
         return Share(1.0, len(batch[2])) if self.divided is None else self.divided.share(side, batch_index)
@@ -90,12 +102,15 @@ class EncodingModule(lightning.LightningModule):
         """The next epoch's losses are a mean of their own."""
         self.watch.next_epoch()
 
-    def losses(self, batch: Batch, share: Share | None = None) -> tuple[Tensor, Tensor | None]:
+    def losses(
+        self, batch: Batch, share: Share | None = None, model: FactorTopy | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """What a step minimises: the misfit, a scalar, and the regulariser's share, None once it has decayed."""
+        model = self.model if model is None else model
         local, whole, response = batch
-        selectors = self.model.selectors()
-        prediction = self.model.standardised(local, whole, selectors)
-        target = (response - self.model.response_mean) / self.model.response_std
+        selectors = model.selectors()
+        prediction = model.standardised(local, whole, selectors)
+        target = (response - model.response_mean) / model.response_std
         if self.divided is not None and share is not None and self.config.loss == "pearson":
             misfit = distributed.pearson_misfit(prediction, target, share)
         else:
@@ -151,13 +166,18 @@ class EncodingModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a learning rate for each part, linear warm-up and the schedule."""
         groups: dict[str, list[Tensor]] = {"selectors": [], "weight": [], "bottleneck": [], "bias": []}
-        for name, parameter in self.model.named_parameters():
-            if "_bottleneck." in name:
-                groups["bottleneck"].append(parameter)
-            else:
-                groups[name if name in ("weight", "bias") else "selectors"].append(parameter)
+        seen: set[int] = set()
+        for model in self.models():
+            for name, parameter in model.named_parameters():
+                if id(parameter) in seen:
+                    continue  # what several share is trained once
+                seen.add(id(parameter))
+                if "_bottleneck." in name:
+                    groups["bottleneck"].append(parameter)
+                else:
+                    groups[name if name in ("weight", "bias") else "selectors"].append(parameter)
         c = self.config
-        selectors = c.lr_selectors if self.model.free_selectors is None else c.lr_free_selectors
+        selectors = c.lr_selectors if self.models()[0].free_selectors is None else c.lr_free_selectors
         rates = {
             "selectors": (selectors, c.weight_decay_selectors),
             "weight": (c.lr_weight, c.weight_decay),
@@ -219,7 +239,7 @@ def fit(
         0: Lightning makes the steps. Otherwise so many are made at a time, on CUDA as replays of a captured graph;
         `data` must have a source.
     place : callable, optional
-        Called with the model, `data`, `device` and `say` where the training is done; it may set ``data.source``, and
+        Called with `module`, `data`, `device` and `say` where the training is done; it may set ``data.source``, and
         gives the `chunk`.
     say : callable, optional
         Takes lines.
@@ -256,7 +276,7 @@ def fit(
         data.divide(environment.global_rank(), devices * num_nodes)
         module.divided = data
     if place is not None:
-        chunk = place(module.model, data, device, say or _nothing)
+        chunk = place(module, data, device, say or _nothing)
     if chunk:
         own = lightning.Callback.on_train_batch_end
         callbacks = module.configure_callbacks()
@@ -391,9 +411,10 @@ def _sweep(checkpoints: Path, folder: Path) -> None:
 
 
 def _what_to_lower(module: EncodingModule, batch_size: int) -> str:
-    height, width = module.model.grid
+    model = module.models()[0]
+    height, width = model.grid
     return (
-        f"lower train.batch_size (now {batch_size}), model.bottleneck ({module.model.weight.shape[1]}) or model.grid "
+        f"lower train.batch_size (now {batch_size}), model.bottleneck ({model.weight.shape[1]}) or model.grid "
         f"({max(height, width)}), or on a GPU set train.residency=host"
     )
 

@@ -143,12 +143,12 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, loss: str) -> None:
     assert said == ["placed on cpu for 20 vertices"]
 
 
-def choose_place(model: Any, data: EncodingData, device: str, say: Any) -> int:
+def choose_place(module: EncodingModule, data: EncodingData, device: str, say: Any) -> int:
     """Read the batches ahead, as a run does."""
     from brainkit.residency import Streamed
 
     data.source = Streamed(data.tokens, data.responses, device)
-    say(f"placed on {device} for {len(model.weight)} vertices")
+    say(f"placed on {device} for {len(module.model.weight)} vertices")
     return 0
 
 

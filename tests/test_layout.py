@@ -92,6 +92,7 @@ PLACES = {
     "brainkit/data/folder.py": Place(3, "numpy"),
     "brainkit/data/splits.py": Place(3, "numpy"),
     "brainkit/data/shares.py": Place(3, "numpy"),
+    "brainkit/data/joint_splits.py": Place(3, "numpy"),
     "brainkit/data/module.py": Place(3, "numpy torch pytorch_lightning"),
     "brainkit/token_cache.py": Place(3, "numpy torch"),
     "brainkit/token_pass.py": Place(4, "numpy torch PIL"),
@@ -106,6 +107,7 @@ PLACES = {
     "brainkit/objective.py": Place(5, "torch"),
     "brainkit/distributed.py": Place(5, "torch", "pytorch_lightning"),
     "brainkit/processes.py": Place(5, "numpy"),
+    "brainkit/joint.py": Place(5, "torch pytorch_lightning"),
     "brainkit/epoch_board.py": Place(5, "", "tensorboard torch"),
     "brainkit/final_report.py": Place(6, "", "rich torch"),
     "brainkit/checkpoints.py": Place(5, "torch pytorch_lightning"),
@@ -170,6 +172,7 @@ NAMED = {
     "brainkit/graphed.py": {"brainkit/objective.py", "brainkit/training.py"},
     "brainkit/residency.py": {"brainkit/memory.py"},
     "brainkit/processes.py": {"brainkit/distributed.py"},
+    "brainkit/joint.py": {"brainkit/distributed.py", "brainkit/training.py"},
     "brainkit/training.py": {
         "brainkit/averaging.py",
         "brainkit/calibration.py",

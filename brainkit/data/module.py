@@ -45,33 +45,47 @@ class EpochOrder(Sampler[list[int]]):
     """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same.
 
     The first `start` batches are left out: an interrupted epoch is gone on with. Of several processes each has its
-    share of every batch, whatever their number.
+    share of every batch, whatever their number. With `steps` an epoch is cut into so many near-equal batches instead;
+    where there are fewer images than that, an empty one repeats an image, and its share counts none.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int | None, start: int = 0, rank: int = 0, processes: int = 1
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        start: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        steps: int | None = None,
     ) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
         self.start, self.rank, self.processes = start, rank, processes
+        full, rest = divmod(count, batch_size)
+        self.sizes = [batch_size] * full + [rest] * (rest > 0)
+        if steps is not None:
+            self.sizes = [count // steps + (k < count % steps) for k in range(steps)]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size) - self.start
+        return len(self.sizes) - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.arange(self.count)
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        for first in range(self.start * self.batch_size, self.count, self.batch_size):
-            yield share_of(order[first : first + self.batch_size], self.rank, self.processes).tolist()
+        first = sum(self.sizes[: self.start])
+        for size in self.sizes[self.start :]:
+            batch = order[first : first + size] if size else order[:1]
+            yield share_of(batch, self.rank, self.processes).tolist()
+            first += size
 
     def share(self, index: int) -> Share:
         """What this process does of a batch, counted from the first one that is not left out."""
-        images = min(self.batch_size, self.count - (self.start + index) * self.batch_size)
-        return weight_of(images, self.rank, self.processes)
+        return weight_of(self.sizes[self.start + index], self.rank, self.processes)
 
 
 class EncodingDataset(Dataset[Batch]):
@@ -157,6 +171,8 @@ class EncodingData(lightning.LightningDataModule):
         self.chunk = 0
         self.resume_at = (0, 0)
         self.rank, self.processes = 0, 1
+        # Batches of a training and of a validation epoch, where they are not by size: see `brainkit.joint`.
+        self.cut: tuple[int | None, int | None] = (None, None)
 
     def divide(self, rank: int, processes: int) -> None:
         """From now on give process number `rank` of several its share of every batch."""
@@ -197,8 +213,9 @@ class EncodingData(lightning.LightningDataModule):
 
     def _order(self, side: str) -> EpochOrder:
         count, who = len(getattr(self.split, side)), (self.rank, self.processes)
+        train, validation = self.cut
         if side != "train":
-            return EpochOrder(count, VALIDATION_BATCH, None, 0, *who)
+            return EpochOrder(count, VALIDATION_BATCH, None, 0, *who, validation if side == "validation" else None)
         epoch, done = self.resume_at
         start = done if self.trainer is not None and self.trainer.current_epoch == epoch else 0
-        return EpochOrder(count, self.batch_size, self.seed, start, *who)
+        return EpochOrder(count, self.batch_size, self.seed, start, *who, train)

@@ -32,4 +32,4 @@ def share_of(batch: npt.NDArray[np.int64], rank: int, processes: int) -> npt.NDA
 def weight_of(images: int, rank: int, processes: int) -> Share:
     """How much the share that `share_of` gives counts, for a batch of so many images."""
     own = images // processes + (rank < images % processes)
-    return Share(processes * own / images, own)
+    return Share(processes * own / images if images else 0.0, own)
