@@ -149,6 +149,8 @@ def _settings(backbone: str | None, weights: Any, random_weights: bool, subject:
         config=None,
         overrides=[
             "data.preset=published",
+            "model.gauge=published",
+            "model.standardise=false",
             f"model.bottleneck={shape.bottleneck}",
             f"model.selector_width={shape.selector_width}",
         ],
@@ -183,9 +185,9 @@ def _network(
             )
     if list(network.layer_names) != names:  # some of them alone
         network = chosen_backbone(replace(settings, backbone=replace(settings.backbone, layers=tuple(names))))
-    pairs = ", ".join(f"{layer} is {ours}" for layer, ours in zip(shape.layers, names, strict=True) if layer != ours)
-    if pairs:
-        log(f"layers of {name}: {pairs}")
+    pairs = [f"{layer} is {ours}" for layer, ours in zip(shape.layers, names, strict=True)]
+    log(f"layers of {name}: {', '.join(pairs if len(pairs) < 6 else [*pairs[:2], '...', pairs[-1]])}")
+    log.write(f"layers of {name}: {', '.join(pairs)}")
     if not network.pretrained:
         log(f"{name}: RANDOM weights: the model was not trained on this network, so its predictions mean nothing")
     return network, names

@@ -14,6 +14,7 @@ import torch
 from brainkit import evaluation
 from brainkit.backbones import Backbone
 from brainkit.backbones.wrapping import IN_PYTHON, given_back, name_of
+from brainkit.calibration import calibrate
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
@@ -96,6 +97,8 @@ def save_run(
                     f"backbone must be the one the module was fitted on, with the layers {', '.join(model.layers)}, "
                     f"got {network.name} with {', '.join(network.layer_names)}"
                 )
+            if module.config.loss == "pearson":  # which leaves gain and offset open
+                calibrate(model, data.tokens, data.responses, data.split.train)
             place.mkdir()
             settings.write(place / "config.yaml")
             data.split.write(place / "split.json")
@@ -133,7 +136,9 @@ def _settings(
     shape = ModelConfig(
         bottleneck=model.weight.shape[1],
         grid=model.grid[0],
-        selector_width=len(cast(torch.nn.Linear, model.space_selector_mlp[1]).weight),
+        selector_width=_selector_width(model),
+        topography=model.free_selectors is None,
+        gauge=model.gauge,
         backend=model.backend,
         precision=model.precision,
     )
@@ -148,6 +153,12 @@ def _settings(
         config=None,
         overrides=[f"backbone.layers=[{', '.join(model.layers)}]"],
     )
+
+
+def _selector_width(model: FactorTopy) -> int:
+    if model.free_selectors is not None:
+        return ModelConfig().selector_width  # it has none
+    return len(cast(torch.nn.Linear, model.space_selector_mlp[1]).weight)
 
 
 def _is_named(backbone: torch.nn.Module) -> TypeGuard[Backbone]:

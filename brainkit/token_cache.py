@@ -173,20 +173,23 @@ class TokenCache:
         return self._expand_together(records, self._on[device])
 
     def batch(self, rows: np.ndarray) -> Tokens:
-        """Local (b, C, H, W) and global (b, C) tokens of some images, float32 on the CPU."""
-        return self.expand(self.records(rows))
+        """Local (b, C, H, W) and global (b, C) tokens of some images, float32 on the CPU: ``expand(records(rows))``."""
+        local, whole = {}, {}
+        for layer in self.layers:  # one after another, because what was just read is still in the processor's cache
+            local[layer], whole[layer] = self.layer(layer, rows)
+        return local, whole
 
-    def layer(self, layer: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Local (k, C, H, W) and global (k, C) tokens of one layer, float32; nothing else is read."""
-        parts = self.layout.places[layer], self.layout.offsets_of(self.offsets)[layer]
+    def layer(self, layer: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Local (k, C, H, W) and global (k, C) tokens of one layer, float32 on the CPU; nothing else is read."""
+        where = [(self._source(source), row) for source, row in self._where[rows].tolist()]
         found = []
-        for place, offset in zip(*parts, strict=True):
-            bits = np.empty((len(rows), place.stop - place.start), np.int16)
-            for k, (source, row) in enumerate(self._where[rows].tolist()):
-                bits[k] = self._source(source)[row, place]
-            values = torch.from_numpy(bits).view(self.dtype).view(len(rows), len(offset), -1)
-            found.append((values + torch.from_numpy(offset)[:, None]).numpy())
-        return found[0].reshape(len(rows), -1, *self.grid), found[1][:, :, 0]
+        for place, offset in zip(self.layout.places[layer], self.layout.offsets_of(self.offsets)[layer], strict=True):
+            bits = np.empty((len(where), place.stop - place.start), np.int16)
+            for target, (source, row) in zip(bits, where, strict=True):
+                target[:] = source[row, place]
+            values = torch.from_numpy(bits).view(self.dtype).float().view(len(where), len(offset), -1)
+            found.append(values.add_(torch.from_numpy(offset)[:, None]))
+        return found[0].unflatten(2, self.grid), found[1][:, :, 0]
 
     def _source(self, number: int) -> np.ndarray:
         source = self._sources[number]
@@ -211,8 +214,9 @@ class TokenCache:
         local, whole = {}, {}
         for layer, width in self.layout.widths:
             ours, alls = self.layout.places[layer]
-            local[layer] = records[:, ours].view(-1, width, *self.grid) + offsets[layer][0]
-            whole[layer] = records[:, alls] + offsets[layer][1]
+            # Converted, then added to in place: numbers of two types would be added by way of a third tensor.
+            local[layer] = records[:, ours].float().view(-1, width, *self.grid).add_(offsets[layer][0])
+            whole[layer] = records[:, alls].float().add_(offsets[layer][1])
         return local, whole
 
     def _expand_together(self, records: Tensor, offsets: Tensor) -> Tokens:

@@ -111,7 +111,7 @@ class TokenPass:
         host.copy_(records, non_blocking=True)
         flag.copy_(finite, non_blocking=True)
         arrived = torch.cuda.Event()
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(self.device))
         return Flight(images, host, flag, arrived)
 
     def land(self, flight: Flight, offsets: np.ndarray) -> np.ndarray:

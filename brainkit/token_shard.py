@@ -142,7 +142,8 @@ class Shard:
         """(count, record), int16: the bits of half-precision numbers; a read-only map of the file."""
         if self._records is None:
             shape = (len(self), self.record)
-            self._records = np.memmap(self.path, np.int16, "r", offset=self._start, shape=shape)
+            # As a plain array: every view of a memmap costs microseconds.
+            self._records = np.asarray(np.memmap(self.path, np.int16, "r", offset=self._start, shape=shape))
         return self._records
 
     def damaged(self, rows: Sequence[int]) -> bool:

@@ -242,6 +242,8 @@ class TokenStore:
             if number == len(used):
                 used.append(shard)
             where[k] = number, row
+        for shard in used:
+            _ = shard.records  # mapped now: another process may find one damaged and remove it
         return used, where
 
     def check(self, images: Iterable[bytes]) -> None:

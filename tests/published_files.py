@@ -35,7 +35,8 @@ def make_networks_small(patch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
 
     def small(name: str, **options: Any) -> nn.Module:
-        return create(name, **next(size for kind, size in SMALL.items() if name.startswith(kind)) | options)
+        size = next((size for kind, size in SMALL.items() if name.startswith(kind)), {})
+        return create(name, **size | options)
 
     def small_vit(image_size: int = 224) -> nn.Module:
         shape = {"num_layers": DEPTH, "num_heads": 2, "hidden_dim": WIDTH, "mlp_dim": 2 * WIDTH}

@@ -123,8 +123,7 @@ def test_tokens_are_those_of_the_backbone_in_order(photos: list[Path], cache: Pa
         torch.testing.assert_close(found_local[layer], to_grid(local[layer], (3, 3)), **near)
         torch.testing.assert_close(found_whole[layer], whole[layer], **near)
         alone = tokens.layer(layer, rows)
-        np.testing.assert_array_equal(alone[0], found_local[layer].numpy())
-        np.testing.assert_array_equal(alone[1], found_whole[layer].numpy())
+        assert torch.equal(alone[0], found_local[layer]) and torch.equal(alone[1], found_whole[layer])
 
 
 def test_records_go_where_they_are_wanted(photos: list[Path], cache: Path) -> None:
@@ -136,10 +135,14 @@ def test_records_go_where_they_are_wanted(photos: list[Path], cache: Path) -> No
     with pytest.raises(UsageError, match="out must be"):
         tokens.records(np.array([1]), out=torch.empty(1, 3, dtype=torch.float16))
     # What a GPU expands in one go is the same.
-    together = tokens._expand_together(found, tokens._offsets_as_record())
-    for kind, apart in zip(together, tokens.expand(found), strict=True):
+    ways = (
+        tokens.batch(np.array([7, 2])),
+        tokens.expand(found),
+        tokens._expand_together(found, tokens._offsets_as_record()),
+    )
+    for kinds in zip(*ways, strict=True):
         for layer in tokens.layers:
-            assert torch.equal(kind[layer], apart[layer])
+            assert torch.equal(kinds[0][layer], kinds[1][layer]) and torch.equal(kinds[0][layer], kinds[2][layer])
     assert np.array_equal(bits(pickle.loads(pickle.dumps(tokens))), bits(tokens))
 
 
@@ -589,7 +592,7 @@ def _compare(model: FactorTopy, tokens: TokenCache, rows: np.ndarray) -> None:
         for values, held in zip(
             tokens.layer(layer, rows), (model.local_statistics[layer], model.global_statistics[layer]), strict=True
         ):
-            mean, std, moment = _true_statistics(values)
+            mean, std, moment = _true_statistics(values.numpy())
             np.testing.assert_allclose(held.mean.numpy(), mean, rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(held.std.numpy(), std, rtol=1e-5)
             np.testing.assert_allclose(held.moment.numpy(), moment, atol=1e-4)

@@ -22,6 +22,7 @@ from bench import published as seed
 from brainkit import encoder_file
 from brainkit.backbones import load_backbone
 from brainkit.cli import group
+from brainkit.config import Config
 from brainkit.data import Algonauts
 from brainkit.images import decode, normalise, prepare
 from brainkit.importing import import_published
@@ -129,6 +130,8 @@ def test_with_its_subject_it_is_a_run_like_any_other(net: str, tiny_sample: Path
     assert {name: kept[at].tolist() for name, at in rois.items()} == {
         name: sorted(set(at.tolist()) & set(kept.tolist())) for name, at in subject.rois.items()
     }
+    settings = Config.read("run/config.yaml")
+    assert (settings.model.gauge, settings.model.standardise, settings.data.preset) == ("published", False, "published")
     summary = json.loads(Path("run/run.json").read_text())
     assert summary["scores"]["all"]["r"] == pytest.approx(np.median(r), abs=1e-4)
     assert summary["imported"]["file"] == "subj01.pth" and summary["seed"] is None

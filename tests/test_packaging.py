@@ -70,7 +70,15 @@ def test_exactly_one_onnxruntime_is_asked_for():
 
 
 def test_the_extras():
-    assert set(metadata.metadata("brainkit").get_all("Provides-Extra")) == {"train", "maps", "gpu", "log", "all", "dev"}
+    assert set(metadata.metadata("brainkit").get_all("Provides-Extra")) == {
+        "train",
+        "maps",
+        "gpu",
+        "all",
+        "dev",
+        "bench",
+        "log",
+    }
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
         "train"
     )
@@ -88,7 +96,7 @@ def test_ranges_are_open():
 
 def test_every_package_has_its_pin_for_make():
     pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    wanted = requirements() | requirements("train") | requirements("dev")
+    wanted = requirements() | requirements("train") | requirements("dev") | requirements("bench")
     assert {re.sub(r"[-_.]+", "-", name) for name in wanted} - {"onnxruntime"} <= {
         re.sub(r"[-_.]+", "-", name) for name in pins
     }

@@ -20,9 +20,10 @@ from torch import nn
 
 import brainkit
 from brainkit import training
-from brainkit.config import Config
-from brainkit.data import Algonauts
+from brainkit.config import Config, TrainConfig
+from brainkit.data import Algonauts, make_split
 from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.features import extract_tokens
 from brainkit.images import PUBLISHED, Preprocessing
 from brainkit.runs import latest_run
 
@@ -223,6 +224,29 @@ def test_pieces_that_do_not_belong_together(own: brainkit.Run, tiny_sample: Path
     with pytest.raises(UsageError, match="with the layers early, late, got Colours with fine, coarse"):
         brainkit.save_run("new", module, data, backbone=backbone, subject=tiny_sample, say=quiet)
     assert not Path("new").exists()
+
+
+def test_a_run_of_other_settings_is_kept_as_it_is(tiny_sample: Path) -> None:
+    subject = Algonauts(tiny_sample)
+    backbone = brainkit.wrap_network(Colours(), size=64)
+    tokens = extract_tokens(backbone, subject.images, grid=(4, 4))
+    split = make_split(subject.groups, subject.official_test)
+    options: dict[str, Any] = {"bottleneck": 3, "grid": (4, 4), "topography": False, "gauge": "published"}
+    model = brainkit.FactorTopy(tokens.widths, subject.coordinates, **options)
+    for parameter in model.free_selectors.parameters():
+        nn.init.normal_(parameter)
+    module = brainkit.EncodingModule(model, TrainConfig(loss="pearson"), 10)
+    data = brainkit.EncodingData(tokens, subject.responses, split)
+    before = model.weight.detach().clone()
+    run = brainkit.save_run("run", module, data, backbone=backbone, subject=subject, say=quiet)
+    assert torch.equal(model.weight, before)
+    kept = run.model()
+    assert (kept.grid, kept.gauge, kept.free_selectors is None) == ((4, 4), "published", False)
+    # The loss leaves gain and offset open: they are fitted to the training images.
+    with torch.inference_mode():
+        predicted = kept(*tokens.batch(split.train)).numpy()
+    np.testing.assert_allclose(predicted.mean(0), subject.responses.rows(split.train).mean(0), atol=1e-4)
+    assert run.summary["gauge"] == "published"
 
 
 def test_every_public_name_is_there() -> None:

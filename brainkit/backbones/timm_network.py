@@ -19,6 +19,8 @@ from brainkit.backbones.base import Tokens, dot_free, name_layers
 from brainkit.errors import UsageError
 
 _Result = TypeVar("_Result")
+# Pairs of places, over images and heads, that attention may hold at a time: 1 GB in float32, three times over.
+_PAIRS = 2**28
 
 
 class TimmNetwork(nn.Module):
@@ -44,6 +46,8 @@ class TimmNetwork(nn.Module):
         The layers that come out, without dots, in the order asked for.
     shapes : dict of str to (C, H, W)
         Their widths and grids.
+    class_token : bool
+        Whether the global token is the class token.
     """
 
     model: Any  # torch types every attribute of a module as a tensor or a module
@@ -56,11 +60,14 @@ class TimmNetwork(nn.Module):
             raise UsageError(
                 f"{name}: timm gives no intermediate features of this network; use a plug-in with get_tokens()"
             )
-        # SAM's fused attention cannot be exported; the plain form computes the same.
+        # SAM's fused attention cannot be exported; the plain form computes the same, but holds every pair of places.
+        self._at_once: int | None = None
         if "SAM" in type(model).__name__:
             for module in model.modules():
                 if hasattr(module, "fused_attn"):
                     module.fused_attn = False
+            places = math.prod(-(-size // side) for side in model.patch_embed.patch_size)
+            self._at_once = max(1, _PAIRS // (places**2 * model.blocks[0].attn.num_heads))
         accepted = inspect.signature(model.forward_intermediates).parameters
         prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
         wanted = {"norm": False, "output_fmt": "NCHW", "extra_blocks": True}
@@ -70,9 +77,10 @@ class TimmNetwork(nn.Module):
         self._can_stop_early = "stop_early" in accepted
         registers = getattr(model, "reg_token", None)
         n_registers = int(getattr(model, "num_reg_tokens", 0) or (0 if registers is None else registers.shape[1]))
-        self._class_token = prefix_tokens > n_registers
+        self.class_token = prefix_tokens > n_registers
 
-        self.standard = self._standard_names(size)
+        levels = self._levels(size)
+        self.standard = self._standard_names(levels)
         names = [layer for layer in self.standard if layer != "stem"] if layers is None else list(layers)
         self._indices: dict[str, int] = {}
         self._taps: dict[str, str] = {}
@@ -88,11 +96,25 @@ class TimmNetwork(nn.Module):
         if self._taps:
             self._layouts = self._tap_layouts(size, prefix_tokens, name)
             self._until = self._last_level(size)
-        local, _ = _dry_run(self, TimmNetwork.get_tokens, size)
-        self.shapes = {layer: (int(t.shape[1]), int(t.shape[2]), int(t.shape[3])) for layer, t in local.items()}
+        tapped = _dry_run(self, TimmNetwork.get_tokens, size)[0] if self._taps else {}
+        self.shapes = {
+            layer: levels[self._indices[layer]] if layer in self._indices else _shape(tapped[layer])
+            for layer in self.layer_keys
+        }
 
     def get_tokens(self, images: torch.Tensor) -> Tokens:
         """See :meth:`brainkit.backbones.Backbone.get_tokens`."""
+        # A graph that is being made must take any number of images; there, memory is up to who runs it.
+        graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if graph or self._at_once is None or len(images) <= self._at_once:
+            return self._tokens(images)
+        parts = [self._tokens(part) for part in images.split(self._at_once)]
+        local, whole = (
+            {layer: torch.cat([part[side][layer] for part in parts]) for layer in self.layer_keys} for side in (0, 1)
+        )
+        return local, whole
+
+    def _tokens(self, images: torch.Tensor) -> Tokens:
         raw, tapped = self._run(images)
         local: dict[str, torch.Tensor] = {}
         whole: dict[str, torch.Tensor] = {}
@@ -103,7 +125,7 @@ class TimmNetwork(nn.Module):
             else:
                 grid, prefix = self._layouts[layer].split(tapped[layer])
             local[layer] = grid
-            whole[layer] = prefix[:, 0] if self._class_token and prefix is not None else grid.mean((2, 3))
+            whole[layer] = prefix[:, 0] if self.class_token and prefix is not None else grid.mean((2, 3))
         return local, whole
 
     def _run(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -145,15 +167,14 @@ class TimmNetwork(nn.Module):
         found = bisect.bisect_left(range(len(self.standard)), True, lo=lowest, key=enough)
         return found if found < len(self.standard) else None
 
-    def _standard_names(self, size: int) -> tuple[str, ...]:
-        """Names of the network's own feature levels, in depth order."""
+    def _levels(self, size: int) -> list[tuple[int, int, int]]:
+        """(C, H, W) of the network's own feature levels, in depth order."""
         options = dict(self._options, intermediates_only=True)
-        shapes = []
-        for given in _dry_run(
-            self, lambda network, images: network.model.forward_intermediates(images, **options), size
-        ):
-            grid = given[0] if isinstance(given, tuple | list) else given
-            shapes.append(tuple(grid.shape[1:]))
+        found = _dry_run(self, lambda network, images: network.model.forward_intermediates(images, **options), size)
+        return [_shape(given[0] if isinstance(given, tuple | list) else given) for given in found]
+
+    def _standard_names(self, shapes: Sequence[tuple[int, int, int]]) -> tuple[str, ...]:
+        """What we call these levels."""
         if len(shapes) > 1 and len(set(shapes)) == 1:
             return tuple(f"block{i + 1}" for i in range(len(shapes)))
         if "extra_blocks" in self._options:
@@ -174,6 +195,12 @@ class TimmNetwork(nn.Module):
                 raise UsageError(f"{name}: layer {path!r} exists but does not run when features are computed")
             layouts[layer] = _layout(tapped[layer], prefix_tokens, nhwc, f"{name}: layer {path!r}")
         return layouts
+
+
+def _shape(tokens: torch.Tensor) -> tuple[int, int, int]:
+    """(C, H, W) of tokens (1, C, H, W)."""
+    _, channels, height, width = tokens.shape
+    return int(channels), int(height), int(width)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def hub_file(repository: str, filename: str | None, *, label: str) -> Path:
     from huggingface_hub import constants
 
     names = _hub_names(filename)
-    sought = f"{repository}/{names[-1]} on {constants.ENDPOINT}"
+    sought = f"{repository}/{filename or names[0]} on {constants.ENDPOINT}"
     for name in names:
         cached = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
