@@ -86,6 +86,7 @@ def run_training(
     if settings.model.backend == "triton" and device != "cuda":
         raise UsageError(f"train.device must be cuda for model.backend 'triton', got {device}")
     precision = _precision(settings, device)
+    _why_no_graph(settings, device)
     identity = _identity(subject, network, split)
     last = folder / "checkpoints" / "last.ckpt"
     going_on = resume and last.is_file()
@@ -178,7 +179,6 @@ def _identity(subject: Subject, network: Backbone, split: Split) -> dict[str, st
 def _place(settings: Config, model: FactorTopy, data: EncodingData, device: str, log: RunLog) -> int:
     """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
     from brainkit.memory import needed
-    from brainkit.ops import available_backends
     from brainkit.residency import choose_source
 
     rows = np.concatenate([data.split.train, data.split.validation])
@@ -187,19 +187,26 @@ def _place(settings: Config, model: FactorTopy, data: EncodingData, device: str,
         data.tokens, data.responses, rows, wanted=settings.train.residency, device=device, need=need
     )
     log(line)
-    if settings.train.cuda_graph == "off":
-        why = "as asked"
-    elif device != "cuda":
+    why = _why_no_graph(settings, device)
+    how = f"one by one ({why})" if why else f"{CHUNK} at a time, as replays of a CUDA graph"
+    log(f"steps: {model.precision}, {how}")
+    return 0 if why else CHUNK
+
+
+def _why_no_graph(settings: Config, device: str) -> str:
+    """Why steps are not captured in a CUDA graph; empty where they are."""
+    from brainkit.ops import available_backends
+
+    mode, backend, why = settings.train.cuda_graph, settings.model.backend, ""
+    if mode == "off":
+        return "as asked"
+    if device != "cuda":
         why = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
-    elif model.backend not in ("auto", "triton") or available_backends()["triton"] is not None:
+    elif backend not in ("auto", "triton") or available_backends()["triton"] is not None:
         why = "only the triton backend never waits for the host"
-    else:
-        log(f"steps: {model.precision}, {CHUNK} at a time as replays of a CUDA graph")
-        return CHUNK
-    if settings.train.cuda_graph == "on":
+    if why and mode == "on":
         raise UsageError(f"train.cuda_graph 'on' cannot be had: {why}")
-    log(f"steps: {model.precision}, one by one ({why})")
-    return 0
+    return why
 
 
 def _same_split(folder: Path, made: Split, names: list[str]) -> None:
