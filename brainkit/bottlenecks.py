@@ -30,6 +30,13 @@ class TokenStatistics(nn.Module):
         for name, value in (("mean", mean), ("std", std), ("moment", moment)):
             getattr(self, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
+    @torch.no_grad()
+    def leave_raw(self) -> None:
+        """Take tokens as they are: no mean, no s.d., and the second moment of the tokens themselves."""
+        self.moment.copy_(self.moment * torch.outer(self.std, self.std) + torch.outer(self.mean, self.mean))
+        self.mean.zero_()
+        self.std.fill_(1.0)
+
     def inverse_std(self) -> Tensor:
         """1 / s.d.; zero for a channel that never varied, which has nothing to tell."""
         return torch.where(self.std > 0, 1 / self.std.clamp(min=torch.finfo(self.std.dtype).tiny), 0.0)

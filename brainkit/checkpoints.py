@@ -97,6 +97,8 @@ class Keeper(Checkpoint):
         What was trained on, kept in each state, see `check_identity`.
     stop : StopSignals
         Whether to stop.
+    writes : bool
+        Whether this is the process, of perhaps several, that writes and tells.
     """
 
     def __init__(
@@ -109,7 +111,9 @@ class Keeper(Checkpoint):
         save_minutes: float,
         identity: Mapping[str, str],
         stop: StopSignals,
+        writes: bool = True,
     ) -> None:
+        self.writes = writes
         self.checkpoints, self.table = checkpoints, table
         self.on_epoch, self.on_step = on_epoch, on_step
         self.save_seconds, self.identity, self.stop = 60 * save_minutes, dict(identity), stop
@@ -154,6 +158,10 @@ class Keeper(Checkpoint):
         trainer.datamodule.resume_at = (at.epochs, at.batches)  # type: ignore[attr-defined]
         torch.set_rng_state(held["random"])
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """With several processes a trainer answers SIGTERM by a broadcast, wherever each of them is: not here."""
+        self.stop.take()
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.started = self.saved = time.monotonic()
 
@@ -162,7 +170,7 @@ class Keeper(Checkpoint):
     ) -> None:
         """Runs after all other callbacks have seen the step."""
         step = trainer.global_step
-        if self.on_step is not None:
+        if self.on_step is not None and self.writes:
             self.on_step(step)
         if pl_module.device.type == "cpu" or step % LOOK_EVERY == 0:
             self._check_losses(pl_module)
@@ -201,7 +209,7 @@ class Keeper(Checkpoint):
             self._save(trainer, pl_module, self.checkpoints / "best.ckpt")
         self._save(trainer, pl_module, self.last)
         self._write_table()
-        if self.on_epoch is not None:
+        if self.on_epoch is not None and self.writes:
             self.on_epoch(self.rows[-1])
         stop = self.stop.received is not None
         if trainer.world_size > 1:
@@ -232,7 +240,7 @@ class Keeper(Checkpoint):
         )
 
     def _write_table(self) -> None:
-        if not self.rows:
+        if not self.rows or not self.writes:
             return
         with write_beside(self.table) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))

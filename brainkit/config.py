@@ -14,25 +14,60 @@ from brainkit.errors import DataError, UsageError, require
 from brainkit.files import write_beside
 
 
+# The first paragraph of a setting's text says what it means, the second when to change it: docs/settings.md is made of
+# them by docs/make_settings.py.
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of the encoding model."""
 
     bottleneck: int = 64
-    """Channels D that each layer is brought to."""
+    """Channels D that each layer is brought to.
+
+    More where there are many images and the score still rises; time and memory grow with it.
+    """
     grid: int = 8
-    """Side of the common token grid, in cells."""
+    """Side of the common token grid, in cells.
+
+    Finer where early visual cortex matters and the network's tokens are finer; the token cache grows with its square.
+    """
     selector_width: int = 128
-    """Hidden units of the three selector networks."""
+    """Hidden units of the three selector networks.
+
+    Hardly ever; fewer give smoother maps.
+    """
+    topography: bool = True
+    """Selectors are networks of a vertex's place on the cortex, so that neighbours choose alike; false: every vertex
+    has free parameters of its own, and coordinates play no part.
+
+    False as a control, to see what smoothness adds, or where coordinates say nothing.
+    """
+    gauge: str = "unit"
+    """unit holds every bottleneck's output at unit RMS over the training tokens, so that layers and scales compare;
+    published leaves the gains free.
+
+    published only to compare with published results: its layer maps are not determined, and figures say so.
+    """
+    standardise: bool = True
+    """Centre and scale every channel of the tokens by the training images; false: tokens as the network gives them.
+
+    False only to compare with published results: layers of unlike size then learn at unlike speed.
+    """
     backend: str = "auto"
-    """Implementation of the operator: auto, reference, grouped, cpu or triton."""
+    """Implementation of the operator: auto, reference, grouped, cpu or triton.
+
+    To find an error; all give the same.
+    """
     precision: str = "auto"
     """What training multiplies: float32; or, faster, tf32 or bfloat16 on a GPU with the Triton kernels, bf16x3 on a
     processor with AMX; auto is tf32 with the Triton kernels and float32 elsewhere. Sums, locations, weights and all
-    scores are float32 in any case."""
+    scores are float32 in any case.
+
+    bfloat16 or bf16x3 for speed, where the score stays.
+    """
 
     def __post_init__(self) -> None:
         _positive(self, "bottleneck", "grid", "selector_width")
+        _one_of(self, "gauge", ("unit", "published"))
         _one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         _one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
 
@@ -42,50 +77,162 @@ class TrainConfig:
     """How the model is fitted."""
 
     epochs: int = 25
-    """Passes over the training images."""
+    """Passes over the training images.
+
+    More for few images (below a thousand), fewer for many; the schedule is stretched to them.
+    """
     batch_size: int = 32
-    """Images of one step."""
+    """Images of one step.
+
+    Larger on a GPU, with more epochs or higher learning rates.
+    """
     loss: str = "mse"
-    """mse, or smooth_l1 (beta 0.1) as published."""
+    """mse; smooth_l1, as published; or pearson, which looks at each vertex's correlation over the batch alone, and
+    learns its gain and offset from the training images at the end.
+
+    smooth_l1 for responses with outliers; pearson where only correlation is reported, with batches of 32 and more.
+    """
+    smooth_l1_beta: float = 0.1
+    """Miss at which smooth_l1 turns from a square into a line, in s.d. of a vertex's responses.
+
+    With the loss smooth_l1 alone.
+    """
     lr_weight: float = 0.2
     """Learning rate of the readout weights: large, because the readout is a mean over D channels and the gauge keeps
-    the bottlenecks from growing in their place."""
+    the bottlenecks from growing in their place.
+
+    Lower if the loss is no longer finite, or falls on training images alone.
+    """
     lr_bottleneck: float = 6e-3
-    """Learning rate of the bottlenecks and biases."""
+    """Learning rate of the bottlenecks and biases.
+
+    Lower if the loss is no longer finite.
+    """
     lr_selectors: float = 2e-3
-    """Learning rate of the three selector networks."""
+    """Learning rate of the three selector networks.
+
+    Hardly ever.
+    """
+    lr_free_selectors: float = 0.05
+    """Learning rate of the vertices' own selectors, where topography is off.
+
+    With model.topography=false alone.
+    """
     weight_decay: float = 0.003
-    """Weight decay of readout and bottlenecks."""
+    """Weight decay of readout and bottlenecks: AdamW's, so a step shrinks a weight by this times its learning rate.
+
+    More for noisy responses or few images, where R2 on test images is far below r squared.
+    """
     weight_decay_selectors: float = 0.01
-    """Weight decay of the selector networks."""
+    """Weight decay of the selectors.
+
+    Hardly ever.
+    """
+    schedule: str = "cosine"
+    """How the learning rates go on after the warm-up: cosine and linear fall to zero at the last step, constant stays.
+
+    constant with early stopping or an average of the weights, where the number of epochs is open.
+    """
     warmup: float = 0.05
-    """Share of the steps over which the learning rate rises, before its cosine fall to zero."""
+    """Share of the steps over which the learning rates rise at first.
+
+    Hardly ever.
+    """
     clip: float = 0.5
-    """Largest norm of the gradient; 0 leaves it alone."""
+    """Largest norm of the gradient; 0 leaves it alone.
+
+    Hardly ever.
+    """
     regulariser: float = 0.1
-    """Weight of the term that keeps selectors soft early on; without it training can collapse onto one layer."""
+    """Weight of the term that keeps selectors soft early on; without it training can collapse onto one layer.
+
+    More if all vertices choose one layer.
+    """
+    regulariser_entropy: float = 1.0
+    """Factor, within the regulariser, of the entropy of layer selection.
+
+    More if all vertices choose one layer, 0 to leave layer selection free.
+    """
+    regulariser_scale: float = 1.0
+    """Factor, within the regulariser, of the squared distance of scale from 0.5.
+
+    0 leaves scale free.
+    """
     regulariser_end: float = 0.4
-    """Share of the steps at which the regulariser has decayed to nothing."""
+    """Share of the steps at which the regulariser has decayed, in a line, to nothing.
+
+    Later if all vertices choose one layer.
+    """
+    regulariser_steps: int = 0
+    """Step at which it has decayed to nothing, in place of regulariser_end; 0: the share holds.
+
+    To compare with published results; a fixed number of steps is too long for short runs.
+    """
+    patience: int = 0
+    """Stop after so many epochs without a better validation r; 0: train all epochs.
+
+    With schedule constant: the others reach their best at the end.
+    """
+    ema: float = 0.0
+    """Decay of a running average of the weights over the steps, which is validated, kept and exported in place of the
+    last weights; 0: none. Over its first steps n the decay is at most (1 + n) / (10 + n).
+
+    0.99 to 0.999 with schedule constant, or for noisy responses; with a schedule that falls to zero it adds little.
+    """
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto, cpu, cuda or mps.
+
+    To keep a GPU free.
+    """
+    devices: int = 1
+    """GPUs of each machine, each with a process; on a CPU, processes. Each has its share of every batch, so that the
+    result is the same.
+
+    With several GPUs, for large batches: with small ones they wait for each other.
+    """
+    num_nodes: int = 1
+    """Machines; for more than one torchrun or SLURM starts the processes.
+
+    With more GPUs than one machine has.
+    """
     residency: str = "auto"
     """Where the tokens lie while training: device, host (on the disk, mapped and streamed), or auto, on a GPU if they
-    fit there."""
+    fit there.
+
+    host to leave memory of the GPU to others.
+    """
     cuda_graph: str = "auto"
-    """Whether steps on one GPU are captured once and replayed: on, off, or auto, where it can be done."""
+    """Whether steps on one GPU are captured once and replayed: on, off, or auto, where it can be done.
+
+    off to find an error; on to be told where it cannot be done.
+    """
     save_minutes: float = 5.0
-    """Minutes after which the state is saved within an epoch too; 0: at the ends of epochs only."""
+    """Minutes after which the state is saved within an epoch too; 0: at the ends of epochs only.
+
+    Less where jobs are ended without notice.
+    """
+    tensorboard: str = "auto"
+    """Whether epochs are written for TensorBoard, in the run's folder tensorboard: on, off, or auto, where it is
+    installed.
+
+    off where nobody looks.
+    """
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors")
-        _one_of(self, "loss", ("mse", "smooth_l1"))
+        _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors", "lr_free_selectors")
+        _positive(self, "smooth_l1_beta", "devices", "num_nodes")
+        _one_of(self, "loss", ("mse", "smooth_l1", "pearson"))
+        _one_of(self, "schedule", ("cosine", "linear", "constant"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
+        _one_of(self, "tensorboard", ("auto", "on", "off"))
+        _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy")
+        _at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
         _one_of(self, "residency", ("auto", "device", "host"))
         _one_of(self, "cuda_graph", ("auto", "on", "off"))
-        _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "save_minutes")
         _share(self, "regulariser_end")
-        if not 0 <= self.warmup < 1:
-            raise UsageError(f"warmup must be at least 0 and below 1, got {self.warmup}")
+        _below_one(self, "warmup", "ema")
+        if self.loss == "pearson" and self.batch_size < 2:
+            raise UsageError(f"batch_size must be 2 or greater for loss 'pearson', got {self.batch_size}")
 
 
 @dataclass(frozen=True)
@@ -93,18 +240,39 @@ class DataConfig:
     """Which images are for what, and how they are shown to the backbone."""
 
     path: str = ""
-    """The subject's folder; empty: $BRAINKIT_DATA, else the sample subject."""
+    """The subject's folder; empty: $BRAINKIT_DATA, else the sample subject.
+
+    Commonly given as --data.
+    """
     validation: float = 0.1
-    """Share of the stimulus groups that selection looks at."""
+    """Share of the stimulus groups that selection looks at.
+
+    More for few images.
+    """
     test: float = 0.1
-    """Share of the stimulus groups that scores are reported on, where the data brings no test set of its own."""
+    """Share of the stimulus groups that scores are reported on, where the data brings no test set of its own.
+
+    More for few images.
+    """
     fit: str = "whole"
-    """whole shows the backbone the whole image, crop cuts as timm's evaluation transform does."""
+    """whole shows the backbone the whole image, crop cuts as timm's evaluation transform does.
+
+    crop to compare with results on crops; locations then refer to the crop.
+    """
     preset: str = ""
-    """published: the seed's preprocessing for every backbone (224 pixels, ImageNet mean and s.d.)."""
+    """published: the seed's preprocessing for every backbone (224 pixels, ImageNet mean and s.d.).
+
+    To compare with published results.
+    """
+    token_dtype: str = "float16"
+    """What the token cache keeps: float16, or bfloat16 for tokens that float16 cannot hold.
+
+    If training says that tokens are too large for float16.
+    """
 
     def __post_init__(self) -> None:
         _share(self, "validation", "test")
+        _one_of(self, "token_dtype", ("float16", "bfloat16"))
         _one_of(self, "fit", ("whole", "crop"))
         _one_of(self, "preset", ("", "published"))
 
@@ -114,15 +282,30 @@ class BackboneConfig:
     """The frozen network that sees the images."""
 
     name: str = "dinov2"
-    """An alias, any timm model name, or file.py:ClassName."""
+    """An alias, any timm model name, or file.py:ClassName.
+
+    Commonly given as --backbone.
+    """
     weights: str = ""
-    """A local weights file, in place of the published ones."""
+    """A local weights file, in place of the published ones.
+
+    Commonly given as --weights.
+    """
     random_weights: bool = False
-    """Take seeded random weights: for tests and controls."""
+    """Take seeded random weights: for tests and controls.
+
+    As a control: what the network's architecture alone explains.
+    """
     layers: tuple[str, ...] = ()
-    """Layers to read; empty: the backbone's own choice."""
+    """Layers to read; empty: the backbone's own choice.
+
+    Fewer for speed; a score per layer is a run with one.
+    """
     size: int = 0
-    """Side of the input in pixels; 0: the backbone's own."""
+    """Side of the input in pixels; 0: the backbone's own.
+
+    Larger where small things matter; the network's time grows with its square.
+    """
 
     def __post_init__(self) -> None:
         if self.weights and self.random_weights:
@@ -248,6 +431,8 @@ def _value(hint: Any, key: str, value: Any, source: str) -> Any:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items):
             return tuple(items)
+    if hint is str and isinstance(value, bool):  # YAML reads on and off as these
+        return "on" if value else "off"
     name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
     raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
 
@@ -273,6 +458,12 @@ def _at_least_zero(config: Any, *names: str) -> None:
     for name in names:
         if not getattr(config, name) >= 0:
             raise UsageError(f"{name} must be 0 or greater, got {getattr(config, name)}")
+
+
+def _below_one(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise UsageError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
 
 
 def _share(config: Any, *names: str) -> None:

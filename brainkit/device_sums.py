@@ -86,17 +86,38 @@ class DeviceScore:
         if self._first is None:
             self._first = p[0], y[0]
         p, y = p - self._first[0], y - self._first[1]
-        b, total = len(p), self.n + len(p)
-        batch_p, batch_y = p.mean(0), y.mean(0)
-        p, y = p - batch_p, y - batch_y
-        step_p, step_y = batch_p - self._mean_p, batch_y - self._mean_y
+        mean_p, mean_y = p.mean(0), y.mean(0)
+        p, y = p - mean_p, y - mean_y
+        self._join(len(p), mean_p, mean_y, (p * p).sum(0), (y * y).sum(0), (p * y).sum(0))
+
+    def _join(self, b: int, mean_p: Tensor, mean_y: Tensor, pp: Tensor, yy: Tensor, py: Tensor) -> None:
+        """Take in `b` images by their means, relative to the first row here, and sums about them."""
+        total = self.n + b
+        step_p, step_y = mean_p - self._mean_p, mean_y - self._mean_y
         weight = self.n * b / total
-        self._pp += (p * p).sum(0) + weight * step_p * step_p
-        self._yy += (y * y).sum(0) + weight * step_y * step_y
-        self._py += (p * y).sum(0) + weight * step_p * step_y
+        self._pp += pp + weight * step_p * step_p
+        self._yy += yy + weight * step_y * step_y
+        self._py += py + weight * step_p * step_y
         self._mean_p += step_p * (b / total)
         self._mean_y += step_y * (b / total)
         self.n = total
+
+    def to_tensor(self) -> Tensor:
+        """All that is held, (8, V): what another process needs, see `merge`."""
+        count = torch.full_like(self._mean_p, self.n)
+        first = self._first if self._first is not None else (count, count)
+        return torch.stack([count, *first, self._mean_p, self._mean_y, self._pp, self._yy, self._py])
+
+    def merge(self, held: Tensor) -> None:
+        """Take in the images that another score has seen, which gave `held` by its `to_tensor`."""
+        b = int(held[0, 0])
+        if not b:
+            return
+        first_p, first_y, mean_p, mean_y, pp, yy, py = held[1:]
+        if self._first is None:
+            self._first = first_p, first_y
+        # Its means are relative to its own first row.
+        self._join(b, mean_p + (first_p - self._first[0]), mean_y + (first_y - self._first[1]), pp, yy, py)
 
     @property
     def r(self) -> Tensor:

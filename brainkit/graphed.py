@@ -124,7 +124,9 @@ class StepChunks:
         self.optimizer.zero_grad(set_to_none=True)
         (misfit if regulariser is None else misfit + regulariser).backward()
         if module.config.clip:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), module.config.clip)
+            # In the optimiser's order, as a trainer does it: the norm's last bit depends on it.
+            trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, module.config.clip)
         self.optimizer.step()
         module.watch.add(misfit.detach(), len(staged[-1]))
         self.at += 1

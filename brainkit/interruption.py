@@ -35,6 +35,11 @@ class StopSignals:
                     signal.signal(number, self._note)
         return self
 
+    def take(self) -> None:
+        """Take the signals again that something else has taken meanwhile."""
+        for number in self._before:
+            signal.signal(number, self._note)
+
     def __exit__(self, *error: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)

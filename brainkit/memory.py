@@ -65,7 +65,8 @@ def needed(model: FactorTopy, images: int, batch_size: int, device: str) -> Need
     places = height * width + 1
     record = places * sum(model.widths.values())
     vertices, channels = model.weight.shape
-    hidden = cast(torch.nn.Linear, model.space_selector_mlp[1]).out_features
+    networks = model.free_selectors is None
+    hidden = cast(torch.nn.Linear, model.space_selector_mlp[1]).out_features if networks else 0
     parameters = sum(parameter.numel() for parameter in model.parameters())
     constants = sum(buffer.numel() for buffer in model.buffers())
     step = 4 * (

@@ -59,8 +59,6 @@ def write_results(
     scores.write(folder / "scores.npz", subject.vertices)
     write_json(folder / "rois.json", subject.rois.to_json())
     table = evaluation.summarise(scores, subject.rois)
-    for line in evaluation.score_lines(table):
-        log(line)
     if truth is not None:
         folded = model.folded()
         found = evaluation.recovery(
@@ -82,16 +80,7 @@ def write_results(
         folder / "run.json",
         {
             "brainkit": brainkit.__version__,
-            "backbone": {
-                "name": Path(network.name).name if ".py:" in network.name else network.name,
-                "weights_hash": network.weights_hash,
-                "pretrained": network.pretrained,
-                "licence": network.licence,
-                "source": network.source,
-                "layers": list(model.layers),
-                "widths": model.widths,
-                "preprocessing": network.preprocessing.to_json(),
-            },
+            "backbone": backbone_facts(network),
             "data": {
                 "name": subject.name,
                 "path": str(subject.root.resolve()),
@@ -111,14 +100,30 @@ def write_results(
             "note": subject.note,
             "gauge": model.gauge,
             "seed": settings.seed,
-            "versions": _versions(),
+            "versions": versions(),
+            **clock.facts,
             "seconds": clock.laps,
             "scores": table,
         },
     )
 
 
-def _versions() -> dict[str, str]:
+def backbone_facts(network: Backbone) -> dict[str, Any]:
+    """What ``run.json`` says of the backbone."""
+    return {
+        "name": Path(network.name).name if ".py:" in network.name else network.name,
+        "weights_hash": network.weights_hash,
+        "pretrained": network.pretrained,
+        "licence": network.licence,
+        "source": network.source,
+        "layers": list(network.layer_names),
+        "widths": network.widths,
+        "preprocessing": network.preprocessing.to_json(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What ``run.json`` says of the software."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("torch", "pytorch-lightning", "timm", "numpy", "pillow"):
         try:

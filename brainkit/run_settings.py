@@ -12,13 +12,13 @@ from brainkit.config import BackboneConfig, Config
 from brainkit.errors import DataError, UsageError
 
 # Where and how a run is computed, not what comes of it: these may change when it is gone on with.
-FREE = ("device", "residency", "cuda_graph", "save_minutes")
+FREE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes")
 
 
 def choose_settings(
     base: Config,
     *,
-    name: str,
+    name: str | None,
     data: str | os.PathLike[str] | None,
     weights: str | os.PathLike[str] | None,
     random_weights: bool,
@@ -26,13 +26,17 @@ def choose_settings(
     seed: int | None,
     config: str | os.PathLike[str] | None,
     overrides: Sequence[str],
+    devices: int | None = None,
+    num_nodes: int | None = None,
 ) -> Config:
     """The settings asked for: `base`, or the file `config`; then what is named; then the ``key=value`` of `overrides`.
 
-    Paths are made absolute, so that the run is found again from elsewhere.
+    Without a `name` the network is the one that `config` names. Paths are made absolute, so that the run is found again
+    from elsewhere.
     """
     settings = Config.read(config) if config is not None else base
     # What the command line names wins over the file, and --set over both.
+    name = settings.backbone.name if name is None else name
     if ".py:" in name:  # found again from wherever the run is exported
         file, _, kind = name.rpartition(":")
         name = f"{Path(file).expanduser().resolve()}:{kind}"
@@ -45,8 +49,9 @@ def choose_settings(
     settings = replace(settings, backbone=network)
     if data is not None:
         settings = replace(settings, data=replace(settings.data, path=str(Path(data).resolve())))
-    if epochs is not None:
-        settings = replace(settings, train=replace(settings.train, epochs=epochs))
+    named = {"epochs": epochs, "devices": devices, "num_nodes": num_nodes}
+    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    settings = replace(settings, train=replace(settings.train, **chosen))
     if seed is not None:
         settings = replace(settings, seed=seed)
     settings = settings.replace(overrides)
@@ -67,7 +72,7 @@ def resumed_settings(folder: Path, out: object, fresh: Config, given: Callable[[
     wanted = given(held)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return wanted  # nothing was trained yet, so that nothing contradicts other settings
-    chosen = {name: getattr(wanted.train, name) for name in FREE}
+    chosen: dict[str, Any] = {name: getattr(wanted.train, name) for name in FREE}
     held = replace(held, train=replace(held.train, **chosen))
     if differing := _differences(held.to_dict(), wanted.to_dict()):
         raise UsageError(

@@ -1,6 +1,7 @@
 """Coordinates on the cortex -> layer, location and scale: three small networks of a positional encoding.
 
-Because the encoding is smooth, vertices that are neighbours on the cortex choose alike.
+Because the encoding is smooth, vertices that are neighbours on the cortex choose alike. `FreeSelectors` is the control
+without it.
 """
 
 from __future__ import annotations
@@ -105,14 +106,32 @@ def selector_network(n_outputs: int, width: int, head: nn.Module) -> nn.Sequenti
     )
 
 
-def regularity(layer_weights: Tensor, scale: Tensor) -> Tensor:
+class FreeSelectors(nn.Module):
+    """Selectors without topography: ``location`` (V, 2), ``layer`` (V, L) and ``scale`` (V,), each vertex's own.
+
+    They start at zero, as the networks' outputs do, and go through the same tanh, softmax and sigmoid.
+    """
+
+    def __init__(self, vertices: int, layers: int) -> None:
+        super().__init__()
+        self.location = nn.Parameter(torch.zeros(vertices, 2))
+        self.layer = nn.Parameter(torch.zeros(vertices, layers))
+        self.scale = nn.Parameter(torch.zeros(vertices))
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Locations (V, 2), layer weights (V, L) and scale (V,)."""
+        return self.location.tanh(), self.layer.softmax(-1), self.scale.sigmoid()
+
+
+def regularity(layer_weights: Tensor, scale: Tensor, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
     """The published regulariser: normalised negative entropy of the layer weights, plus (scale - 0.5) squared.
 
     It rises as selection sharpens, so adding it to the loss keeps selection soft. Mean over vertices, a scalar.
+    `entropy` and `middle` are factors of the two terms.
     """
     n_layers = layer_weights.shape[1]
-    balance = (scale - 0.5).square().mean()
+    balance = middle * (scale - 0.5).square().mean()
     if n_layers == 1:
         return balance  # one layer leaves nothing to choose: its entropy is zero, and so is log(L)
     sharpness = (layer_weights * (layer_weights + 1e-8).log()).sum(-1).mean()
-    return sharpness / math.log(n_layers) + balance
+    return entropy * sharpness / math.log(n_layers) + balance

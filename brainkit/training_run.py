@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -17,16 +18,20 @@ import numpy as np
 from brainkit.config import Config, DataConfig
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.progress import progress_bar
-from brainkit.run_folder import PhaseClock, RunLog
+from brainkit.run_folder import PhaseClock, RunLog, model_shape
 from brainkit.run_results import write_parity, write_results
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
     from brainkit.data.module import EncodingData
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
+    from brainkit.distributed import World
     from brainkit.features import TokenCache
     from brainkit.model import FactorTopy
+    from brainkit.training import EncodingModule
 
 CHUNK = 32  # steps that are replayed before the host looks at anything
 
@@ -34,16 +39,26 @@ Say = Callable[[str], None]
 
 
 def run_training(
-    settings: Config, backbone: str | Backbone, folder: Path, *, resume: bool, log: RunLog, clock: PhaseClock
+    settings: Config,
+    backbone: str | nn.Module,
+    folder: Path,
+    *,
+    resume: bool,
+    log: RunLog,
+    clock: PhaseClock,
+    world: World,
+    subject: Subject | None = None,
 ) -> None:
     """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
+
+    Of several processes that were started from outside, the first one alone writes; the others train with it.
 
     Parameters
     ----------
     settings : Config
         Of the run, complete but for the data's place.
-    backbone : str or Backbone
-        A loaded network, or anything else: then the one that `settings` name.
+    backbone : str or Module
+        A loaded network, or a name: then the one that `settings` name.
     folder : Path
         The run folder; made here.
     resume : bool
@@ -52,6 +67,10 @@ def run_training(
         Takes lines; from here on they are kept in the folder.
     clock : PhaseClock
         Takes the time of each phase.
+    world : World
+        The processes of the run.
+    subject : Subject, optional
+        The data; by default those that `settings` name.
     """
     # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -61,17 +80,22 @@ def run_training(
     from brainkit.checkpoints import check_identity
     from brainkit.data import make_split
     from brainkit.data.module import EncodingData
+    from brainkit.epoch_board import check_board
+    from brainkit.final_report import work_facts
     from brainkit.memory import says_what_to_lower
     from brainkit.model import FactorTopy
-    from brainkit.ops import available_backends
+    from brainkit.ops import available_backends, fastest_backend
 
     device = training.choose_device(settings.train.device)
+    check_board(settings.train)
     # What can be wrong with the request is found out before a folder is made, and before a sample subject is.
     given = Path(settings.data.path)
     if settings.data.path and not given.is_dir():
         raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
-    network = backbone if not isinstance(backbone, str) else chosen_backbone(settings)
-    subject, settings = _subject(settings, log)
+    network = chosen_backbone(settings, backbone)
+    if subject is None:
+        # The first process makes what is not there yet: a sample subject, the tokens, the run folder.
+        subject, settings = world.in_turn(lambda: _subject(settings, log))
     log(subject.describe())
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
@@ -96,15 +120,20 @@ def run_training(
 
     grid = (settings.model.grid, settings.model.grid)
     lower = "choose a smaller backbone.size or backbone, or give it a machine of its own"
-    with _made(folder), says_what_to_lower("running the backbone", lower):
-        tokens = _tokens(network, subject, grid, device, log)
-        settings.write(folder / "config.yaml")
-    clock.lap("tokens")
-    log.into(folder / "log.txt")
-    if going_on:
-        _same_split(folder, split, names)
-    else:
-        split.write(folder / "split.json")
+
+    def prepare() -> tuple[TokenCache, float | None]:
+        with _made(folder), says_what_to_lower("running the backbone", lower):
+            made = _tokens(network, subject, grid, device, settings, log)
+            settings.write(folder / "config.yaml")
+        clock.lap("tokens")
+        log.into(folder / "log.txt")
+        if going_on:
+            _same_split(folder, split, names)
+        else:
+            split.write(folder / "split.json")
+        return made
+
+    tokens, rate = world.in_turn(prepare, lambda: _tokens(network, subject, grid, device, settings, log))
     log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
     for note in split.notes:
         log(f"split: {note}")
@@ -114,29 +143,59 @@ def run_training(
         model = FactorTopy(
             tokens.widths,
             coordinates,
-            bottleneck=settings.model.bottleneck,
-            grid=grid,
-            selector_width=settings.model.selector_width,
+            **model_shape(settings.model),
             backend=settings.model.backend,
             precision=precision,
         )
-    features.fit_statistics(model, tokens, split.train)
-    model.set_response_scale(*_response_scale(subject, split.train))
+
+    def measure() -> dict[str, Any]:
+        features.fit_statistics(model, tokens, split.train, device=device)
+        if not settings.model.standardise:
+            model.leave_tokens_raw()
+        model.set_response_scale(*_response_scale(subject, split.train))
+        return model.state_dict()
+
+    measured = world.once(measure)
+    if not world.first:
+        model.load_state_dict(measured)
     data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
-    chunk = _place(settings, model, data, device, log)
     module = training.EncodingModule(model, settings.train, data.steps * settings.train.epochs)
-    best = _fit(module, data, folder, device, resume, settings.train.epochs, log, identity=identity, chunk=chunk)
+    clock.facts = work_facts(
+        device=device,
+        backend=fastest_backend(device) if model.backend == "auto" else model.backend,
+        precision=model.precision,
+        tokens=tokens,
+        rate=rate,
+        residency="streamed from the disk",
+    )
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    best = _fit(
+        module,
+        data,
+        folder,
+        device,
+        resume,
+        log,
+        world,
+        identity=identity,
+        place=functools.partial(place, settings),
+        placed=clock.facts["tokens"],
+    )
     data.source = None  # what was on the device is free again
     clock.lap("training")
 
-    training.load_best(module, best)
-    model.cpu()
-    if model.backend == "triton":
-        model.backend = "auto"
-    scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
-    clock.lap("evaluation")
-    write_parity(folder, model, network, subject, split, tokens)
-    write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
+    def finish() -> None:
+        training.load_best(module, best)
+        model.cpu()
+        if model.backend == "triton":
+            model.backend = "auto"
+        scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
+        clock.lap("evaluation")
+        write_parity(folder, model, network, subject, split, tokens)
+        write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
+
+    world.once(finish)
 
 
 def _precision(settings: Config, device: str) -> str:
@@ -176,7 +235,7 @@ def _identity(subject: Subject, network: Backbone, split: Split) -> dict[str, st
     }
 
 
-def _place(settings: Config, model: FactorTopy, data: EncodingData, device: str, log: RunLog) -> int:
+def place(settings: Config, model: FactorTopy, data: EncodingData, device: str, say: Say) -> int:
     """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
     from brainkit.memory import needed
     from brainkit.residency import choose_source
@@ -186,10 +245,10 @@ def _place(settings: Config, model: FactorTopy, data: EncodingData, device: str,
     data.source, line = choose_source(
         data.tokens, data.responses, rows, wanted=settings.train.residency, device=device, need=need
     )
-    log(line)
+    say(line)
     why = _why_no_graph(settings, device)
     how = f"one by one ({why})" if why else f"{CHUNK} at a time, as replays of a CUDA graph"
-    log(f"steps: {model.precision}, {how}")
+    say(f"steps: {model.precision}, {how}")
     return 0 if why else CHUNK
 
 
@@ -202,6 +261,8 @@ def _why_no_graph(settings: Config, device: str) -> str:
         return "as asked"
     if device != "cuda":
         why = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
+    elif settings.train.devices * settings.train.num_nodes > 1:
+        why = "several processes exchange gradients in every step"
     elif backend not in ("auto", "triton") or available_backends()["triton"] is not None:
         why = "only the triton backend never waits for the host"
     if why and mode == "on":
@@ -252,11 +313,16 @@ def _subject(settings: Config, say: Say) -> tuple[Subject, Config]:
     return open_subject(Path(path)), replace(settings, data=data)
 
 
-def chosen_backbone(settings: Config) -> Backbone:
-    """Load the backbone that the settings name."""
-    from brainkit.backbones import load_backbone
+def chosen_backbone(settings: Config, given: str | nn.Module | None = None) -> Backbone:
+    """The network that was given, as the settings would have it shown, or else the one that they name."""
+    from brainkit.backbones import Backbone, load_backbone, wrap_network
 
     c = settings.backbone
+    if isinstance(given, Backbone):
+        return given
+    if given is not None and not isinstance(given, str):
+        preset = settings.data.preset or None
+        return wrap_network(given, layers=c.layers or None, size=c.size or None, preset=preset)
     return load_backbone(
         c.name,
         weights=c.weights or None,
@@ -269,24 +335,37 @@ def chosen_backbone(settings: Config) -> Backbone:
     )
 
 
-def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog) -> TokenCache:
+def _tokens(
+    network: Backbone, subject: Subject, grid: tuple[int, int], device: str, settings: Config, log: RunLog
+) -> tuple[TokenCache, float | None]:
+    """The tokens, and the images a second that made them; None where they were found."""
     from brainkit import features
 
-    if features.tokens_in_cache(network, subject.images, grid):
-        log(f"tokens of {len(subject)} images: found in the cache")
-        return features.extract_tokens(network, subject.images, grid=grid, device=device)
     started = time.monotonic()
-    with progress_bar("tokens", "images") as advance:
+    with contextlib.ExitStack() as stack:
+        advance: Callable[..., None] | None = None
+
+        def progress(done: int) -> None:
+            nonlocal advance
+            if advance is None:  # what is said before would disturb the bar
+                advance = stack.enter_context(progress_bar("tokens", "images"))
+            advance(done, len(subject))
+
         tokens = features.extract_tokens(
             network,
             subject.images,
             grid=grid,
             device=device,
-            progress=lambda done: advance(done, len(subject)),
+            dtype=settings.data.token_dtype,
+            say=log,
+            progress=progress,
         )
     network.cpu()
-    log(f"tokens of {len(subject)} images: {len(subject) / (time.monotonic() - started):.1f} images/s on {device}")
-    return tokens
+    if not tokens.extracted:
+        return tokens, None
+    rate = round(tokens.extracted / (time.monotonic() - started), 1)
+    log(f"tokens of {tokens.extracted} images extracted: {rate:.1f} images/s on {device}")
+    return tokens, rate
 
 
 def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -298,31 +377,60 @@ def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _fit(
-    module: Any, data: Any, folder: Path, device: str, resume: bool, epochs: int, log: RunLog, **options: Any
+    module: EncodingModule,
+    data: EncodingData,
+    folder: Path,
+    device: str,
+    resume: bool,
+    log: RunLog,
+    world: World,
+    *,
+    placed: dict[str, Any],
+    **options: Any,
 ) -> Path:
+    """Train, showing how far it is; what is said of where the tokens lie is noted in `placed` too."""
     from brainkit import training
+    from brainkit.epoch_board import open_board
 
-    steps = module.planned_steps
+    config, steps = module.config, module.planned_steps
+    together = functools.partial(
+        training.fit,
+        module,
+        data,
+        folder,
+        device=device,
+        resume=resume,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        **options,
+    )
+    if not world.first:
+        return together()
     started = time.monotonic()
-    with progress_bar("training", "steps") as advance:
+    with (
+        progress_bar("training", "steps") as advance,
+        open_board(folder / "tensorboard", module.config, steps) as board,
+    ):
 
         def epoch_done(row: dict[str, float]) -> None:
+            board(row)
             advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
             log.write(
-                f"epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, validation r {row['val_r']:.4f}, "
-                f"{row['seconds']:.1f} s"
+                f"epoch {row['epoch']:.0f}/{config.epochs}: loss {row['train_loss']:.4f}, "
+                f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
 
-        best = training.fit(
-            module,
-            data,
-            folder,
-            device=device,
-            resume=resume,
-            on_epoch=epoch_done,
-            on_step=lambda step: advance(step, steps),
-            say=log,
-            **options,
-        )
-    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {device}")
+        def say(line: str) -> None:
+            log(line)
+            if line.startswith("memory: ") and "stay on the disk" not in line:
+                placed["residency"] = f"on {device}"
+
+        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps), say=say)
+    epochs = config.epochs
+    if (last := len((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1) < epochs:
+        log(f"stopped early, after epoch {last} of {epochs}: validation r no better for {config.patience} epochs")
+        epochs, steps = last, steps * last // epochs
+    processes = config.devices * config.num_nodes
+    where = device if processes == 1 else f"{device}, {processes} processes"
+    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {where}")
     return best

@@ -14,13 +14,15 @@ Examples:
   brainkit train --backbone efficientnet_lite0
   brainkit train --backbone dinov2 --data algonauts/subj01 --out runs/dinov2-subj01
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
+  brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
+  brainkit train --config examples/published.yaml
 """,
 )
 @click.option(
     "--backbone",
-    required=True,
     metavar="NAME",
-    help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName.",
+    help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName. "
+    "Needed unless --config names one.",
 )
 @click.option(
     "--data",
@@ -37,6 +39,18 @@ Examples:
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed of the split, the start and the order.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="GPUs of each machine; on a CPU, processes.  [default: 1]",
+)
+@click.option(
+    "--num-nodes",
+    type=click.IntRange(min=1),
+    metavar="M",
+    help="Machines; for more than one, torchrun or srun starts brainkit on each.  [default: 1]",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as YAML.")
 @click.option(
@@ -47,13 +61,15 @@ Examples:
     help="Change one setting, for example train.batch_size=64; may be repeated, and wins over --config.",
 )
 def command(
-    backbone: str,
+    backbone: str | None,
     data: Path | None,
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
     epochs: int | None,
     seed: int | None,
+    devices: int | None,
+    num_nodes: int | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -63,6 +79,8 @@ def command(
     The run holds the checkpoints, the scores on held-out images, what each vertex selects (layer, place in the image,
     scale) and its maps. Needs brainkit[train].
     """
+    if backbone is None and config is None:
+        raise click.UsageError("Missing option '--backbone' (or a --config that names one).")
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 
@@ -76,6 +94,8 @@ def command(
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
+        devices=devices,
+        num_nodes=num_nodes,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -16,7 +16,8 @@ timm = pytest.importorskip("timm")
 from brainkit.backbones import ALIASES, Backbone, load_backbone  # noqa: E402
 from brainkit.backbones import weights as weights_module  # noqa: E402
 from brainkit.backbones.base import name_layers  # noqa: E402
-from brainkit.backbones.loading import _set_sincos_positions, _timm_preprocessing  # noqa: E402
+from brainkit.backbones.conversions import set_sincos_positions  # noqa: E402
+from brainkit.backbones.loading import _timm_preprocessing  # noqa: E402
 from brainkit.backbones.weights import load_weights_file  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, UsageError  # noqa: E402
 from brainkit.images import PUBLISHED, normalise, prepare  # noqa: E402
@@ -288,7 +289,7 @@ def test_mocov3_checkpoint_layout(tmp_path):
 
 def test_mocov3_positions_are_sines_and_cosines():
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0)
-    _set_sincos_positions(model)
+    set_sincos_positions(model)
     table = model.pos_embed[0].detach()
     assert torch.equal(table[0], torch.zeros(192))
     # Token 1 + 4 * row + column; the lowest frequency is one radian a token.

@@ -70,13 +70,22 @@ def test_exactly_one_onnxruntime_is_asked_for():
 
 
 def test_the_extras():
-    assert set(metadata.metadata("brainkit").get_all("Provides-Extra")) == {"train", "maps", "gpu", "all", "dev"}
+    assert set(metadata.metadata("brainkit").get_all("Provides-Extra")) == {
+        "train",
+        "maps",
+        "gpu",
+        "all",
+        "dev",
+        "bench",
+        "log",
+    }
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
         "train"
     )
     assert {"matplotlib", "nilearn", "pycortex"} <= requirements("maps")
     assert requirements("gpu") == {"onnxruntime-gpu[cuda,cudnn]"}
-    assert requirements("all") in ({"brainkit[gpu,maps,train]"}, {"brainkit[train,maps,gpu]"})
+    assert requirements("all") in ({"brainkit[gpu,log,maps,train]"}, {"brainkit[train,maps,gpu,log]"})
+    assert requirements("log") == {"tensorboard"}
     assert {"pytest", "ruff", "mypy", "clang-format", "pre-commit"} <= requirements("dev")
 
 
@@ -87,7 +96,7 @@ def test_ranges_are_open():
 
 def test_every_package_has_its_pin_for_make():
     pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    wanted = requirements() | requirements("train") | requirements("dev")
+    wanted = requirements() | requirements("train") | requirements("dev") | requirements("bench")
     assert {re.sub(r"[-_.]+", "-", name) for name in wanted} - {"onnxruntime"} <= {
         re.sub(r"[-_.]+", "-", name) for name in pins
     }

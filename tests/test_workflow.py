@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.util
 import json
 import shlex
 import shutil
@@ -146,8 +147,10 @@ def test_the_run_folder_holds_what_the_design_says(finished: tuple[Path, Path, l
             "parity.npz",
         ),
         *("log.txt", "recovery.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+        *(path.relative_to(run).as_posix() for path in run.glob("tensorboard/events.out.tfevents.*")),
         *(f"maps/{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale")),
     }
+    assert any(run.glob("tensorboard/*")) == (importlib.util.find_spec("tensorboard") is not None)
     assert latest_run(place / "runs") == run
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert all(line in log for line in said)
@@ -177,6 +180,9 @@ def test_what_is_in_the_run_folder(finished: tuple[Path, Path, list[str]], tiny_
     assert "SIMULATED" in summary["note"]
     assert summary["gauge"] == "unit"
     assert summary["scores"]["all"]["vertices"] == 60
+    assert set(summary["seconds"]) == set(summary["memory"]["phases"]) == {"tokens", "training", "evaluation", "maps"}
+    assert summary["tokens"]["images"] == 80 and summary["tokens"]["bytes"] > 80 * 65 * 784  # two bytes a number
+    assert summary["training"]["backend"] in ("cpu", "grouped") and summary["training"]["images_per_second"] > 0
     assert set(summary["scores"]["rois"]) == set(json.loads((run / "rois.json").read_text()))
     recovery = json.loads((run / "recovery.json").read_text())
     assert set(recovery["rows"]) == {"depth_r", "depth_within_one", "location_median", "scale_r", "accuracy_share"}
@@ -552,11 +558,11 @@ def test_a_full_disk_while_tokens_are_kept(net: str, workplace: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr("brainkit.token_shard.ShardWriter.add", full)
     line = fails("train", "--backbone", net, "--data", data, "--out", "run")
     assert "No space left on device" in line and "cache" in line
     assert left() == ["cache", "data"]
-    assert list(Path("cache/tokens").iterdir()) == []
+    assert not list(Path("cache/tokens").glob("*/*.shard"))
 
 
 def test_a_device_that_is_not_here_or_too_small(net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

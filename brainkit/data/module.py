@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from brainkit.data.shares import Share, share_of, weight_of
 from brainkit.data.splits import Split
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
@@ -43,26 +44,48 @@ class BatchSource(Protocol):
 class EpochOrder(Sampler[list[int]]):
     """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same.
 
-    The first `start` batches are left out: an interrupted epoch is gone on with.
+    The first `start` batches are left out: an interrupted epoch is gone on with. Of several processes each has its
+    share of every batch, whatever their number. With `steps` an epoch is cut into so many near-equal batches instead;
+    where there are fewer images than that, an empty one repeats an image, and its share counts none.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None, start: int = 0) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        start: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        steps: int | None = None,
+    ) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
-        self.start = start
+        self.start, self.rank, self.processes = start, rank, processes
+        full, rest = divmod(count, batch_size)
+        self.sizes = [batch_size] * full + [rest] * (rest > 0)
+        if steps is not None:
+            self.sizes = [count // steps + (k < count % steps) for k in range(steps)]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size) - self.start
+        return len(self.sizes) - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.arange(self.count)
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        for first in range(self.start * self.batch_size, self.count, self.batch_size):
-            yield order[first : first + self.batch_size].tolist()
+        first = sum(self.sizes[: self.start])
+        for size in self.sizes[self.start :]:
+            batch = order[first : first + size] if size else order[:1]
+            yield share_of(batch, self.rank, self.processes).tolist()
+            first += size
+
+    def share(self, index: int) -> Share:
+        """What this process does of a batch, counted from the first one that is not left out."""
+        return weight_of(self.sizes[self.start + index], self.rank, self.processes)
 
 
 class EncodingDataset(Dataset[Batch]):
@@ -147,6 +170,17 @@ class EncodingData(lightning.LightningDataModule):
         self.source: BatchSource | None = None
         self.chunk = 0
         self.resume_at = (0, 0)
+        self.rank, self.processes = 0, 1
+        # Batches of a training and of a validation epoch, where they are not by size: see `brainkit.joint`.
+        self.cut: tuple[int | None, int | None] = (None, None)
+
+    def divide(self, rank: int, processes: int) -> None:
+        """From now on give process number `rank` of several its share of every batch."""
+        self.rank, self.processes = rank, processes
+
+    def share(self, side: str, batch_index: int) -> Share:
+        """What this process does of a batch of the ``train``, ``validation`` or ``test`` images."""
+        return self._order(side).share(batch_index)
 
     @property
     def steps(self) -> int:
@@ -155,28 +189,33 @@ class EncodingData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch] | SourceLoader:
         """Training batches, shuffled by (seed, epoch); those that are left, of an epoch that is gone on with."""
-        epoch, done = self.resume_at
-        start = done if self.trainer is not None and self.trainer.current_epoch == epoch else 0
-        order = EpochOrder(len(self.split.train), self.batch_size, self.seed, start)
-        return self._loader(self.split.train, order, self.chunk)
+        return self._loader("train", self.chunk)
 
     def val_dataloader(self) -> DataLoader[Batch] | SourceLoader:
         """Validation batches, in order."""
-        return self._loader(self.split.validation, EpochOrder(len(self.split.validation), VALIDATION_BATCH, None))
+        return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test batches, in order, from the disk."""
-        order = EpochOrder(len(self.split.test), VALIDATION_BATCH, None)
-        return DataLoader(EncodingDataset(self.tokens, self.responses, self.split.test), batch_size=None, sampler=order)
+        return self._from_disk("test")
 
-    def _loader(self, rows: np.ndarray, order: EpochOrder, chunk: int = 0) -> DataLoader[Batch] | SourceLoader:
-        if self.source is not None:
-            return SourceLoader(self.source, rows, order, chunk)
-        return self._from_disk(rows, order)
+    def _loader(self, side: str, chunk: int = 0) -> DataLoader[Batch] | SourceLoader:
+        if self.source is None:
+            return self._from_disk(side)
+        return SourceLoader(self.source, getattr(self.split, side), self._order(side), chunk)
 
-    def _from_disk(self, rows: np.ndarray, order: EpochOrder) -> DataLoader[Batch]:
-        dataset = EncodingDataset(self.tokens, self.responses, rows)
+    def _from_disk(self, side: str) -> DataLoader[Batch]:
+        dataset = EncodingDataset(self.tokens, self.responses, getattr(self.split, side))
         # Of its own, because a loader draws a number whenever it begins: a resumed run would draw other ones than one
         # that was left alone.
         generator = torch.Generator()
-        return DataLoader(dataset, batch_size=None, sampler=order, generator=generator)
+        return DataLoader(dataset, batch_size=None, sampler=self._order(side), generator=generator)
+
+    def _order(self, side: str) -> EpochOrder:
+        count, who = len(getattr(self.split, side)), (self.rank, self.processes)
+        train, validation = self.cut
+        if side != "train":
+            return EpochOrder(count, VALIDATION_BATCH, None, 0, *who, validation if side == "validation" else None)
+        epoch, done = self.resume_at
+        start = done if self.trainer is not None and self.trainer.current_epoch == epoch else 0
+        return EpochOrder(count, self.batch_size, self.seed, start, *who, train)

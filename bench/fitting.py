@@ -1,0 +1,122 @@
+"""Sample subjects in memory, and brainkit fitted to them with any settings: what `bench.accuracy` repeats."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from brainkit import evaluation, features, training
+from brainkit.backbones import load_backbone
+from brainkit.config import Config
+from brainkit.data import make_split, open_subject
+from brainkit.data.module import EncodingData
+from brainkit.data.splits import Split
+from brainkit.data.subject import Subject
+from brainkit.features import TokenCache
+from brainkit.model import FactorTopy
+from brainkit.run_folder import model_shape
+from brainkit.sample import BACKBONE, make_sample
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Responses (n, V) in memory."""
+
+    values: np.ndarray
+
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        return self.values[index]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A sample subject with its tokens: responses (n, V), noise ceilings (V,), what was planted."""
+
+    subject: Subject
+    tokens: TokenCache
+    responses: Responses
+    ceiling: np.ndarray
+    truth: dict[str, np.ndarray]
+
+    def split(self, seed: int) -> Split:
+        """As brainkit makes it."""
+        names = [path.name for path in self.subject.images]
+        return make_split(self.subject.groups, self.subject.official_test, seed, names=names)
+
+    def noisier(self, share: float, seed: int) -> Material:
+        """The same with noise added, so that every ceiling is multiplied by `share`."""
+        noise = np.random.default_rng((seed, 3)).standard_normal(self.responses.values.shape, np.float32)
+        values = share**0.5 * self.responses.values + (1 - share) ** 0.5 * noise
+        return replace(self, responses=Responses(values.astype(np.float32)), ceiling=share * self.ceiling)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model at its best epoch, its scores on the test images, and the processor's seconds of its training."""
+
+    model: FactorTopy
+    scores: evaluation.Scores
+    seconds: float
+    best_epoch: int
+    steps: int
+
+    def selectors(self) -> dict[str, np.ndarray]:
+        """Expected ``depth`` (V,), ``location`` (V, 2), ``scale`` (V,)."""
+        with torch.inference_mode():
+            chosen = self.model.selectors()
+        depth = chosen.layer_weights.double().numpy() @ np.arange(len(self.model.layers))
+        return {"depth": depth, "location": chosen.locations.numpy(), "scale": chosen.scale.numpy()}
+
+
+def material(folder: Path, seed: int, *, vertices: int, images: int) -> Material:
+    """Make a sample subject; its tokens are in the cache from then on."""
+    place = folder / f"subject-{seed}"
+    make_sample(place, seed=seed, vertices=vertices, images=images, say=lambda line: None)
+    subject = open_subject(place)
+    tokens = features.extract_tokens(load_backbone(BACKBONE), subject.images)
+    responses = Responses(subject.responses.rows(np.arange(len(subject))))
+    return Material(
+        subject, tokens, responses, np.asarray(subject.noise_ceiling), evaluation.read_truth(place / "truth.npz")
+    )
+
+
+_STATISTICS: dict[tuple[Path, bytes], dict[str, torch.Tensor]] = {}
+
+
+def fit(given: Material, settings: Config, split: Split) -> Fitted:
+    """What `brainkit train` does between the tokens and the scores; `settings.seed` decides start and order."""
+    torch.manual_seed(settings.seed)
+    model = FactorTopy(given.tokens.widths, given.subject.coordinates, **model_shape(settings.model))
+    _set_statistics(model, given, split)
+    if not settings.model.standardise:
+        model.leave_tokens_raw()
+    training_responses = given.responses.rows(split.train)
+    model.set_response_scale(training_responses.mean(0), training_responses.std(0))
+    data = EncodingData(given.tokens, given.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
+    steps = -(-len(split.train) // settings.train.batch_size) * settings.train.epochs
+    module = training.EncodingModule(model, settings.train, steps)
+    rows: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        best = training.fit(module, data, Path(folder), on_epoch=rows.append)
+        seconds = time.process_time() - started
+        training.load_best(module, best)
+    scores = evaluation.score(model, given.tokens, given.responses, split.test, given.ceiling)
+    best_epoch = 1 + int(np.argmax([row["val_r"] for row in rows]))
+    return Fitted(model, scores, seconds, best_epoch, int(rows[-1]["step"]))
+
+
+def _set_statistics(model: FactorTopy, given: Material, split: Split) -> None:
+    """Computed once for the training images of a subject: they do not depend on the settings."""
+    key = given.subject.root, split.train.tobytes()
+    if key not in _STATISTICS:
+        features.fit_statistics(model, given.tokens, split.train)
+        state: dict[str, Any] = model.state_dict()
+        _STATISTICS[key] = {name: value.clone() for name, value in state.items() if "statistics" in name}
+    model.load_state_dict(_STATISTICS[key], strict=False)

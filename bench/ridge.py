@@ -1,0 +1,99 @@
+"""Ridge regression from the same tokens by himalaya, in kernel form: exact, and cheap where images are few."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from himalaya.kernel_ridge import KernelRidgeCV, MultipleKernelRidgeCV
+from sklearn.model_selection import GroupKFold
+
+from bench.fitting import Material
+from brainkit.data.splits import Split
+from brainkit.evaluation import Scores
+from brainkit.metrics import StreamingScore
+
+# Features are scaled so that a kernel's mean diagonal is 1.
+ALPHAS = np.logspace(-4, 4, 17)
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Linear kernels (n, n) of all images: one for each layer's local tokens, one for its global token."""
+
+    local: list[np.ndarray]
+    whole: list[np.ndarray]
+
+
+def kernels(given: Material, split: Split) -> Kernels:
+    """Channels are brought to mean 0 and s.d. 1 and every feature is centred, by the training images alone."""
+    everything = np.arange(len(given.tokens))
+    found = Kernels([], [])
+    for layer in given.tokens.layers:
+        local, whole = given.tokens.batch(everything)
+        for tokens, kept in ((local[layer].flatten(2), found.local), (whole[layer][:, :, None], found.whole)):
+            training = tokens[split.train]
+            std = training.std((0, 2)).clamp(min=1e-12)  # of a channel, over images and places
+            features = ((tokens - training.mean(0)) / std[None, :, None]).flatten(1).numpy()
+            kernel = features @ features.T
+            kept.append(kernel / np.diag(kernel)[split.train].mean())
+    return found
+
+
+def baselines(given: Material, split: Split, iterations: int) -> dict[str, tuple[Scores, float]]:
+    """Scores on the test images, and seconds of the processor, of each way to use the tokens."""
+    held = kernels(given, split)
+    pairs = [(local + whole) / 2 for local, whole in zip(held.local, held.whole, strict=True)]
+    target = given.responses.rows(split.train)
+    groups = np.asarray(given.subject.groups)[split.train]
+    folds = list(GroupKFold(FOLDS).split(target, groups=groups))  # crops of one photograph stay together
+
+    def ridge(kernel: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        fitted = KernelRidgeCV(alphas=ALPHAS, kernel="precomputed", cv=folds, fit_intercept=True)
+        fitted.fit(kernel[np.ix_(split.train, split.train)], target)
+        return np.asarray(fitted.predict(kernel[np.ix_(rows, split.train)]))
+
+    def best_layer() -> np.ndarray:
+        both = np.concatenate([split.validation, split.test])
+        predicted = np.stack([ridge(pair, both) for pair in pairs])  # (L, n, V)
+        validation, test = np.split(predicted, [len(split.validation)], axis=1)
+        shown = given.responses.rows(split.validation)
+        chosen = np.argmax([_correlation(layer, shown) for layer in validation], axis=0)
+        return np.asarray(test[chosen, :, np.arange(len(chosen))].T)
+
+    def banded() -> np.ndarray:
+        stacked = np.stack(held.local + held.whole)
+        fitted = MultipleKernelRidgeCV(
+            kernels="precomputed",
+            solver="random_search",
+            solver_params={"n_iter": iterations, "alphas": ALPHAS, "progress_bar": False},
+            cv=folds,
+            fit_intercept=True,
+            random_state=0,
+        )
+        fitted.fit(stacked[:, split.train[:, None], split.train], target)
+        return np.asarray(fitted.predict(stacked[:, split.test[:, None], split.train]))
+
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "ridge, global tokens of all layers": lambda: ridge(sum(held.whole) / len(pairs), split.test),
+        "ridge, each vertex's best layer": best_layer,
+        "ridge, all tokens": lambda: ridge(sum(pairs) / len(pairs), split.test),
+        "banded ridge, a band for each layer's local and global tokens": banded,
+    }
+    found = {}
+    for name, way in ways.items():
+        started = time.process_time()
+        predicted = way()
+        streamed = StreamingScore(target.shape[1])
+        streamed.update(predicted, given.responses.rows(split.test))
+        scores = Scores(np.asarray(streamed.r), np.asarray(streamed.R2), given.ceiling, len(split.test))
+        found[name] = scores, time.process_time() - started
+    return found
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a - a.mean(0), b - b.mean(0)
+    return np.asarray((a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0) + 1e-30))

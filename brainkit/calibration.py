@@ -1,0 +1,65 @@
+"""Gain and offset of every vertex, for a loss that leaves them open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+
+from brainkit.checkpoints import AtomicCheckpoints
+from brainkit.data.module import EncodingData, ResponseSource, TokenSource
+from brainkit.model import FactorTopy, read_checkpoint
+
+
+@torch.no_grad()
+def calibrate(
+    model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray, *, batch_size: int = 64
+) -> None:
+    """Bring predictions to the responses' units: per vertex the gain and offset of least squares over some images.
+
+    Folded into the model's ``weight`` and ``bias``, so that nothing else need know. A vertex whose predictions do not
+    vary gets gain 0, one whose predictions run against the responses a negative gain.
+
+    Parameters
+    ----------
+    model : FactorTopy
+        Changed in place; put in evaluation mode.
+    tokens, responses
+        As :func:`brainkit.evaluation.score` takes them.
+    rows : int array
+        The training images.
+    batch_size : int
+        Images that are predicted at a time.
+    """
+    model.eval()
+    device = model.weight.device
+    selectors = model.selectors()
+    sums = np.zeros((4, len(model.weight)))  # of p, t, p p and p t
+    for start in range(0, len(rows), batch_size):
+        chosen = np.sort(rows[start : start + batch_size])
+        local, whole = ({layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(chosen))
+        found = model.standardised(local, whole, selectors).cpu().double().numpy()
+        response = responses.rows(chosen)
+        target = (response - model.response_mean.cpu().numpy()) / model.response_std.cpu().numpy()
+        sums += np.stack([found.sum(0), target.sum(0), np.square(found).sum(0), (found * target).sum(0)])
+    mean, mean_target, square, product = sums / len(rows)
+    variance = square - mean**2
+    varies = variance > 1e-12 * square
+    gain = np.where(varies, (product - mean * mean_target) / np.where(varies, variance, 1.0), 0.0)
+    offset = mean_target - gain * mean
+    scale, shift = (torch.from_numpy(values).to(model.weight) for values in (gain, offset))
+    model.weight.mul_(scale[:, None])
+    model.bias.mul_(scale).add_(shift)
+
+
+def calibrate_checkpoint(module: lightning.LightningModule, checkpoint: Path, data: EncodingData) -> None:
+    """Calibrate the model of a checkpoint on the training images, once; `module` has its weights after that."""
+    state = read_checkpoint(checkpoint)
+    module.load_state_dict(state["state_dict"])
+    if state.get("calibrated"):
+        return
+    for model, part in module.parts(data):  # type: ignore[operator]
+        calibrate(model, part.tokens, part.responses, part.split.train)
+    AtomicCheckpoints().save_checkpoint(state | {"state_dict": module.state_dict(), "calibrated": True}, checkpoint)
