@@ -138,8 +138,8 @@ def table(found: dict[str, Any]) -> str:
     lines += [
         "",
         f"On a GPU the training phase takes {gb(gpu['all'])} GB by the preflight's estimate (`brainkit.memory`), "
-        f"tokens left on the disk: {gb(gpu['state'])} of weights, gradients, moments and constants, {gb(gpu['step'])} for a "
-        "step or a validation batch, a quarter of it and 0.3 GB on top. That is computed, not measured.",
+        f"tokens left on the disk: {gb(gpu['state'])} of weights, gradients, moments and constants, {gb(gpu['step'])} "
+        "for a step or a validation batch, a quarter of it and 0.3 GB on top. That is computed, not measured.",
         "",
         "Files: " + ", ".join(f"`{name}` {size / 1e6:.0f} MB" for name, size in found["files"].items()) + ".",
         "",
