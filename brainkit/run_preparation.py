@@ -166,7 +166,7 @@ def same_split(folder: Path, made: Split, names: list[str]) -> None:
 
 @contextlib.contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Make the run folder; where the work inside fails, one that was made here and is empty goes again."""
+    """Make the run folder; where the work inside fails, one that was made here goes again, with its settings."""
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +177,7 @@ def made(folder: Path) -> Iterator[None]:
     except Exception:
         if new:
             with contextlib.suppress(OSError):
+                (folder / "config.yaml").unlink(missing_ok=True)
                 folder.rmdir()
         raise
 

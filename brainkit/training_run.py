@@ -123,8 +123,9 @@ def run_training(
 
     def prepare() -> list[tuple[TokenCache, float | None]]:
         with made(folder):
-            found = find_tokens()
+            # First, so that a run that is stopped while the network looks at the images is gone on with as it was.
             settings.write(folder / "config.yaml")
+            found = find_tokens()
         clock.lap("tokens")
         log.into(folder / "log.txt")
         for person in people:

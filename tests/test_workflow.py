@@ -417,6 +417,23 @@ def test_resume_takes_the_settings_of_the_run(net: str, workplace: Path, monkeyp
     assert said[-1] == "run: is complete, nothing to resume"
 
 
+def test_ctrl_c_while_the_network_looks_at_the_images(
+    net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brainkit import features
+
+    real = features.extract_tokens
+    monkeypatch.setattr(features, "extract_tokens", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        train(net, own_data, out="stopped", seed=5)
+    monkeypatch.setattr(features, "extract_tokens", real)
+    # The command that was named says neither the data nor the settings: they are those of the run.
+    workflow.train(net, out="stopped", resume=True, say=lambda line: None)
+    held = Config.read("stopped/config.yaml")
+    assert (held.data.path, held.seed) == (str(own_data.resolve()), 5)
+    assert (Path("stopped") / "run.json").is_file()
+
+
 def test_resume_with_nothing_to_resume(net: str, own_data: Path, workplace: Path) -> None:
     with pytest.raises(UsageError, match="no run to resume"):
         train(net, own_data, out=None, resume=True)
