@@ -438,6 +438,8 @@ def _value(hint: Any, key: str, value: Any, source: str) -> Any:
             pass
     if hint is str and isinstance(value, str):
         return value
+    if hint is str and isinstance(value, bool):  # YAML reads on and off as true and false
+        return "on" if value else "off"
     if hint == tuple[str, ...]:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items):

@@ -106,6 +106,7 @@ def run_training(
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
     precision = check_backend(settings, device)
+    _why_no_graph(settings, device, len(opened))
     what = identity(people, network)
     last = folder / "checkpoints" / "last.ckpt"
     going_on = resume and last.is_file()
@@ -258,7 +259,6 @@ def _finish(
 def place(settings: Config, module: EncodingModule, data: EncodingData, device: str, say: Say) -> int:
     """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
     from brainkit.memory import needed
-    from brainkit.ops import available_backends
     from brainkit.residency import choose_source
 
     parts = module.parts(data)
@@ -276,24 +276,31 @@ def place(settings: Config, module: EncodingModule, data: EncodingData, device: 
             need=replace(need, **work),
         )
         say(line)
-    model = parts[0][0]
-    if settings.train.cuda_graph == "off":
-        why = "as asked"
-    elif device != "cuda":
+    why = _why_no_graph(settings, device, len(parts))
+    reason = f" ({why})" if device == "cuda" or settings.train.cuda_graph == "off" else ""  # elsewhere nobody asks
+    how = f"one by one{reason}" if why else f"{CHUNK} at a time, as replays of a CUDA graph"
+    say(f"steps: {parts[0][0].precision}, {how}")
+    return 0 if why else CHUNK
+
+
+def _why_no_graph(settings: Config, device: str, subjects: int) -> str:
+    """Why steps are not captured in a CUDA graph; empty where they are."""
+    from brainkit.ops import available_backends
+
+    mode, backend, why = settings.train.cuda_graph, settings.model.backend, ""
+    if mode == "off":
+        return "as asked"
+    if device != "cuda":
         why = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
     elif settings.train.devices * settings.train.num_nodes > 1:
         why = "several processes exchange gradients in every step"
-    elif len(parts) > 1:
+    elif subjects > 1:
         why = "several subjects take part in every step"
-    elif model.backend not in ("auto", "triton") or available_backends()["triton"] is not None:
+    elif backend not in ("auto", "triton") or available_backends()["triton"] is not None:
         why = "only the triton backend never waits for the host"
-    else:
-        say(f"steps: {model.precision}, {CHUNK} at a time as replays of a CUDA graph")
-        return CHUNK
-    if settings.train.cuda_graph == "on":
+    if why and mode == "on":
         raise UsageError(f"train.cuda_graph 'on' cannot be had: {why}")
-    say(f"steps: {model.precision}, one by one ({why})")
-    return 0
+    return why
 
 
 def _fit(

@@ -565,6 +565,50 @@ def test_a_full_disk_while_tokens_are_kept(net: str, workplace: Path, monkeypatc
     assert not list(Path("cache/tokens").glob("*/*.shard"))
 
 
+def test_a_device_that_is_not_here_or_too_small(net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = ("train", "--backbone", net, "--data", own_data)
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for device in (device for device, there in here.items() if not there):
+        line = fails(*fixed, "--set", f"train.device={device}", code=2)
+        assert f"device '{device}' is not here; found: " in line and "cpu" in line
+    cpu = (*fixed, "--set", "train.device=cpu")
+    line = fails(*cpu, "--set", "train.cuda_graph=on", code=2)
+    assert "train.cuda_graph 'on' cannot be had: a CUDA graph needs a GPU of NVIDIA, and this is cpu" in line
+    assert left() == []
+    line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000")
+    assert "making the model ran out of memory" in line and "lower model.bottleneck" in line
+    monkeypatch.setattr("brainkit.residency.free_memory", lambda device: 10_000)
+    line = fails(*cpu, "--out", "full", "--set", "train.residency=device", code=2)
+    assert "train.residency 'device' does not fit: tokens " in line
+
+
+def test_tokens_that_run_out_of_memory(net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of")
+
+    monkeypatch.setattr(features, "extract_tokens", full)
+    line = fails("train", "--backbone", net, "--data", own_data, "--out", "run")
+    assert "running the backbone ran out of memory of the GPU (asked for 9.00 GiB); choose a smaller" in line
+    assert left() == []
+
+
+def test_where_and_how_to_compute_may_change_on_the_way(
+    net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo = stop_after(monkeypatch, 1, Stop)
+    with pytest.raises(Stop):
+        train(net, own_data, epochs=2)
+    undo()
+    said: list[str] = []
+    changed = ["train.residency=host", "train.save_minutes=1", "train.cuda_graph=off"]
+    workflow.train(net, out="run", resume=True, overrides=changed, say=said.append)
+    (place,) = (line for line in said if line.startswith("going on after step "))
+    assert place.endswith(": 1 epochs and 0 steps of the next are done")
+    (memory,) = (line for line in said if line.startswith("memory: "))
+    assert "stay on the disk, mapped (as asked)" in memory
+    assert Config.read("run/config.yaml").train.residency == "host"
+
+
 def test_a_loss_that_is_no_number(net: str, own_data: Path) -> None:
     line = fails(
         *("train", "--backbone", net, "--data", own_data, "--out", "run", "--epochs", "2"),
