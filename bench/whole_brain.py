@@ -105,7 +105,6 @@ def run(vertices: int, images: int, epochs: int, place: Path) -> dict[str, Any]:
     }
     return {
         "stages": stages,
-        "seconds": summary["seconds"],
         "files": files,
         "gpu": on_a_gpu(model, 9_841, Config.read(place / "run" / "config.yaml").train.batch_size),
         "parameters": 4 * sum(parameter.numel() for parameter in model.parameters()),
