@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,18 @@ NETWORKS = {"dinov2": 32, "efficientnet_lite0": 192}
 
 def write_images(folder: Path, count: int) -> list[Path]:
     """PNGs with the grain of photographs, so that they take as long to decode."""
-    draw = np.random.default_rng(0)
-    paths = []
-    for number in range(count):
+
+    def write(number: int) -> Path:
+        draw = np.random.default_rng(number)
         coarse = draw.integers(0, 256, (14, 14, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
-        grain = draw.normal(0, 6, (SIDE, SIDE, 3))
-        paths.append(folder / f"{number:05d}.png")
-        Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(paths[-1])
-    return paths
+        path = folder / f"{number:05d}.png"
+        grain = 6 * draw.standard_normal((SIDE, SIDE, 3), np.float32)
+        Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(path)
+        return path
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(write, range(count)))
 
 
 def bare(backbone: Backbone, batches: list[torch.Tensor]) -> None:

@@ -18,7 +18,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -27,10 +26,10 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 
 from bench import machine, published, step
 from bench.cortex import coordinates
+from bench.extraction import SIDE, write_images
 from bench.timing import timed
 from brainkit import workflow
 from brainkit.backbones import load_backbone
@@ -38,7 +37,7 @@ from brainkit.files import read_json
 from brainkit.images import Preprocessing, decode, prepare
 
 RESULTS = Path(__file__).resolve().parent / "results"
-IMAGES, VERTICES, EPOCHS, CHANNELS, PIXELS = 9_841, 37_984, 20, 64, 425
+IMAGES, VERTICES, EPOCHS, CHANNELS = 9_841, 37_984, 20, 64
 NETWORK = "dinov2"
 FORWARD_TFLOP = 0.0465  # of one image through a ViT-B/14 at 224 px
 STEP_8 = 0.5e-3  # seconds of a step at batch 8
@@ -96,19 +95,9 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def make_data(folder: Path, images: int, vertices: int) -> None:
-    """A subject's folder: pictures with structure at all scales, which PNG packs as it packs photographs, and noise."""
+    """A subject's folder: pictures as bench/extraction.py makes them, and responses that are noise."""
     (folder / "images").mkdir(parents=True)
-
-    def picture(index: int) -> None:
-        draw = np.random.default_rng(index)
-        layers = [draw.normal(size=(side, side, 3)) * side**-0.5 for side in (4, 16, 64, 256)]
-        grown = [np.asarray(_grown(layer)) for layer in layers]
-        values = sum(grown)
-        pixels = 128 + 60 * values / values.std() + draw.normal(scale=3, size=values.shape)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{index:05}.png")
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(picture, range(images)))
+    write_images(folder / "images", images)
     draw = np.random.default_rng(0)
     responses = np.lib.format.open_memmap(folder / "responses.npy", "w+", np.float32, (images, vertices))
     for start in range(0, images, 256):
@@ -119,15 +108,6 @@ def make_data(folder: Path, images: int, vertices: int) -> None:
     (folder / "vertices.json").write_text(json.dumps({"space": "fsaverage", "ids": ids}))
     # So that no surface need be installed where this runs.
     np.save(folder / "coordinates.npy", coordinates(vertices))
-
-
-def _grown(layer: np.ndarray) -> np.ndarray:
-    """A square of numbers (s, s, 3) as smooth as it comes at 425 px."""
-    channels = [
-        np.asarray(Image.fromarray(channel.astype(np.float32)).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
-        for channel in np.moveaxis(layer, -1, 0)
-    ]
-    return np.stack(channels, -1)
 
 
 def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int) -> dict[str, Any]:
@@ -190,7 +170,7 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"{report['backbone']} with random weights, {report['vertices']:,} vertices, D = {CHANNELS}, from an empty "
-        f"cache. Run here: {count:,} pictures of {PIXELS} px; seconds of each phase.",
+        f"cache. Run here: {count:,} pictures of {SIDE} px; seconds of each phase.",
         "",
         "| | " + " | ".join(f"batch {batch}" for batch in runs) + " |",
         "|---" * (len(runs) + 1) + "|",

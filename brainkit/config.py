@@ -244,6 +244,12 @@ class DataConfig:
 
     Commonly given as --data.
     """
+    paths: tuple[str, ...] = ()
+    """In place of path, the folders of several subjects that are trained together: with shared bottlenecks, each with
+    selectors and a readout of its own.
+
+    Commonly given as --data, more than once.
+    """
     validation: float = 0.1
     """Share of the stimulus groups that selection looks at.
 
@@ -272,6 +278,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _share(self, "validation", "test")
+        if self.paths and self.path:
+            raise UsageError("path and paths exclude each other: give one subject or several")
+        if len(self.paths) == 1:
+            raise UsageError("paths must name at least two subjects, got one; it is for path")
+        if len(set(self.paths)) < len(self.paths):
+            twice = next(place for place in self.paths if self.paths.count(place) > 1)
+            raise UsageError(f"paths must name different subjects, got {twice} twice")
         _one_of(self, "token_dtype", ("float16", "bfloat16"))
         _one_of(self, "fit", ("whole", "crop"))
         _one_of(self, "preset", ("", "published"))

@@ -20,10 +20,10 @@ from brainkit.files import write_beside, write_json
 from brainkit.imported_places import Where, find_places, rois_of
 from brainkit.progress import progress_bar
 from brainkit.run_folder import RunLog, write_selectors
+from brainkit.run_preparation import chosen_backbone
 from brainkit.run_results import backbone_facts, versions
 from brainkit.run_settings import choose_settings
 from brainkit.runs import RUNS
-from brainkit.training_run import chosen_backbone
 from brainkit.workflow import finish
 
 if TYPE_CHECKING:

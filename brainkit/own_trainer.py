@@ -24,10 +24,10 @@ from brainkit.final_report import report
 from brainkit.peak_memory import PeakMemory
 from brainkit.python_api import Run
 from brainkit.run_folder import PhaseClock, RunLog
+from brainkit.run_preparation import chosen_backbone
 from brainkit.run_results import write_parity, write_results
 from brainkit.run_settings import choose_settings
 from brainkit.training import load_best
-from brainkit.training_run import chosen_backbone
 from brainkit.workflow import finish
 
 if TYPE_CHECKING:

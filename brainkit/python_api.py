@@ -17,7 +17,6 @@ from brainkit.run_folder import finished_run, load_model
 if TYPE_CHECKING:
     from torch import nn
 
-    from brainkit.data.subject import Subject
     from brainkit.export import Exported
     from brainkit.model import FactorTopy
 
@@ -59,6 +58,15 @@ class Run:
         """Medians over all vertices and by ROI, see :func:`brainkit.evaluation.summarise`."""
         scores: dict[str, Any] = self.summary["scores"]
         return scores
+
+    @property
+    def subjects(self) -> dict[str, Run]:
+        """The runs of the subjects that were trained together, by name; of a run of one, none.
+
+        Where there are some, all but ``path``, ``summary`` and ``scores`` (by subject) is theirs.
+        """
+        names = self.summary.get("subjects", ())
+        return {name: Run(self.path / name, read_json(self.path / name / "run.json"), self.backbone) for name in names}
 
     @property
     def vertex_scores(self) -> dict[str, np.ndarray]:
@@ -107,7 +115,7 @@ class Run:
 
 def fit(
     backbone: str | nn.Module,
-    data: str | os.PathLike[str] | Subject | None = None,
+    data: workflow.Data | Sequence[workflow.Data] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -127,8 +135,9 @@ def fit(
     backbone : str or Module
         A name, what :func:`brainkit.load_backbone` gives, or any module with ``get_tokens(images)``. A module is left
         as it was: its mode, its device, and what of it is trainable.
-    data : path-like or Subject, optional
-        A subject's folder, or what ``brainkit.data.open_subject`` gives; by default as for `train`.
+    data : path-like or Subject, or several of them, optional
+        A subject's folder, or what ``brainkit.data.open_subject`` gives; by default as for `train`. Several are trained
+        together, with shared bottlenecks: see ``Run.subjects``.
     out, weights, random_weights, epochs, seed, devices, resume, config, overrides, say
         As for :func:`brainkit.workflow.train`.
 
@@ -161,5 +170,7 @@ def fit(
 
 
 def _arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    if not file.is_file() and (file.parent / "run.json").is_file():
+        finished_run(file.parent)  # of several subjects: says so
     with np.load(file) as arrays:
         return {name: arrays[name] for name in names}

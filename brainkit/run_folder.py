@@ -30,8 +30,28 @@ def finished_run(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, An
     Raises
     ------
     DataError
+        If there is no such run, it is not finished, or it is of several subjects.
+    """
+    folder, summary = _finished(run)
+    if "subjects" in summary:
+        places = ", ".join(str(folder / name) for name in summary["subjects"])
+        raise DataError(f"{folder}: is a run of {len(summary['subjects'])} subjects; name one of theirs: {places}")
+    return folder, summary
+
+
+def run_folders(run: str | os.PathLike[str] | None) -> list[Path]:
+    """The folder of a finished run; of a run of several subjects, the folders of theirs.
+
+    Raises
+    ------
+    DataError
         If there is no such run, or it is not finished.
     """
+    folder, summary = _finished(run)
+    return [folder / name for name in summary["subjects"]] if "subjects" in summary else [folder]
+
+
+def _finished(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, Any]]:
     folder = Path(run) if run is not None else latest_run()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")

@@ -19,7 +19,7 @@ def choose_settings(
     base: Config,
     *,
     name: str | None,
-    data: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
     weights: str | os.PathLike[str] | None,
     random_weights: bool,
     epochs: int | None,
@@ -48,13 +48,19 @@ def choose_settings(
     )
     settings = replace(settings, backbone=network)
     if data is not None:
-        settings = replace(settings, data=replace(settings.data, path=str(Path(data).resolve())))
+        named_data = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        places = tuple(str(Path(place).resolve()) for place in named_data)
+        path, paths = (places[0], ()) if len(places) == 1 else ("", places)
+        settings = replace(settings, data=replace(settings.data, path=path, paths=paths))
     named = {"epochs": epochs, "devices": devices, "num_nodes": num_nodes}
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     settings = replace(settings, train=replace(settings.train, **chosen))
     if seed is not None:
         settings = replace(settings, seed=seed)
     settings = settings.replace(overrides)
+    if settings.data.paths:
+        places = tuple(str(Path(place).resolve()) for place in settings.data.paths)
+        settings = replace(settings, data=replace(settings.data, paths=places))
     if weights_file := settings.backbone.weights:
         settings = replace(settings, backbone=replace(settings.backbone, weights=str(Path(weights_file).resolve())))
     return settings

@@ -27,10 +27,12 @@ from brainkit.run_folder import (
     finished_run,
     load_model,
     read_maps,
+    run_folders,
 )
+from brainkit.run_preparation import chosen_backbone
 from brainkit.run_settings import choose_settings, resumed_settings
 from brainkit.runs import RUNS, name_latest
-from brainkit.training_run import chosen_backbone, run_training
+from brainkit.training_run import run_training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from brainkit.model import FactorTopy
 
 Say = Callable[[str], None]
+Data = str | os.PathLike[str] | Subject
 
 # Rounding of the tokens on disk and of other batches moves a prediction by some thousandths of a vertex's s.d.
 SAME_NETWORK = 0.05
@@ -48,7 +51,7 @@ SAME_NETWORK = 0.05
 def train(
     backbone: str | nn.Module | None,
     *,
-    data: str | os.PathLike[str] | Subject | None = None,
+    data: Data | Sequence[Data] | None = None,
     out: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
@@ -69,8 +72,9 @@ def train(
         An alias, a timm model, ``file.py:ClassName``; or a network: what :func:`brainkit.load_backbone` gives, or any
         module with ``get_tokens``, as :func:`brainkit.backbones.wrap_network` describes it; None: the
         one that `config` names.
-    data : path-like or Subject, optional
+    data : path-like or Subject, or several of them, optional
         A subject's folder, or an opened subject; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
+        Several are trained together, with shared bottlenecks, and each has a run folder of its own within the run's.
     out : path-like, optional
         The run folder, taken literally; by default ``runs/<date>-<backbone>``.
     weights : path-like, optional
@@ -110,13 +114,13 @@ def train(
     if backbone is not None and not isinstance(backbone, str) and (weights is not None or random_weights):
         raise UsageError("weights and random_weights are for a backbone's name; a network brings its own")
     name = backbone if backbone is None or isinstance(backbone, str) else name_of(backbone)
-    subject = data if isinstance(data, Subject) else None
+    named = [] if data is None else [data] if isinstance(data, (str, os.PathLike, Subject)) else list(data)
     if RUNS.exists() and not RUNS.is_dir():
         raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
     given = functools.partial(
         choose_settings,
         name=name,
-        data=data.root if isinstance(data, Subject) else data,
+        data=[each.root if isinstance(each, Subject) else each for each in named] or None,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
@@ -139,7 +143,8 @@ def train(
         say = _silent
     with world.together():
         if resume and (folder / "run.json").is_file():
-            if not (folder / "maps").is_dir():  # it was stopped after its last result was written
+            # It may have been stopped after its last result was written.
+            if not all((place / "maps").is_dir() for place in run_folders(folder)):
                 world.once(lambda: finish(folder, say))
             say(f"{folder}: is complete, nothing to resume")
             return folder
@@ -157,13 +162,16 @@ def train(
                     log=log,
                     clock=clock,
                     world=world,
-                    subject=subject,
+                    subjects=_opened(named),
                 )
 
                 def end() -> None:
                     finish(folder, log)
                     clock.lap("maps")
-                    report(folder, clock, log)
+                    for place in run_folders(folder):
+                        if place != folder:
+                            log(f"{place.name}:")
+                        report(place, clock, log)
 
                 world.once(end)
                 log(f"done in {clock.total():.0f} s: {folder}")
@@ -174,6 +182,15 @@ def train(
                     log(f"to go on: {shlex.join(command)}")
                 raise
     return folder
+
+
+def _opened(data: Sequence[Data]) -> list[Subject]:
+    """The subjects, where one was given as such: else they are opened by their places."""
+    if not any(isinstance(each, Subject) for each in data):
+        return []
+    from brainkit.data import open_subject
+
+    return [each if isinstance(each, Subject) else open_subject(each) for each in data]
 
 
 def _silent(line: str) -> None:
@@ -242,6 +259,44 @@ def export(
     return exported
 
 
+def export_all(
+    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+) -> list[Exported]:
+    """Write a finished run as an encoder file; of a run of several subjects, one each, in their folders.
+
+    Parameters
+    ----------
+    run, out, say
+        As for `export`; `out` for one subject alone.
+    """
+    folders = run_folders(run)
+    if out is not None and len(folders) > 1:
+        places = ", ".join(map(str, folders))
+        raise UsageError(f"out must be left away for a run of {len(folders)} subjects, or name one of theirs: {places}")
+    return [export(folder, out=out, say=say) for folder in folders]
+
+
+def draw_all(
+    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+) -> list[Path]:
+    """Draw the maps of a finished run; of a run of several subjects, those of each, in `out` in folders of its own.
+
+    Parameters
+    ----------
+    run, out, say
+        As for `draw_run`.
+    """
+    folders = run_folders(run)
+    if len(folders) == 1:
+        return draw_run(folders[0], out=out, say=say)
+    if out is not None:
+        Path(out).mkdir(exist_ok=True)
+    places = [None if out is None else Path(out) / folder.name for folder in folders]
+    return [
+        figure for folder, place in zip(folders, places, strict=True) for figure in draw_run(folder, out=place, say=say)
+    ]
+
+
 def draw_run(
     run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
 ) -> list[Path]:
@@ -281,6 +336,11 @@ def draw_run(
 def finish(folder: Path, say: Say) -> None:
     """Name the run as the newest, and draw its maps where that is possible."""
     name_latest(folder)
+    for place in run_folders(folder):
+        _draw_if_possible(place, say)
+
+
+def _draw_if_possible(folder: Path, say: Say) -> None:
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
         say("no maps drawn: they need pip install 'brainkit[maps]', then brainkit map")
     elif read_json(folder / "run.json")["space"] == "custom":

@@ -15,6 +15,7 @@ Examples:
   brainkit train --backbone dinov2 --data algonauts/subj01 --out runs/dinov2-subj01
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
   brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
+  brainkit train --backbone dinov2 --data algonauts/subj01 --data algonauts/subj02
   brainkit train --config examples/published.yaml
 """,
 )
@@ -26,9 +27,11 @@ Examples:
 )
 @click.option(
     "--data",
+    multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Subject folder (Algonauts 2023 layout or your own); else $BRAINKIT_DATA, else the sample subject.",
+    help="Subject folder (Algonauts 2023 layout or your own); else $BRAINKIT_DATA, else the sample subject. Given more "
+    "than once, the subjects are trained together.",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="The backbone's weights, from a local file."
@@ -62,7 +65,7 @@ Examples:
 )
 def command(
     backbone: str | None,
-    data: Path | None,
+    data: tuple[Path, ...],
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
@@ -88,7 +91,7 @@ def command(
 
     workflow.train(
         backbone,
-        data=data,
+        data=data or None,
         out=out,
         weights=weights,
         random_weights=random_weights,

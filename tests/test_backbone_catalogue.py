@@ -92,6 +92,53 @@ def test_the_network_whose_weights_are_in_a_package_needs_no_connection(blocked)
     assert load_backbone("efficientnet_lite0").pretrained
 
 
+# Tokens
+
+FINISH = {
+    "sam": lambda model, tokens: model.neck(tokens.mT.unflatten(2, (16, 16))).flatten(2).mT,
+    "efficientnet_lite0": lambda model, tokens: (
+        model.bn2(model.conv_head(tokens.mT.unflatten(2, (7, 7)))).flatten(2).mT
+    ),
+    **dict.fromkeys(("convnext", "resnet50", "resnet"), lambda model, tokens: tokens),
+}
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """Networks of few narrow layers, of the same kinds as the real ones."""
+    published_files.make_networks_small(monkeypatch)
+
+
+@pytest.mark.parametrize("alias", sorted(set(ALIASES) - {"imagenet"}))
+def test_the_last_layer_finished_is_what_the_network_itself_gives(small, alias):
+    backbone = load_backbone(alias, random_weights=True, size=256 if alias == "sam" else None)
+    model, size = backbone.network.model, backbone.preprocessing.size
+    published_files.stirred(model)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        local, whole = (tokens[backbone.layer_names[-1]] for tokens in backbone.get_tokens(images))
+        own = model.forward_features(images)
+        if own.ndim == 4:  # a map, with its channels first or last
+            own = own.flatten(1, 2) if alias == "swin" else own.flatten(2).mT
+        finish = FINISH.get(alias, lambda model, tokens: model.norm(tokens))
+        found = finish(model, local.flatten(2).mT)
+        torch.testing.assert_close(found, own[:, -found.shape[1] :], rtol=1e-4, atol=1e-5)
+        if alias in CLASS_TOKEN:
+            torch.testing.assert_close(model.norm(whole), own[:, 0], rtol=1e-4, atol=1e-5)
+            assert own.shape[1] - found.shape[1] == (5 if alias == "dinov3" else 1)  # DINOv3 has four registers
+        else:
+            torch.testing.assert_close(whole, local.mean((2, 3)))
+
+
+def test_the_last_class_token_of_torchvision_s_network_is_what_it_gives(small):
+    backbone = load_backbone("imagenet", random_weights=True)
+    model = backbone.network.model
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = backbone.get_tokens(images)[1][backbone.layer_names[-1]]
+        torch.testing.assert_close(model.encoder.ln(whole), model(images))
+
+
 # Preprocessing
 
 
@@ -105,12 +152,6 @@ def transform_of_the_authors(alias: str, size: int):
         return tools.Compose([tools.Resize(256), tools.CenterCrop(224), tools.ToTensor(), mean_and_sd])
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(ALIASES[alias].timm_name).to_dict())
     return timm.data.create_transform(**config | {"input_size": (3, size, size)})
-
-
-@pytest.fixture
-def small(monkeypatch) -> None:
-    """Networks of few narrow layers, where only what they are shown matters."""
-    published_files.make_networks_small(monkeypatch)
 
 
 @pytest.mark.parametrize("alias", ALIASES)

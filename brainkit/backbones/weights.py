@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +83,8 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
                 raise DataError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
         else:
             # Mapped where the format allows it: I-JEPA's file has 10 GB, of which the encoder is a quarter.
-            with torch.serialization.safe_globals(_PLAIN):
+            with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what follows as an error
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
