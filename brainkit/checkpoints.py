@@ -121,6 +121,7 @@ class Keeper(Checkpoint):
         self.rows: list[dict[str, float]] = []
         self.epochs = 0  # whole ones
         self.before = 0  # steps in these
+        self.looked = 0  # the step at which the losses were last looked at
         self.spent = 0.0  # seconds on the epoch before it was interrupted
         self.started = self.saved = time.monotonic()
 
@@ -172,7 +173,9 @@ class Keeper(Checkpoint):
         step = trainer.global_step
         if self.on_step is not None and self.writes:
             self.on_step(step)
-        if pl_module.device.type == "cpu" or step % LOOK_EVERY == 0:
+        # Not whenever `step` is a multiple: steps may come many at a time.
+        if pl_module.device.type == "cpu" or step - self.looked >= LOOK_EVERY:
+            self.looked = step
             self._check_losses(pl_module)
         if trainer.is_last_batch:
             return  # the end of the epoch is near, and saves more

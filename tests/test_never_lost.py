@@ -58,8 +58,8 @@ def same_result(folder: Path, other: Path) -> bool:
     return table(folder) == table(other)
 
 
-def go_on(send: Callable[[int], None], folder: Path) -> None:
-    module, data = problem()
+def go_on(send: Callable[[int], None], folder: Path, **options: Any) -> None:
+    module, data = problem(**options)
     fit(module, data, folder, resume=True, on_step=send, identity=IDENTITY)
 
 
@@ -151,12 +151,18 @@ def test_ctrl_c_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None,
     assert same_result(tmp_path, alone)
 
 
-def test_every_step_can_be_the_last_of_a_process(tmp_path: Path, alone: Path, handlers: None) -> None:
-    for _ in range(12):
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "patience": 1, "loss": "pearson", "lr_weight": 5.0}])
+def test_every_step_can_be_the_last_of_a_process(tmp_path: Path, handlers: None, options: dict[str, Any]) -> None:
+    for name in ("alone", "stopped"):
+        (tmp_path / name).mkdir()
+    go_on(lambda step: None, tmp_path / "alone", **options)
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    for step in range(1, read_position(tmp_path / "alone" / "checkpoints" / "last.ckpt").steps + 1):
         with pytest.raises(KeyboardInterrupt):
-            go_on(lambda step: os.kill(os.getpid(), signal.SIGINT), tmp_path)
-    go_on(lambda step: pytest.fail("there is nothing left to do"), tmp_path)
-    assert same_result(tmp_path, alone)
+            go_on(lambda step: os.kill(os.getpid(), signal.SIGINT), tmp_path / "stopped", **options)
+        assert read_position(last).steps == step
+    go_on(lambda step: pytest.fail("there is nothing left to do"), tmp_path / "stopped", **options)
+    assert same_result(tmp_path / "stopped", tmp_path / "alone")
 
 
 def test_sigterm_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None) -> None:
