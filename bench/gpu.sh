@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that needs an NVIDIA GPU, in one go: the GPU tests, then the operator, the selectors' networks and a whole
-# training step, and what the compiler makes of the kernels. Tables go to bench/results, or to the folder given, named
+# Everything that needs an NVIDIA GPU, in one go: the GPU tests, then the operator, the selectors' networks, a whole
+# training step, tokens of images, a whole map from pictures to the encoder file, and what the compiler makes of the
+# kernels. Tables go to bench/results, or to the folder given, named
 # by the device. Before it, install brainkit so that the sources are used: pip install -e '.[train,dev]', or with what is
 # there, pip install --no-build-isolation --no-deps -e .
 set -euo pipefail
@@ -22,9 +23,12 @@ ASK
 )
 
 failed=()
-"$python" -m pytest -m gpu -q -p no:cacheprovider tests/test_triton.py tests/test_triton_selectors.py || failed+=(tests)
+"$python" -m pytest -m gpu -q -p no:cacheprovider tests/test_triton.py tests/test_triton_selectors.py \
+  tests/test_residency.py tests/test_features.py tests/test_final_report.py || failed+=(tests)
 for bench in operator selectors step; do
   "$python" -m "bench.$bench" --device cuda --name "$into/$bench-$device" || failed+=("$bench")
 done
+"$python" -m bench.extraction --device cuda --name "$into/extraction-$device" || failed+=(extraction)
+"$python" -m bench.one_minute --device cuda --name "$into/one_minute-$device" || failed+=(one_minute)
 "$python" -m bench.kernels --name "$into/kernels-$device" || failed+=(kernels)
 [ ${#failed[@]} -eq 0 ] || { echo "bench/gpu.sh: failed: ${failed[*]}" >&2; exit 1; }

@@ -12,19 +12,29 @@ __version__ = "0.1.0"
 
 # name -> the module that defines it; resolved at first use.
 _LAZY = {
-    "fit": "brainkit.workflow",
+    "fit": "brainkit.python_api",
+    "Run": "brainkit.python_api",
     "load": "brainkit.scoring",
     "load_backbone": "brainkit.backbones",
+    "wrap_network": "brainkit.backbones",
     "FactorTopy": "brainkit.model",
+    "EncodingModule": "brainkit.training",
+    "EncodingData": "brainkit.data.module",
+    "save_run": "brainkit.own_trainer",
+    "import_published": "brainkit.importing",
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]
 
 if TYPE_CHECKING:
-    from brainkit.backbones import load_backbone
+    from brainkit.backbones import load_backbone, wrap_network
+    from brainkit.data.module import EncodingData
+    from brainkit.importing import import_published
     from brainkit.model import FactorTopy
+    from brainkit.own_trainer import save_run
+    from brainkit.python_api import Run, fit
     from brainkit.scoring import load
-    from brainkit.workflow import fit
+    from brainkit.training import EncodingModule
 
 
 def __getattr__(name: str) -> Any:

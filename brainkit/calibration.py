@@ -60,5 +60,6 @@ def calibrate_checkpoint(module: lightning.LightningModule, checkpoint: Path, da
     module.load_state_dict(state["state_dict"])
     if state.get("calibrated"):
         return
-    calibrate(module.model, data.tokens, data.responses, data.split.train)  # type: ignore[arg-type]
+    for model, part in module.parts(data):  # type: ignore[operator]
+        calibrate(model, part.tokens, part.responses, part.split.train)
     AtomicCheckpoints().save_checkpoint(state | {"state_dict": module.state_dict(), "calibrated": True}, checkpoint)

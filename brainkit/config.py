@@ -57,17 +57,18 @@ class ModelConfig:
 
     To find an error; all give the same.
     """
-    precision: str = "float32"
+    precision: str = "auto"
     """What training multiplies: float32; or, faster, tf32 or bfloat16 on a GPU with the Triton kernels, bf16x3 on a
-    processor with AMX. Sums, locations, weights and all scores are float32 in any case.
+    processor with AMX; auto is tf32 with the Triton kernels and float32 elsewhere. Sums, locations, weights and all
+    scores are float32 in any case.
 
-    For speed, where the score stays.
+    bfloat16 or bf16x3 for speed, where the score stays.
     """
 
     def __post_init__(self) -> None:
         _positive(self, "bottleneck", "grid", "selector_width")
         _one_of(self, "gauge", ("unit", "published"))
-        _one_of(self, "precision", ("float32", "tf32", "bfloat16", "bf16x3"))
+        _one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         _one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
 
 
@@ -184,15 +185,51 @@ class TrainConfig:
 
     To keep a GPU free.
     """
+    devices: int = 1
+    """GPUs of each machine, each with a process; on a CPU, processes. Each has its share of every batch, so that the
+    result is the same.
+
+    With several GPUs, for large batches: with small ones they wait for each other.
+    """
+    num_nodes: int = 1
+    """Machines; for more than one torchrun or SLURM starts the processes.
+
+    With more GPUs than one machine has.
+    """
+    residency: str = "auto"
+    """Where the tokens lie while training: device, host (on the disk, mapped and streamed), or auto, on a GPU if they
+    fit there.
+
+    host to leave memory of the GPU to others.
+    """
+    cuda_graph: str = "auto"
+    """Whether steps on one GPU are captured once and replayed: on, off, or auto, where it can be done.
+
+    off to find an error; on to be told where it cannot be done.
+    """
+    save_minutes: float = 5.0
+    """Minutes after which the state is saved within an epoch too; 0: at the ends of epochs only.
+
+    Less where jobs are ended without notice.
+    """
+    tensorboard: str = "auto"
+    """Whether epochs are written for TensorBoard, in the run's folder tensorboard: on, off, or auto, where it is
+    installed.
+
+    off where nobody looks.
+    """
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors", "lr_free_selectors")
-        _positive(self, "smooth_l1_beta")
+        _positive(self, "smooth_l1_beta", "devices", "num_nodes")
         _one_of(self, "loss", ("mse", "smooth_l1", "pearson"))
         _one_of(self, "schedule", ("cosine", "linear", "constant"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
+        _one_of(self, "tensorboard", ("auto", "on", "off"))
         _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy")
-        _at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience")
+        _at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
+        _one_of(self, "residency", ("auto", "device", "host"))
+        _one_of(self, "cuda_graph", ("auto", "on", "off"))
         _share(self, "regulariser_end")
         _below_one(self, "warmup", "ema")
         if self.loss == "pearson" and self.batch_size < 2:
@@ -207,6 +244,12 @@ class DataConfig:
     """The subject's folder; empty: $BRAINKIT_DATA, else the sample subject.
 
     Commonly given as --data.
+    """
+    paths: tuple[str, ...] = ()
+    """In place of path, the folders of several subjects that are trained together: with shared bottlenecks, each with
+    selectors and a readout of its own.
+
+    Commonly given as --data, more than once.
     """
     validation: float = 0.1
     """Share of the stimulus groups that selection looks at.
@@ -228,9 +271,22 @@ class DataConfig:
 
     To compare with published results.
     """
+    token_dtype: str = "float16"
+    """What the token cache keeps: float16, or bfloat16 for tokens that float16 cannot hold.
+
+    If training says that tokens are too large for float16.
+    """
 
     def __post_init__(self) -> None:
         _share(self, "validation", "test")
+        if self.paths and self.path:
+            raise UsageError("path and paths exclude each other: give one subject or several")
+        if len(self.paths) == 1:
+            raise UsageError("paths must name at least two subjects, got one; it is for path")
+        if len(set(self.paths)) < len(self.paths):
+            twice = next(place for place in self.paths if self.paths.count(place) > 1)
+            raise UsageError(f"paths must name different subjects, got {twice} twice")
+        _one_of(self, "token_dtype", ("float16", "bfloat16"))
         _one_of(self, "fit", ("whole", "crop"))
         _one_of(self, "preset", ("", "published"))
 
@@ -383,10 +439,14 @@ def _value(hint: Any, key: str, value: Any, source: str) -> Any:
             pass
     if hint is str and isinstance(value, str):
         return value
+    if hint is str and isinstance(value, bool):  # YAML reads on and off as true and false
+        return "on" if value else "off"
     if hint == tuple[str, ...]:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items):
             return tuple(items)
+    if hint is str and isinstance(value, bool):  # YAML reads on and off as these
+        return "on" if value else "off"
     name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
     raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
 

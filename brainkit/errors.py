@@ -33,6 +33,14 @@ class TrainingError(BrainkitError):
     """Training could not go on, or its result is not usable."""
 
 
+class SaidElsewhere(TrainingError):
+    """What ended this process ends all of a run, and another one says it."""
+
+
+class StoppedTraining(TrainingError):
+    """Training was asked to stop; its state was saved, and it can be gone on with."""
+
+
 class MissingDependency(BrainkitError):
     """An optional package is not installed; the message holds the pip line that installs it."""
 

@@ -318,7 +318,9 @@ def _token_module(
                 self.register_buffer(f"global_weight_{index}", constant(folded.global_weight[layer].T))
                 self.register_buffer(f"global_bias_{index}", constant(folded.global_bias[layer]))
             for height, width in sizes:
-                self.register_buffer(f"grid_{height}x{width}", constant(grid_matrix(height, width, *folded.grid)))
+                self.register_buffer(
+                    f"grid_{height}x{width}", constant(grid_matrix(height, width, *folded.grid, folded.resize))
+                )
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             # The same operations in the same order as images.normalise.

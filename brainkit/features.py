@@ -2,108 +2,38 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
+import datetime
 import inspect
-import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from brainkit import __version__
 from brainkit.backbones import Backbone
-from brainkit.errors import BrainkitError
-from brainkit.files import cache_folder, read_json, write_beside, write_json
-from brainkit.images import Preprocessing, content_hash, decode, normalise, prepare
-from brainkit.model import FactorTopy, to_grid
+from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.files import cache_folder
+from brainkit.images import content_hash
+from brainkit.runtime import cores
+from brainkit.token_cache import DTYPES, TokenCache
+from brainkit.token_filling import Filling, prepared
+from brainkit.token_pass import TokenPass
+from brainkit.token_statistics import fit_statistics
+from brainkit.token_store import TokenKind, TokenStore, read_description, remove_folder
 
-# More images than this say nothing new about the correlation of a layer's channels.
-IMAGES_FOR_MOMENTS = 2000
-# A cache is believed when its first images come out the same: within this share of a channel's s.d.
+__all__ = ["TokenCache", "extract_tokens", "fit_statistics"]
+
+# A store is believed when its first images come out the same: most of their numbers within this share of a channel's
+# s.d. Rounding differs with the size of a batch, and autocast rounds coarsely.
 AGREEMENT = 0.02
-_VERSION = 2
-_STALE = 24 * 3600  # seconds after which an extraction that left its folder unfinished is taken for dead
+_FLOOR = {"float32": 1e-5, "float16 autocast": 2e-3}  # of the layer's root mean square
+_MOST = 0.95
 
-
-class CentredArray:
-    """Tokens of n images as float16 about an offset of each channel; rows come out as float32.
-
-    Channels may have a mean far larger than what varies in them; about the offset, float16 keeps what varies.
-
-    Parameters
-    ----------
-    values : array of shape (n, C, ...), float16
-        May be memory-mapped.
-    offset : array of shape (C,), float32
-    """
-
-    def __init__(self, values: np.ndarray, offset: np.ndarray) -> None:
-        self.values, self.offset = values, offset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, C, ...)."""
-        return self.values.shape
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """Rows as float32, (k, C, ...); `rows` is an index array or a slice."""
-        block = self.values[rows].astype(np.float32)
-        block += self.offset.reshape(-1, *(1,) * (block.ndim - 2))
-        return block
-
-
-@dataclass(frozen=True)
-class TokenCache:
-    """Tokens of n images on the common grid, memory-mapped.
-
-    Attributes
-    ----------
-    folder : Path
-        Where they lie.
-    layers : tuple of str
-        In order of depth.
-    local : dict of str to CentredArray of shape (n, C, H, W)
-    whole : dict of str to CentredArray of shape (n, C)
-        The global tokens.
-    """
-
-    folder: Path
-    layers: tuple[str, ...]
-    local: dict[str, CentredArray]
-    whole: dict[str, CentredArray]
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Channels of each layer."""
-        return {layer: self.local[layer].shape[1] for layer in self.layers}
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the token grid."""
-        height, width = self.local[self.layers[0]].shape[2:]
-        return height, width
-
-    def __len__(self) -> int:
-        return len(self.whole[self.layers[0]])
-
-    def batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Local (b, C, H, W) and global (b, C) tokens of some images, float32 on the CPU."""
-
-        def gather(arrays: dict[str, CentredArray]) -> dict[str, Tensor]:
-            return {layer: torch.from_numpy(arrays[layer][rows]) for layer in self.layers}
-
-        return gather(self.local), gather(self.whole)
+Say = Callable[[str], None]
 
 
 def extract_tokens(
@@ -112,14 +42,18 @@ def extract_tokens(
     *,
     grid: tuple[int, int] = (8, 8),
     device: str = "cpu",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     cache: Path | None = None,
+    dtype: str = "float16",
+    say: Say | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> TokenCache:
-    """Run images through a backbone, or find that it was done before.
+    """Run those images through a backbone that nobody has run through it before, and open the tokens of all.
 
-    What is found is believed only if the first images come out the same again: a network's code may have changed
-    with its name and weights the same.
+    Images are known by their content, so whatever run or subject saw an image first did the work for all. Several
+    processes may be at it at once: they share the work. What is found is read once, to compare its checksums, and
+    believed only if the first images come out the same again: a network's code may have changed with its name and
+    weights the same.
 
     Parameters
     ----------
@@ -130,117 +64,63 @@ def extract_tokens(
     grid : (int, int)
         Rows and columns that every layer's token map is brought to.
     device : str
-        Where the backbone runs.
-    batch_size : int
-        Images of one pass.
+        Where the backbone runs: on CUDA under float16 autocast, elsewhere in float32.
+    batch_size : int, optional
+        Images of one pass; by default as many as suit the device.
     cache : Path, optional
-        Folder of all token caches; by default under the user's cache folder.
+        Folder of all token stores; by default under the user's cache folder.
+    dtype : {"float16", "bfloat16"}
+        What is kept: ten bits of each number's difference from its channel's offset, or seven with float32's range.
+    say : callable, optional
+        Takes lines: what is there, how much will be written and how much is free, what was found damaged.
     progress : callable, optional
-        Called with the number of images done so far.
+        Called with the number of images that are there so far.
 
     Returns
     -------
     TokenCache
+        Its ``extracted`` tells how many images passed the backbone.
 
     Raises
     ------
     DataError
-        If an image cannot be read; names it.
+        If an image cannot be read; names it. The tokens of those before it stay.
     BrainkitError
-        If the disk cannot hold the tokens, or a token is too large for float16.
+        If the disk cannot hold the tokens, the cache cannot be written, or a token is too large for `dtype`.
     """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if not images:
+        raise UsageError("images must hold at least one image, got none")
+    tell: Say = say or (lambda line: None)
     home = cache if cache is not None else cache_folder() / "tokens"
-    key = _key(backbone, images, grid)
-    folder = home / key
-    if folder.is_dir() and not _agrees(_open(folder), backbone, images[:2], device):
-        shutil.rmtree(folder)
-    if not folder.is_dir():
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BrainkitError(
-                f"{home}: the token cache cannot be made there: {error.strerror}; set BRAINKIT_CACHE to another folder"
-            ) from None
-        _sweep(home)
-        _check_space(backbone, len(images), grid, home)
-        try:
-            with write_beside(folder) as beside:
-                _extract(backbone, images, grid, device, batch_size, beside, progress)
-        except BrainkitError:
-            if not folder.is_dir():  # else another process has just put the same tokens there
-                raise
-    return _open(folder)
-
-
-def tokens_in_cache(backbone: Backbone, images: Sequence[Path], grid: tuple[int, int]) -> bool:
-    """Whether `extract_tokens` would find its work done."""
-    return (cache_folder() / "tokens" / _key(backbone, images, grid)).is_dir()
-
-
-def fit_statistics(model: FactorTopy, tokens: TokenCache, rows: np.ndarray) -> None:
-    """Give the model the mean, s.d. and correlation of every layer's tokens over the training images.
-
-    Parameters
-    ----------
-    model : FactorTopy
-        Its ``local_statistics`` and ``global_statistics`` are set.
-    tokens : TokenCache
-        Tokens of all images.
-    rows : int array
-        The training images.
-    """
-    for layer in tokens.layers:
-        key = layer.replace(".", "_")
-        for arrays, held in ((tokens.local, model.local_statistics), (tokens.whole, model.global_statistics)):
-            mean, std, moment = _statistics(arrays[layer], rows)
-            held[key].set(mean, std, moment)  # type: ignore[operator]
-
-
-def _statistics(array: CentredArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (C,), s.d. (C,) and the correlation matrix (C, C) of one layer's tokens, over images and places."""
-
-    def blocks(chosen: np.ndarray, size: int = 128) -> Iterator[np.ndarray]:
-        for start in range(0, len(chosen), size):
-            block = array[chosen[start : start + size]]
-            yield np.moveaxis(block, 1, -1).reshape(-1, array.shape[1])
-
-    total, count = np.zeros(array.shape[1]), 0
-    for block in blocks(rows):
-        total += block.sum(0, dtype=np.float64)
-        count += len(block)
-    mean = total / count
-    spread = np.zeros_like(mean)
-    for block in blocks(rows):
-        spread += np.square(block - mean.astype(np.float32), dtype=np.float64).sum(0)
-    std = np.sqrt(spread / count)
-    # What never varies, up to rounding, carries nothing: the model reads it as absent.
-    std[std <= 1e-6 * np.sqrt(mean**2 + std**2)] = 0.0
-    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0).astype(np.float32)
-
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), IMAGES_FOR_MOMENTS)).astype(int)]
-    moment, count = np.zeros((len(mean), len(mean))), 0
-    for block in blocks(chosen):
-        block = (block - mean.astype(np.float32)) * inverse
-        moment += block.T @ block
-        count += len(block)
-    return mean, std, moment / count
-
-
-def _key(backbone: Backbone, images: Sequence[Path], grid: tuple[int, int]) -> str:
-    """What the tokens depend on, and nothing else: where images or caches lie does not matter."""
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1))) as pool:
-        hashes = list(pool.map(content_hash, images))
-    parts = {
-        "version": _VERSION,
-        "weights": backbone.weights_hash,
-        "architecture": backbone.name,
-        "code": _code_hash(backbone.network),
-        "layers": list(backbone.layer_names),
-        "preprocessing": backbone.preprocessing.to_json(),
-        "grid": list(grid),
-        "images": hashes,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    with ThreadPoolExecutor(cores()) as pool:
+        hashes = [bytes.fromhex(value) for value in pool.map(content_hash, images)]
+    paths = dict(zip(hashes, images, strict=True))
+    network = TokenPass(backbone, grid, dtype=dtype, device=device, batch_size=batch_size)
+    kind = TokenKind(
+        backbone=backbone.name,
+        weights=backbone.weights_hash,
+        code=_code_hash(backbone.network),
+        layers=network.layout.widths,
+        grid=grid,
+        preprocessing=backbone.preprocessing.to_json(),
+        dtype=dtype,
+        arithmetic=network.arithmetic,
+    )
+    store = _believed(home / kind.key, network, paths, tell)
+    missing = list(paths) if store is None else store.missing(paths)
+    if not missing:
+        tell(f"tokens of {len(images)} images: found in the cache")
+    else:
+        _check_space(home, len(images), len(missing), kind, tell)
+        if store is None:
+            store = _new_store(home, kind, network, backbone, tell)
+        Filling(store, network, paths, len(images), progress).run()
+    assert store is not None
+    tokens = TokenCache.of_store(store, hashes)
+    tokens.extracted = len(missing)
+    return tokens
 
 
 def _code_hash(network: torch.nn.Module) -> str:
@@ -252,140 +132,88 @@ def _code_hash(network: torch.nn.Module) -> str:
     return content_hash(file) if file and os.path.isfile(file) else ""
 
 
-def _check_space(backbone: Backbone, n_images: int, grid: tuple[int, int], home: Path) -> None:
-    needed = 2 * n_images * (grid[0] * grid[1] + 1) * sum(backbone.widths.values())
-    free = shutil.disk_usage(home).free
+def _believed(folder: Path, network: TokenPass, paths: Mapping[bytes, Path], say: Say) -> TokenStore | None:
+    """Open the store if it is there, and if what it holds is what the network gives."""
+    if not folder.is_dir():
+        return None
+    try:
+        store = TokenStore(folder, say)
+    except DataError as error:
+        say(f"{folder}: {error}; it is made anew")
+        remove_folder(folder)
+        return None
+    store.check(paths)
+    if _agrees(store, network, paths):
+        return store
+    say(f"{folder}: {network.backbone.name} gives other tokens than it did; the store is made anew")
+    store.drop()
+    return None
+
+
+def _new_store(home: Path, kind: TokenKind, network: TokenPass, backbone: Backbone, say: Say) -> TokenStore:
+    offsets, _ = network.measure()
+    about = {
+        "made_by": f"brainkit {__version__}",
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "pretrained": backbone.pretrained,
+        "source": backbone.source,
+    }
+    try:
+        return TokenStore.create(home, kind, offsets, say, about)
+    except BrainkitError as error:
+        raise BrainkitError(f"{error}; set BRAINKIT_CACHE to another folder") from None
+
+
+def _check_space(home: Path, wanted: int, missing: int, kind: TokenKind, say: Say) -> None:
+    """Say what will be written; refuse what the disk cannot hold."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(home).free
+        others = sum(_of_another_version(place) for place in home.iterdir() if place.is_dir())
+    except OSError as error:
+        raise BrainkitError(
+            f"{home}: the token cache cannot be made there: {error.strerror}; set BRAINKIT_CACHE to another folder"
+        ) from None
+    needed = 2 * missing * kind.layout.record
+    size = f"{needed / 1e9:.2f} GB as {kind.dtype}"
     if needed > 0.95 * free:
         raise BrainkitError(
-            f"{home}: the tokens of {n_images} images need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
+            f"{home}: the tokens of {missing} images need {size}, {free / 1e9:.2f} GB are free; "
             "free some space, or set BRAINKIT_CACHE to a folder on another disk"
         )
+    if others:
+        say(f"{home}: {others} stores of another version are left alone; brainkit cache list shows them")
+    held = f"{wanted - missing} in the cache, {missing} to extract" if missing < wanted else "to extract"
+    say(f"tokens of {wanted} images: {held}, {size}; {free / 1e9:.1f} GB free")
 
 
-def _extract(
-    backbone: Backbone,
-    images: Sequence[Path],
-    grid: tuple[int, int],
-    device: str,
-    batch_size: int,
-    folder: Path,
-    progress: Callable[[int], None] | None,
-) -> None:
-    folder.mkdir()
-    n = len(images)
-    local, whole, offsets = {}, {}, {}
-    for layer, width in backbone.widths.items():
-        local[layer] = _new_array(folder / f"{layer}.local.npy", (n, width, *grid))
-        whole[layer] = _new_array(folder / f"{layer}.global.npy", (n, width))
-    backbone.to(device)
-    done = 0
-    for batch in _batches(images, backbone.preprocessing, batch_size):
-        with torch.inference_mode():
-            local_tokens, global_tokens = backbone.get_tokens(torch.from_numpy(batch).to(device))
-        stop = done + len(batch)
-        for layer in backbone.layer_names:
-            for kind, arrays, tokens in (
-                ("local", local, to_grid(local_tokens[layer].float(), grid)),
-                ("global", whole, global_tokens[layer].float()),
-            ):
-                name = f"{layer}.{kind}"
-                if name not in offsets:
-                    offsets[name] = tokens.transpose(0, 1).flatten(1).mean(1).cpu().numpy()
-                arrays[layer][done:stop] = _half(tokens, offsets[name], layer)
-        done = stop
-        if progress is not None:
-            progress(done)
-    for array in (*local.values(), *whole.values()):
-        array.flush()
-    np.savez(folder / "offsets.npz", allow_pickle=False, **offsets)
-    write_json(folder / "tokens.json", {"version": _VERSION, "layers": list(backbone.layer_names), "images": n})
+def _of_another_version(folder: Path) -> bool:
+    try:
+        read_description(folder)
+    except DataError as error:
+        return "version" in str(error)
+    return False
 
 
-def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A memory-mapped float16 array whose place on the disk is taken at once.
-
-    Otherwise a disk that fills up kills the process by SIGBUS, which no handler can turn into a message.
-    """
-    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                # A file system that cannot reserve: the check of the free space has to do.
-    return array
-
-
-def _batches(images: Sequence[Path], preprocessing: Preprocessing, size: int) -> Iterator[np.ndarray]:
-    """Normalised float32 batches; the next ones are decoded while the backbone works."""
-
-    def read(path: Path) -> np.ndarray:
-        return prepare(decode(path), preprocessing)
-
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1))) as pool:
-        starts = list(range(0, len(images), size))
-        waiting: list[list] = []
-        for start in (*starts, None, None):
-            if start is not None:
-                waiting.append([pool.submit(read, path) for path in images[start : start + size]])
-            if waiting and (start is None or len(waiting) > 2):
-                yield normalise(np.stack([future.result() for future in waiting.pop(0)]), preprocessing)
-
-
-def _half(tokens: Tensor, offset: np.ndarray, layer: str) -> np.ndarray:
-    centre = torch.from_numpy(offset).to(tokens.device).reshape(-1, *(1,) * (tokens.ndim - 2))
-    values = (tokens - centre).half()
-    if not values.isfinite().all():
-        largest = tokens.abs().max().item()
-        raise BrainkitError(
-            f"layer {layer}: its tokens reach {largest:.3g}, and float16 ends at 65504; choose other layers"
-            if np.isfinite(largest)
-            else f"layer {layer}: the backbone gave tokens that are not finite; check its weights"
-        )
-    return values.cpu().numpy()
-
-
-def _open(folder: Path) -> TokenCache:
-    index = read_json(folder / "tokens.json")
-    layers = tuple(index["layers"])
-    with np.load(folder / "offsets.npz") as offsets:
-
-        def arrays(kind: str) -> dict[str, CentredArray]:
-            return {
-                layer: CentredArray(np.load(folder / f"{layer}.{kind}.npy", mmap_mode="r"), offsets[f"{layer}.{kind}"])
-                for layer in layers
-            }
-
-        return TokenCache(folder, layers, arrays("local"), arrays("global"))
-
-
-def _agrees(tokens: TokenCache, backbone: Backbone, images: Sequence[Path], device: str) -> bool:
-    """Whether the backbone gives for the first images what the cache holds."""
-    batch = normalise(
-        np.stack([prepare(decode(path), backbone.preprocessing) for path in images]), backbone.preprocessing
-    )
-    backbone.to(device)
-    with torch.inference_mode():
-        local, whole = backbone.get_tokens(torch.from_numpy(batch).to(device))
-    few = slice(0, 32)
-    for layer in tokens.layers:
-        for held, now in (
-            (tokens.local[layer], to_grid(local[layer].float(), tokens.grid)),
-            (tokens.whole[layer], whole[layer].float()),
-        ):
-            known = np.moveaxis(held[few], 1, -1)
-            fresh = np.moveaxis(now.cpu().numpy(), 1, -1)
+def _agrees(store: TokenStore, network: TokenPass, paths: Mapping[bytes, Path]) -> bool:
+    """Whether the network gives what the store holds: for its first two of these images, else for the probes."""
+    missing = set(store.missing(paths))
+    held = [image for image in paths if image not in missing][:32]
+    floor = _FLOOR[network.arithmetic]
+    if not held:
+        mean, std = network.measure()
+        allowed = AGREEMENT * std + floor * np.sqrt(np.square(mean).mean())
+        return bool((np.abs(mean - store.offsets) <= allowed).mean() >= _MOST)
+    cache = TokenCache.of_store(store, held)
+    few = [prepared(paths[image], network.backbone.preprocessing) for image in held[:2]]
+    known, fresh = cache.batch(np.arange(len(held))), network.tokens(torch.from_numpy(np.stack(few)))
+    for old, new in zip(known, fresh, strict=True):
+        for layer in cache.layers:
+            held_values = np.moveaxis(old[layer].numpy(), 1, -1)
+            values = np.moveaxis(new[layer].cpu().numpy(), 1, -1)
             # Rounding of another batch size or device is no change of the network.
-            allowed = AGREEMENT * known.std(tuple(range(known.ndim - 1))) + 1e-5 * np.sqrt(np.square(known).mean())
-            if not (np.abs(known[: len(images)] - fresh) <= allowed).all():
+            spread = held_values.std(tuple(range(held_values.ndim - 1)))
+            allowed = AGREEMENT * spread + floor * np.sqrt(np.square(held_values).mean())
+            if (np.abs(held_values[: len(few)] - values) <= allowed).mean() < _MOST:
                 return False
     return True
-
-
-def _sweep(home: Path) -> None:
-    """Remove what extractions that were killed left behind."""
-    for place in home.glob(".*"):
-        if place.is_dir() and time.time() - place.stat().st_mtime > _STALE:
-            shutil.rmtree(place, ignore_errors=True)

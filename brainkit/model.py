@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import pickle
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brainkit import published
 from brainkit.bottlenecks import TokenStatistics, pointwise
 from brainkit.errors import DataError, UsageError
 from brainkit.ops.factor_readout import factor_readout
@@ -57,6 +58,7 @@ class Folded:
     scale: np.ndarray  # (V,)
     weight: np.ndarray  # (V, D)
     bias: np.ndarray  # (V,)
+    resize: str = "area"  # see grid_matrix
 
 
 class FactorTopy(nn.Module):
@@ -80,6 +82,8 @@ class FactorTopy(nn.Module):
     gauge : {"unit", "published"}
         ``unit`` holds each bottleneck's output at unit RMS over the training tokens, which gives layer weights and
         scale a meaning; ``published`` leaves the gains free, as the seed's weights have them.
+    resize : {"area", "bilinear"}
+        How token maps over twice the grid's side are brought to it, see :func:`grid_matrix`.
     backend : str
         Implementation of the operator, see :func:`brainkit.ops.factor_readout`.
     precision : {"float32", "tf32", "bfloat16", "bf16x3"}
@@ -112,6 +116,7 @@ class FactorTopy(nn.Module):
         gauge: str = "unit",
         backend: str = "auto",
         precision: str = "float32",
+        resize: str = "area",
     ) -> None:
         super().__init__()
         given = coordinates.detach().cpu() if isinstance(coordinates, Tensor) else coordinates
@@ -124,9 +129,11 @@ class FactorTopy(nn.Module):
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if gauge not in ("unit", "published"):
             raise UsageError(f"gauge must be 'unit' or 'published', got {gauge!r}")
+        if resize not in ("area", "bilinear"):
+            raise UsageError(f"resize must be 'area' or 'bilinear', got {resize!r}")
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
-        self.precision = precision
+        self.precision, self.resize = precision, resize
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # module names hold no dots
         if len(set(self._keys.values())) < len(self.layers):
             raise UsageError(f"layers must have different names without their dots, got {', '.join(self.layers)}")
@@ -177,47 +184,54 @@ class FactorTopy(nn.Module):
 
     @classmethod
     def from_published(
-        cls, state_dict: Mapping[str, Tensor], coordinates: np.ndarray | Tensor, *, grid: tuple[int, int] = (8, 8)
+        cls,
+        state_dict: Mapping[str, Tensor],
+        coordinates: np.ndarray | Tensor,
+        *,
+        layers: Sequence[str] | None = None,
+        grid: tuple[int, int] = (8, 8),
     ) -> FactorTopy:
-        """Load a state dict of the seed's model; predictions are the same, the gauge stays ``published``.
+        """Load weights of the published implementation; it predicts the same as there.
+
+        Its gains are free (gauge "published"), it takes raw tokens, and brings them to the grid by bilinear
+        interpolation whatever their size. Where the positional encoding begins and ends follows from `coordinates`,
+        and is kept with the model.
 
         Parameters
         ----------
         state_dict : mapping of str to Tensor
-            With ``local_token_bottleneck.{layer}.weight`` (D, C, 1, 1), ``global_token_bottleneck.{layer}.weight``
-            (D, C), ``{space,layer,scale}_selector_mlp.{1,3,5}.*``, ``weight`` (V, D) and ``bias`` (V,).
+            A bare state dict with the published names; a prefix that all of them share is left out.
         coordinates : array of shape (V, 3)
-            The cortical coordinates the model was trained with, in mm: they are not in the state dict.
+            The cortical coordinates the model was trained with, in mm, all V of them: they are not in the state dict.
+        layers : sequence of str, optional
+            Names that its layers get here, in the state dict's order; by default its own.
         grid : (int, int)
             Token grid of the published model.
 
         Raises
         ------
         DataError
-            If keys are missing, unknown or of the wrong shape.
+            If keys are missing, unknown, of the wrong shape, or not finite.
         """
-        pattern = re.compile(r"local_token_bottleneck\.(.+)\.weight$")
-        widths = {m[1]: int(v.shape[1]) for k, v in state_dict.items() if (m := pattern.match(k))}
-        if not widths or "weight" not in state_dict or state_dict["weight"].ndim != 2:
-            raise DataError("state dict: expected local_token_bottleneck.<layer>.weight and weight (V, D), found none")
-        weight = state_dict["weight"]
-        if len(weight) != len(coordinates):
+        state = published.bare(state_dict)
+        shape = published.shape_of(state)
+        if len(coordinates) != shape.vertices:
             raise DataError(
-                f"coordinates: expected {len(weight)} rows as the model's vertices, found {len(coordinates)}"
+                f"coordinates: expected {shape.vertices} rows as the model's vertices, found {len(coordinates)}"
             )
-        hidden = state_dict.get("space_selector_mlp.1.weight", torch.empty(128, 0)).shape[0]
+        state, widths = published.renamed(state, shape, layers)
         model = cls(
-            widths, coordinates, bottleneck=weight.shape[1], grid=grid, selector_width=hidden, gauge="published"
+            widths,
+            coordinates,
+            bottleneck=shape.bottleneck,
+            grid=grid,
+            selector_width=shape.selector_width,
+            gauge="published",
+            resize="bilinear",
         )
-        own = {key for key in model.state_dict() if not _is_constant(key)}
-        if missing := sorted(own - set(state_dict)):
-            raise DataError(f"state dict: {len(missing)} keys are missing, the first is {missing[0]}")
-        if unknown := sorted(set(state_dict) - own):
-            raise DataError(f"state dict: {len(unknown)} keys are unknown, the first is {unknown[0]}")
-        for key, value in model.state_dict().items():
-            if key in own and value.shape != state_dict[key].shape:
-                raise DataError(f"state dict: {key} must be {tuple(value.shape)}, found {tuple(state_dict[key].shape)}")
-        model.load_state_dict(dict(state_dict), strict=False)
+        own = {key: value for key, value in model.state_dict().items() if not _is_constant(key)}
+        published.check(state, own)
+        model.load_state_dict(state, strict=False)
         return model
 
     def set_response_scale(self, mean: np.ndarray, std: np.ndarray) -> None:
@@ -293,7 +307,7 @@ class FactorTopy(nn.Module):
         """Tokens through the bottlenecks, in the gauge: (B, L, D, H, W) and (B, L, D)."""
         local, whole = [], []
         for layer in self.layers:
-            local.append(pointwise(to_grid(local_tokens[layer], self.grid), *self._local_map(layer)))
+            local.append(pointwise(to_grid(local_tokens[layer], self.grid, self.resize), *self._local_map(layer)))
             whole.append(torch.nn.functional.linear(global_tokens[layer], *self._global_map(layer)))
         return torch.stack(local, 1), torch.stack(whole, 1)
 
@@ -317,6 +331,7 @@ class FactorTopy(nn.Module):
             scale=chosen.scale.double().numpy(),
             weight=(exact.weight.detach() * exact.response_std[:, None]).numpy(),
             bias=(exact.bias.detach() * exact.response_std + exact.response_mean).numpy(),
+            resize=self.resize,
         )
 
     def _rounds_to(self) -> str:
@@ -367,39 +382,41 @@ def _is_constant(key: str) -> bool:
     return "statistics" in key or key.startswith(("coordinate", "response_"))
 
 
-def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Bring token maps (B, C, H, W) to the common grid: bilinear up to a factor of 2, area average beyond."""
+def to_grid(tokens: Tensor, grid: tuple[int, int], resize: str = "area") -> Tensor:
+    """Bring token maps (B, C, H, W) to the common grid, see :func:`grid_matrix`."""
     height, width = tokens.shape[-2:]
     if (height, width) == tuple(grid):
         return tokens
-    matrix = torch.tensor(grid_matrix(height, width, *grid), dtype=tokens.dtype, device=tokens.device)
+    matrix = torch.tensor(grid_matrix(height, width, *grid, resize), dtype=tokens.dtype, device=tokens.device)
     return (tokens.flatten(2) @ matrix).unflatten(2, tuple(grid))
 
 
 @functools.lru_cache(maxsize=64)
-def grid_matrix(height: int, width: int, to_height: int, to_width: int) -> np.ndarray:
+def grid_matrix(height: int, width: int, to_height: int, to_width: int, resize: str = "area") -> np.ndarray:
     """The interpolation from one token grid to another, as a constant matrix.
 
     Bilinear (cell edges not aligned) as published up to a factor of 2 a side; beyond it the average over the area
-    each new cell covers, because bilinear would read a few cells of many.
+    each new cell covers, because bilinear would read a few cells of many. Published weights were trained on that all
+    the same: with ``resize="bilinear"`` it is bilinear throughout.
 
     Returns
     -------
     array of shape (height * width, to_height * to_width), float64
         Columns sum to 1; new tokens = old tokens (..., H*W) @ matrix. Read-only, because it is kept.
     """
-    rows, columns = _interpolation(height, to_height), _interpolation(width, to_width)
+    most = 2.0 if resize == "area" else math.inf
+    rows, columns = _interpolation(height, to_height, most), _interpolation(width, to_width, most)
     matrix = np.einsum("hi,wj->hwij", rows, columns).reshape(height * width, to_height * to_width)
     matrix.flags.writeable = False
     return matrix
 
 
-def _interpolation(n: int, to: int) -> np.ndarray:
-    """One axis of :func:`grid_matrix`: (n, to), columns sum to 1."""
+def _interpolation(n: int, to: int, most: float) -> np.ndarray:
+    """One axis of :func:`grid_matrix`: (n, to), columns sum to 1; area means beyond a ratio of `most`."""
     matrix = np.zeros((n, to))
     ratio = n / to
     for j in range(to):
-        if ratio > 2:
+        if ratio > most:
             low, high = j * ratio, (j + 1) * ratio
             cells = np.arange(n)
             matrix[:, j] = np.clip(np.minimum(cells + 1, high) - np.maximum(cells, low), 0, None) / ratio

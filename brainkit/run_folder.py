@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from brainkit.config import Config, ModelConfig
 from brainkit.errors import DataError
 from brainkit.files import read_json, write_beside
+from brainkit.peak_memory import Peak, PeakMemory
 from brainkit.runs import latest_run
 from brainkit.surface import RoiTable, Vertices
 
@@ -29,8 +30,28 @@ def finished_run(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, An
     Raises
     ------
     DataError
+        If there is no such run, it is not finished, or it is of several subjects.
+    """
+    folder, summary = _finished(run)
+    if "subjects" in summary:
+        places = ", ".join(str(folder / name) for name in summary["subjects"])
+        raise DataError(f"{folder}: is a run of {len(summary['subjects'])} subjects; name one of theirs: {places}")
+    return folder, summary
+
+
+def run_folders(run: str | os.PathLike[str] | None) -> list[Path]:
+    """The folder of a finished run; of a run of several subjects, the folders of theirs.
+
+    Raises
+    ------
+    DataError
         If there is no such run, or it is not finished.
     """
+    folder, summary = _finished(run)
+    return [folder / name for name in summary["subjects"]] if "subjects" in summary else [folder]
+
+
+def _finished(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, Any]]:
     folder = Path(run) if run is not None else latest_run()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")
@@ -63,9 +84,14 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     state = read_checkpoint(place)["state_dict"]
     state = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     settings = Config.read(folder / "config.yaml").model
-    # What a run was trained with on a GPU need not be here; all backends predict the same.
-    backend = "auto" if settings.backend == "triton" else settings.backend
-    model = FactorTopy(summary["backbone"]["widths"], state["coordinates"], **model_shape(settings), backend=backend)
+    model = FactorTopy(
+        summary["backbone"]["widths"],
+        state["coordinates"],
+        **(model_shape(settings) | {"gauge": summary["gauge"]}),
+        # What a run was trained with on a GPU need not be here; all backends predict the same.
+        backend="auto" if settings.backend == "triton" else settings.backend,
+        resize="bilinear" if "imported" in summary else "area",
+    )
     model.load_state_dict(state)
     return model.eval()
 
@@ -103,8 +129,8 @@ def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         selectors = {key: file[key] for key in file.files}
     with np.load(folder / "scores.npz") as file:
         scores = {key: file[key] for key in ("r", "R2", "noise_ceiling")}
-    if not np.isfinite(scores["noise_ceiling"]).any():
-        scores["noise_ceiling"] = None  # the data brought none
+    # What is not known anywhere is not drawn: the data brought no ceilings, or the weights were imported without data.
+    scores = {name: values if np.isfinite(values).any() else None for name, values in scores.items()}
     vertices = Vertices(str(selectors["space"]), selectors["vertices"])
     return {
         "vertices": vertices,
@@ -128,6 +154,8 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     vertices = Vertices(str(scores["space"]), scores["vertices"])
     backbone = summary["backbone"]
     settings = Config.read(folder / "config.yaml").to_dict()
+    if "imported" in summary:
+        del settings["train"], settings["seed"]  # it was trained elsewhere, in ways that nobody told
     # The file travels; where its maker's disk keeps things does not.
     settings["data"]["path"] = Path(settings["data"]["path"]).name
     settings["backbone"]["weights"] = Path(settings["backbone"]["weights"]).name
@@ -148,20 +176,22 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         note=_shown_note(summary),
         licence=_licence(summary),
         provenance={
+            **({"imported": summary["imported"]} if "imported" in summary else {}),
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},
             "split": summary["split"],
             "seed": summary["seed"],
             "versions": {"brainkit": summary["brainkit"], **summary["versions"]},
             "config": settings,
-            "scores": summary["scores"],
+            "scores": summary["scores"] if summary["scores"]["images"] else None,
         },
     )
 
 
 def _shown_note(summary: dict[str, Any]) -> str | None:
-    """What every figure must say: that the subject is simulated, that the network was never trained."""
+    """What every figure must say: a simulated subject, a network that was never trained, gains that nobody fixed."""
     untrained = None if summary["backbone"]["pretrained"] else "network with RANDOM weights"
-    return "; ".join(part for part in (summary["note"], untrained) if part) or None
+    gauge = "gauge: published" if summary["gauge"] == "published" else None
+    return "; ".join(part for part in (summary["note"], untrained, gauge) if part) or None
 
 
 def _licence(summary: dict[str, Any]) -> str:
@@ -180,7 +210,7 @@ class RunLog:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self._early: list[str] = []
         self._file: IO[str] | None = None
 
@@ -197,8 +227,15 @@ class RunLog:
 
     def __call__(self, line: str) -> None:
         """Say a line and keep it."""
-        self._say(line)
+        self.say(line)
         self.write(line)
+
+    def show(self, plain: Sequence[str], styled: str | None) -> None:
+        """Keep a block of lines, and say it: as `styled` where that is given."""
+        for line in plain if styled is None else [styled]:
+            self.say(line)
+        for line in plain:
+            self.write(line)
 
     def into(self, path: Path) -> None:
         """From now on keep lines in this file; those said before come first."""
@@ -218,17 +255,37 @@ class RunLog:
 
 
 class PhaseClock:
-    """Seconds of each phase of a run."""
+    """Seconds and peak memory of each phase of a run, and what else is worth noting of how it went.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    watch : PeakMemory, optional
+        Looks at the memory; without it none is noted.
+
+    Attributes
+    ----------
+    laps : dict of str to float
+        Seconds of each phase.
+    memory : dict of str to dict
+        Bytes, as :meth:`brainkit.peak_memory.PeakMemory.lap` gives them.
+    facts : dict
+        Sections for ``run.json``.
+    """
+
+    def __init__(self, watch: PeakMemory | None = None) -> None:
         self._started = self._last = time.monotonic()
+        self._watch = watch
         self.laps: dict[str, float] = {}
+        self.memory: dict[str, Peak] = {}
+        self.facts: dict[str, Any] = {}
 
     def lap(self, phase: str) -> None:
         """End a phase here."""
         now = time.monotonic()
         self.laps[phase] = round(now - self._last, 2)
         self._last = now
+        if self._watch is not None:
+            self.memory[phase] = self._watch.lap()
 
     def total(self) -> float:
         """Seconds since the start."""

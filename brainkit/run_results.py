@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 import brainkit
 from brainkit.config import Config
-from brainkit.files import write_beside, write_json
+from brainkit.files import read_json, write_beside, write_json
 from brainkit.run_folder import PhaseClock, RunLog, write_selectors
 
 if TYPE_CHECKING:
@@ -19,6 +20,37 @@ if TYPE_CHECKING:
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
     from brainkit.model import FactorTopy
+    from brainkit.run_preparation import Trainee
+
+
+def write_model(folder: Path, model: FactorTopy) -> None:
+    """Write ``checkpoints/best.ckpt`` of a subject of several, as its training alone would have left it."""
+    from brainkit.checkpoints import AtomicCheckpoints
+
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    AtomicCheckpoints().save_checkpoint({"state_dict": state}, folder / "checkpoints" / "best.ckpt")
+
+
+def write_joint_summary(
+    folder: Path, settings: Config, network: Backbone, people: Sequence[Trainee], clock: PhaseClock
+) -> None:
+    """Write ``run.json`` of a run of several subjects, whose own lie in their folders: last, it is complete then."""
+    from brainkit.evaluation import write_summary
+
+    tables = {person.name: read_json(person.folder / "run.json")["scores"] for person in people}
+    write_summary(
+        folder / "run.json",
+        {
+            "brainkit": brainkit.__version__,
+            "backbone": backbone_facts(network),
+            "subjects": [person.name for person in people],
+            "seed": settings.seed,
+            "versions": versions(),
+            "seconds": clock.laps,
+            "scores": tables,
+        },
+    )
 
 
 def write_parity(
@@ -59,8 +91,6 @@ def write_results(
     scores.write(folder / "scores.npz", subject.vertices)
     write_json(folder / "rois.json", subject.rois.to_json())
     table = evaluation.summarise(scores, subject.rois)
-    for line in evaluation.score_lines(table):
-        log(line)
     if truth is not None:
         folded = model.folded()
         found = evaluation.recovery(
@@ -82,16 +112,7 @@ def write_results(
         folder / "run.json",
         {
             "brainkit": brainkit.__version__,
-            "backbone": {
-                "name": Path(network.name).name if ".py:" in network.name else network.name,
-                "weights_hash": network.weights_hash,
-                "pretrained": network.pretrained,
-                "licence": network.licence,
-                "source": network.source,
-                "layers": list(model.layers),
-                "widths": model.widths,
-                "preprocessing": network.preprocessing.to_json(),
-            },
+            "backbone": backbone_facts(network),
             "data": {
                 "name": subject.name,
                 "path": str(subject.root.resolve()),
@@ -111,14 +132,30 @@ def write_results(
             "note": subject.note,
             "gauge": model.gauge,
             "seed": settings.seed,
-            "versions": _versions(),
+            "versions": versions(),
+            **clock.facts,
             "seconds": clock.laps,
             "scores": table,
         },
     )
 
 
-def _versions() -> dict[str, str]:
+def backbone_facts(network: Backbone) -> dict[str, Any]:
+    """What ``run.json`` says of the backbone."""
+    return {
+        "name": Path(network.name).name if ".py:" in network.name else network.name,
+        "weights_hash": network.weights_hash,
+        "pretrained": network.pretrained,
+        "licence": network.licence,
+        "source": network.source,
+        "layers": list(network.layer_names),
+        "widths": network.widths,
+        "preprocessing": network.preprocessing.to_json(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What ``run.json`` says of the software."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("torch", "pytorch-lightning", "timm", "numpy", "pillow"):
         try:

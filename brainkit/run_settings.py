@@ -11,18 +11,23 @@ from typing import Any
 from brainkit.config import BackboneConfig, Config
 from brainkit.errors import DataError, UsageError
 
+# Where and how a run is computed, not what comes of it: these may change when it is gone on with.
+FREE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes")
+
 
 def choose_settings(
     base: Config,
     *,
     name: str | None,
-    data: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
     weights: str | os.PathLike[str] | None,
     random_weights: bool,
     epochs: int | None,
     seed: int | None,
     config: str | os.PathLike[str] | None,
     overrides: Sequence[str],
+    devices: int | None = None,
+    num_nodes: int | None = None,
 ) -> Config:
     """The settings asked for: `base`, or the file `config`; then what is named; then the ``key=value`` of `overrides`.
 
@@ -43,12 +48,19 @@ def choose_settings(
     )
     settings = replace(settings, backbone=network)
     if data is not None:
-        settings = replace(settings, data=replace(settings.data, path=str(Path(data).resolve())))
-    if epochs is not None:
-        settings = replace(settings, train=replace(settings.train, epochs=epochs))
+        named_data = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        places = tuple(str(Path(place).resolve()) for place in named_data)
+        path, paths = (places[0], ()) if len(places) == 1 else ("", places)
+        settings = replace(settings, data=replace(settings.data, path=path, paths=paths))
+    named = {"epochs": epochs, "devices": devices, "num_nodes": num_nodes}
+    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    settings = replace(settings, train=replace(settings.train, **chosen))
     if seed is not None:
         settings = replace(settings, seed=seed)
     settings = settings.replace(overrides)
+    if settings.data.paths:
+        places = tuple(str(Path(place).resolve()) for place in settings.data.paths)
+        settings = replace(settings, data=replace(settings.data, paths=places))
     if weights_file := settings.backbone.weights:
         settings = replace(settings, backbone=replace(settings.backbone, weights=str(Path(weights_file).resolve())))
     return settings
@@ -66,6 +78,8 @@ def resumed_settings(folder: Path, out: object, fresh: Config, given: Callable[[
     wanted = given(held)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return wanted  # nothing was trained yet, so that nothing contradicts other settings
+    chosen: dict[str, Any] = {name: getattr(wanted.train, name) for name in FREE}
+    held = replace(held, train=replace(held.train, **chosen))
     if differing := _differences(held.to_dict(), wanted.to_dict()):
         raise UsageError(
             f"{folder}: was begun with other settings: {'; '.join(differing)}; resume with the same, or name "

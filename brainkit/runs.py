@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from brainkit.errors import DataError
-from brainkit.files import write_beside
+from brainkit.files import read_json, write_beside
 
 RUNS = Path("runs")
 
@@ -57,8 +57,18 @@ def latest_encoder(runs: str | os.PathLike[str] = RUNS) -> Path:
     run = latest_run(runs)
     encoder = run / "encoder.onnx"
     if not encoder.is_file():
+        if (subjects := _subjects(run)) and all((run / name / "encoder.onnx").is_file() for name in subjects):
+            files = ", ".join(str(run / name / "encoder.onnx") for name in subjects)
+            raise DataError(f"{run}: is a run of {len(subjects)} subjects; name one of their encoders: {files}")
         raise DataError(f"{encoder}: not found; the newest run is not exported yet: run `brainkit export --onnx`")
     return encoder
+
+
+def _subjects(run: Path) -> list[str]:
+    """The folders in a run of several subjects; none in any other."""
+    file = run / "run.json"
+    summary = read_json(file) if file.is_file() else {}
+    return list(summary.get("subjects", ())) if isinstance(summary, dict) else []
 
 
 def name_latest(run: str | os.PathLike[str], runs: str | os.PathLike[str] = RUNS) -> Path:

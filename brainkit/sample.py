@@ -286,8 +286,8 @@ def _planted_bottleneck(
     keep = min(width, 2 * CHANNELS)
     rotation, _ = np.linalg.qr(draw.standard_normal((keep, keep)))
     maps = []
-    for array in (tokens.local[layer], tokens.whole[layer]):
-        rows = np.moveaxis(array[training], 1, -1).reshape(-1, width).astype(np.float64)
+    for found in tokens.layer(layer, training):
+        rows = np.moveaxis(found.numpy(), 1, -1).reshape(-1, width).astype(np.float64)
         mean, std = rows.mean(0), rows.std(0) + 1e-6
         values, vectors = np.linalg.eigh(np.cov(((rows - mean) / std).T, bias=True))
         order = np.argsort(values)[::-1][:keep]

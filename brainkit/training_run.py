@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.config import Config, DataConfig
-from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.config import Config
+from brainkit.errors import UsageError
 from brainkit.progress import progress_bar
 from brainkit.run_folder import PhaseClock, RunLog, model_shape
-from brainkit.run_results import write_parity, write_results
+from brainkit.run_preparation import (
+    Trainee,
+    check_backend,
+    check_data,
+    chosen_backbone,
+    identity,
+    made,
+    open_subjects,
+    response_scale,
+    same_split,
+    tokens_of,
+    trainees,
+)
+from brainkit.run_results import write_joint_summary, write_model, write_parity, write_results
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
-    from brainkit.data.splits import Split
+    from brainkit.data.module import EncodingData
     from brainkit.data.subject import Subject
+    from brainkit.distributed import World
     from brainkit.features import TokenCache
+    from brainkit.training import EncodingModule
+
+CHUNK = 32  # steps that are replayed before the host looks at anything
 
 Say = Callable[[str], None]
 
 
 def run_training(
-    settings: Config, backbone: str | Backbone, folder: Path, *, resume: bool, log: RunLog, clock: PhaseClock
+    settings: Config,
+    backbone: str | nn.Module,
+    folder: Path,
+    *,
+    resume: bool,
+    log: RunLog,
+    clock: PhaseClock,
+    world: World,
+    subjects: Sequence[Subject] = (),
 ) -> None:
     """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
+
+    Of several processes that were started from outside, the first one alone writes; the others train with it.
 
     Parameters
     ----------
     settings : Config
         Of the run, complete but for the data's place.
-    backbone : str or Backbone
-        A loaded network, or anything else: then the one that `settings` name.
+    backbone : str or Module
+        A loaded network, or a name: then the one that `settings` name.
     folder : Path
         The run folder; made here.
     resume : bool
@@ -46,214 +75,289 @@ def run_training(
         Takes lines; from here on they are kept in the folder.
     clock : PhaseClock
         Takes the time of each phase.
+    world : World
+        The processes of the run.
+    subjects : sequence of Subject
+        The data; by default those that `settings` name. With several, each has a folder of its own within `folder`.
     """
     # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from brainkit import evaluation, features, training
-    from brainkit.data import make_split
+    from brainkit import features, training
+    from brainkit.checkpoints import check_identity
     from brainkit.data.module import EncodingData
+    from brainkit.epoch_board import check_board
+    from brainkit.final_report import work_facts
+    from brainkit.joint import JointData, JointModule
+    from brainkit.memory import says_what_to_lower
     from brainkit.model import FactorTopy
-    from brainkit.ops import available_backends
+    from brainkit.ops import fastest_backend
 
     device = training.choose_device(settings.train.device)
-    # What can be wrong with the request is found out before a folder is made, and before a sample subject is.
-    given = Path(settings.data.path)
-    if settings.data.path and not given.is_dir():
-        raise DataError(f"{given}: expected a data folder, found {'a file' if given.exists() else 'nothing'}")
-    network = backbone if not isinstance(backbone, str) else chosen_backbone(settings)
-    subject, settings = _subject(settings, log)
-    log(subject.describe())
+    check_board(settings.train)
+    check_data(settings)
+    network = chosen_backbone(settings, backbone)
+    # The first process makes what is not there yet: a sample subject, the tokens, the run folder.
+    opened, settings = world.in_turn(lambda: open_subjects(settings, subjects, log))
+    people = trainees(opened, settings, folder)
+    for subject in opened:
+        log(subject.describe())
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
-    fractions = (settings.data.validation, settings.data.test)
-    names = [path.name for path in subject.images]
-    split = make_split(subject.groups, subject.official_test, settings.seed, fractions, names=names)
-    coordinates = subject.coordinates
-    truth_file = subject.root / "truth.npz"
-    truth = evaluation.read_truth(truth_file) if truth_file.is_file() else None
-    if reason := available_backends().get(settings.model.backend):
-        raise BrainkitError(f"model.backend {settings.model.backend!r} cannot run here: {reason}")
-    if settings.model.backend == "triton" and device != "cuda":
-        raise UsageError(f"train.device must be cuda for model.backend 'triton', got {device}")
-    if settings.model.precision != "float32":
-        _check_precision(settings, device)
+    precision = check_backend(settings, device)
+    _why_no_graph(settings, device, len(opened))
+    what = identity(people, network)
+    last = folder / "checkpoints" / "last.ckpt"
+    going_on = resume and last.is_file()
+    if going_on:
+        at = check_identity(last, what)
+        log(f"going on after step {at.steps}: {at.epochs} epochs and {at.batches} steps of the next are done")
 
     grid = (settings.model.grid, settings.model.grid)
-    with _made(folder):
-        tokens = _tokens(network, subject, grid, device, log)
-        settings.write(folder / "config.yaml")
-    clock.lap("tokens")
-    log.into(folder / "log.txt")
-    if resume and (folder / "checkpoints" / "last.ckpt").is_file():
-        _same_split(folder, split, names)
-    else:
-        split.write(folder / "split.json")
-    log(f"split: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images")
-    for note in split.notes:
-        log(f"split: {note}")
+
+    def find_tokens() -> list[tuple[TokenCache, float | None]]:
+        lower = "choose a smaller backbone.size or backbone, or give it a machine of its own"
+        with says_what_to_lower("running the backbone", lower):
+            return [tokens_of(network, person.subject, grid, device, settings, log) for person in people]
+
+    def prepare() -> list[tuple[TokenCache, float | None]]:
+        with made(folder):
+            found = find_tokens()
+            settings.write(folder / "config.yaml")
+        clock.lap("tokens")
+        log.into(folder / "log.txt")
+        for person in people:
+            if person.folder != folder:
+                person.folder.mkdir(exist_ok=True)
+                person.settings.write(person.folder / "config.yaml")
+            if going_on:
+                same_split(person.folder, person.split, person.image_names)
+            else:
+                person.split.write(person.folder / "split.json")
+        return found
+
+    tokens, rates = zip(*world.in_turn(prepare, find_tokens), strict=True)
+    for person in people:
+        split, whose = person.split, f" of {person.name}" if len(people) > 1 else ""
+        counts = f"{len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images"
+        log(f"split{whose}: {counts}")
+        for note in split.notes:
+            log(f"split{whose}: {note}")
 
     torch.manual_seed(settings.seed)
-    model = FactorTopy(
-        tokens.widths,
-        coordinates,
-        **model_shape(settings.model),
-        backend=settings.model.backend,
-        precision=settings.model.precision,
+    with says_what_to_lower("making the model", "lower model.bottleneck or model.selector_width"):
+        models = [
+            FactorTopy(
+                tokens[0].widths,
+                person.subject.coordinates,
+                **model_shape(settings.model),
+                backend=settings.model.backend,
+                precision=precision,
+            )
+            for person in people
+        ]
+    size, epochs = settings.train.batch_size, settings.train.epochs
+    parts = [
+        EncodingData(held, person.subject.responses, person.split, batch_size=size, seed=settings.seed)
+        for held, person in zip(tokens, people, strict=True)
+    ]
+    data: Any = parts[0] if len(parts) == 1 else JointData(parts)
+    module = (
+        training.EncodingModule(models[0], settings.train, data.steps * epochs)
+        if len(parts) == 1
+        else JointModule(models, settings.train, data.steps * epochs)
     )
-    features.fit_statistics(model, tokens, split.train)
-    if not settings.model.standardise:
-        model.leave_tokens_raw()
-    model.set_response_scale(*_response_scale(subject, split.train))
-    data = EncodingData(tokens, subject.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
-    steps = len(data.train_dataloader().sampler) * settings.train.epochs  # type: ignore[arg-type]
-    module = training.EncodingModule(model, settings.train, steps)
-    best = _fit(module, data, folder, device, resume, settings.train.epochs, log)
+
+    def measure() -> dict[str, Any]:
+        chosen = [(held, person.split.train) for held, person in zip(tokens, people, strict=True)]
+        features.fit_statistics(models[0], chosen, device=device)
+        if not settings.model.standardise:
+            models[0].leave_tokens_raw()
+        for model, person in zip(models, people, strict=True):
+            model.set_response_scale(*response_scale(person.subject, person.split.train))
+        return module.state_dict()
+
+    measured = world.once(measure)
+    if not world.first:
+        module.load_state_dict(measured)
+    clock.facts = work_facts(
+        device=device,
+        backend=fastest_backend(device) if models[0].backend == "auto" else models[0].backend,
+        precision=models[0].precision,
+        tokens=tokens[0],
+        rate=rates[0],
+        residency="streamed from the disk",
+    )
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    best = _fit(
+        module,
+        data,
+        folder,
+        device,
+        resume,
+        log,
+        world,
+        identity=what,
+        place=functools.partial(place, settings),
+        placed=clock.facts["tokens"],
+    )
+    for part in parts:
+        part.source = None  # what was on the device is free again
     clock.lap("training")
+    world.once(lambda: _finish(module, parts, people, best, network, list(rates), clock, log))
+    if len(people) > 1:
+        world.once(lambda: write_joint_summary(folder, settings, network, people, clock))
+
+
+def _finish(
+    module: EncodingModule,
+    parts: Sequence[EncodingData],
+    people: Sequence[Trainee],
+    best: Path,
+    network: Backbone,
+    rates: Sequence[float | None],
+    clock: PhaseClock,
+    log: RunLog,
+) -> None:
+    """Score the best state on the test images of every subject, and write the results."""
+    from brainkit import evaluation, training
 
     training.load_best(module, best)
-    model.cpu()
-    if model.backend == "triton":
-        model.backend = "auto"
-    scores = evaluation.score(model, tokens, subject.responses, split.test, subject.noise_ceiling)
+    module.cpu()
+    models = module.models()
+    scores = []
+    for model, part, person in zip(models, parts, people, strict=True):
+        if model.backend == "triton":
+            model.backend = "auto"
+        ceiling = person.subject.noise_ceiling
+        scores.append(evaluation.score(model, part.tokens, part.responses, part.split.test, ceiling))
     clock.lap("evaluation")
-    write_parity(folder, model, network, subject, split, tokens)
-    write_results(folder, settings, subject, network, model, scores, truth, split, clock, log)
-
-
-def _check_precision(settings: Config, device: str) -> None:
-    """Before anything is made: whether the device and the backend can train in the precision asked for."""
-    from brainkit.ops import available_backends, cpu
-
-    precision, backend = settings.model.precision, settings.model.backend
-    wanted, kernels = ("cpu", "cpu") if precision == "bf16x3" else ("cuda", "triton")
-    if device != wanted:
-        raise UsageError(f"train.device must be {wanted} for model.precision {precision!r}, got {device}")
-    if backend not in ("auto", kernels):
-        raise UsageError(f"model.backend must be auto or {kernels} for model.precision {precision!r}, got {backend!r}")
-    reason = available_backends()[kernels]
-    if precision == "bf16x3":
-        reason = reason or cpu.why_no_bf16x3()
-    if reason:
-        raise BrainkitError(f"model.precision {precision!r} cannot run here: {reason}")
-
-
-def _same_split(folder: Path, made: Split, names: list[str]) -> None:
-    from brainkit.data.splits import Split
-
-    held = Split.read(folder / "split.json", names=names)
-    for side in ("train", "validation", "test"):
-        if not np.array_equal(getattr(held, side), getattr(made, side)):
-            raise DataError(f"{folder / 'split.json'}: the data has changed since the run began; train anew")
-
-
-@contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make the run folder; where the work inside fails, one that was made here and is empty goes again."""
-    new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BrainkitError(f"{folder}: the run folder cannot be made: {error.strerror}") from None
-    try:
-        yield
-    except Exception:
-        if new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-def _subject(settings: Config, say: Say) -> tuple[Subject, Config]:
-    """Open the data that was named, or the one that stands in, saying which; its path is kept absolute."""
-    from brainkit.data import open_subject
-
-    path = settings.data.path or os.environ.get("BRAINKIT_DATA", "")
-    if settings.data.path == "":
-        if path:
-            say(f"data: {path} ($BRAINKIT_DATA)")
-        else:
-            from brainkit.sample import default_sample
-
-            path = str(default_sample(say))
-            say(f"data: none given, so the simulated sample subject ({path})")
-    data: DataConfig = replace(settings.data, path=str(Path(path).resolve()))
-    return open_subject(Path(path)), replace(settings, data=data)
-
-
-def chosen_backbone(settings: Config) -> Backbone:
-    """Load the backbone that the settings name."""
-    from brainkit.backbones import load_backbone
-
-    c = settings.backbone
-    return load_backbone(
-        c.name,
-        weights=c.weights or None,
-        random_weights=c.random_weights,
-        layers=c.layers or None,
-        size=c.size or None,
-        fit=settings.data.fit,  # type: ignore[arg-type]
-        preset=settings.data.preset or None,
-        seed=settings.seed,
-    )
-
-
-def _tokens(network: Backbone, subject: Subject, grid: tuple[int, int], device: str, log: RunLog) -> TokenCache:
-    from brainkit import features
-
-    if features.tokens_in_cache(network, subject.images, grid):
-        log(f"tokens of {len(subject)} images: found in the cache")
-        return features.extract_tokens(network, subject.images, grid=grid, device=device)
-    started = time.monotonic()
-    with progress_bar("tokens", "images") as advance:
-        tokens = features.extract_tokens(
+    for model, part, person, score, rate in zip(models, parts, people, scores, rates, strict=True):
+        if len(people) > 1:
+            write_model(person.folder, model)
+            held = {"images": len(part.tokens), "bytes": part.tokens.nbytes, "images_per_second": rate}  # type: ignore
+            clock.facts["tokens"].update(held)
+            log(f"{person.name}:")
+            clock.facts["trained_with"] = [other.name for other in people if other is not person]
+        write_parity(person.folder, model, network, person.subject, part.split, part.tokens)
+        write_results(
+            person.folder,
+            person.settings,
+            person.subject,
             network,
-            subject.images,
-            grid=grid,
-            device=device,
-            progress=lambda done: advance(done, len(subject)),
+            model,
+            score,
+            person.truth,
+            part.split,
+            clock,
+            log,
         )
-    network.cpu()
-    log(f"tokens of {len(subject)} images: {len(subject) / (time.monotonic() - started):.1f} images/s on {device}")
-    return tokens
 
 
-def _response_scale(subject: Subject, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and s.d. (V,) of the training responses, streamed in two passes."""
-    blocks = [rows[start : start + 256] for start in range(0, len(rows), 256)]
-    mean = sum(subject.responses.rows(block).sum(0, dtype=np.float64) for block in blocks) / len(rows)
-    square = sum(np.square(subject.responses.rows(block) - mean).sum(0) for block in blocks)
-    return np.asarray(mean), np.sqrt(np.asarray(square) / len(rows))
+def place(settings: Config, module: EncodingModule, data: EncodingData, device: str, say: Say) -> int:
+    """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
+    from brainkit.memory import needed
+    from brainkit.residency import choose_source
+
+    parts = module.parts(data)
+    rows = [np.concatenate([part.split.train, part.split.validation]) for _, part in parts]
+    needs = [needed(model, len(r), part.batch_size, device) for (model, part), r in zip(parts, rows, strict=True)]
+    # All of the models are on the device, whoever's tokens lie there.
+    work = {"state": sum(need.state for need in needs), "step": sum(need.step for need in needs)}
+    for (_, part), chosen, need in zip(parts, rows, needs, strict=True):
+        part.source, line = choose_source(
+            part.tokens,
+            part.responses,
+            chosen,
+            wanted=settings.train.residency,
+            device=device,
+            need=replace(need, **work),
+        )
+        say(line)
+    why = _why_no_graph(settings, device, len(parts))
+    reason = f" ({why})" if device == "cuda" or settings.train.cuda_graph == "off" else ""  # elsewhere nobody asks
+    how = f"one by one{reason}" if why else f"{CHUNK} at a time, as replays of a CUDA graph"
+    say(f"steps: {parts[0][0].precision}, {how}")
+    return 0 if why else CHUNK
 
 
-def _fit(module: Any, data: Any, folder: Path, device: str, resume: bool, epochs: int, log: RunLog) -> Path:
+def _why_no_graph(settings: Config, device: str, subjects: int) -> str:
+    """Why steps are not captured in a CUDA graph; empty where they are."""
+    from brainkit.ops import available_backends
+
+    mode, backend, why = settings.train.cuda_graph, settings.model.backend, ""
+    if mode == "off":
+        return "as asked"
+    if device != "cuda":
+        why = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
+    elif settings.train.devices * settings.train.num_nodes > 1:
+        why = "several processes exchange gradients in every step"
+    elif subjects > 1:
+        why = "several subjects take part in every step"
+    elif backend not in ("auto", "triton") or available_backends()["triton"] is not None:
+        why = "only the triton backend never waits for the host"
+    if why and mode == "on":
+        raise UsageError(f"train.cuda_graph 'on' cannot be had: {why}")
+    return why
+
+
+def _fit(
+    module: EncodingModule,
+    data: EncodingData,
+    folder: Path,
+    device: str,
+    resume: bool,
+    log: RunLog,
+    world: World,
+    *,
+    placed: dict[str, Any],
+    **options: Any,
+) -> Path:
+    """Train, showing how far it is; what is said of where the tokens lie is noted in `placed` too."""
     from brainkit import training
+    from brainkit.epoch_board import open_board
 
-    steps = module.planned_steps
+    config, steps = module.config, module.planned_steps
+    together = functools.partial(
+        training.fit,
+        module,
+        data,
+        folder,
+        device=device,
+        resume=resume,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        **options,
+    )
+    if not world.first:
+        return together()
     started = time.monotonic()
-    with progress_bar("training", "steps") as advance:
+    with (
+        progress_bar("training", "steps") as advance,
+        open_board(folder / "tensorboard", module.config, steps) as board,
+    ):
 
         def epoch_done(row: dict[str, float]) -> None:
+            board(row)
             advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
             log.write(
-                f"epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, validation r {row['val_r']:.4f}, "
-                f"{row['seconds']:.1f} s"
+                f"epoch {row['epoch']:.0f}/{config.epochs}: loss {row['train_loss']:.4f}, "
+                f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
 
-        best = training.fit(
-            module,
-            data,
-            folder,
-            device=device,
-            resume=resume,
-            on_epoch=epoch_done,
-            on_step=lambda step: advance(step, steps),
-        )
+        def say(line: str) -> None:
+            log(line)
+            if line.startswith("memory: ") and "stay on the disk" not in line:
+                placed["residency"] = f"on {device}"
+
+        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps), say=say)
+    epochs = config.epochs
     if (last := len((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1) < epochs:
-        log(
-            f"stopped early, after epoch {last} of {epochs}: validation r no better for {module.config.patience} epochs"
-        )
+        log(f"stopped early, after epoch {last} of {epochs}: validation r no better for {config.patience} epochs")
         epochs, steps = last, steps * last // epochs
-    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {device}")
+    processes = config.devices * config.num_nodes
+    where = device if processes == 1 else f"{device}, {processes} processes"
+    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {where}")
     return best

@@ -8,16 +8,18 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainkit.config import Config
-from brainkit.errors import DataError, UsageError, require
+from brainkit.data.subject import Subject
+from brainkit.errors import DataError, StoppedTraining, UsageError, require
 from brainkit.files import read_json
+from brainkit.peak_memory import PeakMemory
 from brainkit.run_folder import (
     PhaseClock,
     RunLog,
@@ -25,53 +27,38 @@ from brainkit.run_folder import (
     finished_run,
     load_model,
     read_maps,
+    run_folders,
 )
+from brainkit.run_preparation import chosen_backbone
 from brainkit.run_settings import choose_settings, resumed_settings
 from brainkit.runs import RUNS, name_latest
-from brainkit.training_run import chosen_backbone, run_training
+from brainkit.training_run import run_training
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from brainkit.backbones import Backbone
     from brainkit.export import Exported
     from brainkit.model import FactorTopy
 
 Say = Callable[[str], None]
+Data = str | os.PathLike[str] | Subject
 
 # Rounding of the tokens on disk and of other batches moves a prediction by some thousandths of a vertex's s.d.
 SAME_NETWORK = 0.05
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run, as `fit` returns it.
-
-    Attributes
-    ----------
-    path : Path
-        The run folder.
-    summary : dict
-        What ``run.json`` holds: backbone, data, versions and scores on the test images.
-    """
-
-    path: Path
-    summary: dict[str, Any]
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """Medians over all vertices and by ROI, see :func:`brainkit.evaluation.summarise`."""
-        scores: dict[str, Any] = self.summary["scores"]
-        return scores
-
-
 def train(
-    backbone: str | Backbone | None,
+    backbone: str | nn.Module | None,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: Data | Sequence[Data] | None = None,
     out: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
     seed: int | None = None,
+    devices: int | None = None,
+    num_nodes: int | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -81,10 +68,13 @@ def train(
 
     Parameters
     ----------
-    backbone : str, Backbone or None
-        An alias, a timm model, ``file.py:ClassName``, or a loaded backbone; None: the one that `config` names.
-    data : path-like, optional
-        A subject's folder; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
+    backbone : str, Module or None
+        An alias, a timm model, ``file.py:ClassName``; or a network: what :func:`brainkit.load_backbone` gives, or any
+        module with ``get_tokens``, as :func:`brainkit.backbones.wrap_network` describes it; None: the
+        one that `config` names.
+    data : path-like or Subject, or several of them, optional
+        A subject's folder, or an opened subject; else ``$BRAINKIT_DATA``, else the sample subject, and a line says so.
+        Several are trained together, with shared bottlenecks, and each has a run folder of its own within the run's.
     out : path-like, optional
         The run folder, taken literally; by default ``runs/<date>-<backbone>``.
     weights : path-like, optional
@@ -93,6 +83,8 @@ def train(
         Take seeded random weights.
     epochs, seed : int, optional
         Override the configuration.
+    devices, num_nodes : int, optional
+        GPUs of each machine (on a CPU: processes), and machines; see the guide, "More than one machine".
     resume : bool
         Go on with the run in `out`.
     config : path-like, optional
@@ -116,17 +108,25 @@ def train(
     require("pytorch_lightning", extra="train", purpose="brainkit train")
     if backbone is None and config is None:
         raise UsageError("backbone must be named, by itself or in a file of settings, got neither")
-    name = backbone if backbone is None or isinstance(backbone, str) else backbone.name
+    from brainkit.backbones.wrapping import given_back, name_of
+    from brainkit.final_report import report
+
+    if backbone is not None and not isinstance(backbone, str) and (weights is not None or random_weights):
+        raise UsageError("weights and random_weights are for a backbone's name; a network brings its own")
+    name = backbone if backbone is None or isinstance(backbone, str) else name_of(backbone)
+    named = [] if data is None else [data] if isinstance(data, (str, os.PathLike, Subject)) else list(data)
     if RUNS.exists() and not RUNS.is_dir():
         raise DataError(f"{RUNS}: expected a folder (its file `latest` names the newest run), found a file")
     given = functools.partial(
         choose_settings,
         name=name,
-        data=data,
+        data=[each.root if isinstance(each, Subject) else each for each in named] or None,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
+        devices=devices,
+        num_nodes=num_nodes,
         config=config,
         overrides=overrides,
     )
@@ -135,70 +135,78 @@ def train(
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(network)}"
     if resume:
         settings = resumed_settings(folder, out, settings, given)
-        if (folder / "run.json").is_file():
-            if not (folder / "maps").is_dir():  # it was stopped after its last result was written
-                _finish(folder, say)
+    from brainkit.distributed import join
+    from brainkit.training import choose_device
+
+    world = join(settings.train, lambda: choose_device(settings.train.device))
+    if not world.first:
+        say = _silent
+    with world.together():
+        if resume and (folder / "run.json").is_file():
+            # It may have been stopped after its last result was written.
+            if not all((place / "maps").is_dir() for place in run_folders(folder)):
+                world.once(lambda: finish(folder, say))
             say(f"{folder}: is complete, nothing to resume")
             return folder
-    elif folder.exists():
-        raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
+        if not resume:
+            world.once(lambda: _refuse(folder))
 
-    clock = PhaseClock()
-    with RunLog(say) as log:
-        try:
-            run_training(
-                settings, network if backbone is None else backbone, folder, resume=resume, log=log, clock=clock
-            )
-            _finish(folder, log)
-            log(f"done in {clock.total():.0f} s: {folder}")
-        except KeyboardInterrupt:
-            if folder.is_dir():
-                log(f"stopped; the same command with --resume --out {folder} goes on with it")
-            raise
+        with RunLog(say) as log, PeakMemory() as memory, given_back(backbone):
+            clock = PhaseClock(memory)
+            try:
+                run_training(
+                    settings,
+                    network if backbone is None else backbone,
+                    folder,
+                    resume=resume,
+                    log=log,
+                    clock=clock,
+                    world=world,
+                    subjects=_opened(named),
+                )
+
+                def end() -> None:
+                    finish(folder, log)
+                    clock.lap("maps")
+                    for place in run_folders(folder):
+                        if place != folder:
+                            log(f"{place.name}:")
+                        report(place, clock, log)
+
+                world.once(end)
+                log(f"done in {clock.total():.0f} s: {folder}")
+            except (KeyboardInterrupt, StoppedTraining) as error:
+                if folder.is_dir():
+                    log(str(error) or "stopped by Ctrl-C")
+                    command = ["brainkit", "train", "--backbone", network, "--resume", "--out", str(folder)]
+                    log(f"to go on: {shlex.join(command)}")
+                raise
     return folder
 
 
-def fit(
-    backbone: str | Backbone,
-    data: str | os.PathLike[str] | None = None,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    config: str | os.PathLike[str] | None = None,
-    overrides: Sequence[str] = (),
-    say: Say = print,
-) -> Run:
-    """Train an encoder from Python; the same as ``brainkit train``.
+def _opened(data: Sequence[Data]) -> list[Subject]:
+    """The subjects, where one was given as such: else they are opened by their places."""
+    if not any(isinstance(each, Subject) for each in data):
+        return []
+    from brainkit.data import open_subject
 
-    Parameters
-    ----------
-    backbone : str or Backbone
-        A name, or what :func:`brainkit.load_backbone` gives.
-    data : path-like, optional
-        A subject's folder, as for `train`.
-    out, epochs, seed, config, overrides, say
-        As for `train`.
+    return [each if isinstance(each, Subject) else open_subject(each) for each in data]
 
-    Returns
-    -------
-    Run
-        With ``path``, ``summary`` and ``scores``.
 
-    Examples
-    --------
-    >>> run = brainkit.fit("efficientnet_lite0", "algonauts/subj01")  # doctest: +SKIP
-    >>> run.scores["all"]["r"]  # doctest: +SKIP
-    """
-    path = train(backbone, data=data, out=out, epochs=epochs, seed=seed, config=config, overrides=overrides, say=say)
-    return Run(path, read_json(path / "run.json"))
+def _silent(line: str) -> None:
+    """What processes beside the first one say."""
+
+
+def _refuse(folder: Path) -> None:
+    if folder.exists():
+        raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
 
 def export(
     run: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    backbone: Backbone | None = None,
+    backbone: nn.Module | None = None,
     say: Say = print,
 ) -> Exported:
     """Write a finished run as one encoder file, checked against torch on the run's validation images.
@@ -209,9 +217,9 @@ def export(
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
         The file; by default ``encoder.onnx`` in the run folder.
-    backbone : Backbone, optional
+    backbone : Module, optional
         The network that the run was trained on, where its name and settings do not bring it back: one that was made
-        in Python. By default it is loaded as ``config.yaml`` says.
+        in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
     say : callable
         Takes lines of progress.
 
@@ -222,24 +230,71 @@ def export(
     """
     require("torch", extra="train", purpose="brainkit export")
     require("onnx", extra="train", purpose="brainkit export")
+    from brainkit.backbones.wrapping import IN_PYTHON, given_back
     from brainkit.export import export_onnx
 
     folder, summary = finished_run(run)
     target = Path(out) if out is not None else folder / "encoder.onnx"
     if not target.parent.is_dir():
         raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
-    network = backbone if backbone is not None else chosen_backbone(Config.read(folder / "config.yaml"))
-    _same_network(folder, summary["backbone"], network)
-    model = load_model(folder)
-    images = _same_predictions(folder, model, network)
-    say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
-    exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
+    if summary["backbone"]["weights_hash"] is None:
+        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
+    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
+        raise DataError(
+            f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
+            "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
+        )
+    with given_back(backbone):
+        network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
+        _same_network(folder, summary["backbone"], network)
+        model = load_model(folder)
+        images = _same_predictions(folder, model, network)
+        say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
+        exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
     certificate = exported.certificate
     say(
         f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against ONNX Runtime on {len(images)} images: "
         f"largest difference {certificate['largest']:.1e} of a vertex's s.d., median {certificate['median']:.1e}"
     )
     return exported
+
+
+def export_all(
+    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+) -> list[Exported]:
+    """Write a finished run as an encoder file; of a run of several subjects, one each, in their folders.
+
+    Parameters
+    ----------
+    run, out, say
+        As for `export`; `out` for one subject alone.
+    """
+    folders = run_folders(run)
+    if out is not None and len(folders) > 1:
+        places = ", ".join(map(str, folders))
+        raise UsageError(f"out must be left away for a run of {len(folders)} subjects, or name one of theirs: {places}")
+    return [export(folder, out=out, say=say) for folder in folders]
+
+
+def draw_all(
+    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+) -> list[Path]:
+    """Draw the maps of a finished run; of a run of several subjects, those of each, in `out` in folders of its own.
+
+    Parameters
+    ----------
+    run, out, say
+        As for `draw_run`.
+    """
+    folders = run_folders(run)
+    if len(folders) == 1:
+        return draw_run(folders[0], out=out, say=say)
+    if out is not None:
+        Path(out).mkdir(exist_ok=True)
+    places = [None if out is None else Path(out) / folder.name for folder in folders]
+    return [
+        figure for folder, place in zip(folders, places, strict=True) for figure in draw_run(folder, out=place, say=say)
+    ]
 
 
 def draw_run(
@@ -278,9 +333,14 @@ def draw_run(
     return figures
 
 
-def _finish(folder: Path, say: Say) -> None:
+def finish(folder: Path, say: Say) -> None:
     """Name the run as the newest, and draw its maps where that is possible."""
     name_latest(folder)
+    for place in run_folders(folder):
+        _draw_if_possible(place, say)
+
+
+def _draw_if_possible(folder: Path, say: Say) -> None:
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
         say("no maps drawn: they need pip install 'brainkit[maps]', then brainkit map")
     elif read_json(folder / "run.json")["space"] == "custom":

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import errno
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -24,10 +25,18 @@ COMMANDS = {
     "export": "Write a trained run as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
     "map": "Draw the brain maps of a run or an encoder file.",
+    "import": "Make a run from weights of the published implementation.",
     "sample": "Make the sample subject (simulated).",
     "info": "Say what an encoder file holds.",
+    "cache": "List, check and prune the tokens kept on disk.",
     "doctor": "Say what this machine can do.",
 }
+
+
+def module_of(command: str) -> str:
+    """The module of a command: its name, with an underscore behind a word of Python's own."""
+    return f"{command}_" if keyword.iskeyword(command) else command
+
 
 EPILOG = """\b
 From a network to a brain map:
@@ -48,7 +57,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"brainkit.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"brainkit.cli.{module_of(cmd_name)}").command
         return command
 
     def resolve_command(

@@ -28,4 +28,4 @@ def command(run: Path | None, onnx: bool, out: Path | None) -> None:
     """
     from brainkit import workflow
 
-    workflow.export(run, out=out, say=click.echo)
+    workflow.export_all(run, out=out, say=click.echo)

@@ -35,4 +35,4 @@ def command(run: Path | None, out: Path | None) -> None:
     else:
         from brainkit import workflow
 
-        workflow.draw_run(run, out=out, say=click.echo)
+        workflow.draw_all(run, out=out, say=click.echo)

@@ -14,6 +14,8 @@ Examples:
   brainkit train --backbone efficientnet_lite0
   brainkit train --backbone dinov2 --data algonauts/subj01 --out runs/dinov2-subj01
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
+  brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
+  brainkit train --backbone dinov2 --data algonauts/subj01 --data algonauts/subj02
   brainkit train --config examples/published.yaml
 """,
 )
@@ -25,9 +27,11 @@ Examples:
 )
 @click.option(
     "--data",
+    multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Subject folder (Algonauts 2023 layout or your own); else $BRAINKIT_DATA, else the sample subject.",
+    help="Subject folder (Algonauts 2023 layout or your own); else $BRAINKIT_DATA, else the sample subject. Given more "
+    "than once, the subjects are trained together.",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="The backbone's weights, from a local file."
@@ -38,6 +42,18 @@ Examples:
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed of the split, the start and the order.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="GPUs of each machine; on a CPU, processes.  [default: 1]",
+)
+@click.option(
+    "--num-nodes",
+    type=click.IntRange(min=1),
+    metavar="M",
+    help="Machines; for more than one, torchrun or srun starts brainkit on each.  [default: 1]",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as YAML.")
 @click.option(
@@ -49,12 +65,14 @@ Examples:
 )
 def command(
     backbone: str | None,
-    data: Path | None,
+    data: tuple[Path, ...],
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
     epochs: int | None,
     seed: int | None,
+    devices: int | None,
+    num_nodes: int | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -73,12 +91,14 @@ def command(
 
     workflow.train(
         backbone,
-        data=data,
+        data=data or None,
         out=out,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
+        devices=devices,
+        num_nodes=num_nodes,
         resume=resume,
         config=config,
         overrides=overrides,

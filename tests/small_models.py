@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from brainkit.config import TrainConfig
 from brainkit.data.module import EncodingData
 from brainkit.data.splits import Split
-from brainkit.features import CentredArray, TokenCache, fit_statistics
+from brainkit.features import TokenCache, fit_statistics
 from brainkit.model import FactorTopy
 from brainkit.training import EncodingModule
 
@@ -28,11 +27,15 @@ def memory_tokens(
         mix = draw.standard_normal((width, width))
         offset = draw.standard_normal(width) * 3
         tokens = np.einsum("nchw,cd->ndhw", draw.standard_normal((n, width, *grid)), mix)
-        none = np.zeros(width, np.float32)
-        local[layer] = CentredArray(((tokens + offset[:, None, None]) * 10.0**k).astype(np.float16), none)
-        single = (draw.standard_normal((n, width)) @ mix - offset) * 5.0**k
-        whole[layer] = CentredArray(single.astype(np.float16), none)
-    return TokenCache(Path(), tuple(local), local, whole)
+        local[layer] = (tokens + offset[:, None, None]) * 10.0**k
+        whole[layer] = (draw.standard_normal((n, width)) @ mix - offset) * 5.0**k
+    return TokenCache.of_arrays(local, whole)
+
+
+def arrays_of(tokens: TokenCache) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Local (n, C, H, W) and global (n, C) tokens, to be changed and given to ``TokenCache.of_arrays``."""
+    local, whole = tokens.batch(np.arange(len(tokens)))
+    return {k: v.numpy() for k, v in local.items()}, {k: v.numpy() for k, v in whole.items()}
 
 
 def coordinates(n: int, seed: int = 0) -> np.ndarray:

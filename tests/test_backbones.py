@@ -13,10 +13,16 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from brainkit.backbones import ALIASES, Backbone, load_backbone  # noqa: E402
+from brainkit.backbones import (  # noqa: E402
+    ALIASES,
+    Backbone,
+    load_backbone,
+    timm_network,
+)
 from brainkit.backbones import weights as weights_module  # noqa: E402
 from brainkit.backbones.base import name_layers  # noqa: E402
-from brainkit.backbones.loading import _set_sincos_positions, _timm_preprocessing  # noqa: E402
+from brainkit.backbones.conversions import set_sincos_positions  # noqa: E402
+from brainkit.backbones.loading import _timm_preprocessing  # noqa: E402
 from brainkit.backbones.weights import load_weights_file  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, UsageError  # noqa: E402
 from brainkit.images import PUBLISHED, normalise, prepare  # noqa: E402
@@ -152,6 +158,46 @@ def test_tapped_transformer_blocks_equal_the_standard_layers():
     torch.testing.assert_close(whole["blocks_3"], whole["block4"])
 
 
+@pytest.mark.parametrize("layers", [["blocks.1"], ["block2", "blocks.0.attn"], ["blocks.1.mlp", "block1"]])
+def test_nothing_runs_after_the_last_layer_in_use(layers):
+    backbone = load_backbone(VIT, size=64, random_weights=True, layers=layers)
+    ran = []
+    for index, block in enumerate(backbone.network.model.blocks):
+        block.register_forward_pre_hook(lambda *_, index=index: ran.append(index))
+    with torch.no_grad():
+        backbone.get_tokens(torch.randn(1, 3, 64, 64))
+    assert ran == [0, 1]
+
+
+def test_a_tap_beyond_the_last_level_runs_everything():
+    backbone = load_backbone(VIT, size=64, random_weights=True, layers=["block1", "norm"])
+    model, images = backbone.network.model, torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        whole = backbone.get_tokens(images)[1]
+        torch.testing.assert_close(whole["norm"], model.forward_features(images)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count", "grid", "class_token"),
+    [
+        ("vit_tiny_r_s16_p8_224", 224, 12, (7, 7), True),  # convolutions before a transformer
+        ("vit_relpos_small_patch16_224", 64, 12, (4, 4), False),
+        ("deit_tiny_distilled_patch16_224", 64, 12, (4, 4), True),  # a second token, for distillation
+        ("gmlp_ti16_224", 224, 30, (14, 14), False),
+        ("crossvit_tiny_240", 240, 6, (20, 20), False),  # which cannot take 224
+        ("levit_128s", 224, 3, (14, 14), False),
+    ],
+)
+def test_odd_networks_of_timm(name, size, count, grid, class_token):
+    backbone = load_backbone(name, random_weights=True, size=None if size in (224, 240) else size)
+    assert (backbone.preprocessing.size, len(backbone.layer_names)) == (size, count)
+    with torch.no_grad():
+        local, whole = backbone.get_tokens(torch.randn(2, 3, size, size))
+    first = backbone.layer_names[0]
+    assert backbone.grids[first] == grid and local[first].shape[2:] == grid
+    assert torch.allclose(whole[first], local[first].mean((2, 3)), atol=1e-5) is not class_token
+
+
 def test_hierarchical_transformer_with_channels_last():
     layers = ["stage1", "stage2", "layers.1", "stage4"]
     swin = load_backbone("swin_tiny_patch4_window7_224", size=56, random_weights=True, layers=layers)
@@ -260,6 +306,17 @@ def test_weight_file_with_code_is_not_run(tmp_path):
         load_backbone(VIT, size=64, weights=tmp_path / "n.pth")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_weight_files_of_other_ages(tmp_path, vit):
+    state = vit.network.model.state_dict()
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert load_backbone(VIT, size=64, weights=tmp_path / "old.pth").weights_hash == vit.weights_hash
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
+    with pytest.raises(DataError, match=r"program.pt: expected a weight file") as caught:
+        load_backbone(VIT, size=64, weights=tmp_path / "program.pt")
+    assert "\n" not in str(caught.value)
+
+
 def test_weights_and_random_weights_exclude_each_other(tmp_path):
     with pytest.raises(UsageError, match="exclude"):
         load_backbone(VIT, weights=tmp_path / "w.pth", random_weights=True)
@@ -288,7 +345,7 @@ def test_mocov3_checkpoint_layout(tmp_path):
 
 def test_mocov3_positions_are_sines_and_cosines():
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0)
-    _set_sincos_positions(model)
+    set_sincos_positions(model)
     table = model.pos_embed[0].detach()
     assert torch.equal(table[0], torch.zeros(192))
     # Token 1 + 4 * row + column; the lowest frequency is one radian a token.
@@ -455,6 +512,20 @@ def test_sam_is_built_for_export():
         local, whole = backbone.get_tokens(torch.randn(1, 3, 64, 64))
     assert local["block12"].shape == (1, 768, 4, 4)
     torch.testing.assert_close(whole["block12"], local["block12"].mean((2, 3)))
+
+
+def test_sam_takes_no_more_images_at_once_than_its_attention_has_room_for(monkeypatch):
+    monkeypatch.setattr(timm_network, "_PAIRS", 2 * 16**2 * 12)  # two images of 4 x 4 places, 12 heads
+    backbone = load_backbone("sam", random_weights=True, size=64, layers=["block3"])
+    images = torch.randn(5, 3, 64, 64)
+    seen = []
+    backbone.network.model.patch_embed.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with torch.no_grad():
+        local, whole = backbone.get_tokens(images)
+        assert seen == [2, 2, 1]
+        single = [backbone.get_tokens(image[None]) for image in images]
+    torch.testing.assert_close(local["block3"], torch.cat([part[0]["block3"] for part in single]))
+    torch.testing.assert_close(whole["block3"], torch.cat([part[1]["block3"] for part in single]))
 
 
 def test_preprocessing_options():

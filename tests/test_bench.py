@@ -49,3 +49,17 @@ step.main()
 """)
     assert done.returncode == 1
     assert done.stderr.startswith("nothing is reported: grouped is wrong")
+
+
+@pytest.mark.slow
+def test_extraction_is_timed_beside_the_bare_network(tmp_path: Path) -> None:
+    done = run(f"""
+from bench import extraction
+extraction.NETWORKS = {{"test_vit": 3}}
+sys.argv[1:] = ["--rounds", "1", "--threads", "1", "--name", {str(tmp_path / "tiny")!r}]
+extraction.main()
+""")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "tiny.json").read_text())["networks"].values()
+    assert row["images"] == 3 and row["share"] > 0 and row["whole, images/s"] > 0
+    assert "| test_vit (float32) | 3 |" in (tmp_path / "tiny.md").read_text()

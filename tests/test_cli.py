@@ -65,7 +65,7 @@ def test_help_lists_every_command_and_every_command_has_an_example() -> None:
 
 def test_every_command_file_is_in_the_table() -> None:
     folder = Path(cli.__file__).parent
-    assert {path.stem for path in folder.glob("[a-z]*.py")} == set(COMMANDS)
+    assert {path.stem for path in folder.glob("[a-z]*.py")} == {cli.module_of(name) for name in COMMANDS}
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -300,7 +300,10 @@ def test_train_that_is_terminated_says_so_in_one_line(tmp_path: Path) -> None:
     assert last.exists(), errors
     assert child.returncode == 1
     assert len(errors.splitlines()) == 1, errors
-    assert errors.startswith("brainkit: stopped by SIGTERM; brainkit train --resume")
+    assert re.fullmatch(
+        r"brainkit: stopped by SIGTERM; step \d+ of 1000000 is kept in run/checkpoints/last.ckpt\n", errors
+    )
+    assert log.read_text().splitlines()[-1].startswith("to go on: brainkit train --backbone net.py:Tiny --resume")
     assert not hidden_files(tmp_path)
 
 

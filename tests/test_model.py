@@ -11,11 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from small_models import GRID, coordinates, memory_tokens, small_model, stir
+from small_models import GRID, arrays_of, coordinates, memory_tokens, small_model, stir
 from torch.nn import functional as F
 
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.features import fit_statistics
+from brainkit.features import TokenCache, fit_statistics
 from brainkit.model import FactorTopy, grid_matrix, to_grid
 from brainkit.ops import factor_readout
 from brainkit.selectors import coordinate_bounds, encode_positions, regularity
@@ -77,9 +77,9 @@ def test_the_gauge_is_part_of_the_gradient() -> None:
 
 
 def test_a_channel_that_never_varies_is_not_read() -> None:
-    tokens = memory_tokens()
-    for arrays in (tokens.local, tokens.whole):
-        arrays["early"].values[:, 2] = np.float16(3.1)
+    local, whole = arrays_of(memory_tokens())
+    local["early"][:, 2] = whole["early"][:, 2] = 3.1
+    tokens = TokenCache.of_arrays(local, whole)
     model = small_model(tokens)
     batch = tokens.batch(ALL[:4])
     before = model(*batch).detach()
@@ -90,9 +90,10 @@ def test_a_channel_that_never_varies_is_not_read() -> None:
 
 
 def test_a_layer_whose_tokens_never_vary_gives_no_nan() -> None:
-    tokens = memory_tokens()
-    tokens.local["early"].values[:] = 1
-    tokens.whole["early"].values[:] = 0
+    local, whole = arrays_of(memory_tokens())
+    local["early"][:] = 1
+    whole["early"][:] = 0
+    tokens = TokenCache.of_arrays(local, whole)
     model = small_model(tokens)
     out = model(*tokens.batch(ALL[:4]))
     out.sum().backward()

@@ -77,13 +77,15 @@ def test_the_extras():
         "all",
         "dev",
         "bench",
+        "log",
     }
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
         "train"
     )
     assert {"matplotlib", "nilearn", "pycortex"} <= requirements("maps")
     assert requirements("gpu") == {"onnxruntime-gpu[cuda,cudnn]"}
-    assert requirements("all") in ({"brainkit[gpu,maps,train]"}, {"brainkit[train,maps,gpu]"})
+    assert requirements("all") in ({"brainkit[gpu,log,maps,train]"}, {"brainkit[train,maps,gpu,log]"})
+    assert requirements("log") == {"tensorboard"}
     assert {"pytest", "ruff", "mypy", "clang-format", "pre-commit"} <= requirements("dev")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.util
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -145,8 +147,10 @@ def test_the_run_folder_holds_what_the_design_says(finished: tuple[Path, Path, l
             "parity.npz",
         ),
         *("log.txt", "recovery.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+        *(path.relative_to(run).as_posix() for path in run.glob("tensorboard/events.out.tfevents.*")),
         *(f"maps/{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale")),
     }
+    assert any(run.glob("tensorboard/*")) == (importlib.util.find_spec("tensorboard") is not None)
     assert latest_run(place / "runs") == run
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert all(line in log for line in said)
@@ -176,6 +180,9 @@ def test_what_is_in_the_run_folder(finished: tuple[Path, Path, list[str]], tiny_
     assert "SIMULATED" in summary["note"]
     assert summary["gauge"] == "unit"
     assert summary["scores"]["all"]["vertices"] == 60
+    assert set(summary["seconds"]) == set(summary["memory"]["phases"]) == {"tokens", "training", "evaluation", "maps"}
+    assert summary["tokens"]["images"] == 80 and summary["tokens"]["bytes"] > 80 * 65 * 784  # two bytes a number
+    assert summary["training"]["backend"] in ("cpu", "grouped") and summary["training"]["images_per_second"] > 0
     assert set(summary["scores"]["rois"]) == set(json.loads((run / "rois.json").read_text()))
     recovery = json.loads((run / "recovery.json").read_text())
     assert set(recovery["rows"]) == {"depth_r", "depth_within_one", "location_median", "scale_r", "accuracy_share"}
@@ -432,6 +439,15 @@ def test_resume_notices_other_data(net: str, workplace: Path, monkeypatch: pytes
     (data / "images" / "000.png").rename(data / "images" / "0000.png")
     with pytest.raises(DataError, match=r"split\.json"):
         workflow.train(net, out="run", resume=True)
+    (data / "images" / "0000.png").rename(data / "images" / "000.png")
+    responses = np.load(data / "responses.npy")
+    np.save(data / "responses.npy", responses + 1)
+    with pytest.raises(
+        DataError, match=r"last\.ckpt: this run was begun with other images or responses \(was \w{12}, "
+    ):
+        workflow.train(net, out="run", resume=True)
+    np.save(data / "responses.npy", responses)
+    workflow.train(net, out="run", resume=True)
 
 
 def test_ctrl_c_says_how_to_go_on(net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,9 +456,10 @@ def test_ctrl_c_says_how_to_go_on(net: str, own_data: Path, workplace: Path, mon
     result = CliRunner().invoke(group, arguments)
     assert result.exit_code == 130
     assert result.stderr.strip() == "brainkit: interrupted"
-    assert result.stdout.splitlines()[-1] == "stopped; the same command with --resume --out run goes on with it"
+    command = shlex.split(result.stdout.splitlines()[-1].removeprefix("to go on: "))
+    assert command == ["brainkit", "train", "--backbone", net, "--resume", "--out", "run"]
     undo()
-    result = CliRunner().invoke(group, [*arguments, "--resume"])
+    result = CliRunner().invoke(group, command[1:])
     assert result.exit_code == 0, result.output
     assert Path("run/run.json").is_file()
 
@@ -541,11 +558,55 @@ def test_a_full_disk_while_tokens_are_kept(net: str, workplace: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr("brainkit.token_shard.ShardWriter.add", full)
     line = fails("train", "--backbone", net, "--data", data, "--out", "run")
     assert "No space left on device" in line and "cache" in line
     assert left() == ["cache", "data"]
-    assert list(Path("cache/tokens").iterdir()) == []
+    assert not list(Path("cache/tokens").glob("*/*.shard"))
+
+
+def test_a_device_that_is_not_here_or_too_small(net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = ("train", "--backbone", net, "--data", own_data)
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for device in (device for device, there in here.items() if not there):
+        line = fails(*fixed, "--set", f"train.device={device}", code=2)
+        assert f"device '{device}' is not here; found: " in line and "cpu" in line
+    cpu = (*fixed, "--set", "train.device=cpu")
+    line = fails(*cpu, "--set", "train.cuda_graph=on", code=2)
+    assert "train.cuda_graph 'on' cannot be had: a CUDA graph needs a GPU of NVIDIA, and this is cpu" in line
+    assert left() == []
+    line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000")
+    assert "making the model ran out of memory" in line and "lower model.bottleneck" in line
+    monkeypatch.setattr("brainkit.residency.free_memory", lambda device: 10_000)
+    line = fails(*cpu, "--out", "full", "--set", "train.residency=device", code=2)
+    assert "train.residency 'device' does not fit: tokens " in line
+
+
+def test_tokens_that_run_out_of_memory(net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of")
+
+    monkeypatch.setattr(features, "extract_tokens", full)
+    line = fails("train", "--backbone", net, "--data", own_data, "--out", "run")
+    assert "running the backbone ran out of memory of the GPU (asked for 9.00 GiB); choose a smaller" in line
+    assert left() == []
+
+
+def test_where_and_how_to_compute_may_change_on_the_way(
+    net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo = stop_after(monkeypatch, 1, Stop)
+    with pytest.raises(Stop):
+        train(net, own_data, epochs=2)
+    undo()
+    said: list[str] = []
+    changed = ["train.residency=host", "train.save_minutes=1", "train.cuda_graph=off"]
+    workflow.train(net, out="run", resume=True, overrides=changed, say=said.append)
+    (place,) = (line for line in said if line.startswith("going on after step "))
+    assert place.endswith(": 1 epochs and 0 steps of the next are done")
+    (memory,) = (line for line in said if line.startswith("memory: "))
+    assert "stay on the disk, mapped (as asked)" in memory
+    assert Config.read("run/config.yaml").train.residency == "host"
 
 
 def test_a_loss_that_is_no_number(net: str, own_data: Path) -> None:
@@ -553,7 +614,7 @@ def test_a_loss_that_is_no_number(net: str, own_data: Path) -> None:
         *("train", "--backbone", net, "--data", own_data, "--out", "run", "--epochs", "2"),
         *("--set", "train.lr_weight=1e30", "--set", "train.lr_bottleneck=1e30"),
     )
-    assert "no longer finite by step" in line
+    assert "no longer finite at step" in line
     assert not Path("run/run.json").exists() and not Path("runs").exists()
 
 

@@ -10,5 +10,6 @@ for _needed in ("torch", "timm"):
 from brainkit.backbones.base import Backbone  # noqa: E402
 from brainkit.backbones.catalog import ALIASES  # noqa: E402
 from brainkit.backbones.loading import load_backbone  # noqa: E402
+from brainkit.backbones.wrapping import wrap_network  # noqa: E402
 
-__all__ = ["ALIASES", "Backbone", "load_backbone"]
+__all__ = ["ALIASES", "Backbone", "load_backbone", "wrap_network"]

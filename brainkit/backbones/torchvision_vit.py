@@ -20,6 +20,7 @@ class TorchvisionVit(nn.Module):
         Blocks to run; None for all.
     """
 
+    class_token = True
     model: Any  # torch types every attribute of a module as a tensor or a module
 
     def __init__(self, model: Any, *, depth: int | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import ssl
@@ -9,39 +10,43 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from brainkit.backbones.conversions import readings
 from brainkit.errors import BrainkitError, DataError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
-# Where training code keeps the state dict, and what it puts in front of the keys.
-_CONTAINERS = ("state_dict", "model", "teacher", "model_state_dict", "state_dict_ema", "encoder", "target_encoder")
-_PREFIXES = (
-    "",
-    "module.",
-    "model.",
-    "backbone.",
-    "encoder.",
-    "visual.",
-    "_orig_mod.",
-    "base_encoder.",
-    "target_encoder.",
-    "image_encoder.",
-    "network.model.",
-    "module.backbone.",
-    "module.base_encoder.",
-    "model.backbone.",
-    "teacher.backbone.",
+# Where training code keeps the state dict.
+_CONTAINERS = (
+    "state_dict",
+    "model",
+    "teacher",
+    "model_state_dict",
+    "state_dict_ema",
+    "encoder",
+    "target_encoder",
+    "module",
 )
 # Parts that a backbone has no use for: classifiers, decoders, projection heads, the token that hides patches.
 _HEADS = re.compile(
     r"^(head|heads|head_dist|fc|classifier|last_linear|fc_norm|decoder|predictor|projector|mask_token)\b|^decoder_"
 )
+# What training code saves beside the weights, and what runs nothing as it is read: options and single numbers.
+_SCALAR = np.float64(0).__reduce__()[0]
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "b1")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 _PROBE_SECONDS = 6
 
 
@@ -77,7 +82,10 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             except SafetensorError as error:
                 raise DataError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped where the format allows it: I-JEPA's file has 10 GB, of which the encoder is a quarter.
+            with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what follows as an error
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError:
@@ -113,7 +121,7 @@ def load_weights_file(model: nn.Module, path: str | Path, *, label: str, allow_u
     own = model.state_dict()
     best: dict[str, torch.Tensor] | None = None
     best_faults: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for candidate in _candidates(read_state_dict(path), model):
+    for candidate in readings(read_state_dict(path), model):
         candidate = {k: v for k, v in candidate.items() if k in own or not (allow_unexpected or _HEADS.match(k))}
         faults = _faults(own, candidate)
         if best is None or sum(map(len, faults)) < sum(map(len, best_faults)):
@@ -144,7 +152,7 @@ def hub_file(repository: str, filename: str | None, *, label: str) -> Path:
     from huggingface_hub import constants
 
     names = _hub_names(filename)
-    sought = f"{repository}/{names[-1]} on {constants.ENDPOINT}"
+    sought = f"{repository}/{filename or names[0]} on {constants.ENDPOINT}"
     for name in names:
         cached = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
@@ -202,26 +210,6 @@ def _unwrap(content: object, path: Path) -> dict[str, torch.Tensor]:
             return tensors
         content = inner
     raise DataError(f"{path}: expected a state dict of tensors, found none")
-
-
-def _candidates(given: dict[str, torch.Tensor], model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-    """The ways to read a state dict: with a wrapper's prefix stripped, then converted by timm's own filter."""
-    stripped = []
-    for prefix in _PREFIXES:
-        found = {key[len(prefix) :]: value for key, value in given.items() if key.startswith(prefix)}
-        if found:
-            stripped.append(found)
-    yield from stripped
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is None:
-        return
-    for found in stripped:
-        try:
-            converted = convert(dict(found), model)
-        except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, AssertionError, TypeError):
-            # timm's converters take a foreign layout for one of theirs; the next reading may fit.
-            continue
-        yield {key: value for key, value in converted.items() if isinstance(value, torch.Tensor)}
 
 
 def _faults(

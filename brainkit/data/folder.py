@@ -131,15 +131,16 @@ def _list_images(folder: Path) -> list[Path]:
 
 def _read_vertices(folder: Path, columns: int) -> tuple[Vertices, npt.NDArray[np.float32] | None]:
     listed, measured = folder / "vertices.json", folder / "coordinates.npy"
-    coordinates = _read_coordinates(measured, columns) if measured.exists() else None
+    coordinates = read_coordinates(measured, columns) if measured.exists() else None
     if listed.exists():
-        return _read_listed(listed, columns, has_coordinates=coordinates is not None), coordinates
+        return read_listed(listed, columns, has_coordinates=coordinates is not None), coordinates
     if coordinates is None:
         raise DataError(f"{folder}: expected vertices.json or coordinates.npy, found neither")
     return Vertices.custom(columns), coordinates
 
 
-def _read_coordinates(path: Path, columns: int) -> npt.NDArray[np.float32]:
+def read_coordinates(path: Path, columns: int) -> npt.NDArray[np.float32]:
+    """Read ``coordinates.npy``, (V, 3) in mm, of V `columns`."""
     raw = open_array(path, f"coordinates of shape ({columns}, 3) in mm")
     if raw.shape != (columns, 3):
         raise DataError(f"{path}: expected coordinates of shape ({columns}, 3), found {raw.shape}")
@@ -154,7 +155,8 @@ def _read_coordinates(path: Path, columns: int) -> npt.NDArray[np.float32]:
     return coordinates
 
 
-def _read_listed(path: Path, columns: int, *, has_coordinates: bool) -> Vertices:
+def read_listed(path: Path, columns: int, *, has_coordinates: bool) -> Vertices:
+    """Read ``vertices.json`` for V `columns`; the custom space is one for vertices that have coordinates."""
     value = read_json(path)
     if not isinstance(value, dict) or "space" not in value:
         raise DataError(f'{path}: expected {{"space": ..., "ids": [...]}}, found no space')

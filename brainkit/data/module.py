@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from brainkit.data.shares import Share, share_of, weight_of
 from brainkit.data.splits import Split
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+VALIDATION_BATCH = 64  # images of a batch that is only scored
 
 
 class TokenSource(Protocol):
@@ -28,25 +31,61 @@ class ResponseSource(Protocol):
     def rows(self, index: np.ndarray) -> np.ndarray: ...
 
 
-class EpochOrder(Sampler[list[int]]):
-    """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same."""
+class BatchSource(Protocol):
+    """Where the batches of chosen images come from, where it is not simply the disk: see `brainkit.residency`."""
 
-    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
+    def stage(self, rows: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, ...]]:
+        """Tensors on the device for each batch of rows, in order; the next ones may be fetched meanwhile."""
+
+    def finish(self, staged: tuple[Tensor, ...]) -> Batch:
+        """A batch from what was staged, by work on the device alone."""
+
+
+class EpochOrder(Sampler[list[int]]):
+    """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same.
+
+    The first `start` batches are left out: an interrupted epoch is gone on with. Of several processes each has its
+    share of every batch, whatever their number. With `steps` an epoch is cut into so many near-equal batches instead;
+    where there are fewer images than that, an empty one repeats an image, and its share counts none.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        start: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        steps: int | None = None,
+    ) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+        self.start, self.rank, self.processes = start, rank, processes
+        full, rest = divmod(count, batch_size)
+        self.sizes = [batch_size] * full + [rest] * (rest > 0)
+        if steps is not None:
+            self.sizes = [count // steps + (k < count % steps) for k in range(steps)]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return len(self.sizes) - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.arange(self.count)
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        for start in range(0, self.count, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+        first = sum(self.sizes[: self.start])
+        for size in self.sizes[self.start :]:
+            batch = order[first : first + size] if size else order[:1]
+            yield share_of(batch, self.rank, self.processes).tolist()
+            first += size
+
+    def share(self, index: int) -> Share:
+        """What this process does of a batch, counted from the first one that is not left out."""
+        return weight_of(self.sizes[self.start + index], self.rank, self.processes)
 
 
 class EncodingDataset(Dataset[Batch]):
@@ -65,6 +104,37 @@ class EncodingDataset(Dataset[Batch]):
         return local, whole, torch.from_numpy(np.ascontiguousarray(self.responses.rows(rows)))
 
 
+class SourceLoader:
+    """Batches of one side of the split from a `BatchSource`, for a trainer in place of a ``DataLoader``.
+
+    Parameters
+    ----------
+    source : BatchSource
+    rows : int array
+        The images of the side.
+    sampler : EpochOrder
+        Their order; a trainer tells it the epoch.
+    chunk : int
+        0 gives finished batches; otherwise iterators over so many staged ones, for a module that steps by itself.
+    """
+
+    def __init__(self, source: BatchSource, rows: np.ndarray, sampler: EpochOrder, chunk: int = 0) -> None:
+        self.source, self.rows, self.sampler, self.chunk = source, np.asarray(rows), sampler, chunk
+        self.batch_sampler = None  # a trainer looks for it wherever there is a sampler
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.chunk) if self.chunk else len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        # Sorted, because memory maps are read forwards; the order within a batch does not matter.
+        staged = self.source.stage(np.sort(self.rows[positions]) for positions in self.sampler)
+        if not self.chunk:
+            yield from map(self.source.finish, staged)
+            return
+        for _ in range(len(self)):
+            yield itertools.islice(staged, self.chunk)
+
+
 class EncodingData(lightning.LightningDataModule):
     """Loaders for the three sides of a split.
 
@@ -80,6 +150,15 @@ class EncodingData(lightning.LightningDataModule):
         Images of a training step.
     seed : int
         Decides the order of the training images.
+
+    Attributes
+    ----------
+    source : BatchSource, optional
+        Takes the place of tokens and responses on the training and the validation side.
+    chunk : int
+        For a module that steps by itself: how many steps it is given at a time.
+    resume_at : (int, int)
+        An epoch, from 0, and how many of its batches were trained on already.
     """
 
     def __init__(
@@ -88,19 +167,55 @@ class EncodingData(lightning.LightningDataModule):
         super().__init__()
         self.tokens, self.responses, self.split = tokens, responses, split
         self.batch_size, self.seed = batch_size, seed
+        self.source: BatchSource | None = None
+        self.chunk = 0
+        self.resume_at = (0, 0)
+        self.rank, self.processes = 0, 1
+        # Batches of a training and of a validation epoch, where they are not by size: see `brainkit.joint`.
+        self.cut: tuple[int | None, int | None] = (None, None)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Training batches, shuffled by (seed, epoch)."""
-        return self._loader(self.split.train, self.batch_size, self.seed)
+    def divide(self, rank: int, processes: int) -> None:
+        """From now on give process number `rank` of several its share of every batch."""
+        self.rank, self.processes = rank, processes
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def share(self, side: str, batch_index: int) -> Share:
+        """What this process does of a batch of the ``train``, ``validation`` or ``test`` images."""
+        return self._order(side).share(batch_index)
+
+    @property
+    def steps(self) -> int:
+        """Training steps of a whole epoch."""
+        return -(-len(self.split.train) // self.batch_size)
+
+    def train_dataloader(self) -> DataLoader[Batch] | SourceLoader:
+        """Training batches, shuffled by (seed, epoch); those that are left, of an epoch that is gone on with."""
+        return self._loader("train", self.chunk)
+
+    def val_dataloader(self) -> DataLoader[Batch] | SourceLoader:
         """Validation batches, in order."""
-        return self._loader(self.split.validation, 64, None)
+        return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Test batches, in order."""
-        return self._loader(self.split.test, 64, None)
+        """Test batches, in order, from the disk."""
+        return self._from_disk("test")
 
-    def _loader(self, rows: np.ndarray, size: int, seed: int | None) -> DataLoader[Batch]:
-        dataset = EncodingDataset(self.tokens, self.responses, rows)
-        return DataLoader(dataset, batch_size=None, sampler=EpochOrder(len(dataset), size, seed))
+    def _loader(self, side: str, chunk: int = 0) -> DataLoader[Batch] | SourceLoader:
+        if self.source is None:
+            return self._from_disk(side)
+        return SourceLoader(self.source, getattr(self.split, side), self._order(side), chunk)
+
+    def _from_disk(self, side: str) -> DataLoader[Batch]:
+        dataset = EncodingDataset(self.tokens, self.responses, getattr(self.split, side))
+        # Of its own, because a loader draws a number whenever it begins: a resumed run would draw other ones than one
+        # that was left alone.
+        generator = torch.Generator()
+        return DataLoader(dataset, batch_size=None, sampler=self._order(side), generator=generator)
+
+    def _order(self, side: str) -> EpochOrder:
+        count, who = len(getattr(self.split, side)), (self.rank, self.processes)
+        train, validation = self.cut
+        if side != "train":
+            return EpochOrder(count, VALIDATION_BATCH, None, 0, *who, validation if side == "validation" else None)
+        epoch, done = self.resume_at
+        start = done if self.trainer is not None and self.trainer.current_epoch == epoch else 0
+        return EpochOrder(count, self.batch_size, self.seed, start, *who, train)

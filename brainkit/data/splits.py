@@ -16,7 +16,7 @@ from brainkit.errors import DataError, UsageError
 from brainkit.files import read_json, write_json
 
 _VERSION = 1
-_SIDES = ("train", "validation", "test")
+SIDES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Split:
         """Write as JSON."""
         value: dict[str, Any] = {"version": _VERSION, "seed": self.seed, "names_sha256": self.names_hash}
         value["notes"] = list(self.notes)
-        value.update({side: getattr(self, side).tolist() for side in _SIDES})
+        value.update({side: getattr(self, side).tolist() for side in SIDES})
         write_json(path, value)
 
     @classmethod
@@ -67,7 +67,7 @@ class Split:
         if not isinstance(value, dict) or value.get("version") != _VERSION:
             found = value.get("version") if isinstance(value, dict) else type(value).__name__
             raise DataError(f"{path}: expected a split of version {_VERSION}, found {found}")
-        sides = {side: _rows(path, side, value.get(side)) for side in _SIDES}
+        sides = {side: _rows(path, side, value.get(side)) for side in SIDES}
         everything = np.concatenate(list(sides.values()))
         if len(np.unique(everything)) != len(everything):
             raise DataError(f"{path}: expected every row on one side, found some on two")
@@ -124,7 +124,7 @@ def make_split(
     UsageError
         If an argument is out of range or the lengths differ.
     """
-    share_validation, share_test = _check_fractions(fractions)
+    share_validation, share_test = check_fractions(fractions)
     groups = [str(group) for group in groups]
     official = np.zeros(len(groups), bool) if official_test is None else np.asarray(official_test, bool)
     if official.shape != (len(groups),) or (names is not None and len(names) != len(groups)):
@@ -144,9 +144,9 @@ def make_split(
     shares = {"validation": share_validation} if taken else {"validation": share_validation, "test": share_test}
     if len(sizes) <= len(shares):
         raise DataError(f"split: expected at least 2 stimulus groups beside the official test set, found {len(sizes)}")
-    side_of = _place(sizes, seed, shares, notes)
+    side_of = place_groups(sizes, seed, shares, notes)
     rows = {
-        side: np.array([i for i, group in enumerate(groups) if side_of.get(group) == side], np.int64) for side in _SIDES
+        side: np.array([i for i, group in enumerate(groups) if side_of.get(group) == side], np.int64) for side in SIDES
     }
     if taken:
         rows["test"] = np.flatnonzero(official).astype(np.int64)
@@ -158,9 +158,9 @@ def hash_names(names: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(names).encode()).hexdigest()
 
 
-def _place(sizes: dict[str, int], seed: int, shares: dict[str, float], notes: list[str]) -> dict[str, str]:
+def place_groups(sizes: dict[str, int], seed: int, shares: dict[str, float], notes: list[str]) -> dict[str, str]:
     """Side of each group; `sizes` are images per group, `shares` the hashed sides in order, training the rest."""
-    at = {group: _position(seed, group) for group in sizes}
+    at = {group: position(seed, group) for group in sizes}
     order = sorted(sizes, key=lambda group: (at[group], group))
     # In order of their hashes the groups of a side are neighbours: [validation | test | train].
     cuts = np.searchsorted([at[group] for group in order], np.cumsum(list(shares.values()))).tolist()
@@ -184,14 +184,15 @@ def _place(sizes: dict[str, int], seed: int, shares: dict[str, float], notes: li
     return {group: placed.get(group, "train") for group in order}
 
 
-def _position(seed: int, group: str) -> float:
+def position(seed: int, group: str) -> float:
     """Where a group lies in [0, 1): uniform over groups, the same wherever and whenever it is asked."""
     digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
     # 53 bits, so that the quotient is exact and below 1.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def _check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
+def check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
+    """Shares of validation and test, in (0, 1) with a sum below 1."""
     try:
         validation, test = (float(fraction) for fraction in fractions)
     except (TypeError, ValueError):

@@ -99,9 +99,18 @@ def available_backends() -> dict[str, str | None]:
     return {"reference": None, "grouped": None, "cpu": cpu.why_unavailable(), "triton": gpu.why_unavailable()}
 
 
+def fastest_backend(device: str, dtype: torch.dtype = torch.float32) -> str:
+    """What ``auto`` takes for tokens of a dtype on a kind of device: cpu, cuda or mps."""
+    if device == "cuda" and dtype != torch.float64 and _why_not("triton") is None:
+        return "triton"
+    if device == "cpu" and dtype not in HALF and _why_not("cpu") is None:
+        return "cpu"
+    return "grouped"
+
+
 def _choose(backend: str, tokens: Tensor) -> str:
     if backend == "auto":
-        return _fastest(tokens)
+        return fastest_backend(tokens.device.type, tokens.dtype)
     if backend not in BACKENDS:
         raise UsageError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
     if reason := _why_not(backend):
@@ -115,14 +124,6 @@ def _choose(backend: str, tokens: Tensor) -> str:
     if backend == "triton" and tokens.dtype == torch.float64:
         raise UsageError(f"local_tokens must be float32, bfloat16 or float16 for backend 'triton', got {tokens.dtype}")
     return backend
-
-
-def _fastest(tokens: Tensor) -> str:
-    if tokens.is_cuda and tokens.dtype != torch.float64 and _why_not("triton") is None:
-        return "triton"
-    if tokens.device.type == "cpu" and tokens.dtype not in HALF and _why_not("cpu") is None:
-        return "cpu"
-    return "grouped"
 
 
 def _why_not(backend: str) -> str | None:

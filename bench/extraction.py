@@ -1,0 +1,160 @@
+"""How fast images become tokens on this machine: ``python -m bench.extraction``.
+
+The whole of it (reading, decoding, resizing, the network, the token grid, half precision, checksums, writing) beside
+the network's bare forward pass over images that are ready in memory, taking turns in one process. Then what opening a
+store costs, which compares every checksum, beside reading the same records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bench import machine
+from bench.timing import interleaved
+from brainkit.backbones import Backbone, load_backbone
+from brainkit.features import extract_tokens
+from brainkit.token_filling import prepared
+from brainkit.token_pass import TokenPass
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SIDE = 425  # pixels of an image in the natural scenes data set
+# Images of one turn: some seconds each.
+NETWORKS = {"dinov2": 32, "efficientnet_lite0": 192}
+
+
+def write_images(folder: Path, count: int) -> list[Path]:
+    """PNGs with the grain of photographs, so that they take as long to decode."""
+
+    def write(number: int) -> Path:
+        draw = np.random.default_rng(number)
+        coarse = draw.integers(0, 256, (14, 14, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
+        path = folder / f"{number:05d}.png"
+        grain = 6 * draw.standard_normal((SIDE, SIDE, 3), np.float32)
+        Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(path)
+        return path
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(write, range(count)))
+
+
+def bare(backbone: Backbone, batches: list[torch.Tensor]) -> None:
+    """The network alone."""
+    with torch.inference_mode():
+        for batch in batches:
+            backbone.get_tokens(batch)
+
+
+class Extraction:
+    """All of it, into a new store each time; making the store and what is done once for all is not timed."""
+
+    def __init__(self, backbone: Backbone, images: list[Path], folder: Path, device: str) -> None:
+        self.backbone, self.images, self.folder, self.device = backbone, images, folder, device
+        self.seconds: list[float] = []
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        cache = self.folder / str(self.count)
+        extract_tokens(self.backbone, self.images[:1], cache=cache, device=self.device)
+        start = time.perf_counter()
+        extract_tokens(self.backbone, self.images[1:], cache=cache, device=self.device)
+        self.seconds.append(time.perf_counter() - start)
+
+
+def measure(name: str, count: int, rounds: int, device: str) -> dict[str, Any]:
+    """Images a second, bare and whole, and the rates of opening and reading."""
+    backbone = load_backbone(name, random_weights=name != "efficientnet_lite0")
+    network = TokenPass(backbone, (8, 8), device=device)
+    with tempfile.TemporaryDirectory() as place:
+        images = write_images(Path(place), count + 1)
+        ready = [prepared(path, backbone.preprocessing) for path in images[1:]]
+        size = network.batch_size
+        batches = [torch.from_numpy(np.stack(ready[k : k + size])).to(device) for k in range(0, count, size)]
+        whole = Extraction(backbone, images, Path(place), device)
+        seconds = interleaved({"bare": partial(bare, backbone, batches), "whole": whole}, rounds, {}, device)
+        ours = float(np.median(whole.seconds[1:]))
+        tokens = extract_tokens(backbone, images[1:], cache=Path(place) / "1", device=device)
+        rows = np.arange(len(tokens))
+        store = tokens.store
+        assert store is not None
+        disk = interleaved(
+            {"compared": partial(store.check, tokens.images), "read": partial(tokens.records, rows)}, 5, {}
+        )
+    return {
+        "images": count,
+        "batch": size,
+        "arithmetic": network.arithmetic,
+        "MB an image": tokens.record * 2 / 1e6,
+        "bare, images/s": count / seconds["bare"],
+        "whole, images/s": count / ours,
+        "share": seconds["bare"] / ours,
+        "checksums compared, GB/s": tokens.nbytes / disk["compared"] / 1e9,
+        "records read, GB/s": tokens.nbytes / disk["read"] / 1e9,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    lines = ["# From images to tokens", "", *(f"- {key}: {value}" for key, value in report["machine"].items())]
+    lines += [
+        "",
+        f"PNGs of {SIDE} x {SIDE} pixels, 224 x 224 for the network, 8x8 tokens, float16 on disk. `bare` is the "
+        "network alone over images that lie ready in memory; `whole` is decoding, resizing, the network, the token "
+        "grid, checksums and writing, and the look at an image that was there. Medians of turns in one process.",
+        "",
+        "| network | images | batch | MB an image | bare, images/s | whole, images/s | whole / bare |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in report["networks"].items():
+        lines.append(
+            f"| {name} ({row['arithmetic']}) | {row['images']} | {row['batch']} | {row['MB an image']:.2f} | "
+            f"{row['bare, images/s']:.2f} | {row['whole, images/s']:.2f} | {row['share']:.3f} |"
+        )
+    lines += [
+        "",
+        "Opening a store compares the checksums of the images asked for; beside it, reading the same records into "
+        "memory once. Both from the page cache:",
+        "",
+        "| network | checksums compared, GB/s | records read, GB/s |",
+        "|---|---|---|",
+    ]
+    for name, row in report["networks"].items():
+        lines.append(f"| {name} | {row['checksums compared, GB/s']:.1f} | {row['records read, GB/s']:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--network", choices=tuple(NETWORKS), action="append", help="[default: all]")
+    parser.add_argument("--images", type=int, help="of one turn")
+    parser.add_argument("--name", default="extraction", help="of the files in bench/results")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    report: dict[str, Any] = {"machine": machine.describe(given.threads, given.device), "networks": {}}
+    for name in given.network or NETWORKS:
+        report["networks"][name] = measure(name, given.images or NETWORKS[name], given.rounds, given.device)
+    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Training steps many at a time, without the host: on CUDA each is one replay of a captured graph.
+
+What changes from step to step (rates, the regulariser's weight, which images) is read from tensors on the device. So a
+captured step is right for every step, and without a capture the same code runs anywhere, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from brainkit import objective
+from brainkit.data.module import EncodingData
+from brainkit.errors import TrainingError
+from brainkit.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from brainkit.training import EncodingModule
+
+WARM_UP = 3  # steps that run before the capture, for kernels to be compiled and memory to be found
+
+
+class StepChunks:
+    """Makes the optimiser's steps in place of the trainer.
+
+    Parameters
+    ----------
+    module : EncodingModule
+        From now on it optimises by itself.
+    data : EncodingData
+        With a source; from now on it gives chunks of staged batches.
+    chunk : int
+        Steps of a chunk.
+    mode : {"auto", "on"}
+        What to do if the capture fails: say so and go on step by step, or stop.
+    say : callable
+        Takes a line.
+    """
+
+    def __init__(
+        self, module: EncodingModule, data: EncodingData, chunk: int, *, mode: str, say: Callable[[str], None]
+    ) -> None:
+        assert data.source is not None
+        module.automatic_optimization = False
+        data.chunk = chunk
+        self.module, self.source, self.batch_size = module, data.source, data.batch_size
+        self.mode, self.say = mode, say
+        self.regulariser: Tensor | None = None
+        self.optimizer: Any = None
+        self.steps = 0
+        self.warmed = 0
+        self.graphs: dict[bool, Any] = {}  # with the regulariser, and without it once it has decayed
+        self.static: tuple[Tensor, ...] = ()
+
+    def run(self, staged_batches: Iterable[tuple[Tensor, ...]]) -> None:
+        """Make a step of each batch that the source has staged."""
+        if self.optimizer is None:
+            self._prepare()
+        before = self.steps
+        for staged in staged_batches:
+            self._step(staged)
+            self.steps += 1
+        # The trainer counts the steps it makes itself; these it must be told of.
+        made = self.module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+        made.ready, made.completed = (count + self.steps - before for count in (made.ready, made.completed))
+
+    def plain(self, checkpoint: dict[str, Any]) -> None:
+        """Put into a checkpoint what it would hold if the trainer had made the steps."""
+        done = self.module.global_step
+        factor = self._rate(done)
+        for optimizer, schedule in zip(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True):
+            for group in optimizer["param_groups"]:
+                group.update(lr=group["initial_lr"] * factor, capturable=False)
+            rates = [group["lr"] for group in optimizer["param_groups"]]
+            schedule.update(last_epoch=done, _step_count=done + 1, _last_lr=rates)
+
+    def _prepare(self) -> None:
+        """Once the optimiser has its state, perhaps that of a checkpoint."""
+        device, planned = self.module.device, self.module.planned_steps
+        self.steps = self.module.global_step
+        self.capturing = device.type == "cuda"
+        self.optimizer = self.module.optimizers(use_pl_optimizer=False)
+        # AdamW on CUDA takes a rate as float32; on the CPU it is a double, as the trainer's is.
+        kind: dict[str, Any] = {"dtype": torch.float64 if device.type == "cpu" else torch.float32, "device": device}
+        self.rates = torch.tensor([self._rate(step) for step in range(planned + 1)], **kind)
+        self.weights = torch.tensor([self._weight(step) for step in range(planned + 1)], device=device)
+        self.at = torch.tensor([self.steps], device=device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.zeros((), **kind)
+            group["capturable"] = self.capturing
+
+    def _step(self, staged: tuple[Tensor, ...]) -> None:
+        soft = self._weight(self.steps) > 0
+        if not self.capturing or len(staged[-1]) != self.batch_size:
+            self._work(staged, soft)
+            return
+        if self.warmed < WARM_UP:
+            self.warmed += 1
+            side, here = torch.cuda.Stream(), torch.cuda.current_stream()
+            side.wait_stream(here)
+            with torch.cuda.stream(side):
+                self._work(staged, soft)
+            here.wait_stream(side)
+            return
+        if soft not in self.graphs and not self._capture(staged, soft):
+            self._work(staged, soft)
+            return
+        for held, value in zip(self.static, staged, strict=True):
+            held.copy_(value)
+        self.graphs[soft].replay()
+
+    def _work(self, staged: tuple[Tensor, ...], soft: bool) -> None:
+        """One step. Nothing here may wait for the device, or depend on a number that changes between steps."""
+        module = self.module
+        now = self.at.clamp(max=len(self.rates) - 1)
+        rate = self.rates.index_select(0, now)[0]
+        for group in self.optimizer.param_groups:
+            group["lr"].copy_(rate * group["initial_lr"])
+        self.regulariser = self.weights.index_select(0, now)[0] if soft else None
+        misfit, regulariser = module.losses(self.source.finish(staged))
+        self.optimizer.zero_grad(set_to_none=True)
+        (misfit if regulariser is None else misfit + regulariser).backward()
+        if module.config.clip:
+            # In the optimiser's order, as a trainer does it: the norm's last bit depends on it.
+            trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, module.config.clip)
+        self.optimizer.step()
+        module.watch.add(misfit.detach(), len(staged[-1]))
+        self.at += 1
+
+    def _capture(self, staged: tuple[Tensor, ...], soft: bool) -> bool:
+        """Record the step as a graph; False if it cannot be done and need not be."""
+        self.static = self.static or tuple(part.clone() for part in staged)
+        self.optimizer.zero_grad(set_to_none=True)  # the graph's gradients are its own
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # The thread that reads the next batches may go on meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._work(self.static, soft)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if self.mode == "on":
+                raise TrainingError(f"train.cuda_graph 'on': the step cannot be captured: {reason}") from error
+            self.say(f"steps: could not be captured in a CUDA graph ({reason}), so they run one by one")
+            self.optimizer.zero_grad(set_to_none=True)
+            self.capturing = False
+            return False
+        self.graphs[soft] = graph
+        return True
+
+    def _rate(self, step: int) -> float:
+        return objective.rate(self.module.config, step, self.module.planned_steps)
+
+    def _weight(self, step: int) -> float:
+        return objective.regulariser_weight(self.module.config, step, self.module.planned_steps)

@@ -1,0 +1,202 @@
+"""Several subjects trained as one model: shared bottlenecks, and for each subject selectors and readout of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor, nn
+
+from brainkit import distributed
+from brainkit.config import TrainConfig
+from brainkit.data.module import VALIDATION_BATCH, Batch, EncodingData
+from brainkit.data.shares import Share
+from brainkit.device_sums import DeviceScore
+from brainkit.errors import UsageError
+from brainkit.model import FactorTopy
+from brainkit.training import EncodingModule
+
+SHARED = ("local_token_bottleneck", "global_token_bottleneck", "local_statistics", "global_statistics")
+
+
+class JointModel(nn.Module):
+    """One :class:`FactorTopy` a subject, whose bottlenecks and token statistics are the same objects.
+
+    So each is a whole model, which is folded and exported like any other. The state dict holds what is shared once,
+    with the first subject.
+
+    Parameters
+    ----------
+    models : sequence of FactorTopy
+        Of the same layers, widths, grid and bottleneck; from now on they share those of the first one.
+    """
+
+    def __init__(self, models: Sequence[FactorTopy]) -> None:
+        super().__init__()
+        first, *others = models
+        for model in others:
+            if (model.widths, model.grid, model.weight.shape[1]) != (first.widths, first.grid, first.weight.shape[1]):
+                raise UsageError("models must have the same layers, widths, grid and bottleneck to share bottlenecks")
+            for name in SHARED:
+                setattr(model, name, getattr(first, name))
+        self.subjects = nn.ModuleList(models)
+        self.register_state_dict_post_hook(_leave_out_shared)
+        self.register_load_state_dict_pre_hook(_put_in_shared)
+
+    def models(self) -> Iterator[FactorTopy]:
+        """The subjects' models."""
+        for model in self.subjects:
+            assert isinstance(model, FactorTopy)
+            yield model
+
+
+class JointModule(EncodingModule):
+    """Trains the models of several subjects: the loss of a step is the mean of theirs.
+
+    Parameters
+    ----------
+    models : sequence of FactorTopy
+        Their token statistics, which are to be those of the images of all, and response scales are set already.
+    config : TrainConfig
+    planned_steps : int
+        All optimiser steps of the run.
+    """
+
+    def __init__(self, models: Sequence[FactorTopy], config: TrainConfig, planned_steps: int) -> None:
+        super().__init__(JointModel(models), config, planned_steps)  # type: ignore[arg-type]
+        self.scores: list[DeviceScore] = []
+
+    def models(self) -> list[FactorTopy]:
+        assert isinstance(self.model, JointModel)
+        return list(self.model.models())
+
+    def parts(self, data: Any) -> list[tuple[FactorTopy, EncodingData]]:
+        return list(zip(self.models(), data.parts, strict=True))
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        """Mean over subjects of their losses; one with no image in this batch adds nothing."""
+        losses, misfits, images = [], [], 0
+        for model, part, share in zip(self.models(), batch, self._shares("train", batch_index), strict=True):
+            misfit, regulariser = self.losses(part, share, model)
+            misfits.append(misfit.detach() * share.images)
+            images += share.images
+            misfit = self.weighted(misfit, share)
+            losses.append(misfit if regulariser is None else misfit + regulariser)
+        self.watch.add(torch.stack(misfits).sum() / max(images, 1), images)
+        return torch.stack(losses).mean()
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the streamed scores anew."""
+        self.scores = [DeviceScore(len(model.weight), self.device) for model in self.models()]
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        """Add a batch of each subject to its score."""
+        shares = self._shares("validation", batch_index)
+        for model, score, (local, whole, response), share in zip(
+            self.models(), self.scores, batch, shares, strict=True
+        ):
+            if share.images:
+                score.update(model(local, whole), response)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over subjects of their mean correlation over vertices."""
+        self.scores = [distributed.merged_scores(score) for score in self.scores]
+        each = torch.stack([score.r.nan_to_num(0.0).mean() for score in self.scores])
+        self.log("val_r", each.mean().float())
+
+    def _shares(self, side: str, batch_index: int) -> list[Share]:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return [part.share(side, batch_index) for part in data.parts]
+
+
+class JointData(lightning.LightningDataModule):
+    """Batches of several subjects: in every step a share of each one's images, near-equal over the epoch.
+
+    An epoch has as many steps as the subject with most images needs for batches of ``batch_size``, and every image of
+    every subject comes once.
+
+    Parameters
+    ----------
+    parts : sequence of EncodingData
+        One for each subject, with the same batch size.
+    """
+
+    def __init__(self, parts: Sequence[EncodingData]) -> None:
+        super().__init__()
+        self.parts = list(parts)
+        self.batch_size = parts[0].batch_size
+        self.resume_at = (0, 0)
+        for part in self.parts:
+            part.cut = (self.steps, max(-(-len(each.split.validation) // VALIDATION_BATCH) for each in parts))
+
+    @property
+    def steps(self) -> int:
+        """Training steps of a whole epoch."""
+        return max(-(-len(part.split.train) // self.batch_size) for part in self.parts)
+
+    def divide(self, rank: int, processes: int) -> None:
+        """From now on give process number `rank` of several its share of every batch."""
+        for part in self.parts:
+            part.divide(rank, processes)
+
+    def train_dataloader(self) -> JointLoader:
+        """Training batches of all subjects side by side."""
+        return self._loader("train_dataloader")
+
+    def val_dataloader(self) -> JointLoader:
+        """Validation batches of all subjects side by side."""
+        return self._loader("val_dataloader")
+
+    def _loader(self, name: str) -> JointLoader:
+        for part in self.parts:
+            part.trainer, part.resume_at = self.trainer, self.resume_at
+        return JointLoader([getattr(part, name)() for part in self.parts])
+
+
+class JointLoader:
+    """Loaders side by side, for a trainer in place of one.
+
+    Parameters
+    ----------
+    loaders : sequence of loaders
+        Of the same number of batches, each with a ``sampler`` that is told the epoch.
+    """
+
+    def __init__(self, loaders: Sequence[Any]) -> None:
+        self.loaders = list(loaders)
+        self.sampler = self
+        self.batch_sampler = None  # a trainer looks for it wherever there is a sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        for loader in self.loaders:
+            loader.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.loaders[0])
+
+    def __iter__(self) -> Iterator[tuple[Batch, ...]]:
+        return zip(*self.loaders, strict=True)
+
+
+def _leave_out_shared(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    assert isinstance(module, JointModel)
+    for key in _shared_keys(state, prefix, len(module.subjects)):
+        del state[key]
+
+
+def _put_in_shared(
+    module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, *rest: Any
+) -> None:
+    assert isinstance(module, JointModel)
+    first = f"{prefix}subjects.0."
+    for key in [key for key in state if key.startswith(tuple(f"{first}{name}." for name in SHARED))]:
+        for k in range(1, len(module.subjects)):
+            state[f"{prefix}subjects.{k}.{key.removeprefix(first)}"] = state[key]
+
+
+def _shared_keys(state: dict[str, Any], prefix: str, count: int) -> list[str]:
+    starts = tuple(f"{prefix}subjects.{k}.{name}." for k in range(1, count) for name in SHARED)
+    return [key for key in state if key.startswith(starts)] if starts else []

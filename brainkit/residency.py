@@ -1,0 +1,260 @@
+"""Where training's tokens lie: on the device where they fit, else on the disk, streamed a few batches ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brainkit.data.module import Batch, BatchSource, ResponseSource, TokenSource
+from brainkit.errors import BrainkitError, UsageError
+from brainkit.memory import Need, free_memory
+
+AHEAD = 2  # batches that are read while a step is computed
+BLOCK = 256  # rows that are brought to the device at a time
+# Of the free memory; the rest is for what the estimate does not know.
+SHARE = 0.9
+
+
+class Records(Protocol):
+    """Tokens that lie one record an image, as the token cache keeps them."""
+
+    record: int
+    dtype: torch.dtype
+
+    def records(self, rows: np.ndarray, out: Tensor | None = None) -> Tensor: ...
+
+    def expand(self, records: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]: ...
+
+
+def choose_source(
+    tokens: TokenSource,
+    responses: ResponseSource,
+    rows: np.ndarray,
+    *,
+    wanted: str,
+    device: str,
+    need: Need,
+    free: int | None = None,
+) -> tuple[BatchSource, str]:
+    """Decide where the tokens lie during training.
+
+    Parameters
+    ----------
+    tokens : TokenSource
+        With ``records`` and ``expand`` as the token cache has them; without, they stay where they are.
+    responses : ResponseSource
+    rows : int array
+        The images of training and validation.
+    wanted : {"auto", "device", "host"}
+        ``auto``: on the device if it is not the CPU and all fits.
+    device : str
+        cpu, cuda or mps.
+    need : Need
+        What training takes, see :func:`brainkit.memory.needed`.
+    free : int, optional
+        Bytes free on the device; asked for by default.
+
+    Returns
+    -------
+    source : BatchSource
+    line : str
+        What was chosen and why, in GB.
+
+    Raises
+    ------
+    UsageError
+        If they are wanted on the device and do not fit.
+    """
+    free = free_memory(device) if free is None else free
+    fits = need.data + need.work <= SHARE * free
+    sizes = f"tokens {_gb(need.tokens)} and responses {_gb(need.responses)} of {len(rows)} images"
+    rest = f"all else takes about {_gb(need.work)}, {_gb(free)} free on {device}"
+    if wanted == "device" and not fits:
+        raise UsageError(
+            f"train.residency 'device' does not fit: {sizes}, {rest}; use train.residency=auto, or lower model.grid "
+            "or the number of backbone.layers"
+        )
+    whole = hasattr(tokens, "records")
+    if wanted == "device" and not whole:
+        raise UsageError(f"train.residency 'device' needs tokens that lie one record an image, got {type(tokens)}")
+    if wanted == "device" or (wanted == "auto" and device != "cpu" and fits and whole):
+        why = "as asked" if wanted == "device" else "they fit"
+        return Resident(tokens, responses, rows, device), f"memory: {sizes} on {device} ({why}); {rest}"  # type: ignore[arg-type]
+    if wanted == "host":
+        why = "as asked"
+    elif device == "cpu":
+        why = "the processor reads them from there"
+    else:
+        why = "they do not fit" if whole else "they do not lie one record an image"
+    return Streamed(tokens, responses, device), f"memory: {sizes} stay on the disk, mapped ({why}); {rest}"
+
+
+class Resident:
+    """Tokens and responses of some images on a device: one (n, record) tensor in half precision, one (n, V).
+
+    Parameters
+    ----------
+    tokens : Records
+    responses : ResponseSource
+    rows : int array
+        The images that are wanted later.
+    device : str
+
+    Raises
+    ------
+    BrainkitError
+        If the device turns out to be too small after all.
+    """
+
+    def __init__(self, tokens: Records, responses: ResponseSource, rows: np.ndarray, device: str) -> None:
+        self.tokens, self.device = tokens, torch.device(device)
+        self.place = np.full(int(rows.max()) + 1, -1)
+        self.place[rows] = np.arange(len(rows))
+        blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+        few = tokens.records(rows[:1]), torch.from_numpy(responses.rows(rows[:1]))
+        try:
+            held = [torch.empty(len(rows), *part.shape[1:], dtype=part.dtype, device=self.device) for part in few]
+        except RuntimeError as error:
+            raise BrainkitError(
+                f"the tokens do not fit on {device} after all ({str(error).splitlines()[0]}); use train.residency=host"
+            ) from None
+        self.records, self.responses = held
+        for start, block in zip(range(0, len(rows), BLOCK), blocks, strict=True):
+            self.records[start : start + len(block)].copy_(tokens.records(block))
+            self.responses[start : start + len(block)].copy_(torch.from_numpy(responses.rows(block)))
+
+    def stage(self, rows: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, ...]]:
+        """The places of each batch's images, (B,) int64."""
+        for batch in rows:
+            yield (torch.from_numpy(self.place[batch]).to(self.device, non_blocking=True),)
+
+    def finish(self, staged: tuple[Tensor, ...]) -> Batch:
+        """Tokens and responses at these places."""
+        (places,) = staged
+        local, whole = self.tokens.expand(self.records.index_select(0, places))
+        return local, whole, self.responses.index_select(0, places)
+
+
+class Streamed:
+    """Batches from the disk, read by a thread while the step before is computed.
+
+    On CUDA they pass through pinned memory, and are copied by a stream of their own; nothing waits for the host.
+
+    Parameters
+    ----------
+    tokens : TokenSource
+        With ``records`` and ``expand`` half the bytes are moved; with ``batch`` alone it works too.
+    responses : ResponseSource
+    device : str
+    """
+
+    def __init__(self, tokens: TokenSource, responses: ResponseSource, device: str) -> None:
+        self.tokens, self.responses, self.device = tokens, responses, torch.device(device)
+        self.whole = hasattr(tokens, "records")
+        self.layers: tuple[str, ...] = ()
+        self.thread = ThreadPoolExecutor(1, "batches")
+        self.copies = torch.cuda.Stream() if self.device.type == "cuda" else None
+        # A buffer for each batch on its way, and one for that which the step before may still be copying.
+        self.slots = [_Slot() for _ in range(AHEAD + 2)]
+        self.turn = 0
+
+    def stage(self, rows: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, ...]]:
+        """Each batch's tensors on the device."""
+        coming: deque[Future[_Staged]] = deque()
+        try:
+            for batch in rows:
+                coming.append(self.thread.submit(self._fetch, batch))
+                if len(coming) > AHEAD:
+                    yield self._arrived(coming.popleft().result())
+            while coming:
+                yield self._arrived(coming.popleft().result())
+        finally:
+            for future in coming:
+                future.cancel()
+
+    def finish(self, staged: tuple[Tensor, ...]) -> Batch:
+        """The batch, its tokens in single precision."""
+        *tokens, response = staged
+        if self.whole:
+            return *self.tokens.expand(tokens[0]), response  # type: ignore[attr-defined]
+        n = len(self.layers)
+        return (
+            dict(zip(self.layers, tokens[:n], strict=True)),
+            dict(zip(self.layers, tokens[n:], strict=True)),
+            response,
+        )
+
+    def _fetch(self, rows: np.ndarray) -> _Staged:
+        """Read a batch and send it on its way; runs in the thread."""
+        response = torch.from_numpy(np.ascontiguousarray(self.responses.rows(rows)))
+        if self.copies is None:
+            return _Staged((*self._read(rows, None), response), None)
+        slot = self.slots[self.turn]
+        self.turn = (self.turn + 1) % len(self.slots)
+        slot.wait()
+        pinned = (*self._read(rows, slot), slot.keep("response", response))
+        with torch.cuda.stream(self.copies):
+            moved = tuple(part.to(self.device, non_blocking=True) for part in pinned)
+            slot.copied = torch.cuda.Event()
+            slot.copied.record()
+        return _Staged(moved, slot.copied)
+
+    def _read(self, rows: np.ndarray, slot: _Slot | None) -> tuple[Tensor, ...]:
+        tokens: Any = self.tokens
+        if self.whole:
+            out = slot.room("records", (len(rows), tokens.record), tokens.dtype) if slot else None
+            return (tokens.records(rows, out),)
+        local, whole = tokens.batch(rows)
+        self.layers = tuple(local)
+        parts = (*local.values(), *whole.values())
+        return tuple(slot.keep(str(k), part) for k, part in enumerate(parts)) if slot else parts
+
+    def _arrived(self, staged: _Staged) -> tuple[Tensor, ...]:
+        """Let what is computed from now on wait for the copy, on the device."""
+        if staged.copied is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(staged.copied)
+            for part in staged.tensors:
+                part.record_stream(stream)  # made on the other stream, so the allocator must know
+        return staged.tensors
+
+
+class _Staged(NamedTuple):
+    """Tensors of a batch on the device, and when their copies are there; None where nothing had to be copied."""
+
+    tensors: tuple[Tensor, ...]
+    copied: Any
+
+
+class _Slot:
+    """Pinned buffers for one batch, used again and again."""
+
+    def __init__(self) -> None:
+        self.copied: Any = None
+        self.buffers: dict[str, Tensor] = {}
+
+    def wait(self) -> None:
+        """Wait in the thread until what was here has been copied."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+    def room(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A pinned tensor; batches of an epoch differ only in that the last may be smaller."""
+        held = self.buffers.get(name)
+        if held is None or len(held) < shape[0]:
+            held = self.buffers[name] = torch.empty(shape, dtype=dtype, pin_memory=True)
+        return held[: shape[0]]
+
+    def keep(self, name: str, value: Tensor) -> Tensor:
+        """A pinned copy."""
+        return self.room(name, tuple(value.shape), value.dtype).copy_(value)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

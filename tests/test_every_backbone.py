@@ -1,0 +1,125 @@
+"""Each alias through training, export and scoring: its real architecture, random weights, two early layers.
+
+The networks are built whole (but for I-JEPA's, whose 32 blocks take long to draw: two blocks of it, just as wide), and
+what comes after the last layer in use must neither run nor be exported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+for package in ("pytorch_lightning", "torchvision", "onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
+
+import brainkit  # noqa: E402
+from brainkit import workflow  # noqa: E402
+from brainkit.backbones import ALIASES, load_backbone, timm_network  # noqa: E402
+from brainkit.images import decode, normalise, prepare  # noqa: E402
+from brainkit.run_folder import load_model  # noqa: E402
+
+# alias: size in pixels, two layers
+SMALL: dict[str, tuple[int, tuple[str, str]]] = {}
+SMALL |= dict.fromkeys(("clip", "mae", "mocov3", "imagenet"), (64, ("block1", "block2")))
+SMALL |= dict.fromkeys(("dinov3", "siglip2", "pe_core"), (64, ("block1", "block2")))
+SMALL |= dict.fromkeys(("dinov2", "eva02", "ijepa"), (56, ("block1", "block2")))  # patches of 14 px
+SMALL |= dict.fromkeys(("efficientnet_lite0", "convnext", "resnet50"), (64, ("stage1", "stage2")))
+SMALL["swin"] = (56, ("stage1", "stage2"))  # windows of 7 x 7 patches of 4 px
+SMALL["sam"] = (128, ("block2", "block3"))  # windows of 14 x 14, padded, then attention over the whole grid
+SETTINGS = ("model.bottleneck=4", "model.selector_width=8", "model.grid=4", "train.batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A subject of 16 images and 30 vertices."""
+    folder = tmp_path_factory.mktemp("subject")
+    draw = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for row in range(16):
+        coarse = draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((80, 60)).save(folder / "images" / f"{row:02d}.png")
+    np.save(folder / "responses.npy", draw.standard_normal((16, 30)).astype(np.float32))
+    np.save(folder / "coordinates.npy", draw.uniform(-50, 50, (30, 3)).astype(np.float32))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def shallow_ijepa(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def two_blocks(name: str, **options: Any) -> torch.nn.Module:
+        return create(name, **options, **({"depth": 2} if name == ALIASES["ijepa"].timm_name else {}))
+
+    monkeypatch.setattr(timm, "create_model", two_blocks)
+
+
+def last_part(network: torch.nn.Module) -> torch.nn.Module:
+    """The deepest block or stage of a network, whatever it calls them."""
+    model = network.model
+    if hasattr(model, "layer4"):
+        return model.layer4
+    for parts in ("blocks", "stages", "layers"):
+        if hasattr(model, parts):
+            return getattr(model, parts)[-1]
+    return model.encoder.layers[-1]
+
+
+def test_no_alias_is_left_out() -> None:
+    assert set(SMALL) == set(ALIASES) - {"resnet"}
+    assert ALIASES["resnet"] == ALIASES["resnet50"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alias", SMALL)
+def test_trains_exports_and_scores(
+    alias: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(timm_network, "_PAIRS", 1)  # SAM's images pass one by one, as at its full size
+    size, layers = SMALL[alias]
+    chosen = (f"backbone.size={size}", f"backbone.layers=[{','.join(layers)}]")
+    quiet: list[str] = []
+    run = workflow.train(
+        alias,
+        data=photographs,
+        out="run",
+        epochs=1,
+        random_weights=True,
+        overrides=(*SETTINGS, *chosen),
+        say=quiet.append,
+    )
+    exported = workflow.export(run, out="encoder.onnx", say=quiet.append)
+
+    backbone = load_backbone(alias, random_weights=True, size=size, layers=layers)
+    assert backbone.preprocessing.size == size
+    if alias != "ijepa":
+        last_part(backbone.network).register_forward_pre_hook(lambda *_: pytest.fail("what nobody reads was run"))
+    photo = photographs / "images" / "03.png"
+    pixels = prepare(decode(photo), backbone.preprocessing)[None]
+    with torch.inference_mode():
+        tokens = backbone.get_tokens(torch.from_numpy(normalise(pixels, backbone.preprocessing)))
+        expected = load_model(run)(*tokens).numpy()
+    encoder = brainkit.load(exported.path, device="cpu")
+    found = encoder.predict([photo])
+    assert found.shape == (1, 30)
+    np.testing.assert_allclose(found, expected, atol=1e-3 * expected.std())
+    assert encoder.info.layers == layers
+    assert encoder.info.backbone["name"] == alias and encoder.info.backbone["licence"] == backbone.licence != "unknown"
+    # float32 parameters of the layers in use, and little else: the rest of the network stays behind.
+    used = sum(value.numel() for value in parameters_in_use(backbone, size).values())
+    assert exported.bytes < 4 * used * 1.05 + 1e6
+
+
+def parameters_in_use(backbone: torch.nn.Module, size: int) -> dict[str, torch.Tensor]:
+    """The parameters that have a gradient from the tokens."""
+    backbone.requires_grad_(True)
+    local, whole = backbone.get_tokens(torch.rand(1, 3, size, size))
+    sum(value.square().sum() for value in (*local.values(), *whole.values())).backward()
+    return {name: value for name, value in backbone.named_parameters() if value.grad is not None}
