@@ -70,7 +70,7 @@ class Extraction:
         cache = self.folder / str(self.count)
         extract_tokens(self.backbone, self.images[:1], cache=cache, device=self.device)
         start = time.perf_counter()
-        extract_tokens(self.backbone, self.images[1:], cache=cache, device=self.device)
+        extract_tokens(self.backbone, self.images, cache=cache, device=self.device)
         self.seconds.append(time.perf_counter() - start)
 
 

@@ -151,7 +151,6 @@ def _believed(folder: Path, network: TokenPass, paths: Mapping[bytes, Path], say
 
 
 def _new_store(home: Path, kind: TokenKind, network: TokenPass, backbone: Backbone, say: Say) -> TokenStore:
-    offsets, _ = network.measure()
     about = {
         "made_by": f"brainkit {__version__}",
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -159,7 +158,7 @@ def _new_store(home: Path, kind: TokenKind, network: TokenPass, backbone: Backbo
         "source": backbone.source,
     }
     try:
-        return TokenStore.create(home, kind, offsets, say, about)
+        return TokenStore.create(home, kind, network.measure(), say, about)
     except BrainkitError as error:
         raise BrainkitError(f"{error}; set BRAINKIT_CACHE to another folder") from None
 
@@ -198,22 +197,23 @@ def _of_another_version(folder: Path) -> bool:
 def _agrees(store: TokenStore, network: TokenPass, paths: Mapping[bytes, Path]) -> bool:
     """Whether the network gives what the store holds: for its first two of these images, else for the probes."""
     missing = set(store.missing(paths))
-    held = [image for image in paths if image not in missing][:32]
+    held = [image for image in paths if image not in missing][:2]
     floor = _FLOOR[network.arithmetic]
     if not held:
-        mean, std = network.measure()
-        allowed = AGREEMENT * std + floor * np.sqrt(np.square(mean).mean())
+        mean, _ = network.measure()
+        allowed = AGREEMENT * store.spread + floor * np.sqrt(np.square(mean).mean())
         return bool((np.abs(mean - store.offsets) <= allowed).mean() >= _MOST)
-    cache = TokenCache.of_store(store, held)
-    few = [prepared(paths[image], network.backbone.preprocessing) for image in held[:2]]
-    known, fresh = cache.batch(np.arange(len(held))), network.tokens(torch.from_numpy(np.stack(few)))
-    for old, new in zip(known, fresh, strict=True):
-        for layer in cache.layers:
-            held_values = np.moveaxis(old[layer].numpy(), 1, -1)
-            values = np.moveaxis(new[layer].cpu().numpy(), 1, -1)
+    images = np.stack([prepared(paths[image], network.backbone.preprocessing) for image in held])
+    known = TokenCache.of_store(store, held).batch(np.arange(len(held)))
+    fresh = network.tokens(torch.from_numpy(images))
+    spread = store.layout.offsets_of(store.spread)
+    for kind, (old, new) in enumerate(zip(known, fresh, strict=True)):
+        for layer, values in old.items():
+            before, now = (
+                tokens.cpu().flatten(2) if kind == 0 else tokens.cpu()[..., None] for tokens in (values, new[layer])
+            )
             # Rounding of another batch size or device is no change of the network.
-            spread = held_values.std(tuple(range(held_values.ndim - 1)))
-            allowed = AGREEMENT * spread + floor * np.sqrt(np.square(held_values).mean())
-            if (np.abs(held_values[: len(few)] - values) <= allowed).mean() < _MOST:
+            allowed = AGREEMENT * torch.from_numpy(spread[layer][kind])[:, None] + floor * before.square().mean().sqrt()
+            if ((before - now).abs() <= allowed).float().mean() < _MOST:
                 return False
     return True

@@ -160,6 +160,15 @@ def test_the_second_time_the_backbone_is_not_asked(photos: list[Path], cache: Pa
     assert [path.name for path in cache.iterdir()] == [first.folder.name]
 
 
+def test_a_store_of_one_image_is_believed(photos: list[Path], cache: Path) -> None:
+    # From one image it cannot be told how much its global tokens vary.
+    network = backbone()
+    extract_tokens(network, photos[:1], grid=(3, 3), dtype="bfloat16")
+    shown_to(network)
+    assert extract_tokens(network, photos, grid=(3, 3), dtype="bfloat16").extracted == 10
+    assert shown_to(network) == 1 + 10
+
+
 def test_subjects_share_the_images_they_share(photos: list[Path], cache: Path) -> None:
     network = backbone()
     first = extract_tokens(network, photos[:7], grid=(3, 3))
@@ -406,8 +415,8 @@ def _set(folder: Path, key: str, value: object) -> None:
         (lambda folder: _set(folder, "tokens", {"backbone": "x"}), "its description is damaged"),
         (lambda folder: (folder / "store.json").write_text("{"), "its description is missing or damaged"),
         (lambda folder: (folder / "store.json").unlink(), "its description is missing or damaged"),
-        (lambda folder: (folder / "offsets.npy").write_bytes(b"x"), "its offsets are missing or damaged"),
-        (lambda folder: np.save(folder / "offsets.npy", np.zeros(16, np.float32)), "its offsets are damaged"),
+        (lambda folder: (folder / "channels.npy").write_bytes(b"x"), "its offsets are missing or damaged"),
+        (lambda folder: np.save(folder / "channels.npy", np.zeros((2, 16), np.float32)), "its offsets are damaged"),
     ],
 )
 def test_a_store_that_is_not_one_is_made_anew(

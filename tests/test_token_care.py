@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_store(home: Path, name: str = "vit", *, images: int = 5, days: float = 0.0, shards: int = 2) -> Path:
     """A store of two layers that was last used so many days ago."""
     kind = TokenKind(name, "w", "c", (("a", 3), ("b", 4)), (2, 2), {"size": 224}, "float16", "float32")
-    store = TokenStore.create(home, kind, np.arange(14, dtype=np.float32), pytest.fail, {})
+    store = TokenStore.create(home, kind, np.ones((2, 14), np.float32), pytest.fail, {})
     draw = np.random.default_rng(0)
     for number in range(shards):
         writer = ShardWriter(store.folder, "piece", kind.layout.record, images)
@@ -112,7 +112,7 @@ def test_verify(home: Path) -> None:
 def test_verify_repairs_by_removing(home: Path) -> None:
     folder, gone = make_store(home), make_store(home, "gone")
     shard = flip(folder)
-    (gone / "offsets.npy").unlink()
+    (gone / "channels.npy").unlink()
     later = home / ("9" * 32)
     later.mkdir()
     (later / "store.json").write_text('{"format": "brainkit tokens", "version": 4}')
@@ -141,7 +141,7 @@ def test_verify_repairs_by_removing(home: Path) -> None:
 def test_prune(home: Path, options: list[str], expected: list[str]) -> None:
     stores = {name: make_store(home, name, days=days) for name, days in (("old", 99), ("middle", 10), ("new", 0))}
     size = sum(path.stat().st_size for path in stores["old"].iterdir())
-    assert 9_500 < size < 9_999
+    assert 9_500 < size < 9_999  # so that sizes in the table fall between stores
     told = call("prune", "--dry-run", *options)
     assert told.exit_code == 0 and all(folder.exists() for folder in stores.values())
     done = call("prune", *options)
@@ -173,7 +173,7 @@ def test_a_store_in_use_stays(home: Path) -> None:
     assert call("prune", "--max-size", "0").stdout.startswith("0 of 1 stores removed")
     assert store.folder.exists()
     del store
-    assert call("prune", "--all").stdout.endswith("1 of 1 stores removed, 9.5 kB freed\n")
+    assert "1 of 1 stores removed, 9." in call("prune", "--all").stdout
 
 
 @pytest.mark.parametrize(
