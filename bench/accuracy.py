@@ -70,7 +70,7 @@ def accuracy(folder: Path, say: Callable[[str], None], *, vertices: int, images:
             kept = {"best_epoch": fitted.best_epoch, "steps": fitted.steps}
             rows[name] = medians(fitted.scores) | against_truth(given, fitted) | kept | {"seconds": fitted.seconds}
             say(f"subject {seed}, {name}: {rows[name]}")
-        for name, (scores, seconds) in ridge.baselines(given, split, iterations=50).items():
+        for name, (scores, seconds) in ridge.baselines(given, split, iterations=30).items():
             rows[name] = medians(scores) | {"seconds": seconds}
             say(f"subject {seed}, {name}: {rows[name]}")
         found[str(seed)] = rows
@@ -218,10 +218,10 @@ def main() -> None:
         "accuracy": lambda folder: accuracy(
             folder,
             print,
-            **(small | {"longer": 30} if given.quick else {"vertices": 1200, "images": 900, "longer": 100}),
+            **(small | {"longer": 30} if given.quick else {"vertices": 800, "images": 900, "longer": 60}),
         ),
         "maps": lambda folder: maps(
-            folder, print, **(small | {"pairs": 1} if given.quick else {"vertices": 800, "images": 900, "pairs": 3})
+            folder, print, **(small | {"pairs": 1} if given.quick else {"vertices": 400, "images": 900, "pairs": 3})
         ),
         "noise": lambda folder: noise(
             folder, print, seeds=SEEDS, **(small if given.quick else {"vertices": 800, "images": 900})

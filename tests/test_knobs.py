@@ -270,21 +270,22 @@ def test_the_average_does_not_change_what_is_trained(tmp_path: Path) -> None:
     assert same(trained[0]["optimizer_states"], trained[1]["optimizer_states"])
 
 
+@pytest.mark.parametrize("save_minutes", [0.0, 1e-9])  # at the end of every epoch, and at every step
 @pytest.mark.parametrize("stop_at", [2, 5, 9])
-def test_a_resumed_average_is_the_same_bit_for_bit(tmp_path: Path, stop_at: int) -> None:
+def test_a_resumed_average_is_the_same_bit_for_bit(tmp_path: Path, stop_at: int, save_minutes: float) -> None:
     for name in ("through", "halves"):
         (tmp_path / name).mkdir()
-    module, data = problem(ema=0.9)
+    module, data = problem(ema=0.9, save_minutes=save_minutes)
     fit(module, data, tmp_path / "through")
 
     def stop(step: int) -> None:
         if step == stop_at:
             raise Stop
 
-    module, data = problem(ema=0.9)
+    module, data = problem(ema=0.9, save_minutes=save_minutes)
     with pytest.raises(Stop):
         fit(module, data, tmp_path / "halves", on_step=stop)
-    module, data = problem(ema=0.9)
+    module, data = problem(ema=0.9, save_minutes=save_minutes)
     fit(module, data, tmp_path / "halves", resume=True)
     for name in ("last", "best"):
         one, other = checkpoint(tmp_path / "through", name), checkpoint(tmp_path / "halves", name)
