@@ -82,7 +82,7 @@ def run_training(
     from brainkit.data.module import EncodingData
     from brainkit.epoch_board import check_board
     from brainkit.final_report import work_facts
-    from brainkit.memory import says_what_to_lower
+    from brainkit.memory import refuse_too_large, says_what_to_lower
     from brainkit.model import FactorTopy
     from brainkit.ops import available_backends, fastest_backend
 
@@ -110,6 +110,15 @@ def run_training(
     if settings.model.backend == "triton" and device != "cuda":
         raise UsageError(f"train.device must be cuda for model.backend 'triton', got {device}")
     precision = _precision(settings, device)
+    if settings.train.cuda_graph == "on" and (why := _why_no_graph(settings, device)):
+        raise UsageError(f"train.cuda_graph 'on' cannot be had: {why}")
+    refuse_too_large(
+        network.widths,
+        len(subject.vertices),
+        bottleneck=settings.model.bottleneck,
+        hidden=settings.model.selector_width if settings.model.topography else 0,
+        device=device,
+    )
     identity = _identity(subject, network, split)
     last = folder / "checkpoints" / "last.ckpt"
     going_on = resume and last.is_file()
@@ -121,7 +130,7 @@ def run_training(
     lower = "choose a smaller backbone.size or backbone, or give it a machine of its own"
 
     def prepare() -> tuple[TokenCache, float | None]:
-        with _made(folder), says_what_to_lower("running the backbone", lower):
+        with _made(folder, resume), says_what_to_lower("running the backbone", lower):
             made = _tokens(network, subject, grid, device, settings, log)
             settings.write(folder / "config.yaml")
         clock.lap("tokens")
@@ -237,7 +246,6 @@ def _identity(subject: Subject, network: Backbone, split: Split) -> dict[str, st
 def place(settings: Config, model: FactorTopy, data: EncodingData, device: str, say: Say) -> int:
     """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
     from brainkit.memory import needed
-    from brainkit.ops import available_backends
     from brainkit.residency import choose_source
 
     rows = np.concatenate([data.split.train, data.split.validation])
@@ -246,21 +254,26 @@ def place(settings: Config, model: FactorTopy, data: EncodingData, device: str, 
         data.tokens, data.responses, rows, wanted=settings.train.residency, device=device, need=need
     )
     say(line)
+    if why := _why_no_graph(settings, device):
+        say(f"steps: {model.precision}, one by one ({why})")
+        return 0
+    say(f"steps: {model.precision}, {CHUNK} at a time as replays of a CUDA graph")
+    return CHUNK
+
+
+def _why_no_graph(settings: Config, device: str) -> str | None:
+    """What stands in the way of steps that are captured; None if nothing does."""
+    from brainkit.ops import available_backends
+
     if settings.train.cuda_graph == "off":
-        why = "as asked"
-    elif device != "cuda":
-        why = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
-    elif settings.train.devices * settings.train.num_nodes > 1:
-        why = "several processes exchange gradients in every step"
-    elif model.backend not in ("auto", "triton") or available_backends()["triton"] is not None:
-        why = "only the triton backend never waits for the host"
-    else:
-        say(f"steps: {model.precision}, {CHUNK} at a time as replays of a CUDA graph")
-        return CHUNK
-    if settings.train.cuda_graph == "on":
-        raise UsageError(f"train.cuda_graph 'on' cannot be had: {why}")
-    say(f"steps: {model.precision}, one by one ({why})")
-    return 0
+        return "as asked"
+    if device != "cuda":
+        return f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
+    if settings.train.devices * settings.train.num_nodes > 1:
+        return "several processes exchange gradients in every step"
+    if settings.model.backend not in ("auto", "triton") or available_backends()["triton"] is not None:
+        return "only the triton backend never waits for the host"
+    return None
 
 
 def _same_split(folder: Path, made: Split, names: list[str]) -> None:
@@ -273,11 +286,13 @@ def _same_split(folder: Path, made: Split, names: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
+def _made(folder: Path, resume: bool) -> Iterator[None]:
     """Make the run folder; where the work inside fails, one that was made here and is empty goes again."""
     new = not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=resume)
+    except FileExistsError:  # made by somebody else since it was looked for
+        raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out") from None
     except OSError as error:
         raise BrainkitError(f"{folder}: the run folder cannot be made: {error.strerror}") from None
     try:

@@ -139,8 +139,8 @@ def train(
         say = _silent
     with world.together():
         if resume and (folder / "run.json").is_file():
-            if not (folder / "maps").is_dir():  # it was stopped after its last result was written
-                world.once(lambda: finish(folder, say))
+            if _unfinished(folder):
+                world.once(lambda: _finish_stopped(folder, say))
             say(f"{folder}: is complete, nothing to resume")
             return folder
         if not resume:
@@ -287,6 +287,24 @@ def finish(folder: Path, say: Say) -> None:
         say("no maps drawn: the vertices lie on no surface that brainkit knows")
     else:
         draw_run(folder, say=say)
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether a run with all its results was stopped before its maps were drawn and its tables said."""
+    summary = read_json(folder / "run.json")
+    return not (folder / "maps").is_dir() or not ("memory" in summary or "imported" in summary)
+
+
+def _finish_stopped(folder: Path, say: Say) -> None:
+    from brainkit.final_report import report
+
+    with RunLog(say) as log, PeakMemory() as memory:
+        log.into(folder / "log.txt")
+        clock = PhaseClock(memory)
+        finish(folder, log)
+        clock.lap("maps")
+        if "imported" not in read_json(folder / "run.json"):
+            report(folder, clock, log)
 
 
 def _same_network(folder: Path, held: dict[str, Any], network: Backbone) -> None:
