@@ -121,8 +121,8 @@ class Keeper(Checkpoint):
         self.rows: list[dict[str, float]] = []
         self.epochs = 0  # whole ones
         self.before = 0  # steps in these
-        self.looked = 0  # the step at which the losses were last looked at
         self.spent = 0.0  # seconds on the epoch before it was interrupted
+        self.looked = 0  # the last step at which the losses were looked at
         self.started = self.saved = time.monotonic()
 
     @property
@@ -175,8 +175,8 @@ class Keeper(Checkpoint):
             self.on_step(step)
         # Not whenever `step` is a multiple: steps may come many at a time.
         if pl_module.device.type == "cpu" or step - self.looked >= LOOK_EVERY:
-            self.looked = step
             self._check_losses(pl_module)
+            self.looked = step
         if trainer.is_last_batch:
             return  # the end of the epoch is near, and saves more
         due = 0 < self.save_seconds <= time.monotonic() - self.saved

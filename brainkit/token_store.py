@@ -29,7 +29,7 @@ import numpy as np
 from brainkit.errors import BrainkitError, DataError
 from brainkit.files import read_json, write_beside, write_json
 from brainkit.locks import FileLock
-from brainkit.runtime import cores
+from brainkit.runtime import allow_open_files, cores
 from brainkit.token_shard import SUFFIX, VERSION, Shard
 
 Say = Callable[[str], None]
@@ -227,6 +227,7 @@ class TokenStore:
             self._shards[name] = shard
             for row, image in enumerate(shard.images):
                 self._where.setdefault(image, (shard, row))
+        allow_open_files(len(self._shards))  # a map of a file holds it open
 
     def missing(self, images: Iterable[bytes]) -> list[bytes]:
         """Those that are not here, each once, in their order."""

@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -504,6 +505,38 @@ def test_a_disk_that_fills_up(photos: list[Path], cache: Path, monkeypatch: pyte
         extract_tokens(backbone(), photos, grid=(3, 3), batch_size=2)
     assert "\n" not in str(told.value)
     assert extract_tokens(backbone(), photos, grid=(3, 3), batch_size=2).extracted == 5
+
+
+def test_a_record_that_was_interrupted_half_way_spoils_none(tmp_path: Path) -> None:
+    writer = token_shard.ShardWriter(tmp_path, "piece", 4, 8)
+    records = np.arange(8, dtype=np.int16).reshape(2, 4)
+    writer.add([bytes(32), bytes(31) + b"x"], records, [zlib.crc32(record.data) for record in records])
+    writer._file.write(b"three")  # as Ctrl-C between the record and its entry leaves it
+    path = writer.finish()
+    assert path is not None
+    shard = token_shard.Shard(path, 4)
+    assert not shard.damaged([0, 1])
+    assert np.array_equal(shard.records, records)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such bound")
+def test_more_shards_than_a_process_may_have_files_open(
+    photos: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    monkeypatch.setattr(token_filling, "SHARD_SECONDS", 0)
+    extract_tokens(backbone(), photos, grid=(3, 3), batch_size=1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(os.listdir("/dev/fd")) + 5
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+        tokens = extract_tokens(backbone(), photos, grid=(3, 3))
+        assert len(shards(cache)) == 11
+        assert tokens.extracted == 0
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > few
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_cache_that_cannot_be_made(photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

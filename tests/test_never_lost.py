@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem
 
 from brainkit import checkpoints, files
-from brainkit.checkpoints import check_identity, read_position
+from brainkit.checkpoints import Keeper, check_identity, read_position
 from brainkit.errors import BrainkitError, DataError, StoppedTraining, TrainingError
+from brainkit.interruption import StopSignals
 from brainkit.training import EncodingModule, fit
 
 EVERY_STEP = 1e-9  # minutes
@@ -310,3 +312,14 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch:
     with pytest.raises(TrainingError, match=r"the weights are no longer finite at step 5; .* \(step 4\); a lower"):
         fit(module, data, tmp_path, on_step=spoil)
     assert read_position(tmp_path / "checkpoints" / "last.ckpt").steps == 4
+
+
+def test_losses_on_a_gpu_are_looked_at_whatever_steps_the_chunks_end_at(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, tmp_path / "metrics.csv", None, None, save_minutes=0, identity={}, stop=StopSignals())
+    looked: list[int] = []
+    trainer: Any = SimpleNamespace(global_step=0, is_last_batch=False, world_size=1)
+    watch = SimpleNamespace(first_bad=lambda: looked.append(trainer.global_step))
+    module: Any = SimpleNamespace(device=torch.device("cuda"), watch=watch)
+    for trainer.global_step in range(19, 1100, 32):  # never a multiple of 256
+        keeper.on_train_batch_end(trainer, module, None)
+    assert looked == [275, 531, 787, 1043]

@@ -29,7 +29,8 @@ from brainkit.cli import group
 from brainkit.config import Config
 from brainkit.data.splits import Split
 from brainkit.errors import BrainkitError, DataError, TrainingError, UsageError
-from brainkit.run_folder import encoder_info, finished_run, load_model, read_maps
+from brainkit.files import read_json, write_json
+from brainkit.run_folder import RunLog, encoder_info, finished_run, load_model, read_maps
 from brainkit.runs import latest_run
 
 NET = "efficientnet_lite0"
@@ -701,6 +702,22 @@ def test_a_backend_that_cannot_run_leaves_no_folder(net: str, own_data: Path, wo
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("train.cuda_graph=on", "train.cuda_graph 'on' cannot be had: a CUDA graph needs"),
+        ("model.bottleneck=1000000000000", "a model of 1000000000000 bottleneck channels .* lower model.bottleneck"),
+        ("model.selector_width=100000000", "needs more than .* GB to be trained"),
+    ],
+)
+def test_what_cannot_be_had_leaves_no_folder(
+    net: str, own_data: Path, workplace: Path, setting: str, line: str
+) -> None:
+    with pytest.raises(UsageError, match=line):
+        train(net, own_data, overrides=[setting, "train.device=cpu"])
+    assert not Path("run").exists()
+
+
 def test_what_was_stopped_after_its_results_is_finished(net: str, tiny_sample: Path, workplace: Path) -> None:
     train(net, tiny_sample)
     shutil.rmtree("run/maps")
@@ -708,6 +725,49 @@ def test_what_was_stopped_after_its_results_is_finished(net: str, tiny_sample: P
     workflow.train(net, out="run", resume=True)
     assert Path("run/maps/layer.png").is_file()
     assert latest_run() == Path("run") or latest_run().samefile("run")
+
+
+def test_what_was_stopped_while_maps_were_drawn_is_finished(net: str, tiny_sample: Path, workplace: Path) -> None:
+    train(net, tiny_sample)
+    summary = read_json("run/run.json")
+    Path("run/maps/layer.png").unlink()
+    phases = summary.pop("seconds")
+    write_json(
+        "run/run.json", {**summary, "seconds": {"training": phases["training"]}, "memory": summary.pop("memory")}
+    )
+    said: list[str] = []
+    workflow.train(net, out="run", resume=True, say=said.append)
+    assert said == ["run: is complete, nothing to resume"]  # whoever removed a figure may have meant it
+    write_json("run/run.json", {**summary, "seconds": {"training": phases["training"]}})
+    workflow.train(net, out="run", resume=True, say=said.append)
+    assert Path("run/maps/layer.png").is_file()
+    done = read_json("run/run.json")
+    assert done["seconds"].keys() == {"training", "maps"}
+    assert done["memory"]["phases"].keys() == {"maps"}
+    assert any(line.startswith("test scores on") for line in said)
+
+
+def test_two_at_once_in_one_folder(net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undo = stop_after(monkeypatch, 1, Stop)
+    with pytest.raises(Stop):
+        train(net, own_data)
+    undo()
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    with RunLog(print) as log:
+        log.into(Path("run/log.txt"))  # as the other one does
+        with pytest.raises(UsageError, match="run: another process is at work in it"):
+            workflow.train(net, out="run", resume=True)
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    workflow.train(net, out="run", resume=True)  # the lock has gone with whoever held it
+
+
+def test_a_folder_that_another_one_made_meanwhile(
+    net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "_refuse", lambda folder: folder.mkdir())
+    with pytest.raises(UsageError, match="run: exists already"):
+        train(net, own_data)
+    assert not any(Path("run").iterdir())
 
 
 def test_figures_and_file_say_that_the_network_was_never_trained(finished: tuple[Path, Path, list[str]]) -> None:
