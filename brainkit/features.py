@@ -27,11 +27,13 @@ from brainkit.token_store import TokenKind, TokenStore, read_description, remove
 
 __all__ = ["TokenCache", "extract_tokens", "fit_statistics"]
 
-# A store is believed when its first images come out the same: most of their numbers within this share of a channel's
-# s.d. Rounding differs with the size of a batch, and autocast rounds coarsely.
+# A store is believed when its first images come out the same: within this share of a channel's s.d., beside what half
+# precision rounds (ROUNDING) and what a batch of another size or another device may round (FLOOR, of the layer's root
+# mean square). Autocast rounds some numbers more; a network that has changed changes nearly all.
 AGREEMENT = 0.02
-_FLOOR = {"float32": 1e-5, "float16 autocast": 2e-3}  # of the layer's root mean square
-_MOST = 0.95
+_ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+_FLOOR = {"float32": 1e-5, "float16 autocast": 2e-3}
+_MOST = {"float32": 0.999, "float16 autocast": 0.95}
 
 Say = Callable[[str], None]
 
@@ -198,22 +200,22 @@ def _agrees(store: TokenStore, network: TokenPass, paths: Mapping[bytes, Path]) 
     """Whether the network gives what the store holds: for its first two of these images, else for the probes."""
     missing = set(store.missing(paths))
     held = [image for image in paths if image not in missing][:2]
-    floor = _FLOOR[network.arithmetic]
+    floor, most = _FLOOR[network.arithmetic], _MOST[network.arithmetic]
     if not held:
         mean, _ = network.measure()
         allowed = AGREEMENT * store.spread + floor * np.sqrt(np.square(mean).mean())
-        return bool((np.abs(mean - store.offsets) <= allowed).mean() >= _MOST)
+        return bool((np.abs(mean - store.offsets) <= allowed).mean() >= most)
     images = np.stack([prepared(paths[image], network.backbone.preprocessing) for image in held])
     known = TokenCache.of_store(store, held).batch(np.arange(len(held)))
     fresh = network.tokens(torch.from_numpy(images))
-    spread = store.layout.offsets_of(store.spread)
-    for kind, (old, new) in enumerate(zip(known, fresh, strict=True)):
-        for layer, values in old.items():
+    offsets, spreads = store.layout.offsets_of(store.offsets), store.layout.offsets_of(store.spread)
+    for layer in network.backbone.layer_names:
+        for part, offset, spread in zip((0, 1), offsets[layer], spreads[layer], strict=True):
             before, now = (
-                tokens.cpu().flatten(2) if kind == 0 else tokens.cpu()[..., None] for tokens in (values, new[layer])
+                tokens[part][layer].cpu().numpy().reshape(len(held), len(offset), -1) for tokens in (known, fresh)
             )
-            # Rounding of another batch size or device is no change of the network.
-            allowed = AGREEMENT * torch.from_numpy(spread[layer][kind])[:, None] + floor * before.square().mean().sqrt()
-            if ((before - now).abs() <= allowed).float().mean() < _MOST:
+            allowed = AGREEMENT * spread[:, None] + floor * np.sqrt(np.square(before).mean())
+            allowed = allowed + _ROUNDING[store.kind.dtype] * np.abs(before - offset[:, None])
+            if (np.abs(before - now) <= allowed).mean() < most:
                 return False
     return True
