@@ -593,8 +593,9 @@ def test_a_device_that_is_not_here_or_too_small(net: str, own_data: Path, monkey
     line = fails(*cpu, "--set", "train.cuda_graph=on", code=2)
     assert "train.cuda_graph 'on' cannot be had: a CUDA graph needs a GPU of NVIDIA, and this is cpu" in line
     assert left() == []
-    line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000")
-    assert "making the model ran out of memory" in line and "lower model.bottleneck" in line
+    line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000", code=2)
+    assert "a model of 10000000000000 bottleneck channels" in line and "lower model.bottleneck" in line
+    assert left() == []
     monkeypatch.setattr("brainkit.residency.free_memory", lambda device: 10_000)
     line = fails(*cpu, "--out", "full", "--set", "train.residency=device", code=2)
     assert "train.residency 'device' does not fit: tokens " in line
