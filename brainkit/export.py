@@ -210,8 +210,8 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
         except Exception as error:  # the runtime's own kinds, which share no other class
             reason = " ".join(str(error).split())[:300]
             raise BrainkitError(
-                f"the exported network fails in ONNX Runtime on {batch} images at a time: {reason}; a network whose code "
-                "makes a number of the batch's size, as len(images) does, cannot be exported"
+                f"the exported network fails in ONNX Runtime on {batch} images at a time: {reason}; a network "
+                "whose code makes a number of the batch's size, as len(images) does, cannot be exported"
             ) from error
         errors.append(relative_difference(np.concatenate(parts), expected))
     if not np.isfinite(errors).all():

@@ -272,7 +272,7 @@ def test_the_best_state_can_be_gone_on_from(tmp_path: Path) -> None:
     scores = [float(row[3]) for row in table(tmp_path)[1:]]
     assert scores.index(max(scores)) < 5
     (tmp_path / "checkpoints" / "best.ckpt").replace(tmp_path / "checkpoints" / "last.ckpt")
-    module, data = problem(epochs=6, lr_weight=5.0, lr_selectors=0.1, weight_decay=0.003)
+    module, data = problem(**wandering)
     fit(module, data, tmp_path, resume=True)
     assert [float(row[3]) for row in table(tmp_path)[1:]] == scores
 
