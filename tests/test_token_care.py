@@ -210,6 +210,30 @@ def test_a_name_that_is_empty_is_no_store(home: Path) -> None:
         token_care.find(token_care.list_stores(), [""])
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
+def test_reading_takes_no_memory_of_its_own(tmp_path: Path) -> None:
+    def anonymous() -> int:
+        return next(
+            int(line.split()[1]) * 1024
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("RssAnon")
+        )
+
+    records, count = 2**19, 64
+    block = np.ones((8, records), np.int16)
+    for number in range(2):
+        writer = ShardWriter(tmp_path, "piece", records, count)
+        for start in range(0, count, 8):
+            hashes = [bytes([number, start + k]) + bytes(30) for k in range(8)]
+            writer.add(hashes, block, [zlib.crc32(record.data) for record in block])
+        writer.finish()
+    before = anonymous()
+    shards = [Shard(path, records) for path in tmp_path.iterdir()]
+    assert not any(shard.damaged(range(count)) for shard in shards)
+    assert sum(int(record.sum()) for shard in shards for record in shard.records) == 2 * count * records
+    assert anonymous() - before < 16e6 < 2 * 2 * count * records / 8
+
+
 def test_a_shard_of_many_images_is_read_as_it_was_written(tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     records = draw.integers(-(2**15), 2**15, (300, 7)).astype(np.int16)
