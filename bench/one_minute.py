@@ -123,7 +123,7 @@ def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int)
     workflow.train(network, data="subject", out=folder, epochs=epochs, overrides=overrides, say=print)
     trained = time.monotonic() - started
     summary = read_json(folder / "run.json")
-    phases = {**summary["seconds"], "figures": trained - sum(summary["seconds"].values())}
+    phases = {**summary["seconds"], "all else": trained - sum(summary["seconds"].values())}
     started = time.monotonic()
     exported = workflow.export(folder, backbone=network, say=print)
     phases["export"] = time.monotonic() - started
