@@ -22,7 +22,7 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem
 
 from brainkit import checkpoints, files
-from brainkit.checkpoints import Keeper, check_identity, read_position
+from brainkit.checkpoints import Keeper, check_identity, read_position, read_state
 from brainkit.errors import BrainkitError, DataError, StoppedTraining, TrainingError
 from brainkit.interruption import StopSignals
 from brainkit.training import EncodingModule, fit
@@ -262,6 +262,26 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, last)
     with pytest.raises(DataError, match=r"last\.ckpt: expected the state of a training"):
         fit(module, data, tmp_path, resume=True)
+
+
+def test_a_flipped_byte_is_found(tmp_path: Path, alone: Path) -> None:
+    content = (alone / "checkpoints" / "last.ckpt").read_bytes()
+    whole = torch.load(alone / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    place = tmp_path / "last.ckpt"
+    key = max(whole, key=lambda name: whole[name].numel())
+    held = content.index(whole[key].numpy().tobytes())
+    draw = random.Random(0)
+    found = 0
+    for position in (held, held + 101, *(draw.randrange(len(content)) for _ in range(40))):
+        place.write_bytes(content[:position] + bytes([content[position] ^ 0x41]) + content[position + 1 :])
+        try:
+            state = read_state(place)["state_dict"]
+        except DataError as error:
+            found += "last.ckpt: expected" in str(error)
+        else:  # a byte that means nothing: padding, a date
+            assert all(torch.equal(state[name], whole[name]) for name in whole)
+            assert position not in (held, held + 101)
+    assert found > 20
 
 
 def test_the_best_state_can_be_gone_on_from(tmp_path: Path) -> None:
