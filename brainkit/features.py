@@ -184,7 +184,7 @@ def _check_space(home: Path, wanted: int, missing: int, kind: TokenKind, say: Sa
         )
     if others:
         say(f"{home}: {others} stores of another version are left alone; brainkit cache list shows them")
-    held = f"{wanted - missing} in the cache, {missing} to extract" if missing < wanted else "to extract"
+    held = f"{wanted - missing} in the cache, {missing} to extract"
     say(f"tokens of {wanted} images: {held}, {size}; {free / 1e9:.1f} GB free")
 
 
