@@ -36,6 +36,8 @@ bench: .venv/installed-test
 	.venv/bin/python -m bench.operator $(ARGS)
 	.venv/bin/python -m bench.selectors $(ARGS)
 	.venv/bin/python -m bench.step $(ARGS)
+	.venv/bin/python -m bench.extraction
+	.venv/bin/python -m bench.one_minute
 	.venv/bin/python -m bench.readme
 
 lint: .venv/installed-test

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -123,18 +124,31 @@ def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int)
     workflow.train(network, data="subject", out=folder, epochs=epochs, overrides=overrides, say=print)
     trained = time.monotonic() - started
     summary = read_json(folder / "run.json")
-    phases = {**summary["seconds"], "figures": trained - sum(summary["seconds"].values())}
+    phases = {**summary["seconds"], "all else": trained - sum(summary["seconds"].values())}
     started = time.monotonic()
     exported = workflow.export(folder, backbone=network, say=print)
     phases["export"] = time.monotonic() - started
     shutil.rmtree(os.environ["BRAINKIT_CACHE"])
+    with (folder / "metrics.csv").open(newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    # The first epoch finds memory and starts threads; what is over is spent before the first step.
+    epoch = median(seconds[1:] or seconds)
+    phases = {
+        name: part
+        for key, value in phases.items()
+        for name, part in (
+            (("statistics of tokens", value - epochs * epoch), (key, epochs * epoch))
+            if key == "training"
+            else ((key, value),)
+        )
+    }
     steps = epochs * math.ceil(summary["split"]["train"] / batch)
     theirs = [seconds for seconds in (before, published_step(sizes, device)) if seconds is not None]
     return {
         "phases": phases,
         "epochs": epochs,
         "steps": steps,
-        "a step": phases["training"] / steps,
+        "a step": phases["training"] / steps,  # with its share of validation and of the checkpoint
         "published step": mean(theirs) if theirs else None,
         "split": summary["split"],
         "encoder, MB": exported.bytes / 1e6,
@@ -220,7 +234,7 @@ def computed(report: dict[str, Any], batch: int) -> dict[str, float]:
     run = report["runs"][batch]
     share = IMAGES / report["images"]
     steps = EPOCHS * math.ceil(0.8 * IMAGES / batch)
-    scaled = {"tokens": share, "training": steps / run["steps"], "evaluation": share}
+    scaled = {"tokens": share, "statistics of tokens": share, "training": steps / run["steps"], "evaluation": share}
     return {phase: seconds * scaled.get(phase, 1.0) for phase, seconds in run["phases"].items()}
 
 

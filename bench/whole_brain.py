@@ -105,7 +105,6 @@ def run(vertices: int, images: int, epochs: int, place: Path) -> dict[str, Any]:
     }
     return {
         "stages": stages,
-        "seconds": summary["seconds"],
         "files": files,
         "gpu": on_a_gpu(model, 9_841, Config.read(place / "run" / "config.yaml").train.batch_size),
         "parameters": 4 * sum(parameter.numel() for parameter in model.parameters()),
@@ -137,9 +136,10 @@ def table(found: dict[str, Any]) -> str:
     gpu = found["gpu"]
     lines += [
         "",
-        f"On a GPU the training phase takes {gb(gpu['all'])} GB by the preflight's estimate (`brainkit.memory`), "
-        f"tokens left on the disk: {gb(gpu['state'])} of weights, gradients, moments and constants, {gb(gpu['step'])} "
-        "for a step or a validation batch, a quarter of it and 0.3 GB on top. That is computed, not measured.",
+        f"On a GPU the training phase takes {gb(gpu['all'])} GB by the preflight's estimate (`brainkit.memory`), with "
+        f"tokens left on the disk: {gb(gpu['state'])} of weights, gradients, moments and constants, and "
+        f"{gb(gpu['step'])} for a step or a validation batch, a quarter of that and 0.3 GB counted in. That is "
+        "computed, not measured.",
         "",
         "Files: " + ", ".join(f"`{name}` {size / 1e6:.0f} MB" for name, size in found["files"].items()) + ".",
         "",

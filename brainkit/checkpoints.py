@@ -122,6 +122,7 @@ class Keeper(Checkpoint):
         self.epochs = 0  # whole ones
         self.before = 0  # steps in these
         self.spent = 0.0  # seconds on the epoch before it was interrupted
+        self.looked = 0  # the last step at which the losses were looked at
         self.started = self.saved = time.monotonic()
 
     @property
@@ -172,8 +173,10 @@ class Keeper(Checkpoint):
         step = trainer.global_step
         if self.on_step is not None and self.writes:
             self.on_step(step)
-        if pl_module.device.type == "cpu" or step % LOOK_EVERY == 0:
+        # Not whenever `step` is a multiple: steps may come many at a time.
+        if pl_module.device.type == "cpu" or step - self.looked >= LOOK_EVERY:
             self._check_losses(pl_module)
+            self.looked = step
         if trainer.is_last_batch:
             return  # the end of the epoch is near, and saves more
         due = 0 < self.save_seconds <= time.monotonic() - self.saved

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -430,13 +432,13 @@ def _value(hint: Any, key: str, value: Any, source: str) -> Any:
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    # YAML reads 1e-3 as text.
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+            if not math.isfinite(number):
+                raise UsageError(f"{source}: {key} must be finite, got {value!r}")
+            return number
     if hint is str and isinstance(value, str):
         return value
     if hint is str and isinstance(value, bool):  # YAML reads on and off as true and false

@@ -195,17 +195,24 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
     Raises
     ------
     BrainkitError
-        If a prediction is not finite.
+        If ONNX Runtime fails, or a prediction is not finite.
     """
     import torch
 
     session, _ = open_session(path, device="cpu", size=images.shape[1])
     errors = []
     for batch in BATCHES:
-        parts = [
-            session.run(["fmri"], {"images": images[start : start + batch]})[0]
-            for start in range(0, len(images), batch)
-        ]
+        try:
+            parts = [
+                session.run(["fmri"], {"images": images[start : start + batch]})[0]
+                for start in range(0, len(images), batch)
+            ]
+        except Exception as error:  # the runtime's own kinds, which share no other class
+            reason = " ".join(str(error).split())[:300]
+            raise BrainkitError(
+                f"the exported network fails in ONNX Runtime on {batch} images at a time: {reason}; a network "
+                "whose code makes a number of the batch's size, as len(images) does, cannot be exported"
+            ) from error
         errors.append(relative_difference(np.concatenate(parts), expected))
     if not np.isfinite(errors).all():
         raise BrainkitError("the model's predictions are not finite on the images given; it cannot be exported")

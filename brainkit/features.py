@@ -27,11 +27,13 @@ from brainkit.token_store import TokenKind, TokenStore, read_description, remove
 
 __all__ = ["TokenCache", "extract_tokens", "fit_statistics"]
 
-# A store is believed when its first images come out the same: most of their numbers within this share of a channel's
-# s.d. Rounding differs with the size of a batch, and autocast rounds coarsely.
+# A store is believed when its first images come out the same: within this share of a channel's s.d., beside what half
+# precision rounds (ROUNDING) and what a batch of another size or another device may round (FLOOR, of the layer's root
+# mean square). Autocast rounds some numbers more; a network that has changed changes nearly all.
 AGREEMENT = 0.02
-_FLOOR = {"float32": 1e-5, "float16 autocast": 2e-3}  # of the layer's root mean square
-_MOST = 0.95
+_ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+_FLOOR = {"float32": 1e-5, "float16 autocast": 2e-3}
+_MOST = {"float32": 0.999, "float16 autocast": 0.95}
 
 Say = Callable[[str], None]
 
@@ -151,7 +153,6 @@ def _believed(folder: Path, network: TokenPass, paths: Mapping[bytes, Path], say
 
 
 def _new_store(home: Path, kind: TokenKind, network: TokenPass, backbone: Backbone, say: Say) -> TokenStore:
-    offsets, _ = network.measure()
     about = {
         "made_by": f"brainkit {__version__}",
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -159,7 +160,7 @@ def _new_store(home: Path, kind: TokenKind, network: TokenPass, backbone: Backbo
         "source": backbone.source,
     }
     try:
-        return TokenStore.create(home, kind, offsets, say, about)
+        return TokenStore.create(home, kind, network.measure(), say, about)
     except BrainkitError as error:
         raise BrainkitError(f"{error}; set BRAINKIT_CACHE to another folder") from None
 
@@ -183,7 +184,7 @@ def _check_space(home: Path, wanted: int, missing: int, kind: TokenKind, say: Sa
         )
     if others:
         say(f"{home}: {others} stores of another version are left alone; brainkit cache list shows them")
-    held = f"{wanted - missing} in the cache, {missing} to extract" if missing < wanted else "to extract"
+    held = f"{wanted - missing} in the cache, {missing} to extract"
     say(f"tokens of {wanted} images: {held}, {size}; {free / 1e9:.1f} GB free")
 
 
@@ -198,22 +199,23 @@ def _of_another_version(folder: Path) -> bool:
 def _agrees(store: TokenStore, network: TokenPass, paths: Mapping[bytes, Path]) -> bool:
     """Whether the network gives what the store holds: for its first two of these images, else for the probes."""
     missing = set(store.missing(paths))
-    held = [image for image in paths if image not in missing][:32]
-    floor = _FLOOR[network.arithmetic]
+    held = [image for image in paths if image not in missing][:2]
+    floor, most = _FLOOR[network.arithmetic], _MOST[network.arithmetic]
     if not held:
-        mean, std = network.measure()
-        allowed = AGREEMENT * std + floor * np.sqrt(np.square(mean).mean())
-        return bool((np.abs(mean - store.offsets) <= allowed).mean() >= _MOST)
-    cache = TokenCache.of_store(store, held)
-    few = [prepared(paths[image], network.backbone.preprocessing) for image in held[:2]]
-    known, fresh = cache.batch(np.arange(len(held))), network.tokens(torch.from_numpy(np.stack(few)))
-    for old, new in zip(known, fresh, strict=True):
-        for layer in cache.layers:
-            held_values = np.moveaxis(old[layer].numpy(), 1, -1)
-            values = np.moveaxis(new[layer].cpu().numpy(), 1, -1)
-            # Rounding of another batch size or device is no change of the network.
-            spread = held_values.std(tuple(range(held_values.ndim - 1)))
-            allowed = AGREEMENT * spread + floor * np.sqrt(np.square(held_values).mean())
-            if (np.abs(held_values[: len(few)] - values) <= allowed).mean() < _MOST:
+        mean, _ = network.measure()
+        allowed = AGREEMENT * store.spread + floor * np.sqrt(np.square(mean).mean())
+        return bool((np.abs(mean - store.offsets) <= allowed).mean() >= most)
+    images = np.stack([prepared(paths[image], network.backbone.preprocessing) for image in held])
+    known = TokenCache.of_store(store, held).batch(np.arange(len(held)))
+    fresh = network.tokens(torch.from_numpy(images))
+    offsets, spreads = store.layout.offsets_of(store.offsets), store.layout.offsets_of(store.spread)
+    for layer in network.backbone.layer_names:
+        for part, offset, spread in zip((0, 1), offsets[layer], spreads[layer], strict=True):
+            before, now = (
+                tokens[part][layer].cpu().numpy().reshape(len(held), len(offset), -1) for tokens in (known, fresh)
+            )
+            allowed = AGREEMENT * spread[:, None] + floor * np.sqrt(np.square(before).mean())
+            allowed = allowed + _ROUNDING[store.kind.dtype] * np.abs(before - offset[:, None])
+            if (np.abs(before - now) <= allowed).mean() < most:
                 return False
     return True

@@ -62,7 +62,8 @@ def report(folder: Path, clock: PhaseClock, log: RunLog) -> None:
         Where the tables are said, and kept as plain text.
     """
     summary = read_json(folder / "run.json")
-    summary["seconds"] = clock.laps
+    # Where it was stopped before its maps, those of the phases before are there already.
+    summary["seconds"] = {**summary.get("seconds", {}), **clock.laps}
     summary["memory"] = {**largest(list(clock.memory.values())), "cuda": cuda_peak(), "phases": clock.memory}
     if rate := _training_rate(folder / "metrics.csv", summary):
         summary["training"]["images_per_second"] = rate

@@ -135,6 +135,7 @@ class StepChunks:
         """Record the step as a graph; False if it cannot be done and need not be."""
         self.static = self.static or tuple(part.clone() for part in staged)
         self.optimizer.zero_grad(set_to_none=True)  # the graph's gradients are its own
+        self.graphs.clear()  # the one with the regulariser is not needed again; its memory is
         graph = torch.cuda.CUDAGraph()
         try:
             # The thread that reads the next batches may go on meanwhile.

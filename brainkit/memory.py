@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,7 @@ from typing import cast
 import torch
 
 from brainkit.data.module import VALIDATION_BATCH
-from brainkit.errors import TrainingError
+from brainkit.errors import TrainingError, UsageError
 from brainkit.model import FactorTopy
 
 # Allocators round up and leave holes; libraries keep workspaces, which on a GPU are hundreds of megabytes.
@@ -84,6 +84,35 @@ def needed(model: FactorTopy, images: int, batch_size: int, device: str) -> Need
         state=4 * (4 * parameters + constants),
         step=int(SLACK * max(step, scoring)) + (GPU_WORKSPACE if device == "cuda" else 0),
     )
+
+
+def refuse_too_large(widths: Mapping[str, int], vertices: int, *, bottleneck: int, hidden: int, device: str) -> None:
+    """Refuse a model whose weights alone, with gradients and AdamW's two moments, are more than there is.
+
+    A system that promises more memory than it has would end the process without a word.
+
+    Parameters
+    ----------
+    widths : mapping of str to int
+        Channels C of each layer.
+    vertices : int
+        V.
+    bottleneck, hidden : int
+        D, and the selector networks' hidden units.
+    device : str
+        cpu, cuda or mps.
+
+    Raises
+    ------
+    UsageError
+        Says what to lower.
+    """
+    least = 16 * (bottleneck * (vertices + 2 * sum(widths.values())) + 3 * hidden**2)
+    if least > (free := free_memory(device)):
+        raise UsageError(
+            f"a model of {bottleneck} bottleneck channels and {vertices} vertices needs more than {least / 1e9:.1f} GB "
+            f"to be trained, {free / 1e9:.1f} GB are free on {device}; lower model.bottleneck or model.selector_width"
+        )
 
 
 def free_memory(device: str) -> int:

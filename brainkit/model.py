@@ -6,6 +6,9 @@ import copy
 import functools
 import math
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from brainkit.ops.selector_networks import selector_networks
 from brainkit.selectors import FreeSelectors, coordinate_bounds, factored_encoding, regularity, selector_network
 
 Tokens = Mapping[str, Tensor]
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OverflowError)
 PRECISIONS = ("float32", "tf32", "bfloat16", "bf16x3")
 
 
@@ -367,10 +371,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         If the file is missing, damaged or no checkpoint.
     """
     try:
+        # An archive's parts have checksums, which torch does not compare: a flipped byte would be another weight.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (part := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(part)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: file not found; expected a checkpoint") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, *_DAMAGED) as error:
         raise DataError(f"{path}: expected a checkpoint, found a damaged or different file") from error
     if not isinstance(state, dict) or "state_dict" not in state:
         raise DataError(f"{path}: expected a checkpoint, found no state_dict")

@@ -217,16 +217,17 @@ class Streamed:
 
     def _arrived(self, staged: _Staged) -> tuple[Tensor, ...]:
         """Let what is computed from now on wait for the copy, on the device."""
-        if staged.copied is not None:
-            stream = torch.cuda.current_stream(self.device)
-            stream.wait_event(staged.copied)
-            for part in staged.tensors:
-                part.record_stream(stream)  # made on the other stream, so the allocator must know
+        if staged.copied is None:
+            return tuple(part.to(self.device) for part in staged.tensors)
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(staged.copied)
+        for part in staged.tensors:
+            part.record_stream(stream)  # made on the other stream, so the allocator must know
         return staged.tensors
 
 
 class _Staged(NamedTuple):
-    """Tensors of a batch on the device, and when their copies are there; None where nothing had to be copied."""
+    """Tensors of a batch, and when their copies are on the device; None where no stream copies them."""
 
     tensors: tuple[Tensor, ...]
     copied: Any

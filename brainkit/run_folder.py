@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.config import Config, ModelConfig
-from brainkit.errors import DataError
+from brainkit.errors import DataError, UsageError
 from brainkit.files import read_json, write_beside
+from brainkit.locks import FileLock
 from brainkit.peak_memory import Peak, PeakMemory
 from brainkit.runs import latest_run
 from brainkit.surface import RoiTable, Vertices
@@ -213,6 +214,7 @@ class RunLog:
         self.say = say
         self._early: list[str] = []
         self._file: IO[str] | None = None
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> RunLog:
         return self
@@ -224,6 +226,8 @@ class RunLog:
             if error is not None:
                 self.write(f"stopped: {type(error).__name__}: {error}")
             self._file.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def __call__(self, line: str) -> None:
         """Say a line and keep it."""
@@ -238,7 +242,16 @@ class RunLog:
             self.write(line)
 
     def into(self, path: Path) -> None:
-        """From now on keep lines in this file; those said before come first."""
+        """From now on keep lines in this file; those said before come first.
+
+        Raises
+        ------
+        UsageError
+            If another process keeps its own there: two would train in one folder, and spoil it for each other.
+        """
+        self._lock = FileLock.take(path)
+        if self._lock is None:
+            raise UsageError(f"{path.parent}: another process is at work in it; wait for it, or name another --out")
         self._file = path.open("a", encoding="utf-8")
         for line in self._early:
             self.write(line)

@@ -165,11 +165,13 @@ def same_split(folder: Path, made: Split, names: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def made(folder: Path) -> Iterator[None]:
-    """Make the run folder; where the work inside fails, one that was made here and is empty goes again."""
+def made(folder: Path, resume: bool) -> Iterator[None]:
+    """Make the run folder; where the work inside fails, one that was made here goes again, with its settings."""
     new = not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=resume)
+    except FileExistsError:  # made by somebody else since it was looked for
+        raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out") from None
     except OSError as error:
         raise BrainkitError(f"{folder}: the run folder cannot be made: {error.strerror}") from None
     try:
@@ -177,6 +179,7 @@ def made(folder: Path) -> Iterator[None]:
     except Exception:
         if new:
             with contextlib.suppress(OSError):
+                (folder / "config.yaml").unlink(missing_ok=True)
                 folder.rmdir()
         raise
 

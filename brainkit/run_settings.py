@@ -12,7 +12,7 @@ from brainkit.config import BackboneConfig, Config
 from brainkit.errors import DataError, UsageError
 
 # Where and how a run is computed, not what comes of it: these may change when it is gone on with.
-FREE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes")
+FREE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes", "tensorboard")
 
 
 def choose_settings(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
+import importlib.util
 import io
 import os
 import sys
@@ -11,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from brainkit.errors import BrainkitError, EncoderFileError, require
+
+# Files that a process has open in any case: libraries, sockets, images that are being decoded.
+_OTHER_FILES = 256
 
 
 def open_session(path: str | os.PathLike[str], *, device: str, size: int) -> tuple[Any, str]:
@@ -86,6 +91,20 @@ def cores() -> int:
     except (OSError, ValueError):
         pass  # no control group, or "max": no quota
     return max(1, count)
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process hold so many files open beside what it has, as far as the system lets it."""
+    if importlib.util.find_spec("resource") is None:  # Windows has no such bound
+        return
+    resource = importlib.import_module("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # a bound that is nowhere told
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def cuda_devices() -> int:

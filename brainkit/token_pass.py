@@ -83,8 +83,8 @@ class TokenPass:
             {layer: torch.cat([whole[layer] for _, whole in pieces]) for layer in self.backbone.layer_names},
         )
 
-    def measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and s.d. of each channel over images that are always the same: (2 * channels,), float32.
+    def measure(self) -> np.ndarray:
+        """Mean and s.d. of each channel over images that are always the same: (2, 2 * channels), float32.
 
         They do not depend on which images a store happens to see first, so that the same image has the same record
         in every store of its kind.
@@ -98,7 +98,7 @@ class TokenPass:
                 raise BrainkitError(f"layer {layer}: the backbone gave tokens that are not finite; check its weights")
         mean = torch.cat([value.mean(1) for value in values])
         std = torch.cat([value.std(1, correction=0) for value in values])
-        return mean.cpu().numpy(), std.cpu().numpy()
+        return torch.stack([mean, std]).cpu().numpy()
 
     def launch(self, images: Tensor, offsets: np.ndarray) -> Flight:
         """Start on a batch of normalised images (b, 3, S, S); on CUDA nothing is waited for."""

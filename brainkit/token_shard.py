@@ -79,6 +79,7 @@ class ShardWriter:
         head = _HEAD.pack(_MAGIC, VERSION, len(self), 2 * self.record, self._start)
         path = self.folder / (hashlib.sha256(b"".join(image for image, _ in self._entries)).hexdigest()[:24] + SUFFIX)
         try:
+            self._file.truncate(self._start + self.nbytes)  # a record that was interrupted half-way
             self._file.seek(0)
             self._file.write(head + _SUM.pack(zlib.crc32(table, zlib.crc32(head))) + table)
             self._file.close()

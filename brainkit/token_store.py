@@ -2,7 +2,7 @@
 
 A store is a folder, ``$BRAINKIT_CACHE/tokens/<key>/``. The key follows from all that the tokens of an image depend on;
 the images in it are keyed by their content, so that runs, subjects and processes share them. ``store.json`` says in
-words what it is, ``offsets.npy`` holds the offset of each channel, ``*.shard`` the images' records
+words what it is, ``channels.npy`` holds the offset and the s.d. of each channel, ``*.shard`` the images' records
 (:mod:`brainkit.token_shard`).
 """
 
@@ -29,7 +29,7 @@ import numpy as np
 from brainkit.errors import BrainkitError, DataError
 from brainkit.files import read_json, write_beside, write_json
 from brainkit.locks import FileLock
-from brainkit.runtime import cores
+from brainkit.runtime import allow_open_files, cores
 from brainkit.token_shard import SUFFIX, VERSION, Shard
 
 Say = Callable[[str], None]
@@ -157,7 +157,7 @@ class TokenStore:
 
     def __init__(self, folder: Path, say: Say) -> None:
         self.folder, self._say = folder, say
-        self.kind, self.offsets = read_description(folder)
+        self.kind, (self.offsets, self.spread) = read_description(folder)
         self.layout = self.kind.layout
         # While it is held, nobody prunes the store. A folder that can only be read has no such file, and needs none.
         self.held: FileLock | None = None
@@ -172,7 +172,7 @@ class TokenStore:
         self.refresh()
 
     @classmethod
-    def create(cls, home: Path, kind: TokenKind, offsets: np.ndarray, say: Say, about: dict[str, Any]) -> TokenStore:
+    def create(cls, home: Path, kind: TokenKind, channels: np.ndarray, say: Say, about: dict[str, Any]) -> TokenStore:
         """Make an empty store, or open the one that another process has just made.
 
         Parameters
@@ -180,8 +180,9 @@ class TokenStore:
         home : Path
             Folder of all stores; must exist.
         kind : TokenKind
-        offsets : float32 array of shape (2 * channels,)
-            What is subtracted from each channel: the local ones of all layers, then the global ones.
+        channels : float32 array of shape (2, 2 * channels)
+            What is subtracted from each channel, and about how much it varies: the local tokens' of all layers, then
+            the global ones'.
         say : callable
             Takes lines.
         about : dict
@@ -192,15 +193,15 @@ class TokenStore:
         try:
             with write_beside(folder) as beside:
                 beside.mkdir()
-                np.save(beside / "offsets.npy", offsets)
+                np.save(beside / "channels.npy", channels)
                 description = {
                     "format": _FORMAT,
                     "version": VERSION,
                     **about,
                     "tokens": asdict(kind),
                     "record": kind.layout.record,
-                    "offsets": "offsets.npy",
-                    "offsets_crc32": zlib.crc32(offsets.tobytes()),
+                    "channels": "channels.npy",
+                    "channels_crc32": zlib.crc32(channels.tobytes()),
                 }
                 write_json(beside / "store.json", description)
         except BrainkitError:
@@ -226,6 +227,7 @@ class TokenStore:
             self._shards[name] = shard
             for row, image in enumerate(shard.images):
                 self._where.setdefault(image, (shard, row))
+        allow_open_files(len(self._shards))  # a map of a file holds it open
 
     def missing(self, images: Iterable[bytes]) -> list[bytes]:
         """Those that are not here, each once, in their order."""
@@ -300,7 +302,7 @@ class TokenStore:
 
 
 def read_description(folder: Path) -> tuple[TokenKind, np.ndarray]:
-    """What a store holds, and the offsets of its channels (2 * channels,).
+    """What a store holds, and the offsets and s.d. of its channels: (2, 2 * channels).
 
     Raises
     ------
@@ -321,12 +323,13 @@ def read_description(folder: Path) -> tuple[TokenKind, np.ndarray]:
     if kind.key != folder.name:
         raise DataError("its description is damaged")
     try:
-        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        channels = np.load(folder / "channels.npy", allow_pickle=False)
     except (OSError, ValueError):
         raise DataError("its offsets are missing or damaged") from None
-    if offsets.shape != (2 * kind.layout.channels,) or zlib.crc32(offsets.tobytes()) != held.get("offsets_crc32"):
+    shape = (2, 2 * kind.layout.channels)
+    if channels.shape != shape or zlib.crc32(channels.tobytes()) != held.get("channels_crc32"):
         raise DataError("its offsets are damaged")
-    return kind, offsets
+    return kind, channels
 
 
 def remove_folder(folder: Path) -> None:

@@ -310,8 +310,12 @@ def fit(
             **strategy,
         )
         start = str(last) if resume and last.is_file() else None
-        with says_what_to_lower("training", _what_to_lower(module, data.batch_size)):
-            _fit_or_interrupt(trainer, module, data, start, stop, last)
+        try:
+            with says_what_to_lower("training", _what_to_lower(module, data.batch_size)):
+                _fit_or_interrupt(trainer, module, data, start, stop, last)
+        finally:
+            # Another trainer may have them next.
+            module.chunks, module.automatic_optimization, data.chunk = None, True, 0
     if config.loss == "pearson" and first:
         calibrate_checkpoint(module, best, data)
     return best

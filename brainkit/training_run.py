@@ -90,7 +90,7 @@ def run_training(
     from brainkit.epoch_board import check_board
     from brainkit.final_report import work_facts
     from brainkit.joint import JointData, JointModule
-    from brainkit.memory import says_what_to_lower
+    from brainkit.memory import refuse_too_large, says_what_to_lower
     from brainkit.model import FactorTopy
     from brainkit.ops import fastest_backend
 
@@ -107,6 +107,13 @@ def run_training(
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
     precision = check_backend(settings, device)
     _why_no_graph(settings, device, len(opened))
+    refuse_too_large(
+        network.widths,
+        sum(len(subject.vertices) for subject in opened),
+        bottleneck=settings.model.bottleneck,
+        hidden=settings.model.selector_width if settings.model.topography else 0,
+        device=device,
+    )
     what = identity(people, network)
     last = folder / "checkpoints" / "last.ckpt"
     going_on = resume and last.is_file()
@@ -122,9 +129,10 @@ def run_training(
             return [tokens_of(network, person.subject, grid, device, settings, log) for person in people]
 
     def prepare() -> list[tuple[TokenCache, float | None]]:
-        with made(folder):
-            found = find_tokens()
+        with made(folder, resume):
+            # First, so that a run that is stopped while the network looks at the images is gone on with as it was.
             settings.write(folder / "config.yaml")
+            found = find_tokens()
         clock.lap("tokens")
         log.into(folder / "log.txt")
         for person in people:

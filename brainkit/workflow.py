@@ -143,9 +143,8 @@ def train(
         say = _silent
     with world.together():
         if resume and (folder / "run.json").is_file():
-            # It may have been stopped after its last result was written.
-            if not all((place / "maps").is_dir() for place in run_folders(folder)):
-                world.once(lambda: finish(folder, say))
+            if any(_unfinished(place) for place in run_folders(folder)):
+                world.once(lambda: _finish_stopped(folder, say))
             say(f"{folder}: is complete, nothing to resume")
             return folder
         if not resume:
@@ -347,6 +346,25 @@ def _draw_if_possible(folder: Path, say: Say) -> None:
         say("no maps drawn: the vertices lie on no surface that brainkit knows")
     else:
         draw_run(folder, say=say)
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether a run with all its results was stopped before its maps were drawn and its tables said."""
+    summary = read_json(folder / "run.json")
+    return not (folder / "maps").is_dir() or not ("memory" in summary or "imported" in summary)
+
+
+def _finish_stopped(folder: Path, say: Say) -> None:
+    from brainkit.final_report import report
+
+    with RunLog(say) as log, PeakMemory() as memory:
+        log.into(folder / "log.txt")
+        clock = PhaseClock(memory)
+        finish(folder, log)
+        clock.lap("maps")
+        for place in run_folders(folder):
+            if "imported" not in read_json(place / "run.json"):
+                report(place, clock, log)
 
 
 def _same_network(folder: Path, held: dict[str, Any], network: Backbone) -> None:

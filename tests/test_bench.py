@@ -63,3 +63,33 @@ extraction.main()
     (row,) = json.loads((tmp_path / "tiny.json").read_text())["networks"].values()
     assert row["images"] == 3 and row["share"] > 0 and row["whole, images/s"] > 0
     assert "| test_vit (float32) | 3 |" in (tmp_path / "tiny.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_whole_brain_is_told_stage_by_stage(tmp_path: Path) -> None:
+    done = run(f"""
+from bench import whole_brain
+sys.argv[1:] = ["--vertices", "500", "--images", "12", "--epochs", "1", "--out", {str(tmp_path)!r}]
+whole_brain.main()
+""")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "whole_brain.json").read_text())
+    assert {"start", "train", "train: training", "train: evaluation", "export"} <= set(found["stages"])
+    # Weights, gradients and two moments are all there, whatever else.
+    assert found["gpu"]["state"] > 4 * found["parameters"] > 0
+    assert "| export |" in (tmp_path / "whole_brain.md").read_text()
+
+
+def test_a_whole_brain_is_counted_within_8_gb() -> None:
+    from bench import whole_brain
+    from bench.cortex import coordinates
+    from brainkit.model import FactorTopy
+
+    def counted(vertices: int) -> int:
+        model = FactorTopy({f"layer{k}": 768 for k in range(12)}, coordinates(vertices))
+        return whole_brain.on_a_gpu(model, 9_841, 8)["all"]
+
+    # It is counted in a straight line of the vertices, once there are enough of them.
+    few, more = 20_000, 30_000
+    each = (counted(more) - counted(few)) / (more - few)
+    assert 0 < counted(few) + each * (whole_brain.WHOLE - few) < whole_brain.LIMIT

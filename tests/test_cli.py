@@ -303,7 +303,9 @@ def test_train_that_is_terminated_says_so_in_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(
         r"brainkit: stopped by SIGTERM; step \d+ of 1000000 is kept in run/checkpoints/last.ckpt\n", errors
     )
-    assert log.read_text().splitlines()[-1].startswith("to go on: brainkit train --backbone net.py:Tiny --resume")
+    assert (
+        log.read_text().splitlines()[-1].startswith(f"to go on: brainkit train --backbone {tmp_path / 'net.py'}:Tiny")
+    )
     assert not hidden_files(tmp_path)
 
 
@@ -461,16 +463,19 @@ def without_say(arguments: dict[str, Any]) -> dict[str, Any]:
 def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.workflow", "train", Path("runs/x"))
     options = "--data d --weights w.pt --out r --epochs 3 --seed 5 --resume --config c.yaml --set a.b=1 --set c.d=2"
+    options += " --data e --devices 2 --num-nodes 3"
     assert call("train", "--backbone", "dinov2", *options.split()).exit_code == 0
     assert without_say(given()) == {
         "backbone": "dinov2",
-        "data": Path("d"),
+        "data": (Path("d"), Path("e")),
         "out": Path("r"),
         "weights": Path("w.pt"),
         "random_weights": False,
         "epochs": 3,
         "seed": 5,
         "resume": True,
+        "devices": 2,
+        "num_nodes": 3,
         "config": Path("c.yaml"),
         "overrides": ("a.b=1", "c.d=2"),
     }
@@ -487,13 +492,13 @@ def test_train_leaves_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("options", [[], ["--onnx"]])
 def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "export", types.SimpleNamespace(path=Path("e.onnx")))
+    given = record(monkeypatch, "brainkit.workflow", "export_all", types.SimpleNamespace(path=Path("e.onnx")))
     assert call("export", "runs/a", *options, "--out", "e.onnx").exit_code == 0
     assert without_say(given()) == {"run": Path("runs/a"), "out": Path("e.onnx")}
 
 
 def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "draw_run", [Path("figures/layer.png")])
+    given = record(monkeypatch, "brainkit.workflow", "draw_all", [Path("figures/layer.png")])
     assert call("map", "runs/a", "--out", "figures").exit_code == 0
     assert without_say(given()) == {"run": Path("runs/a"), "out": Path("figures")}
 

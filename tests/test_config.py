@@ -57,7 +57,7 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ({"train": {"epochs": True}}, "epochs must be int"),
         ({"train": {"epochs": 2.5}}, "epochs must be int"),
         ({"train": {"epochs": 0}}, "epochs must be greater than 0"),
-        ({"train": {"lr_weight": float("nan")}}, "lr_weight must be greater than 0"),
+        ({"train": {"lr_weight": float("nan")}}, "lr_weight must be finite"),
         ({"train": {"clip": -1}}, "clip must be 0 or greater"),
         ({"train": {"loss": "l2"}}, "loss must be one of 'mse'"),
         ({"train": {"warmup": 1.0}}, "warmup must be at least 0 and below 1"),
@@ -131,3 +131,9 @@ def test_files_that_are_no_settings(tmp_path: Path, content: bytes, expected: st
         Config.read(tmp_path / "c.yaml")
     with pytest.raises(DataError, match="cannot be read"):
         Config.read(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("value", [".inf", "inf", "-.inf", "1e999", ".nan", "nan", "1" + 400 * "0"])
+def test_a_number_must_be_finite(value):
+    with pytest.raises(UsageError, match=r"lr_weight must be (finite|float), got"):
+        Config().replace([f"train.lr_weight={value}"])

@@ -64,6 +64,15 @@ class Branching(Tiny):
         return super().get_tokens(images if float(images.mean()) > 0 else -images)
 
 
+class Counting(Tiny):
+    """Makes a number of the batch's size, which a traced graph then holds for good."""
+
+    def get_tokens(self, images: torch.Tensor) -> Any:
+        count = len(images)
+        local, whole = super().get_tokens(images.reshape(count, *images.shape[1:]))
+        return local, whole
+
+
 def make_model(n_vertices: int = 60, grid: tuple[int, int] = (4, 5), seed: int = 0) -> FactorTopy:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -230,6 +239,15 @@ def test_a_backbone_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
         )
     assert "\n" not in str(caught.value)
     assert not os.listdir(tmp_path)
+
+
+def test_a_batch_size_that_is_part_of_the_graph_is_one_line(tmp_path: Path) -> None:
+    model = make_model()
+    path = tmp_path / "e.onnx"
+    with pytest.raises(BrainkitError) as caught:
+        export.export_onnx(model, make_backbone(Counting), path, info=make_info(model), images=make_images())
+    assert "as len(images) does, cannot be exported" in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_over_two_gigabytes_names_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

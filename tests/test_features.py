@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,15 @@ def test_the_second_time_the_backbone_is_not_asked(photos: list[Path], cache: Pa
     assert said == ["tokens of 11 images: found in the cache"]
     assert (second.folder, second.extracted) == (first.folder, 0)
     assert [path.name for path in cache.iterdir()] == [first.folder.name]
+
+
+def test_a_store_of_one_image_is_believed(photos: list[Path], cache: Path) -> None:
+    # From one image it cannot be told how much its global tokens vary.
+    network = backbone()
+    extract_tokens(network, photos[:1], grid=(3, 3), dtype="bfloat16")
+    shown_to(network)
+    assert extract_tokens(network, photos, grid=(3, 3), dtype="bfloat16").extracted == 10
+    assert shown_to(network) == 1 + 10
 
 
 def test_subjects_share_the_images_they_share(photos: list[Path], cache: Path) -> None:
@@ -406,8 +416,8 @@ def _set(folder: Path, key: str, value: object) -> None:
         (lambda folder: _set(folder, "tokens", {"backbone": "x"}), "its description is damaged"),
         (lambda folder: (folder / "store.json").write_text("{"), "its description is missing or damaged"),
         (lambda folder: (folder / "store.json").unlink(), "its description is missing or damaged"),
-        (lambda folder: (folder / "offsets.npy").write_bytes(b"x"), "its offsets are missing or damaged"),
-        (lambda folder: np.save(folder / "offsets.npy", np.zeros(16, np.float32)), "its offsets are damaged"),
+        (lambda folder: (folder / "channels.npy").write_bytes(b"x"), "its offsets are missing or damaged"),
+        (lambda folder: np.save(folder / "channels.npy", np.zeros((2, 16), np.float32)), "its offsets are damaged"),
     ],
 )
 def test_a_store_that_is_not_one_is_made_anew(
@@ -495,6 +505,38 @@ def test_a_disk_that_fills_up(photos: list[Path], cache: Path, monkeypatch: pyte
         extract_tokens(backbone(), photos, grid=(3, 3), batch_size=2)
     assert "\n" not in str(told.value)
     assert extract_tokens(backbone(), photos, grid=(3, 3), batch_size=2).extracted == 5
+
+
+def test_a_record_that_was_interrupted_half_way_spoils_none(tmp_path: Path) -> None:
+    writer = token_shard.ShardWriter(tmp_path, "piece", 4, 8)
+    records = np.arange(8, dtype=np.int16).reshape(2, 4)
+    writer.add([bytes(32), bytes(31) + b"x"], records, [zlib.crc32(record.data) for record in records])
+    writer._file.write(b"three")  # as Ctrl-C between the record and its entry leaves it
+    path = writer.finish()
+    assert path is not None
+    shard = token_shard.Shard(path, 4)
+    assert not shard.damaged([0, 1])
+    assert np.array_equal(shard.records, records)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such bound")
+def test_more_shards_than_a_process_may_have_files_open(
+    photos: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    monkeypatch.setattr(token_filling, "SHARD_SECONDS", 0)
+    extract_tokens(backbone(), photos, grid=(3, 3), batch_size=1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(os.listdir("/dev/fd")) + 5
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+        tokens = extract_tokens(backbone(), photos, grid=(3, 3))
+        assert len(shards(cache)) == 11
+        assert tokens.extracted == 0
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > few
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_cache_that_cannot_be_made(photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,7 +184,7 @@ def test_the_loss_is_the_mean_of_the_subjects(monkeypatch: pytest.MonkeyPatch) -
     batches = list(data.train_dataloader())
     full, without = batches[0], batches[-1]  # in the last step there is no image of the second subject
     alone = [module.losses(part, None, model)[0].item() for model, part in zip(module.models(), full, strict=True)]
-    assert float(module.training_step(full, 0)) == pytest.approx(np.mean(alone), rel=1e-6)
+    assert module.training_step(full, 0).item() == pytest.approx(np.mean(alone), rel=1e-6)
     assert float(module.watch.mean()) == pytest.approx((4 * alone[0] + alone[1]) / 5, rel=1e-6)
     module.zero_grad()
     module.training_step(without, 5).backward()

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem
 
 from brainkit import checkpoints, files
-from brainkit.checkpoints import check_identity, read_position
+from brainkit.checkpoints import Keeper, check_identity, read_position, read_state
 from brainkit.errors import BrainkitError, DataError, StoppedTraining, TrainingError
+from brainkit.interruption import StopSignals
 from brainkit.training import EncodingModule, fit
 
 EVERY_STEP = 1e-9  # minutes
@@ -58,8 +60,8 @@ def same_result(folder: Path, other: Path) -> bool:
     return table(folder) == table(other)
 
 
-def go_on(send: Callable[[int], None], folder: Path) -> None:
-    module, data = problem()
+def go_on(send: Callable[[int], None], folder: Path, **options: Any) -> None:
+    module, data = problem(**options)
     fit(module, data, folder, resume=True, on_step=send, identity=IDENTITY)
 
 
@@ -151,12 +153,18 @@ def test_ctrl_c_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None,
     assert same_result(tmp_path, alone)
 
 
-def test_every_step_can_be_the_last_of_a_process(tmp_path: Path, alone: Path, handlers: None) -> None:
-    for _ in range(12):
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "patience": 1, "loss": "pearson", "lr_weight": 5.0}])
+def test_every_step_can_be_the_last_of_a_process(tmp_path: Path, handlers: None, options: dict[str, Any]) -> None:
+    for name in ("alone", "stopped"):
+        (tmp_path / name).mkdir()
+    go_on(lambda step: None, tmp_path / "alone", **options)
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    for step in range(1, read_position(tmp_path / "alone" / "checkpoints" / "last.ckpt").steps + 1):
         with pytest.raises(KeyboardInterrupt):
-            go_on(lambda step: os.kill(os.getpid(), signal.SIGINT), tmp_path)
-    go_on(lambda step: pytest.fail("there is nothing left to do"), tmp_path)
-    assert same_result(tmp_path, alone)
+            go_on(lambda step: os.kill(os.getpid(), signal.SIGINT), tmp_path / "stopped", **options)
+        assert read_position(last).steps == step
+    go_on(lambda step: pytest.fail("there is nothing left to do"), tmp_path / "stopped", **options)
+    assert same_result(tmp_path / "stopped", tmp_path / "alone")
 
 
 def test_sigterm_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None) -> None:
@@ -256,13 +264,34 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path) -> None:
         fit(module, data, tmp_path, resume=True)
 
 
+def test_a_flipped_byte_is_found(tmp_path: Path, alone: Path) -> None:
+    content = (alone / "checkpoints" / "last.ckpt").read_bytes()
+    whole = torch.load(alone / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    place = tmp_path / "last.ckpt"
+    key = max(whole, key=lambda name: whole[name].numel())
+    held = content.index(whole[key].numpy().tobytes())
+    draw = random.Random(0)
+    found = 0
+    for position in (held, held + 101, *(draw.randrange(len(content)) for _ in range(40))):
+        place.write_bytes(content[:position] + bytes([content[position] ^ 0x41]) + content[position + 1 :])
+        try:
+            state = read_state(place)["state_dict"]
+        except DataError as error:
+            found += "last.ckpt: expected" in str(error)
+        else:  # a byte that means nothing: padding, a date
+            assert all(torch.equal(state[name], whole[name]) for name in whole)
+            assert position not in (held, held + 101)
+    assert found > 20
+
+
 def test_the_best_state_can_be_gone_on_from(tmp_path: Path) -> None:
-    module, data = problem(epochs=6, lr_weight=5.0, lr_selectors=0.1)  # too high, so that the score wanders
+    wandering = dict(epochs=6, lr_weight=5.0, lr_selectors=0.1, weight_decay=0.003)  # the score's best is not its last
+    module, data = problem(**wandering)
     fit(module, data, tmp_path)
     scores = [float(row[3]) for row in table(tmp_path)[1:]]
     assert scores.index(max(scores)) < 5
     (tmp_path / "checkpoints" / "best.ckpt").replace(tmp_path / "checkpoints" / "last.ckpt")
-    module, data = problem(epochs=6, lr_weight=5.0, lr_selectors=0.1)
+    module, data = problem(**wandering)
     fit(module, data, tmp_path, resume=True)
     assert [float(row[3]) for row in table(tmp_path)[1:]] == scores
 
@@ -304,3 +333,14 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch:
     with pytest.raises(TrainingError, match=r"the weights are no longer finite at step 5; .* \(step 4\); a lower"):
         fit(module, data, tmp_path, on_step=spoil)
     assert read_position(tmp_path / "checkpoints" / "last.ckpt").steps == 4
+
+
+def test_losses_on_a_gpu_are_looked_at_whatever_steps_the_chunks_end_at(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, tmp_path / "metrics.csv", None, None, save_minutes=0, identity={}, stop=StopSignals())
+    looked: list[int] = []
+    trainer: Any = SimpleNamespace(global_step=0, is_last_batch=False, world_size=1)
+    watch = SimpleNamespace(first_bad=lambda: looked.append(trainer.global_step))
+    module: Any = SimpleNamespace(device=torch.device("cuda"), watch=watch)
+    for trainer.global_step in range(19, 1100, 32):  # never a multiple of 256
+        keeper.on_train_batch_end(trainer, module, None)
+    assert looked == [275, 531, 787, 1043]

@@ -29,7 +29,8 @@ from brainkit.cli import group
 from brainkit.config import Config
 from brainkit.data.splits import Split
 from brainkit.errors import BrainkitError, DataError, TrainingError, UsageError
-from brainkit.run_folder import encoder_info, finished_run, load_model, read_maps
+from brainkit.files import read_json, write_json
+from brainkit.run_folder import RunLog, encoder_info, finished_run, load_model, read_maps
 from brainkit.runs import latest_run
 
 NET = "efficientnet_lite0"
@@ -417,6 +418,23 @@ def test_resume_takes_the_settings_of_the_run(net: str, workplace: Path, monkeyp
     assert said[-1] == "run: is complete, nothing to resume"
 
 
+def test_ctrl_c_while_the_network_looks_at_the_images(
+    net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brainkit import features
+
+    real = features.extract_tokens
+    monkeypatch.setattr(features, "extract_tokens", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        train(net, own_data, out="stopped", seed=5)
+    monkeypatch.setattr(features, "extract_tokens", real)
+    # The command that was named says neither the data nor the settings: they are those of the run.
+    workflow.train(net, out="stopped", resume=True, say=lambda line: None)
+    held = Config.read("stopped/config.yaml")
+    assert (held.data.path, held.seed) == (str(own_data.resolve()), 5)
+    assert (Path("stopped") / "run.json").is_file()
+
+
 def test_resume_with_nothing_to_resume(net: str, own_data: Path, workplace: Path) -> None:
     with pytest.raises(UsageError, match="no run to resume"):
         train(net, own_data, out=None, resume=True)
@@ -575,8 +593,9 @@ def test_a_device_that_is_not_here_or_too_small(net: str, own_data: Path, monkey
     line = fails(*cpu, "--set", "train.cuda_graph=on", code=2)
     assert "train.cuda_graph 'on' cannot be had: a CUDA graph needs a GPU of NVIDIA, and this is cpu" in line
     assert left() == []
-    line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000")
-    assert "making the model ran out of memory" in line and "lower model.bottleneck" in line
+    line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000", code=2)
+    assert "a model of 10000000000000 bottleneck channels" in line and "lower model.bottleneck" in line
+    assert left() == []
     monkeypatch.setattr("brainkit.residency.free_memory", lambda device: 10_000)
     line = fails(*cpu, "--out", "full", "--set", "train.residency=device", code=2)
     assert "train.residency 'device' does not fit: tokens " in line
@@ -684,6 +703,22 @@ def test_a_backend_that_cannot_run_leaves_no_folder(net: str, own_data: Path, wo
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("train.cuda_graph=on", "train.cuda_graph 'on' cannot be had: a CUDA graph needs"),
+        ("model.bottleneck=1000000000000", "a model of 1000000000000 bottleneck channels .* lower model.bottleneck"),
+        ("model.selector_width=100000000", "needs more than .* GB to be trained"),
+    ],
+)
+def test_what_cannot_be_had_leaves_no_folder(
+    net: str, own_data: Path, workplace: Path, setting: str, line: str
+) -> None:
+    with pytest.raises(UsageError, match=line):
+        train(net, own_data, overrides=[setting, "train.device=cpu"])
+    assert not Path("run").exists()
+
+
 def test_what_was_stopped_after_its_results_is_finished(net: str, tiny_sample: Path, workplace: Path) -> None:
     train(net, tiny_sample)
     shutil.rmtree("run/maps")
@@ -691,6 +726,49 @@ def test_what_was_stopped_after_its_results_is_finished(net: str, tiny_sample: P
     workflow.train(net, out="run", resume=True)
     assert Path("run/maps/layer.png").is_file()
     assert latest_run() == Path("run") or latest_run().samefile("run")
+
+
+def test_what_was_stopped_while_maps_were_drawn_is_finished(net: str, tiny_sample: Path, workplace: Path) -> None:
+    train(net, tiny_sample)
+    summary = read_json("run/run.json")
+    Path("run/maps/layer.png").unlink()
+    phases = summary.pop("seconds")
+    write_json(
+        "run/run.json", {**summary, "seconds": {"training": phases["training"]}, "memory": summary.pop("memory")}
+    )
+    said: list[str] = []
+    workflow.train(net, out="run", resume=True, say=said.append)
+    assert said == ["run: is complete, nothing to resume"]  # whoever removed a figure may have meant it
+    write_json("run/run.json", {**summary, "seconds": {"training": phases["training"]}})
+    workflow.train(net, out="run", resume=True, say=said.append)
+    assert Path("run/maps/layer.png").is_file()
+    done = read_json("run/run.json")
+    assert done["seconds"].keys() == {"training", "maps"}
+    assert done["memory"]["phases"].keys() == {"maps"}
+    assert any(line.startswith("test scores on") for line in said)
+
+
+def test_two_at_once_in_one_folder(net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undo = stop_after(monkeypatch, 1, Stop)
+    with pytest.raises(Stop):
+        train(net, own_data)
+    undo()
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    with RunLog(print) as log:
+        log.into(Path("run/log.txt"))  # as the other one does
+        with pytest.raises(UsageError, match="run: another process is at work in it"):
+            workflow.train(net, out="run", resume=True)
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    workflow.train(net, out="run", resume=True)  # the lock has gone with whoever held it
+
+
+def test_a_folder_that_another_one_made_meanwhile(
+    net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "_refuse", lambda folder: folder.mkdir())
+    with pytest.raises(UsageError, match="run: exists already"):
+        train(net, own_data)
+    assert not any(Path("run").iterdir())
 
 
 def test_figures_and_file_say_that_the_network_was_never_trained(finished: tuple[Path, Path, list[str]]) -> None:

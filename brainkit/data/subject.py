@@ -8,8 +8,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,11 +215,10 @@ class Subject:
         Reads everything once; names and places of the files do not matter.
         """
         digest = hashlib.sha256(b"brainkit data 1")
-        for block in self.responses.files:
-            for file in block:
-                digest.update(bytes.fromhex(content_hash(file)))
-        for image in self.images:
-            digest.update(bytes.fromhex(content_hash(image)))
+        files = [*itertools.chain.from_iterable(self.responses.files), *self.images]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for value in pool.map(content_hash, files):
+                digest.update(bytes.fromhex(value))
         digest.update(self.vertices.space.encode() + b"\0" + self.vertices.ids.astype("<i4").tobytes())
         digest.update(self.responses.columns.astype("<i8").tobytes())
         return digest.hexdigest()
