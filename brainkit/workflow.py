@@ -268,6 +268,8 @@ def export_all(
     run, out, say
         As for `export`; `out` for one subject alone.
     """
+    for module in ("torch", "onnx"):
+        require(module, extra="train", purpose="brainkit export")
     folders = run_folders(run)
     if out is not None and len(folders) > 1:
         places = ", ".join(map(str, folders))

@@ -309,7 +309,7 @@ def test_shared_images_pass_the_network_once_and_lie_on_the_same_side(
     run: tuple[brainkit.Run, list[str]], place: Path
 ) -> None:
     _, said = run
-    assert any("tokens of 24 images: to extract" in line for line in said)
+    assert any("tokens of 24 images: 0 in the cache, 24 to extract" in line for line in said)
     assert any("12 in the cache, 6 to extract" in line for line in said)
     known: dict[str, str] = {}
     for name, letter in (("subject", "a"), ("subject-2", "b")):
