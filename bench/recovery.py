@@ -1,6 +1,6 @@
 """How well training finds a planted truth: default settings on sample subjects of seeds that were not tuned on.
 
-Run it with ``python bench/recovery.py``; it writes ``bench/results/recovery.md`` and ``.json``, with hardware and
+Run it with ``python -m bench.recovery``; it writes ``bench/results/recovery.md`` and ``.json``, with hardware and
 versions. The settings in ``brainkit/config.py`` were chosen on the subjects of seeds 0 and 1.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from brainkit.sample import make_sample
-from brainkit.workflow import fit
+from brainkit.python_api import fit
 
 RESULTS = Path(__file__).resolve().parent / "results"
 GOALS = {
