@@ -39,7 +39,7 @@ NOISE = (1.0, 0.35)
 AGAINST_OVERFITTING = {
     "default": [],
     "weight_decay 0.003": ["train.weight_decay=0.003"],
-    "weight_decay 0.03": ["train.weight_decay=0.03"],
+    "weight_decay 0.1": ["train.weight_decay=0.1"],
     "weight_decay 0.1, ema 0.98, constant": ["train.weight_decay=0.1", "train.ema=0.98", "train.schedule=constant"],
 }
 

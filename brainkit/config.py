@@ -121,7 +121,7 @@ class TrainConfig:
 
     With model.topography=false alone.
     """
-    weight_decay: float = 0.01
+    weight_decay: float = 0.02
     """Weight decay of readout and bottlenecks: AdamW's, so a step shrinks a weight by this times its learning rate.
 
     More, up to 0.1, for noisy responses, where the best epoch comes early; it costs accuracy where they are clean.
