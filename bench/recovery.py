@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.sample import make_sample
 from brainkit.python_api import fit
+from brainkit.sample import make_sample
 
 RESULTS = Path(__file__).resolve().parent / "results"
 GOALS = {
