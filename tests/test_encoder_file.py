@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainkit import encoder_container, encoder_file
-from brainkit.encoder_file import EncoderInfo, pack_array, unpack_array
+from brainkit import encoder_file
+from brainkit.encoder_file import EncoderInfo, container, pack_array, unpack_array
 from brainkit.errors import DataError, EncoderFileError
 from brainkit.images import Preprocessing
 from brainkit.surface import RoiTable, Vertices
@@ -53,8 +53,8 @@ def make_info(**changes: object) -> EncoderInfo:
 
 def sealed(text: bytes, model: bytes = MODEL) -> bytes:
     """A file with any JSON and a digest that is right, so that only the JSON can be at fault."""
-    body = model + encoder_container.metadata_entry(b"brainkit", text)
-    return body + encoder_container.metadata_entry(b"brainkit_sha256", hashlib.sha256(body).hexdigest().encode())
+    body = model + container.metadata_entry(b"brainkit", text)
+    return body + container.metadata_entry(b"brainkit_sha256", hashlib.sha256(body).hexdigest().encode())
 
 
 def refused(path: Path, content: bytes) -> str:

@@ -18,8 +18,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402
 
-from brainkit import encoder_file, export, onnx_readout, scoring  # noqa: E402
+from brainkit import encoder_file, export, scoring  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError, UsageError  # noqa: E402
+from brainkit.export import onnx_readout  # noqa: E402
 from brainkit.images import Preprocessing, normalise  # noqa: E402
 from brainkit.model import FactorTopy  # noqa: E402
 from brainkit.ops.reference import factor_readout  # noqa: E402

@@ -39,8 +39,11 @@ PLACES = {
     "brainkit/surface.py": Place(0, "numpy", "nibabel nilearn"),
     "brainkit/metrics.py": Place(0, "numpy", "scipy"),
     "brainkit/images.py": Place(0, "numpy PIL"),
-    "brainkit/encoder_container.py": Place(0),
-    "brainkit/encoder_file.py": Place(0, "numpy"),
+    "brainkit/encoder_file/__init__.py": Place(0),
+    "brainkit/encoder_file/arrays.py": Place(0, "numpy"),
+    "brainkit/encoder_file/container.py": Place(0),
+    "brainkit/encoder_file/info.py": Place(0, "numpy"),
+    "brainkit/encoder_file/metadata.py": Place(0, "numpy"),
     "brainkit/peak_memory.py": Place(0),
     "brainkit/threads.py": Place(0),
     "brainkit/runtime.py": Place(0, "", "onnxruntime"),
@@ -118,9 +121,15 @@ PLACES = {
     "brainkit/training.py": Place(5, "numpy torch pytorch_lightning"),
     "brainkit/sample.py": Place(5, "numpy torch PIL"),
     "brainkit/evaluation.py": Place(5, "numpy torch", "scipy sklearn"),
-    "brainkit/onnx_readout.py": Place(4, "numpy", "onnx"),
-    "brainkit/export.py": Place(5, "numpy", "onnx onnxruntime onnxscript torch"),
-    "brainkit/scoring.py": Place(5, "numpy PIL", "onnxruntime"),
+    "brainkit/export/__init__.py": Place(5, "numpy", "onnx onnxscript torch"),
+    "brainkit/export/network.py": Place(5, "numpy", "torch"),
+    "brainkit/export/onnx_graph.py": Place(5, "", "onnx torch"),
+    "brainkit/export/onnx_readout.py": Place(5, "numpy", "onnx"),
+    "brainkit/export/parity.py": Place(5, "numpy", "torch"),
+    "brainkit/scoring/__init__.py": Place(5),
+    "brainkit/scoring/decoding.py": Place(5, "numpy PIL"),
+    "brainkit/scoring/encoder.py": Place(5, "numpy"),
+    "brainkit/scoring/outputs.py": Place(5, "numpy"),
     "brainkit/description.py": Place(5, "numpy"),
     "brainkit/token_care.py": Place(5),
     "brainkit/run_folder.py": Place(5, "numpy", "torch"),
@@ -160,7 +169,8 @@ PLACES = {
 # Files of one floor that may use each other although they do not share a folder. errors.py and files.py serve all.
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
-    "brainkit/encoder_file.py": {"brainkit/encoder_container.py", "brainkit/images.py", "brainkit/surface.py"},
+    "brainkit/encoder_file/info.py": {"brainkit/images.py", "brainkit/surface.py"},
+    "brainkit/encoder_file/metadata.py": {"brainkit/images.py", "brainkit/surface.py"},
     "brainkit/token_store.py": {"brainkit/locks.py", "brainkit/runtime.py", "brainkit/token_shard.py"},
     "brainkit/token_filling.py": {"brainkit/token_pass.py"},
     "brainkit/features.py": {
@@ -196,13 +206,12 @@ NAMED = {
         "brainkit/workflow.py",
     },
     "brainkit/importing.py": {"brainkit/run_results.py", "brainkit/workflow.py"},
-    "brainkit/run_folder.py": {"brainkit/export.py"},
+    "brainkit/run_folder.py": {"brainkit/export/__init__.py"},
     "brainkit/sample.py": {"brainkit/photographs.py"},
-    "brainkit/evaluation.py": {"brainkit/scoring.py"},
+    "brainkit/evaluation.py": {"brainkit/scoring/__init__.py"},
 }
 # The maps and scoring work on what files hold, not on what made them.
-ONLY_FOUNDATIONS = {file for file in PLACES if file.startswith("brainkit/maps/")} | {
-    "brainkit/scoring.py",
+ONLY_FOUNDATIONS = {file for file in PLACES if file.startswith(("brainkit/maps/", "brainkit/scoring/"))} | {
     "brainkit/description.py",
 }
 

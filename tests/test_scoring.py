@@ -21,8 +21,10 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 
-from brainkit import encoder_file, onnx_readout, runtime, scoring  # noqa: E402
+from brainkit import encoder_file, runtime, scoring  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError  # noqa: E402
+from brainkit.export import onnx_readout  # noqa: E402
+from brainkit.scoring import decoding  # noqa: E402
 from brainkit.images import Preprocessing, decode, prepare  # noqa: E402
 from brainkit.surface import RoiTable, Vertices  # noqa: E402
 
@@ -204,8 +206,8 @@ def test_slow_images_do_not_change_the_order(
         time.sleep(0.03 if path.name < "image-06" else 0)
         return decode(path)
 
-    monkeypatch.setattr(scoring, "decode", slow)
-    monkeypatch.setattr(scoring, "cores", lambda: 4)
+    monkeypatch.setattr(decoding, "decode", slow)
+    monkeypatch.setattr(decoding, "cores", lambda: 4)
     paths = readable(photographs)
     np.testing.assert_allclose(encoder.predict(paths, 3), expected_rows(paths), atol=1e-5)
 
@@ -318,7 +320,7 @@ def test_an_error_on_the_way_leaves_nothing_and_no_thread(
     def full(self: Any, rows: np.ndarray) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scoring._NpyRows, "append", full)
+    monkeypatch.setattr(scoring.NpyRows, "append", full)
     with pytest.raises(BrainkitError, match="No space left"):
         scoring.predict_to_file(photographs, tmp_path / "fmri.npy", encoder)
     assert os.listdir(tmp_path) == ["photographs"]
@@ -336,13 +338,13 @@ def test_decoding_runs_ahead_by_a_bounded_number(encoder: scoring.Encoder, monke
             decoded += 1
         return np.zeros((SIZE, SIZE, 3), np.uint8)
 
-    monkeypatch.setattr(scoring, "_prepared", count)
+    monkeypatch.setattr(decoding, "_prepared", count)
     taken = 0
-    for indices, _, _ in scoring._batches(range(500), PREPROCESSING, 4):  # type: ignore[arg-type]
+    for indices, _, _ in scoring.prepared_batches(range(500), PREPROCESSING, 4):  # type: ignore[arg-type]
         furthest = max(furthest, decoded - taken)
         taken += len(indices)
     assert taken == 500
-    assert furthest <= 3 * 4 + scoring.cores()
+    assert furthest <= 3 * 4 + decoding.cores()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not take such names")

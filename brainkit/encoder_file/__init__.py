@@ -1,0 +1,131 @@
+"""What an encoder file carries, and reading and writing it safely.
+
+An encoder file is an ONNX model with two more ``metadata_props`` entries at its end: ``brainkit``, a JSON that says
+what the model is, and ``brainkit_sha256``, the digest of every byte before that entry. ``docs/encoder-file.md`` is
+the format. Reading needs no ONNX package and opens no session: the top-level fields of the file are walked, and the
+graph is skipped by its length. Nothing in the file is trusted: every count and length is bounded before it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+from brainkit.encoder_file.arrays import pack_array, unpack_array
+from brainkit.encoder_file.container import (
+    DIGEST_BYTES,
+    DIGEST_KEY,
+    MAX_FILE,
+    MAX_METADATA,
+    METADATA_KEY,
+    check_digest,
+    digest_of,
+    find_metadata,
+    metadata_entries,
+    metadata_entry,
+)
+from brainkit.encoder_file.info import EncoderInfo
+from brainkit.encoder_file.metadata import FORMAT, SCHEMA, from_json, to_json
+from brainkit.errors import EncoderFileError
+from brainkit.files import write_beside
+
+
+def read(path: str | os.PathLike[str]) -> EncoderInfo:
+    """Read and check an encoder file, without opening a session.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; at most 2 GB, streamed through once for the digest.
+
+    Returns
+    -------
+    EncoderInfo
+        With `digest` set.
+
+    Raises
+    ------
+    EncoderFileError
+        If it is missing, truncated, damaged, not an encoder file, or of a later schema; one sentence says which.
+    """
+    text, digest = read_text(path)
+    return dataclasses.replace(from_json(text, source=path), digest=digest)
+
+
+def read_text(path: str | os.PathLike[str]) -> tuple[bytes, str]:
+    """The JSON of an encoder file as bytes, and the file's digest (hex), which is checked.
+
+    Raises
+    ------
+    EncoderFileError
+        As `read`, for all that comes before the JSON's content.
+    """
+    source = Path(path)
+    try:
+        if source.is_dir():
+            raise EncoderFileError(f"{source}: expected an encoder file, found a folder")
+        if not source.exists():
+            raise EncoderFileError(f"{source}: file not found")
+        if not source.is_file():
+            raise EncoderFileError(f"{source}: expected an encoder file, found something that is not a regular file")
+        with source.open("rb") as stream:
+            text = find_metadata(stream, source)
+            return text, check_digest(stream, source)
+    except (OSError, ValueError) as error:
+        # A path with a null byte is a ValueError.
+        raise EncoderFileError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def write(path: str | os.PathLike[str], model: bytes | str | os.PathLike[str], info: EncoderInfo) -> str:
+    """Write an encoder file: the ONNX model, the metadata and the digest, beside and then renamed.
+
+    Parameters
+    ----------
+    path : path-like
+        The new file.
+    model : bytes or path-like
+        A serialised ONNX model, or a file that holds one; it must not be an encoder file already.
+    info : EncoderInfo
+        What the file says about itself.
+
+    Returns
+    -------
+    str
+        The digest (hex).
+    """
+    with write_beside(path) as beside:
+        if isinstance(model, bytes):
+            beside.write_bytes(model)
+        else:
+            shutil.copyfile(model, beside)
+        return seal(beside, info)
+
+
+def seal(path: str | os.PathLike[str], info: EncoderInfo) -> str:
+    """Append the metadata and the digest to an ONNX file, in place; returns the digest (hex).
+
+    Protobuf allows a message to be extended by appending fields, so the model's own bytes stay as they are.
+
+    Raises
+    ------
+    EncoderFileError
+        If the file is no ONNX model, is sealed already, or would pass 2 GB.
+    """
+    source = Path(path)
+    text = to_json(info).encode("utf-8")
+    from_json(text, source=source)  # what is written can be read
+    metadata = metadata_entry(METADATA_KEY.encode(), text)
+    with source.open("r+b") as stream:
+        if metadata_entries(stream, source).keys() & {METADATA_KEY.encode(), DIGEST_KEY.encode()}:
+            raise EncoderFileError(f"{source}: is an encoder file already; expected a plain ONNX model")
+        size = stream.seek(0, os.SEEK_END)
+        if size + len(metadata) + DIGEST_BYTES > MAX_FILE:
+            raise EncoderFileError(f"{source}: the encoder file would take over 2 GB, which ONNX files cannot")
+        stream.write(metadata)
+        stream.flush()
+        digest = digest_of(stream, size + len(metadata))
+        stream.seek(0, os.SEEK_END)
+        stream.write(metadata_entry(DIGEST_KEY.encode(), digest.encode()))
+    return digest

@@ -1,0 +1,84 @@
+"""What an encoder file says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from brainkit.images import Preprocessing
+from brainkit.surface import RoiTable, Vertices
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderInfo:
+    """What an encoder file says about itself; V vertices, L layers.
+
+    Parameters
+    ----------
+    vertices : Vertices
+        Cortical space and vertex ids of the V columns of ``fmri``.
+    rois : RoiTable
+        Regions as indices into 0..V-1.
+    preprocessing : Preprocessing
+        How a photograph becomes the model's input.
+    layers : tuple of str
+        The L layers of the backbone, in the order of `layer_weights` and of ``tokens``.
+    layer_weights : array of shape (V, L), float32
+        Softmax weights over the layers; stored as float16.
+    locations : array of shape (V, 2), float32
+        (x right, y down), -1..1 over the image.
+    scale : array of shape (V,), float32
+        0 = local tokens alone, 1 = the global token alone.
+    r, R2 : array of shape (V,), float32
+        Correlation and coefficient of determination on the test images; NaN where not known.
+    noise_ceiling : array of shape (V,), float32
+        Ceiling on r squared, in [0, 1]; NaN where not known.
+    grid : tuple of int
+        Height and width (H, W) of the token grid; P = H*W. The export sets it from the model.
+    bottleneck : int
+        D, the number of channels of ``tokens``. The export sets it from the model.
+    units : str
+        Of the predictions, for example ``"z-scored percent signal change"``.
+    gauge : str
+        ``"unit"``, or ``"published"``: whether the selectors of different layers can be compared.
+    note : str or None
+        What must be said wherever the predictions are shown, for example that the subject is simulated.
+    licence : str
+        The terms that travel with the file.
+    backbone : dict
+        name, weights_hash, pretrained, licence, source.
+    provenance : dict
+        data hash, split, seed, versions, config.
+    certificate : dict or None
+        The parity certificate, written by the export.
+    digest : str or None
+        SHA-256 of the file it was read from (hex), None before it is written.
+    """
+
+    vertices: Vertices
+    rois: RoiTable
+    preprocessing: Preprocessing
+    layers: tuple[str, ...]
+    layer_weights: np.ndarray
+    locations: np.ndarray
+    scale: np.ndarray
+    r: np.ndarray
+    R2: np.ndarray
+    noise_ceiling: np.ndarray
+    grid: tuple[int, int] = (8, 8)
+    bottleneck: int = 64
+    units: str = ""
+    gauge: str = "unit"
+    note: str | None = None
+    licence: str = ""
+    backbone: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    certificate: dict[str, Any] | None = None
+    digest: str | None = None
+
+    @property
+    def selectors(self) -> dict[str, np.ndarray]:
+        """``layer_weights`` (V, L), ``locations`` (V, 2) and ``scale`` (V,), float32."""
+        return {"layer_weights": self.layer_weights, "locations": self.locations, "scale": self.scale}

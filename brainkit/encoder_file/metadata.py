@@ -1,0 +1,215 @@
+"""The JSON of an encoder file: the same in every container (ONNX, TorchScript, .pt2)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from brainkit.encoder_file.arrays import MAX_ARRAY, is_int, pack_array, short, unpack_array
+from brainkit.encoder_file.container import MAX_METADATA
+from brainkit.encoder_file.info import EncoderInfo
+from brainkit.errors import BrainkitError, EncoderFileError
+from brainkit.images import Preprocessing
+from brainkit.surface import SPACES, RoiTable, Vertices
+
+FORMAT = "brainkit encoder"
+SCHEMA = 1
+
+MAX_VERTICES = 4_000_000
+MAX_LAYERS = 1024
+MAX_ROIS = 4096
+
+
+def to_json(info: EncoderInfo) -> str:
+    """The metadata as compact JSON, the same in every container (ONNX, TorchScript, .pt2).
+
+    Raises
+    ------
+    EncoderFileError
+        If a part cannot be said in JSON, such as NaN in the provenance.
+    """
+    value = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "backbone": info.backbone,
+        "preprocessing": info.preprocessing.to_json(),
+        "layers": list(info.layers),
+        "grid": list(info.grid),
+        "bottleneck": info.bottleneck,
+        "space": info.vertices.space,
+        "vertices": pack_array(np.asarray(info.vertices.ids, "<i4")),
+        "rois": {name: pack_array(np.asarray(info.rois[name], "<i4")) for name in info.rois},
+        "selectors": {
+            "layer_weights": pack_array(np.asarray(info.layer_weights, "<f2")),
+            "locations": pack_array(np.asarray(info.locations, "<f4")),
+            "scale": pack_array(np.asarray(info.scale, "<f4")),
+        },
+        "scores": {
+            "r": pack_array(np.asarray(info.r, "<f4")),
+            "R2": pack_array(np.asarray(info.R2, "<f4")),
+            "noise_ceiling": pack_array(np.asarray(info.noise_ceiling, "<f4")),
+        },
+        "units": info.units,
+        "gauge": info.gauge,
+        "note": info.note,
+        "licence": info.licence,
+        "provenance": info.provenance,
+        "certificate": info.certificate,
+    }
+    try:
+        # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EncoderFileError(f"the encoder's metadata cannot be written as JSON: {error}") from None
+
+
+def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderInfo:
+    """Check the JSON of an encoder file and unpack it; `source` is named in errors.
+
+    Raises
+    ------
+    EncoderFileError
+        If anything is missing, of the wrong kind or size, or of a later schema.
+    """
+    where = f"{source}: the brainkit metadata"
+    if len(text) > MAX_METADATA:
+        raise EncoderFileError(f"{where} takes {len(text)} bytes; at most {MAX_METADATA} are read")
+    value = _parse(text, source, where)
+    layers = _layers(value, where)
+    grid = value.get("grid")
+    if not (isinstance(grid, list) and len(grid) == 2 and all(is_int(n, 1, 4096) for n in grid)):
+        raise EncoderFileError(f"{where}: grid must be two sizes (H, W), found {short(grid)}")
+    if not is_int(value.get("bottleneck"), 1, 1 << 20):
+        raise EncoderFileError(f"{where}: bottleneck must be a count, found {short(value.get('bottleneck'))}")
+    vertices = _vertices(value, where)
+    V = len(vertices.ids)
+
+    def floats(section: str, name: str, shape: tuple[int, ...], dtype: str = "<f4") -> np.ndarray:
+        packed = _section(value, section, where).get(name)
+        array = unpack_array(packed, dtype=dtype, shape=shape, what=f"{where}: {section}.{name}").astype(np.float32)
+        if section == "selectors" and not np.isfinite(array).all():
+            raise EncoderFileError(f"{where}: {section}.{name} must be finite, found NaN or infinity")
+        return array
+
+    return EncoderInfo(
+        vertices=vertices,
+        rois=_rois(value, V, where),
+        preprocessing=_preprocessing(value, where),
+        layers=layers,
+        grid=(grid[0], grid[1]),
+        bottleneck=value["bottleneck"],
+        layer_weights=floats("selectors", "layer_weights", (V, len(layers)), "<f2"),
+        locations=floats("selectors", "locations", (V, 2)),
+        scale=floats("selectors", "scale", (V,)),
+        r=floats("scores", "r", (V,)),
+        R2=floats("scores", "R2", (V,)),
+        noise_ceiling=floats("scores", "noise_ceiling", (V,)),
+        units=_text(value, "units", where),
+        gauge=_text(value, "gauge", where),
+        note=None if value.get("note") is None else _text(value, "note", where),
+        licence=_text(value, "licence", where),
+        backbone=_section(value, "backbone", where),
+        provenance=_section(value, "provenance", where),
+        certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
+    )
+
+
+def _parse(text: bytes | str, source: str | os.PathLike[str], where: str) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no JSON")
+
+    def finite(digits: str) -> float:
+        number = float(digits)
+        return number if math.isfinite(number) else refuse(digits)
+
+    try:
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        value = json.loads(decoded, parse_constant=refuse, parse_float=finite)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else short(str(error))
+        raise EncoderFileError(f"{where} cannot be parsed: {reason}") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise EncoderFileError(f"{where} must be a JSON object with format {FORMAT!r}, found {short(value)}")
+    schema = value.get("schema")
+    if not isinstance(schema, int) or not is_int(schema, 1, 1 << 31):
+        raise EncoderFileError(f"{where}: schema must be a whole number, found {short(schema)}")
+    if schema > SCHEMA:
+        raise EncoderFileError(
+            f"{source}: written by a later brainkit (schema {schema}, this one reads up to {SCHEMA}); "
+            "upgrade with: pip install -U brainkit"
+        )
+    return value
+
+
+def _layers(value: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    layers = value.get("layers")
+    if not (
+        isinstance(layers, list)
+        and 1 <= len(layers) <= MAX_LAYERS
+        and all(isinstance(name, str) for name in layers)
+        and len(set(layers)) == len(layers)
+    ):
+        raise EncoderFileError(f"{where}: layers must be 1 to {MAX_LAYERS} different names, found {short(layers)}")
+    return tuple(layers)
+
+
+def _vertices(value: Mapping[str, Any], where: str) -> Vertices:
+    space = value.get("space")
+    if not isinstance(space, str) or space not in (*SPACES, "custom"):
+        known = ", ".join((*SPACES, "custom"))
+        raise EncoderFileError(f"{where}: space must be one of {known}, found {short(space)}")
+    ids = unpack_array(value.get("vertices"), dtype="<i4", shape=(None,), what=f"{where}: vertices")
+    if not 1 <= len(ids) <= MAX_VERTICES:
+        raise EncoderFileError(f"{where}: vertices must be 1 to {MAX_VERTICES}, found {len(ids)}")
+    try:
+        return Vertices(space, ids)
+    except BrainkitError as error:
+        raise EncoderFileError(f"{where}: {error}") from None
+
+
+def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
+    table = _section(value, "rois", where)
+    if len(table) > MAX_ROIS:
+        raise EncoderFileError(f"{where}: at most {MAX_ROIS} ROIs are read, found {len(table)}")
+    rois: dict[str, np.ndarray] = {}
+    left = MAX_ARRAY
+    for name, packed in table.items():
+        what = f"{where}: ROI {short(name)}"
+        index = unpack_array(packed, dtype="<i4", shape=(None,), what=what)
+        left -= index.nbytes
+        if left < 0:
+            raise EncoderFileError(f"{where}: the ROIs take over {MAX_ARRAY} bytes")
+        if len(index) > n_vertices or (len(index) and (index.min() < 0 or index.max() >= n_vertices)):
+            raise EncoderFileError(f"{what} must hold indices in 0..{n_vertices - 1}, found others")
+        rois[name] = index
+    try:
+        return RoiTable(rois, n_vertices)
+    except BrainkitError as error:
+        raise EncoderFileError(f"{where}: the ROIs cannot be used: {short(str(error))}") from None
+
+
+def _preprocessing(value: Mapping[str, Any], where: str) -> Preprocessing:
+    section = _section(value, "preprocessing", where)
+    try:
+        return Preprocessing.from_json(section)
+    except (BrainkitError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise EncoderFileError(f"{where}: preprocessing cannot be understood: {short(str(error))}") from None
+
+
+def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    section = value.get(name)
+    if not isinstance(section, dict):
+        raise EncoderFileError(f"{where}: {name} must be an object, found {short(section)}")
+    return section
+
+
+def _text(value: Mapping[str, Any], name: str, where: str) -> str:
+    text = value.get(name)
+    if not isinstance(text, str):
+        raise EncoderFileError(f"{where}: {name} must be text, found {short(text)}")
+    return text

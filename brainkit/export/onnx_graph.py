@@ -1,0 +1,138 @@
+"""The ONNX graph of an encoder: the network by torch.onnx.export, the readout node by node."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from brainkit import __version__, encoder_file
+from brainkit.encoder_file import EncoderInfo
+from brainkit.errors import BrainkitError
+from brainkit.export.network import token_module
+from brainkit.export.onnx_readout import append_readout, sort_readout
+
+if TYPE_CHECKING:
+    import onnx
+
+    from brainkit.model import Folded
+
+OPSET = 20
+IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9
+
+
+def build_onnx(folded: Folded, backbone: Any, info: EncoderInfo, size: int) -> onnx.ModelProto:
+    import torch
+
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        local = backbone.get_tokens(torch.zeros((2, 3, size, size), device=device))[0]
+    sizes = sorted({(int(local[name].shape[-2]), int(local[name].shape[-1])) for name in folded.layers})
+    module = token_module(folded, backbone, info.preprocessing, sizes).to(device)
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8, device=device)
+    name = info.backbone.get("name", type(backbone).__name__)
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                input_names=["images"],
+                output_names=["tokens"],
+                external_data=False,
+                verbose=False,
+            )
+            assert program is not None
+            stored = sum(array.nbytes for v in program.model.graph.initializers.values() if (array := v.const_value))
+            _check_size(stored + _readout_bytes(folded))
+            proto = program.model_proto
+    except BrainkitError:
+        raise
+    except Exception as error:  # the exporter raises whatever a backbone's code leads it to
+        reason = first_line(error)
+        raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
+    _tidy(proto)
+    append_readout(proto, sort_readout(folded), folded.grid, len(folded.layers))
+    _check_operators(proto, name)
+    return proto
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong at the bottom of a chain of errors, on one line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0][:300]}" if lines else type(cause).__name__
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The exporter prints, logs and warns of its own deprecations; none of it helps a user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _tidy(proto: onnx.ModelProto) -> None:
+    """Leave out what the exporter notes for its own use, such as stack traces with this machine's paths."""
+    proto.ir_version = IR_VERSION
+    proto.producer_name, proto.producer_version = "brainkit", __version__
+    proto.doc_string = ""
+    proto.graph.name = "encoder"
+    proto.graph.doc_string = ""
+    for entries in (proto.metadata_props, proto.graph.metadata_props, proto.graph.value_info):
+        del entries[:]
+    for item in (*proto.graph.node, *proto.graph.initializer, *proto.graph.input, *proto.graph.output):
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def _check_operators(proto: onnx.ModelProto, name: str) -> None:
+    foreign = sorted(
+        {f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain not in ("", "ai.onnx")}
+    )
+    if foreign or proto.functions:
+        found = ", ".join(foreign) or f"{len(proto.functions)} functions"
+        raise BrainkitError(f"backbone {name}: its ONNX form must use standard operators alone, found {found}")
+    standard = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    del proto.opset_import[:]
+    proto.opset_import.extend(standard)
+
+
+def _readout_bytes(folded: Folded) -> int:
+    V, D = folded.weight.shape
+    return V * (D + 5 * len(folded.layers) + 3) * 4
+
+
+def _check_size(size: int) -> None:
+    if size + encoder_file.MAX_METADATA > encoder_file.MAX_FILE:
+        raise BrainkitError(
+            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; "
+            "storing it in half precision (--fp16) will make it fit, which this version cannot do yet"
+        )
+
+
+def serialised(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> bytes:
+    import onnx
+
+    try:
+        onnx.checker.check_model(proto, full_check=False)
+    except onnx.checker.ValidationError as error:
+        raise BrainkitError(f"{path}: not written: the ONNX checker refuses the model: {first_line(error)}") from error
+    return bytes(proto.SerializeToString())

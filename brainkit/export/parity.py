@@ -1,0 +1,82 @@
+"""The parity certificate: an encoder file against torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import numpy as np
+
+from brainkit import __version__
+from brainkit.errors import BrainkitError
+from brainkit.runtime import import_runtime, open_session
+
+BOUND = 1e-4
+BATCHES = (1, 3)
+
+
+def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarray) -> dict[str, Any]:
+    """Compare an ONNX file on the CPU with torch's predictions, in batches of one and of three.
+
+    The difference at each image and vertex is divided by max(that vertex's s.d. across the images, the pooled s.d.,
+    1e-3 of the rms): a vertex that hardly varies is judged on the scale of the others.
+
+    Parameters
+    ----------
+    expected : array of shape (n, V), float32
+        Torch's predictions.
+    path : path-like
+        The ONNX file.
+    images : array of shape (n, S, S, 3), uint8
+
+    Returns
+    -------
+    dict
+        The certificate, without ``enforced``.
+
+    Raises
+    ------
+    BrainkitError
+        If ONNX Runtime fails, or a prediction is not finite.
+    """
+    import torch
+
+    session, _ = open_session(path, device="cpu", size=images.shape[1])
+    errors = []
+    for batch in BATCHES:
+        try:
+            parts = [
+                session.run(["fmri"], {"images": images[start : start + batch]})[0]
+                for start in range(0, len(images), batch)
+            ]
+        except Exception as error:  # the runtime's own kinds, which share no other class
+            reason = " ".join(str(error).split())[:300]
+            raise BrainkitError(
+                f"the exported network fails in ONNX Runtime on {batch} images at a time: {reason}; a network "
+                "whose code makes a number of the batch's size, as len(images) does, cannot be exported"
+            ) from error
+        errors.append(relative_difference(np.concatenate(parts), expected))
+    if not np.isfinite(errors).all():
+        raise BrainkitError("the model's predictions are not finite on the images given; it cannot be exported")
+    return {
+        "largest": float(np.max(errors)),
+        "median": float(np.median(errors)),
+        "images": len(images),
+        "batches": list(BATCHES),
+        "bound": BOUND,
+        "where": f"ONNX Runtime on CPU, {platform.system()} {platform.machine()}",
+        "versions": {
+            "brainkit": __version__,
+            "torch": torch.__version__,
+            "onnxruntime": import_runtime().__version__,
+        },
+    }
+
+
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Difference of predictions (n, V), each over max(that vertex's s.d., the pooled s.d., 1e-3 of the rms)."""
+    reference = expected.astype(np.float64)
+    spread = reference.std(0)
+    floor = max(np.sqrt(np.mean(spread**2)), 1e-3 * np.sqrt(np.mean(reference**2)), np.finfo(np.float64).tiny)
+    return np.asarray(np.abs(found - reference) / np.maximum(spread, floor))

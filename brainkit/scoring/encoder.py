@@ -1,0 +1,182 @@
+"""An encoder file, open for predicting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainkit import encoder_file
+from brainkit.encoder_file import EncoderInfo
+from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
+from brainkit.runtime import one_line, open_session
+from brainkit.scoring.decoding import counted, prepared_batches, reason_without_name, sources_of
+from brainkit.surface import RoiTable, Vertices
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class Encoder:
+    """An encoder file, open for predicting. Made by :func:`load`.
+
+    Attributes
+    ----------
+    path : Path
+    info : EncoderInfo
+        All that the file says about itself.
+    device : str
+        ``"cpu"`` or ``"cuda"``: where it runs.
+    """
+
+    def __init__(self, path: Path, info: EncoderInfo, session: Any, device: str) -> None:
+        self.path, self.info, self.device = path, info, device
+        self._session = session
+
+    def __repr__(self) -> str:
+        name = self.info.backbone.get("name", "?")
+        return f"Encoder({str(self.path)!r}, backbone={name!r}, vertices={len(self.vertices)}, device={self.device!r})"
+
+    @property
+    def vertices(self) -> Vertices:
+        """What the V columns are."""
+        return self.info.vertices
+
+    @property
+    def rois(self) -> RoiTable:
+        """Regions as indices into the V columns."""
+        return self.info.rois
+
+    @property
+    def selectors(self) -> dict[str, np.ndarray]:
+        """``layer_weights`` (V, L), ``locations`` (V, 2) in [-1, 1], ``scale`` (V,) in [0, 1]; float32."""
+        return self.info.selectors
+
+    def predict(
+        self,
+        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        batch_size: int | None = None,
+        *,
+        prepared: bool = False,
+    ) -> np.ndarray:
+        """Predict the response to each image.
+
+        Parameters
+        ----------
+        images : path, list of paths, list of PIL images, or array of shape (n, H, W, 3), uint8
+            A folder is searched as :func:`brainkit.images.find_images` does, and its images come in sorted order;
+            a list keeps its own order.
+        batch_size : int, optional
+            Images at once; chosen by the input's size when not given.
+        prepared : bool
+            The array holds images that went through :func:`brainkit.images.prepare` already: (n, S, S, 3).
+
+        Returns
+        -------
+        array of shape (n, V), float32
+            In the units of ``info.units``.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read.
+        UsageError
+            If `images` is nothing of the kind.
+        """
+        chosen = self.batch_size_for(batch_size)
+        if prepared:
+            size = self.info.preprocessing.size
+            if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+                raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
+            parts = [self.run(images[start : start + chosen]) for start in range(0, len(images), chosen)]
+        else:
+            parts = []
+            sources = sources_of(images)
+            for _, (_, batch, failed) in counted(prepared_batches(sources, self.info.preprocessing, chosen)):
+                if failed:
+                    index, error = failed[0]
+                    source = sources[index]
+                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                    raise DataError(f"{name}: {reason_without_name(error, name)}")
+                parts.append(self.run(batch))
+        return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Predict one batch of prepared images (B, S, S, 3) uint8 -> (B, V) float32.
+
+        Raises
+        ------
+        BrainkitError
+            If ONNX Runtime fails, for want of memory for example.
+        """
+        return self._fetch("fmri", batch)
+
+    def tokens(self, batch: np.ndarray) -> np.ndarray:
+        """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
+        return self._fetch("tokens", batch)
+
+    def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+        try:
+            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)})[0]
+        except Exception as error:  # ONNX Runtime's own classes have no common base
+            raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
+        return result
+
+    def batch_size_for(self, asked: int | None) -> int:
+        if asked is not None:
+            if asked < 1:
+                raise UsageError(f"batch size must be at least 1, got {asked}")
+            return asked
+        # Activations grow with the input's area: 8 images of 224 x 224 at once, 32 where a GPU has to be kept busy.
+        at_224 = 32 if self.device == "cuda" else 8
+        return max(1, min(4 * at_224, int(at_224 * (224 / self.info.preprocessing.size) ** 2)))
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
+    """Open an encoder file; its digest is checked before ONNX Runtime sees it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    device : {"auto", "cpu", "cuda"}
+        ``auto`` takes a GPU where there is one that ONNX Runtime can use.
+
+    Returns
+    -------
+    Encoder
+
+    Raises
+    ------
+    EncoderFileError
+        If the file cannot be trusted or understood.
+    UsageError, BrainkitError
+        If the device is unknown; if it was asked for and is not there.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    info = encoder_file.read(path)
+    session, found = open_session(path, device=device, size=info.preprocessing.size)
+    _check_signature(session, info, path)
+    return Encoder(Path(path), info, session, found)
+
+
+def _check_signature(session: Any, info: EncoderInfo, path: str | os.PathLike[str]) -> None:
+    """The graph must take and give what the metadata says."""
+    size, V = info.preprocessing.size, len(info.vertices)
+    tokens = [len(info.layers), info.bottleneck, info.grid[0] * info.grid[1] + 1]
+    expected = {
+        "images": ("tensor(uint8)", [size, size, 3]),
+        "fmri": ("tensor(float)", [V]),
+        "tokens": ("tensor(float)", tokens),
+    }
+    values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+    if len(session.get_inputs()) != 1 or "images" not in {value.name for value in session.get_inputs()}:
+        raise EncoderFileError(f"{path}: its graph must take 'images' alone, found {len(session.get_inputs())} inputs")
+    for name, (kind, shape) in expected.items():
+        value = values.get(name)
+        found = "none" if value is None else f"{value.type} {value.shape}"
+        if value is None or value.type != kind or list(value.shape[1:]) != shape:
+            raise EncoderFileError(f"{path}: its graph must have {name}: {kind} [batch, {shape}], found {found}")
