@@ -45,6 +45,7 @@ PLACES = {
     "brainkit/encoder_file/info.py": Place(0, "numpy"),
     "brainkit/encoder_file/metadata.py": Place(0, "numpy"),
     "brainkit/peak_memory.py": Place(0),
+    "brainkit/terms.py": Place(0),
     "brainkit/threads.py": Place(0),
     "brainkit/runtime.py": Place(0, "", "onnxruntime"),
     "brainkit/photographs.py": Place(0, "numpy PIL"),
