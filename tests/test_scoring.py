@@ -24,8 +24,8 @@ from onnx import TensorProto, helper  # noqa: E402
 from brainkit import encoder_file, runtime, scoring  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError  # noqa: E402
 from brainkit.export import onnx_readout  # noqa: E402
-from brainkit.scoring import decoding  # noqa: E402
 from brainkit.images import Preprocessing, decode, prepare  # noqa: E402
+from brainkit.scoring import decoding  # noqa: E402
 from brainkit.surface import RoiTable, Vertices  # noqa: E402
 
 SIZE, V = 8, 20
