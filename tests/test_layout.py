@@ -43,6 +43,8 @@ PLACES = {
     "brainkit/encoder_file/arrays.py": Place(0, "numpy"),
     "brainkit/encoder_file/container.py": Place(0),
     "brainkit/encoder_file/graph.py": Place(0, "numpy"),
+    "brainkit/encoder_file/graph_check.py": Place(0),
+    "brainkit/encoder_file/steady.py": Place(0),
     "brainkit/encoder_file/info.py": Place(0, "numpy"),
     "brainkit/encoder_file/metadata.py": Place(0, "numpy"),
     "brainkit/encoder_file/wire.py": Place(0),
