@@ -59,7 +59,9 @@ def main() -> None:
         rows += [{"base": "small", **row} for row in attack(folder, options.seed, options.only, options.variants)]
         if not options.no_export:
             exported_encoder(folder / "base.onnx")
-            rows += [{"base": "exported", **row} for row in attack(folder, options.seed + 1, options.only, options.exported)]
+            rows += [
+                {"base": "exported", **row} for row in attack(folder, options.seed + 1, options.only, options.exported)
+            ]
     write(options.name, rows, options.seed, time.monotonic() - started)
     bad = [row for row in rows if row["outcome"] not in GOOD]
     for row in bad:
@@ -156,7 +158,7 @@ def judge(path: Path) -> tuple[str, str, str]:
         text = str(error).replace(str(path), "FILE")
         if "\n" in text or not text or len(text) > 1000:
             return "many lines", stage, text
-        if "its graph is not" in text or "not an ONNX file" in text and stage == "opening":
+        if "its graph is not" in text or ("not an ONNX file" in text and stage == "opening"):
             stage = "graph check"
         elif "ONNX Runtime" in text:
             stage = f"ONNX Runtime, {stage}"

@@ -219,7 +219,7 @@ def _constant_bytes(rng: random.Random, proto: onnx.ModelProto) -> None:
     if rng.random() < 0.5:
         tensor.raw_data = tensor.raw_data[: rng.randrange(len(tensor.raw_data) + 1)] + rng.randbytes(rng.choice((0, 9)))
     else:
-        tensor.data_type = rng.choice((*range(0, 30), -1, 2**31 - 1))
+        tensor.data_type = rng.choice((*range(30), -1, 2**31 - 1))
     if rng.random() < 0.2:
         tensor.int64_data.extend([1, 2, 3])
 
@@ -239,7 +239,9 @@ def _external(rng: random.Random, proto: onnx.ModelProto) -> None:
     tensor.data_location = TensorProto.EXTERNAL
     if rng.random() < 0.8:
         tensor.ClearField("raw_data")
-    place = rng.choice(("/etc/passwd", "../x", "/dev/zero", "/proc/self/mem", "encoder.onnx", "", "x\0y", "*/_ORT_MEM_ADDR_/*"))
+    place = rng.choice(
+        ("/etc/passwd", "../x", "/dev/zero", "/proc/self/mem", "encoder.onnx", "", "x\0y", "*/_ORT_MEM_ADDR_/*")
+    )
     tensor.external_data.add(key="location", value=place)
     tensor.external_data.add(key="offset", value=rng.choice(("0", "-1", "9" * 30, "x")))
     tensor.external_data.add(key="length", value=rng.choice(("0", "-1", "9" * 30, "1024")))

@@ -145,6 +145,7 @@ PLACES = {
     "brainkit/maps/predicted.py": Place(5, "numpy"),
     "brainkit/maps/static.py": Place(5, "numpy", "matplotlib PIL"),
     "brainkit/maps/view.py": Place(5, "numpy"),
+    "brainkit/verification.py": Place(6, "numpy", "torch"),
     "brainkit/doctor.py": Place(6, "", "onnxruntime torch"),
     "brainkit/run_settings.py": Place(5),
     "brainkit/imported_places.py": Place(5, "numpy", "torch"),
@@ -167,6 +168,7 @@ PLACES = {
     "cli/predict.py": Place(7, "click", "rich"),
     "cli/sample.py": Place(7, "click", "rich"),
     "cli/train.py": Place(7, "click", "rich"),
+    "cli/verify.py": Place(7, "click"),
     # Lazy names, for users. Inside the house nobody uses them; __version__ is for all.
     "brainkit/__init__.py": Place(7),
 }
