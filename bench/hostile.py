@@ -322,7 +322,7 @@ def write(name: Path, rows: list[dict[str, Any]], seed: int, seconds: float) -> 
         f"once. Badly answered (a crash, a hang over {SECONDS:.0f} s, a traceback, printed text, more than one line): "
         f"**{summary['bad']}**.",
         "",
-        f"{summary['seconds']} s in all; the slowest variant took {summary['slowest variant, s']:.2f} s; no worker held "
+        f"{summary['seconds']} s in all, the slowest variant {summary['slowest variant, s']:.2f} s; no worker held "
         f"more than {summary['largest resident memory of a worker, MB']} MB. "
         + ", ".join(f"{package} {version}" for package, version in versions.items())
         + f", {summary['system']}.",

@@ -152,7 +152,7 @@ def _check_source(
     """The file must say of itself what the run says: the same network, data, split and seed."""
     data = info.provenance.get("data")
     said: list[tuple[str, Any, Any]] = [
-        ("backbone's weights", info.backbone.get("weights_hash"), summary["backbone"]["weights_hash"]),
+        ("weights of the backbone", info.backbone.get("weights_hash"), summary["backbone"]["weights_hash"]),
         ("preprocessing", info.preprocessing.to_json(), summary["backbone"]["preprocessing"]),
         ("data", data.get("hash") if isinstance(data, dict) else None, summary["data"]["hash"]),
     ]
@@ -160,13 +160,13 @@ def _check_source(
         said.append(("seed", info.provenance.get("seed"), summary["seed"]))
     for what, found, expected in said:
         if found != expected:
-            raise EncoderFileError(f"{path}: is of another run than {folder}: its {what} {_differs(found, expected)}")
+            raise EncoderFileError(f"{path}: is of another run than {folder}: {what} {_differs(found, expected)}")
 
 
 def _differs(found: Any, expected: Any) -> str:
     if isinstance(found, str) and isinstance(expected, str):
-        return f"has hash {found[:12]}, the run's {expected[:12]}"
-    return f"is {found}, the run's {expected}" if isinstance(found, int) and isinstance(expected, int) else "differs"
+        return f"{found[:12]}, there {expected[:12]}"
+    return f"{found}, there {expected}" if isinstance(found, int) and isinstance(expected, int) else "differs"
 
 
 def _columns(path: str | os.PathLike[str], info: EncoderInfo, folder: Path) -> np.ndarray:

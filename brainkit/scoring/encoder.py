@@ -124,6 +124,9 @@ class Encoder:
             result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)})[0]
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
+        # What a graph declares is checked when it is opened; what it gives is known only now.
+        if len(result) != len(batch):
+            raise EncoderFileError(f"{self.path}: gives {len(result)} rows of {output} for {len(batch)} images")
         return result
 
     def batch_size_for(self, asked: int | None) -> int:
