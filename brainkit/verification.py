@@ -143,7 +143,8 @@ def _in_torch(
             parts.append(torch_predictions(model, network, shown, info.preprocessing)[:, columns])
         about.append(("run", f"{folder}: {network.name}, {len(model.weight)} vertices"))
     assert shown is not None
-    return np.mean(parts, 0, dtype=np.float64).astype(np.float32), shown, about
+    mean = np.stack(parts).mean(0, dtype=np.float64)
+    return np.asarray(mean, np.float32), shown, about
 
 
 def _check_source(
