@@ -132,6 +132,7 @@ PLACES = {
     "brainkit/scoring/decoding.py": Place(5, "numpy PIL"),
     "brainkit/scoring/encoder.py": Place(5, "numpy"),
     "brainkit/scoring/outputs.py": Place(5, "numpy"),
+    "brainkit/scoring/readout.py": Place(5, "numpy"),
     "brainkit/description.py": Place(5, "numpy"),
     "brainkit/token_care.py": Place(5),
     "brainkit/run_folder.py": Place(5, "numpy", "torch"),
