@@ -11,6 +11,8 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import check_graph
+from brainkit.encoder_file.steady import steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
 from brainkit.runtime import import_runtime, one_line, open_session
 from brainkit.scoring.decoding import counted, prepared_batches, reason_without_name, sources_of
@@ -159,7 +161,7 @@ class Encoder:
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
-    """Open an encoder file; its digest is checked before ONNX Runtime sees it.
+    """Open an encoder file; its digest and its graph are checked before ONNX Runtime sees it.
 
     Parameters
     ----------
@@ -181,8 +183,10 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
     """
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
-    info = encoder_file.read(path)
-    session, found = open_session(path, device=device, size=info.preprocessing.size)
+    with steady(path):
+        info = encoder_file.read(path)
+        check_graph(path)
+        session, found = open_session(path, device=device, size=info.preprocessing.size)
     _check_signature(session, info, path)
     return Encoder(Path(path), info, session, found)
 
