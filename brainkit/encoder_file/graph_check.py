@@ -33,7 +33,7 @@ OPERATORS = frozenset(
     ReverseSequence Round RotaryEmbedding ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice
     Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose
     Trilu Unsqueeze Where Xor
-    """.split()
+    """.split()  # noqa: SIM905
 )
 # Operators that make a value of a size that some of their inputs name: which ones.
 _SIZED_BY = {
@@ -88,7 +88,8 @@ def _check_kind(graph: Graph) -> None:
         raise ValueError(f"it has {len(graph.nodes)} nodes, at most {MAX_NODES} are read")
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx") or node.op not in OPERATORS:
-            raise ValueError(f"operator {_short(f'{node.domain}.{node.op}' if node.domain else node.op)} is not allowed")
+            name = f"{node.domain}.{node.op}" if node.domain else node.op
+            raise ValueError(f"operator {_short(name)} is not allowed")
         if node.has_graph:
             raise ValueError(f"a node {node.op} holds a graph of its own")
 
@@ -172,4 +173,3 @@ _MAX_SIZES = 64  # of one value: its rank, or twice that
 
 def _short(name: str) -> str:
     return repr(name if len(name) <= 60 else f"{name[:57]}...")
-
