@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from brainkit.config import Config
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError, require
 from brainkit.export.parity import BATCHES, BOUND, relative_difference
+from brainkit.export.torch_forms import RUNTIMES
 from brainkit.images import Preprocessing, decode, find_images, prepare
 from brainkit.run_folder import finished_run, load_model
 
@@ -86,10 +86,10 @@ def verify(
     facts = [("file", f"{path} (sha256 {(info.digest or '')[:12]}): digest, metadata and schema are right")]
     if runs:
         expected, shown, about = _in_torch(path, info, runs, images)
-        predict, runtime = _opened(path)
+        predict, runtime = _opened(path, info)
         facts += about
     else:
-        if _is_torch(path):
+        if info.container != "onnx":
             raise UsageError(f"{path}: a file that torch opens is verified against its run: give --run RUN")
         encoder = scoring.load(path, "cpu")
         facts.append(("graph", "plain tensor arithmetic on the file's own constants; takes and gives what it says"))
@@ -210,22 +210,14 @@ def _drawn(size: int) -> np.ndarray:
     )
 
 
-def _is_torch(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a zip archive, as torch writes; ONNX files begin otherwise."""
-    with open(path, "rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
-
-
-def _opened(path: str | os.PathLike[str]) -> tuple[Run, str]:
+def _opened(path: str | os.PathLike[str], info: EncoderInfo) -> tuple[Run, str]:
     """The file ready to run on the CPU, and by what."""
-    if not _is_torch(path):
+    if info.container == "onnx":
         return scoring.load(path, "cpu").run, "ONNX Runtime"
     import torch
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            scripted = any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
-        run = torch.jit.load(path) if scripted else torch.export.load(path).module()
+        run = torch.jit.load(path) if info.container == "torchscript" else torch.export.load(path).module()
     except Exception as error:  # the loaders' own kinds
         raise EncoderFileError(f"{path}: torch cannot open it: {_line(error)}") from error
 
@@ -234,7 +226,7 @@ def _opened(path: str | os.PathLike[str]) -> tuple[Run, str]:
             found: np.ndarray = run(torch.from_numpy(np.ascontiguousarray(batch)))[0].numpy()
         return found
 
-    return predict, "TorchScript" if scripted else "torch.export"
+    return predict, RUNTIMES[info.container]
 
 
 def _batched(predict: Run, images: np.ndarray, size: int, path: str | os.PathLike[str]) -> np.ndarray:

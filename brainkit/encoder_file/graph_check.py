@@ -90,9 +90,8 @@ def _check_kind(graph: Graph) -> None:
         raise ValueError(f"it has {len(graph.nodes)} nodes, at most {MAX_NODES} are read")
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx") or node.op not in OPERATORS:
-            raise ValueError(
-                f"operator {_short(f'{node.domain}.{node.op}' if node.domain else node.op)} is not allowed"
-            )
+            name = f"{node.domain}.{node.op}" if node.domain else node.op
+            raise ValueError(f"operator {_short(name)} is not allowed")
         if node.has_graph:
             raise ValueError(f"a node {node.op} holds a graph of its own")
 

@@ -57,8 +57,13 @@ class EncoderInfo:
         data hash, split, seed, versions, config.
     certificate : dict or None
         The parity certificate, written by the export.
+    form : str or None
+        How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
+        ``"padded"``, groups of 128 rows; None where the file does not say.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
+    container : str
+        The file it was read from: ``"onnx"``, ``"torchscript"`` or ``"pt2"``.
     """
 
     vertices: Vertices
@@ -82,7 +87,9 @@ class EncoderInfo:
     backbone: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
+    form: str | None = None
     digest: str | None = None
+    container: str = "onnx"
 
     @property
     def selectors(self) -> dict[str, np.ndarray]:

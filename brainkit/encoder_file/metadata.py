@@ -63,6 +63,8 @@ def to_json(info: EncoderInfo) -> str:
         "provenance": info.provenance,
         "certificate": info.certificate,
     }
+    if info.form is not None:
+        value["form"] = info.form
     try:
         # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -120,6 +122,7 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         backbone=_section(value, "backbone", where),
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
+        form=None if value.get("form") is None else _text(value, "form", where),
     )
 
 

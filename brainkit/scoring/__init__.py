@@ -106,8 +106,7 @@ def predict_to_file(
                 prepared_batches(paths, encoder.info.preprocessing, encoder.batch_size_for(batch_size))
             ):
                 if len(indices):
-                    fmri = encoder.run(batch)
-                    rows.append(fmri if columns is None else fmri[:, columns])
+                    rows.append(encoder.run(batch, columns))
                 written.extend(paths[index] for index in indices)
                 skipped.extend((paths[index], reason_without_name(error, paths[index])) for index, error in failed)
                 if progress is not None:
