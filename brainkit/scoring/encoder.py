@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
-from brainkit.runtime import one_line, open_session
-from brainkit.scoring.decoding import counted, prepared_batches, reason_without_name, sources_of
+from brainkit.runtime import import_runtime, one_line, open_session
+from brainkit.scoring.decoding import reason_without_name, sources_of
+from brainkit.scoring.pipeline import batches
 from brainkit.surface import RoiTable, Vertices
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -34,6 +36,7 @@ class Encoder:
     def __init__(self, path: Path, info: EncoderInfo, session: Any, device: str) -> None:
         self.path, self.info, self.device = path, info, device
         self._session = session
+        self._running: Any = None
 
     def __repr__(self) -> str:
         name = self.info.backbone.get("name", "?")
@@ -92,15 +95,18 @@ class Encoder:
                 raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
             parts = [self.run(images[start : start + chosen]) for start in range(0, len(images), chosen)]
         else:
+            sources: Any = sources_of(images)
             parts = []
-            sources = sources_of(images)
-            for _, (_, batch, failed) in counted(prepared_batches(sources, self.info.preprocessing, chosen)):
-                if failed:
-                    index, error = failed[0]
-                    source = sources[index]
-                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
-                    raise DataError(f"{name}: {reason_without_name(error, name)}")
-                parts.append(self.run(batch))
+            taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen)
+            with contextlib.closing(taken):  # so that decoding ends with an error
+                for batch in taken:
+                    if batch.failed:
+                        index, error = batch.failed[0]
+                        source = sources[index]
+                        name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                        raise DataError(f"{name}: {reason_without_name(error, name)}")
+                    if batch.fmri is not None:
+                        parts.append(batch.fmri)
         return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -117,9 +123,16 @@ class Encoder:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
         return self._fetch("tokens", batch)
 
+    def break_off(self) -> None:
+        """End a run that is under way in another thread; it raises a BrainkitError there."""
+        if self._running is not None:
+            self._running.terminate = True
+
     def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+        given = {"images": np.ascontiguousarray(batch)}
+        self._running = import_runtime().RunOptions()
         try:
-            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)})[0]
+            result: np.ndarray = self._session.run([output], given, self._running)[0]
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
         return result
