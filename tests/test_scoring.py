@@ -405,6 +405,6 @@ def test_a_file_whose_graph_is_not_what_it_says(tmp_path: Path) -> None:
     for name, (graph, info) in cases.items():
         path = tmp_path / f"{name}.onnx"
         encoder_file.write(path, graph, info)
-        with pytest.raises(EncoderFileError, match=r"graph must have|ONNX Runtime cannot open") as caught:
+        with pytest.raises(EncoderFileError, match=r"graph must have|its graph is not|not an ONNX file|ONNX Runtime cannot open") as caught:
             scoring.load(path, "cpu")
         assert "\n" not in str(caught.value)

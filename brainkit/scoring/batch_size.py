@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from brainkit.scoring.encoder import Encoder
 
 _SHARE = 0.5  # of the free memory: others want some too, and images are decoded beside
+_ENOUGH = 1_000_000_000  # bytes an image: no network of these input sizes takes as much
 
 
 def choose_batch_size(encoder: Encoder, asked: int | None, images: int) -> int:
@@ -29,8 +30,8 @@ def choose_batch_size(encoder: Encoder, asked: int | None, images: int) -> int:
     Returns
     -------
     int
-        What `Encoder.batch_size_for` gives for the input's size, less where an image takes much memory: one is run to
-        see. On a GPU, whose memory is its own, no image is run.
+        What `Encoder.batch_size_for` gives for the input's size, less where memory is short: then one image is run to
+        see what it takes. On a GPU, whose memory is its own, no image is run.
 
     Raises
     ------
@@ -43,7 +44,10 @@ def choose_batch_size(encoder: Encoder, asked: int | None, images: int) -> int:
     size = max(1, min(size, images))
     if size == 1 or encoder.device != "cpu":
         return size
-    return max(1, min(size, int(free_memory() * _SHARE) // max(1, _bytes_for_one(encoder))))
+    room = int(free_memory() * _SHARE)
+    if room >= size * _ENOUGH:
+        return size
+    return max(1, min(size, room // max(1, _bytes_for_one(encoder))))
 
 
 def _bytes_for_one(encoder: Encoder) -> int:

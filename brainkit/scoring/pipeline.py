@@ -89,12 +89,8 @@ def local_blocks(
         taken.append(sources.entries(first, stop))
         return taken[-1]
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        fmri = encoder.run(batch)
-        return fmri if columns is None else fmri[:, columns]
-
     width = len(encoder.vertices) if columns is None else len(columns)
-    with contextlib.closing(batches(encoder, take, range(start, total), size, run=run)) as made:
+    with contextlib.closing(batches(encoder, take, range(start, total), size, columns)) as made:
         for batch in made:
             entries = taken.popleft()
             bad = dict(batch.failed)
@@ -125,8 +121,7 @@ def batches(
     take: Callable[[int, int], Sequence[Any]],
     positions: range,
     size: int,
-    *,
-    run: Callable[[np.ndarray], np.ndarray] | None = None,
+    columns: np.ndarray | None = None,
 ) -> Generator[Batch, None, None]:
     """Run the images at some positions, `size` at once.
 
@@ -140,10 +135,13 @@ def batches(
         The images from one position to another: whatever `brainkit.scoring.decoding.prepare_into` takes.
     positions : range
     size : int
-    run : callable, optional
-        Images uint8 (b, S, S, 3) -> rows (b, columns); by default the encoder's `run`.
+    columns : array of shape (n,), int, optional
+        As `Encoder.run` takes them.
     """
-    run = run or encoder.run
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        return encoder.run(batch) if columns is None else encoder.run(batch, columns)
+
     preprocessing = encoder.info.preprocessing
     side = preprocessing.size
     # One batch in the network, one ready for it, and as many images in the making as there are threads.
