@@ -183,7 +183,8 @@ def _score(
         blocks = local_blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=columns)
         with contextlib.closing(blocks):
             for block in blocks:
-                writer.append(block.fmri)
+                if len(block.fmri):
+                    writer.append(block.fmri)
                 bad = [(at, reason) for at, (_, reason) in zip(block.skipped_at, block.skipped, strict=True)]
                 unfinished.skip(bad)
                 listed.skip(bad)
