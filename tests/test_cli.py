@@ -515,8 +515,9 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
     assert result.exit_code == 0, result.output
     passed = given()
     assert callable(passed.pop("progress"))
+    assert callable(passed.pop("say"))
     assert passed == {
-        "images": (photos, Path("c.png")),
+        "images": (str(photos), "c.png"),
         "out": Path("fmri.npy"),
         "encoder": Path("e.onnx"),
         "device": "cpu",
