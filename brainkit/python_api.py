@@ -94,19 +94,29 @@ class Run:
         return load_model(self.path)
 
     def export(
-        self, out: str | os.PathLike[str] | None = None, *, backbone: nn.Module | None = None, say: Say = print
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        backbone: nn.Module | None = None,
+        storage: str = "float32",
+        ensemble: Sequence[str | os.PathLike[str] | Run] = (),
+        say: Say = print,
     ) -> Exported:
         """Write the run as one encoder file, see :func:`brainkit.workflow.export`.
 
         Parameters
         ----------
         out : path-like, optional
-            The file; by default ``encoder.onnx`` in the run folder.
+            The file; by default ``encoder.onnx`` in the run folder, ``ensemble.onnx`` for an ensemble.
         backbone : Module, optional
             The network, where it was made in Python and the run does not hold it: when it was opened again.
+        storage : {"float32", "float16", "int8"}
+        ensemble : sequence of Run or path-like
+            Runs of other seeds.
         """
         given = backbone if backbone is not None else self.backbone
-        return workflow.export(self.path, out=out, backbone=given, say=say)
+        others = [other.path if isinstance(other, Run) else other for other in ensemble]
+        return workflow.export(self.path, out=out, backbone=given, storage=storage, ensemble=others, say=say)
 
     def draw(self, out: str | os.PathLike[str] | None = None, *, say: Say = print) -> list[Path]:
         """Draw its maps, see :func:`brainkit.workflow.draw_run`."""

@@ -17,15 +17,14 @@ import numpy as np
 
 from brainkit.config import Config
 from brainkit.data.subject import Subject
+from brainkit.ensemble_runs import Member, check_alike, together
 from brainkit.errors import DataError, StoppedTraining, UsageError, require
 from brainkit.files import read_json
 from brainkit.peak_memory import PeakMemory
 from brainkit.run_folder import (
     PhaseClock,
     RunLog,
-    encoder_info,
     finished_run,
-    load_model,
     read_maps,
     run_folders,
 )
@@ -206,6 +205,8 @@ def export(
     *,
     out: str | os.PathLike[str] | None = None,
     backbone: nn.Module | None = None,
+    storage: str = "float32",
+    ensemble: Sequence[str | os.PathLike[str]] = (),
     say: Say = print,
 ) -> Exported:
     """Write a finished run as one encoder file, checked against torch on the run's validation images.
@@ -215,10 +216,15 @@ def export(
     run : path-like, optional
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
-        The file; by default ``encoder.onnx`` in the run folder.
+        The file; by default ``encoder.onnx`` in the run folder, ``ensemble.onnx`` for an ensemble.
     backbone : Module, optional
         The network that the run was trained on, where its name and settings do not bring it back: one that was made
         in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
+    storage : {"float32", "float16", "int8"}
+        float16: half the file, computed as float32. int8: the backbone's products in bytes, faster on a CPU. How far
+        predictions move is measured on the same images, said, and written into the file.
+    ensemble : sequence of path-like
+        More runs, which differ from `run` in their seeds: the file predicts the mean of all, and their spread.
     say : callable
         Takes lines of progress.
 
@@ -230,10 +236,11 @@ def export(
     require("torch", extra="train", purpose="brainkit export")
     require("onnx", extra="train", purpose="brainkit export")
     from brainkit.backbones.wrapping import IN_PYTHON, given_back
-    from brainkit.export import export_onnx
+    from brainkit.export import check_storage, export_onnx, in_words
 
+    check_storage(storage)
     folder, summary = finished_run(run)
-    target = Path(out) if out is not None else folder / "encoder.onnx"
+    target = Path(out) if out is not None else folder / ("ensemble.onnx" if ensemble else "encoder.onnx")
     if not target.parent.is_dir():
         raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
     if summary["backbone"]["weights_hash"] is None:
@@ -243,30 +250,42 @@ def export(
             f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
             "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
         )
+    runs = [Member.open(place) for place in (folder, *ensemble)]
+    check_alike(runs)
     with given_back(backbone):
         network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
         _same_network(folder, summary["backbone"], network)
-        model = load_model(folder)
-        images = _same_predictions(folder, model, network)
-        say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
-        exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
+        images, *_ = [_same_predictions(each.folder, each.model, network) for each in runs]
+        named = ", ".join(str(each.folder) for each in runs)
+        say(f"exporting {named} with {network.name}, {len(runs[0].model.weight)} vertices")
+        model, info = together(runs, network, say) if ensemble else (runs[0].model, runs[0].info)
+        exported = export_onnx(model, network, target, info=info, images=images, storage=storage)
     certificate = exported.certificate
     say(
         f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against ONNX Runtime on {len(images)} images: "
         f"largest difference {certificate['largest']:.1e} of a vertex's s.d., median {certificate['median']:.1e}"
     )
+    if exported.drift is not None:
+        say(f"stored as {storage}: {in_words(exported.drift)}")
+    for name in certificate.get("kept_float32", ()):
+        say(f"{name} stays float32: float16 cannot hold its numbers")
     return exported
 
 
 def export_all(
-    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+    run: str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    storage: str = "float32",
+    ensemble: Sequence[str | os.PathLike[str]] = (),
+    say: Say = print,
 ) -> list[Exported]:
     """Write a finished run as an encoder file; of a run of several subjects, one each, in their folders.
 
     Parameters
     ----------
-    run, out, say
-        As for `export`; `out` for one subject alone.
+    run, out, storage, ensemble, say
+        As for `export`; `out` and `ensemble` for one subject alone.
     """
     for module in ("torch", "onnx"):
         require(module, extra="train", purpose="brainkit export")
@@ -274,7 +293,12 @@ def export_all(
     if out is not None and len(folders) > 1:
         places = ", ".join(map(str, folders))
         raise UsageError(f"out must be left away for a run of {len(folders)} subjects, or name one of theirs: {places}")
-    return [export(folder, out=out, say=say) for folder in folders]
+    if ensemble and len(folders) > 1:
+        places = ", ".join(map(str, folders))
+        raise UsageError(
+            f"an ensemble must be of runs of one subject, got {len(folders)}; name one of theirs: {places}"
+        )
+    return [export(folder, out=out, storage=storage, ensemble=ensemble, say=say) for folder in folders]
 
 
 def draw_all(

@@ -13,6 +13,8 @@ import click
 Examples:
   brainkit export --onnx
   brainkit export runs/dinov2-subj01 --onnx --out dinov2-subj01.onnx
+  brainkit export --fp16 --out small.onnx
+  brainkit export runs/seed0 --ensemble runs/seed1 --ensemble runs/seed2 --out mean.onnx
 """,
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
@@ -20,7 +22,16 @@ Examples:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Encoder file.  [default: encoder.onnx in the run]"
 )
-def command(run: Path | None, onnx: bool, out: Path | None) -> None:
+@click.option("--fp16", is_flag=True, help="Half the file: large constants are stored in half precision.")
+@click.option("--int8", is_flag=True, help="A third of the file, faster on a CPU: the backbone multiplies in bytes.")
+@click.option(
+    "--ensemble",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    multiple=True,
+    help="Another run, of another seed: predict the mean of all, and their spread. Repeat it for more.",
+)
+def command(run: Path | None, onnx: bool, out: Path | None, fp16: bool, int8: bool, ensemble: tuple[Path, ...]) -> None:
     """Write a trained run as one encoder file that predicts fMRI anywhere ONNX Runtime runs.
 
     RUN is a run folder; without it, the newest finished run. The file is checked against the trained model on real
@@ -28,4 +39,7 @@ def command(run: Path | None, onnx: bool, out: Path | None) -> None:
     """
     from brainkit import workflow
 
-    workflow.export_all(run, out=out, say=click.echo)
+    if fp16 and int8:
+        raise click.UsageError("--fp16 and --int8 exclude each other: a file is stored in one way.")
+    storage = "float16" if fp16 else "int8" if int8 else "float32"
+    workflow.export_all(run, out=out, storage=storage, ensemble=ensemble, say=click.echo)

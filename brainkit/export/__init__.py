@@ -19,8 +19,9 @@ import numpy as np
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError, require
+from brainkit.export.compact import Compact, check_storage, drift_of, in_words
 from brainkit.export.network import evaluating, torch_predictions
-from brainkit.export.onnx_graph import build_onnx, serialised
+from brainkit.export.onnx_graph import build_onnx
 from brainkit.export.parity import BOUND, parity, relative_difference
 from brainkit.files import write_beside
 from brainkit.images import Preprocessing
@@ -29,6 +30,7 @@ from brainkit.surface import RoiTable, Vertices
 if TYPE_CHECKING:
     from torch import nn
 
+    from brainkit.ensemble import Ensemble
     from brainkit.model import FactorTopy, Folded
 
 
@@ -43,11 +45,15 @@ class Exported:
         Its size.
     certificate : dict
         largest, median, images, batches, bound, enforced, where, versions; see :func:`parity`.
+    drift : dict or None
+        How far predictions moved from the float32 graph's, where the file is smaller than that; see
+        :func:`brainkit.export.compact.drift`.
     """
 
     path: Path
     bytes: int
     certificate: dict[str, Any]
+    drift: dict[str, Any] | None = None
 
 
 def describe(
@@ -101,20 +107,21 @@ def describe(
 
 
 def export_onnx(
-    model: FactorTopy,
+    model: FactorTopy | Ensemble,
     backbone: nn.Module,
     path: str | os.PathLike[str],
     *,
     info: EncoderInfo,
     images: np.ndarray,
     enforce: bool | None = None,
+    storage: str = "float32",
 ) -> Exported:
     """Write an encoder file and prove that it predicts what torch predicts.
 
     Parameters
     ----------
-    model : FactorTopy
-        Trained; it is left as it was.
+    model : FactorTopy or Ensemble
+        Trained; it is left as it was. Of an ensemble the file predicts the mean and the spread.
     backbone : Module
         ``get_tokens(images (B, 3, S, S)) -> (local, global)`` dicts, as :class:`brainkit.backbones.Backbone`.
     path : path-like
@@ -126,6 +133,9 @@ def export_onnx(
     enforce : bool, optional
         Fail when torch and ONNX Runtime differ by over 1e-4. The default is whether the backbone is pretrained:
         with random weights tokens hardly vary across images, and the difference means little.
+    storage : {"float32", "float16", "int8"}
+        How large constants are kept, see :class:`brainkit.export.compact.Compact`. The graph that is compared with
+        torch is float32 in any case.
 
     Returns
     -------
@@ -134,7 +144,7 @@ def export_onnx(
     Raises
     ------
     UsageError
-        If `images` or `info` do not fit the model.
+        If `images` or `info` do not fit the model, or there is no such `storage`.
     BrainkitError
         If the backbone cannot be exported, the file would pass 2 GB, or parity fails; no file is left.
     """
@@ -143,13 +153,13 @@ def export_onnx(
     folded = model.folded()
     info = dataclasses.replace(info, grid=(folded.grid[0], folded.grid[1]), bottleneck=folded.weight.shape[1])
     _check_request(folded, info, images)
+    check_storage(storage)
     with evaluating(model, backbone):
-        proto = build_onnx(folded, backbone, info, images.shape[1])
+        proto = build_onnx(folded, backbone, info, images.shape[1], storage=storage)
         expected = torch_predictions(model, backbone, images, info.preprocessing)
-        with write_beside(path) as beside:
-            beside.write_bytes(serialised(proto, path))
+        with write_beside(path) as beside, Compact(storage, proto, beside, Path(path)) as compact:
             del proto
-            certificate = parity(expected, beside, images)
+            certificate = parity(expected, compact.plain, images)
             if enforce is None:
                 enforce = bool(getattr(backbone, "pretrained", False))
             certificate["enforced"] = enforce
@@ -158,8 +168,9 @@ def export_onnx(
                     f"{path}: not written: ONNX Runtime differs from torch by {certificate['largest']:.1e} of a "
                     f"vertex's s.d.; at most {BOUND:.0e} is allowed"
                 )
-            encoder_file.seal(beside, dataclasses.replace(info, certificate=certificate))
-    return Exported(Path(path), Path(path).stat().st_size, certificate)
+            info = compact.finish(dataclasses.replace(info, certificate=certificate), images)
+            encoder_file.seal(beside, info)
+    return Exported(Path(path), Path(path).stat().st_size, info.certificate or {}, drift_of(info))
 
 
 def _check_request(folded: Folded, info: EncoderInfo, images: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from brainkit import __version__, encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError
+from brainkit.export.ensemble import append_members
 from brainkit.export.network import token_module
 from brainkit.export.onnx_readout import append_readout, sort_readout
 
@@ -25,8 +26,12 @@ OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9
 
 
-def build_onnx(folded: Folded, backbone: Any, info: EncoderInfo, size: int) -> onnx.ModelProto:
+def build_onnx(
+    folded: Folded, backbone: Any, info: EncoderInfo, size: int, *, storage: str = "float32"
+) -> onnx.ModelProto:
     import torch
+
+    from brainkit.ensemble import FoldedEnsemble
 
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     with torch.no_grad():
@@ -50,16 +55,24 @@ def build_onnx(folded: Folded, backbone: Any, info: EncoderInfo, size: int) -> o
             )
             assert program is not None
             stored = sum(array.nbytes for v in program.model.graph.initializers.values() if (array := v.const_value))
-            _check_size(stored + _readout_bytes(folded))
+            whole = stored + _readout_bytes(folded)
+            check_size(whole // 2 if storage == "float16" else whole, storage)
             proto = program.model_proto
     except BrainkitError:
         raise
     except Exception as error:  # the exporter raises whatever a backbone's code leads it to
         reason = first_line(error)
         raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
-    _tidy(proto)
-    append_readout(proto, sort_readout(folded), folded.grid, len(folded.layers))
-    _check_operators(proto, name)
+    tidy(proto)
+
+    def append(to: onnx.ModelProto, one: Folded) -> None:
+        append_readout(to, sort_readout(one), one.grid, len(one.layers))
+
+    if isinstance(folded, FoldedEnsemble):
+        append_members(proto, folded.members, append)
+    else:
+        append(proto, folded)
+    check_operators(proto, name)
     return proto
 
 
@@ -89,7 +102,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _tidy(proto: onnx.ModelProto) -> None:
+def tidy(proto: onnx.ModelProto) -> None:
     """Leave out what the exporter notes for its own use, such as stack traces with this machine's paths."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "brainkit", __version__
@@ -103,7 +116,7 @@ def _tidy(proto: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _check_operators(proto: onnx.ModelProto, name: str) -> None:
+def check_operators(proto: onnx.ModelProto, name: str) -> None:
     foreign = sorted(
         {f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain not in ("", "ai.onnx")}
     )
@@ -120,12 +133,11 @@ def _readout_bytes(folded: Folded) -> int:
     return V * (D + 5 * len(folded.layers) + 3) * 4
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int, storage: str) -> None:
+    """Refuse a model that takes `size` bytes if no ONNX file holds it."""
     if size + encoder_file.MAX_METADATA > encoder_file.MAX_FILE:
-        raise BrainkitError(
-            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; "
-            "storing it in half precision (--fp16) will make it fit, which this version cannot do yet"
-        )
+        advice = " (constants in half precision)" if storage == "float16" else "; store it in half precision: --fp16"
+        raise BrainkitError(f"the encoder file would take {size / 1e9:.1f} GB, and they hold at most 2 GB{advice}")
 
 
 def serialised(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> bytes:

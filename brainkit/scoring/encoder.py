@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,23 +85,65 @@ class Encoder:
         UsageError
             If `images` is nothing of the kind.
         """
+        parts = [self.run(batch) for batch in self._batches(images, batch_size, prepared)]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
+
+    def predict_with_spread(
+        self,
+        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        batch_size: int | None = None,
+        *,
+        prepared: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict the response to each image with an ensemble, and how far its members are apart.
+
+        Parameters
+        ----------
+        images, batch_size, prepared
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        mean : array of shape (n, V), float32
+            What :meth:`predict` gives.
+        sd : array of shape (n, V), float32
+            Standard deviation over the members (ddof 1), in the same units.
+
+        Raises
+        ------
+        UsageError
+            If the file holds one model: it has no spread. And as :meth:`predict`.
+        DataError
+            As :meth:`predict`.
+        """
+        if self.info.ensemble is None:
+            raise UsageError(
+                f"{self.path}: must be an ensemble to have a spread, got a single model; brainkit export --ensemble "
+                "makes one"
+            )
+        outputs = ("fmri", "fmri_sd")
+        parts = [self._fetch(outputs, batch) for batch in self._batches(images, batch_size, prepared)]
+        empty = np.empty((0, len(self.vertices)), np.float32)
+        mean, sd = (np.concatenate([empty, *(part[index] for part in parts)]) for index in range(len(outputs)))
+        return mean, sd
+
+    def _batches(self, images: Any, batch_size: int | None, prepared: bool) -> Iterator[np.ndarray]:
+        """Prepared images (B, S, S, 3), a batch at a time."""
         chosen = self.batch_size_for(batch_size)
         if prepared:
             size = self.info.preprocessing.size
             if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
                 raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
-            parts = [self.run(images[start : start + chosen]) for start in range(0, len(images), chosen)]
-        else:
-            parts = []
-            sources = sources_of(images)
-            for _, (_, batch, failed) in counted(prepared_batches(sources, self.info.preprocessing, chosen)):
-                if failed:
-                    index, error = failed[0]
-                    source = sources[index]
-                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
-                    raise DataError(f"{name}: {reason_without_name(error, name)}")
-                parts.append(self.run(batch))
-        return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
+            yield from (images[start : start + chosen] for start in range(0, len(images), chosen))
+            return
+        sources = sources_of(images)
+        for _, (_, batch, failed) in counted(prepared_batches(sources, self.info.preprocessing, chosen)):
+            if failed:
+                index, error = failed[0]
+                source = sources[index]
+                name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                raise DataError(f"{name}: {reason_without_name(error, name)}")
+            yield batch
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Predict one batch of prepared images (B, S, S, 3) uint8 -> (B, V) float32.
@@ -111,15 +153,15 @@ class Encoder:
         BrainkitError
             If ONNX Runtime fails, for want of memory for example.
         """
-        return self._fetch("fmri", batch)
+        return self._fetch(["fmri"], batch)[0]
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
-        return self._fetch("tokens", batch)
+        return self._fetch(["tokens"], batch)[0]
 
-    def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+    def _fetch(self, outputs: Sequence[str], batch: np.ndarray) -> list[np.ndarray]:
         try:
-            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)})[0]
+            result: list[np.ndarray] = self._session.run(outputs, {"images": np.ascontiguousarray(batch)})
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
         return result
@@ -172,6 +214,8 @@ def _check_signature(session: Any, info: EncoderInfo, path: str | os.PathLike[st
         "fmri": ("tensor(float)", [V]),
         "tokens": ("tensor(float)", tokens),
     }
+    if info.ensemble is not None:
+        expected["fmri_sd"] = ("tensor(float)", [V])
     values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     if len(session.get_inputs()) != 1 or "images" not in {value.name for value in session.get_inputs()}:
         raise EncoderFileError(f"{path}: its graph must take 'images' alone, found {len(session.get_inputs())} inputs")
