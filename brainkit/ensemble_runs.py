@@ -16,6 +16,7 @@ from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.run_folder import RunLog, encoder_info, finished_run, load_model
 from brainkit.run_preparation import tokens_of
+from brainkit.surface import CUSTOM
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -75,7 +76,7 @@ def check_alike(members: Sequence[Member]) -> None:
                     f"the runs of an ensemble must have one {what}, got {_short(ours)} in {first.folder} and "
                     f"{_short(theirs)} in {member.folder}"
                 )
-        if not np.array_equal(first.info.vertices.ids, member.info.vertices.ids):
+        if not _same_vertices(first, member):
             raise UsageError(
                 f"the runs of an ensemble must have the same vertices, got {len(first.info.vertices)} in "
                 f"{first.folder} and {len(member.info.vertices)} others in {member.folder}"
@@ -156,6 +157,14 @@ def _nature(member: Member) -> list[tuple[str, Any]]:
         ("gauge", member.info.gauge),
         ("unit", member.info.units),
     ]
+
+
+def _same_vertices(first: Member, member: Member) -> bool:
+    """Whether two runs of one space predict the same places; in a space of its own only coordinates tell."""
+    same = np.array_equal(first.info.vertices.ids, member.info.vertices.ids)
+    if same and first.info.vertices.space == CUSTOM:
+        return np.array_equal(first.model.coordinates.cpu(), member.model.coordinates.cpu())
+    return same
 
 
 def _short(value: Any) -> str:
