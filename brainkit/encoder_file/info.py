@@ -46,7 +46,11 @@ class EncoderInfo:
     note : str or None
         What must be said wherever the predictions are shown, for example that the subject is simulated.
     licence : str
-        The terms that travel with the file.
+        The terms that travel with the file, as one text.
+    terms : dict of str to str
+        The same in three parts: brainkit, backbone, data; empty in files that were written without.
+    citation : str
+        What work with the file rests on, one reference a line; may be empty.
     backbone : dict
         name, weights_hash, pretrained, licence, source.
     provenance : dict
@@ -78,6 +82,8 @@ class EncoderInfo:
     gauge: str = "unit"
     note: str | None = None
     licence: str = ""
+    terms: dict[str, str] = field(default_factory=dict)
+    citation: str = ""
     backbone: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None

@@ -58,6 +58,8 @@ def to_json(info: EncoderInfo) -> str:
         "gauge": info.gauge,
         "note": info.note,
         "licence": info.licence,
+        **({"terms": info.terms} if info.terms else {}),
+        **({"citation": info.citation} if info.citation else {}),
         "provenance": info.provenance,
         "certificate": info.certificate,
     }
@@ -115,6 +117,8 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         gauge=_text(value, "gauge", where),
         note=None if value.get("note") is None else _text(value, "note", where),
         licence=_text(value, "licence", where),
+        terms=_terms(value, where),
+        citation=_text(value, "citation", where) if "citation" in value else "",
         backbone=_section(value, "backbone", where),
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
@@ -202,6 +206,13 @@ def _preprocessing(value: Mapping[str, Any], where: str) -> Preprocessing:
         return Preprocessing.from_json(section)
     except (BrainkitError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise EncoderFileError(f"{where}: preprocessing cannot be understood: {short(str(error))}") from None
+
+
+def _terms(value: Mapping[str, Any], where: str) -> dict[str, str]:
+    if "terms" not in value:
+        return {}
+    terms = _section(value, "terms", where)
+    return {part: _text(terms, part, f"{where}: terms") for part in terms}
 
 
 def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

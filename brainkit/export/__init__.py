@@ -69,6 +69,8 @@ def describe(
     gauge: str = "unit",
     note: str | None = None,
     licence: str = "",
+    terms: dict[str, str] | None = None,
+    citation: str = "",
     provenance: dict[str, Any] | None = None,
 ) -> EncoderInfo:
     """What an encoder file will say, from a folded model and the pieces of its run.
@@ -100,6 +102,8 @@ def describe(
         gauge=gauge,
         note=note,
         licence=licence,
+        terms=terms or {},
+        citation=citation,
         backbone=backbone,
         provenance=provenance or {},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -12,9 +13,13 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import check_graph
+from brainkit.encoder_file.steady import steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
-from brainkit.runtime import one_line, open_session
-from brainkit.scoring.decoding import counted, prepared_batches, reason_without_name, sources_of
+from brainkit.runtime import import_runtime, one_line, open_session
+from brainkit.scoring.decoding import reason_without_name, sources_of
+from brainkit.scoring.pipeline import batches
+from brainkit.scoring.readout import SubsetReadout
 from brainkit.surface import RoiTable, Vertices
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -35,6 +40,8 @@ class Encoder:
     def __init__(self, path: Path, info: EncoderInfo, session: Any, device: str) -> None:
         self.path, self.info, self.device = path, info, device
         self._session = session
+        self._running: Any = None
+        self._subset: tuple[bytes, SubsetReadout] | None = None
 
     def __repr__(self) -> str:
         name = self.info.backbone.get("name", "?")
@@ -93,36 +100,69 @@ class Encoder:
                 raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
             parts = [self.run(images[start : start + chosen]) for start in range(0, len(images), chosen)]
         else:
+            sources: Any = sources_of(images)
             parts = []
-            sources = sources_of(images)
-            for _, (_, batch, failed) in counted(prepared_batches(sources, self.info.preprocessing, chosen)):
-                if failed:
-                    index, error = failed[0]
-                    source = sources[index]
-                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
-                    raise DataError(f"{name}: {reason_without_name(error, name)}")
-                parts.append(self.run(batch))
+            taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen)
+            with contextlib.closing(taken):  # so that decoding ends with an error
+                for batch in taken:
+                    if batch.failed:
+                        index, error = batch.failed[0]
+                        source = sources[index]
+                        name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                        raise DataError(f"{name}: {reason_without_name(error, name)}")
+                    if batch.fmri is not None:
+                        parts.append(batch.fmri)
         return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         """Predict one batch of prepared images (B, S, S, 3) uint8 -> (B, V) float32.
+
+        Parameters
+        ----------
+        batch : array of shape (B, S, S, 3), uint8
+        columns : array of shape (n,), int, optional
+            Positions of some vertices in 0..V-1: only those are computed, from the network's tokens, and come in
+            this order. The same numbers up to the rounding of float32.
+
+        Returns
+        -------
+        array of shape (B, V) or (B, n), float32
 
         Raises
         ------
         BrainkitError
             If ONNX Runtime fails, for want of memory for example.
         """
-        return self._fetch("fmri", batch)
+        if columns is None:
+            return self._fetch("fmri", batch)
+        return self._readout(columns)(self._fetch("tokens", batch))
+
+    def _readout(self, columns: np.ndarray) -> SubsetReadout:
+        key = np.ascontiguousarray(columns, np.int64).tobytes()
+        if self._subset is None or self._subset[0] != key:
+            self._subset = key, SubsetReadout(self.path, self.info, columns)
+        return self._subset[1]
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
         return self._fetch("tokens", batch)
 
+    def break_off(self) -> None:
+        """End a run that is under way in another thread; it raises a BrainkitError there."""
+        if self._running is not None:
+            self._running.terminate = True
+
     def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+        options = self._running = import_runtime().RunOptions()
         try:
-            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)})[0]
+            # Otherwise the runtime computes what nobody asked for, too.
+            options.only_execute_path_to_fetches = True
+            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)}, options)[0]
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
+        # What a graph declares is checked when it is opened; what it gives is known only now.
+        if len(result) != len(batch):
+            raise EncoderFileError(f"{self.path}: gives {len(result)} rows of {output} for {len(batch)} images")
         return result
 
     def batch_size_for(self, asked: int | None) -> int:
@@ -136,7 +176,7 @@ class Encoder:
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
-    """Open an encoder file; its digest is checked before ONNX Runtime sees it.
+    """Open an encoder file; its digest and its graph are checked before ONNX Runtime sees it.
 
     Parameters
     ----------
@@ -158,10 +198,12 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
     """
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
-    info = encoder_file.read(path)
-    if info.container != "onnx":
-        raise _wrong_form(Path(path), info)
-    session, found = open_session(path, device=device, size=info.preprocessing.size)
+    with steady(path):
+        info = encoder_file.read(path)
+        if info.container != "onnx":
+            raise _wrong_form(Path(path), info)
+        check_graph(path)
+        session, found = open_session(path, device=device, size=info.preprocessing.size)
     _check_signature(session, info, path)
     return Encoder(Path(path), info, session, found)
 
