@@ -69,6 +69,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     size = Path(path).stat().st_size
     facts = [
         ("file", f"{path} ({size / 1e6:.1f} MB, sha256 {(info.digest or '')[:12]})"),
+        ("form", _form(info)),
         ("note", info.note or ""),
         ("backbone", _backbone(info.backbone)),
         ("layers", f"{len(info.layers)}: {', '.join(info.layers)}"),
@@ -86,6 +87,12 @@ def describe(path: str | os.PathLike[str]) -> Description:
         tuple((what, _printable(text)) for what, text in facts if text),
         tuple(_accuracy(_printable(name), index, info) for name, index in rows),
     )
+
+
+def _form(info: EncoderInfo) -> str:
+    container = {"onnx": "ONNX", "torchscript": "TorchScript, for torch.jit.load", "pt2": ".pt2, for torch.export.load"}
+    suits = {"cells": "; readout by cells, for CPUs", "padded": "; readout in padded groups, for GPUs"}
+    return container[info.container] + suits.get(info.form or "", "")
 
 
 def _backbone(backbone: Mapping[str, Any]) -> str:

@@ -98,6 +98,10 @@ class Run:
         out: str | os.PathLike[str] | None = None,
         *,
         backbone: nn.Module | None = None,
+        form: str = "onnx",
+        target: str = "cpu",
+        rois: Sequence[str] = (),
+        vertices: str | os.PathLike[str] | np.ndarray | None = None,
         storage: str = "float32",
         ensemble: Sequence[str | os.PathLike[str] | Run] = (),
         say: Say = print,
@@ -110,13 +114,30 @@ class Run:
             The file; by default ``encoder.onnx`` in the run folder, ``ensemble.onnx`` for an ensemble.
         backbone : Module, optional
             The network, where it was made in Python and the run does not hold it: when it was opened again.
+        form : {"onnx", "torchscript", "pt2"}
+            ONNX, which scoring takes, or a file that loads with torch alone.
+        target : {"cpu", "gpu"}
+            What the readout's form suits; either runs on both.
+        rois, vertices
+            Export the vertices of these regions, or these ids, alone.
         storage : {"float32", "float16", "int8"}
+            How the ONNX form is stored.
         ensemble : sequence of Run or path-like
-            Runs of other seeds.
+            Runs of other seeds, for one ONNX file of all.
         """
         given = backbone if backbone is not None else self.backbone
-        others = [other.path if isinstance(other, Run) else other for other in ensemble]
-        return workflow.export(self.path, out=out, backbone=given, storage=storage, ensemble=others, say=say)
+        return workflow.export(
+            self.path,
+            out=out,
+            backbone=given,
+            form=form,
+            target=target,
+            rois=rois,
+            vertices=vertices,
+            storage=storage,
+            ensemble=[other.path if isinstance(other, Run) else other for other in ensemble],
+            say=say,
+        )
 
     def draw(self, out: str | os.PathLike[str] | None = None, *, say: Say = print) -> list[Path]:
         """Draw its maps, see :func:`brainkit.workflow.draw_run`."""

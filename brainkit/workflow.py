@@ -205,6 +205,10 @@ def export(
     *,
     out: str | os.PathLike[str] | None = None,
     backbone: nn.Module | None = None,
+    form: str = "onnx",
+    target: str = "cpu",
+    rois: Sequence[str] = (),
+    vertices: str | os.PathLike[str] | np.ndarray | None = None,
     storage: str = "float32",
     ensemble: Sequence[str | os.PathLike[str]] = (),
     say: Say = print,
@@ -216,15 +220,25 @@ def export(
     run : path-like, optional
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
-        The file; by default ``encoder.onnx`` in the run folder, ``ensemble.onnx`` for an ensemble.
+        The file; by default ``encoder.onnx``, ``.pt`` or ``.pt2`` in the run folder, of some vertices
+        ``encoder-subset`` with the same endings, of an ensemble ``ensemble.onnx`` and ``ensemble-subset.onnx``.
     backbone : Module, optional
         The network that the run was trained on, where its name and settings do not bring it back: one that was made
         in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
+    form : {"onnx", "torchscript", "pt2"}
+        ONNX, which scoring takes, or a file that loads with torch alone.
+    target : {"cpu", "gpu"}
+        What the readout's form suits; either runs on both.
+    rois : sequence of str
+        Export the vertices of these regions alone.
+    vertices : path-like or array of int, optional
+        Export these vertices alone (with those of `rois`): ids in the run's space, as an array, a ``.npy`` file or a
+        text file with one id a line.
     storage : {"float32", "float16", "int8"}
-        float16: half the file, computed as float32. int8: the backbone's products in bytes, faster on a CPU. How far
-        predictions move is measured on the same images, said, and written into the file.
+        How the ONNX form is stored. float16: half the file, computed as float32. int8: the backbone's products in
+        bytes, faster on a CPU. How far predictions move is measured, said, and written into the file.
     ensemble : sequence of path-like
-        More runs, which differ from `run` in their seeds: the file predicts the mean of all, and their spread.
+        More runs, which differ from `run` in their seeds: the ONNX file predicts the mean of all, and their spread.
     say : callable
         Takes lines of progress.
 
@@ -233,42 +247,18 @@ def export(
     Exported
         ``path``, ``bytes`` and ``certificate``.
     """
-    require("torch", extra="train", purpose="brainkit export")
-    require("onnx", extra="train", purpose="brainkit export")
-    from brainkit.backbones.wrapping import IN_PYTHON, given_back
-    from brainkit.export import check_storage, export_onnx, in_words
-
-    check_storage(storage)
-    folder, summary = finished_run(run)
-    target = Path(out) if out is not None else folder / ("ensemble.onnx" if ensemble else "encoder.onnx")
-    if not target.parent.is_dir():
-        raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
-    if summary["backbone"]["weights_hash"] is None:
-        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
-    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
-        raise DataError(
-            f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
-            "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
-        )
-    runs = [Member.open(place) for place in (folder, *ensemble)]
-    check_alike(runs)
-    with given_back(backbone):
-        network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
-        _same_network(folder, summary["backbone"], network)
-        images, *_ = [_same_predictions(each.folder, each.model, network) for each in runs]
-        named = ", ".join(str(each.folder) for each in runs)
-        say(f"exporting {named} with {network.name}, {len(runs[0].model.weight)} vertices")
-        model, info = together(runs, network, say) if ensemble else (runs[0].model, runs[0].info)
-        exported = export_onnx(model, network, target, info=info, images=images, storage=storage)
-    certificate = exported.certificate
-    say(
-        f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against ONNX Runtime on {len(images)} images: "
-        f"largest difference {certificate['largest']:.1e} of a vertex's s.d., median {certificate['median']:.1e}"
+    (exported,) = _export_forms(
+        run,
+        (form,),
+        out=out,
+        backbone=backbone,
+        target=target,
+        rois=rois,
+        vertices=vertices,
+        storage=storage,
+        ensemble=ensemble,
+        say=say,
     )
-    if exported.drift is not None:
-        say(f"stored as {storage}: {in_words(exported.drift)}")
-    for name in certificate.get("kept_float32", ()):
-        say(f"{name} stays float32: float16 cannot hold its numbers")
     return exported
 
 
@@ -276,19 +266,27 @@ def export_all(
     run: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    forms: Sequence[str] = ("onnx",),
+    target: str = "cpu",
+    rois: Sequence[str] = (),
+    vertices: str | os.PathLike[str] | np.ndarray | None = None,
     storage: str = "float32",
     ensemble: Sequence[str | os.PathLike[str]] = (),
     say: Say = print,
 ) -> list[Exported]:
-    """Write a finished run as an encoder file; of a run of several subjects, one each, in their folders.
+    """Write a finished run as an encoder file in each form; of a run of several subjects, for each, in their folders.
 
     Parameters
     ----------
-    run, out, storage, ensemble, say
-        As for `export`; `out` and `ensemble` for one subject alone.
+    run, out, target, rois, vertices, storage, ensemble, say
+        As for `export`; `out` for one subject and one form alone, `ensemble` for one subject.
+    forms : sequence of str
+        Of ``"onnx"``, ``"torchscript"`` and ``"pt2"``.
     """
-    for module in ("torch", "onnx"):
+    for module in ("torch", *(["onnx"] if "onnx" in forms else [])):
         require(module, extra="train", purpose="brainkit export")
+    if out is not None and len(forms) > 1:
+        raise UsageError(f"out must be left away for {len(forms)} forms; each has a name of its own in the run folder")
     folders = run_folders(run)
     if out is not None and len(folders) > 1:
         places = ", ".join(map(str, folders))
@@ -298,7 +296,94 @@ def export_all(
         raise UsageError(
             f"an ensemble must be of runs of one subject, got {len(folders)}; name one of theirs: {places}"
         )
-    return [export(folder, out=out, storage=storage, ensemble=ensemble, say=say) for folder in folders]
+    options: dict[str, Any] = {"out": out, "target": target, "rois": rois, "vertices": vertices, "say": say}
+    options |= {"storage": storage, "ensemble": ensemble}
+    return [exported for folder in folders for exported in _export_forms(folder, forms, **options)]
+
+
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
+
+
+def _export_forms(
+    run: str | os.PathLike[str] | None,
+    forms: Sequence[str],
+    *,
+    out: str | os.PathLike[str] | None,
+    target: str,
+    rois: Sequence[str],
+    vertices: str | os.PathLike[str] | np.ndarray | None,
+    storage: str,
+    ensemble: Sequence[str | os.PathLike[str]],
+    say: Say,
+    backbone: nn.Module | None = None,
+) -> list[Exported]:
+    require("torch", extra="train", purpose="brainkit export")
+    if "onnx" in forms:
+        require("onnx", extra="train", purpose="brainkit export")
+    from brainkit.backbones.wrapping import IN_PYTHON, given_back
+    from brainkit.export import RUNTIMES, check_storage, choose_subset, export_onnx, export_torch, in_words
+
+    check_storage(storage)
+    for form in forms:
+        if form not in SUFFIXES:
+            raise UsageError(f"form must be one of {', '.join(SUFFIXES)}, got {form!r}")
+        if form != "onnx" and (ensemble or storage != "float32"):
+            what = "an ensemble" if ensemble else f"storage {storage}"
+            raise UsageError(f"the form must be onnx for {what}, got {form}")
+    folder, summary = finished_run(run)
+    stem = ("ensemble" if ensemble else "encoder") + ("-subset" if rois or vertices is not None else "")
+    targets = {form: _export_target(folder, out, form, stem) for form in dict.fromkeys(forms)}
+    if summary["backbone"]["weights_hash"] is None:
+        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
+    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
+        raise DataError(
+            f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
+            "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
+        )
+    done = []
+    runs = [Member.open(place) for place in (folder, *ensemble)]
+    check_alike(runs)
+    subset = choose_subset(runs[0].info, rois=rois, vertices=vertices)
+    with given_back(backbone):
+        network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
+        _same_network(folder, summary["backbone"], network)
+        images, *_ = [_same_predictions(each.folder, each.model, network) for each in runs]
+        count = f"{len(runs[0].model.weight)} vertices"
+        if subset is not None:
+            count = f"{len(subset.positions)} of {count}"
+        say(f"exporting {', '.join(str(each.folder) for each in runs)} with {network.name}, {count}")
+        whole, info = together(runs, network, say) if ensemble else (runs[0].model, runs[0].info)
+        for form, place in targets.items():
+            options: dict[str, Any] = {"info": info, "images": images, "target": target, "subset": subset}
+            if form == "onnx":
+                exported = export_onnx(whole, network, place, storage=storage, **options)
+            else:
+                exported = export_torch(runs[0].model, network, place, form=form, **options)
+            certificate, runtime = exported.certificate, RUNTIMES.get(form, "ONNX Runtime")
+            say(
+                f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against {runtime} on {len(images)} images: "
+                f"largest difference {certificate['largest']:.1e} of a vertex's s.d., "
+                f"median {certificate['median']:.1e}"
+            )
+            if exported.drift is not None:
+                say(f"stored as {storage}: {in_words(exported.drift)}")
+            for name in certificate.get("kept_float32", ()):
+                say(f"{name} stays float32: float16 cannot hold its numbers")
+            done.append(exported)
+    return done
+
+
+def _export_target(folder: Path, out: str | os.PathLike[str] | None, form: str, stem: str) -> Path:
+    """Where the file goes. Some vertices do not take the place of all."""
+    if out is None:
+        return folder / f"{stem}{SUFFIXES[form]}"
+    target = Path(out)
+    others = {suffix for other, suffix in SUFFIXES.items() if other != form}
+    if target.suffix in others or (form == "pt2" and target.suffix != SUFFIXES[form]):
+        raise UsageError(f"{target}: the {form} form must end in {SUFFIXES[form]}")
+    if not target.parent.is_dir():
+        raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
+    return target
 
 
 def draw_all(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import copy
 import difflib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,12 +61,13 @@ class TimmNetwork(nn.Module):
             raise UsageError(
                 f"{name}: timm gives no intermediate features of this network; use a plug-in with get_tokens()"
             )
-        # SAM's fused attention cannot be exported; the plain form computes the same, but holds every pair of places.
+        # SAM adds to every pair of places what depends on how far they lie apart, so that attention holds them all.
         self._at_once: int | None = None
+        # Fused, attention takes a sixth less of a CPU's time; in ONNX it cannot be said, see `exporting`.
+        self._fused: list[Any] = []
         if "SAM" in type(model).__name__:
-            for module in model.modules():
-                if hasattr(module, "fused_attn"):
-                    module.fused_attn = False
+            self._fused = [module for module in model.modules() if hasattr(module, "fused_attn")]
+            self._fuse(True)
             places = math.prod(-(-size // side) for side in model.patch_embed.patch_size)
             self._at_once = max(1, _PAIRS // (places**2 * model.blocks[0].attn.num_heads))
         accepted = inspect.signature(model.forward_intermediates).parameters
@@ -113,6 +115,19 @@ class TimmNetwork(nn.Module):
             {layer: torch.cat([part[side][layer] for part in parts]) for layer in self.layer_keys} for side in (0, 1)
         )
         return local, whole
+
+    @contextlib.contextmanager
+    def exporting(self) -> Iterator[None]:
+        """For a while without SAM's fused attention, which ONNX cannot say; the plain form computes the same."""
+        self._fuse(False)
+        try:
+            yield
+        finally:
+            self._fuse(True)
+
+    def _fuse(self, wanted: bool) -> None:
+        for module in self._fused:
+            module.fused_attn = wanted
 
     def _tokens(self, images: torch.Tensor) -> Tokens:
         raw, tapped = self._run(images)

@@ -60,8 +60,13 @@ class EncoderInfo:
         What of the graph is computed in int8: products, weights, activations, drift. None: nothing.
     ensemble : dict or None
         members (how many models the predictions are the mean of), runs (one dict each). None: one model.
+    form : str or None
+        How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
+        ``"padded"``, groups of 128 rows; None where the file does not say.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
+    container : str
+        The file it was read from: ``"onnx"``, ``"torchscript"`` or ``"pt2"``.
     """
 
     vertices: Vertices
@@ -86,7 +91,9 @@ class EncoderInfo:
     storage: str = "float32"
     quantised: dict[str, Any] | None = None
     ensemble: dict[str, Any] | None = None
+    form: str | None = None
     digest: str | None = None
+    container: str = "onnx"
 
     @property
     def selectors(self) -> dict[str, np.ndarray]:

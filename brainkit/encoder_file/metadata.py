@@ -67,6 +67,8 @@ def to_json(info: EncoderInfo) -> str:
     value |= {key: section for key, section in optional.items() if section is not None}
     if info.storage != "float32":
         value["storage"] = info.storage
+    if info.form is not None:
+        value["form"] = info.form
     try:
         # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -125,6 +127,7 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         storage=_storage(value, where),
         quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
         ensemble=_ensemble(value, where),
+        form=None if value.get("form") is None else _text(value, "form", where),
     )
 
 

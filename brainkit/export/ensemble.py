@@ -10,11 +10,11 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-    from brainkit.model import Folded
+    from brainkit.export.onnx_readout import Readout
 
 
 def append_members(
-    proto: onnx.ModelProto, members: Sequence[Folded], append: Callable[[onnx.ModelProto, Folded], None]
+    proto: onnx.ModelProto, readouts: Sequence[Readout], append: Callable[[onnx.ModelProto, Readout], None]
 ) -> None:
     """Add tokens (B, L, M*D, P + 1) -> fmri (B, V), the mean over members, and fmri_sd (B, V), their s.d. (ddof 1).
 
@@ -22,16 +22,16 @@ def append_members(
     ----------
     proto : ModelProto
         Ends in tokens; member m's channels are m*D..(m+1)*D. The names of member m's constants are ``readout.m.*``.
-    members : sequence of Folded
-        M of them.
+    readouts : sequence of Readout
+        One for each of the M members.
     append : callable
         Adds one member's readout, from ``tokens`` (B, L, D, P + 1) to ``fmri``, to a model.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     graph = proto.graph
-    D = members[0].weight.shape[1]
+    D = readouts[0].weight.shape[1]
 
     def constant(name: str, array: Any) -> str:
         graph.initializer.append(numpy_helper.from_array(np.asarray(array), f"readout.{name}"))
@@ -41,15 +41,18 @@ def append_members(
         graph.node.append(helper.make_node(kind, inputs, [output], name=f"readout/{kind}/{output}", **attributes))
         return output
 
-    axis = constant("channels", np.array([2], np.int64))
+    axis = constant("axis_of_channels", np.array([2], np.int64))
     predictions = []
-    for m, member in enumerate(members):
-        ends = [constant(f"{m}.{end}", np.array([(m + at) * D], np.int64)) for at, end in enumerate(("first", "end"))]
+    for m, readout in enumerate(readouts):
+        ends = [
+            constant(f"{m}.{end}", np.array([(m + at) * D], np.int64))
+            for at, end in enumerate(("from_channel", "to_channel"))
+        ]
         node("Slice", ["tokens", *ends, axis], f"readout/{m}/tokens")
         # Made in a model of its own, then renamed: whatever form the readout has, members do not meet.
         alone = onnx.ModelProto()
         alone.graph.input.extend(graph.input)
-        append(alone, member)
+        append(alone, readout)
         for tensor in alone.graph.initializer:
             tensor.name = _of_member(tensor.name, m)
             graph.initializer.append(tensor)
@@ -66,17 +69,19 @@ def append_members(
         miss = node("Sub", [prediction, mean], f"readout/{m}/miss")
         squares.append(node("Mul", [miss, miss], f"readout/{m}/square"))
     total = node("Sum", squares, "readout/squares")
-    freedom = constant("freedom", np.array(len(members) - 1, np.float32))
+    freedom = constant("freedom", np.array(len(readouts) - 1, np.float32))
     node("Sqrt", [node("Div", [total, freedom], "readout/variance")], "fmri_sd")
 
-    # The input as a member's readout declared it.
-    V, P = len(members[0].bias), members[0].grid[0] * members[0].grid[1]
-    shapes = {"fmri": [V], "fmri_sd": [V], "tokens": [len(members[0].layers), len(members) * D, P + 1]}
+    # As the last member's readout declared them, but for the channels; and the spread.
     del graph.input[:], graph.output[:]
     graph.input.extend(alone.graph.input)
-    graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in shapes.items()
-    )
+    for value in alone.graph.output:
+        graph.output.append(value)
+        if value.name == "tokens":
+            graph.output[-1].type.tensor_type.shape.dim[2].dim_value = len(readouts) * D
+        else:
+            graph.output.append(value)
+            graph.output[-1].name = "fmri_sd"
 
 
 def _of_member(name: str, m: int) -> str:

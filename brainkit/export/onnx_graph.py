@@ -7,15 +7,15 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brainkit import __version__, encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError
 from brainkit.export.ensemble import append_members
-from brainkit.export.network import token_module
-from brainkit.export.onnx_readout import append_readout, sort_readout
+from brainkit.export.network import map_sizes, token_module
+from brainkit.export.onnx_readout import Readout, append_readout
 
 if TYPE_CHECKING:
     import onnx
@@ -27,17 +27,15 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9
 
 
 def build_onnx(
-    folded: Folded, backbone: Any, info: EncoderInfo, size: int, *, storage: str = "float32"
+    folded: Folded, readouts: Sequence[Readout], backbone: Any, info: EncoderInfo, *, storage: str = "float32"
 ) -> onnx.ModelProto:
+    """The float32 graph: of one model with its readout, or of an ensemble with one for each member."""
     import torch
 
-    from brainkit.ensemble import FoldedEnsemble
+    size = info.preprocessing.size
 
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        local = backbone.get_tokens(torch.zeros((2, 3, size, size), device=device))[0]
-    sizes = sorted({(int(local[name].shape[-2]), int(local[name].shape[-1])) for name in folded.layers})
-    module = token_module(folded, backbone, info.preprocessing, sizes).to(device)
+    module = token_module(folded, backbone, info.preprocessing, map_sizes(folded, backbone, info)).to(device)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8, device=device)
     name = info.backbone.get("name", type(backbone).__name__)
     try:
@@ -55,7 +53,7 @@ def build_onnx(
             )
             assert program is not None
             stored = sum(array.nbytes for v in program.model.graph.initializers.values() if (array := v.const_value))
-            whole = stored + _readout_bytes(folded)
+            whole = stored + sum(readout.nbytes for readout in readouts)
             check_size(whole // 2 if storage == "float16" else whole, storage)
             proto = program.model_proto
     except BrainkitError:
@@ -65,13 +63,13 @@ def build_onnx(
         raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
     tidy(proto)
 
-    def append(to: onnx.ModelProto, one: Folded) -> None:
-        append_readout(to, sort_readout(one), one.grid, len(one.layers))
+    def append(to: onnx.ModelProto, readout: Readout) -> None:
+        append_readout(to, readout, folded.grid, len(folded.layers))
 
-    if isinstance(folded, FoldedEnsemble):
-        append_members(proto, folded.members, append)
+    if len(readouts) > 1:
+        append_members(proto, readouts, append)
     else:
-        append(proto, folded)
+        append(proto, readouts[0])
     check_operators(proto, name)
     return proto
 
@@ -128,16 +126,14 @@ def check_operators(proto: onnx.ModelProto, name: str) -> None:
     proto.opset_import.extend(standard)
 
 
-def _readout_bytes(folded: Folded) -> int:
-    V, D = folded.weight.shape
-    return V * (D + 5 * len(folded.layers) + 3) * 4
-
-
 def check_size(size: int, storage: str) -> None:
     """Refuse a model that takes `size` bytes if no ONNX file holds it."""
     if size + encoder_file.MAX_METADATA > encoder_file.MAX_FILE:
-        advice = " (constants in half precision)" if storage == "float16" else "; store it in half precision: --fp16"
-        raise BrainkitError(f"the encoder file would take {size / 1e9:.1f} GB, and they hold at most 2 GB{advice}")
+        half = "" if storage == "float16" else "--fp16 stores it in half precision, in half the space; "
+        raise BrainkitError(
+            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; "
+            f"{half}--roi and --vertices export fewer vertices"
+        )
 
 
 def serialised(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,9 +201,18 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
     info = encoder_file.read(path)
+    if info.container != "onnx":
+        raise _wrong_form(Path(path), info)
     session, found = open_session(path, device=device, size=info.preprocessing.size)
     _check_signature(session, info, path)
     return Encoder(Path(path), info, session, found)
+
+
+def _wrong_form(path: Path, info: EncoderInfo) -> UsageError:
+    run = shlex.quote(str(path.parent)) if (path.parent / "run.json").is_file() else "RUN"
+    return UsageError(
+        f"{path}: holds the {info.container} form, and scoring takes the ONNX form: brainkit export {run} --onnx"
+    )
 
 
 def _check_signature(session: Any, info: EncoderInfo, path: str | os.PathLike[str]) -> None:
