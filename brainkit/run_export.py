@@ -67,9 +67,9 @@ class Request:
                 raise UsageError(f"form must be one of {', '.join(SUFFIXES)}, got {form!r}")
         others = [form for form in self.forms if form != "onnx"]
         if others and self.storage != "float32":
-            raise UsageError(f"storage must be float32 for the form {others[0]}, got {self.storage}")
+            raise UsageError(f"the form must be onnx for storage {self.storage}, got {others[0]}")
         if others and self.ensemble:
-            raise UsageError(f"an ensemble must be exported as onnx, got {others[0]}")
+            raise UsageError(f"the form must be onnx for an ensemble, got {others[0]}")
 
     def place(self, folder: Path, out: str | os.PathLike[str] | None, form: str) -> Path:
         """Where a file goes. Some vertices, or the mean of several runs, do not take the place of the run's own."""

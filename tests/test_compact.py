@@ -219,7 +219,7 @@ def test_a_model_that_only_fits_in_half_precision(
     monkeypatch.setattr(onnx, "save_model", saved)
     monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + (half + whole) // 2)
     for kind in ("float32", "int8"):
-        with pytest.raises(BrainkitError, match="hold at most 2 GB; --fp16 stores it in half precision"):
+        with pytest.raises(BrainkitError, match="hold at most 2 GB; --fp16 stores it in half"):
             tiny.export_tiny(tmp_path / "x.onnx", storage=kind)
     assert not large and not os.listdir(tmp_path)
     result = tiny.export_tiny(tmp_path / "x.onnx", storage="float16")
@@ -228,7 +228,7 @@ def test_a_model_that_only_fits_in_half_precision(
     assert result.certificate["largest"] < 1e-4
     np.testing.assert_array_equal(predictions(result.path), predictions(files["float16"].path))
     monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + half // 3)
-    with pytest.raises(BrainkitError, match="at most 2 GB; --roi and --vertices export fewer vertices"):
+    with pytest.raises(BrainkitError, match=r"hold at most 2 GB; --roi and --vertices export"):
         tiny.export_tiny(tmp_path / "y.onnx", storage="float16")
     assert os.listdir(tmp_path) == ["x.onnx"]
 

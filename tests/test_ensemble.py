@@ -30,6 +30,7 @@ from brainkit.data.splits import Split
 from brainkit.ensemble import Ensemble
 from brainkit.ensemble_runs import Member, check_alike, together
 from brainkit.errors import EncoderFileError, UsageError
+from brainkit.export import Subset
 from brainkit.files import read_json, write_json
 from brainkit.images import normalise
 from brainkit.surface import Vertices
@@ -145,6 +146,20 @@ def test_it_is_stored_smaller_too(three: Any, tmp_path: Path, storage: str, clos
     if storage == "float16":
         kinds = {tensor.name: tensor.data_type for tensor in onnx.load(result.path).graph.initializer}
         assert {kinds[f"readout.{m}.weight"] for m in range(3)} == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize(("target", "storage"), [("gpu", "float32"), ("cpu", "float16"), ("gpu", "int8")])
+def test_some_vertices_and_the_form_for_gpus(three: Any, tmp_path: Path, target: str, storage: str) -> None:
+    kept = np.arange(3, 290, 7)
+    options = {"target": target, "storage": storage, "subset": Subset(kept, {}), "ensemble": {"members": 3}}
+    result = tiny.export_tiny(tmp_path / "x.onnx", Ensemble(three.models), **options)
+    found = scoring.load(result.path, "cpu").predict_with_spread(tiny.make_images(), prepared=True)
+    part = three.expected[:, :, kept]
+    for values, expected in zip(found, (part.mean(0), part.std(0, ddof=1)), strict=True):
+        close = {"float32": 2e-5, "float16": 5e-3, "int8": 0.3}[storage] * expected.std()
+        assert np.sqrt(np.mean((values - expected) ** 2)) < close
+    info = encoder_file.read(result.path)
+    assert (info.form, len(info.vertices)) == ({"gpu": "padded", "cpu": "cells"}[target], len(kept))
 
 
 @pytest.mark.parametrize(
@@ -324,8 +339,24 @@ def test_an_ensemble_is_of_runs_of_one_subject(runs: Any, monkeypatch: pytest.Mo
         workflow.export_all(first, ensemble=[second])
 
 
-def test_runs_as_objects(runs: Any, tmp_path: Path) -> None:
+def test_only_the_onnx_form_is_an_ensemble_or_smaller(runs: Any) -> None:
     first, second, _ = runs.shared
-    exported = first.export(tmp_path / "x.onnx", ensemble=[second], storage="float16", say=lambda line: None)
+    for form, options, message in (
+        ("pt2", {"ensemble": [second]}, "the form must be onnx for an ensemble, got pt2"),
+        ("torchscript", {"storage": "float16"}, "the form must be onnx for storage float16, got torchscript"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            first.export(form=form, **options)
+
+
+def test_runs_as_objects(runs: Any) -> None:
+    first, second, _ = runs.shared
+    said: list[str] = []
+    options = {"ensemble": [second], "storage": "float16", "vertices": np.array([2, 5, 9])}
+    exported = first.export(say=said.append, **options)
+    assert exported.path == first.path / "ensemble-subset.onnx"
     info = encoder_file.read(exported.path)
     assert info.ensemble is not None and info.ensemble["members"] == 2 and info.storage == "float16"
+    assert len(info.vertices) == 3 and np.isfinite(info.r).all()
+    (line,) = [line for line in said if line.startswith("stored as float16: predictions are ")]
+    assert exported.drift is not None and f"{exported.drift['median']:.1e} of a vertex's s.d." in line

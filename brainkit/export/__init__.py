@@ -216,7 +216,7 @@ def export_torch(
         raise UsageError(f"form must be one of {', '.join(RUNTIMES)}, got {form!r}")
     folded, info, readouts = _prepared(model, info, images, target, subset)
     if len(readouts) > 1:
-        raise UsageError(f"an ensemble must be exported as onnx, got {form}")
+        raise UsageError(f"the form must be onnx for an ensemble, got {form}")
     with evaluating(model, backbone):
         expected = _expected(model, backbone, images, info, subset)
         with exportable(backbone):

@@ -100,12 +100,14 @@ def holds(array: np.ndarray) -> bool:
 
 
 def stored_bytes(proto: onnx.ModelProto) -> int:
-    """Bytes that a model will take, also where it is too large for protobuf to say so itself."""
-    parts: tuple[Iterator[int], ...] = (
-        (tensor.ByteSize() for tensor in proto.graph.initializer),
-        (node.ByteSize() for node in proto.graph.node),
-    )
-    return sum(map(sum, parts))
+    """Bytes that a model will take; protobuf itself cannot say so of one beyond its bounds."""
+    from onnx import helper
+
+    total = 0
+    for tensor in proto.graph.initializer:
+        numbers = int(np.prod(tensor.dims, dtype=np.int64))
+        total += numbers * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize + len(tensor.name) + 40
+    return total + sum(node.ByteSize() for node in proto.graph.node)
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:
