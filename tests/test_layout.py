@@ -39,6 +39,7 @@ PLACES = {
     "brainkit/surface.py": Place(0, "numpy", "nibabel nilearn"),
     "brainkit/metrics.py": Place(0, "numpy", "scipy"),
     "brainkit/images.py": Place(0, "numpy PIL"),
+    "brainkit/volume.py": Place(0, "numpy"),
     "brainkit/encoder_file/__init__.py": Place(0),
     "brainkit/encoder_file/arrays.py": Place(0, "numpy"),
     "brainkit/encoder_file/container.py": Place(0),
@@ -129,7 +130,16 @@ PLACES = {
     "brainkit/scoring/__init__.py": Place(5),
     "brainkit/scoring/decoding.py": Place(5, "numpy PIL"),
     "brainkit/scoring/encoder.py": Place(5, "numpy"),
-    "brainkit/scoring/outputs.py": Place(5, "numpy"),
+    "brainkit/scoring/outputs.py": Place(5, "numpy", "zarr"),
+    "brainkit/scoring/npy_rows.py": Place(5, "numpy"),
+    "brainkit/scoring/npz_rows.py": Place(5, "numpy"),
+    "brainkit/scoring/zarr_rows.py": Place(5, "numpy", "zarr"),
+    "brainkit/scoring/brain_images.py": Place(5, "numpy", "nibabel"),
+    "brainkit/scoring/tables.py": Place(5, "numpy"),
+    "brainkit/scoring/moments.py": Place(5, "numpy"),
+    "brainkit/scoring/ranking.py": Place(5, "numpy"),
+    "brainkit/scoring/contact_sheet.py": Place(5, "PIL"),
+    "brainkit/scoring/sheets.py": Place(5, "numpy PIL"),
     "brainkit/description.py": Place(5, "numpy"),
     "brainkit/token_care.py": Place(5),
     "brainkit/run_folder.py": Place(5, "numpy", "torch"),
@@ -169,8 +179,8 @@ PLACES = {
 # Files of one floor that may use each other although they do not share a folder. errors.py and files.py serve all.
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
-    "brainkit/encoder_file/info.py": {"brainkit/images.py", "brainkit/surface.py"},
-    "brainkit/encoder_file/metadata.py": {"brainkit/images.py", "brainkit/surface.py"},
+    "brainkit/encoder_file/info.py": {"brainkit/images.py", "brainkit/surface.py", "brainkit/volume.py"},
+    "brainkit/encoder_file/metadata.py": {"brainkit/images.py", "brainkit/surface.py", "brainkit/volume.py"},
     "brainkit/token_store.py": {"brainkit/locks.py", "brainkit/runtime.py", "brainkit/token_shard.py"},
     "brainkit/token_filling.py": {"brainkit/token_pass.py"},
     "brainkit/features.py": {

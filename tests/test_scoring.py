@@ -290,7 +290,7 @@ def test_outputs_that_cannot_be(path: Path, photographs: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="does not exist"):
         scoring.predict_to_file(photographs, tmp_path / "nowhere" / "fmri.npy", path)
     with pytest.raises(UsageError, match=r"must end in \.npy"):
-        scoring.predict_to_file(photographs, tmp_path / "fmri.csv", path)
+        scoring.predict_to_file(photographs, tmp_path / "fmri.tif", path)
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         scoring.predict_to_file(photographs, tmp_path / "folder.npy", path, overwrite=True)
@@ -317,7 +317,7 @@ def test_an_error_on_the_way_leaves_nothing_and_no_thread(
     with pytest.raises(KeyboardInterrupt):
         scoring.predict_to_file(photographs, tmp_path / "fmri.npy", encoder, batch_size=1, progress=interrupted)
 
-    def full(self: Any, rows: np.ndarray) -> None:
+    def full(self: Any, rows: np.ndarray, names: Any = ()) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scoring.NpyRows, "append", full)

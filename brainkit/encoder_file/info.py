@@ -9,6 +9,7 @@ import numpy as np
 
 from brainkit.images import Preprocessing
 from brainkit.surface import RoiTable, Vertices
+from brainkit.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,8 @@ class EncoderInfo:
         data hash, split, seed, versions, config.
     certificate : dict or None
         The parity certificate, written by the export.
+    volume : Volume or None
+        Which voxels the columns are, where the data are volumetric.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
     """
@@ -76,6 +79,7 @@ class EncoderInfo:
     backbone: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
+    volume: Volume | None = None
     digest: str | None = None
 
     @property

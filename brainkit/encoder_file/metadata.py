@@ -16,6 +16,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.images import Preprocessing
 from brainkit.surface import SPACES, RoiTable, Vertices
+from brainkit.volume import Volume
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1
@@ -61,6 +62,12 @@ def to_json(info: EncoderInfo) -> str:
         "provenance": info.provenance,
         "certificate": info.certificate,
     }
+    if info.volume is not None:
+        value["volume"] = {
+            "shape": list(info.volume.shape),
+            "affine": info.volume.affine.tolist(),
+            "voxels": pack_array(np.asarray(info.volume.voxels, "<i4")),
+        }
     try:
         # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -116,6 +123,7 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         backbone=_section(value, "backbone", where),
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
+        volume=_volume(value, V, where),
     )
 
 
@@ -191,6 +199,17 @@ def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
         return RoiTable(rois, n_vertices)
     except BrainkitError as error:
         raise EncoderFileError(f"{where}: the ROIs cannot be used: {short(str(error))}") from None
+
+
+def _volume(value: Mapping[str, Any], n_vertices: int, where: str) -> Volume | None:
+    if value.get("volume") is None:
+        return None
+    section = _section(value, "volume", where)
+    voxels = unpack_array(section.get("voxels"), dtype="<i4", shape=(n_vertices, 3), what=f"{where}: volume.voxels")
+    try:
+        return Volume(section.get("shape"), section.get("affine"), voxels)  # type: ignore[arg-type]
+    except BrainkitError as error:
+        raise EncoderFileError(f"{where}: {error}") from None
 
 
 def _preprocessing(value: Mapping[str, Any], where: str) -> Preprocessing:

@@ -13,11 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from brainkit.errors import BrainkitError
-from brainkit.files import write_beside
 from brainkit.images import find_images
 from brainkit.scoring.decoding import as_text, counted, prepared_batches, reason_without_name
 from brainkit.scoring.encoder import DEVICES, Encoder, load
-from brainkit.scoring.outputs import NpyRows, check_output, chosen_columns, write_description
+from brainkit.scoring.npy_rows import NpyRows
+from brainkit.scoring.outputs import (
+    check_output,
+    chosen_columns,
+    description_path,
+    regions_with_vertices,
+    suffix_of,
+    write_description,
+    writing,
+)
+from brainkit.scoring.sheets import Sheets
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +47,8 @@ class PredictResult:
         From the first image to the last byte.
     images : tuple of Path
         The image of each row. The names in the ``.json`` are the same, but escaped where they are not UTF-8.
+    sheets : tuple of Path
+        Contact sheets drawn, one a region.
     """
 
     path: Path
@@ -45,6 +56,7 @@ class PredictResult:
     skipped: tuple[tuple[Path, str], ...]
     seconds: float
     images: tuple[Path, ...] = field(default=(), repr=False)
+    sheets: tuple[Path, ...] = ()
 
 
 def predict_to_file(
@@ -56,24 +68,32 @@ def predict_to_file(
     rois: Iterable[str] | None = None,
     batch_size: int | None = None,
     overwrite: bool = False,
+    hemispheres: bool = False,
+    top: int | None = None,
     progress: Progress | None = None,
 ) -> PredictResult:
-    """Predict the response to images and write it as it comes: ``fmri.npy``, with ``fmri.json`` beside it.
+    """Predict the response to images and write it as it comes, with a ``.json`` beside that says what is what.
 
     Parameters
     ----------
     images : path-like or iterable of path-like
         Files and folders. Unreadable images are skipped, and reported.
     out : path-like
-        Ends in ``.npy``: float32 (n, V), row i the i-th readable image in sorted order.
+        Its suffix is the format: ``.npy``, float32 (n, V), row i the i-th readable image in sorted order; ``.npz``;
+        ``.csv``, means by region; ``.zarr``; ``.func.gii`` and ``.mgz``, a file a hemisphere; ``.nii.gz``.
     encoder : Encoder or path-like
     device : {"auto", "cpu", "cuda"}
         For opening `encoder`, where it is a path.
     rois : iterable of str, optional
-        Keep only the vertices of these regions, in the encoder's order.
+        Keep only the vertices of these regions, in the encoder's order; with ``.csv`` these regions are the columns,
+        all of the encoder by default.
     batch_size : int, optional
     overwrite : bool
-        Replace `out` and its JSON where they exist.
+        Replace `out` and what goes beside it where they exist.
+    hemispheres : bool
+        With ``.npy``: two files, ``lh_`` and ``rh_`` before the name, as the Algonauts challenge takes them.
+    top : int, optional
+        For each of `rois` draw the images that drive it most, and least: so many of each.
     progress : callable, optional
         Called with (images done, images in all).
 
@@ -84,36 +104,48 @@ def predict_to_file(
     Raises
     ------
     UsageError
-        If `out` exists and may not be replaced, or a region is unknown.
+        If `out` exists and may not be replaced, its format does not suit the encoder, or a region is unknown.
     DataError
         If the folder of `out` does not exist.
     BrainkitError
         If not one image could be read; nothing is written.
     """
     out = Path(out)
-    beside = check_output(out, overwrite)
+    beside = check_output(out, overwrite, hemispheres)
+    named = None if rois is None else tuple(rois)
+    sheets = None if top is None else Sheets(out, named, top, overwrite)
     paths = find_images(images)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device)
-    columns, regions = chosen_columns(encoder.rois, None if rois is None else tuple(rois))
+    if suffix_of(out) == ".csv" and not named:
+        named = regions_with_vertices(encoder.rois)
+    columns, regions = chosen_columns(encoder.rois, named)
+    if sheets is not None:
+        sheets.begin(regions)
     started = time.perf_counter()
     written: list[Path] = []
     skipped: list[tuple[Path, str]] = []
-    with write_beside(out) as unfinished:
-        width = len(encoder.vertices) if columns is None else len(columns)
-        with unfinished.open("wb") as stream, NpyRows(stream, width) as rows:
-            for done, (indices, batch, failed) in counted(
-                prepared_batches(paths, encoder.info.preprocessing, encoder.batch_size_for(batch_size))
-            ):
-                if len(indices):
-                    fmri = encoder.run(batch)
-                    rows.append(fmri if columns is None else fmri[:, columns])
-                written.extend(paths[index] for index in indices)
-                skipped.extend((paths[index], reason_without_name(error, paths[index])) for index, error in failed)
-                if progress is not None:
-                    progress(done, len(paths))
+    with writing(out, encoder.info, columns, hemispheres=hemispheres, regions=regions) as rows:
+        for done, (indices, batch, failed) in counted(
+            prepared_batches(paths, encoder.info.preprocessing, encoder.batch_size_for(batch_size))
+        ):
+            if len(indices):
+                fmri = encoder.run(batch)
+                fmri = fmri if columns is None else fmri[:, columns]
+                opened = [paths[index] for index in indices]
+                names = [as_text(path) for path in opened]
+                rows.append(fmri, names)
+                if sheets is not None:
+                    sheets.add(names, fmri, opened)
+                written.extend(opened)
+            skipped.extend((paths[index], reason_without_name(error, paths[index])) for index, error in failed)
+            if progress is not None:
+                progress(done, len(paths))
         if not written:
             count = f"none of the {len(paths)} images" if len(paths) > 1 else "not one image"
             raise BrainkitError(f"{count} could be read; the first: {as_text(skipped[0][0])}: {skipped[0][1]}")
-        write_description(beside, out, encoder, written, skipped, columns, regions)
-    return PredictResult(out, len(written), tuple(skipped), time.perf_counter() - started, tuple(written))
+        rows.finish([as_text(path) for path in written])
+        more = {} if sheets is None else {"top": sheets.finish(encoder.info)}
+        write_description(beside, out, encoder, written, skipped, columns, regions, hemispheres=hemispheres, more=more)
+    drawn = () if sheets is None else sheets.paths
+    return PredictResult(out, len(written), tuple(skipped), time.perf_counter() - started, tuple(written), drawn)
