@@ -29,8 +29,8 @@ Examples:
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to write; the suffix is the format: .npy .npz .zarr (one row an image), .csv (ROI means), .func.gii .mgz "
-    "(one file a hemisphere), .nii.gz. A .json beside it says what is what.",
+    help="Where to write; the suffix is the format: .npy .npz .zarr (one row an image), .csv (ROI means), .func.gii "
+    ".mgz (one file a hemisphere), .nii.gz. A .json beside it says what is what.",
 )
 @click.option(
     "--encoder",

@@ -19,14 +19,13 @@ from brainkit.scoring.encoder import DEVICES, Encoder, load
 from brainkit.scoring.npy_rows import NpyRows
 from brainkit.scoring.outputs import (
     check_output,
-    chosen_columns,
     description_path,
-    regions_with_vertices,
     suffix_of,
     write_description,
     writing,
 )
 from brainkit.scoring.sheets import Sheets
+from brainkit.scoring.tables import chosen_columns, regions_with_vertices
 
 Progress = Callable[[int, int], None]
 

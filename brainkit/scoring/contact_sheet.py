@@ -65,9 +65,9 @@ def draw_contact_sheet(
     if shown > _MOST_COLUMNS:  # rows of about the same length look better than a single one left over
         columns = math.ceil(shown / math.ceil(shown / _MOST_COLUMNS))
     width = 2 * _EDGE + columns * _TILE + (columns - 1) * _GAP
-    sections = [(f"drives {ranking.region} most", _HIGH, ranking.highest)]
+    sections = [("highest predicted response", _HIGH, ranking.highest)]
     if ranking.lowest:
-        sections.append((f"drives {ranking.region} least", _LOW, ranking.lowest))
+        sections.append(("lowest predicted response", _LOW, ranking.lowest))
     head = 150 + (28 if note else 0)
     rows = [math.ceil(len(ranked) / columns) for _, _, ranked in sections]
     section_heights = [48 + count * (_TILE + _CAPTION) for count in rows]
@@ -76,8 +76,19 @@ def draw_contact_sheet(
     pen = ImageDraw.Draw(sheet)
 
     room = width - 2 * _EDGE
-    _write(pen, (_EDGE, 66), f"{ranking.region}: the images that drive it", 34, _INK, room)
-    facts = [f"{ranking.images:,} images", f"mean over {_vertices(ranking.vertices)}", source]
+    _write(
+        pen,
+        (_EDGE, 66),
+        f"{ranking.region}: the images that drive it most" + (", and least" if ranking.lowest else ""),
+        34,
+        _INK,
+        room,
+    )
+    facts = [
+        _count(ranking.images, "image", "images"),
+        "mean over " + _count(ranking.vertices, "vertex", "vertices"),
+        source,
+    ]
     _write(pen, (_EDGE, 100), "  ·  ".join(fact for fact in facts if fact), 18, _FAINT, room)
     if note:
         _write(pen, (_EDGE, 130), note, 18, _WARN, room)
@@ -90,7 +101,7 @@ def draw_contact_sheet(
             x, y = _EDGE + column * (_TILE + _GAP), top + 48 + row * (_TILE + _CAPTION)
             _tile(sheet, pen, (x, y), one, ranking, colour, opener)
         top += tall
-    ends = "bar: from the lowest to the highest image; tick: the mean of all" if _has_bar(ranking) else ""
+    ends = "line: from the lowest image to the highest; tick: the mean of all" if _has_bar(ranking) else ""
     legend = "  ·  ".join(part for part in (f"mean predicted response ({units})" if units else "", ends) if part)
     _write(pen, (_EDGE, height - 30), legend, 15, _FAINT, room)
     with write_beside(path) as beside:
@@ -122,26 +133,28 @@ def _tile(
     pen.text((x, y + _TILE + 27), rank, colour, _font(22), anchor="ls")
     pen.text((x + _TILE, y + _TILE + 27), _number(one.mean, ranking), _INK, _font(22), anchor="rs")
     if _has_bar(ranking):
-        left = x + 12 + int(_font(22).getlength(rank))
-        right = x + _TILE - 12 - int(_font(22).getlength(_number(one.mean, ranking)))
+        every = (*ranking.highest, *ranking.lowest)  # all bars of a sheet have one length
+        left = x + 12 + max(_width(str(other.rank)) for other in every)
+        right = x + _TILE - 12 - max(_width(_number(other.mean, ranking)) for other in every)
         _bar(pen, left, right, y + _TILE + 19, one.mean, ranking, colour)
     _write(pen, (x, y + _TILE + 52), Path(one.name).name, 15, _FAINT, _TILE)
 
 
 def _bar(pen: ImageDraw.ImageDraw, left: int, right: int, y: int, mean: float, ranking: Ranking, colour: str) -> None:
-    """Where a mean lies between the lowest and the highest of all images, and where their own mean does."""
+    """From the mean of all images to this one's, on a line from the lowest of all to the highest."""
     low, high = ranking.lowest[0].mean, ranking.highest[0].mean
-    length = right - left
+    at, middle = (left + round((value - low) / (high - low) * (right - left)) for value in (mean, ranking.mean))
     pen.rectangle((left, y - 2, right, y + 2), fill="#e6e9ed")
-    at = left + round((mean - low) / (high - low) * length)
-    middle = left + round((ranking.mean - low) / (high - low) * length)
-    if at > left:
-        pen.rectangle((left, y - 2, at, y + 2), fill=colour)
+    pen.rectangle((min(at, middle), y - 2, max(at, middle), y + 2), fill=colour)
     pen.rectangle((middle - 1, y - 6, middle, y + 6), fill=_INK)
 
 
 def _has_bar(ranking: Ranking) -> bool:
     return bool(ranking.lowest) and ranking.highest[0].mean > ranking.lowest[0].mean
+
+
+def _width(text: str) -> int:
+    return math.ceil(_font(22).getlength(text))
 
 
 def _number(mean: float, ranking: Ranking) -> str:
@@ -150,8 +163,8 @@ def _number(mean: float, ranking: Ranking) -> str:
     return f"{mean:.{decimals}f}"
 
 
-def _vertices(count: int) -> str:
-    return "1 vertex" if count == 1 else f"{count:,} vertices"
+def _count(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
 
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], words: str, size: int, colour: str, room: float) -> None:

@@ -22,9 +22,9 @@ from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import Encoder
 from brainkit.scoring.npy_rows import HemisphereRows, NpyRows
 from brainkit.scoring.npz_rows import NpzRows
-from brainkit.scoring.tables import RoiMeanRows
+from brainkit.scoring.tables import RoiMeanRows, check_regions
 from brainkit.scoring.zarr_rows import ZarrRows
-from brainkit.surface import CUSTOM, SPACES, RoiTable, Vertices
+from brainkit.surface import CUSTOM, SPACES, Vertices
 
 # suffix -> what is in the file; docs/scoring.md has the table.
 FORMATS = {
@@ -260,39 +260,6 @@ def move_into_place(path_beside: Path, final: Path, parts: Sequence[Part]) -> No
         os.rename(target, old)
         os.rename(source, target)
         _remove(old)
-
-
-def chosen_columns(table: RoiTable, names: tuple[str, ...] | None) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
-    """The columns to keep, ascending (None: all), and where each region lies among them."""
-    if not names:
-        return None, {}
-    members = {name: table.members(name) for name in names}
-    columns = np.unique(np.concatenate(list(members.values())))
-    if not len(columns):
-        raise UsageError(f"ROI {', '.join(names)}: has no vertices in this encoder")
-    return columns, {name: np.searchsorted(columns, index) for name, index in members.items()}
-
-
-def regions_with_vertices(table: RoiTable) -> tuple[str, ...]:
-    """Names of all regions that have a mean.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
-    names = tuple(name for name, index in table.items() if len(index))
-    if not names:
-        raise UsageError("this encoder file has no ROI table, so there are no ROI means; expected another format")
-    return names
-
-
-def check_regions(regions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Refuse regions without a mean."""
-    for name, index in regions.items():
-        if not len(index):
-            raise UsageError(f"ROI {name}: has no vertices in this encoder, so it has no mean")
-    return regions
 
 
 def vertices_ids(info: EncoderInfo, columns: np.ndarray | None) -> np.ndarray:

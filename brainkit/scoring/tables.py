@@ -10,7 +10,8 @@ from typing import TextIO
 
 import numpy as np
 
-from brainkit.errors import DataError
+from brainkit.errors import DataError, UsageError
+from brainkit.surface import RoiTable
 
 
 def region_means(rows: np.ndarray, regions: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -19,6 +20,40 @@ def region_means(rows: np.ndarray, regions: Mapping[str, np.ndarray]) -> np.ndar
     for column, index in enumerate(regions.values()):
         means[:, column] = rows[:, index].mean(axis=1, dtype=np.float64)
     return means
+
+
+def chosen_columns(table: RoiTable, names: tuple[str, ...] | None) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+    """The columns to keep, ascending (None: all), and where each region lies among them."""
+    if not names:
+        return None, {}
+    different = {name.strip().lower(): name for name in reversed(names)}  # V1 and v1 are one; as it was named first
+    members = {name: table.members(name) for name in names if different[name.strip().lower()] == name}
+    columns = np.unique(np.concatenate(list(members.values())))
+    if not len(columns):
+        raise UsageError(f"ROI {', '.join(names)}: has no vertices in this encoder")
+    return columns, {name: np.searchsorted(columns, index) for name, index in members.items()}
+
+
+def regions_with_vertices(table: RoiTable) -> tuple[str, ...]:
+    """Names of all regions that have a mean.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    names = tuple(name for name, index in table.items() if len(index))
+    if not names:
+        raise UsageError("this encoder file has no ROI table, so there are no ROI means; expected another format")
+    return names
+
+
+def check_regions(regions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Refuse regions without a mean."""
+    for name, index in regions.items():
+        if not len(index):
+            raise UsageError(f"ROI {name}: has no vertices in this encoder, so it has no mean")
+    return regions
 
 
 class RoiMeanRows:
