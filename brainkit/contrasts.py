@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import numpy as np
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.files import write_beside, write_json
-from brainkit.images import find_images
-from brainkit.scoring import Encoder, load
-from brainkit.scoring.decoding import as_text, counted, prepared_batches, reason_without_name
+from brainkit.scoring import Encoder, ImageList, list_images, load, local_blocks
+from brainkit.scoring.decoding import as_text
+from brainkit.scoring.image_source import ImageSource
 from brainkit.scoring.moments import Moments
 from brainkit.scoring.outputs import check_output, suffix_of
 from brainkit.scoring.tables import chosen_columns
@@ -56,16 +57,16 @@ class ImageSet:
     ----------
     name : str
         As it is called in figures.
-    images : tuple of Path
-        Those that could be read.
-    skipped : tuple of (Path, str)
+    images : tuple of str
+        Names of those that could be read.
+    skipped : tuple of (str, str)
         Those that could not, with the reason.
     mean, sd : array of shape (V,), float64
     """
 
     name: str
-    images: tuple[Path, ...]
-    skipped: tuple[tuple[Path, str], ...]
+    images: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
     mean: np.ndarray
     sd: np.ndarray
 
@@ -129,12 +130,13 @@ def contrast(
     names: tuple[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Contrast:
-    """Compare the responses predicted to two sets of images; memory does not grow with them.
+    """Compare the responses predicted to two sets of images; of these only the names stay in memory.
 
     Parameters
     ----------
     a, b : path-like or iterable of path-like
-        Files and folders; unreadable images are skipped, and reported.
+        Files, folders, patterns, lists, tar shards and addresses, as :func:`brainkit.scoring.list_images` takes them;
+        unreadable images are skipped, and reported.
     encoder : Encoder or path-like
     rois : iterable of str, optional
         Only the vertices of these regions, also for the false discovery rate; the table names no others.
@@ -155,17 +157,15 @@ def contrast(
     UsageError
         If an image lies in both sets, a set has fewer than two readable images, or a region is unknown.
     """
-    paths = find_images(a), find_images(b)
-    shared = {path.resolve() for path in paths[0]} & {path.resolve() for path in paths[1]}
-    if shared:
-        raise UsageError(f"{min(shared)}: lies in both sets ({len(shared)} images do); they must be apart")
+    lists = list_images(a), list_images(b)
+    _check_apart(*lists)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device)
     columns, regions = chosen_columns(encoder.rois, None if rois is None else tuple(rois))
-    total, before = len(paths[0]) + len(paths[1]), 0
+    total, before = len(lists[0]) + len(lists[1]), 0
     called = names or _names(a, b)
     seen = []
-    for name, listed in zip(called, paths, strict=True):
+    for name, listed in zip(called, lists, strict=True):
         seen.append(_seen(encoder, name, listed, columns, batch_size, _shifted(progress, before, total)))
         before += len(listed)
     (set_a, first), (set_b, second) = seen
@@ -271,30 +271,40 @@ def draw_contrast(found: Contrast, folder: str | os.PathLike[str], *, max_q: flo
 def _seen(
     encoder: Encoder,
     name: str,
-    paths: list[Path],
+    listed: ImageList,
     columns: np.ndarray | None,
     batch_size: int | None,
     progress: Progress | None,
 ) -> tuple[ImageSet, Moments]:
     moments = Moments(len(encoder.vertices) if columns is None else len(columns))
-    read: list[Path] = []
-    skipped: list[tuple[Path, str]] = []
-    batches = prepared_batches(paths, encoder.info.preprocessing, encoder.batch_size_for(batch_size))
-    for done, (indices, batch, failed) in counted(batches):
-        if len(indices):
-            fmri = encoder.run(batch)
-            moments.add(fmri if columns is None else fmri[:, columns])
-        read.extend(paths[index] for index in indices)
-        skipped.extend((paths[index], reason_without_name(error, paths[index])) for index, error in failed)
-        if progress is not None:
-            progress(done, len(paths))
+    read: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    with contextlib.closing(local_blocks(encoder, listed, batch_size=batch_size, columns=columns)) as blocks:
+        for block in blocks:
+            moments.add(block.fmri)
+            read.extend(block.names)
+            skipped.extend(block.skipped)
+            if progress is not None:
+                progress(block.done, len(listed))
     if not read:
-        raise BrainkitError(
-            f"{name}: not one image could be read; the first: {as_text(skipped[0][0])}: {skipped[0][1]}"
-        )
+        raise BrainkitError(f"{name}: not one image could be read; the first: {skipped[0][0]}: {skipped[0][1]}")
     if len(read) < 2:
         raise UsageError(f"{name}: a contrast needs at least 2 images a set that can be read, found {len(read)}")
     return ImageSet(name, tuple(read), tuple(skipped), moments.mean, np.sqrt(moments.variance)), moments
+
+
+def _check_apart(a: ImageList, b: ImageList) -> None:
+    """Refuse sets that share an image: they would not be independent."""
+    places = {(entry.place, entry.offset) for entry in _entries(a)}
+    shared = [entry.name for entry in _entries(b) if (entry.place, entry.offset) in places]
+    if shared:
+        count = "1 image is" if len(shared) == 1 else f"{len(shared):,} images are"
+        raise UsageError(f"{as_text(shared[0])}: lies in both sets ({count} in both); they must be apart")
+
+
+def _entries(listed: ImageList) -> Iterator[ImageSource]:
+    for start in range(0, len(listed), 1024):
+        yield from listed.entries(start, start + 1024)
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
@@ -327,8 +337,8 @@ def _description(found: Contrast, out: Path, ids: np.ndarray) -> dict[str, Any]:
     def described(images: ImageSet) -> dict[str, Any]:
         return {
             "name": images.name,
-            "images": [as_text(path) for path in images.images],
-            "skipped": [{"path": as_text(path), "reason": reason} for path, reason in images.skipped],
+            "images": list(images.images),
+            "skipped": [{"path": path, "reason": reason} for path, reason in images.skipped],
         }
 
     info = found.encoder

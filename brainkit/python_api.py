@@ -94,7 +94,15 @@ class Run:
         return load_model(self.path)
 
     def export(
-        self, out: str | os.PathLike[str] | None = None, *, backbone: nn.Module | None = None, say: Say = print
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        backbone: nn.Module | None = None,
+        form: str = "onnx",
+        target: str = "cpu",
+        rois: Sequence[str] = (),
+        vertices: str | os.PathLike[str] | np.ndarray | None = None,
+        say: Say = print,
     ) -> Exported:
         """Write the run as one encoder file, see :func:`brainkit.workflow.export`.
 
@@ -104,9 +112,24 @@ class Run:
             The file; by default ``encoder.onnx`` in the run folder.
         backbone : Module, optional
             The network, where it was made in Python and the run does not hold it: when it was opened again.
+        form : {"onnx", "torchscript", "pt2"}
+            ONNX, which scoring takes, or a file that loads with torch alone.
+        target : {"cpu", "gpu"}
+            What the readout's form suits; either runs on both.
+        rois, vertices
+            Export the vertices of these regions, or these ids, alone.
         """
         given = backbone if backbone is not None else self.backbone
-        return workflow.export(self.path, out=out, backbone=given, say=say)
+        return workflow.export(
+            self.path,
+            out=out,
+            backbone=given,
+            form=form,
+            target=target,
+            rois=rois,
+            vertices=vertices,
+            say=say,
+        )
 
     def draw(self, out: str | os.PathLike[str] | None = None, *, say: Say = print) -> list[Path]:
         """Draw its maps, see :func:`brainkit.workflow.draw_run`."""

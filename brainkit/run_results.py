@@ -14,6 +14,7 @@ import brainkit
 from brainkit.config import Config
 from brainkit.files import read_json, write_beside, write_json
 from brainkit.run_folder import PhaseClock, RunLog, write_selectors, write_volume
+from brainkit.terms import data_kind
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -119,6 +120,7 @@ def write_results(
                 "name": subject.name,
                 "path": str(subject.root.resolve()),
                 "hash": subject.data_hash,
+                "kind": data_kind((image.name for image in subject.images), subject.note),
                 "images": len(subject),
                 "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
             },

@@ -206,6 +206,10 @@ def export(
     *,
     out: str | os.PathLike[str] | None = None,
     backbone: nn.Module | None = None,
+    form: str = "onnx",
+    target: str = "cpu",
+    rois: Sequence[str] = (),
+    vertices: str | os.PathLike[str] | np.ndarray | None = None,
     say: Say = print,
 ) -> Exported:
     """Write a finished run as one encoder file, checked against torch on the run's validation images.
@@ -215,10 +219,20 @@ def export(
     run : path-like, optional
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
-        The file; by default ``encoder.onnx`` in the run folder.
+        The file; by default ``encoder.onnx``, ``.pt`` or ``.pt2`` in the run folder, of some vertices
+        ``encoder-subset`` with the same endings.
     backbone : Module, optional
         The network that the run was trained on, where its name and settings do not bring it back: one that was made
         in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
+    form : {"onnx", "torchscript", "pt2"}
+        ONNX, which scoring takes, or a file that loads with torch alone.
+    target : {"cpu", "gpu"}
+        What the readout's form suits; either runs on both.
+    rois : sequence of str
+        Export the vertices of these regions alone.
+    vertices : path-like or array of int, optional
+        Export these vertices alone (with those of `rois`): ids in the run's space, as an array, a ``.npy`` file or a
+        text file with one id a line.
     say : callable
         Takes lines of progress.
 
@@ -227,15 +241,72 @@ def export(
     Exported
         ``path``, ``bytes`` and ``certificate``.
     """
-    require("torch", extra="train", purpose="brainkit export")
-    require("onnx", extra="train", purpose="brainkit export")
-    from brainkit.backbones.wrapping import IN_PYTHON, given_back
-    from brainkit.export import export_onnx
+    (exported,) = _export_forms(
+        run, (form,), out=out, backbone=backbone, target=target, rois=rois, vertices=vertices, say=say
+    )
+    return exported
 
+
+def export_all(
+    run: str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    forms: Sequence[str] = ("onnx",),
+    target: str = "cpu",
+    rois: Sequence[str] = (),
+    vertices: str | os.PathLike[str] | np.ndarray | None = None,
+    say: Say = print,
+) -> list[Exported]:
+    """Write a finished run as an encoder file in each form; of a run of several subjects, for each, in their folders.
+
+    Parameters
+    ----------
+    run, out, target, rois, vertices, say
+        As for `export`; `out` for one subject and one form alone.
+    forms : sequence of str
+        Of ``"onnx"``, ``"torchscript"`` and ``"pt2"``.
+    """
+    for module in ("torch", *(["onnx"] if "onnx" in forms else [])):
+        require(module, extra="train", purpose="brainkit export")
+    if out is not None and len(forms) > 1:
+        raise UsageError(f"out must be left away for {len(forms)} forms; each has a name of its own in the run folder")
+    folders = run_folders(run)
+    if out is not None and len(folders) > 1:
+        places = ", ".join(map(str, folders))
+        raise UsageError(f"out must be left away for a run of {len(folders)} subjects, or name one of theirs: {places}")
+    return [
+        exported
+        for folder in folders
+        for exported in _export_forms(folder, forms, out=out, target=target, rois=rois, vertices=vertices, say=say)
+    ]
+
+
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
+
+
+def _export_forms(
+    run: str | os.PathLike[str] | None,
+    forms: Sequence[str],
+    *,
+    out: str | os.PathLike[str] | None,
+    target: str,
+    rois: Sequence[str],
+    vertices: str | os.PathLike[str] | np.ndarray | None,
+    say: Say,
+    backbone: nn.Module | None = None,
+) -> list[Exported]:
+    require("torch", extra="train", purpose="brainkit export")
+    if "onnx" in forms:
+        require("onnx", extra="train", purpose="brainkit export")
+    from brainkit.backbones.wrapping import IN_PYTHON, given_back
+    from brainkit.export import RUNTIMES, choose_subset, export_onnx, export_torch
+
+    for form in forms:
+        if form not in SUFFIXES:
+            raise UsageError(f"form must be one of {', '.join(SUFFIXES)}, got {form!r}")
     folder, summary = finished_run(run)
-    target = Path(out) if out is not None else folder / "encoder.onnx"
-    if not target.parent.is_dir():
-        raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
+    some = bool(rois) or vertices is not None
+    targets = {form: _export_target(folder, out, form, some) for form in dict.fromkeys(forms)}
     if summary["backbone"]["weights_hash"] is None:
         raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
     if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
@@ -243,38 +314,45 @@ def export(
             f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
             "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
         )
+    done = []
     with given_back(backbone):
+        model = load_model(folder)
+        info = encoder_info(folder, summary, model)
+        subset = choose_subset(info, rois=rois, vertices=vertices)
         network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
         _same_network(folder, summary["backbone"], network)
-        model = load_model(folder)
         images = _same_predictions(folder, model, network)
-        say(f"exporting {folder} with {network.name}, {len(model.weight)} vertices")
-        exported = export_onnx(model, network, target, info=encoder_info(folder, summary, model), images=images)
-    certificate = exported.certificate
-    say(
-        f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against ONNX Runtime on {len(images)} images: "
-        f"largest difference {certificate['largest']:.1e} of a vertex's s.d., median {certificate['median']:.1e}"
-    )
-    return exported
+        count = f"{len(model.weight)} vertices"
+        if subset is not None:
+            count = f"{len(subset.positions)} of {count}"
+        say(f"exporting {folder} with {network.name}, {count}")
+        for form, place in targets.items():
+            options: dict[str, Any] = {"info": info, "images": images, "target": target, "subset": subset}
+            if form == "onnx":
+                exported = export_onnx(model, network, place, **options)
+            else:
+                exported = export_torch(model, network, place, form=form, **options)
+            certificate, runtime = exported.certificate, RUNTIMES.get(form, "ONNX Runtime")
+            say(
+                f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against {runtime} on {len(images)} images: "
+                f"largest difference {certificate['largest']:.1e} of a vertex's s.d., "
+                f"median {certificate['median']:.1e}"
+            )
+            done.append(exported)
+    return done
 
 
-def export_all(
-    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
-) -> list[Exported]:
-    """Write a finished run as an encoder file; of a run of several subjects, one each, in their folders.
-
-    Parameters
-    ----------
-    run, out, say
-        As for `export`; `out` for one subject alone.
-    """
-    for module in ("torch", "onnx"):
-        require(module, extra="train", purpose="brainkit export")
-    folders = run_folders(run)
-    if out is not None and len(folders) > 1:
-        places = ", ".join(map(str, folders))
-        raise UsageError(f"out must be left away for a run of {len(folders)} subjects, or name one of theirs: {places}")
-    return [export(folder, out=out, say=say) for folder in folders]
+def _export_target(folder: Path, out: str | os.PathLike[str] | None, form: str, some: bool) -> Path:
+    """Where the file goes. Some vertices do not take the place of all."""
+    if out is None:
+        return folder / f"{'encoder-subset' if some else 'encoder'}{SUFFIXES[form]}"
+    target = Path(out)
+    others = {suffix for other, suffix in SUFFIXES.items() if other != form}
+    if target.suffix in others or (form == "pt2" and target.suffix != SUFFIXES[form]):
+        raise UsageError(f"{target}: the {form} form must end in {SUFFIXES[form]}")
+    if not target.parent.is_dir():
+        raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
+    return target
 
 
 def draw_all(

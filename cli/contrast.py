@@ -20,8 +20,8 @@ Examples:
   brainkit contrast faces/ places/ --out contrast.npz --maps figures --max-q 0.05
 """,
 )
-@click.argument("a", type=click.Path(path_type=Path), metavar="A")
-@click.argument("b", type=click.Path(path_type=Path), metavar="B")
+@click.argument("a")
+@click.argument("b")
 @click.option(
     "--out",
     required=True,
@@ -60,8 +60,8 @@ Examples:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
 def command(
-    a: Path,
-    b: Path,
+    a: str,
+    b: str,
     out: Path,
     encoder: Path | None,
     maps: Path | None,
@@ -73,9 +73,9 @@ def command(
 ) -> None:
     """Compare the responses predicted to two sets of images, A against B, at each vertex.
 
-    A and B are folders of images. Effect size is Hedges' g (Cohen's d of the pooled s.d., corrected for small samples);
-    t is Welch's, p two-sided, q the false discovery rate after Benjamini and Hochberg. They are over images for one
-    deterministic model, not over subjects.
+    A and B are folders of images, or whatever else predict takes. Effect size is Hedges' g (Cohen's d of the pooled
+    s.d., corrected for small samples); t is Welch's, p two-sided, q the false discovery rate after Benjamini and
+    Hochberg. They are over images for one deterministic model, not over subjects.
     """
     from brainkit import contrasts, encoder_file, runs
     from brainkit.progress import progress_bar

@@ -7,25 +7,70 @@ from pathlib import Path
 import click
 
 
+def _split_names(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for text in given for name in (part.strip() for part in text.split(",")) if name)
+
+
 @click.command(
     "export",
     epilog="""\b
 Examples:
   brainkit export --onnx
   brainkit export runs/dinov2-subj01 --onnx --out dinov2-subj01.onnx
+  brainkit export --torchscript --pt2
+  brainkit export --onnx --target gpu
+  brainkit export --onnx --roi V1,FFA-1 --out faces.onnx
+  brainkit export --onnx --vertices ids.txt --out mine.onnx
 """,
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
-@click.option("--onnx", is_flag=True, default=True, help="One ONNX file with standard operators (the default).")
+@click.option("--onnx", is_flag=True, help="One ONNX file with standard operators (the default); predict takes it.")
+@click.option("--torchscript", is_flag=True, help="A TorchScript file, which loads with torch alone.")
+@click.option("--pt2", is_flag=True, help="A torch.export file, which loads with torch alone.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Encoder file.  [default: encoder.onnx in the run]"
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file, for one form.  [default: encoder.onnx, .pt or .pt2 in the run; of some vertices encoder-subset]",
 )
-def command(run: Path | None, onnx: bool, out: Path | None) -> None:
-    """Write a trained run as one encoder file that predicts fMRI anywhere ONNX Runtime runs.
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="What the readout's form suits: many small products, or one of padded groups. Either runs on both.",
+)
+@click.option(
+    "--roi",
+    "rois",
+    multiple=True,
+    callback=_split_names,
+    metavar="NAME",
+    help="Only these regions' vertices: a smaller file; may be repeated.",
+)
+@click.option(
+    "--vertices",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Only these vertices: a .npy of ids in the run's space, or text with one id a line.",
+)
+def command(
+    run: Path | None,
+    onnx: bool,
+    torchscript: bool,
+    pt2: bool,
+    out: Path | None,
+    target: str,
+    rois: tuple[str, ...],
+    vertices: Path | None,
+) -> None:
+    """Write a trained run as one encoder file that predicts fMRI anywhere ONNX Runtime runs, or torch.
 
     RUN is a run folder; without it, the newest finished run. The file is checked against the trained model on real
-    images before it is kept. Needs brainkit[train].
+    images before it is kept. Several forms may be asked for at once. Needs brainkit[train].
     """
     from brainkit import workflow
 
-    workflow.export_all(run, out=out, say=click.echo)
+    asked = {"onnx": onnx, "torchscript": torchscript, "pt2": pt2}
+    forms = tuple(form for form, wanted in asked.items() if wanted) or ("onnx",)
+    workflow.export_all(run, out=out, forms=forms, target=target, rois=rois, vertices=vertices, say=click.echo)

@@ -218,7 +218,7 @@ import time
 from brainkit import encoder_file, scoring
 from brainkit.cli import main
 
-def run(self, batch):
+def run(self, batch, columns=None):
     print("working", flush=True)
     time.sleep(60)
 
@@ -513,8 +513,9 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
     assert result.exit_code == 0, result.output
     passed = given()
     assert callable(passed.pop("progress"))
+    assert callable(passed.pop("say"))
     assert passed == {
-        "images": (photos, Path("c.png")),
+        "images": (str(photos), "c.png"),
         "out": Path("fmri.npy"),
         "encoder": Path("e.onnx"),
         "device": "cpu",
@@ -798,7 +799,7 @@ def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pyt
     write_encoder(Path("encoder.onnx"))
     encoder = scoring.Encoder(Path("encoder.onnx"), encoder_info(), None, "cpu")
     rows = iter(np.random.default_rng(0).standard_normal((2, 1, V)).astype(np.float32))
-    monkeypatch.setattr(encoder, "run", lambda batch: next(rows))
+    monkeypatch.setattr(encoder, "run", lambda batch, columns=None: next(rows))
     monkeypatch.setattr(scoring, "load", lambda path, device: encoder)
     result = call(
         "predict", photos, *["--out", "fmri.npy", "--encoder", "encoder.onnx", "--maps", "figures", "--batch-size", "1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -106,6 +107,11 @@ class Backbone(nn.Module):
     def forward(self, images: torch.Tensor) -> Tokens:
         """The same as :meth:`get_tokens`."""
         return self.get_tokens(images)
+
+    def exporting(self) -> contextlib.AbstractContextManager[None]:
+        """For a while, the form of the network that can be exported, where it is another one."""
+        made: contextlib.AbstractContextManager[None] = getattr(self.network, "exporting", contextlib.nullcontext)()
+        return made
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: a Lightning module calls ``train()`` on everything it holds."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import copy
 import difflib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,12 +61,10 @@ class TimmNetwork(nn.Module):
             raise UsageError(
                 f"{name}: timm gives no intermediate features of this network; use a plug-in with get_tokens()"
             )
-        # SAM's fused attention cannot be exported; the plain form computes the same, but holds every pair of places.
+        # SAM adds to every pair of places what depends on how far they lie apart, so that attention holds them all.
         self._at_once: int | None = None
-        if "SAM" in type(model).__name__:
-            for module in model.modules():
-                if hasattr(module, "fused_attn"):
-                    module.fused_attn = False
+        self._plain_for_export = "SAM" in type(model).__name__
+        if self._plain_for_export:
             places = math.prod(-(-size // side) for side in model.patch_embed.patch_size)
             self._at_once = max(1, _PAIRS // (places**2 * model.blocks[0].attn.num_heads))
         accepted = inspect.signature(model.forward_intermediates).parameters
@@ -113,6 +112,19 @@ class TimmNetwork(nn.Module):
             {layer: torch.cat([part[side][layer] for part in parts]) for layer in self.layer_keys} for side in (0, 1)
         )
         return local, whole
+
+    @contextlib.contextmanager
+    def exporting(self) -> Iterator[None]:
+        """For a while without SAM's fused attention, which ONNX cannot say; the plain form computes the same."""
+        modules = self.model.modules() if self._plain_for_export else ()
+        fused = [module for module in modules if getattr(module, "fused_attn", False)]
+        for module in fused:
+            module.fused_attn = False
+        try:
+            yield
+        finally:
+            for module in fused:
+                module.fused_attn = True
 
     def _tokens(self, images: torch.Tensor) -> Tokens:
         raw, tapped = self._run(images)

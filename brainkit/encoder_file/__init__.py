@@ -1,6 +1,7 @@
 """What an encoder file carries, and reading and writing it safely.
 
-An encoder file is an ONNX model with two more ``metadata_props`` entries at its end: ``brainkit``, a JSON that says
+An encoder file is an ONNX model, or a torch file for those who have torch, that says what it is: see ``archive.py`` for
+the latter. The ONNX form is a model with two more ``metadata_props`` entries at its end: ``brainkit``, a JSON that says
 what the model is, and ``brainkit_sha256``, the digest of every byte before that entry. ``docs/encoder-file.md`` is
 the format. Reading needs no ONNX package and opens no session: the top-level fields of the file are walked, and the
 graph is skipped by its length. Nothing in the file is trusted: every count and length is bounded before it is used.
@@ -12,7 +13,9 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
+from brainkit.encoder_file.archive import MAGIC, pack_archive, read_archive
 from brainkit.encoder_file.arrays import pack_array, unpack_array
 from brainkit.encoder_file.container import (
     DIGEST_BYTES,
@@ -38,20 +41,20 @@ def read(path: str | os.PathLike[str]) -> EncoderInfo:
     Parameters
     ----------
     path : path-like
-        The file; at most 2 GB, streamed through once for the digest.
+        The file (an ONNX file at most 2 GB), streamed through once for the digest.
 
     Returns
     -------
     EncoderInfo
-        With `digest` set.
+        With `digest` and `container` set.
 
     Raises
     ------
     EncoderFileError
         If it is missing, truncated, damaged, not an encoder file, or of a later schema; one sentence says which.
     """
-    text, digest = read_text(path)
-    return dataclasses.replace(from_json(text, source=path), digest=digest)
+    text, digest, container = _read(path)
+    return dataclasses.replace(from_json(text, source=path), digest=digest, container=container)
 
 
 def read_text(path: str | os.PathLike[str]) -> tuple[bytes, str]:
@@ -62,6 +65,12 @@ def read_text(path: str | os.PathLike[str]) -> tuple[bytes, str]:
     EncoderFileError
         As `read`, for all that comes before the JSON's content.
     """
+    text, digest, _ = _read(path)
+    return text, digest
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[bytes, str, str]:
+    """The JSON, the digest, and the container: ``"onnx"``, ``"torchscript"`` or ``"pt2"``."""
     source = Path(path)
     try:
         if source.is_dir():
@@ -71,8 +80,10 @@ def read_text(path: str | os.PathLike[str]) -> tuple[bytes, str]:
         if not source.is_file():
             raise EncoderFileError(f"{source}: expected an encoder file, found something that is not a regular file")
         with source.open("rb") as stream:
+            if stream.read(len(MAGIC)) == MAGIC:
+                return read_archive(stream, source)
             text = find_metadata(stream, source)
-            return text, check_digest(stream, source)
+            return text, check_digest(stream, source), "onnx"
     except (OSError, ValueError) as error:
         # A path with a null byte is a ValueError.
         raise EncoderFileError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -101,6 +112,22 @@ def write(path: str | os.PathLike[str], model: bytes | str | os.PathLike[str], i
         else:
             shutil.copyfile(model, beside)
         return seal(beside, info)
+
+
+def write_archive(path: str | os.PathLike[str], saved: BinaryIO, info: EncoderInfo) -> str:
+    """Write an encoder file from what torch saved, in place; returns the digest (hex).
+
+    Parameters
+    ----------
+    path : path-like
+        The new file.
+    saved : file
+        What ``torch.jit.save`` or ``torch.export.save`` wrote, with an extra file ``brainkit.json``.
+    info : EncoderInfo
+    """
+    text = to_json(info).encode("utf-8")
+    from_json(text, source=path)  # what is written can be read
+    return pack_archive(saved, Path(path), text)
 
 
 def seal(path: str | os.PathLike[str], info: EncoderInfo) -> str:

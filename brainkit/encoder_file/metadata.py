@@ -59,6 +59,8 @@ def to_json(info: EncoderInfo) -> str:
         "gauge": info.gauge,
         "note": info.note,
         "licence": info.licence,
+        **({"terms": info.terms} if info.terms else {}),
+        **({"citation": info.citation} if info.citation else {}),
         "provenance": info.provenance,
         "certificate": info.certificate,
     }
@@ -68,6 +70,8 @@ def to_json(info: EncoderInfo) -> str:
             "affine": info.volume.affine.tolist(),
             "voxels": pack_array(np.asarray(info.volume.voxels, "<i4")),
         }
+    if info.form is not None:
+        value["form"] = info.form
     try:
         # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -120,10 +124,13 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         gauge=_text(value, "gauge", where),
         note=None if value.get("note") is None else _text(value, "note", where),
         licence=_text(value, "licence", where),
+        terms=_terms(value, where),
+        citation=_text(value, "citation", where) if "citation" in value else "",
         backbone=_section(value, "backbone", where),
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
         volume=_volume(value, V, where),
+        form=None if value.get("form") is None else _text(value, "form", where),
     )
 
 
@@ -218,6 +225,13 @@ def _preprocessing(value: Mapping[str, Any], where: str) -> Preprocessing:
         return Preprocessing.from_json(section)
     except (BrainkitError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise EncoderFileError(f"{where}: preprocessing cannot be understood: {short(str(error))}") from None
+
+
+def _terms(value: Mapping[str, Any], where: str) -> dict[str, str]:
+    if "terms" not in value:
+        return {}
+    terms = _section(value, "terms", where)
+    return {part: _text(terms, part, f"{where}: terms") for part in terms}
 
 
 def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""A trained model as one ONNX file, checked against torch before it is kept.
+"""A trained model as one file, ONNX or torch's own, checked against torch before it is kept.
 
 The network, its normalisation and the bottlenecks go through ``torch.onnx.export`` and end in ``tokens``. The readout
 is appended node by node: vertices that read the same four grid cells form a group, and each group is one small
 matrix product, so nothing of size (B, V, D) ever exists. Its arrays are initializers with documented names, so that
-other programs can score a subset of vertices from ``tokens`` (``docs/encoder-file.md``).
+other programs can score a subset of vertices from ``tokens`` (``docs/encoder-file.md``). ``torch_forms`` makes the same
+in plain torch operators.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +21,12 @@ import numpy as np
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError, require
-from brainkit.export.network import evaluating, torch_predictions
+from brainkit.export.network import evaluating, exportable, torch_predictions
 from brainkit.export.onnx_graph import build_onnx, serialised
+from brainkit.export.onnx_readout import FORMS, Readout, pad_readout, sort_readout
 from brainkit.export.parity import BOUND, parity, relative_difference
+from brainkit.export.subset import Subset, choose_subset, subset_of
+from brainkit.export.torch_forms import RUNTIMES, save_torch, torch_parity, torch_program
 from brainkit.files import write_beside
 from brainkit.images import Preprocessing
 from brainkit.surface import RoiTable, Vertices
@@ -64,6 +69,8 @@ def describe(
     gauge: str = "unit",
     note: str | None = None,
     licence: str = "",
+    terms: dict[str, str] | None = None,
+    citation: str = "",
     provenance: dict[str, Any] | None = None,
 ) -> EncoderInfo:
     """What an encoder file will say, from a folded model and the pieces of its run.
@@ -95,6 +102,8 @@ def describe(
         gauge=gauge,
         note=note,
         licence=licence,
+        terms=terms or {},
+        citation=citation,
         backbone=backbone,
         provenance=provenance or {},
     )
@@ -108,6 +117,8 @@ def export_onnx(
     info: EncoderInfo,
     images: np.ndarray,
     enforce: bool | None = None,
+    target: str = "cpu",
+    subset: Subset | None = None,
 ) -> Exported:
     """Write an encoder file and prove that it predicts what torch predicts.
 
@@ -126,6 +137,11 @@ def export_onnx(
     enforce : bool, optional
         Fail when torch and ONNX Runtime differ by over 1e-4. The default is whether the backbone is pretrained:
         with random weights tokens hardly vary across images, and the difference means little.
+    target : {"cpu", "gpu"}
+        The form of the readout: a product for each group of vertices that read the same cells, which is quick on a
+        CPU, or groups padded to one size and one product of all, which is few operations for a GPU to start.
+    subset : Subset, optional
+        Export these vertices alone, see :func:`brainkit.export.subset.choose_subset`; `info` describes all of them.
 
     Returns
     -------
@@ -140,26 +156,108 @@ def export_onnx(
     """
     for module in ("onnx", "onnxscript"):
         require(module, extra="train", purpose="brainkit export")
-    folded = model.folded()
-    info = dataclasses.replace(info, grid=(folded.grid[0], folded.grid[1]), bottleneck=folded.weight.shape[1])
-    _check_request(folded, info, images)
+    folded, info, readout = _prepared(model, info, images, target, subset)
     with evaluating(model, backbone):
-        proto = build_onnx(folded, backbone, info, images.shape[1])
-        expected = torch_predictions(model, backbone, images, info.preprocessing)
+        expected = _expected(model, backbone, images, info, subset)
+        with exportable(backbone):
+            proto = build_onnx(folded, readout, backbone, info)
         with write_beside(path) as beside:
             beside.write_bytes(serialised(proto, path))
             del proto
-            certificate = parity(expected, beside, images)
-            if enforce is None:
-                enforce = bool(getattr(backbone, "pretrained", False))
-            certificate["enforced"] = enforce
-            if enforce and certificate["largest"] > BOUND:
-                raise BrainkitError(
-                    f"{path}: not written: ONNX Runtime differs from torch by {certificate['largest']:.1e} of a "
-                    f"vertex's s.d.; at most {BOUND:.0e} is allowed"
-                )
+            certificate = _judged(parity(expected, beside, images), "ONNX Runtime", backbone, path, enforce)
             encoder_file.seal(beside, dataclasses.replace(info, certificate=certificate))
     return Exported(Path(path), Path(path).stat().st_size, certificate)
+
+
+def export_torch(
+    model: FactorTopy,
+    backbone: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    form: str,
+    info: EncoderInfo,
+    images: np.ndarray,
+    enforce: bool | None = None,
+    target: str = "cpu",
+    subset: Subset | None = None,
+) -> Exported:
+    """Write an encoder file that loads with torch alone, and prove that it predicts what the model predicts.
+
+    Parameters
+    ----------
+    form : {"torchscript", "pt2"}
+        ``torch.jit.load`` opens the one, ``torch.export.load`` the other.
+
+    Others as for :func:`export_onnx`.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    UsageError
+        If `images`, `info` or `form` do not fit.
+    BrainkitError
+        If torch cannot trace the backbone, or parity fails; no file is left.
+    """
+    if form not in RUNTIMES:
+        raise UsageError(f"form must be one of {', '.join(RUNTIMES)}, got {form!r}")
+    folded, info, readout = _prepared(model, info, images, target, subset)
+    with evaluating(model, backbone):
+        expected = _expected(model, backbone, images, info, subset)
+        with exportable(backbone):
+            program = torch_program(folded, readout, backbone, info, form)
+        with write_beside(path) as beside, tempfile.TemporaryFile(dir=beside.parent) as saved:
+            save_torch(program, form, saved)
+            del program
+            # Both times the same entries are copied; only the JSON is another.
+            encoder_file.write_archive(beside, saved, info)
+            certificate = _judged(torch_parity(expected, beside, images, form), RUNTIMES[form], backbone, path, enforce)
+            encoder_file.write_archive(beside, saved, dataclasses.replace(info, certificate=certificate))
+    return Exported(Path(path), Path(path).stat().st_size, certificate)
+
+
+def _prepared(
+    model: FactorTopy, info: EncoderInfo, images: np.ndarray, target: str, subset: Subset | None
+) -> tuple[Folded, EncoderInfo, Readout]:
+    """The model's constants, its description and its readout, checked and cut down to what is asked for."""
+    if target not in FORMS:
+        raise UsageError(f"target must be one of {', '.join(FORMS)}, got {target!r}")
+    folded = model.folded()
+    info = dataclasses.replace(info, grid=(folded.grid[0], folded.grid[1]), bottleneck=folded.weight.shape[1])
+    _check_request(folded, info, images)
+    if subset is not None:
+        folded, info = subset_of(folded, info, subset)
+    readout = sort_readout(folded)
+    if FORMS[target] == "padded":
+        readout = pad_readout(readout)
+    return folded, dataclasses.replace(info, form=readout.form), readout
+
+
+def _expected(
+    model: FactorTopy, backbone: nn.Module, images: np.ndarray, info: EncoderInfo, subset: Subset | None
+) -> np.ndarray:
+    predictions = torch_predictions(model, backbone, images, info.preprocessing)
+    return predictions if subset is None else predictions[:, subset.positions]
+
+
+def _judged(
+    certificate: dict[str, Any],
+    runtime: str,
+    backbone: nn.Module,
+    path: str | os.PathLike[str],
+    enforce: bool | None,
+) -> dict[str, Any]:
+    """The certificate with ``enforced``, unless the difference is too large for the file to be kept."""
+    if enforce is None:
+        enforce = bool(getattr(backbone, "pretrained", False))
+    if enforce and certificate["largest"] > BOUND:
+        raise BrainkitError(
+            f"{path}: not written: {runtime} differs from torch by {certificate['largest']:.1e} of a "
+            f"vertex's s.d.; at most {BOUND:.0e} is allowed"
+        )
+    return {**certificate, "enforced": enforce}
 
 
 def _check_request(folded: Folded, info: EncoderInfo, images: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainkit.encoder_file import EncoderInfo
 from brainkit.images import Preprocessing, normalise
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+def exportable(backbone: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """For a while, the form of a network that can be exported, where it has another one for training."""
+    made: contextlib.AbstractContextManager[None] = getattr(backbone, "exporting", contextlib.nullcontext)()
+    return made
+
+
 def torch_predictions(model: FactorTopy, backbone: Any, images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """What the model and its backbone predict in torch for prepared images (n, S, S, 3) uint8 -> (n, V) float32."""
     import torch
@@ -49,6 +56,17 @@ def torch_predictions(model: FactorTopy, backbone: Any, images: np.ndarray, prep
             )
             parts.append(fmri.float().cpu().numpy())
     return np.concatenate(parts)
+
+
+def map_sizes(folded: Folded, backbone: Any, info: EncoderInfo) -> list[tuple[int, int]]:
+    """Height and width of the backbone's token maps, each once."""
+    import torch
+
+    size = info.preprocessing.size
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        local = backbone.get_tokens(torch.zeros((2, 3, size, size), device=device))[0]
+    return sorted({(int(local[name].shape[-2]), int(local[name].shape[-1])) for name in folded.layers})
 
 
 def token_module(

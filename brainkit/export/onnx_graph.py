@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from brainkit import __version__, encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError
-from brainkit.export.network import token_module
-from brainkit.export.onnx_readout import append_readout, sort_readout
+from brainkit.export.network import map_sizes, token_module
+from brainkit.export.onnx_readout import Readout, append_readout
 
 if TYPE_CHECKING:
     import onnx
@@ -25,14 +25,13 @@ OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9
 
 
-def build_onnx(folded: Folded, backbone: Any, info: EncoderInfo, size: int) -> onnx.ModelProto:
+def build_onnx(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo) -> onnx.ModelProto:
     import torch
 
+    size = info.preprocessing.size
+
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        local = backbone.get_tokens(torch.zeros((2, 3, size, size), device=device))[0]
-    sizes = sorted({(int(local[name].shape[-2]), int(local[name].shape[-1])) for name in folded.layers})
-    module = token_module(folded, backbone, info.preprocessing, sizes).to(device)
+    module = token_module(folded, backbone, info.preprocessing, map_sizes(folded, backbone, info)).to(device)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8, device=device)
     name = info.backbone.get("name", type(backbone).__name__)
     try:
@@ -50,7 +49,7 @@ def build_onnx(folded: Folded, backbone: Any, info: EncoderInfo, size: int) -> o
             )
             assert program is not None
             stored = sum(array.nbytes for v in program.model.graph.initializers.values() if (array := v.const_value))
-            _check_size(stored + _readout_bytes(folded))
+            _check_size(stored + readout.nbytes)
             proto = program.model_proto
     except BrainkitError:
         raise
@@ -58,7 +57,7 @@ def build_onnx(folded: Folded, backbone: Any, info: EncoderInfo, size: int) -> o
         reason = first_line(error)
         raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
     _tidy(proto)
-    append_readout(proto, sort_readout(folded), folded.grid, len(folded.layers))
+    append_readout(proto, readout, folded.grid, len(folded.layers))
     _check_operators(proto, name)
     return proto
 
@@ -115,16 +114,11 @@ def _check_operators(proto: onnx.ModelProto, name: str) -> None:
     proto.opset_import.extend(standard)
 
 
-def _readout_bytes(folded: Folded) -> int:
-    V, D = folded.weight.shape
-    return V * (D + 5 * len(folded.layers) + 3) * 4
-
-
 def _check_size(size: int) -> None:
     if size + encoder_file.MAX_METADATA > encoder_file.MAX_FILE:
         raise BrainkitError(
             f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; "
-            "storing it in half precision (--fp16) will make it fit, which this version cannot do yet"
+            "--fp16 stores it in half precision, in half the space; --roi and --vertices export fewer vertices"
         )
 
 

@@ -13,20 +13,33 @@ if TYPE_CHECKING:
     from brainkit.model import Folded
 
 
+FORMS = {"cpu": "cells", "gpu": "padded"}
+BIN = 128  # rows of a group in the padded form
+
+
 @dataclass(frozen=True)
 class Readout:
-    """The arrays of the readout as the file holds them; G groups (cells), L layers, D channels, V vertices.
+    """The arrays of the readout as the file holds them; G groups, R rows, L layers, D channels, V vertices.
 
-    With T the token table (P + 1 rows, row P the global token), vertex v at place s = order[v] of the sorted list,
-    in group g: ``y[v] = bias[v] + sum_kl coefficients[s, k*L + l] * (weight[s] . T[cells[g, k], :, l])``.
+    With T the token table (P + 1 rows, row P the global token), vertex v at row s = order[v], in group g:
+    ``y[v] = bias[v] + sum_kl coefficients[s, k*L + l] * (weight[s] . T[cells[g, k], :, l])``. In the form "cells" there
+    is a group for each four cells that are read, and R = V. In the form "padded" all groups have BIN rows, the last of
+    each four cells filled up with rows of zeros, which no vertex names.
     """
 
-    weight: np.ndarray  # (V, D) float32, sorted by group, divided by D
-    coefficients: np.ndarray  # (V, 5L) float32, sorted by group: four taps by layer, then the global token by layer
+    weight: np.ndarray  # (R, D) float32, sorted by group, divided by D
+    coefficients: np.ndarray  # (R, 5L) float32, sorted by group: four taps by layer, then the global token by layer
     cells: np.ndarray  # (G, 5) int64, rows of the token table; the last is always P
-    counts: np.ndarray  # (G,) int64, vertices in each group
-    order: np.ndarray  # (V,) int64, where vertex v lies in the sorted list
+    counts: np.ndarray  # (G,) int64, rows in each group
+    order: np.ndarray  # (V,) int64, the row of vertex v
     bias: np.ndarray  # (V,) float32, in the order of the vertices
+    form: str = "cells"
+
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        arrays = (self.weight, self.coefficients, self.cells, self.counts, self.order, self.bias)
+        return sum(array.nbytes for array in arrays)
 
 
 def sort_readout(folded: Folded) -> Readout:
@@ -70,6 +83,30 @@ def sort_readout(folded: Folded) -> Readout:
     )
 
 
+def pad_readout(readout: Readout) -> Readout:
+    """The same readout in groups of BIN rows each, for one product of many equal matrices."""
+    bins = -(-readout.counts // BIN)  # of each group
+    first_row = np.cumsum(readout.counts) - readout.counts
+    first_bin = np.cumsum(bins) - bins
+    group = np.repeat(np.arange(len(bins)), readout.counts)
+    rows = first_bin[group] * BIN + np.arange(len(group)) - first_row[group]  # where each sorted row goes
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        padded = np.zeros((int(bins.sum()) * BIN, array.shape[1]), array.dtype)
+        padded[rows] = array
+        return padded
+
+    return Readout(
+        weight=spread(readout.weight),
+        coefficients=spread(readout.coefficients),
+        cells=np.repeat(readout.cells, bins, axis=0),
+        counts=np.full(int(bins.sum()), BIN, np.int64),
+        order=rows[readout.order],
+        bias=readout.bias,
+        form="padded",
+    )
+
+
 def _taps(location: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """First of two neighbouring cells along an axis of n (-1 .. n-1), and both shares, zero outside the image."""
     place = ((location + 1) * n - 1) / 2
@@ -81,7 +118,7 @@ def _taps(location: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def append_readout(proto: onnx.ModelProto, readout: Readout, grid: tuple[int, int], n_layers: int) -> None:
-    """Add tokens (B, L, D, P + 1) -> fmri (B, V) to the graph, in the form of one product for each group."""
+    """Add tokens (B, L, D, P + 1) -> fmri (B, V) to the graph: a product for each group, or for all groups at once."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = proto.graph
@@ -111,21 +148,37 @@ def append_readout(proto: onnx.ModelProto, readout: Readout, grid: tuple[int, in
     node("Gather", ["table", cells], "taps", axis=0)  # (G, 5, D, B, L)
     node("Transpose", ["taps"], "taps_by_channel", perm=[0, 2, 3, 1, 4])  # (G, D, B, 5, L)
     node("Reshape", ["taps_by_channel", by_token], "taps_flat")
-    # Constants split at load time by ONNX Runtime's constant folding, so each array keeps one documented name.
-    node("Split", [weight, counts], each("weight"), axis=0)
-    node("Split", [coefficients, counts], each("coefficients"), axis=0)
-    one = constant("one", np.array([1], np.int64))
-    last = constant("last", np.array([-1], np.int64))
-    for group, count in enumerate(readout.counts):
-        at = constant(f"group.{group}", np.array(group, np.int64))
-        shape = constant(f"shape.{group}", np.array([count, -1, K], np.int64))
-        node("Gather", ["taps_flat", at], f"tap/{group}", axis=0)  # (D, B * 5L)
-        node("MatMul", [f"weight/{group}", f"tap/{group}"], f"product/{group}")
-        node("Reshape", [f"product/{group}", shape], f"by_tap/{group}")  # (n, B, 5L)
-        node("Unsqueeze", [f"coefficients/{group}", one], f"coefficient/{group}")  # (n, 1, 5L)
-        node("Mul", [f"by_tap/{group}", f"coefficient/{group}"], f"weighted/{group}")
-        node("ReduceSum", [f"weighted/{group}", last], f"sum/{group}", keepdims=0)  # (n, B)
-    node("Concat", each("sum"), "sorted", axis=0)
+    one, last = constant("one", np.array([1], np.int64)), constant("last", np.array([-1], np.int64))
+    if readout.form == "padded":
+        # (G, BIN, D) x (G, D, B * 5L); the shapes are worked out at load time, as the splits below are.
+        bins, channels = constant("bins", np.array([G], np.int64)), constant("channels", np.array([D], np.int64))
+        taps, first = constant("taps", np.array([K], np.int64)), constant("first", np.array([0], np.int64))
+        node("Gather", [counts, first], "rows", axis=0)
+        node("Concat", [bins, "rows", channels], "shape/weight", axis=0)
+        node("Concat", [bins, "rows", last, taps], "shape/by_tap", axis=0)
+        node("Concat", [bins, "rows", one, taps], "shape/coefficients", axis=0)
+        node("Reshape", [weight, "shape/weight"], "weight")
+        node("Reshape", [coefficients, "shape/coefficients"], "coefficients")
+        node("MatMul", ["weight", "taps_flat"], "product")
+        node("Reshape", ["product", "shape/by_tap"], "by_tap")  # (G, BIN, B, 5L)
+        node("Mul", ["by_tap", "coefficients"], "weighted")
+        node("ReduceSum", ["weighted", last], "sum", keepdims=0)  # (G, BIN, B)
+        joined = constant("joined", np.array([G * BIN, -1], np.int64))
+        node("Reshape", ["sum", joined], "sorted")
+    else:
+        # Constants split at load time by ONNX Runtime's constant folding, so each array keeps one documented name.
+        node("Split", [weight, counts], each("weight"), axis=0)
+        node("Split", [coefficients, counts], each("coefficients"), axis=0)
+        for group, count in enumerate(readout.counts):
+            at = constant(f"group.{group}", np.array(group, np.int64))
+            shape = constant(f"shape.{group}", np.array([count, -1, K], np.int64))
+            node("Gather", ["taps_flat", at], f"tap/{group}", axis=0)  # (D, B * 5L)
+            node("MatMul", [f"weight/{group}", f"tap/{group}"], f"product/{group}")
+            node("Reshape", [f"product/{group}", shape], f"by_tap/{group}")  # (n, B, 5L)
+            node("Unsqueeze", [f"coefficients/{group}", one], f"coefficient/{group}")  # (n, 1, 5L)
+            node("Mul", [f"by_tap/{group}", f"coefficient/{group}"], f"weighted/{group}")
+            node("ReduceSum", [f"weighted/{group}", last], f"sum/{group}", keepdims=0)  # (n, B)
+        node("Concat", each("sum"), "sorted", axis=0)
     node("Gather", ["sorted", order], "responses", axis=0)  # (V, B), in the order of the vertices
     node("Transpose", ["responses"], "by_image", perm=[1, 0])
     node("Add", ["by_image", bias], "fmri")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,23 +41,44 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
     BrainkitError
         If ONNX Runtime fails, or a prediction is not finite.
     """
+    session, _ = open_session(path, device="cpu", size=images.shape[1])
+    return compared(
+        expected,
+        images,
+        lambda batch: session.run(["fmri"], {"images": batch})[0],
+        runtime="ONNX Runtime",
+        versions={"onnxruntime": import_runtime().__version__},
+    )
+
+
+def compared(
+    expected: np.ndarray,
+    images: np.ndarray,
+    predict: Callable[[np.ndarray], np.ndarray],
+    *,
+    runtime: str,
+    versions: dict[str, str],
+) -> dict[str, Any]:
+    """The certificate of a file that `runtime` has opened: `predict` gives its fmri (B, V) for images (B, S, S, 3)."""
     import torch
 
-    session, _ = open_session(path, device="cpu", size=images.shape[1])
     errors = []
     for batch in BATCHES:
         try:
-            parts = [
-                session.run(["fmri"], {"images": images[start : start + batch]})[0]
-                for start in range(0, len(images), batch)
-            ]
+            parts = [predict(images[start : start + batch]) for start in range(0, len(images), batch)]
         except Exception as error:  # the runtime's own kinds, which share no other class
             reason = " ".join(str(error).split())[:300]
             raise BrainkitError(
-                f"the exported network fails in ONNX Runtime on {batch} images at a time: {reason}; a network "
+                f"the exported network fails in {runtime} on {batch} images at a time: {reason}; a network "
                 "whose code makes a number of the batch's size, as len(images) does, cannot be exported"
             ) from error
-        errors.append(relative_difference(np.concatenate(parts), expected))
+        found = np.concatenate(parts)
+        if found.shape != expected.shape:
+            raise BrainkitError(
+                f"the exported network gives {found.shape} in {runtime} where {expected.shape} was expected, with "
+                f"{batch} images at a time; a network whose code makes a number of the batch's size cannot be exported"
+            )
+        errors.append(relative_difference(found, expected))
     if not np.isfinite(errors).all():
         raise BrainkitError("the model's predictions are not finite on the images given; it cannot be exported")
     return {
@@ -65,12 +87,8 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
         "images": len(images),
         "batches": list(BATCHES),
         "bound": BOUND,
-        "where": f"ONNX Runtime on CPU, {platform.system()} {platform.machine()}",
-        "versions": {
-            "brainkit": __version__,
-            "torch": torch.__version__,
-            "onnxruntime": import_runtime().__version__,
-        },
+        "where": f"{runtime} on CPU, {platform.system()} {platform.machine()}",
+        "versions": {"brainkit": __version__, "torch": torch.__version__, **versions},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from brainkit.scoring.npy_rows import NpyRows
+from brainkit.scoring.npy_rows import HEADER_BYTES, NpyRows
 
 _BLOCK = 4 << 20  # bytes of rows read at once
 _COMPRESSION = 4  # of 9: numbers shrink little, however long one tries
@@ -68,7 +68,7 @@ class StagedRows(NpyRows):
     Parameters
     ----------
     waiting : Path
-        The file in which they wait; it is removed when the images are written.
+        The file in which they wait. It is left, so that images that were interrupted can be made again.
     columns : int
     places : sequence of Place
         One for each image file.
@@ -80,24 +80,23 @@ class StagedRows(NpyRows):
         super().__init__(waiting, columns, resume_rows)
         self._places, self._suffix = places, suffix
 
-    def finish(self, names: Sequence[str] = ()) -> None:
+    def finish(self, names: Collection[str] = ()) -> None:
         """Write the image files."""
         super().finish()
         at_once = max(1, _BLOCK // (4 * max(1, self.columns)))
         with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(self.path.open("rb"))
+            stream.seek(HEADER_BYTES)
             files = [stack.enter_context(open_frames(self._suffix, place, self.rows)) for place in self._places]
+            left = iter(names)
             for first in range(0, self.rows, at_once):
-                count = min(at_once, self.rows - first)
-                raw = self._stream.read(4 * count * self.columns)
-                block = np.frombuffer(raw, "<f4").reshape(count, self.columns)
-                for row, values in enumerate(block, first):
-                    name = names[row] if len(names) else ""
+                block = np.fromfile(stream, "<f4", min(at_once, self.rows - first) * self.columns)
+                for values in block.reshape(-1, self.columns):
+                    name = next(left, "")
                     for place, file in zip(self._places, files, strict=True):
                         whole = np.full(place.size, np.nan, np.float32)
                         whole[place.positions] = values[place.columns]
                         file.add(whole, name)
-        self.close()
-        self.path.unlink()
 
 
 def open_frames(suffix: str, place: Place, count: int) -> Frames:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,14 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import check_graph
+from brainkit.encoder_file.steady import steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
-from brainkit.runtime import one_line, open_session
-from brainkit.scoring.decoding import as_text, counted, prepared_batches, reason_without_name, sources_of
+from brainkit.runtime import import_runtime, one_line, open_session
+from brainkit.scoring.decoding import as_text, reason_without_name, sources_of
+from brainkit.scoring.pipeline import batches
 from brainkit.scoring.ranking import Ranked, TopImages
+from brainkit.scoring.readout import SubsetReadout
 from brainkit.scoring.tables import check_regions, chosen_columns, region_means, regions_with_vertices
 from brainkit.surface import RoiTable, Vertices
 
@@ -51,6 +57,8 @@ class Encoder:
     def __init__(self, path: Path, info: EncoderInfo, session: Any, device: str) -> None:
         self.path, self.info, self.device = path, info, device
         self._session = session
+        self._running: Any = None
+        self._subset: tuple[bytes, SubsetReadout] | None = None
 
     def __repr__(self) -> str:
         name = self.info.backbone.get("name", "?")
@@ -121,10 +129,10 @@ class Encoder:
             size = self.info.preprocessing.size
             if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
                 raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
-            whole = (self.run(images[start : start + chosen]) for start in range(0, len(images), chosen))
-            parts = [fmri if columns is None else fmri[:, columns] for fmri in whole]
+            starts = range(0, len(images), chosen)
+            parts = [self.run(images[start : start + chosen], columns) for start in starts]
         else:
-            parts = [fmri for _, fmri in self._predicted(sources_of(images), chosen, columns)]
+            parts = list(self._predicted(sources_of(images), chosen, columns))
         width = len(self.vertices) if columns is None else len(columns)
         return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
 
@@ -163,7 +171,7 @@ class Encoder:
         columns, regions = chosen_columns(self.rois, names)
         check_regions(regions)
         chosen = self.batch_size_for(batch_size)
-        parts = [region_means(fmri, regions) for _, fmri in self._predicted(sources_of(images), chosen, columns)]
+        parts = [region_means(fmri, regions) for fmri in self._predicted(sources_of(images), chosen, columns)]
         means = np.concatenate(parts) if parts else np.empty((0, len(regions)), np.float32)
         return {name: means[:, column].copy() for column, name in enumerate(regions)}
 
@@ -201,41 +209,70 @@ class Encoder:
         columns, regions = chosen_columns(self.rois, (roi,))
         ranking = TopImages(regions, k)
         sources = sources_of(images)
-        for indices, fmri in self._predicted(sources, self.batch_size_for(batch_size), columns):
-            opened = [sources[index] for index in indices]
-            ranking.add([_name_of(sources[index], index) for index in indices], fmri, opened)
-        return ranking.finish()[roi].highest
+        for fmri in self._predicted(sources, self.batch_size_for(batch_size), columns):
+            ranking.add(region_means(fmri, regions))
+        return ranking.finish(lambda row: (_name_of(sources[row], row), sources[row]))[roi].highest
 
     def _predicted(
         self, sources: Sequence[Any] | np.ndarray, batch_size: int, columns: np.ndarray | None
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Predictions in order, with the images' positions; one that cannot be read ends the work."""
-        for _, (indices, batch, failed) in counted(prepared_batches(sources, self.info.preprocessing, batch_size)):
-            if failed:
-                index, error = failed[0]
-                source = sources[index]
-                name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
-                raise DataError(f"{name}: {reason_without_name(error, name)}")
-            fmri = self.run(batch)
-            yield indices, fmri if columns is None else fmri[:, columns]
+    ) -> Iterator[np.ndarray]:
+        """Predictions of a few images at a time, in order; one that cannot be read ends the work."""
+        given: Any = sources
+        taken = batches(self, lambda start, stop: given[start:stop], range(len(given)), batch_size, columns)
+        with contextlib.closing(taken):  # so that decoding ends with an error
+            for batch in taken:
+                if batch.failed:
+                    index, error = batch.failed[0]
+                    source = given[index]
+                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                    raise DataError(f"{name}: {reason_without_name(error, name)}")
+                if batch.fmri is not None:
+                    yield batch.fmri
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         """Predict one batch of prepared images (B, S, S, 3) uint8 -> (B, V) float32.
+
+        Parameters
+        ----------
+        batch : array of shape (B, S, S, 3), uint8
+        columns : array of shape (n,), int, optional
+            Positions of some vertices in 0..V-1: only those are computed, from the network's tokens, and come in
+            this order. The same numbers up to the rounding of float32.
+
+        Returns
+        -------
+        array of shape (B, V) or (B, n), float32
 
         Raises
         ------
         BrainkitError
             If ONNX Runtime fails, for want of memory for example.
         """
-        return self._fetch("fmri", batch)
+        if columns is None:
+            return self._fetch("fmri", batch)
+        return self._readout(columns)(self._fetch("tokens", batch))
+
+    def _readout(self, columns: np.ndarray) -> SubsetReadout:
+        key = np.ascontiguousarray(columns, np.int64).tobytes()
+        if self._subset is None or self._subset[0] != key:
+            self._subset = key, SubsetReadout(self.path, self.info, columns)
+        return self._subset[1]
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
         return self._fetch("tokens", batch)
 
+    def break_off(self) -> None:
+        """End a run that is under way in another thread; it raises a BrainkitError there."""
+        if self._running is not None:
+            self._running.terminate = True
+
     def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+        options = self._running = import_runtime().RunOptions()
         try:
-            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)})[0]
+            # Otherwise the runtime computes what nobody asked for, too.
+            options.only_execute_path_to_fetches = True
+            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)}, options)[0]
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
         return result
@@ -255,7 +292,7 @@ def _name_of(source: Any, index: int) -> str:
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
-    """Open an encoder file; its digest is checked before ONNX Runtime sees it.
+    """Open an encoder file; its digest and its graph are checked before ONNX Runtime sees it.
 
     Parameters
     ----------
@@ -277,10 +314,21 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
     """
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
-    info = encoder_file.read(path)
-    session, found = open_session(path, device=device, size=info.preprocessing.size)
+    with steady(path):
+        info = encoder_file.read(path)
+        if info.container != "onnx":
+            raise _wrong_form(Path(path), info)
+        check_graph(path)
+        session, found = open_session(path, device=device, size=info.preprocessing.size)
     _check_signature(session, info, path)
     return Encoder(Path(path), info, session, found)
+
+
+def _wrong_form(path: Path, info: EncoderInfo) -> UsageError:
+    run = shlex.quote(str(path.parent)) if (path.parent / "run.json").is_file() else "RUN"
+    return UsageError(
+        f"{path}: holds the {info.container} form, and scoring takes the ONNX form: brainkit export {run} --onnx"
+    )
 
 
 def _check_signature(session: Any, info: EncoderInfo, path: str | os.PathLike[str]) -> None:

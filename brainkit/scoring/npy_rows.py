@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from brainkit.errors import DataError
+from brainkit.scoring.resume import write_all
 
-_HEADER = 128  # bytes: room for any number of rows, and the alignment the format asks for
+HEADER_BYTES = 128  # bytes: room for any number of rows, and the alignment the format asks for
 
 
 class NpyRows:
@@ -33,12 +34,12 @@ class NpyRows:
 
     def __init__(self, path: Path, columns: int, resume_rows: int = 0, *, offset: int = 0) -> None:
         self.path, self.columns, self.rows, self.offset = path, columns, resume_rows, offset
+        # Unbuffered: a disk that is full must say so at once, and not again when the file is closed.
+        self._stream = path.open("r+b" if resume_rows else "w+b", buffering=0)
         if not resume_rows:
-            self._stream = path.open("w+b")
-            self._stream.write(bytes(offset) + self._header())
+            write_all(self._stream, bytes(offset) + self._header())
             return
-        self._stream = path.open("r+b")
-        end = offset + _HEADER + resume_rows * columns * 4
+        end = offset + HEADER_BYTES + resume_rows * columns * 4
         if self._stream.seek(0, os.SEEK_END) < end:
             self._stream.close()
             raise DataError(f"{path}: expected {resume_rows} rows to go on from, found a shorter file")
@@ -47,20 +48,19 @@ class NpyRows:
 
     def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
         """Write rows (b, columns) float32; their names are not kept."""
-        self._stream.write(np.ascontiguousarray(rows, "<f4").data)
+        write_all(self._stream, np.ascontiguousarray(rows, "<f4").data)
         self.rows += len(rows)
 
     def checkpoint(self) -> int:
         """Bring all rows to the disk; how many there are."""
-        self._stream.flush()
         os.fsync(self._stream.fileno())
         return self.rows
 
-    def finish(self, names: Sequence[str] = ()) -> None:
+    def finish(self, names: Collection[str] = ()) -> None:
         """Write the header that says how many rows there are."""
         self._stream.seek(self.offset)
-        self._stream.write(self._header())
-        self._stream.flush()
+        write_all(self._stream, self._header())
+        os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         self._stream.close()
@@ -68,7 +68,7 @@ class NpyRows:
     def _header(self) -> bytes:
         start = b"\x93NUMPY\x01\x00"
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self.columns}), }}".encode()
-        length = _HEADER - len(start) - 2
+        length = HEADER_BYTES - len(start) - 2
         return start + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
@@ -92,7 +92,7 @@ class HemisphereRows:
     def checkpoint(self) -> int:
         return min(part.checkpoint() for part in self._parts)
 
-    def finish(self, names: Sequence[str] = ()) -> None:
+    def finish(self, names: Collection[str] = ()) -> None:
         for part in self._parts:
             part.finish()
 

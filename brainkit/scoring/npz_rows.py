@@ -6,10 +6,11 @@ written behind a header of a fixed size, which is filled in at the end. So no co
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -43,7 +44,7 @@ class NpzRows:
         self._path, self._facts = path, facts
         self.append, self.checkpoint, self.close = self._rows.append, self._rows.checkpoint, self._rows.close
 
-    def finish(self, names: Sequence[str] = ()) -> None:
+    def finish(self, names: Collection[str] = ()) -> None:
         """Fill in the archive's headers, and add the small members."""
         self._rows.finish()
         with self._path.open("r+b") as stream:
@@ -59,13 +60,14 @@ class NpzRows:
                     _write_names(member, names)
 
 
-def _write_names(member: IO[bytes], names: Sequence[str]) -> None:
+def _write_names(member: IO[bytes], names: Collection[str]) -> None:
     """A .npy array of text, some names at a time: each takes the room of the longest."""
-    width = max(1, *map(len, names))
+    width = max(1, max(map(len, names)))
     header = {"descr": f"<U{width}", "fortran_order": False, "shape": (len(names),)}
     np.lib.format.write_array_header_1_0(member, header)
-    for start in range(0, len(names), 1024):
-        member.write(np.array(names[start : start + 1024], dtype=f"<U{width}").tobytes())
+    left = iter(names)
+    while some := list(itertools.islice(left, 1024)):
+        member.write(np.array(some, dtype=f"<U{width}").tobytes())
 
 
 def _wrap(stream: BinaryIO) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
 from brainkit.encoder_file import EncoderInfo
-from brainkit.errors import BrainkitError, DataError, UsageError, require
-from brainkit.files import write_json
+from brainkit.errors import DataError, UsageError, require
 from brainkit.scoring.brain_images import Place, StagedRows
 from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import Encoder
+from brainkit.scoring.image_list import ImageList
 from brainkit.scoring.npy_rows import HemisphereRows, NpyRows
 from brainkit.scoring.npz_rows import NpzRows
 from brainkit.scoring.tables import RoiMeanRows, check_regions
@@ -49,7 +47,7 @@ class RowWriter(Protocol):
     def checkpoint(self) -> int:
         """Bring what can be to the disk; how many rows are safe there, and may be asked for as `resume_rows`."""
 
-    def finish(self, names: Sequence[str] = ()) -> None:
+    def finish(self, names: Collection[str] = ()) -> None:
         """Complete the files. `names` of all rows, which some formats hold; none where they are not known."""
 
     def close(self) -> None:
@@ -143,6 +141,27 @@ def check_output(out: Path, overwrite: bool, hemispheres: bool = False) -> Path:
     return beside
 
 
+def check_format(
+    out: Path,
+    info: EncoderInfo,
+    columns: np.ndarray | None,
+    regions: Mapping[str, np.ndarray],
+    hemispheres: bool = False,
+) -> list[Part]:
+    """Refuse a format that does not suit the encoder; the files that the output consists of.
+
+    Raises
+    ------
+    UsageError
+        If it does not.
+    """
+    if suffix_of(out) == ".csv":
+        check_regions(regions)
+    if suffix_of(out) == ".nii.gz" and info.volume is None:
+        raise UsageError(f"{out}: .nii.gz needs an encoder of volumetric data; this one does not know of a volume")
+    return parts_of(out, info.vertices if columns is None else info.vertices.select(columns), hemispheres)
+
+
 def make_writer(
     path_beside: Path,
     final: Path,
@@ -158,7 +177,8 @@ def make_writer(
     Parameters
     ----------
     path_beside : Path
-        Where to write until all is there; `Part.path` tells where each of several files lies.
+        Where to write until all is there; `Part.path` tells where each of several files lies. Formats that are made of
+        all rows at the end keep a file of the same name and ``.rows`` there, too.
     final : Path
         What they will be called; its suffix chooses the format.
     info : EncoderInfo
@@ -186,10 +206,10 @@ def make_writer(
     """
     suffix = suffix_of(final)
     vertices = info.vertices if columns is None else info.vertices.select(columns)
-    parts = parts_of(final, vertices, hemispheres)
+    parts = check_format(final, info, columns, regions or {}, hemispheres)
     count = len(vertices)
     if suffix == ".csv":
-        return RoiMeanRows(path_beside, check_regions(regions or {}), resume_rows)
+        return RoiMeanRows(path_beside, regions or {}, resume_rows)
     if suffix == ".npy" and hemispheres:
         widths = [part.columns.stop - part.columns.start for part in parts]
         return HemisphereRows([part.path(path_beside) for part in parts], widths, resume_rows)
@@ -203,7 +223,7 @@ def make_writer(
         facts |= {"encoder_sha256": info.digest, "vertices": vertices_ids(info, columns).tolist()}
         return ZarrRows(path_beside, count, facts, resume_rows)
     if suffix == ".nii.gz":
-        places = [_in_volume(path_beside, final, info, columns)]
+        places = [_in_volume(path_beside, info, columns)]
     else:
         sides = {"left": vertices.left, "right": vertices.right}
         places = [
@@ -211,55 +231,7 @@ def make_writer(
             for part in parts
             if part.hemisphere
         ]
-    return StagedRows(_waiting(path_beside), count, places, suffix, resume_rows)
-
-
-@contextlib.contextmanager
-def writing(
-    out: Path,
-    info: EncoderInfo,
-    columns: np.ndarray | None,
-    *,
-    hemispheres: bool = False,
-    regions: Mapping[str, np.ndarray] | None = None,
-) -> Iterator[RowWriter]:
-    """Give a writer whose files are moved to their places when the block ends without an error, and else removed.
-
-    The block calls ``finish``.
-
-    Raises
-    ------
-    BrainkitError
-        If they cannot be written: the disk is full, for example.
-    """
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    vertices = info.vertices if columns is None else info.vertices.select(columns)
-    parts = parts_of(out, vertices, hemispheres)
-    try:
-        writer = make_writer(beside, out, info, columns, hemispheres=hemispheres, regions=regions)
-        with contextlib.closing(writer):
-            yield writer
-        move_into_place(beside, out, parts)
-    except OSError as error:
-        if isinstance(error.filename, str | bytes) and beside.name not in os.fsdecode(error.filename):
-            raise
-        raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        for path in (*(part.path(beside) for part in parts), _waiting(beside)):
-            _remove(path)
-
-
-def move_into_place(path_beside: Path, final: Path, parts: Sequence[Part]) -> None:
-    """Move finished files to their places, over what is there."""
-    for part in parts:
-        source, target = part.path(path_beside), part.path(final)
-        if not (source.is_dir() and target.is_dir()):
-            os.replace(source, target)
-            continue
-        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")  # no folder is replaced in one step
-        os.rename(target, old)
-        os.rename(source, target)
-        _remove(old)
+    return StagedRows(path_beside.with_name(f"{path_beside.name}.rows"), count, places, suffix, resume_rows)
 
 
 def vertices_ids(info: EncoderInfo, columns: np.ndarray | None) -> np.ndarray:
@@ -272,14 +244,15 @@ def write_description(
     path: Path,
     out: Path,
     encoder: Encoder,
-    written: list[Path],
-    skipped: list[tuple[Path, str]],
+    images: ImageList,
+    rows: int,
     columns: np.ndarray | None,
     regions: dict[str, np.ndarray],
     *,
     hemispheres: bool = False,
     more: Mapping[str, Any] | None = None,
 ) -> None:
+    """Write what the rows and columns of an output are; images are written as they are read from their list."""
     info = encoder.info
     ids = vertices_ids(info, columns)
     suffix = suffix_of(out)
@@ -294,14 +267,16 @@ def write_description(
         {"file": part.path(out).name, "hemisphere": part.hemisphere, "columns": part.columns.indices(len(ids))[:2]}
         for part in parts_of(out, chosen, hemispheres)
     ]
+    split = files[0]["hemisphere"] is not None
     description: dict[str, Any] = {
-        "file": out.name if files[0]["hemisphere"] is None else [part["file"] for part in files],
-        "format": FORMATS[suffix] if not hemispheres else "float32 (images, vertices of the hemisphere)",
-        "shape": [len(written), len(regions) if suffix == ".csv" else len(ids)],
+        "file": [part["file"] for part in files] if split else out.name,
+        "format": "float32 (images, vertices of the hemisphere)" if hemispheres else FORMATS[suffix],
+        "shape": [rows, len(regions) if suffix == ".csv" else len(ids)],
         "dtype": "float32",
         "rows": "images, in this order",
-        "images": [as_text(image) for image in written],
-        "skipped": [{"path": as_text(image), "reason": reason} for image, reason in skipped],
+        "images": (as_text(name) for name in images.readable()),
+        "skipped": ({"path": as_text(name), "reason": reason} for name, reason in images.skipped()),
+        "notes": ({"path": as_text(name), "note": as_text(note)} for name, note in images.notes()),
         "units": info.units,
         "space": info.vertices.space,
         "vertices": vertices,
@@ -313,32 +288,42 @@ def write_description(
         },
         "note": info.note,
     }
-    if files[0]["hemisphere"] is not None:
+    if split:
         description["hemispheres"] = files
     if suffix == ".csv":
         description["columns"] = ["image", *regions]
     if regions:
         description["rois"] = {name: index.tolist() for name, index in regions.items()}
-    write_json(path, description | dict(more or {}))
+    with path.open("w", encoding="utf-8") as file:
+        write_streaming(file, description | dict(more or {}))
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _in_volume(path_beside: Path, final: Path, info: EncoderInfo, columns: np.ndarray | None) -> Place:
+def write_streaming(file: TextIO, value: dict[str, Any]) -> None:
+    """Write an object as indented JSON; where a value is an iterator, its items as they come."""
+    for number, (key, each) in enumerate(value.items()):
+        file.write(f"{',' if number else '{'}\n  {json.dumps(key)}: ")
+        if not isinstance(each, Iterator):
+            file.write(_indented(each, "  "))
+            continue
+        start = "["
+        for item in each:
+            file.write(f"{start}\n    {_indented(item, '    ')}")
+            start = ","
+        file.write("[]" if start == "[" else "\n  ]")
+    file.write("\n}\n")
+
+
+def _indented(value: Any, by: str) -> str:
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False).replace("\n", f"\n{by}")
+
+
+def _in_volume(path_beside: Path, info: EncoderInfo, columns: np.ndarray | None) -> Place:
     volume = info.volume
-    if volume is None:
-        raise UsageError(f"{final}: .nii.gz needs an encoder of volumetric data; this one does not know of a volume")
+    assert volume is not None  # checked before
     voxels = volume.voxels if columns is None else volume.voxels[columns]
     positions = np.ravel_multi_index(tuple(voxels.T.astype(np.intp)), volume.shape, order="F")
     return Place(
         path_beside, slice(None), positions, int(np.prod(volume.shape)), shape=volume.shape, affine=volume.affine
     )
-
-
-def _waiting(path_beside: Path) -> Path:
-    return path_beside.with_name(f"{path_beside.name}.rows")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from brainkit.errors import UsageError
 from brainkit.scoring.moments import Moments
-from brainkit.scoring.tables import region_means
+from brainkit.scoring.tables import check_regions
 
 MOST = 100  # images of a ranking: more make no sheet that anybody looks at
 
@@ -85,12 +85,12 @@ class Ranking:
 
 
 class TopImages:
-    """Keep the `k` highest and lowest images of each region while predictions go by; memory does not grow.
+    """Keep the `k` highest and lowest images of each region while mean predictions go by; memory does not grow.
 
     Parameters
     ----------
     regions : mapping of str to array of int
-        Positions of each region among the columns of the rows.
+        Positions of each region among the columns of the predictions.
     k : int
         1 to 100.
 
@@ -105,27 +105,15 @@ class TopImages:
             raise UsageError(f"top must be 1 to {MOST} images, got {k}")
         if not regions:
             raise UsageError("the images that drive a region most need a region: name it with roi")
-        for name, index in regions.items():
-            if not len(index):
-                raise UsageError(f"ROI {name}: has no vertices in this encoder, so no image drives it")
+        check_regions(regions)
         self._regions, self._k, self._rows = regions, k, 0
         # Smallest first, so that the one to give up is on top; rows are negated, so that of equals the later one goes.
-        self._highest: list[list[tuple[float, int, str, Any]]] = [[] for _ in regions]
-        self._lowest: list[list[tuple[float, int, str, Any]]] = [[] for _ in regions]
+        self._highest: list[list[tuple[float, int]]] = [[] for _ in regions]
+        self._lowest: list[list[tuple[float, int]]] = [[] for _ in regions]
         self._moments = [Moments(1) for _ in regions]
 
-    def add(self, names: Sequence[str], fmri: np.ndarray, images: Sequence[Any] | None = None) -> None:
-        """Take the rows of some images.
-
-        Parameters
-        ----------
-        names : sequence of str
-        fmri : array of shape (b, columns)
-        images : sequence, optional
-            What opens each image again; by default its name.
-        """
-        opened = names if images is None else images
-        means = region_means(fmri, self._regions)
+    def add(self, means: np.ndarray) -> None:
+        """Take the means of some images, (b, regions), as :func:`brainkit.scoring.tables.region_means` gives them."""
         for column, moments in enumerate(self._moments):
             finite = np.isfinite(means[:, column])
             moments.add(means[finite, column : column + 1])
@@ -133,29 +121,35 @@ class TopImages:
                 mean, row = float(means[at, column]), self._rows + at
                 for kept, value in ((self._highest[column], mean), (self._lowest[column], -mean)):
                     if len(kept) < self._k:
-                        heapq.heappush(kept, (value, -row, names[at], opened[at]))
-                    elif (value, -row) > kept[0][:2]:
-                        heapq.heapreplace(kept, (value, -row, names[at], opened[at]))
-        self._rows += len(fmri)
+                        heapq.heappush(kept, (value, -row))
+                    elif (value, -row) > kept[0]:
+                        heapq.heapreplace(kept, (value, -row))
+        self._rows += len(means)
 
-    def finish(self) -> dict[str, Ranking]:
-        """The rankings so far, by region."""
-        return {
-            name: Ranking(
+    def finish(self, look_up: Callable[[int], tuple[str, Any]]) -> dict[str, Ranking]:
+        """The rankings so far, by region; `look_up` gives the name of a row's image, and what opens it."""
+
+        def ranked(kept: list[tuple[float, int]], sign: float) -> tuple[Ranked, ...]:
+            ordered = sorted(kept, reverse=True)
+            return tuple(
+                Ranked(rank, -negated, *_named(look_up(-negated), sign * value))
+                for rank, (value, negated) in enumerate(ordered, 1)
+            )
+
+        found = {}
+        for column, (name, index) in enumerate(self._regions.items()):
+            moments = self._moments[column]
+            found[name] = Ranking(
                 name,
                 len(index),
                 moments.count,
                 float(moments.mean[0]) if moments.count else math.nan,
                 math.sqrt(moments.variance[0]) if moments.count > 1 else math.nan,
-                _ranked(self._highest[column], 1.0),
-                _ranked(self._lowest[column], -1.0) if moments.count >= 2 * self._k else (),
+                ranked(self._highest[column], 1.0),
+                ranked(self._lowest[column], -1.0) if moments.count >= 2 * self._k else (),
             )
-            for column, ((name, index), moments) in enumerate(zip(self._regions.items(), self._moments, strict=True))
-        }
+        return found
 
 
-def _ranked(kept: list[tuple[float, int, str, Any]], sign: float) -> tuple[Ranked, ...]:
-    ordered = sorted(kept, key=lambda entry: (-entry[0], -entry[1]))
-    return tuple(
-        Ranked(rank, -row, name, sign * value, image) for rank, (value, row, name, image) in enumerate(ordered, 1)
-    )
+def _named(found: tuple[str, Any], mean: float) -> tuple[str, float, Any]:
+    return found[0], mean, found[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -98,7 +98,7 @@ class RoiMeanRows:
         os.fsync(self._stream.fileno())
         return self._rows
 
-    def finish(self, names: Sequence[str] = ()) -> None:
+    def finish(self, names: Collection[str] = ()) -> None:
         """Nothing is left to do: each row is complete by itself."""
 
     def close(self) -> None:

@@ -1,0 +1,169 @@
+"""The encoder as one torch file that loads with torch alone: TorchScript, or a program of torch.export (.pt2).
+
+Both hold what the ONNX form holds, in plain torch operators: uint8 images (B, S, S, 3) -> fmri (B, V) and tokens
+(B, L, D, P + 1). A custom operator would make a file that does not load where brainkit is not installed.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.archive import ENTRY
+from brainkit.errors import BrainkitError
+from brainkit.export.network import map_sizes, token_module
+from brainkit.export.onnx_graph import first_line, quiet
+from brainkit.export.onnx_readout import Readout
+from brainkit.export.parity import compared
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from brainkit.model import Folded
+
+RUNTIMES = {"torchscript": "TorchScript", "pt2": "torch.export"}
+
+
+def torch_program(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo, form: str) -> Any:
+    """The whole encoder on the CPU: a frozen ``ScriptModule``, or an ``ExportedProgram``.
+
+    Raises
+    ------
+    BrainkitError
+        If torch cannot trace or export the backbone.
+    """
+    import torch
+
+    size = info.preprocessing.size
+    name = info.backbone.get("name", type(backbone).__name__)
+    # A copy, where it lies elsewhere: devices of constants are part of what is traced. Parameters that want gradients
+    # would ask for them in the file as well.
+    if any(value.is_cuda or value.requires_grad for value in backbone.parameters()):
+        backbone = copy.deepcopy(backbone).cpu().requires_grad_(False)
+    module = encoder_module(folded, readout, backbone, info)
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    how = {"torchscript": "torch.jit.trace", "pt2": "torch.export"}[form]
+    try:
+        with quiet(), torch.no_grad():
+            return _traced(module, example) if form == "torchscript" else _program(module, example)
+    except Exception as error:  # whatever a backbone's code leads torch to
+        raise BrainkitError(f"backbone {name}: {how} cannot export it: {first_line(error)}") from error
+
+
+def encoder_module(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo) -> nn.Module:
+    """uint8 images (B, S, S, 3) -> (fmri (B, V), tokens (B, L, D, P + 1)) as one module of constants."""
+    import torch
+    from torch import nn
+
+    counts = [int(count) for count in readout.counts]
+    padded = readout.form == "padded"
+    width = readout.coefficients.shape[1]
+
+    class SortedReadout(nn.Module):
+        weight: torch.Tensor
+        coefficients: torch.Tensor
+        cells: torch.Tensor
+        order: torch.Tensor
+        bias: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            for key in ("weight", "coefficients", "cells", "counts", "order", "bias"):
+                self.register_buffer(key, torch.from_numpy(np.ascontiguousarray(getattr(readout, key))))
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            groups, channels = len(counts), self.weight.shape[1]
+            taps = tokens.permute(3, 2, 0, 1)[self.cells]  # (G, 5, D, B, L)
+            taps = taps.permute(0, 2, 3, 1, 4).reshape(groups, channels, -1)  # (G, D, B * 5L)
+            if padded:
+                products = torch.bmm(self.weight.reshape(groups, -1, channels), taps)
+                products = products.reshape(len(self.weight), -1, width)
+                rows = (products * self.coefficients.unsqueeze(1)).sum(-1)
+            else:
+                parts = zip(self.weight.split(counts), self.coefficients.split(counts), taps.unbind(0), strict=True)
+                rows = torch.cat([self.group(*part) for part in parts])
+            return rows[self.order].t() + self.bias
+
+        def group(self, weight: torch.Tensor, coefficients: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+            products = torch.matmul(weight, taps).reshape(len(weight), -1, width)  # (n, B, 5L)
+            return (products * coefficients.unsqueeze(1)).sum(-1)
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = token_module(folded, backbone, info.preprocessing, map_sizes(folded, backbone, info))
+            self.readout = SortedReadout()
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            tokens = self.network(images)
+            return self.readout(tokens), tokens
+
+    return Encoder().eval()
+
+
+def torch_parity(expected: np.ndarray, path: Path, images: np.ndarray, form: str) -> dict[str, Any]:
+    """The certificate of a torch file: it is loaded as a user would, and compared with torch's predictions.
+
+    Raises
+    ------
+    BrainkitError
+        If torch cannot load or run it, or a prediction is not finite.
+    """
+    import torch
+
+    with quiet(), torch.no_grad():
+        try:
+            run = torch.jit.load(path) if form == "torchscript" else torch.export.load(path).module()
+        except Exception as error:  # the loader's own kinds
+            raise BrainkitError(f"{path}: not written: torch cannot load it again: {first_line(error)}") from error
+        return compared(
+            expected,
+            images,
+            lambda batch: run(torch.from_numpy(np.ascontiguousarray(batch)))[0].numpy(),
+            runtime=RUNTIMES[form],
+            versions={},
+        )
+
+
+def save_torch(program: Any, form: str, stream: BinaryIO) -> None:
+    """Save it, with an empty extra file ``brainkit.json``."""
+    import torch
+
+    with quiet():
+        if form == "torchscript":
+            torch.jit.save(program, stream, _extra_files={ENTRY: "{}"})
+        else:
+            torch.export.save(program, stream, extra_files={ENTRY: "{}"})
+    stream.seek(0)
+
+
+def _traced(module: nn.Module, example: torch.Tensor) -> Any:
+    import torch
+
+    return torch.jit.freeze(torch.jit.trace(module, (example,), check_trace=False).eval())
+
+
+def _program(module: nn.Module, example: torch.Tensor) -> Any:
+    """Exported for any number of images, without the parameters that nothing reads and where our code lies on disk."""
+    import torch
+
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+    unused = [node for node in program.graph.nodes if node.op == "placeholder" and not node.users]
+    names = {node.name for node in unused}
+    specs = program.graph_signature.input_specs
+    for spec in [spec for spec in specs if getattr(spec.arg, "name", None) in names]:
+        specs.remove(spec)
+        program.state_dict.pop(spec.target, None)
+        program.constants.pop(spec.target, None)
+    for node in unused:
+        program.graph.erase_node(node)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    program.graph_module.recompile()
+    return program
