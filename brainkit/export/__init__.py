@@ -20,6 +20,7 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import check_graph
 from brainkit.errors import BrainkitError, UsageError, require
 from brainkit.export.network import evaluating, exportable, torch_predictions
 from brainkit.export.onnx_graph import build_onnx, serialised
@@ -166,6 +167,7 @@ def export_onnx(
             del proto
             certificate = _judged(parity(expected, beside, images), "ONNX Runtime", backbone, path, enforce)
             encoder_file.seal(beside, dataclasses.replace(info, certificate=certificate))
+            check_graph(beside)  # what scoring would refuse is not written
     return Exported(Path(path), Path(path).stat().st_size, certificate)
 
 
