@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -18,9 +19,11 @@ Examples:
   brainkit predict photos/ --out fmri.npy
   brainkit predict cat.jpg dog.jpg --out fmri.npy --encoder dinov2-subj01.onnx --maps figures
   brainkit predict photos/ --out faces.npy --roi FFA-1,FFA-2 --roi OFA --device cpu
+  brainkit predict 'photos/**/*.jpg' 'shards-{000..010}.tar' @more.txt --out fmri.npy
+  find photos -name '*.png' -print0 | brainkit predict - --out fmri.npy
 """,
 )
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGES...")
 @click.option(
     "--out",
     required=True,
@@ -50,11 +53,14 @@ Examples:
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at once.  [default: by the input's size]"
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images at once.  [default: by the input's size and the free memory]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
 def command(
-    images: tuple[Path, ...],
+    images: tuple[str, ...],
     out: Path,
     encoder: Path | None,
     maps: Path | None,
@@ -64,10 +70,12 @@ def command(
     batch_size: int | None,
     overwrite: bool,
 ) -> None:
-    """Predict the fMRI response to images. IMAGES are files and folders.
+    """Predict the fMRI response to images.
 
-    Rows follow the images in sorted order; unreadable images are skipped and reported. Needs neither torch nor the
-    training data.
+    IMAGES are files and folders, patterns in quotes, tar shards, lists (@list.txt, a path a line; - for one on standard
+    input) and addresses (s3://, gs://, https://). Rows follow the images in sorted order, lists and shards in their
+    own; unreadable images are skipped and reported. What is interrupted goes on when it is called again. Needs neither
+    torch nor the training data.
     """
     from brainkit import encoder_file, runs, scoring
     from brainkit.progress import progress_bar
@@ -88,6 +96,7 @@ def command(
             batch_size=batch_size,
             overwrite=overwrite,
             progress=progress,
+            say=functools.partial(click.echo, err=True),
         )
     for path, reason in done.skipped[:SHOWN]:
         click.echo(f"skipped {path}: {reason}", err=True)

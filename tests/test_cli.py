@@ -124,6 +124,7 @@ def test_bare_command_shows_help_and_is_a_usage_error() -> None:
         (["predict", "photos", "--out", "fmri.npy", "--device", "tpu"], "'cuda'"),
         (["predict", "photos", "--out", "fmri.npy", "--max-maps", "0"], "--max-maps"),
         (["export", "--torchscrpt"], "--torchscrpt"),
+        (["export", "--target", "tpu"], "'gpu'"),
         (["sample"], "DIR"),
         (["info"], "FILE"),
         (["doctor", "now"], "now"),
@@ -492,11 +493,29 @@ def test_train_leaves_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None
     assert not any(arguments.values())
 
 
-@pytest.mark.parametrize("options", [[], ["--onnx"]])
-def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "forms"),
+    [
+        ([], ("onnx",)),
+        (["--onnx"], ("onnx",)),
+        (["--torchscript"], ("torchscript",)),
+        (["--pt2", "--onnx"], ("onnx", "pt2")),
+    ],
+)
+def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: list[str], forms: tuple[str, ...]) -> None:
     given = record(monkeypatch, "brainkit.workflow", "export_all", types.SimpleNamespace(path=Path("e.onnx")))
     assert call("export", "runs/a", *options, "--out", "e.onnx").exit_code == 0
-    assert without_say(given()) == {"run": Path("runs/a"), "out": Path("e.onnx")}
+    expected = {"run": Path("runs/a"), "out": Path("e.onnx"), "forms": forms}
+    assert without_say(given()) == {**expected, "target": "cpu", "rois": (), "vertices": None}
+
+
+def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = record(monkeypatch, "brainkit.workflow", "export_all", [])
+    options = ["--target", "gpu", "--roi", "V1, FFA-1", "--roi", "OFA", "--vertices", "ids.txt"]
+    assert call("export", *options).exit_code == 0
+    arguments = without_say(given())
+    assert (arguments["target"], arguments["rois"]) == ("gpu", ("V1", "FFA-1", "OFA"))
+    assert arguments["vertices"] == Path("ids.txt") and arguments["out"] is None
 
 
 def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,8 +534,9 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
     assert result.exit_code == 0, result.output
     passed = given()
     assert callable(passed.pop("progress"))
+    assert callable(passed.pop("say"))
     assert passed == {
-        "images": (photos, Path("c.png")),
+        "images": (str(photos), "c.png"),
         "out": Path("fmri.npy"),
         "encoder": Path("e.onnx"),
         "device": "cpu",

@@ -25,7 +25,7 @@ from brainkit import encoder_file, runtime, scoring  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError  # noqa: E402
 from brainkit.export import onnx_readout  # noqa: E402
 from brainkit.images import Preprocessing, decode, prepare  # noqa: E402
-from brainkit.scoring import decoding  # noqa: E402
+from brainkit.scoring import decoding, outputs, pipeline  # noqa: E402
 from brainkit.surface import RoiTable, Vertices  # noqa: E402
 
 SIZE, V = 8, 20
@@ -207,7 +207,7 @@ def test_slow_images_do_not_change_the_order(
         return decode(path)
 
     monkeypatch.setattr(decoding, "decode", slow)
-    monkeypatch.setattr(decoding, "cores", lambda: 4)
+    monkeypatch.setattr(pipeline, "cores", lambda: 4)
     paths = readable(photographs)
     np.testing.assert_allclose(encoder.predict(paths, 3), expected_rows(paths), atol=1e-5)
 
@@ -308,23 +308,25 @@ def test_not_one_readable_image_leaves_nothing(path: Path, photographs: Path, tm
     assert sorted(os.listdir(tmp_path)) == ["none", "photographs"]
 
 
-def test_an_error_on_the_way_leaves_nothing_and_no_thread(
+def test_an_error_on_the_way_leaves_no_output_and_no_thread(
     encoder: scoring.Encoder, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
+    before = {thread.name for thread in threading.enumerate()}
     with pytest.raises(KeyboardInterrupt):
         scoring.predict_to_file(photographs, tmp_path / "fmri.npy", encoder, batch_size=1, progress=interrupted)
+    assert (tmp_path / ".fmri.npy.partial").is_dir()  # what was done is kept: tests/test_streaming.py
 
     def full(self: Any, rows: np.ndarray) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scoring.NpyRows, "append", full)
+    monkeypatch.setattr(outputs.NpyRows, "append", full)
     with pytest.raises(BrainkitError, match="No space left"):
-        scoring.predict_to_file(photographs, tmp_path / "fmri.npy", encoder)
-    assert os.listdir(tmp_path) == ["photographs"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+        scoring.predict_to_file(photographs, tmp_path / "other.npy", encoder)
+    assert sorted(os.listdir(tmp_path)) == [".fmri.npy.partial", "photographs"]
+    assert {thread.name for thread in threading.enumerate()} == before
 
 
 def test_decoding_runs_ahead_by_a_bounded_number(encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,19 +334,19 @@ def test_decoding_runs_ahead_by_a_bounded_number(encoder: scoring.Encoder, monke
     decoded, furthest = 0, 0
     lock = threading.Lock()
 
-    def count(source: Any, preprocessing: Preprocessing) -> np.ndarray:
+    def count(place: np.ndarray, source: Any, preprocessing: Preprocessing) -> None:
         nonlocal decoded
         with lock:
             decoded += 1
-        return np.zeros((SIZE, SIZE, 3), np.uint8)
 
-    monkeypatch.setattr(decoding, "_prepared", count)
+    monkeypatch.setattr(pipeline, "prepare_into", count)
     taken = 0
-    for indices, _, _ in scoring.prepared_batches(range(500), PREPROCESSING, 4):  # type: ignore[arg-type]
+    for batch in pipeline.batches(encoder, lambda start, stop: range(start, stop), range(500), 4):
+        assert batch.fmri is not None
         furthest = max(furthest, decoded - taken)
-        taken += len(indices)
-    assert taken == 500
-    assert furthest <= 3 * 4 + decoding.cores()
+        taken += len(batch.fmri)
+    assert taken == decoded == 500
+    assert furthest <= 3 * 4 + pipeline.cores()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not take such names")

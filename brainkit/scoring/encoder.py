@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.steady import steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
 from brainkit.runtime import import_runtime, one_line, open_session
-from brainkit.scoring.decoding import counted, prepared_batches, reason_without_name, sources_of
+from brainkit.scoring.decoding import reason_without_name, sources_of
+from brainkit.scoring.pipeline import batches
 from brainkit.scoring.readout import SubsetReadout
 from brainkit.surface import RoiTable, Vertices
 
@@ -38,6 +40,7 @@ class Encoder:
     def __init__(self, path: Path, info: EncoderInfo, session: Any, device: str) -> None:
         self.path, self.info, self.device = path, info, device
         self._session = session
+        self._running: Any = None
         self._subset: tuple[bytes, SubsetReadout] | None = None
 
     def __repr__(self) -> str:
@@ -97,15 +100,18 @@ class Encoder:
                 raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
             parts = [self.run(images[start : start + chosen]) for start in range(0, len(images), chosen)]
         else:
+            sources: Any = sources_of(images)
             parts = []
-            sources = sources_of(images)
-            for _, (_, batch, failed) in counted(prepared_batches(sources, self.info.preprocessing, chosen)):
-                if failed:
-                    index, error = failed[0]
-                    source = sources[index]
-                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
-                    raise DataError(f"{name}: {reason_without_name(error, name)}")
-                parts.append(self.run(batch))
+            taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen)
+            with contextlib.closing(taken):  # so that decoding ends with an error
+                for batch in taken:
+                    if batch.failed:
+                        index, error = batch.failed[0]
+                        source = sources[index]
+                        name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                        raise DataError(f"{name}: {reason_without_name(error, name)}")
+                    if batch.fmri is not None:
+                        parts.append(batch.fmri)
         return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
 
     def run(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
@@ -141,10 +147,15 @@ class Encoder:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
         return self._fetch("tokens", batch)
 
+    def break_off(self) -> None:
+        """End a run that is under way in another thread; it raises a BrainkitError there."""
+        if self._running is not None:
+            self._running.terminate = True
+
     def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+        options = self._running = import_runtime().RunOptions()
         try:
             # Otherwise the runtime computes what nobody asked for, too.
-            options = import_runtime().RunOptions()
             options.only_execute_path_to_fetches = True
             result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)}, options)[0]
         except Exception as error:  # ONNX Runtime's own classes have no common base
