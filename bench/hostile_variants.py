@@ -306,6 +306,14 @@ def _signature(rng: random.Random, proto: onnx.ModelProto) -> None:
         value.type.sequence_type.elem_type.tensor_type.elem_type = 1
 
 
+def _inner_shapes(rng: random.Random, proto: onnx.ModelProto) -> None:
+    """Shapes that are declared for values within."""
+    for node in rng.sample(list(proto.graph.node), min(5, len(proto.graph.node))):
+        sizes = [rng.choice((*INTEGERS, "batch", 4, 8)) for _ in range(rng.choice((0, 2, 3, 4, 5)))]
+        kind = rng.choice((1, 1, 1, 7, 8, 99))
+        proto.graph.value_info.append(helper.make_tensor_value_info(node.output[0], kind, sizes))
+
+
 def _model_parts(rng: random.Random, proto: onnx.ModelProto) -> None:
     how = rng.randrange(5)
     if how == 0:
@@ -373,6 +381,7 @@ KINDS: dict[str, Callable[[random.Random, Parts], bytes]] = {
     "graph: foreign domains": _graph(_foreign),
     "graph: graphs within nodes": _graph(_nested),
     "graph: inputs and outputs": _graph(_signature),
+    "graph: shapes of inner values": _graph(_inner_shapes),
     "graph: versions, functions, sparse": _graph(_model_parts),
     "graph: a long chain": _graph(_long_chain),
     "graph: giant values": _graph(_giant),
