@@ -297,8 +297,7 @@ def _signature(rng: random.Random, proto: onnx.ModelProto) -> None:
     how = rng.randrange(4)
     if how == 0:
         value.type.tensor_type.elem_type = rng.choice((0, 1, 6, 7, 8, 16, 99))
-    elif how == 1:
-        dims = value.type.tensor_type.shape.dim
+    elif how == 1 and (dims := value.type.tensor_type.shape.dim):
         dims[rng.randrange(len(dims))].dim_value = rng.choice(INTEGERS)
     elif how == 2:
         value.name = rng.choice(("", "x", "images", "fmri"))

@@ -28,13 +28,18 @@ _ARITHMETIC = frozenset(("Add", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow"
 _POOLING = frozenset(("AveragePool", "LpPool", "MaxPool"))
 
 
-def check_windows(graph: Graph, numbers: Numbers) -> None:
+def check_windows(graph: Graph, numbers: Numbers) -> dict[str, Shape]:
     """Refuse a window that is larger than what it slides over.
+
+    Returns
+    -------
+    dict of str to tuple
+        The shapes of those values that could be followed.
 
     Raises
     ------
     ValueError
-        Saying which.
+        Saying which operator's.
     """
     shapes: dict[str, Shape] = {tensor.name: tensor.shape for tensor in graph.initializers}
     for name, shape in zip(graph.inputs, graph.input_shapes, strict=True):
@@ -46,6 +51,7 @@ def check_windows(graph: Graph, numbers: Numbers) -> None:
         if any(size is not None and size < 0 for size in made):
             raise ValueError(f"the window of a node {node.op} does not fit what it slides over")
         shapes[node.outputs[0]] = made
+    return shapes
 
 
 def _made(node: Node, given: list[Shape | None], numbers: Numbers) -> Shape | None:
