@@ -14,6 +14,7 @@ from brainkit import encoder_file, scoring
 from brainkit.config import Config
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError, require
+from brainkit.export.onnx_graph import quiet
 from brainkit.export.parity import BATCHES, BOUND, relative_difference
 from brainkit.export.torch_forms import RUNTIMES
 from brainkit.images import Preprocessing, decode, find_images, prepare
@@ -217,7 +218,8 @@ def _opened(path: str | os.PathLike[str], info: EncoderInfo) -> tuple[Run, str]:
     import torch
 
     try:
-        run = torch.jit.load(path) if info.container == "torchscript" else torch.export.load(path).module()
+        with quiet():
+            run = torch.jit.load(path) if info.container == "torchscript" else torch.export.load(path).module()
     except Exception as error:  # the loaders' own kinds
         raise EncoderFileError(f"{path}: torch cannot open it: {_line(error)}") from error
 

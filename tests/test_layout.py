@@ -48,6 +48,7 @@ PLACES = {
     "brainkit/encoder_file/graph.py": Place(0, "numpy"),
     "brainkit/encoder_file/graph_check.py": Place(0),
     "brainkit/encoder_file/steady.py": Place(0),
+    "brainkit/encoder_file/windows.py": Place(0),
     "brainkit/encoder_file/info.py": Place(0, "numpy"),
     "brainkit/encoder_file/metadata.py": Place(0, "numpy"),
     "brainkit/encoder_file/wire.py": Place(0),

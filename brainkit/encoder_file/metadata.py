@@ -187,7 +187,8 @@ def _vertices(value: Mapping[str, Any], where: str) -> Vertices:
     if not isinstance(space, str) or space not in (*SPACES, "custom"):
         known = ", ".join((*SPACES, "custom"))
         raise EncoderFileError(f"{where}: space must be one of {known}, found {short(space)}")
-    ids = unpack_array(value.get("vertices"), dtype="<i4", shape=(None,), what=f"{where}: vertices")
+    what = f"{where}: vertices"
+    ids = unpack_array(value.get("vertices"), dtype="<i4", shape=(None,), what=what, at_most=MAX_VERTICES)
     if not 1 <= len(ids) <= MAX_VERTICES:
         raise EncoderFileError(f"{where}: vertices must be 1 to {MAX_VERTICES}, found {len(ids)}")
     try:
@@ -204,11 +205,11 @@ def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
     left = MAX_ARRAY
     for name, packed in table.items():
         what = f"{where}: ROI {short(name)}"
-        index = unpack_array(packed, dtype="<i4", shape=(None,), what=what)
+        index = unpack_array(packed, dtype="<i4", shape=(None,), what=what, at_most=n_vertices)
         left -= index.nbytes
         if left < 0:
             raise EncoderFileError(f"{where}: the ROIs take over {MAX_ARRAY} bytes")
-        if len(index) > n_vertices or (len(index) and (index.min() < 0 or index.max() >= n_vertices)):
+        if len(index) and (index.min() < 0 or index.max() >= n_vertices):
             raise EncoderFileError(f"{what} must hold indices in 0..{n_vertices - 1}, found others")
         rois[name] = index
     try:

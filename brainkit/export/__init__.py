@@ -20,6 +20,7 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import check_graph
 from brainkit.errors import BrainkitError, UsageError, require
 from brainkit.export.compact import Compact, check_storage, drift_of, in_words
 from brainkit.export.network import evaluating, exportable, torch_predictions
@@ -177,6 +178,7 @@ def export_onnx(
             certificate = _judged(parity(expected, compact.plain, images), "ONNX Runtime", backbone, path, enforce)
             info = compact.finish(dataclasses.replace(info, certificate=certificate), images)
             encoder_file.seal(beside, info)
+            check_graph(beside)  # what scoring would refuse is not written
     return Exported(Path(path), Path(path).stat().st_size, info.certificate or {}, drift_of(info))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainkit import __version__, encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import OPERATORS
 from brainkit.errors import BrainkitError
 from brainkit.export.ensemble import append_members
 from brainkit.export.network import map_sizes, token_module
@@ -121,6 +122,8 @@ def check_operators(proto: onnx.ModelProto, name: str) -> None:
     if foreign or proto.functions:
         found = ", ".join(foreign) or f"{len(proto.functions)} functions"
         raise BrainkitError(f"backbone {name}: its ONNX form must use standard operators alone, found {found}")
+    if others := sorted({node.op_type for node in proto.graph.node} - OPERATORS):
+        raise BrainkitError(f"backbone {name}: its ONNX form needs operators that scoring refuses: {', '.join(others)}")
     standard = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     del proto.opset_import[:]
     proto.opset_import.extend(standard)
