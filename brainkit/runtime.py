@@ -18,7 +18,9 @@ from brainkit.errors import BrainkitError, EncoderFileError, require
 _OTHER_FILES = 256
 
 
-def open_session(path: str | os.PathLike[str], *, device: str, size: int) -> tuple[Any, str]:
+def open_session(
+    path: str | os.PathLike[str], *, device: str, size: int, threads: int | None = None
+) -> tuple[Any, str]:
     """Open an ONNX file on a device that is really there.
 
     Parameters
@@ -28,6 +30,8 @@ def open_session(path: str | os.PathLike[str], *, device: str, size: int) -> tup
     size : int
         Side of the input in pixels: large ones run without ONNX Runtime's memory arena, which would nearly double
         the peak.
+    threads : int, optional
+        Of one run; by default one for each core this process may use.
 
     Returns
     -------
@@ -48,7 +52,7 @@ def open_session(path: str | os.PathLike[str], *, device: str, size: int) -> tup
         raise BrainkitError(f"device cuda was asked for, but {missing}; use --device cpu")
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; the log would only repeat it
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = threads or cores()
     options.enable_cpu_mem_arena = size < 512
     # Waiting threads would spin on the cores that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

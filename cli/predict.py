@@ -22,6 +22,7 @@ Examples:
   brainkit predict photos/ --out means.csv --roi V1,FFA
   brainkit predict photos/ --out fmri.npy --roi FFA,PPA --top 8
   brainkit predict test/ --out subj01/pred_test.npy --hemispheres
+  brainkit predict s3://bucket/photos --out s3://bucket/fmri.zarr --engine ray
   brainkit predict 'photos/**/*.jpg' 'shards-{000..010}.tar' @more.txt --out fmri.npy
   find photos -name '*.png' -print0 | brainkit predict - --out fmri.npy
 """,
@@ -30,10 +31,9 @@ Examples:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Where to write; the suffix is the format: .npy .npz .zarr (one row an image), .csv (ROI means), .func.gii "
-    ".mgz (one file a hemisphere), .nii.gz. A .json beside it says what is what.",
+    ".mgz (one file a hemisphere), .nii.gz. A .json beside it says what is what. Addresses (s3://...) too.",
 )
 @click.option(
     "--encoder",
@@ -71,10 +71,18 @@ Examples:
     metavar="N",
     help="Images at once.  [default: by the input's size and the free memory]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Score in this process, or on the workers of a Ray cluster (brainkit[ray]).",
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="With --engine ray: processes that score.")
 @click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
 def command(
     images: tuple[str, ...],
-    out: Path,
+    out: str,
     encoder: Path | None,
     maps: Path | None,
     max_maps: int,
@@ -83,6 +91,8 @@ def command(
     hemispheres: bool,
     device: str,
     batch_size: int | None,
+    engine: str,
+    workers: int | None,
     overwrite: bool,
 ) -> None:
     """Predict the fMRI response to images.
@@ -96,9 +106,10 @@ def command(
     from brainkit.progress import progress_bar
 
     encoder = encoder or runs.latest_encoder()
-    beside = scoring.description_path(out)
+    name = Path(out).name
+    beside = out.removesuffix(name) + scoring.description_path(Path(name)).name
     if maps is not None:
-        if out.suffix != ".npy" or hemispheres:
+        if Path(out).suffix != ".npy" or hemispheres or "://" in out:
             raise click.UsageError(f"--maps draws what a whole .npy file holds, got --out {out}")
         from brainkit.maps import predicted
 
@@ -115,6 +126,8 @@ def command(
             overwrite=overwrite,
             hemispheres=hemispheres,
             top=top,
+            engine=engine,
+            workers=workers,
             progress=progress,
             say=functools.partial(click.echo, err=True),
         )

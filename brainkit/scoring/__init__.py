@@ -7,19 +7,21 @@ images lies on disk, so that a million images take no more memory than ten. What
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainkit.errors import BrainkitError, DataError
+from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.scoring.batch_size import choose_batch_size
+from brainkit.scoring.cluster import ray_blocks
 from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import DEVICES, Encoder, load
 from brainkit.scoring.form import Form
@@ -33,12 +35,14 @@ from brainkit.scoring.outputs import (
 )
 from brainkit.scoring.pipeline import Block, local_blocks
 from brainkit.scoring.resume import Unfinished, was_complete
+from brainkit.scoring.sending import parcel_for
 from brainkit.scoring.sheets import check_sheets
-from brainkit.scoring.sources import list_images
+from brainkit.scoring.sources import Images, list_images
 from brainkit.scoring.tables import chosen_columns, regions_with_vertices
 
 __all__ = [
     "DEVICES",
+    "ENGINES",
     "Block",
     "Encoder",
     "ImageList",
@@ -50,7 +54,9 @@ __all__ = [
     "predict_to_file",
 ]
 
+ENGINES = ("local", "ray")
 Progress = Callable[[int, int], None]
+Blocks = Callable[..., Generator[Block, None, None]]
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,8 @@ class PredictResult:
 
     Parameters
     ----------
-    path : Path
-        The predictions; what the rows and columns are is said in the ``.json`` beside it.
+    path : Path or str
+        The predictions, or their address; what the rows and columns are is said in the ``.json`` beside it.
     n : int
         Rows written.
     skipped : sequence of (Path, str)
@@ -70,20 +76,20 @@ class PredictResult:
     images : sequence of Path
         The image of each row; of images elsewhere the address, a str. The names in the ``.json`` are the same, but
         escaped where they are not UTF-8. Both sequences are read from disk when they are looked at.
-    sheets : tuple of Path
+    sheets : tuple of Path or str
         Contact sheets drawn, one a region.
     """
 
-    path: Path
+    path: Path | str
     n: int
     skipped: Sequence[tuple[Path | str, str]]
     seconds: float
     images: Sequence[Path | str] = field(default=(), repr=False)
-    sheets: tuple[Path, ...] = ()
+    sheets: tuple[Path | str, ...] = ()
 
 
 def predict_to_file(
-    images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    images: Images,
     out: str | os.PathLike[str],
     encoder: Encoder | str | os.PathLike[str],
     *,
@@ -93,6 +99,8 @@ def predict_to_file(
     overwrite: bool = False,
     hemispheres: bool = False,
     top: int | None = None,
+    engine: str = "local",
+    workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PredictResult:
@@ -107,7 +115,8 @@ def predict_to_file(
         are skipped, and reported.
     out : path-like
         Its suffix is the format: ``.npy``, float32 (n, V), row i the i-th readable image of the list; ``.npz``;
-        ``.csv``, means by region; ``.zarr``; ``.func.gii`` and ``.mgz``, a file a hemisphere; ``.nii.gz``.
+        ``.csv``, means by region; ``.zarr``; ``.func.gii`` and ``.mgz``, a file a hemisphere; ``.nii.gz``. An address
+        (``s3://bucket/fmri.npy``) is sent to when all is done.
     encoder : Encoder or path-like
     device : {"auto", "cpu", "cuda"}
         For opening `encoder`, where it is a path.
@@ -123,6 +132,11 @@ def predict_to_file(
         With ``.npy``: two files, ``lh_`` and ``rh_`` before the name, as the Algonauts challenge takes them.
     top : int, optional
         For each of `rois` draw the images that drive it most, and least: so many of each.
+    engine : {"local", "ray"}
+        Where the network runs: in this process, or on the workers of a Ray cluster
+        (:func:`brainkit.scoring.cluster.ray_blocks`). The output is the same.
+    workers : int, optional
+        Processes of the cluster that score, see there.
     progress : callable, optional
         Called with (images done, images in all).
     say : callable, optional
@@ -136,14 +150,54 @@ def predict_to_file(
     ------
     UsageError
         If `out` exists and may not be replaced, its format does not suit the encoder, or a region is unknown; if an
-        unfinished output of something else is there, or another process writes it.
+        unfinished output of something else is there, or another process writes it; if the engine is unknown.
     DataError
-        If the folder of `out` does not exist.
+        If the folder of `out` does not exist, or an address cannot be written to.
     BrainkitError
         If not one image could be read, and then nothing is written; if the disk is full, and then what is done is kept.
     """
-    out, say = Path(out), say or (lambda line: None)
-    named = None if rois is None else tuple(rois)
+    if engine not in ENGINES:
+        raise UsageError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if workers is not None and engine == "local":
+        raise UsageError("workers are of the engine ray; the engine local has none")
+    scored = functools.partial(
+        _predict,
+        images,
+        encoder=encoder,
+        device=device,
+        named=None if rois is None else tuple(rois),
+        batch_size=batch_size,
+        hemispheres=hemispheres,
+        top=top,
+        blocks=local_blocks if engine == "local" else functools.partial(ray_blocks, workers=workers),
+        progress=progress or (lambda done, total: None),
+        say=say or (lambda line: None),
+    )
+    with parcel_for(out, overwrite) as parcel:
+        if parcel is None:
+            return scored(Path(out), overwrite=overwrite)
+        result = scored(parcel.path, overwrite=True)
+        sheets = {path.name for path in result.sheets if isinstance(path, Path)}
+        sent = [place for place in parcel.send() if place.rsplit("/", 1)[1] in sheets]
+    return replace(result, path=parcel.address, sheets=tuple(sent))
+
+
+def _predict(
+    images: Images,
+    out: Path,
+    *,
+    encoder: Encoder | str | os.PathLike[str],
+    device: str,
+    named: tuple[str, ...] | None,
+    batch_size: int | None,
+    overwrite: bool,
+    hemispheres: bool,
+    top: int | None,
+    blocks: Blocks,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> PredictResult:
+    """`predict_to_file`, onto this machine's disk."""
     check_output(out, overwrite or was_complete(out), hemispheres)
     if top is not None:
         check_sheets(out, named, top, overwrite or was_complete(out))
@@ -174,7 +228,7 @@ def predict_to_file(
                 say(f"{out}: goes on after {done:,} of {len(listed):,} images")
             if not unfinished.complete:
                 try:
-                    _score(encoder, listed, unfinished, form, progress or (lambda done, total: None))
+                    _score(encoder, listed, unfinished, form, blocks, progress)
                 except BaseException:
                     if done := unfinished.done:
                         say(f"{out}: {done:,} of {len(listed):,} images are kept; the same command goes on from there")
@@ -210,6 +264,7 @@ def _score(
     listed: ImageList,
     unfinished: Unfinished,
     form: Form,
+    blocks: Blocks,
     progress: Progress,
 ) -> None:
     """Write the rows of all images from where the unfinished output ends."""
@@ -221,9 +276,9 @@ def _score(
     except DataError as error:
         raise DataError(f"{error}; remove the folder {unfinished.folder} to start over") from None
     try:
-        blocks = local_blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=form.columns)
-        with contextlib.closing(blocks):
-            for block in blocks:
+        made = blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=form.columns)
+        with contextlib.closing(made):
+            for block in made:
                 if len(block.fmri):
                     writer.append(block.fmri, block.names)
                 bad = [(at, reason) for at, (_, reason) in zip(block.skipped_at, block.skipped, strict=True)]

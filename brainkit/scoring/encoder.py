@@ -339,7 +339,7 @@ def _name_of(source: Any, index: int) -> str:
     return as_text(Path(source)) if isinstance(source, str | os.PathLike) else f"images[{index}]"
 
 
-def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
+def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | None = None) -> Encoder:
     """Open an encoder file; its digest and its graph are checked before ONNX Runtime sees it.
 
     Parameters
@@ -348,6 +348,8 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
         The file.
     device : {"auto", "cpu", "cuda"}
         ``auto`` takes a GPU where there is one that ONNX Runtime can use.
+    threads : int, optional
+        Of the network on a CPU; by default one for each core this process may use.
 
     Returns
     -------
@@ -367,7 +369,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
         if info.container != "onnx":
             raise _wrong_form(Path(path), info)
         check_graph(path)
-        session, found = open_session(path, device=device, size=info.preprocessing.size)
+        session, found = open_session(path, device=device, size=info.preprocessing.size, threads=threads)
     _check_signature(session, info, path)
     return Encoder(Path(path), info, session, found)
 

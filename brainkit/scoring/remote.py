@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError, require
@@ -92,16 +93,49 @@ def read(address: str, offset: int, size: int) -> bytes:
     raise AssertionError("unreachable")
 
 
+def send(path: Path, address: str) -> None:
+    """Copy a file of this machine to an address, whole or not at all where the storage does so.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written, even when tried again.
+    """
+    system, place = _reached(address)
+    for attempt in range(1, _TRIES + 1):
+        try:
+            system.makedirs(str(PurePosixPath(place).parent), exist_ok=True)
+            system.put_file(str(path), place)
+            return
+        except Exception as error:  # every storage has errors of its own
+            if attempt == _TRIES or isinstance(error, PermissionError):
+                raise DataError(f"{address}: cannot be written: {_line(error)}") from None
+        time.sleep(_PAUSE * attempt)
+
+
+def remove(address: str) -> None:
+    """Remove a file or folder, if it is there.
+
+    Raises
+    ------
+    DataError
+        If it cannot be removed.
+    """
+    system, path = _reached(address)
+    if _asked(address, system.exists, path):
+        _asked(address, system.rm, path, recursive=True)
+
+
 def _reached(address: str) -> tuple[Any, str]:
     """The file system of an address, which fsspec keeps, and the path in it."""
     protocol = address.split("://")[0]
-    core = require("fsspec.core", extra="remote", purpose=f"reading {protocol}:// addresses")
+    core = require("fsspec.core", extra="remote", purpose=f"using {protocol}:// addresses")
     try:
         # Listings are asked for once, so nothing is won by keeping them in memory.
         system, path = core.url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
         raise MissingDependency(
-            f"reading {protocol}:// addresses needs a package that is not installed ({_line(error)}); "
+            f"using {protocol}:// addresses needs a package that is not installed ({_line(error)}); "
             "install it with: pip install 'brainkit[remote]'"
         ) from None
     except ValueError as error:
