@@ -23,6 +23,7 @@ SCHEMA = 1
 MAX_VERTICES = 4_000_000
 MAX_LAYERS = 1024
 MAX_ROIS = 4096
+MAX_MEMBERS = 1024
 
 
 def to_json(info: EncoderInfo) -> str:
@@ -65,6 +66,11 @@ def to_json(info: EncoderInfo) -> str:
     }
     if info.form is not None:
         value["form"] = info.form
+    # What most files have no need of is left out.
+    optional = {"quantised": info.quantised, "ensemble": info.ensemble}
+    value |= {key: section for key, section in optional.items() if section is not None}
+    if info.storage != "float32":
+        value["storage"] = info.storage
     try:
         # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -123,6 +129,9 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
         form=None if value.get("form") is None else _text(value, "form", where),
+        storage=_storage(value, where),
+        quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
+        ensemble=_ensemble(value, where),
     )
 
 
@@ -214,6 +223,26 @@ def _terms(value: Mapping[str, Any], where: str) -> dict[str, str]:
         return {}
     terms = _section(value, "terms", where)
     return {part: _text(terms, part, f"{where}: terms") for part in terms}
+
+
+def _storage(value: Mapping[str, Any], where: str) -> str:
+    storage = value.get("storage", "float32")
+    if not isinstance(storage, str) or storage not in ("float32", "float16"):
+        raise EncoderFileError(f"{where}: storage must be float32 or float16, found {short(storage)}")
+    return storage
+
+
+def _ensemble(value: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    if value.get("ensemble") is None:
+        return None
+    section = _section(value, "ensemble", where)
+    members = section.get("members")
+    if not is_int(members, 2, MAX_MEMBERS) or value["bottleneck"] % members:
+        raise EncoderFileError(
+            f"{where}: ensemble.members must be 2 to {MAX_MEMBERS} and share {value['bottleneck']} channels evenly, "
+            f"found {short(members)}"
+        )
+    return section
 
 
 def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

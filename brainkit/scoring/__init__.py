@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.errors import BrainkitError
+from brainkit.errors import BrainkitError, DataError
 from brainkit.scoring.batch_size import choose_batch_size
 from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import DEVICES, Encoder, load
@@ -178,7 +178,10 @@ def _score(
     if unfinished.batch_size is None:
         unfinished.batch_size = choose_batch_size(encoder, None, len(listed))
     rows, start = unfinished.rows, unfinished.done
-    writer = make_writer(unfinished.rows_path, out, encoder.info, columns, resume_rows=rows)
+    try:
+        writer = make_writer(unfinished.rows_path, out, encoder.info, columns, resume_rows=rows)
+    except DataError as error:
+        raise DataError(f"{error}; remove the folder {unfinished.folder} to start over") from None
     try:
         blocks = local_blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=columns)
         with contextlib.closing(blocks):

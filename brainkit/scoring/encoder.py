@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,26 +93,72 @@ class Encoder:
         UsageError
             If `images` is nothing of the kind.
         """
+        parts = list(self._rows(images, batch_size, prepared, self.run))
+        return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
+
+    def predict_with_spread(
+        self,
+        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        batch_size: int | None = None,
+        *,
+        prepared: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict the response to each image with an ensemble, and how far its members are apart.
+
+        Parameters
+        ----------
+        images, batch_size, prepared
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        mean : array of shape (n, V), float32
+            What :meth:`predict` gives.
+        sd : array of shape (n, V), float32
+            Standard deviation over the members (ddof 1), in the same units.
+
+        Raises
+        ------
+        UsageError
+            If the file holds one model: it has no spread. And as :meth:`predict`.
+        DataError
+            As :meth:`predict`.
+        """
+        if self.info.ensemble is None:
+            raise UsageError(
+                f"{self.path}: must be an ensemble to have a spread, got a single model; brainkit export --ensemble "
+                "makes one"
+            )
+
+        def both(batch: np.ndarray) -> np.ndarray:
+            return np.stack(self._fetch(["fmri", "fmri_sd"], batch), 1)
+
+        empty = np.empty((0, 2, len(self.vertices)), np.float32)
+        parts = np.concatenate([empty, *self._rows(images, batch_size, prepared, both)])
+        return np.ascontiguousarray(parts[:, 0]), np.ascontiguousarray(parts[:, 1])
+
+    def _rows(
+        self, images: Any, batch_size: int | None, prepared: bool, run: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """What `run` makes of the images, a batch (b, S, S, 3) at a time."""
         chosen = self.batch_size_for(batch_size)
         if prepared:
             size = self.info.preprocessing.size
             if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
                 raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
-            parts = [self.run(images[start : start + chosen]) for start in range(0, len(images), chosen)]
-        else:
-            sources: Any = sources_of(images)
-            parts = []
-            taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen)
-            with contextlib.closing(taken):  # so that decoding ends with an error
-                for batch in taken:
-                    if batch.failed:
-                        index, error = batch.failed[0]
-                        source = sources[index]
-                        name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
-                        raise DataError(f"{name}: {reason_without_name(error, name)}")
-                    if batch.fmri is not None:
-                        parts.append(batch.fmri)
-        return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
+            yield from (run(images[start : start + chosen]) for start in range(0, len(images), chosen))
+            return
+        sources: Any = sources_of(images)
+        taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen, run)
+        with contextlib.closing(taken):  # so that decoding ends with an error
+            for batch in taken:
+                if batch.failed:
+                    index, error = batch.failed[0]
+                    source = sources[index]
+                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                    raise DataError(f"{name}: {reason_without_name(error, name)}")
+                if batch.fmri is not None:
+                    yield batch.fmri
 
     def run(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         """Predict one batch of prepared images (B, S, S, 3) uint8 -> (B, V) float32.
@@ -134,8 +180,8 @@ class Encoder:
             If ONNX Runtime fails, for want of memory for example.
         """
         if columns is None:
-            return self._fetch("fmri", batch)
-        return self._readout(columns)(self._fetch("tokens", batch))
+            return self._fetch(["fmri"], batch)[0]
+        return self._readout(columns)(self.tokens(batch))
 
     def _readout(self, columns: np.ndarray) -> SubsetReadout:
         key = np.ascontiguousarray(columns, np.int64).tobytes()
@@ -145,25 +191,26 @@ class Encoder:
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
-        return self._fetch("tokens", batch)
+        return self._fetch(["tokens"], batch)[0]
 
     def break_off(self) -> None:
         """End a run that is under way in another thread; it raises a BrainkitError there."""
         if self._running is not None:
             self._running.terminate = True
 
-    def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+    def _fetch(self, outputs: Sequence[str], batch: np.ndarray) -> list[np.ndarray]:
         options = self._running = import_runtime().RunOptions()
         try:
             # Otherwise the runtime computes what nobody asked for, too.
             options.only_execute_path_to_fetches = True
-            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)}, options)[0]
+            found: list[np.ndarray] = self._session.run(outputs, {"images": np.ascontiguousarray(batch)}, options)
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
         # What a graph declares is checked when it is opened; what it gives is known only now.
-        if len(result) != len(batch):
-            raise EncoderFileError(f"{self.path}: gives {len(result)} rows of {output} for {len(batch)} images")
-        return result
+        for name, result in zip(outputs, found, strict=True):
+            if len(result) != len(batch):
+                raise EncoderFileError(f"{self.path}: gives {len(result)} rows of {name} for {len(batch)} images")
+        return found
 
     def batch_size_for(self, asked: int | None) -> int:
         if asked is not None:
@@ -224,6 +271,8 @@ def _check_signature(session: Any, info: EncoderInfo, path: str | os.PathLike[st
         "fmri": ("tensor(float)", [V]),
         "tokens": ("tensor(float)", tokens),
     }
+    if info.ensemble is not None:
+        expected["fmri_sd"] = ("tensor(float)", [V])
     values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     if len(session.get_inputs()) != 1 or "images" not in {value.name for value in session.get_inputs()}:
         raise EncoderFileError(f"{path}: its graph must take 'images' alone, found {len(session.get_inputs())} inputs")
