@@ -101,12 +101,13 @@ def verify(
     if not np.isfinite(errors).all():
         raise BrainkitError(f"{path}: its predictions are not finite on the images given")
     largest, median = float(errors.max()), float(np.median(errors if runs else errors[1:]))
+    allowed, why = _allowed(info, in_torch=bool(runs))
     against = "against torch" if runs else "with itself"
     facts += [
         ("compared", f"{expected.shape[1]} vertices, {len(shown)} images, {runtime} {against}, batches of 1 and 3"),
         ("now", f"largest {largest:.1e}, median {median:.1e} of a vertex's s.d."),
         ("certificate", _certificate(info.certificate)),
-        ("allowed", f"{(allowed := _allowed(info)):.1e}{_why(info)}"),
+        ("allowed", f"{allowed:.1e}{why}"),
     ]
     return Verified(tuple(facts), largest, median, allowed)
 
@@ -256,20 +257,17 @@ def _lossy(info: EncoderInfo) -> float:
     return _number(drift.get("difference")) if isinstance(drift, dict) else 0.0
 
 
-def _allowed(info: EncoderInfo) -> float:
-    """The certificate's bound; for what was not held to it, what the file tells of itself and some slack."""
+def _allowed(info: EncoderInfo, in_torch: bool) -> tuple[float, str]:
+    """The certificate's bound, more for what was not held to it: what the file states and some slack; and why.
+
+    Storage in float16 moves single images as it moves batches; int8 takes its ranges from the batch.
+    """
     certificate = info.certificate or {}
     bound = min(_number(certificate.get("bound")) or BOUND, BOUND)
-    stated = _lossy(info) + (_number(certificate.get("largest")) if certificate.get("enforced") is False else 0.0)
-    return bound + SLACK * stated
-
-
-def _why(info: EncoderInfo) -> str:
-    if _lossy(info):
-        return ", for a file smaller than float32, by the drift it states"
-    if (info.certificate or {}).get("enforced") is False:
-        return ", for random weights, by what the file states"
-    return ""
+    loose = _number(certificate.get("largest")) if certificate.get("enforced") is False else 0.0
+    lossy = _lossy(info) if in_torch or info.quantised else 0.0
+    why = ", for a file smaller than float32, by the drift it states" if lossy else ""
+    return bound + SLACK * (loose + lossy), why or (", for random weights, by what the file states" if loose else "")
 
 
 def _certificate(certificate: dict[str, Any] | None) -> str:
