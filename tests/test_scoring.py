@@ -224,7 +224,7 @@ def test_outputs_that_cannot_be(path: Path, photographs: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="does not exist"):
         scoring.predict_to_file(photographs, tmp_path / "nowhere" / "fmri.npy", path)
     with pytest.raises(UsageError, match=r"must end in \.npy"):
-        scoring.predict_to_file(photographs, tmp_path / "fmri.csv", path)
+        scoring.predict_to_file(photographs, tmp_path / "fmri.tif", path)
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         scoring.predict_to_file(photographs, tmp_path / "folder.npy", path, overwrite=True)
@@ -253,7 +253,7 @@ def test_an_error_on_the_way_leaves_no_output_and_no_thread(
         scoring.predict_to_file(photographs, tmp_path / "fmri.npy", encoder, batch_size=1, progress=interrupted)
     assert (tmp_path / ".fmri.npy.partial").is_dir()  # what was done is kept: tests/test_streaming.py
 
-    def full(self: Any, rows: np.ndarray) -> None:
+    def full(self: Any, rows: np.ndarray, names: Any = ()) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(outputs.NpyRows, "append", full)

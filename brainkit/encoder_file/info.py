@@ -9,6 +9,7 @@ import numpy as np
 
 from brainkit.images import Preprocessing
 from brainkit.surface import RoiTable, Vertices
+from brainkit.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,8 @@ class EncoderInfo:
         data hash, split, seed, versions, config.
     certificate : dict or None
         The parity certificate, written by the export.
+    volume : Volume or None
+        Which voxels the columns are, where the data are volumetric.
     form : str or None
         How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
         ``"padded"``, groups of 128 rows; None where the file does not say.
@@ -94,6 +97,7 @@ class EncoderInfo:
     backbone: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
+    volume: Volume | None = None
     form: str | None = None
     storage: str = "float32"
     quantised: dict[str, Any] | None = None

@@ -16,6 +16,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.images import Preprocessing
 from brainkit.surface import SPACES, RoiTable, Vertices
+from brainkit.volume import Volume
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1
@@ -64,6 +65,12 @@ def to_json(info: EncoderInfo) -> str:
         "provenance": info.provenance,
         "certificate": info.certificate,
     }
+    if info.volume is not None:
+        value["volume"] = {
+            "shape": list(info.volume.shape),
+            "affine": info.volume.affine.tolist(),
+            "voxels": pack_array(np.asarray(info.volume.voxels, "<i4")),
+        }
     if info.form is not None:
         value["form"] = info.form
     # What most files have no need of is left out.
@@ -128,6 +135,7 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         backbone=_section(value, "backbone", where),
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
+        volume=_volume(value, V, where),
         form=None if value.get("form") is None else _text(value, "form", where),
         storage=_storage(value, where),
         quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
@@ -208,6 +216,17 @@ def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
         return RoiTable(rois, n_vertices)
     except BrainkitError as error:
         raise EncoderFileError(f"{where}: the ROIs cannot be used: {short(str(error))}") from None
+
+
+def _volume(value: Mapping[str, Any], n_vertices: int, where: str) -> Volume | None:
+    if value.get("volume") is None:
+        return None
+    section = _section(value, "volume", where)
+    voxels = unpack_array(section.get("voxels"), dtype="<i4", shape=(n_vertices, 3), what=f"{where}: volume.voxels")
+    try:
+        return Volume(section.get("shape"), section.get("affine"), voxels)  # type: ignore[arg-type]
+    except BrainkitError as error:
+        raise EncoderFileError(f"{where}: {error}") from None
 
 
 def _preprocessing(value: Mapping[str, Any], where: str) -> Preprocessing:

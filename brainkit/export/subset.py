@@ -130,6 +130,7 @@ def subset_of(folded: Folded, info: EncoderInfo, subset: Subset) -> tuple[Folded
         info,
         vertices=vertices,
         rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
+        volume=None if info.volume is None else info.volume.select(kept),
         **{name: getattr(info, name)[kept] for name in (*rows, "r", "R2", "noise_ceiling")},
         provenance={**info.provenance, "subset": said},
     )
