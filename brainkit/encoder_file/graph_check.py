@@ -156,7 +156,7 @@ def _check_names(graph: Graph) -> None:
 
 
 def _check_sizes(graph: Graph, numbers: Numbers) -> None:
-    """No constant asks for a value of hundreds of millions of elements: ONNX Runtime would make it while it opens the file."""
+    """No constant asks for a giant value, which ONNX Runtime would make while it opens the file."""
     for node in graph.nodes:
         for name in (node.inputs[place] for place in _SIZED_BY.get(node.op, ()) if place < len(node.inputs)):
             sizes = numbers(name) or ()
