@@ -101,12 +101,13 @@ def verify(
     if not np.isfinite(errors).all():
         raise BrainkitError(f"{path}: its predictions are not finite on the images given")
     largest, median = float(errors.max()), float(np.median(errors if runs else errors[1:]))
+    allowed, why = _allowed(info, in_torch=bool(runs))
     against = "against torch" if runs else "with itself"
     facts += [
         ("compared", f"{expected.shape[1]} vertices, {len(shown)} images, {runtime} {against}, batches of 1 and 3"),
         ("now", f"largest {largest:.1e}, median {median:.1e} of a vertex's s.d."),
         ("certificate", _certificate(info.certificate)),
-        ("allowed", f"{(allowed := _allowed(info)):.1e}{_why(info)}"),
+        ("allowed", f"{allowed:.1e}{why}"),
     ]
     return Verified(tuple(facts), largest, median, allowed)
 
@@ -123,7 +124,7 @@ def _in_torch(
     from brainkit.export.network import evaluating, torch_predictions
     from brainkit.run_preparation import chosen_backbone
 
-    members = (getattr(info, "ensemble", None) or {}).get("members", 1)
+    members = (info.ensemble or {}).get("members", 1)
     if len(runs) != members:
         raise UsageError(f"{path}: is of {members} run{'s' * (members != 1)}; give each by --run, got {len(runs)}")
     shown = None if images is None else _photographs(images, info.preprocessing)
@@ -156,9 +157,9 @@ def _check_source(
     said: list[tuple[str, Any, Any]] = [
         ("weights of the backbone", info.backbone.get("weights_hash"), summary["backbone"]["weights_hash"]),
         ("preprocessing", info.preprocessing.to_json(), summary["backbone"]["preprocessing"]),
-        ("data", data.get("hash") if isinstance(data, dict) else None, summary["data"]["hash"]),
     ]
-    if alone:
+    if alone:  # an ensemble's members differ in these, and are what the numbers tell
+        said.append(("data", data.get("hash") if isinstance(data, dict) else None, summary["data"]["hash"]))
         said.append(("seed", info.provenance.get("seed"), summary["seed"]))
     for what, found, expected in said:
         if found != expected:
@@ -177,11 +178,16 @@ def _columns(path: str | os.PathLike[str], info: EncoderInfo, folder: Path) -> n
         space, ids, locations = str(file["space"]), file["vertices"], file["locations"]
     if space != info.vertices.space or not np.isin(info.vertices.ids, ids).all():
         raise EncoderFileError(f"{path}: is of another run than {folder}: it has vertices that the run lacks")
-    if space == "custom" and len(ids) != len(info.vertices):
-        raise EncoderFileError(f"{path}: holds some of a run's vertices, which have no ids in a space of their own")
     columns = np.searchsorted(ids, info.vertices.ids)
-    ensemble = getattr(info, "ensemble", None)
-    if not ensemble and not np.allclose(locations[columns], info.locations, rtol=0, atol=1e-4):
+    if space == "custom" and len(ids) != len(info.vertices):
+        # Ids are numbered anew there, and the file says which they were.
+        subset = info.provenance.get("subset")
+        packed = subset.get("positions") if isinstance(subset, dict) else None
+        what = f"{path}: provenance.subset.positions"
+        columns = encoder_file.unpack_array(packed, dtype="<i4", shape=(len(info.vertices),), what=what)
+        if columns.min() < 0 or columns.max() >= len(ids):
+            raise EncoderFileError(f"{what} must lie in 0..{len(ids) - 1}, found others")
+    if not info.ensemble and not np.allclose(locations[columns], info.locations, rtol=0, atol=1e-4):
         raise EncoderFileError(f"{path}: is of another run than {folder}: its vertices read other places of the image")
     return columns
 
@@ -246,25 +252,22 @@ def _line(error: Exception) -> str:
 
 def _lossy(info: EncoderInfo) -> float:
     """The drift from the float32 graph that the file tells of itself, where it is smaller than that; else 0."""
-    section = getattr(info, "quantised", None) or info.certificate or {}
+    section = info.quantised or info.certificate or {}
     drift = section.get("drift") if isinstance(section, dict) else None
     return _number(drift.get("difference")) if isinstance(drift, dict) else 0.0
 
 
-def _allowed(info: EncoderInfo) -> float:
-    """The certificate's bound; for what was not held to it, what the file tells of itself and some slack."""
+def _allowed(info: EncoderInfo, in_torch: bool) -> tuple[float, str]:
+    """The certificate's bound, more for what was not held to it: what the file states and some slack; and why.
+
+    Storage in float16 moves single images as it moves batches; int8 takes its ranges from the batch.
+    """
     certificate = info.certificate or {}
     bound = min(_number(certificate.get("bound")) or BOUND, BOUND)
-    stated = _lossy(info) + (_number(certificate.get("largest")) if certificate.get("enforced") is False else 0.0)
-    return bound + SLACK * stated
-
-
-def _why(info: EncoderInfo) -> str:
-    if _lossy(info):
-        return ", for a file smaller than float32, by the drift it states"
-    if (info.certificate or {}).get("enforced") is False:
-        return ", for random weights, by what the file states"
-    return ""
+    loose = _number(certificate.get("largest")) if certificate.get("enforced") is False else 0.0
+    lossy = _lossy(info) if in_torch or info.quantised else 0.0
+    why = ", for a file smaller than float32, by the drift it states" if lossy else ""
+    return bound + SLACK * (loose + lossy), why or (", for random weights, by what the file states" if loose else "")
 
 
 def _certificate(certificate: dict[str, Any] | None) -> str:

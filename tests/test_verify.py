@@ -162,6 +162,38 @@ def test_some_vertices_are_held_against_theirs(place: Path, tmp_path: Path) -> N
     assert "3 vertices" in dict(found.facts)["compared"]
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "runtime"),
+    [
+        ("torchscript.pt", {"form": "torchscript"}, "TorchScript"),
+        ("program.pt2", {"form": "pt2"}, "torch.export"),
+        ("padded.onnx", {"target": "gpu"}, "ONNX Runtime"),
+        ("half.onnx", {"storage": "float16"}, "ONNX Runtime"),
+        ("some.onnx", {"vertices": np.array([80, 11_000])}, "ONNX Runtime"),
+    ],
+)
+def test_every_form_is_verified(place: Path, tmp_path: Path, name: str, options: Any, runtime: str) -> None:
+    file = tmp_path / name
+    workflow.export(place / "run", out=file, say=lambda line: None, **options)
+    found = verify(file, [place / "run"])
+    assert found.holds
+    assert f"{runtime} against torch" in dict(found.facts)["compared"]
+    if name.endswith(".onnx"):
+        assert verify(file).holds
+    else:
+        with pytest.raises(UsageError, match="give --run RUN"):
+            verify(file)
+
+
+def test_an_ensemble_is_held_against_all_its_runs(place: Path, tmp_path: Path) -> None:
+    file = tmp_path / "both.onnx"
+    workflow.export(place / "run", ensemble=[place / "other"], out=file, say=lambda line: None)
+    assert verify(file, [place / "run", place / "other"]).holds
+    with pytest.raises(UsageError, match="is of 2 runs; give each by --run, got 1"):
+        verify(file, [place / "run"])
+    assert not verify(file, [place / "run", place / "run"]).holds
+
+
 def test_other_runs_are_refused_in_one_line(place: Path, tmp_path: Path) -> None:
     file = place / "run" / "encoder.onnx"
     for run, words in (("other", "seed 0, there 1"), ("net", "weights of the backbone ")):

@@ -20,7 +20,7 @@ from brainkit.encoder_file.windows import Numbers, check_windows
 from brainkit.errors import EncoderFileError
 
 MAX_NODES = 200_000
-MAX_ELEMENTS = 1 << 31  # of one value whose size the file itself names
+MAX_ELEMENTS = 1 << 28  # of one value whose size the file itself names
 # Tensor arithmetic: no strings, sequences, control flow, random numbers or decoders.
 OPERATORS = frozenset(
     name
@@ -156,7 +156,7 @@ def _check_names(graph: Graph) -> None:
 
 
 def _check_sizes(graph: Graph, numbers: Numbers) -> None:
-    """No constant asks for a value of billions of elements: ONNX Runtime would make it while it opens the file."""
+    """No constant asks for a giant value, which ONNX Runtime would make while it opens the file."""
     for node in graph.nodes:
         for name in (node.inputs[place] for place in _SIZED_BY.get(node.op, ()) if place < len(node.inputs)):
             sizes = numbers(name) or ()

@@ -52,7 +52,7 @@ def append_members(
     axis = constant("channels", np.array([2], np.int64))
     predictions = []
     for m, member in enumerate(members):
-        ends = [constant(f"{m}.{end}", np.array([(m + at) * D], np.int64)) for at, end in enumerate(("first", "end"))]
+        ends = [constant(f"{m}.{end}", np.array([(m + at) * D], np.int64)) for at, end in enumerate(("begin", "end"))]
         node("Slice", ["tokens", *ends, axis], f"readout/{m}/tokens")
         # Made in a model of its own, then renamed: whatever form the readout has, members do not meet.
         alone = onnx.ModelProto()
