@@ -141,7 +141,7 @@ def test_surfaces_are_read_by_nibabel_and_nilearn(
         np.testing.assert_array_equal(surface.load_surf_data(str(file)), whole)
         image: Any = nibabel.load(file)
         if suffix == ".mgz":
-            assert image.shape == (10_242, 1, 1, N) and image.get_data_dtype() == np.float32
+            assert image.shape == (10_242, 1, 1, N) and image.get_data_dtype() == np.dtype(">f4")
             np.testing.assert_array_equal(np.asarray(image.dataobj)[:, 0, 0], whole)
         else:
             assert image.meta["AnatomicalStructurePrimary"] == ("CortexLeft", "CortexRight")[hemisphere]
