@@ -59,7 +59,9 @@ def main() -> None:
         rows += [{"base": "small", **row} for row in attack(folder, options.seed, options.only, options.variants)]
         if not options.no_export:
             exported_encoder(folder / "base.onnx")
-            rows += [{"base": "exported", **row} for row in attack(folder, options.seed + 1, options.only, options.exported)]
+            rows += [
+                {"base": "exported", **row} for row in attack(folder, options.seed + 1, options.only, options.exported)
+            ]
     write(options.name, rows, options.seed, time.monotonic() - started)
     bad = [row for row in rows if row["outcome"] not in GOOD]
     for row in bad:
@@ -156,8 +158,10 @@ def judge(path: Path) -> tuple[str, str, str]:
         text = str(error).replace(str(path), "FILE")
         if "\n" in text or not text or len(text) > 1000:
             return "many lines", stage, text
-        if "its graph is not" in text or "not an ONNX file" in text and stage == "opening":
+        if "its graph is not" in text or ("not an ONNX file" in text and stage == "opening"):
             stage = "graph check"
+        elif "its graph must" in text:
+            stage = "signature"
         elif "ONNX Runtime" in text:
             stage = f"ONNX Runtime, {stage}"
         return "refused", stage, text
@@ -320,7 +324,7 @@ def write(name: Path, rows: list[dict[str, Any]], seed: int, seconds: float) -> 
         f"once. Badly answered (a crash, a hang over {SECONDS:.0f} s, a traceback, printed text, more than one line): "
         f"**{summary['bad']}**.",
         "",
-        f"{summary['seconds']} s in all; the slowest variant took {summary['slowest variant, s']:.2f} s; no worker held "
+        f"{summary['seconds']} s in all, the slowest variant {summary['slowest variant, s']:.2f} s; no worker held "
         f"more than {summary['largest resident memory of a worker, MB']} MB. "
         + ", ".join(f"{package} {version}" for package, version in versions.items())
         + f", {summary['system']}.",

@@ -219,7 +219,7 @@ def _constant_bytes(rng: random.Random, proto: onnx.ModelProto) -> None:
     if rng.random() < 0.5:
         tensor.raw_data = tensor.raw_data[: rng.randrange(len(tensor.raw_data) + 1)] + rng.randbytes(rng.choice((0, 9)))
     else:
-        tensor.data_type = rng.choice((*range(0, 30), -1, 2**31 - 1))
+        tensor.data_type = rng.choice((*range(30), -1, 2**31 - 1))
     if rng.random() < 0.2:
         tensor.int64_data.extend([1, 2, 3])
 
@@ -239,7 +239,9 @@ def _external(rng: random.Random, proto: onnx.ModelProto) -> None:
     tensor.data_location = TensorProto.EXTERNAL
     if rng.random() < 0.8:
         tensor.ClearField("raw_data")
-    place = rng.choice(("/etc/passwd", "../x", "/dev/zero", "/proc/self/mem", "encoder.onnx", "", "x\0y", "*/_ORT_MEM_ADDR_/*"))
+    place = rng.choice(
+        ("/etc/passwd", "../x", "/dev/zero", "/proc/self/mem", "encoder.onnx", "", "x\0y", "*/_ORT_MEM_ADDR_/*")
+    )
     tensor.external_data.add(key="location", value=place)
     tensor.external_data.add(key="offset", value=rng.choice(("0", "-1", "9" * 30, "x")))
     tensor.external_data.add(key="length", value=rng.choice(("0", "-1", "9" * 30, "1024")))
@@ -295,13 +297,20 @@ def _signature(rng: random.Random, proto: onnx.ModelProto) -> None:
     how = rng.randrange(4)
     if how == 0:
         value.type.tensor_type.elem_type = rng.choice((0, 1, 6, 7, 8, 16, 99))
-    elif how == 1:
-        dims = value.type.tensor_type.shape.dim
+    elif how == 1 and (dims := value.type.tensor_type.shape.dim):
         dims[rng.randrange(len(dims))].dim_value = rng.choice(INTEGERS)
     elif how == 2:
         value.name = rng.choice(("", "x", "images", "fmri"))
     else:
         value.type.sequence_type.elem_type.tensor_type.elem_type = 1
+
+
+def _inner_shapes(rng: random.Random, proto: onnx.ModelProto) -> None:
+    """Shapes that are declared for values within."""
+    for node in rng.sample(list(proto.graph.node), min(5, len(proto.graph.node))):
+        sizes = [rng.choice((*INTEGERS, "batch", 4, 8)) for _ in range(rng.choice((0, 2, 3, 4, 5)))]
+        kind = rng.choice((1, 1, 1, 7, 8, 99))
+        proto.graph.value_info.append(helper.make_tensor_value_info(node.output[0], kind, sizes))
 
 
 def _model_parts(rng: random.Random, proto: onnx.ModelProto) -> None:
@@ -371,6 +380,7 @@ KINDS: dict[str, Callable[[random.Random, Parts], bytes]] = {
     "graph: foreign domains": _graph(_foreign),
     "graph: graphs within nodes": _graph(_nested),
     "graph: inputs and outputs": _graph(_signature),
+    "graph: shapes of inner values": _graph(_inner_shapes),
     "graph: versions, functions, sparse": _graph(_model_parts),
     "graph: a long chain": _graph(_long_chain),
     "graph: giant values": _graph(_giant),

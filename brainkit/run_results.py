@@ -128,7 +128,7 @@ def write_results(
                 "train": len(split.train),
                 "validation": len(split.validation),
                 "test": len(split.test),
-                "seed": settings.seed,
+                "seed": split.seed,
             },
             "space": subject.vertices.space,
             "vertices": len(subject.vertices),

@@ -29,6 +29,7 @@ COMMANDS = {
     "import": "Make a run from weights of the published implementation.",
     "sample": "Make the sample subject (simulated).",
     "info": "Say what an encoder file holds.",
+    "verify": "Check an encoder file, against its run or by itself.",
     "cache": "List, check and prune the tokens kept on disk.",
     "doctor": "Say what this machine can do.",
 }

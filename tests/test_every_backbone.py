@@ -32,6 +32,8 @@ SMALL |= dict.fromkeys(("dinov2", "eva02", "ijepa"), (56, ("block1", "block2")))
 SMALL |= dict.fromkeys(("efficientnet_lite0", "convnext", "resnet50"), (64, ("stage1", "stage2")))
 SMALL["swin"] = (56, ("stage1", "stage2"))  # windows of 7 x 7 patches of 4 px
 SMALL["sam"] = (128, ("block2", "block3"))  # windows of 14 x 14, padded, then attention over the whole grid
+# One of each kind, for the torch forms as well: prefix tokens, torchvision's, convolutions, windows, SAM's attention.
+FAMILIES = ("dinov3", "imagenet", "convnext", "swin", "sam")
 SETTINGS = ("model.bottleneck=4", "model.selector_width=8", "model.grid=4", "train.batch_size=4")
 
 
@@ -76,6 +78,7 @@ def test_no_alias_is_left_out() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.parametrize("alias", SMALL)
 def test_trains_exports_and_scores(
     alias: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,7 +98,8 @@ def test_trains_exports_and_scores(
         overrides=(*SETTINGS, *chosen),
         say=quiet.append,
     )
-    exported = workflow.export(run, out="encoder.onnx", say=quiet.append)
+    forms = ("onnx", "torchscript", "pt2") if alias in FAMILIES else ("onnx",)
+    exported, *in_torch = workflow.export_all(run, forms=forms, say=quiet.append)
 
     backbone = load_backbone(alias, random_weights=True, size=size, layers=layers)
     assert backbone.preprocessing.size == size
@@ -114,7 +118,15 @@ def test_trains_exports_and_scores(
     assert encoder.info.backbone["name"] == alias and encoder.info.backbone["licence"] == backbone.licence != "unknown"
     # float32 parameters of the layers in use, and little else: the rest of the network stays behind.
     used = sum(value.numel() for value in parameters_in_use(backbone, size).values())
-    assert exported.bytes < 4 * used * 1.05 + 1e6
+    for file in (exported, *in_torch):
+        assert file.bytes < 4 * used * 1.05 + 1e6
+    batch = np.stack([prepare(decode(photo), backbone.preprocessing)] * 8)
+    for file in in_torch:
+        opened = torch.jit.load(file.path) if file.path.suffix == ".pt" else torch.export.load(file.path).module()
+        for count in (1, 3, 8):
+            fmri = opened(torch.from_numpy(batch[:count]))[0].numpy()
+            np.testing.assert_allclose(fmri, expected.repeat(count, 0), atol=1e-3 * expected.std())
+    assert len(in_torch) == len(forms) - 1
 
 
 def parameters_in_use(backbone: torch.nn.Module, size: int) -> dict[str, torch.Tensor]:

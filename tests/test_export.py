@@ -16,102 +16,26 @@ torch = pytest.importorskip("torch", reason="export needs brainkit[train]")
 onnx = pytest.importorskip("onnx", reason="export needs brainkit[train]")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from torch import nn  # noqa: E402
+from small_encoders import (  # noqa: E402
+    PREPROCESSING,
+    Branching,
+    Counting,
+    Drifting,
+    in_torch,
+    make_backbone,
+    make_images,
+    make_info,
+    make_model,
+)
 
 from brainkit import encoder_file, export, scoring  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError, UsageError  # noqa: E402
 from brainkit.export import onnx_readout  # noqa: E402
-from brainkit.images import Preprocessing, normalise  # noqa: E402
+from brainkit.export.torch_forms import sorted_readout  # noqa: E402
+from brainkit.images import normalise  # noqa: E402
 from brainkit.model import FactorTopy  # noqa: E402
 from brainkit.ops.reference import factor_readout  # noqa: E402
 from brainkit.surface import RoiTable, Vertices  # noqa: E402
-
-SIZE = 40
-PREPROCESSING = Preprocessing(SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), "bilinear", "whole", 1.0)
-WIDTHS = {"fine": 8, "coarse": 12}
-
-
-class Tiny(nn.Module):
-    """Two layers whose maps are reduced to the model's grid in both ways: by averaging and bilinearly."""
-
-    pretrained = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine = nn.Conv2d(3, 8, 4, 4)
-        self.coarse = nn.Conv2d(8, 12, 2, 2)
-        self.dropout = nn.Dropout(0.5)
-
-    def get_tokens(self, images: Any) -> tuple[dict, dict]:
-        fine = torch.relu(self.fine(images))
-        coarse = torch.tanh(self.coarse(self.dropout(fine)))
-        return {"fine": fine, "coarse": coarse}, {"fine": fine.mean((2, 3)), "coarse": coarse.mean((2, 3))}
-
-
-class Drifting(Tiny):
-    """Predicts something else once exported."""
-
-    def get_tokens(self, images: Any) -> tuple[dict, dict]:
-        local, whole = super().get_tokens(images)
-        if torch.compiler.is_compiling():
-            local = {name: tokens * 1.01 for name, tokens in local.items()}
-        return local, whole
-
-
-class Branching(Tiny):
-    """Cannot be traced: what it does depends on what it sees."""
-
-    def get_tokens(self, images: Any) -> tuple[dict, dict]:
-        return super().get_tokens(images if float(images.mean()) > 0 else -images)
-
-
-class Counting(Tiny):
-    """Makes a number of the batch's size, which a traced graph then holds for good."""
-
-    def get_tokens(self, images: torch.Tensor) -> Any:
-        count = len(images)
-        local, whole = super().get_tokens(images.reshape(count, *images.shape[1:]))
-        return local, whole
-
-
-def make_model(n_vertices: int = 60, grid: tuple[int, int] = (4, 5), seed: int = 0) -> FactorTopy:
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    model = FactorTopy(WIDTHS, rng.normal(0, 40, (n_vertices, 3)), bottleneck=6, grid=grid, backend="reference")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(0, 0.1 if "selector" in name else 1.0)
-    return model
-
-
-def make_backbone(kind: type[Tiny] = Tiny) -> Tiny:
-    torch.manual_seed(1)
-    return kind().eval()
-
-
-def make_info(model: FactorTopy) -> encoder_file.EncoderInfo:
-    V = len(model.bias)
-    return export.describe(
-        model.folded(),
-        vertices=Vertices("fsaverage5", np.arange(V) * 300),
-        rois=RoiTable({"early": np.arange(V // 2), "one": [V - 1], "absent": []}, V),
-        preprocessing=PREPROCESSING,
-        backbone={"name": "tiny", "pretrained": True},
-        r=np.linspace(-0.1, 0.5, V),
-        units="z-scored percent signal change",
-        note="a test",
-        provenance={"seed": 0},
-    )
-
-
-def make_images(count: int = 7) -> np.ndarray:
-    coarse = np.random.default_rng(2).integers(0, 256, (count, 5, 5, 3))
-    return coarse.repeat(SIZE // 5, 1).repeat(SIZE // 5, 2).astype(np.uint8)
-
-
-def in_torch(model: FactorTopy, backbone: nn.Module, images: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        return model(*backbone.get_tokens(torch.from_numpy(normalise(images, PREPROCESSING)))).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +104,17 @@ def test_the_metadata_survives_another_reader(exported: Any) -> None:
     assert (info.grid, info.bottleneck) == ((4, 5), 6)
 
 
-def test_a_reader_written_from_the_document_scores_a_subset(exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_reader_written_from_the_document_scores_a_subset(
+    exported: Any, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = (Path(__file__).parents[1] / "docs" / "encoder-file.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(exported.path.parent)
+    code = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "readout" in code)
+    place = exported.path.parent
+    if target == "gpu":
+        place, given = tmp_path, {"info": make_info(exported.model), "images": exported.images}
+        export.export_onnx(exported.model, exported.backbone, place / "encoder.onnx", target=target, **given)
+    monkeypatch.chdir(place)
     namespace: dict[str, Any] = {"images": exported.images}
     exec(code, namespace)
     expected = in_torch(exported.model, exported.backbone, exported.images)[:, namespace["wanted"]]
@@ -295,7 +226,7 @@ def random_folded(grid: tuple[int, int], n_layers: int, n_channels: int, locatio
     )
 
 
-def run_readout(folded: Any, tokens: np.ndarray) -> np.ndarray:
+def run_readout(folded: Any, tokens: np.ndarray, readout: onnx_readout.Readout) -> np.ndarray:
     """The readout's nodes alone, on tokens given."""
     from onnx import TensorProto, helper
 
@@ -304,7 +235,7 @@ def run_readout(folded: Any, tokens: np.ndarray) -> np.ndarray:
     given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["b", *tokens.shape[1:]])
     graph = helper.make_graph([helper.make_node("Identity", ["images"], ["tokens"])], "g", [given], [given])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx_readout.append_readout(model, onnx_readout.sort_readout(folded), (H, W), L)
+    onnx_readout.append_readout(model, readout, (H, W), L)
     model.graph.input[0].CopyFrom(given)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -323,9 +254,15 @@ CASES = {
 }
 
 
+def readout_of(folded: Any, form: str) -> onnx_readout.Readout:
+    readout = onnx_readout.sort_readout(folded)
+    return readout if form == "cells" else onnx_readout.pad_readout(readout)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_readout_matches_the_spec(case: str, batch: int) -> None:
+@pytest.mark.parametrize("form", ["cells", "padded"])
+def test_the_readout_matches_the_spec(case: str, batch: int, form: str) -> None:
     grid, L, D, locations = CASES[case]
     folded = random_folded(grid, L, D, locations)
     P = grid[0] * grid[1]
@@ -335,14 +272,62 @@ def test_the_readout_matches_the_spec(case: str, batch: int) -> None:
     expected = factor_readout(
         double[..., :P].unflatten(-1, grid), double[..., P], *(torch.from_numpy(np.asarray(a)) for a in arrays)
     ).numpy()
-    found = run_readout(folded, tokens)
-    np.testing.assert_allclose(found, expected, atol=2e-6, rtol=2e-6)
-    readout = onnx_readout.sort_readout(folded)
-    assert readout.counts.sum() == len(locations)
-    assert len(readout.cells) <= (grid[0] + 1) * (grid[1] + 1)
+    readout = readout_of(folded, form)
+    for found in (run_readout(folded, tokens, readout), torch_readout(readout, tokens)):
+        np.testing.assert_allclose(found, expected, atol=2e-6, rtol=2e-6)
+    assert readout.form == form
+    assert readout.counts.sum() == len(readout.weight) == len(readout.coefficients)
     assert readout.cells.min() >= 0
     assert (readout.cells[:, 4] == P).all()
     assert (readout.cells[:, :4] < P).all()
+    if form == "cells":
+        assert readout.counts.sum() == len(locations)
+        assert len(readout.cells) <= (grid[0] + 1) * (grid[1] + 1)
+
+
+def torch_readout(readout: onnx_readout.Readout, tokens: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return sorted_readout(readout)(torch.from_numpy(tokens)).numpy()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_padded_form_holds_the_same_rows_in_bins_of_128(case: str) -> None:
+    folded = random_folded(*CASES[case])
+    plain, padded = readout_of(folded, "cells"), readout_of(folded, "padded")
+    assert set(padded.counts) == {128} and len(padded.weight) == 128 * len(padded.cells)
+    assert len(padded.cells) == sum(-(-count // 128) for count in plain.counts)
+    assert len(np.unique(padded.order)) == len(plain.order)
+    for name in ("weight", "coefficients"):
+        rows = getattr(padded, name)
+        np.testing.assert_array_equal(rows[padded.order], getattr(plain, name)[plain.order])
+        assert not np.delete(rows, padded.order, axis=0).any()
+    group = np.repeat(np.arange(len(plain.counts)), plain.counts)[plain.order]
+    np.testing.assert_array_equal(padded.cells[padded.order // 128], plain.cells[group])
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_target_is_a_form_and_holds_its_weights_once(tmp_path: Path, target: str) -> None:
+    model, path = make_model(), tmp_path / "x.onnx"
+    result = export.export_onnx(
+        model, make_backbone(), path, info=make_info(model), images=make_images(), target=target
+    )
+    assert result.certificate["largest"] < 1e-4
+    assert encoder_file.read(path).form == {"cpu": "cells", "gpu": "padded"}[target]
+    readout = {t.name: tuple(t.dims) for t in onnx.load(path).graph.initializer if t.name.startswith("readout.")}
+    rows = readout["readout.weight"][0]
+    assert readout["readout.weight"] == (rows, 6) and readout["readout.coefficients"] == (rows, 10)
+    assert readout["readout.order"] == readout["readout.bias"] == (60,)
+    assert (rows == 60) if target == "cpu" else (rows == 128 * readout["readout.cells"][0])
+    large = [name for name, shape in readout.items() if np.prod(shape) > rows * 5]
+    assert sorted(large) == ["readout.coefficients", "readout.weight"]
+
+
+def test_targets_are_checked(tmp_path: Path) -> None:
+    model = make_model()
+    with pytest.raises(UsageError, match="target must be one of cpu, gpu, got 'tpu'"):
+        export.export_onnx(
+            model, make_backbone(), tmp_path / "x.onnx", info=make_info(model), images=make_images(), target="tpu"
+        )
 
 
 def test_a_timm_transformer_exports(tmp_path: Path) -> None:

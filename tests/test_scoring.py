@@ -275,7 +275,7 @@ def test_decoding_runs_ahead_by_a_bounded_number(encoder: scoring.Encoder, monke
 
     monkeypatch.setattr(pipeline, "prepare_into", count)
     taken = 0
-    for batch in pipeline.batches(encoder, lambda start, stop: range(start, stop), range(500), 4):
+    for batch in pipeline.batches(encoder, lambda start, stop: range(start, stop), range(500), 4, encoder.run):
         assert batch.fmri is not None
         furthest = max(furthest, decoded - taken)
         taken += len(batch.fmri)

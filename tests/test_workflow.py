@@ -7,6 +7,7 @@ import csv
 import errno
 import importlib.util
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -268,6 +269,54 @@ def test_export_writes_a_file_that_predicts_what_the_model_does(
     assert encoder.info.layers == ("fine", "coarse")
     text = json.dumps(encoder.info.provenance)
     assert str(own_data.parent) not in text and own_data.name in text  # the file travels
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_export_writes_several_forms_and_some_vertices(
+    own_run: tuple[Path, list[str]], own_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    from brainkit import encoder_file
+
+    run, _ = own_run
+    monkeypatch.chdir(run.parent)
+    ids = tmp_path / "ids.txt"
+    ids.write_text("4\n1\n")
+    said: list[str] = []
+    options: dict[str, Any] = {"vertices": ids, "say": said.append}
+    done = workflow.export_all(forms=("onnx", "torchscript", "pt2"), target="gpu", **options)
+    assert [file.path.name for file in done] == ["encoder-subset.onnx", "encoder-subset.pt", "encoder-subset.pt2"]
+    assert said[0].endswith("2 of 6 vertices") and "TorchScript" in said[2]
+    photos = sorted((own_data / "images").iterdir())[:3]
+    whole = brainkit.load(workflow.export(out="whole.onnx", say=said.append).path, device="cpu")
+    expected = whole.predict(photos)[:, [1, 4]]
+    np.testing.assert_allclose(brainkit.load(done[0].path).predict(photos), expected, rtol=1e-5)
+    for file in done:
+        info = encoder_file.read(file.path)
+        assert (len(info.vertices), info.form, info.certificate) == (2, "padded", file.certificate)
+        assert info.provenance["subset"]["file"] == "ids.txt"
+    single = brainkit.Run.open(run).export("one.pt2", form="pt2", vertices=np.array([3]), say=said.append)
+    assert len(encoder_file.read(single.path).vertices) == 1
+    (run / "encoder-subset.onnx").unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"forms": ("onnx", "pt2"), "out": "e.onnx"}, "out must be left away for 2 forms"),
+        ({"forms": ("pt2",), "out": "e.onnx"}, "e.onnx: the pt2 form must end in .pt2"),
+        ({"forms": ("onnx",), "out": "e.pt"}, "e.pt: the onnx form must end in .onnx"),
+        ({"forms": ("pickle",)}, "form must be one of onnx, torchscript, pt2, got 'pickle'"),
+        ({"target": "tpu"}, "target must be one of cpu, gpu, got 'tpu'"),
+        ({"rois": ("V1",)}, "ROI 'V1': unknown"),
+        ({"vertices": np.array([6])}, "1 of 1 ids are not among the encoder's 6 vertices of custom, the first is 6"),
+    ],
+)
+def test_export_refuses_what_does_not_fit(own_run: tuple[Path, list[str]], options: dict[str, Any], said: str) -> None:
+    before = sorted(own_run[0].iterdir())
+    with pytest.raises(UsageError, match=re.escape(said)):
+        workflow.export_all(own_run[0], **{"say": print, **options})
+    assert sorted(own_run[0].iterdir()) == before
 
 
 def test_a_network_made_in_python_is_fitted_and_given_again_for_export(

@@ -39,7 +39,8 @@ class EncoderInfo:
     grid : tuple of int
         Height and width (H, W) of the token grid; P = H*W. The export sets it from the model.
     bottleneck : int
-        D, the number of channels of ``tokens``. The export sets it from the model.
+        D, the number of channels of ``tokens``; of an ensemble, of all members together. The export sets it from the
+        model.
     units : str
         Of the predictions, for example ``"z-scored percent signal change"``.
     gauge : str
@@ -63,6 +64,12 @@ class EncoderInfo:
     form : str or None
         How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
         ``"padded"``, groups of 128 rows; None where the file does not say.
+    storage : str
+        ``"float32"``, or ``"float16"``: how the graph's large constants are stored; it computes in float32.
+    quantised : dict or None
+        What of the graph is computed in int8: products, weights, activations, drift. None: nothing.
+    ensemble : dict or None
+        members (how many models the predictions are the mean of), runs (one dict each). None: one model.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
     container : str
@@ -92,6 +99,9 @@ class EncoderInfo:
     certificate: dict[str, Any] | None = None
     volume: Volume | None = None
     form: str | None = None
+    storage: str = "float32"
+    quantised: dict[str, Any] | None = None
+    ensemble: dict[str, Any] | None = None
     digest: str | None = None
     container: str = "onnx"
 

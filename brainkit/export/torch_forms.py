@@ -57,11 +57,27 @@ def torch_program(folded: Folded, readout: Readout, backbone: Any, info: Encoder
 
 def encoder_module(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo) -> nn.Module:
     """uint8 images (B, S, S, 3) -> (fmri (B, V), tokens (B, L, D, P + 1)) as one module of constants."""
+    from torch import nn
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = token_module(folded, backbone, info.preprocessing, map_sizes(folded, backbone, info))
+            self.readout = sorted_readout(readout)
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            tokens = self.network(images)
+            return self.readout(tokens), tokens
+
+    return Encoder().eval()
+
+
+def sorted_readout(readout: Readout) -> nn.Module:
+    """Tokens (B, L, D, P + 1) -> fmri (B, V), for any B; its buffers are the readout's arrays by their names."""
     import torch
     from torch import nn
 
     counts = [int(count) for count in readout.counts]
-    padded = readout.form == "padded"
     width = readout.coefficients.shape[1]
 
     class SortedReadout(nn.Module):
@@ -80,30 +96,21 @@ def encoder_module(folded: Folded, readout: Readout, backbone: Any, info: Encode
             groups, channels = len(counts), self.weight.shape[1]
             taps = tokens.permute(3, 2, 0, 1)[self.cells]  # (G, 5, D, B, L)
             taps = taps.permute(0, 2, 3, 1, 4).reshape(groups, channels, -1)  # (G, D, B * 5L)
-            if padded:
+            if readout.form == "padded":
                 products = torch.bmm(self.weight.reshape(groups, -1, channels), taps)
-                products = products.reshape(len(self.weight), -1, width)
-                rows = (products * self.coefficients.unsqueeze(1)).sum(-1)
+                rows = self.summed(products.reshape(groups * counts[0], -1, width), self.coefficients)
             else:
                 parts = zip(self.weight.split(counts), self.coefficients.split(counts), taps.unbind(0), strict=True)
                 rows = torch.cat([self.group(*part) for part in parts])
             return rows[self.order].t() + self.bias
 
         def group(self, weight: torch.Tensor, coefficients: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
-            products = torch.matmul(weight, taps).reshape(len(weight), -1, width)  # (n, B, 5L)
-            return (products * coefficients.unsqueeze(1)).sum(-1)
+            return self.summed(torch.matmul(weight, taps).reshape(weight.shape[0], -1, width), coefficients)
 
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = token_module(folded, backbone, info.preprocessing, map_sizes(folded, backbone, info))
-            self.readout = SortedReadout()
+        def summed(self, products: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+            return (products * coefficients.unsqueeze(1)).sum(-1)  # (n, B, 5L) -> (n, B)
 
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            tokens = self.network(images)
-            return self.readout(tokens), tokens
-
-    return Encoder().eval()
+    return SortedReadout()
 
 
 def torch_parity(expected: np.ndarray, path: Path, images: np.ndarray, form: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +124,50 @@ class Encoder:
         dtype('float32')
         """
         columns, _ = chosen_columns(self.rois, None if rois is None else tuple(rois))
-        chosen = self.batch_size_for(batch_size)
-        if prepared:
-            size = self.info.preprocessing.size
-            if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-                raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
-            starts = range(0, len(images), chosen)
-            parts = [self.run(images[start : start + chosen], columns) for start in starts]
-        else:
-            parts = list(self._predicted(sources_of(images), chosen, columns))
+        parts = list(self._rows(images, batch_size, prepared, lambda batch: self.run(batch, columns)))
         width = len(self.vertices) if columns is None else len(columns)
         return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
+
+    def predict_with_spread(
+        self,
+        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        batch_size: int | None = None,
+        *,
+        prepared: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict the response to each image with an ensemble, and how far its members are apart.
+
+        Parameters
+        ----------
+        images, batch_size, prepared
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        mean : array of shape (n, V), float32
+            What :meth:`predict` gives.
+        sd : array of shape (n, V), float32
+            Standard deviation over the members (ddof 1), in the same units.
+
+        Raises
+        ------
+        UsageError
+            If the file holds one model: it has no spread. And as :meth:`predict`.
+        DataError
+            As :meth:`predict`.
+        """
+        if self.info.ensemble is None:
+            raise UsageError(
+                f"{self.path}: must be an ensemble to have a spread, got a single model; brainkit export --ensemble "
+                "makes one"
+            )
+
+        def both(batch: np.ndarray) -> np.ndarray:
+            return np.stack(self._fetch(["fmri", "fmri_sd"], batch), 1)
+
+        empty = np.empty((0, 2, len(self.vertices)), np.float32)
+        parts = np.concatenate([empty, *self._rows(images, batch_size, prepared, both)])
+        return np.ascontiguousarray(parts[:, 0]), np.ascontiguousarray(parts[:, 1])
 
     def roi_means(
         self, images: Images, rois: Iterable[str] | None = None, batch_size: int | None = None
@@ -170,8 +203,8 @@ class Encoder:
         names = regions_with_vertices(self.rois) if rois is None else tuple(rois)
         columns, regions = chosen_columns(self.rois, names)
         check_regions(regions)
-        chosen = self.batch_size_for(batch_size)
-        parts = [region_means(fmri, regions) for fmri in self._predicted(sources_of(images), chosen, columns)]
+        rows = self._rows(images, batch_size, False, lambda batch: self.run(batch, columns))
+        parts = [region_means(fmri, regions) for fmri in rows]
         means = np.concatenate(parts) if parts else np.empty((0, len(regions)), np.float32)
         return {name: means[:, column].copy() for column, name in enumerate(regions)}
 
@@ -209,21 +242,32 @@ class Encoder:
         columns, regions = chosen_columns(self.rois, (roi,))
         ranking = TopImages(regions, k)
         sources = sources_of(images)
-        for fmri in self._predicted(sources, self.batch_size_for(batch_size), columns):
+        for fmri in self._rows_of(sources, batch_size, lambda batch: self.run(batch, columns)):
             ranking.add(region_means(fmri, regions))
         return ranking.finish(lambda row: (_name_of(sources[row], row), sources[row]))[roi].highest
 
-    def _predicted(
-        self, sources: Sequence[Any] | np.ndarray, batch_size: int, columns: np.ndarray | None
+    def _rows(
+        self, images: Any, batch_size: int | None, prepared: bool, run: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
-        """Predictions of a few images at a time, in order; one that cannot be read ends the work."""
-        given: Any = sources
-        taken = batches(self, lambda start, stop: given[start:stop], range(len(given)), batch_size, columns)
+        """What `run` makes of the images, a batch (b, S, S, 3) at a time; one that cannot be read ends the work."""
+        if not prepared:
+            yield from self._rows_of(sources_of(images), batch_size, run)
+            return
+        chosen, size = self.batch_size_for(batch_size), self.info.preprocessing.size
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
+        yield from (run(images[start : start + chosen]) for start in range(0, len(images), chosen))
+
+    def _rows_of(
+        self, sources: Any, batch_size: int | None, run: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        chosen = self.batch_size_for(batch_size)
+        taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen, run)
         with contextlib.closing(taken):  # so that decoding ends with an error
             for batch in taken:
                 if batch.failed:
                     index, error = batch.failed[0]
-                    source = given[index]
+                    source = sources[index]
                     name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
                     raise DataError(f"{name}: {reason_without_name(error, name)}")
                 if batch.fmri is not None:
@@ -249,8 +293,8 @@ class Encoder:
             If ONNX Runtime fails, for want of memory for example.
         """
         if columns is None:
-            return self._fetch("fmri", batch)
-        return self._readout(columns)(self._fetch("tokens", batch))
+            return self._fetch(["fmri"], batch)[0]
+        return self._readout(columns)(self.tokens(batch))
 
     def _readout(self, columns: np.ndarray) -> SubsetReadout:
         key = np.ascontiguousarray(columns, np.int64).tobytes()
@@ -260,22 +304,26 @@ class Encoder:
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
-        return self._fetch("tokens", batch)
+        return self._fetch(["tokens"], batch)[0]
 
     def break_off(self) -> None:
         """End a run that is under way in another thread; it raises a BrainkitError there."""
         if self._running is not None:
             self._running.terminate = True
 
-    def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+    def _fetch(self, outputs: Sequence[str], batch: np.ndarray) -> list[np.ndarray]:
         options = self._running = import_runtime().RunOptions()
         try:
             # Otherwise the runtime computes what nobody asked for, too.
             options.only_execute_path_to_fetches = True
-            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)}, options)[0]
+            found: list[np.ndarray] = self._session.run(outputs, {"images": np.ascontiguousarray(batch)}, options)
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
-        return result
+        # What a graph declares is checked when it is opened; what it gives is known only now.
+        for name, result in zip(outputs, found, strict=True):
+            if len(result) != len(batch):
+                raise EncoderFileError(f"{self.path}: gives {len(result)} rows of {name} for {len(batch)} images")
+        return found
 
     def batch_size_for(self, asked: int | None) -> int:
         if asked is not None:
@@ -340,6 +388,8 @@ def _check_signature(session: Any, info: EncoderInfo, path: str | os.PathLike[st
         "fmri": ("tensor(float)", [V]),
         "tokens": ("tensor(float)", tokens),
     }
+    if info.ensemble is not None:
+        expected["fmri_sd"] = ("tensor(float)", [V])
     values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     if len(session.get_inputs()) != 1 or "images" not in {value.name for value in session.get_inputs()}:
         raise EncoderFileError(f"{path}: its graph must take 'images' alone, found {len(session.get_inputs())} inputs")
