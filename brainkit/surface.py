@@ -143,7 +143,7 @@ class Vertices:
         return self.ids[self.n_left :] - np.int32(SPACES.get(self.space, 0))
 
     def select(self, index: np.ndarray) -> Vertices:
-        """The vertices at `index`: increasing positions (k,), or a mask (V,) of bool. Custom ones are numbered afresh."""
+        """The vertices at `index`: increasing positions (k,), or a mask (V,). Custom ones are numbered afresh."""
         positions = _as_positions(index, len(self))
         return Vertices.custom(len(positions)) if self.space == CUSTOM else Vertices(self.space, self.ids[positions])
 
