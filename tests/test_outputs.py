@@ -390,6 +390,19 @@ def test_own_volumetric_data(tmp_path: Path) -> None:
         Folder(tmp_path)
 
 
+def test_a_run_keeps_its_volume(volume_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from brainkit import run_folder
+
+    volume = encoder_file.read(volume_path).volume
+    assert volume is not None and run_folder._read_volume(tmp_path / "volume.npz") is None
+    run_folder.write_volume(tmp_path / "volume.npz", volume)
+    kept = run_folder._read_volume(tmp_path / "volume.npz")
+    assert kept is not None and kept.shape == volume.shape
+    np.testing.assert_array_equal(kept.affine, volume.affine)
+    np.testing.assert_array_equal(kept.voxels, volume.voxels)
+
+
 def test_a_file_that_lies_about_its_volume(volume_path: Path) -> None:
     info = encoder_file.read(volume_path)
     text = json.loads(encoder_file.to_json(info))
