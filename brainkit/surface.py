@@ -143,8 +143,9 @@ class Vertices:
         return self.ids[self.n_left :] - np.int32(SPACES.get(self.space, 0))
 
     def select(self, index: np.ndarray) -> Vertices:
-        """The vertices at `index`: increasing positions (k,), or a mask (V,) of bool."""
-        return Vertices(self.space, self.ids[_as_positions(index, len(self))])
+        """The vertices at `index`: increasing positions (k,), or a mask (V,). Custom ones are numbered afresh."""
+        positions = _as_positions(index, len(self))
+        return Vertices.custom(len(positions)) if self.space == CUSTOM else Vertices(self.space, self.ids[positions])
 
     def to_surface(self, values: np.ndarray, fill: float = np.nan) -> tuple[np.ndarray, np.ndarray]:
         """Spread one value a vertex over both whole hemispheres.

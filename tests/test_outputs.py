@@ -21,10 +21,12 @@ pytest.importorskip("onnx", reason="the encoders of these tests are built with o
 pytest.importorskip("onnxruntime")
 
 import nibabel
+from click.testing import CliRunner
 from pixel_encoder import SIZE, V, make_graph, make_info
 
 import brainkit
 from brainkit import encoder_file, scoring
+from brainkit.cli import group
 from brainkit.data import Folder
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
@@ -141,7 +143,7 @@ def test_surfaces_are_read_by_nibabel_and_nilearn(
         np.testing.assert_array_equal(surface.load_surf_data(str(file)), whole)
         image: Any = nibabel.load(file)
         if suffix == ".mgz":
-            assert image.shape == (10_242, 1, 1, N) and image.get_data_dtype() == np.float32
+            assert image.shape == (10_242, 1, 1, N) and image.get_data_dtype() == np.dtype(">f4")
             np.testing.assert_array_equal(np.asarray(image.dataobj)[:, 0, 0], whole)
         else:
             assert image.meta["AnatomicalStructurePrimary"] == ("CortexLeft", "CortexRight")[hemisphere]
@@ -388,6 +390,19 @@ def test_own_volumetric_data(tmp_path: Path) -> None:
         Folder(tmp_path)
 
 
+def test_a_run_keeps_its_volume(volume_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from brainkit import run_folder
+
+    volume = encoder_file.read(volume_path).volume
+    assert volume is not None and run_folder._read_volume(tmp_path / "volume.npz") is None
+    run_folder.write_volume(tmp_path / "volume.npz", volume)
+    kept = run_folder._read_volume(tmp_path / "volume.npz")
+    assert kept is not None and kept.shape == volume.shape
+    np.testing.assert_array_equal(kept.affine, volume.affine)
+    np.testing.assert_array_equal(kept.voxels, volume.voxels)
+
+
 def test_a_file_that_lies_about_its_volume(volume_path: Path) -> None:
     info = encoder_file.read(volume_path)
     text = json.loads(encoder_file.to_json(info))
@@ -442,3 +457,40 @@ def test_the_examples_in_the_docstrings(path: Path, tmp_path: Path, monkeypatch:
         test.globs = {"brainkit": brainkit, "np": np, "encoder": encoder}
         runner.run(test, out=said.append)
         assert not said, "".join(said)
+
+
+def test_the_examples_of_the_page_on_scoring(
+    encoder: scoring.Encoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nilearn")
+    monkeypatch.chdir(tmp_path)
+    regions = RoiTable({"V1v": [1, 3], "V2d": [7], "FFA-1": [1, 19]}, V)
+    encoder_file.write("encoder.onnx", make_graph(), dataclasses.replace(make_info(), rois=regions))
+    images = sorted(photos.glob("image-??.png"))
+    for folder, some in (("photos", images), ("faces", images[:5]), ("places", images[5:])):
+        Path(folder).mkdir()
+        for image in some:
+            (Path(folder) / image.name).write_bytes(image.read_bytes())
+    for suffix in (".func.gii", ".mgz"):
+        scoring.predict_to_file("photos", f"fmri{suffix}", encoder, overwrite=True)
+    page = (Path(__file__).resolve().parents[1] / "docs" / "scoring.md").read_text("utf-8")
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    assert len(blocks) >= 2
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    np.testing.assert_array_equal(names["left"], names["same"])
+    assert names["early"].shape == (N, 3) and names["left"].shape == (10_242, N)
+    # Every suffix that can be written is in the page's table.
+    assert all(f"{suffix}`" in page for suffix in outputs.FORMATS)
+
+
+def test_the_options_of_the_command(path: Path, photos: Path, tmp_path: Path) -> None:
+    command = ["predict", str(photos), "--encoder", str(path), "--out"]
+    done = CliRunner().invoke(group, [*command, str(tmp_path / "pred_test.npy"), "--hemispheres"])
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'pred_test.json'} says what is what" in done.output
+    for name, more in (("fmri.npz", []), ("fmri.npy", ["--hemispheres"])):
+        done = CliRunner().invoke(group, [*command, str(tmp_path / name), *more, "--maps", str(tmp_path / "maps")])
+        assert done.exit_code != 0
+    assert sorted(os.listdir(tmp_path)) == ["lh_pred_test.npy", "pred_test.json", "rh_pred_test.npy"]

@@ -196,7 +196,7 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     make_sample("subject", images=60, vertices=100, say=lambda line: None)
     Path("photos").mkdir()
-    for name, photograph in load_photographs(["coffee", "chelsea"]).items():
+    for name, photograph in load_photographs(["coffee", "chelsea", "astronaut", "rocket"]).items():
         photograph.save(Path("photos") / f"{name}.png")
     names: dict[str, object] = {}
     page = ROOT / "docs" / "python.md"
@@ -204,7 +204,7 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: py
         # Line numbers of the page, so that a failure names its line there.
         exec(compile("\n" * (start - 1) + text, str(page), "exec"), names)
     fmri = names["fmri"]
-    assert isinstance(fmri, np.ndarray) and fmri.shape == (2, 100) and np.isfinite(fmri).all()
+    assert isinstance(fmri, np.ndarray) and fmri.shape == (4, 100) and np.isfinite(fmri).all()
 
 
 def test_the_own_data_example_makes_a_folder_that_reads_as_described(

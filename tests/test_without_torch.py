@@ -135,6 +135,38 @@ def test_predict(base_python, encoder, tmp_path):
     assert "broken.png" in json.dumps(described["skipped"])
 
 
+@pytest.mark.parametrize("name", ["means.csv", "fmri.func.gii", "fmri.npy"])
+def test_results_of_the_base_install(base_python, encoder, tmp_path, name):
+    more = ("--hemispheres",) if name == "fmri.npy" else ("--roi", "V1v", "--top", "1")
+    arguments = ("predict", str(encoder), "--encoder", str(encoder / "encoder.onnx"), "--out", name, *more)
+    done = run(base_python, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = {file.name for file in tmp_path.iterdir()}
+    expected = {"fmri.npy": "lh_fmri.npy", "fmri.func.gii": "lh.fmri.func.gii"}
+    assert {expected.get(name, name), f"{name.split('.')[0]}.json"} <= written
+    assert (f"{name.split('.')[0]}-top-V1v.png" in written) == ("--top" in more)
+
+
+def test_what_needs_more_than_the_base_install_says_the_pip_line(base_python, encoder, tmp_path):
+    arguments = ("predict", str(encoder), "--encoder", str(encoder / "encoder.onnx"), "--out", "fmri.zarr")
+    done = run(base_python, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'brainkit[zarr]'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_contrast(base_python, encoder, tmp_path):
+    for folder, images in (("a", (0, 1)), ("b", (2, 1))):
+        (tmp_path / folder).mkdir()
+        for index in images:
+            shutil.copy(encoder / f"{index}.png", tmp_path / folder)
+    arguments = ("contrast", "a", "b", "--encoder", str(encoder / "encoder.onnx"), "--out", "contrast.npz")
+    done = run(base_python, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "contrast.npz") as found:
+        assert np.isfinite(found["p"]).all() and found["hedges_g"].shape == (50,)
+
+
 def test_python_api(base_python, encoder, tmp_path):
     code = (
         "import sys, brainkit; e = brainkit.load(sys.argv[1]); p = e.predict([sys.argv[2]]);"
