@@ -504,7 +504,8 @@ def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: lis
     given = record(monkeypatch, "brainkit.workflow", "export_all", types.SimpleNamespace(path=Path("e.onnx")))
     assert call("export", "runs/a", *options, "--out", "e.onnx").exit_code == 0
     expected = {"run": Path("runs/a"), "out": Path("e.onnx"), "forms": forms}
-    assert without_say(given()) == {**expected, "target": "cpu", "rois": (), "vertices": None}
+    plain = {"target": "cpu", "rois": (), "vertices": None, "storage": "float32", "ensemble": ()}
+    assert without_say(given()) == {**expected, **plain}
 
 
 def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,6 +515,14 @@ def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> N
     arguments = without_say(given())
     assert (arguments["target"], arguments["rois"]) == ("gpu", ("V1", "FFA-1", "OFA"))
     assert arguments["vertices"] == Path("ids.txt") and arguments["out"] is None
+
+
+@pytest.mark.parametrize(("option", "storage"), [("--fp16", "float16"), ("--int8", "int8")])
+def test_export_takes_a_storage_and_more_runs(monkeypatch: pytest.MonkeyPatch, option: str, storage: str) -> None:
+    given = record(monkeypatch, "brainkit.workflow", "export_all", [])
+    assert call("export", "runs/a", option, "--ensemble", "runs/b", "--ensemble", "runs/c").exit_code == 0
+    arguments = without_say(given())
+    assert (arguments["storage"], arguments["ensemble"]) == (storage, (Path("runs/b"), Path("runs/c")))
 
 
 def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
