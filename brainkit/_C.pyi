@@ -48,6 +48,15 @@ def factor_readout_backward_bf16x3(
     weight: NDArray[np.float32],
     threads: int = 1,
 ) -> tuple[NDArray[np.float32], ...]: ...
+def token_readout(
+    tokens: NDArray[_Float],
+    weight: NDArray[_Float],
+    coefficients: NDArray[_Float],
+    bias: NDArray[_Float],
+    taps: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    threads: int = 1,
+) -> NDArray[_Float]: ...
 def why_no_bf16x3() -> str | None: ...
 def selector_networks_forward(
     features: NDArray[_Float],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.metrics import explained_share
+from brainkit.terms import NOT_STATED, PARTS, is_non_commercial
 
 
 @dataclass(frozen=True)
@@ -74,25 +77,101 @@ def describe(path: str | os.PathLike[str]) -> Description:
         ("backbone", _backbone(info.backbone)),
         ("layers", f"{len(info.layers)}: {', '.join(info.layers)}"),
         ("predicts", _target(info)),
+        ("subject", _subject(info.provenance)),
         ("images", _images(info)),
         ("ensemble", _ensemble(info.ensemble)),
         ("selectors", _selectors(info)),
         ("trained", _scalars(info.provenance)),
         ("certificate", _certificate(info.certificate)),
         ("storage", _storage(info)),
-        ("licence", info.licence or "none stated"),
+        *_licence(info),
+        *(("cite", line) for line in info.citation.splitlines()),
     ]
-    rows = [("all", np.arange(len(info.vertices)))] + [(name, info.rois[name]) for name in info.rois]
     return Description(
         tuple((what, _printable(text)) for what, text in facts if text),
-        tuple(_accuracy(_printable(name), index, info) for name, index in rows),
+        tuple(_accuracy(_printable(name), index, info) for name, index in _rows(info)),
     )
 
 
+def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """All that an encoder file says of itself but its arrays, and the accuracy of each region, as plain JSON values.
+
+    Parameters
+    ----------
+    path : path-like
+        An encoder file.
+
+    Returns
+    -------
+    dict
+        The keys of the metadata (``docs/encoder-file.md``), with ``file``, ``bytes``, ``sha256`` and ``accuracy``:
+        a list of regions; numbers that are not known are None.
+
+    Raises
+    ------
+    EncoderFileError
+        As `describe`.
+    """
+    text, digest = encoder_file.read_text(path)
+    info = encoder_file.from_json(text, source=path)
+    stored = {key: value for key, value in json.loads(text).items() if key not in _ARRAYS}
+    return {
+        "file": os.fspath(path),
+        "bytes": Path(path).stat().st_size,
+        "sha256": digest,
+        **stored,
+        "vertices": {
+            "count": len(info.vertices),
+            "left": info.vertices.n_left if stored["space"] != "custom" else None,
+        },
+        "accuracy": [_plain(_accuracy(name, index, info)) for name, index in _rows(info)],
+    }
+
+
+_ARRAYS = ("vertices", "rois", "selectors", "scores")
+
+
+def _rows(info: EncoderInfo) -> list[tuple[str, np.ndarray]]:
+    return [("all", np.arange(len(info.vertices)))] + [(name, info.rois[name]) for name in info.rois]
+
+
+def _plain(row: Accuracy) -> dict[str, Any]:
+    return {key: None if value != value else value for key, value in dataclasses.asdict(row).items()}
+
+
 def _form(info: EncoderInfo) -> str:
+    """How the file holds the model."""
     container = {"onnx": "ONNX", "torchscript": "TorchScript, for torch.jit.load", "pt2": ".pt2, for torch.export.load"}
     suits = {"cells": "; readout by cells, for CPUs", "padded": "; readout in padded groups, for GPUs"}
-    return container[info.container] + suits.get(info.form or "", "")
+    rest = _scalars({key: value for key in _FORMS if (value := getattr(info, key, None))})
+    return container[info.container] + suits.get(info.form or "", "") + (f"; {rest}" if rest else "")
+
+
+_FORMS = ("storage", "quantised", "ensemble")
+
+
+def _subject(provenance: Mapping[str, Any]) -> str:
+    """Whom it predicts."""
+    data = provenance.get("data")
+    name = data.get("name") if isinstance(data, Mapping) else None
+    return f"{name}: it predicts this subject, nobody else" if isinstance(name, str) and name else ""
+
+
+def _licence(info: EncoderInfo) -> Iterator[tuple[str, str]]:
+    """The three parts, and what they forbid together, plainly."""
+    if not info.terms:
+        yield "licence", info.licence or "none stated"
+        if is_non_commercial(info.licence):
+            yield "commercial", "NO: see the licence"
+        return
+    for part in PARTS:
+        yield "licence", f"{part}: {info.terms.get(part, NOT_STATED)}"
+    forbidding = [part for part in PARTS if is_non_commercial(info.terms.get(part, ""))]
+    silent = [part for part in PARTS if NOT_STATED[:10] in info.terms.get(part, NOT_STATED)]
+    if forbidding:
+        yield "commercial", f"NO: the terms of {' and '.join(forbidding)} forbid commercial use"
+    elif silent:
+        yield "commercial", f"not known: the terms of {' and '.join(silent)} are not stated"
 
 
 def _backbone(backbone: Mapping[str, Any]) -> str:

@@ -39,6 +39,12 @@ EXTRAS = {
     ),
     "maps": ("matplotlib", "scipy", "nilearn"),
 }
+# The same, of extras that few need: their absence is no fault.
+OPTIONAL = {
+    "zarr": ("zarr",),
+    "remote": ("fsspec", "s3fs", "gcsfs"),
+    "ray": ("ray",),
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ def _installation() -> Iterator[Row]:
     yield "brainkit", "ok", f"{brainkit.__version__} in {Path(brainkit.__file__).parent}"
     for extra, wheels in EXTRAS.items():
         yield _extra(extra, wheels, "missing")
+    for extra, wheels in OPTIONAL.items():
+        yield _extra(extra, wheels, "note")
     if cuda_wheels := _cuda_wheels():
         yield _extra("gpu", cuda_wheels, "missing" if cuda_devices()[0] else "note")
     yield _extension()

@@ -73,11 +73,6 @@ class Ensemble(nn.Module):
         return joined([cast(FactorTopy, member).folded() for member in self.members])
 
 
-def members_of(folded: Folded) -> list[Folded]:
-    """The members of an ensemble, or the one model."""
-    return list(folded.members) if isinstance(folded, FoldedEnsemble) else [folded]
-
-
 def joined(members: Sequence[Folded]) -> FoldedEnsemble:
     """Folded models of the same layers, grid and vertices, as one."""
     first = members[0]

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -182,18 +182,25 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     return sorted(found.values(), key=lambda path: path.parts)
 
 
-def decode(path: str | os.PathLike[str]) -> Image.Image:
+def decode(path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB, upright.
 
     The orientation in its EXIF data is applied; of an animation the first frame is taken; for the other modes see
     `to_rgb`. At most `MAX_PIXELS` pixels are accepted, before any is decoded.
+
+    Parameters
+    ----------
+    path : path-like or binary file
+        An open file is read from where it stands, and must be seekable.
+    name : str, optional
+        What errors call it; by default its path.
 
     Raises
     ------
     DataError
         If the file cannot be read as an image: one line that names it and says why.
     """
-    with _reading(path), _open(path) as image:
+    with _reading(path, name), _open(path) as image:
         image.load()
         # After load(), because for some formats Pillow turns the image itself and then drops the tag.
         turn = _TURNS.get(_orientation(image))
@@ -338,8 +345,9 @@ _TURNS = {
 class _reading:
     """Turn whatever a decoder raises into one DataError line that names the file."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
         self.path = path
+        self.name = name or (str(path) if isinstance(path, (str, os.PathLike)) else "image")
 
     def __enter__(self) -> None:
         return None
@@ -349,16 +357,16 @@ class _reading:
         # Exception is turned; none of it is dropped.
         if error is None or not isinstance(error, Exception):
             return
-        raise DataError(f"{self.path}: {_reason(self.path, error)}") from error
+        raise DataError(f"{self.name}: {_reason(self.path, error)}") from error
 
 
-def _reason(path: str | os.PathLike[str], error: Exception) -> str:
+def _reason(path: str | os.PathLike[str] | BinaryIO, error: Exception) -> str:
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "file not found"
     if isinstance(error, UnidentifiedImageError):
-        if Path(path).stat().st_size == 0:
+        if (Path(path).stat().st_size if isinstance(path, (str, os.PathLike)) else path.seek(0, os.SEEK_END)) == 0:
             return "expected an image, found an empty file (0 bytes)"
         return f"expected an image ({', '.join(FORMATS)}), found something else or a damaged file"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
@@ -369,12 +377,13 @@ def _reason(path: str | os.PathLike[str], error: Exception) -> str:
     return f"cannot be decoded: {text}"
 
 
-def _open(path: str | os.PathLike[str]) -> Image.Image:
-    file = Path(path)
-    if not file.is_file():
-        # A named pipe would wait for ever.
-        raise DataError("expected an image file, found a folder or a device" if file.exists() else "file not found")
-    image = Image.open(file, formats=_readable())
+def _open(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+    if isinstance(path, (str, os.PathLike)):
+        path = Path(path)
+        if not path.is_file():
+            # A named pipe would wait for ever.
+            raise DataError("expected an image file, found a folder or a device" if path.exists() else "file not found")
+    image = Image.open(path, formats=_readable())
     width, height = image.size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         image.close()

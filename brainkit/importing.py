@@ -24,6 +24,7 @@ from brainkit.run_preparation import chosen_backbone
 from brainkit.run_results import backbone_facts, versions
 from brainkit.run_settings import choose_settings
 from brainkit.runs import RUNS
+from brainkit.terms import data_kind
 from brainkit.workflow import finish
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ def _write(
                 "name": "not known" if subject is None else subject.name,
                 "path": None if subject is None else str(subject.root.resolve()),
                 "hash": subject.data_hash if subject is not None and scores.images else None,
+                "kind": None if subject is None else data_kind((image.name for image in subject.images), subject.note),
                 "images": None,
                 "excluded": {},
             },

@@ -6,13 +6,13 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
 
 from brainkit.data.module import VALIDATION_BATCH
 from brainkit.errors import TrainingError, UsageError
+from brainkit.free_memory import free_memory as free_memory_of_host
 from brainkit.model import FactorTopy
 
 # Allocators round up and leave holes; libraries keep workspaces, which on a GPU are hundreds of megabytes.
@@ -123,20 +123,7 @@ def free_memory(device: str) -> int:
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     if device == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    return _free_host_memory()
-
-
-def _free_host_memory() -> int:
-    """What Linux says is available, within a container's limit; elsewhere no bound is known."""
-    bounds = []
-    with contextlib.suppress(OSError):
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-        bounds += [int(found[1]) * 1024] if found else []
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        bounds.append(limit - used)
-    return min(bounds, default=2**62)
+    return free_memory_of_host()
 
 
 @contextlib.contextmanager

@@ -121,9 +121,8 @@ class Run:
         rois, vertices
             Export the vertices of these regions, or these ids, alone.
         storage : {"float32", "float16", "int8"}
-            How the ONNX form is stored.
         ensemble : sequence of Run or path-like
-            Runs of other seeds, for one ONNX file of all.
+            Runs of other seeds.
         """
         given = backbone if backbone is not None else self.backbone
         return workflow.export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import time
@@ -19,6 +20,8 @@ from brainkit.locks import FileLock
 from brainkit.peak_memory import Peak, PeakMemory
 from brainkit.runs import latest_run
 from brainkit.surface import RoiTable, Vertices
+from brainkit.terms import SIMULATED, as_licence, citation, three_parts
+from brainkit.volume import Volume
 
 if TYPE_CHECKING:
     from brainkit.encoder_file import EncoderInfo
@@ -163,7 +166,12 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     if ".py:" in backbone["name"]:
         backbone = {**backbone, "name": Path(backbone["name"]).name}
         settings["backbone"]["name"] = backbone["name"]
-    return describe(
+    # Runs from before the kind was kept tell by their note alone.
+    kind = summary["data"].get("kind", SIMULATED if summary["note"] else None)
+    terms = three_parts(
+        backbone=backbone["name"], licence=backbone["licence"], pretrained=backbone["pretrained"], data=kind
+    )
+    described = describe(
         model.folded(),
         vertices=vertices,
         rois=RoiTable.from_json(read_json(folder / "rois.json"), len(vertices)),
@@ -175,7 +183,9 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         units=summary["units"],
         gauge=summary["gauge"],
         note=_shown_note(summary),
-        licence=_licence(summary),
+        licence=as_licence(terms),
+        terms=terms,
+        citation=citation(backbone=backbone["name"], data=kind),
         provenance={
             **({"imported": summary["imported"]} if "imported" in summary else {}),
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},
@@ -186,6 +196,20 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
             "scores": summary["scores"] if summary["scores"]["images"] else None,
         },
     )
+    return dataclasses.replace(described, volume=_read_volume(folder / "volume.npz"))
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Write which voxels the vertices are."""
+    with write_beside(path) as beside:
+        np.savez(beside, shape=np.array(volume.shape), affine=volume.affine, voxels=volume.voxels)
+
+
+def _read_volume(path: Path) -> Volume | None:
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        return Volume(tuple(file["shape"].tolist()), file["affine"], file["voxels"])
 
 
 def _shown_note(summary: dict[str, Any]) -> str | None:
@@ -193,12 +217,6 @@ def _shown_note(summary: dict[str, Any]) -> str | None:
     untrained = None if summary["backbone"]["pretrained"] else "network with RANDOM weights"
     gauge = "gauge: published" if summary["gauge"] == "published" else None
     return "; ".join(part for part in (summary["note"], untrained, gauge) if part) or None
-
-
-def _licence(summary: dict[str, Any]) -> str:
-    data = "simulated by brainkit" if summary["note"] else "under the terms of the fMRI data set trained on"
-    name, licence = Path(summary["backbone"]["name"]).name, summary["backbone"]["licence"]
-    return f"brainkit: Apache-2.0. Backbone {name}: {licence}. Responses: {data}."
 
 
 class RunLog:

@@ -13,7 +13,8 @@ import numpy as np
 import brainkit
 from brainkit.config import Config
 from brainkit.files import read_json, write_beside, write_json
-from brainkit.run_folder import PhaseClock, RunLog, write_selectors
+from brainkit.run_folder import PhaseClock, RunLog, write_selectors, write_volume
+from brainkit.terms import data_kind
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -90,6 +91,8 @@ def write_results(
     write_selectors(folder, model, subject.vertices)
     scores.write(folder / "scores.npz", subject.vertices)
     write_json(folder / "rois.json", subject.rois.to_json())
+    if subject.volume is not None:
+        write_volume(folder / "volume.npz", subject.volume)
     table = evaluation.summarise(scores, subject.rois)
     if truth is not None:
         folded = model.folded()
@@ -117,6 +120,7 @@ def write_results(
                 "name": subject.name,
                 "path": str(subject.root.resolve()),
                 "hash": subject.data_hash,
+                "kind": data_kind((image.name for image in subject.images), subject.note),
                 "images": len(subject),
                 "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
             },

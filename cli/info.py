@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -10,21 +11,28 @@ import click
 @click.command(
     "info",
     epilog="""\b
-Example:
+Examples:
   brainkit info runs/dinov2-subj01/encoder.onnx
+  brainkit info encoder.onnx --json | jq .certificate
 """,
 )
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-def command(file: Path) -> None:
-    """Say what an encoder file holds: backbone, what it predicts, accuracy by region, certificate, licence.
+@click.option("--json", "as_object", is_flag=True, help="Print it as one JSON object, without the arrays.")
+def command(file: Path, as_object: bool) -> None:
+    """Say what an encoder file holds: what it predicts, for whom, how well, its certificate, licence, what to cite.
 
     Reads the file's metadata only, and checks its digest; nothing in it is run.
     """
-    from brainkit.description import describe
+    from brainkit.description import as_json, describe
 
+    if as_object:
+        click.echo(json.dumps(as_json(file), indent=2, allow_nan=False))
+        return
     description = describe(file)
+    before = ""
     for what, text in description.facts:
-        click.echo(f"{what:<12}{text}")
+        click.echo(f"{'' if what == before else what:<12}{text}")
+        before = what
     click.echo(f"\n{'region':<24}{'vertices':>9}{'median r':>10}{'median R2':>11}{'of ceiling':>12}")
     for row in description.accuracy:
         click.echo(

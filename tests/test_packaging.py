@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,9 @@ from pathlib import Path
 import pytest
 
 import brainkit
+from brainkit.backbones.catalog import ALIASES
+from brainkit.terms import BACKBONE_PAPERS, NSD
+from brainkit.terms import citation as citation_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT_WITH = ("setuptools", "pybind11", "cmake", "ninja", "build")
@@ -105,8 +109,21 @@ def test_every_package_has_its_pin_for_make():
 def test_citation_and_licence():
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
     assert citation["title"] == "brainkit"
-    assert len(citation["references"]) == 3
+    assert {"message", "authors", "type", "license"} <= citation.keys()
+    for entry in (citation, *citation["references"]):
+        assert {"title", "authors", "type"} <= entry.keys()
+        assert all("name" in person or "family-names" in person for person in entry["authors"])
+        for identifier in entry.get("identifiers", []):
+            assert identifier["type"] in ("doi", "url", "swh", "other")
+            assert isinstance(identifier["value"], str)
+    # What brainkit info tells to cite is in the file: the model, the data, and every backbone.
+    told = [BACKBONE_PAPERS[alias] for alias in ALIASES] + citation_lines(backbone="dinov2", data=NSD).splitlines()
+    numbers = {number for line in told for number in re.findall(r"arXiv:([0-9.]+[0-9])", line)}
+    assert len(numbers) >= 18
+    assert numbers == set(re.findall(r"arXiv:([0-9.]+[0-9])", json.dumps(citation)))
+    assert any(entry.get("doi") == "10.1038/s41593-021-00962-x" for entry in citation["references"])
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8").splitlines()[0]
     assert metadata.metadata("brainkit")["License-Expression"] == "Apache-2.0"
 
@@ -132,7 +149,8 @@ def archive(source) -> Path:
 def test_the_source_archive_is_complete(archive):
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
-    wanted = {"CMakeLists.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE", "brainkit/py.typed"}
+    wanted = {"CMakeLists.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff"}
+    wanted |= {"brainkit/py.typed", "tests/clients/predict.mjs"}
     for folder, kinds in {
         "csrc": ("*.h", "*.cpp"),
         "brainkit": ("*.py", "*.pyi"),

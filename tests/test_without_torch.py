@@ -51,7 +51,16 @@ def requirements(name: str, extras: frozenset[str] = frozenset()) -> dict[str, i
 @pytest.fixture(scope="module")
 def base_python(tmp_path_factory):
     """The interpreter of an environment that sees brainkit and its base dependencies."""
-    folder = tmp_path_factory.mktemp("base install")
+    return environment(tmp_path_factory.mktemp("base install"))
+
+
+@pytest.fixture(scope="module")
+def python_without_extension(tmp_path_factory):
+    """The same, installed as with ``BRAINKIT_NO_EXT=1``: there is no brainkit._C."""
+    return environment(tmp_path_factory.mktemp("no extension"), "_C.*.so", "_C.*.pyd")
+
+
+def environment(folder: Path, *left_out: str) -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))
     for distribution in requirements("brainkit").values():
@@ -60,7 +69,7 @@ def base_python(tmp_path_factory):
             if not (site / top).exists():
                 (site / top).symlink_to(Path(distribution.locate_file(top)).resolve())
     package = site / "brainkit"
-    shutil.copytree(ROOT / "brainkit", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "brainkit", package, ignore=shutil.ignore_patterns("__pycache__", *left_out))
     shutil.copytree(ROOT / "cli", package / "cli", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "kernels", package / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     return folder / "bin" / "python"
@@ -142,6 +151,35 @@ def test_info_and_doctor(base_python, encoder, tmp_path):
         done = run(base_python, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_verify_by_itself(base_python, encoder, tmp_path):
+    done = run(base_python, "verify", str(encoder / "encoder.onnx"), "--images", str(encoder / "0.png"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "at least three images" in done.stderr
+    done = run(base_python, "verify", str(encoder / "encoder.onnx"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ONNX Runtime with itself" in done.stdout
+    done = run(base_python, "verify", str(encoder / "encoder.onnx"), "--run", "runs/x", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'brainkit[train]'" in done.stderr
+    done = run(base_python, "info", str(encoder / "encoder.onnx"), "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["backbone"]["name"] == "efficientnet_lite0"
+
+
+def test_scoring_without_the_extension_gives_the_same_bytes(base_python, python_without_extension, encoder, tmp_path):
+    probe = subprocess.run(
+        [str(python_without_extension), "-I", "-c", "import brainkit._C"], cwd=tmp_path, capture_output=True
+    )
+    assert probe.returncode == 1
+    arguments = ("predict", str(encoder), "--encoder", str(encoder / "encoder.onnx"), "--out")
+    for name, python in (("with", base_python), ("without", python_without_extension)):
+        done = run(python, *arguments, f"{name}.npy", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "with.npy").read_bytes() == (tmp_path / "without.npy").read_bytes()
+    done = run(python_without_extension, "verify", str(encoder / "encoder.onnx"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "BRAINKIT_NO_EXT=1" in run(python_without_extension, "doctor", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(

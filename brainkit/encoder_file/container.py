@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from brainkit.encoder_file.wire import BYTES, encode_varint, fields, head
 from brainkit.errors import EncoderFileError
 
 METADATA_KEY = "brainkit"
@@ -23,7 +24,6 @@ _CHUNK = 1 << 20
 # Field numbers and wire types of onnx.ModelProto and onnx.StringStringEntryProto.
 _IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
 _KEY, _VALUE = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def find_metadata(stream: BinaryIO, source: Path) -> bytes:
@@ -45,7 +45,7 @@ def metadata_entries(stream: BinaryIO, source: Path) -> dict[bytes, bytes]:
     try:
         for number, wire, start, length in _fields(stream, size):
             seen.add(number)
-            if number != _METADATA_PROPS or wire != _BYTES:
+            if number != _METADATA_PROPS or wire != BYTES:
                 continue
             if length > MAX_METADATA + DIGEST_BYTES:
                 raise ValueError("a metadata entry is too long")
@@ -70,9 +70,9 @@ def _fields(stream: BinaryIO, end: int) -> Iterator[tuple[int, int, int, int]]:
         if position == end:
             return
         stream.seek(position)
-        head = stream.read(min(20, end - position))  # a tag and a length, ten bytes each at most
-        number, wire, start, length = _head(head)
-        position += start
+        beginning = stream.read(min(20, end - position))  # a tag and a length, ten bytes each at most
+        number, wire, before, length = head(beginning, 0, len(beginning))
+        position += before
         if length > end - position:
             raise ValueError("a field is longer than the file")
         yield number, wire, position, length
@@ -82,66 +82,20 @@ def _fields(stream: BinaryIO, end: int) -> Iterator[tuple[int, int, int, int]]:
 
 def _key_value(entry: bytes) -> tuple[bytes, bytes]:
     found = {_KEY: b"", _VALUE: b""}
-    position = 0
-    for _ in range(16):
-        if position == len(entry):
-            return found[_KEY], found[_VALUE]
-        number, wire, start, length = _head(entry[position : position + 20])
-        position += start
-        if length > len(entry) - position:
+    for count, (number, wire, start, length) in enumerate(fields(entry, 0, len(entry))):
+        if count == 16:
             raise ValueError("a metadata entry is damaged")
-        if wire == _BYTES and number in found:
-            found[number] = entry[position : position + length]
-        position += length
-    raise ValueError("a metadata entry is damaged")
-
-
-def _head(head: bytes) -> tuple[int, int, int, int]:
-    """Field number, wire type, bytes before the content, and the content's length."""
-    tag, used = _varint(head, 0)
-    number, wire = tag >> 3, tag & 7
-    if not 1 <= number < 1 << 29:
-        raise ValueError("a field number out of range")
-    if wire == _BYTES:
-        length, used = _varint(head, used)
-        return number, wire, used, length
-    if wire == _VARINT:
-        return number, wire, used, _varint(head, used)[1] - used
-    if wire == _FIXED64:
-        return number, wire, used, 8
-    if wire == _FIXED32:
-        return number, wire, used, 4
-    raise ValueError("an unknown kind of field")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for index in range(10):
-        if position + index >= len(data):
-            raise ValueError("it ends within a field")
-        byte = data[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise ValueError("a number is too long")
-
-
-def _encode_varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+        if wire == BYTES and number in found:
+            found[number] = entry[start : start + length]
+    return found[_KEY], found[_VALUE]
 
 
 def metadata_entry(key: bytes, text: bytes) -> bytes:
     """One metadata_props field of a ModelProto."""
     inner = b"".join(
-        bytes([number << 3 | _BYTES]) + _encode_varint(len(part)) + part
-        for number, part in ((_KEY, key), (_VALUE, text))
+        bytes([number << 3 | BYTES]) + encode_varint(len(part)) + part for number, part in ((_KEY, key), (_VALUE, text))
     )
-    return bytes([_METADATA_PROPS << 3 | _BYTES]) + _encode_varint(len(inner)) + inner
+    return bytes([_METADATA_PROPS << 3 | BYTES]) + encode_varint(len(inner)) + inner
 
 
 def check_digest(stream: BinaryIO, source: Path) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from brainkit.images import Preprocessing
 from brainkit.surface import RoiTable, Vertices
+from brainkit.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +48,28 @@ class EncoderInfo:
     note : str or None
         What must be said wherever the predictions are shown, for example that the subject is simulated.
     licence : str
-        The terms that travel with the file.
+        The terms that travel with the file, as one text.
+    terms : dict of str to str
+        The same in three parts: brainkit, backbone, data; empty in files that were written without.
+    citation : str
+        What work with the file rests on, one reference a line; may be empty.
     backbone : dict
         name, weights_hash, pretrained, licence, source.
     provenance : dict
         data hash, split, seed, versions, config.
     certificate : dict or None
         The parity certificate, written by the export.
+    volume : Volume or None
+        Which voxels the columns are, where the data are volumetric.
+    form : str or None
+        How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
+        ``"padded"``, groups of 128 rows; None where the file does not say.
     storage : str
         ``"float32"``, or ``"float16"``: how the graph's large constants are stored; it computes in float32.
     quantised : dict or None
         What of the graph is computed in int8: products, weights, activations, drift. None: nothing.
     ensemble : dict or None
         members (how many models the predictions are the mean of), runs (one dict each). None: one model.
-    form : str or None
-        How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
-        ``"padded"``, groups of 128 rows; None where the file does not say.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
     container : str
@@ -85,13 +92,16 @@ class EncoderInfo:
     gauge: str = "unit"
     note: str | None = None
     licence: str = ""
+    terms: dict[str, str] = field(default_factory=dict)
+    citation: str = ""
     backbone: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
+    volume: Volume | None = None
+    form: str | None = None
     storage: str = "float32"
     quantised: dict[str, Any] | None = None
     ensemble: dict[str, Any] | None = None
-    form: str | None = None
     digest: str | None = None
     container: str = "onnx"
 

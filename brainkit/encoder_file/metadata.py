@@ -16,6 +16,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.images import Preprocessing
 from brainkit.surface import SPACES, RoiTable, Vertices
+from brainkit.volume import Volume
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1
@@ -59,16 +60,24 @@ def to_json(info: EncoderInfo) -> str:
         "gauge": info.gauge,
         "note": info.note,
         "licence": info.licence,
+        **({"terms": info.terms} if info.terms else {}),
+        **({"citation": info.citation} if info.citation else {}),
         "provenance": info.provenance,
         "certificate": info.certificate,
     }
+    if info.volume is not None:
+        value["volume"] = {
+            "shape": list(info.volume.shape),
+            "affine": info.volume.affine.tolist(),
+            "voxels": pack_array(np.asarray(info.volume.voxels, "<i4")),
+        }
+    if info.form is not None:
+        value["form"] = info.form
     # What most files have no need of is left out.
     optional = {"quantised": info.quantised, "ensemble": info.ensemble}
     value |= {key: section for key, section in optional.items() if section is not None}
     if info.storage != "float32":
         value["storage"] = info.storage
-    if info.form is not None:
-        value["form"] = info.form
     try:
         # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -121,13 +130,16 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         gauge=_text(value, "gauge", where),
         note=None if value.get("note") is None else _text(value, "note", where),
         licence=_text(value, "licence", where),
+        terms=_terms(value, where),
+        citation=_text(value, "citation", where) if "citation" in value else "",
         backbone=_section(value, "backbone", where),
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
+        volume=_volume(value, V, where),
+        form=None if value.get("form") is None else _text(value, "form", where),
         storage=_storage(value, where),
         quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
         ensemble=_ensemble(value, where),
-        form=None if value.get("form") is None else _text(value, "form", where),
     )
 
 
@@ -175,7 +187,8 @@ def _vertices(value: Mapping[str, Any], where: str) -> Vertices:
     if not isinstance(space, str) or space not in (*SPACES, "custom"):
         known = ", ".join((*SPACES, "custom"))
         raise EncoderFileError(f"{where}: space must be one of {known}, found {short(space)}")
-    ids = unpack_array(value.get("vertices"), dtype="<i4", shape=(None,), what=f"{where}: vertices")
+    what = f"{where}: vertices"
+    ids = unpack_array(value.get("vertices"), dtype="<i4", shape=(None,), what=what, at_most=MAX_VERTICES)
     if not 1 <= len(ids) <= MAX_VERTICES:
         raise EncoderFileError(f"{where}: vertices must be 1 to {MAX_VERTICES}, found {len(ids)}")
     try:
@@ -192,11 +205,11 @@ def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
     left = MAX_ARRAY
     for name, packed in table.items():
         what = f"{where}: ROI {short(name)}"
-        index = unpack_array(packed, dtype="<i4", shape=(None,), what=what)
+        index = unpack_array(packed, dtype="<i4", shape=(None,), what=what, at_most=n_vertices)
         left -= index.nbytes
         if left < 0:
             raise EncoderFileError(f"{where}: the ROIs take over {MAX_ARRAY} bytes")
-        if len(index) > n_vertices or (len(index) and (index.min() < 0 or index.max() >= n_vertices)):
+        if len(index) and (index.min() < 0 or index.max() >= n_vertices):
             raise EncoderFileError(f"{what} must hold indices in 0..{n_vertices - 1}, found others")
         rois[name] = index
     try:
@@ -205,12 +218,30 @@ def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
         raise EncoderFileError(f"{where}: the ROIs cannot be used: {short(str(error))}") from None
 
 
+def _volume(value: Mapping[str, Any], n_vertices: int, where: str) -> Volume | None:
+    if value.get("volume") is None:
+        return None
+    section = _section(value, "volume", where)
+    voxels = unpack_array(section.get("voxels"), dtype="<i4", shape=(n_vertices, 3), what=f"{where}: volume.voxels")
+    try:
+        return Volume(section.get("shape"), section.get("affine"), voxels)  # type: ignore[arg-type]
+    except BrainkitError as error:
+        raise EncoderFileError(f"{where}: {error}") from None
+
+
 def _preprocessing(value: Mapping[str, Any], where: str) -> Preprocessing:
     section = _section(value, "preprocessing", where)
     try:
         return Preprocessing.from_json(section)
     except (BrainkitError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise EncoderFileError(f"{where}: preprocessing cannot be understood: {short(str(error))}") from None
+
+
+def _terms(value: Mapping[str, Any], where: str) -> dict[str, str]:
+    if "terms" not in value:
+        return {}
+    terms = _section(value, "terms", where)
+    return {part: _text(terms, part, f"{where}: terms") for part in terms}
 
 
 def _storage(value: Mapping[str, Any], where: str) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import check_graph
 from brainkit.errors import BrainkitError, UsageError, require
 from brainkit.export.compact import Compact, check_storage, drift_of, in_words
 from brainkit.export.network import evaluating, exportable, torch_predictions
@@ -75,6 +76,8 @@ def describe(
     gauge: str = "unit",
     note: str | None = None,
     licence: str = "",
+    terms: dict[str, str] | None = None,
+    citation: str = "",
     provenance: dict[str, Any] | None = None,
 ) -> EncoderInfo:
     """What an encoder file will say, from a folded model and the pieces of its run.
@@ -106,6 +109,8 @@ def describe(
         gauge=gauge,
         note=note,
         licence=licence,
+        terms=terms or {},
+        citation=citation,
         backbone=backbone,
         provenance=provenance or {},
     )
@@ -119,9 +124,9 @@ def export_onnx(
     info: EncoderInfo,
     images: np.ndarray,
     enforce: bool | None = None,
-    storage: str = "float32",
     target: str = "cpu",
     subset: Subset | None = None,
+    storage: str = "float32",
 ) -> Exported:
     """Write an encoder file and prove that it predicts what torch predicts.
 
@@ -140,14 +145,14 @@ def export_onnx(
     enforce : bool, optional
         Fail when torch and ONNX Runtime differ by over 1e-4. The default is whether the backbone is pretrained:
         with random weights tokens hardly vary across images, and the difference means little.
-    storage : {"float32", "float16", "int8"}
-        How large constants are kept, see :class:`brainkit.export.compact.Compact`. The graph that is compared with
-        torch is float32 in any case.
     target : {"cpu", "gpu"}
         The form of the readout: a product for each group of vertices that read the same cells, which is quick on a
         CPU, or groups padded to one size and one product of all, which is few operations for a GPU to start.
     subset : Subset, optional
         Export these vertices alone, see :func:`brainkit.export.subset.choose_subset`; `info` describes all of them.
+    storage : {"float32", "float16", "int8"}
+        How large constants are kept, see :class:`brainkit.export.compact.Compact`. The graph that is compared with
+        torch is float32 in any case.
 
     Returns
     -------
@@ -173,6 +178,7 @@ def export_onnx(
             certificate = _judged(parity(expected, compact.plain, images), "ONNX Runtime", backbone, path, enforce)
             info = compact.finish(dataclasses.replace(info, certificate=certificate), images)
             encoder_file.seal(beside, info)
+            check_graph(beside)  # what scoring would refuse is not written
     return Exported(Path(path), Path(path).stat().st_size, info.certificate or {}, drift_of(info))
 
 
@@ -210,11 +216,13 @@ def export_torch(
     """
     if form not in RUNTIMES:
         raise UsageError(f"form must be one of {', '.join(RUNTIMES)}, got {form!r}")
-    folded, info, (readout,) = _prepared(model, info, images, target, subset)
+    folded, info, readouts = _prepared(model, info, images, target, subset)
+    if len(readouts) > 1:
+        raise UsageError(f"the form must be onnx for an ensemble, got {form}")
     with evaluating(model, backbone):
         expected = _expected(model, backbone, images, info, subset)
         with exportable(backbone):
-            program = torch_program(folded, readout, backbone, info, form)
+            program = torch_program(folded, readouts[0], backbone, info, form)
         with write_beside(path) as beside, tempfile.TemporaryFile(dir=beside.parent) as saved:
             save_torch(program, form, saved)
             del program
@@ -228,19 +236,15 @@ def export_torch(
 def _prepared(
     model: FactorTopy | Ensemble, info: EncoderInfo, images: np.ndarray, target: str, subset: Subset | None
 ) -> tuple[Folded, EncoderInfo, list[Readout]]:
-    """The model's constants, description and readouts (one, or one a member), checked and cut down to what is asked."""
-    from brainkit.ensemble import members_of
-
+    """The model's constants, its description and its members' readouts, checked and cut down to what is asked for."""
     if target not in FORMS:
         raise UsageError(f"target must be one of {', '.join(FORMS)}, got {target!r}")
     folded = model.folded()
     info = dataclasses.replace(info, grid=(folded.grid[0], folded.grid[1]), bottleneck=folded.weight.shape[1])
     _check_request(folded, info, images)
-    members = members_of(folded)
     if subset is not None:
-        members = [subset_of(member, info, subset)[0] for member in members]
         folded, info = subset_of(folded, info, subset)
-    readouts = [sort_readout(member) for member in members]
+    readouts = [sort_readout(member) for member in getattr(folded, "members", (folded,))]
     if FORMS[target] == "padded":
         readouts = [pad_readout(readout) for readout in readouts]
     return folded, dataclasses.replace(info, form=readouts[0].form), readouts

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def append_members(
-    proto: onnx.ModelProto, readouts: Sequence[Readout], append: Callable[[onnx.ModelProto, Readout], None]
+    proto: onnx.ModelProto,
+    members: Sequence[Readout],
+    append: Callable[[onnx.ModelProto, Readout], None],
+    grid: tuple[int, int],
+    n_layers: int,
 ) -> None:
     """Add tokens (B, L, M*D, P + 1) -> fmri (B, V), the mean over members, and fmri_sd (B, V), their s.d. (ddof 1).
 
@@ -22,16 +26,20 @@ def append_members(
     ----------
     proto : ModelProto
         Ends in tokens; member m's channels are m*D..(m+1)*D. The names of member m's constants are ``readout.m.*``.
-    readouts : sequence of Readout
-        One for each of the M members.
+    members : sequence of Readout
+        M of them.
     append : callable
         Adds one member's readout, from ``tokens`` (B, L, D, P + 1) to ``fmri``, to a model.
+    grid : (int, int)
+        Height and width of the token grid.
+    n_layers : int
+        L.
     """
     import onnx
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     graph = proto.graph
-    D = readouts[0].weight.shape[1]
+    D = members[0].weight.shape[1]
 
     def constant(name: str, array: Any) -> str:
         graph.initializer.append(numpy_helper.from_array(np.asarray(array), f"readout.{name}"))
@@ -41,18 +49,15 @@ def append_members(
         graph.node.append(helper.make_node(kind, inputs, [output], name=f"readout/{kind}/{output}", **attributes))
         return output
 
-    axis = constant("axis_of_channels", np.array([2], np.int64))
+    axis = constant("channels", np.array([2], np.int64))
     predictions = []
-    for m, readout in enumerate(readouts):
-        ends = [
-            constant(f"{m}.{end}", np.array([(m + at) * D], np.int64))
-            for at, end in enumerate(("from_channel", "to_channel"))
-        ]
+    for m, member in enumerate(members):
+        ends = [constant(f"{m}.{end}", np.array([(m + at) * D], np.int64)) for at, end in enumerate(("first", "end"))]
         node("Slice", ["tokens", *ends, axis], f"readout/{m}/tokens")
         # Made in a model of its own, then renamed: whatever form the readout has, members do not meet.
         alone = onnx.ModelProto()
         alone.graph.input.extend(graph.input)
-        append(alone, readout)
+        append(alone, member)
         for tensor in alone.graph.initializer:
             tensor.name = _of_member(tensor.name, m)
             graph.initializer.append(tensor)
@@ -69,19 +74,17 @@ def append_members(
         miss = node("Sub", [prediction, mean], f"readout/{m}/miss")
         squares.append(node("Mul", [miss, miss], f"readout/{m}/square"))
     total = node("Sum", squares, "readout/squares")
-    freedom = constant("freedom", np.array(len(readouts) - 1, np.float32))
+    freedom = constant("freedom", np.array(len(members) - 1, np.float32))
     node("Sqrt", [node("Div", [total, freedom], "readout/variance")], "fmri_sd")
 
-    # As the last member's readout declared them, but for the channels; and the spread.
+    # The input as a member's readout declared it.
+    V, P = len(members[0].bias), grid[0] * grid[1]
+    shapes = {"fmri": [V], "fmri_sd": [V], "tokens": [n_layers, len(members) * D, P + 1]}
     del graph.input[:], graph.output[:]
     graph.input.extend(alone.graph.input)
-    for value in alone.graph.output:
-        graph.output.append(value)
-        if value.name == "tokens":
-            graph.output[-1].type.tensor_type.shape.dim[2].dim_value = len(readouts) * D
-        else:
-            graph.output.append(value)
-            graph.output[-1].name = "fmri_sd"
+    graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in shapes.items()
+    )
 
 
 def _of_member(name: str, m: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainkit import __version__, encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import OPERATORS
 from brainkit.errors import BrainkitError
 from brainkit.export.ensemble import append_members
 from brainkit.export.network import map_sizes, token_module
@@ -29,7 +30,7 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9
 def build_onnx(
     folded: Folded, readouts: Sequence[Readout], backbone: Any, info: EncoderInfo, *, storage: str = "float32"
 ) -> onnx.ModelProto:
-    """The float32 graph: of one model with its readout, or of an ensemble with one for each member."""
+    """The whole graph; of an ensemble there is a readout for each member."""
     import torch
 
     size = info.preprocessing.size
@@ -63,11 +64,11 @@ def build_onnx(
         raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
     tidy(proto)
 
-    def append(to: onnx.ModelProto, readout: Readout) -> None:
-        append_readout(to, readout, folded.grid, len(folded.layers))
+    def append(to: onnx.ModelProto, one: Readout) -> None:
+        append_readout(to, one, folded.grid, len(folded.layers))
 
     if len(readouts) > 1:
-        append_members(proto, readouts, append)
+        append_members(proto, readouts, append, folded.grid, len(folded.layers))
     else:
         append(proto, readouts[0])
     check_operators(proto, name)
@@ -121,6 +122,8 @@ def check_operators(proto: onnx.ModelProto, name: str) -> None:
     if foreign or proto.functions:
         found = ", ".join(foreign) or f"{len(proto.functions)} functions"
         raise BrainkitError(f"backbone {name}: its ONNX form must use standard operators alone, found {found}")
+    if others := sorted({node.op_type for node in proto.graph.node} - OPERATORS):
+        raise BrainkitError(f"backbone {name}: its ONNX form needs operators that scoring refuses: {', '.join(others)}")
     standard = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     del proto.opset_import[:]
     proto.opset_import.extend(standard)
@@ -129,10 +132,10 @@ def check_operators(proto: onnx.ModelProto, name: str) -> None:
 def check_size(size: int, storage: str) -> None:
     """Refuse a model that takes `size` bytes if no ONNX file holds it."""
     if size + encoder_file.MAX_METADATA > encoder_file.MAX_FILE:
-        half = "" if storage == "float16" else "--fp16 stores it in half precision, in half the space; "
+        fewer = "--roi and --vertices export fewer vertices"
+        advice = fewer if storage == "float16" else f"--fp16 stores it in half precision, in half the space; {fewer}"
         raise BrainkitError(
-            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; "
-            f"{half}--roi and --vertices export fewer vertices"
+            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; {advice}"
         )
 
 

@@ -1,23 +1,54 @@
 """Predicting fMRI from images with an encoder file: ONNX Runtime and NumPy, no torch.
 
-Images are decoded and resized in threads, ahead of the network; results are written as they come, so that of each
-image only its path stays in memory.
+Images are decoded and resized in threads, ahead of the network; results are written as they come, and the list of
+images lies on disk, so that a million images take no more memory than ten. What is interrupted is gone on with.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from brainkit.errors import BrainkitError
-from brainkit.files import write_beside
-from brainkit.images import find_images
-from brainkit.scoring.decoding import as_text, counted, prepared_batches, reason_without_name
+import numpy as np
+
+from brainkit.errors import BrainkitError, DataError
+from brainkit.scoring.batch_size import choose_batch_size
+from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import DEVICES, Encoder, load
-from brainkit.scoring.outputs import NpyRows, check_output, chosen_columns, write_description
+from brainkit.scoring.form import Form
+from brainkit.scoring.image_list import ImageList
+from brainkit.scoring.image_source import as_path
+from brainkit.scoring.outputs import (
+    check_output,
+    description_path,
+    suffix_of,
+    write_description,
+)
+from brainkit.scoring.pipeline import Block, local_blocks
+from brainkit.scoring.resume import Unfinished, was_complete
+from brainkit.scoring.sheets import check_sheets
+from brainkit.scoring.sources import list_images
+from brainkit.scoring.tables import chosen_columns, regions_with_vertices
+
+__all__ = [
+    "DEVICES",
+    "Block",
+    "Encoder",
+    "ImageList",
+    "PredictResult",
+    "description_path",
+    "list_images",
+    "load",
+    "local_blocks",
+    "predict_to_file",
+]
 
 Progress = Callable[[int, int], None]
 
@@ -32,19 +63,23 @@ class PredictResult:
         The predictions; what the rows and columns are is said in the ``.json`` beside it.
     n : int
         Rows written.
-    skipped : tuple of (Path, str)
+    skipped : sequence of (Path, str)
         Images that could not be read, with the reason.
     seconds : float
         From the first image to the last byte.
-    images : tuple of Path
-        The image of each row. The names in the ``.json`` are the same, but escaped where they are not UTF-8.
+    images : sequence of Path
+        The image of each row; of images elsewhere the address, a str. The names in the ``.json`` are the same, but
+        escaped where they are not UTF-8. Both sequences are read from disk when they are looked at.
+    sheets : tuple of Path
+        Contact sheets drawn, one a region.
     """
 
     path: Path
     n: int
-    skipped: tuple[tuple[Path, str], ...]
+    skipped: Sequence[tuple[Path | str, str]]
     seconds: float
-    images: tuple[Path, ...] = field(default=(), repr=False)
+    images: Sequence[Path | str] = field(default=(), repr=False)
+    sheets: tuple[Path, ...] = ()
 
 
 def predict_to_file(
@@ -56,26 +91,42 @@ def predict_to_file(
     rois: Iterable[str] | None = None,
     batch_size: int | None = None,
     overwrite: bool = False,
+    hemispheres: bool = False,
+    top: int | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> PredictResult:
-    """Predict the response to images and write it as it comes: ``fmri.npy``, with ``fmri.json`` beside it.
+    """Predict the response to images and write it as it comes, with a ``.json`` beside that says what is what.
+
+    If it is interrupted, however that is, the same call goes on where it was and gives the same bytes.
 
     Parameters
     ----------
     images : path-like or iterable of path-like
-        Files and folders. Unreadable images are skipped, and reported.
+        Files, folders, patterns, lists, tar shards and addresses, as :func:`list_images` takes them. Unreadable images
+        are skipped, and reported.
     out : path-like
-        Ends in ``.npy``: float32 (n, V), row i the i-th readable image in sorted order.
+        Its suffix is the format: ``.npy``, float32 (n, V), row i the i-th readable image of the list; ``.npz``;
+        ``.csv``, means by region; ``.zarr``; ``.func.gii`` and ``.mgz``, a file a hemisphere; ``.nii.gz``.
     encoder : Encoder or path-like
     device : {"auto", "cpu", "cuda"}
         For opening `encoder`, where it is a path.
     rois : iterable of str, optional
-        Keep only the vertices of these regions, in the encoder's order.
+        Keep only the vertices of these regions, in the encoder's order; with ``.csv`` these regions are the columns,
+        all of the encoder by default.
     batch_size : int, optional
+        Images at once; chosen by the input's size and the free memory when not given.
     overwrite : bool
-        Replace `out` and its JSON where they exist.
+        Replace `out` and what goes beside it where they exist, once the new ones are complete; start over where
+        something else was begun.
+    hemispheres : bool
+        With ``.npy``: two files, ``lh_`` and ``rh_`` before the name, as the Algonauts challenge takes them.
+    top : int, optional
+        For each of `rois` draw the images that drive it most, and least: so many of each.
     progress : callable, optional
         Called with (images done, images in all).
+    say : callable, optional
+        Takes a line where the work goes on from an earlier call, or is kept for a later one.
 
     Returns
     -------
@@ -84,36 +135,138 @@ def predict_to_file(
     Raises
     ------
     UsageError
-        If `out` exists and may not be replaced, or a region is unknown.
+        If `out` exists and may not be replaced, its format does not suit the encoder, or a region is unknown; if an
+        unfinished output of something else is there, or another process writes it.
     DataError
         If the folder of `out` does not exist.
     BrainkitError
-        If not one image could be read; nothing is written.
+        If not one image could be read, and then nothing is written; if the disk is full, and then what is done is kept.
     """
-    out = Path(out)
-    beside = check_output(out, overwrite)
-    paths = find_images(images)
+    out, say = Path(out), say or (lambda line: None)
+    named = None if rois is None else tuple(rois)
+    check_output(out, overwrite or was_complete(out), hemispheres)
+    if top is not None:
+        check_sheets(out, named, top, overwrite or was_complete(out))
+    listed = list_images(images)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device)
-    columns, regions = chosen_columns(encoder.rois, None if rois is None else tuple(rois))
+    if suffix_of(out) == ".csv" and not named:
+        named = regions_with_vertices(encoder.rois)
+    columns, regions = chosen_columns(encoder.rois, named)
+    form = Form(out, encoder.info, columns, regions, hemispheres, top)
+    if batch_size is not None:
+        encoder.batch_size_for(batch_size)
     started = time.perf_counter()
-    written: list[Path] = []
-    skipped: list[tuple[Path, str]] = []
-    with write_beside(out) as unfinished:
-        width = len(encoder.vertices) if columns is None else len(columns)
-        with unfinished.open("wb") as stream, NpyRows(stream, width) as rows:
-            for done, (indices, batch, failed) in counted(
-                prepared_batches(paths, encoder.info.preprocessing, encoder.batch_size_for(batch_size))
-            ):
-                if len(indices):
-                    fmri = encoder.run(batch)
-                    rows.append(fmri if columns is None else fmri[:, columns])
-                written.extend(paths[index] for index in indices)
-                skipped.extend((paths[index], reason_without_name(error, paths[index])) for index, error in failed)
-                if progress is not None:
-                    progress(done, len(paths))
-        if not written:
-            count = f"none of the {len(paths)} images" if len(paths) > 1 else "not one image"
-            raise BrainkitError(f"{count} could be read; the first: {as_text(skipped[0][0])}: {skipped[0][1]}")
-        write_description(beside, out, encoder, written, skipped, columns, regions)
-    return PredictResult(out, len(written), tuple(skipped), time.perf_counter() - started, tuple(written))
+    identity = {
+        "images": listed.digest,
+        "encoder": str(encoder.info.digest),
+        "device": encoder.device,
+        "columns": "all" if columns is None else hashlib.sha256(columns.astype("<i8").tobytes()).hexdigest(),
+        "layout": form.digest,
+    }
+    done = 0
+    try:
+        with Unfinished(out, identity, batch_size, overwrite=overwrite) as unfinished:
+            # Somebody else may just have finished it.
+            beside = check_output(out, overwrite or unfinished.complete, hemispheres)
+            if done := unfinished.done:
+                listed.skip(unfinished.skipped())
+                say(f"{out}: goes on after {done:,} of {len(listed):,} images")
+            if not unfinished.complete:
+                try:
+                    _score(encoder, listed, unfinished, form, progress or (lambda done, total: None))
+                except BaseException:
+                    if done := unfinished.done:
+                        say(f"{out}: {done:,} of {len(listed):,} images are kept; the same command goes on from there")
+                    raise
+                more = form.draw_sheets(unfinished, listed)
+                write_description(
+                    unfinished.description_path,
+                    out,
+                    encoder,
+                    listed,
+                    unfinished.rows,
+                    columns,
+                    regions,
+                    hemispheres=hemispheres,
+                    more=more,
+                )
+            unfinished.put_in_place([*form.moves(unfinished.rows_path), (unfinished.description_path, beside)])
+    except OSError as error:
+        raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error
+    rows = unfinished.rows
+    return PredictResult(
+        out,
+        rows,
+        _OnDisk(lambda: ((as_path(name), reason) for name, reason in listed.skipped()), listed.skipped_count()),
+        time.perf_counter() - started,
+        _OnDisk(lambda: map(as_path, listed.readable()), rows),
+        form.sheet_paths,
+    )
+
+
+def _score(
+    encoder: Encoder,
+    listed: ImageList,
+    unfinished: Unfinished,
+    form: Form,
+    progress: Progress,
+) -> None:
+    """Write the rows of all images from where the unfinished output ends."""
+    if unfinished.batch_size is None:
+        unfinished.batch_size = choose_batch_size(encoder, None, len(listed))
+    rows, start = unfinished.rows, unfinished.done
+    try:
+        writer = form.writer(unfinished.rows_path, rows)
+    except DataError as error:
+        raise DataError(f"{error}; remove the folder {unfinished.folder} to start over") from None
+    try:
+        blocks = local_blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=form.columns)
+        with contextlib.closing(blocks):
+            for block in blocks:
+                if len(block.fmri):
+                    writer.append(block.fmri, block.names)
+                bad = [(at, reason) for at, (_, reason) in zip(block.skipped_at, block.skipped, strict=True)]
+                unfinished.skip(bad)
+                listed.skip(bad)
+                rows += len(block.fmri)
+                unfinished.mark(rows, block.done)
+                if unfinished.is_due():
+                    unfinished.save(writer.checkpoint())
+                progress(block.done, len(listed))
+        if not rows:
+            unfinished.discard()
+            count = f"none of the {len(listed)} images" if len(listed) > 1 else "not one image"
+            name, reason = next(listed.skipped())
+            raise BrainkitError(f"{count} could be read; the first: {as_text(name)}: {reason}")
+        writer.finish(_OnDisk(lambda: map(as_text, listed.readable()), rows))
+        unfinished.save(rows)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.save(writer.checkpoint())
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            writer.close()
+
+
+class _OnDisk(Sequence[Any]):
+    """What an iterator gives, each time it is asked for; of this nothing is kept."""
+
+    def __init__(self, items: Callable[[], Iterator[Any]], count: int) -> None:
+        self._items, self._count = items, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items()
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            chosen = range(self._count)[index]
+            if chosen.step < 0:
+                return list(self)[index]
+            return list(itertools.islice(self, chosen.start, chosen.stop, chosen.step))
+        position = range(self._count)[index]
+        return next(itertools.islice(self, position, None))

@@ -1,13 +1,9 @@
-"""Images decoded and resized in threads, ahead of the network, in order."""
+"""Whatever an image is given as, made ready for the network."""
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import os
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +11,7 @@ from PIL import Image
 
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.images import Preprocessing, decode, find_images, prepare
-from brainkit.runtime import cores
+from brainkit.scoring.image_source import ImageSource
 
 
 def sources_of(images: Any) -> Sequence[Any] | np.ndarray:
@@ -42,69 +38,32 @@ def sources_of(images: Any) -> Sequence[Any] | np.ndarray:
     return given
 
 
-def _prepared(source: Any, preprocessing: Preprocessing) -> np.ndarray | BrainkitError:
-    """One image ready for the network, or why not; errors are results here, since one image must not end the work."""
+def prepare_into(place: np.ndarray, source: Any, preprocessing: Preprocessing) -> BrainkitError | None:
+    """Make one image ready for the network, in its place of a batch: uint8 (S, S, 3).
+
+    Returns
+    -------
+    BrainkitError or None
+        Why it cannot be read. Errors are results here, since one image must not end the work.
+    """
     try:
         if isinstance(source, np.ndarray):
             image = Image.fromarray(source)
+        elif isinstance(source, Image.Image):
+            image = source
+        elif isinstance(source, ImageSource):
+            image = decode(source.open(), source.name)
         else:
-            image = source if isinstance(source, Image.Image) else decode(source)
-        return prepare(image, preprocessing)
+            image = decode(source)
+        place[...] = prepare(image, preprocessing)
     except BrainkitError as error:
         return error
     except MemoryError:
         return DataError("not enough memory to decode it")
+    return None
 
 
-Batch = tuple[list[int], np.ndarray, list[tuple[int, BrainkitError]]]
-
-
-def prepared_batches(
-    sources: Sequence[Any] | np.ndarray, preprocessing: Preprocessing, batch_size: int
-) -> Generator[Batch, None, None]:
-    """Prepared images in order: their indices, uint8 (b, S, S, 3), and the (index, error) of those unreadable.
-
-    Decoding runs ahead by a bounded number of images. Unreadable ones leave no gap: a batch is full until the last.
-    """
-    ahead = 2 * batch_size + cores()
-    indices: list[int] = []
-    ready: list[np.ndarray] = []
-    failed: list[tuple[int, BrainkitError]] = []
-    pending: collections.deque[tuple[int, Future[np.ndarray | BrainkitError]]] = collections.deque()
-    pool = ThreadPoolExecutor(max_workers=cores(), thread_name_prefix="decode")
-    try:
-        upcoming = iter(range(len(sources)))
-        while True:
-            while len(pending) < ahead and (index := next(upcoming, None)) is not None:
-                pending.append((index, pool.submit(_prepared, sources[index], preprocessing)))
-            if not pending:
-                break
-            index, future = pending.popleft()
-            result = future.result()
-            if isinstance(result, BrainkitError):
-                failed.append((index, result))
-            else:
-                indices.append(index)
-                ready.append(result)
-            if len(ready) == batch_size:
-                yield indices, np.stack(ready), failed
-                indices, ready, failed = [], [], []
-        if ready or failed:
-            size = preprocessing.size
-            yield indices, np.stack(ready) if ready else np.empty((0, size, size, 3), np.uint8), failed
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def counted(batches: Generator[Batch, None, None]) -> Iterator[tuple[int, Batch]]:
-    done = 0
-    with contextlib.closing(batches):  # so that decoding ends with an error elsewhere
-        for batch in batches:
-            done += len(batch[0]) + len(batch[2])
-            yield done, batch
-
-
-def as_text(path: Path) -> str:
+def as_text(path: str | os.PathLike[str]) -> str:
     """A path as text that any JSON reader takes, also where its name is not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

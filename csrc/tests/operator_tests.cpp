@@ -15,6 +15,7 @@
 #include "factor_readout.h"
 #include "recycled.h"
 #include "selectors.h"
+#include "token_readout.h"
 
 // ThreadSanitizer cannot start threads in a forked child.
 #if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
@@ -352,6 +353,54 @@ void check_network_bits(const NetworkShape& s) {
     }
 }
 
+// Groups of 0, 1, 2 ... rows and the rest, whose taps are drawn.
+template <typename T>
+void check_token_readout(const Shape& s) {
+    constexpr Index kTaps = brainkit::kTaps;
+    const Index cells = s.height * s.width + 1;
+    const Arrays<T> drawn = draw<T>(Shape{s.images, s.layers, s.channels, 1, cells, s.vertices}, 21);
+    const std::vector<T>&tokens = drawn[0], &weight = drawn[5], &bias = drawn[6];
+    const std::vector<T> coefficients = draw<T>(Shape{1, kTaps * s.layers, s.vertices, 1, 1, 1}, 22)[0];
+    std::vector<Index> starts{0};
+    for (Index rows = 0; starts.back() < s.vertices; rows = rows < 3 ? rows + 1 : s.vertices) {
+        starts.push_back(std::min(s.vertices, starts.back() + rows));
+    }
+    const Index groups = static_cast<Index>(starts.size()) - 1;
+    std::mt19937 generator(23);
+    std::vector<Index> taps(static_cast<std::size_t>(groups * kTaps));
+    for (Index& cell : taps) cell = static_cast<Index>(generator() % static_cast<unsigned>(cells));
+    const brainkit::TokenInputs<T> inputs{tokens.data(), weight.data(), coefficients.data(),
+                                          bias.data(),   taps.data(),   starts.data()};
+    const brainkit::TokenShape shape{s.images, s.layers, s.channels, cells, s.vertices, groups};
+    const auto run = [&](int threads) {
+        std::vector<T> out(static_cast<std::size_t>(s.images * s.vertices), T(1e30));
+        brainkit::token_readout(shape, inputs, threads, out.data());
+        return out;
+    };
+    const std::vector<T> found = run(1);
+    for (const int threads : {2, 3, 8}) expect(same_bits(run(threads), found), "bits of the token readout", s);
+    for (Index b = 0; b < s.images; ++b) {
+        for (Index g = 0; g < groups; ++g) {
+            for (Index i = starts[g]; i < starts[g + 1]; ++i) {
+                double sum = bias[i], size = std::fabs(sum);
+                for (Index k = 0; k < kTaps; ++k) {
+                    for (Index l = 0; l < s.layers; ++l) {
+                        for (Index d = 0; d < s.channels; ++d) {
+                            const Index token = ((b * s.layers + l) * s.channels + d) * cells + taps[g * kTaps + k];
+                            const double term = static_cast<double>(coefficients[(i * kTaps + k) * s.layers + l]) *
+                                                weight[i * s.channels + d] * tokens[token];
+                            sum += term;
+                            size += std::fabs(term);
+                        }
+                    }
+                }
+                const double bound = (sizeof(T) == 8 ? 1e-13 : 1e-5) * (1 + size);
+                expect(std::fabs(found[b * s.vertices + i] - sum) < bound, "the token readout", s);
+            }
+        }
+    }
+}
+
 void check_recycled() {
     brainkit::Recycled memory;
     std::vector<std::thread> users;
@@ -400,6 +449,8 @@ int main() {
         check_values(s);
         check_threads<float>(s);
         check_threads<double>(s);
+        check_token_readout<float>(s);
+        check_token_readout<double>(s);
         // A single vertex may have a gradient of nearly nothing, of which any error is large.
         if (s.vertices > 1 && brainkit::why_no_bf16x3() == nullptr) check_bf16x3(s);
     }

@@ -1,0 +1,263 @@
+"""What scoring costs beside the bare network: ``python -m bench.scoring``.
+
+A ViT-B/14 with random weights, 37,984 vertices, D = 128, 8x8 tokens. Everything that is compared takes turns in one
+process: the readout and the whole encoder beside the backbone alone in ONNX Runtime, ``predict`` from PNGs and JPEGs to
+a file beside the backbone over images that are ready in memory, and torch eager with the readout as published. Then,
+each in a process of its own, the peak memory with few and with many images, and the time from nothing to the first
+prediction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from PIL import Image
+
+from bench import machine, published
+from bench.extraction import write_images
+from bench.scoring_files import TinyBackbone, vision_transformer, write_bare, write_encoder, write_readout
+from bench.timing import interleaved
+from brainkit import scoring
+from brainkit.backbones import Backbone
+from brainkit.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, decode, normalise, prepare
+from brainkit.model import FactorTopy
+
+RESULTS = Path(__file__).resolve().parent / "results"
+VERTICES, BOTTLENECK = 37_984, 128
+FEW, MANY = 200, 20_000  # images, for the memory
+
+# A process that scores, and nothing else: what this one has loaded would hide what grows.
+_PEAK = """
+import sys
+from brainkit import scoring
+scoring.predict_to_file(sys.argv[1], sys.argv[2], sys.argv[3], device="cpu", overwrite=True)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=32, help="of one turn from files")
+    parser.add_argument("--vertices", type=int, default=VERTICES)
+    parser.add_argument("--name", default="scoring", help="of the files in bench/results")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    report: dict[str, Any] = {
+        "machine": machine.describe(given.threads) | {"onnxruntime": onnxruntime.__version__},
+        "vertices": given.vertices,
+    }
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        backbone = vision_transformer()
+        model = write_encoder(folder / "encoder.onnx", backbone, "dinov2", given.vertices, BOTTLENECK)
+        write_encoder(folder / "int8.onnx", backbone, "dinov2", given.vertices, BOTTLENECK, int8=True)
+        write_bare(folder / "bare.onnx", backbone)
+        write_readout(folder / "readout.onnx", folder / "encoder.onnx")
+        report["parts"] = {f"B = {batch}": parts(folder, batch, given.rounds, given.threads) for batch in (1, 8)}
+        report["whole"] = whole(folder, backbone, model, given.images, given.rounds, given.threads)
+        report["memory"] = memory(folder)
+        report["first"] = first_prediction(folder)
+    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{given.name}.md").write_text(page(report), encoding="utf-8")
+    print(page(report))
+
+
+def plain_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """As anybody would open it: the runtime's own settings."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def parts(folder: Path, batch: int, rounds: int, threads: int) -> dict[str, float]:
+    """Seconds of a run of the whole graph, of the backbone alone and of the readout alone, and of the int8 form."""
+    draw = np.random.default_rng(2)
+    images = draw.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
+    sessions = {
+        name: plain_session(folder / f"{name}.onnx", threads) for name in ("encoder", "bare", "readout", "int8")
+    }
+    (tokens,) = sessions["encoder"].run(["tokens"], {"images": images})
+
+    def run(name: str, output: str, given: dict[str, np.ndarray]) -> None:
+        sessions[name].run([output], given)
+
+    return interleaved(
+        {
+            "encoder": partial(run, "encoder", "fmri", {"images": images}),
+            "bare": partial(run, "bare", "token", {"images": images}),
+            "readout": partial(run, "readout", "fmri", {"tokens": tokens}),
+            "int8": partial(run, "int8", "fmri", {"images": images}),
+        },
+        rounds,
+        {"readout": 3},
+    )
+
+
+def whole(
+    folder: Path, backbone: Backbone, model: FactorTopy, count: int, rounds: int, threads: int
+) -> dict[str, float]:
+    """Seconds for `count` images: from files to a file, the bare backbone, and torch with the published readout."""
+    (folder / "png").mkdir()
+    (folder / "jpeg").mkdir()
+    paths = write_images(folder / "png", count)
+    for path in paths:
+        Image.open(path).save(folder / "jpeg" / f"{path.stem}.jpg", quality=92)
+    ready = np.stack([prepare(decode(path), backbone.preprocessing) for path in paths])
+    bare = plain_session(folder / "bare.onnx", threads)
+    encoder = scoring.load(folder / "encoder.onnx", device="cpu")
+    batch = encoder.batch_size_for(None)
+
+    def from_files(kind: str) -> None:
+        scoring.predict_to_file(folder / kind, folder / "fmri.npy", encoder, overwrite=True)
+
+    def bare_network() -> None:
+        for start in range(0, count, batch):
+            bare.run(["token"], {"images": ready[start : start + batch]})
+
+    selected = [torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in _constants(model)]
+
+    def torch_published() -> None:
+        with torch.inference_mode():
+            for start in range(0, count, batch):
+                normal = torch.from_numpy(normalise(ready[start : start + batch], backbone.preprocessing))
+                local, globally = _bottlenecks(model, *backbone.get_tokens(normal))
+                published.factor_readout(local, globally, *selected)
+
+    seconds = interleaved(
+        {
+            "bare backbone": bare_network,
+            "from PNG": partial(from_files, "png"),
+            "from JPEG": partial(from_files, "jpeg"),
+            "torch, published readout": torch_published,
+        },
+        rounds,
+        {},
+    )
+    return {"images": count, "batch": batch, **seconds}
+
+
+def _constants(model: FactorTopy) -> list[np.ndarray]:
+    folded = model.folded()
+    return [folded.locations, folded.layer_weights, folded.scale, folded.weight, folded.bias]
+
+
+def _bottlenecks(model: FactorTopy, local: dict[str, Any], globally: dict[str, Any]) -> tuple[Any, Any]:
+    """Tokens on the common grid, in D channels: (B, L, D, H, W) and (B, L, D)."""
+    from brainkit.model import to_grid
+
+    cells, tokens = [], []
+    for layer in model.layers:
+        weight, bias = model._local_map(layer)
+        grid = to_grid(local[layer], model.grid)
+        cells.append(torch.einsum("dc,bchw->bdhw", weight, grid) + bias[:, None, None])
+        weight, bias = model._global_map(layer)
+        tokens.append(globally[layer] @ weight.T + bias)
+    return torch.stack(cells, 1), torch.stack(tokens, 1)
+
+
+def memory(folder: Path) -> dict[str, float]:
+    """Peak resident MB of a process that scores few and many images with a tiny network."""
+    tiny = TinyBackbone().eval()
+    tiny.preprocessing = Preprocessing(32, IMAGENET_MEAN, IMAGENET_STD)  # type: ignore[assignment]
+    write_encoder(folder / "tiny.onnx", tiny, "tiny", 500, 8)
+    images = folder / "many"
+    images.mkdir()
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / "one.png")
+    peaks = {}
+    for count in (FEW, MANY):
+        for number in range(len(os.listdir(images)), count):
+            shutil.copy(folder / "one.png", images / f"{number:06d}.png")
+        command = [sys.executable, "-c", _PEAK, images, folder / "fmri.npy", folder / "tiny.onnx"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[f"{count:,} images"] = int(done.stdout) * 1024 / 1e6
+    return peaks
+
+
+def first_prediction(folder: Path) -> dict[str, float]:
+    """Seconds from starting a process to the predictions for one photograph on disk."""
+    photograph = next((folder / "png").iterdir())
+
+    def run(encoder: str) -> Callable[[], float]:
+        command = [sys.executable, "-m", "brainkit.cli", "predict", photograph, "--encoder", folder / encoder]
+        command += ["--out", folder / "first.npy", "--overwrite", "--device", "cpu"]
+
+        def once() -> float:
+            start = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            return time.perf_counter() - start
+
+        return once
+
+    once = run("encoder.onnx")
+    once()
+    return {"predict, seconds": median(once() for _ in range(5))}
+
+
+def page(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    about, runs, found = report["machine"], report["parts"], report["whole"]
+    lines = ["# What scoring costs", "", *(f"- {key}: {value}" for key, value in about.items())]
+    lines += [
+        "",
+        f"ViT-B/14 at 224 with random weights, {report['vertices']:,} vertices, D = {BOTTLENECK}, 8x8 tokens, float32. "
+        "Medians of runs that take turns in one process; each session has the runtime's own settings.",
+        "",
+        "| one run in ONNX Runtime | backbone alone | whole encoder | readout alone | readout's share | int8 | "
+        "int8 is faster by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in runs.items():
+        lines.append(
+            f"| {name} | {1e3 * row['bare']:.0f} ms | {1e3 * row['encoder']:.0f} ms | {1e3 * row['readout']:.1f} ms | "
+            f"{row['readout'] / row['encoder']:.1%} | {1e3 * row['int8']:.0f} ms | "
+            f"{row['encoder'] / row['int8']:.2f}x |"
+        )
+    count, bare = found["images"], found["bare backbone"]
+    lines += [
+        "",
+        f"{count} images of 425 x 425 pixels, {found['batch']} at a time. `predict` reads, decodes, resizes, runs and "
+        "writes; the bare backbone has images that are ready in memory; torch runs the same backbone eagerly, the "
+        "bottlenecks, and the readout as published.",
+        "",
+        "| | images/s | of the bare backbone's |",
+        "|---|---|---|",
+    ]
+    for name in ("bare backbone", "from PNG", "from JPEG", "torch, published readout"):
+        lines.append(f"| {name} | {count / found[name]:.2f} | {bare / found[name]:.1%} |")
+    gain = found["torch, published readout"] / found["from PNG"]
+    few, many = report["memory"].values()
+    lines += [
+        "",
+        f"From PNG, brainkit is {gain:.2f}x as fast as torch with the published readout, which need not decode.",
+        "",
+        f"Peak memory of a process that scores with a tiny network: {few:.1f} MB for {FEW:,} images, {many:.1f} MB for "
+        f"{MANY:,} ({many / few - 1:+.1%}).",
+        "",
+        f"From starting `brainkit predict` to its end, with one photograph and the ViT-B/14: "
+        f"{report['first']['predict, seconds']:.2f} s.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

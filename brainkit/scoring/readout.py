@@ -1,0 +1,146 @@
+"""The readout of some vertices, computed from an encoder file's ``tokens``: a subset with no re-export.
+
+The rows of those vertices are read straight from the file, and the C++ operator does the rest; without it, NumPy.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph import Tensor, read_graph, read_rows
+from brainkit.errors import EncoderFileError
+from brainkit.runtime import cores
+
+try:
+    import brainkit._C as _C
+except ImportError:  # installed without it: NumPy serves, and `brainkit doctor` says what is missing
+    _C: Any = None  # type: ignore[no-redef]
+
+_ARRAYS = ("weight", "coefficients", "cells", "counts", "order", "bias")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The arrays of n vertices sorted by group; of an ensemble, those of one member."""
+
+    weight: np.ndarray  # (n, D) float32, divided by D
+    coefficients: np.ndarray  # (n, 5, L) float32
+    bias: np.ndarray  # (n,) float32
+    taps: np.ndarray  # (G, 5) int64
+    starts: np.ndarray  # (G + 1,) int64
+    place: np.ndarray  # (n,) where each wanted vertex lies among the rows
+
+
+class SubsetReadout:
+    """Responses of some vertices from tokens.
+
+    Parameters
+    ----------
+    path : path-like
+        An encoder file whose digest was checked.
+    info : EncoderInfo
+        What it says about itself.
+    columns : array of shape (n,), int
+        Positions of the vertices in 0..V-1, in the order wanted.
+
+    Raises
+    ------
+    EncoderFileError
+        If the file lacks the arrays that its format promises, or they are of other kinds or sizes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], info: EncoderInfo, columns: np.ndarray) -> None:
+        found = {tensor.name: tensor for tensor in read_graph(path, nodes=False).initializers}
+        names = ["readout"] if "readout.weight" in found else []
+        while f"readout.{len(names)}.weight" in found:
+            names.append(f"readout.{len(names)}")
+        if not names:
+            raise EncoderFileError(f"{path}: expected the readout's arrays (readout.weight ...), found none")
+        chosen = np.asarray(columns, np.int64)
+        self._members = [_read_rows_of(path, info, found, name, chosen, len(names)) for name in names]
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        """Responses (B, n) float32 from tokens (B, L, D, P + 1) float32; of an ensemble, the mean over its members."""
+        if len(self._members) == 1:
+            return _respond(np.ascontiguousarray(tokens), self._members[0])
+        return self.members(tokens).mean(0)
+
+    def members(self, tokens: np.ndarray) -> np.ndarray:
+        """Responses of each of M members, (M, B, n) float32, from tokens (B, L, M*D, P + 1)."""
+        parts = np.split(tokens, len(self._members), axis=2)
+        return np.stack(
+            [_respond(np.ascontiguousarray(part), rows) for part, rows in zip(parts, self._members, strict=True)]
+        )
+
+
+def _respond(tokens: np.ndarray, rows: _Rows) -> np.ndarray:
+    if _C is None:
+        sorted_responses = _in_numpy(tokens, rows)
+    else:
+        sorted_responses = _C.token_readout(
+            tokens, rows.weight, rows.coefficients, rows.bias, rows.taps, rows.starts, threads=cores()
+        )
+    return np.ascontiguousarray(sorted_responses[:, rows.place])
+
+
+def _in_numpy(tokens: np.ndarray, rows: _Rows) -> np.ndarray:
+    """The same with one matrix product for each group: (B, n) in the order of the rows."""
+    B, L, D, _ = tokens.shape
+    out = np.empty((B, len(rows.bias)), np.float32)
+    for group, (first, end) in enumerate(zip(rows.starts[:-1], rows.starts[1:], strict=True)):
+        taps = tokens[..., rows.taps[group]]  # (B, L, D, 5)
+        table = taps.transpose(2, 0, 3, 1).reshape(D, -1)
+        products = (rows.weight[first:end] @ table).reshape(end - first, B, 5, L)
+        out[:, first:end] = np.einsum("nbkl,nkl->bn", products, rows.coefficients[first:end])
+    return out + rows.bias
+
+
+def _read_rows_of(
+    path: str | os.PathLike[str],
+    info: EncoderInfo,
+    found: dict[str, Tensor],
+    name: str,
+    columns: np.ndarray,
+    members: int,
+) -> _Rows:
+    V, L = info.layer_weights.shape
+    missing = [f"{name}.{part}" for part in _ARRAYS if f"{name}.{part}" not in found]
+    if missing:
+        raise EncoderFileError(f"{path}: expected the readout's array {missing[0]}, found none")
+    weight, coefficients, cells, counts, order, bias = (found[f"{name}.{part}"] for part in _ARRAYS)
+    row_of = read_rows(path, order, kinds=("<i8",))
+    taps = read_rows(path, cells, kinds=("<i8",))
+    every_count = read_rows(path, counts, kinds=("<i8",))
+    n_rows = weight.shape[0] if weight.shape else 0
+    fits = (
+        row_of.shape == bias.shape == (V,)
+        and weight.shape == (n_rows, info.bottleneck // members)
+        and coefficients.shape == (n_rows, 5 * L)
+        and every_count.ndim == 1
+        and taps.shape == (len(every_count), 5)
+        and bool(((every_count >= 0) & (every_count <= n_rows)).all())
+        and int(every_count.sum()) == n_rows
+        and bool(((taps >= 0) & (taps <= info.grid[0] * info.grid[1])).all())
+        and bool(((row_of >= 0) & (row_of < n_rows)).all())
+    )
+    if not fits:
+        raise EncoderFileError(f"{path}: the readout's arrays fit neither together nor with the metadata")
+    by_row = np.argsort(row_of[columns], kind="stable")
+    rows = row_of[columns][by_row]
+    groups, sizes = np.unique(np.repeat(np.arange(len(every_count)), every_count)[rows], return_counts=True)
+    place = np.empty(len(columns), np.int64)
+    place[by_row] = np.arange(len(columns))
+    halves = ("<f4", "<f2")
+    return _Rows(
+        weight=read_rows(path, weight, rows, kinds=halves).astype(np.float32),
+        coefficients=read_rows(path, coefficients, rows, kinds=halves).astype(np.float32).reshape(-1, 5, L),
+        bias=read_rows(path, bias, columns[by_row], kinds=("<f4",)),
+        taps=np.ascontiguousarray(taps[groups]),
+        starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        place=place,
+    )

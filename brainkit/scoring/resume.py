@@ -1,0 +1,222 @@
+"""An output in the making: a hidden folder beside it, from which the same command goes on after any interruption."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from brainkit.errors import DataError, UsageError
+from brainkit.files import read_json
+from brainkit.locks import FileLock
+
+_VERSION = 1
+_COUNTS = ("rows", "done", "skipped_bytes")
+_MARKS = 100_000  # batches between two states, which no writer needs
+_EVERY = 5.0  # seconds between two states; what was done since the last one is done again
+# What must be the same for the same bytes to come out, in the words for the user.
+_SAYS = {
+    "images": "other images (or they have changed)",
+    "encoder": "another encoder file",
+    "device": "another device",
+    "columns": "other regions",
+    "layout": "other files or contact sheets",
+}
+
+
+class Unfinished:
+    """The folder of an output in the making, held by this process alone while it is entered.
+
+    Parameters
+    ----------
+    out : Path
+        The output. The folder is ``.NAME.partial`` beside it.
+    identity : mapping of str to str
+        Of what the output is made: digests of the images and of the encoder file, and so on.
+    batch_size : int, optional
+        As asked for.
+    overwrite : bool
+        Start over where the folder is of something else.
+
+    Attributes
+    ----------
+    rows_path : Path
+        Where the rows are written.
+    rows, done : int
+        Rows, and images of the list, that are safely on the disk.
+    batch_size : int or None
+        Images at once: what was begun with.
+    complete : bool
+        Nothing is left to be done but `put_in_place`.
+
+    Raises
+    ------
+    UsageError
+        If something else was begun, or another process is at it.
+    """
+
+    def __init__(self, out: Path, identity: Mapping[str, str], batch_size: int | None, *, overwrite: bool) -> None:
+        self._out, self._identity, self._overwrite = out, dict(identity), overwrite
+        self.folder = folder_of(out)
+        self.rows_path = self.folder / out.name
+        self.description_path = self.folder / "description.json"
+        self._state_path = self.folder / "state.json"
+        self._skipped_path = self.folder / "skipped.jsonl"
+        self.rows = self.done = self._skipped_bytes = 0
+        self.batch_size = self._asked = batch_size
+        self.complete = False
+        self._marks: collections.deque[tuple[int, int, int]] = collections.deque(maxlen=_MARKS)
+        self._saved_at = time.monotonic()
+
+    def __enter__(self) -> Unfinished:
+        self._lock = self._take_lock()
+        try:
+            self._begin()
+            self._skipped = self._skipped_path.open("r+b" if self._skipped_path.exists() else "w+b", buffering=0)
+            self._skipped.truncate(self._skipped_bytes)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._skipped.close()
+        if not self.done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+    def skipped(self) -> Iterator[tuple[int, str]]:
+        """Positions of the images before `done` that could not be read, and why."""
+        with self._skipped_path.open(encoding="utf-8") as lines:
+            for line in lines:
+                position, reason = json.loads(line)
+                yield position, reason
+
+    def skip(self, skipped: Iterable[tuple[int, str]]) -> None:
+        """Keep which images could not be read, and why."""
+        text = "".join(json.dumps(entry) + "\n" for entry in skipped)
+        self._skipped.seek(0, os.SEEK_END)
+        write_all(self._skipped, text.encode())
+
+    def is_due(self) -> bool:
+        """Whether enough time has gone by since the last state."""
+        return time.monotonic() - self._saved_at >= _EVERY
+
+    def mark(self, rows: int, done: int) -> None:
+        """Note that after so many rows so many images of the list are done."""
+        self._marks.append((rows, done, self._skipped.seek(0, os.SEEK_END)))
+
+    def save(self, rows: int) -> None:
+        """Write the state down, as of the last mark up to which the rows are on the disk."""
+        reached = None
+        while self._marks and self._marks[0][0] <= rows:
+            reached = self._marks.popleft()
+        self._saved_at = time.monotonic()
+        if reached is not None:
+            os.fsync(self._skipped.fileno())
+            self.rows, self.done, self._skipped_bytes = reached
+            self._write_state()
+
+    def discard(self) -> None:
+        """There is nothing worth keeping."""
+        self._marks.clear()
+        self.rows = self.done = 0
+
+    def put_in_place(self, moves: Iterable[tuple[Path, Path]]) -> None:
+        """Move what was made, in the folder, to where it belongs, and remove the folder."""
+        # From now on only the moves are left to be done, which can be done again.
+        self.complete = True
+        self._write_state()
+        for made, place in moves:
+            if made.is_dir() and place.is_dir():
+                shutil.rmtree(place)
+            if made.exists():
+                os.replace(made, place)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _begin(self) -> None:
+        if not self._state_path.exists():
+            self._clear()
+            return
+        state: dict[str, Any] = {}
+        try:
+            state = read_json(self._state_path)
+            different = self._difference(state)
+            self.rows, self.done, self._skipped_bytes = (state[key] for key in _COUNTS)
+            self.batch_size, self.complete = state["batch_size"], state["complete"]
+        except (DataError, KeyError, TypeError, AttributeError):
+            different = "something that cannot be gone on with"
+        if different is None:
+            return
+        if not self._overwrite:
+            raise UsageError(
+                f"{self._out}: {self.folder.name} holds an unfinished output of {different}; --overwrite starts over"
+            )
+        self.rows = self.done = self._skipped_bytes = 0
+        self.batch_size, self.complete = self._asked, False
+        self._clear()
+
+    def _difference(self, state: dict[str, Any]) -> str | None:
+        if state["version"] != _VERSION:
+            return "another version of brainkit"
+        for name, value in self._identity.items():
+            if state[name] != value:
+                return _SAYS[name]
+        if self.batch_size not in (None, state["batch_size"]):
+            return f"another batch size ({state['batch_size']})"
+        return None
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != self._lock.path:
+                path.unlink()
+
+    def _take_lock(self) -> FileLock:
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # whoever was at it has just finished, and removed the folder
+                lock = FileLock.take(self.folder / "lock")
+                if lock is None:
+                    raise UsageError(f"{self._out}: another process is writing it")
+                return lock
+
+    def _write_state(self) -> None:
+        state = {"version": _VERSION, **self._identity, "batch_size": self.batch_size, "complete": self.complete}
+        state |= zip(_COUNTS, (self.rows, self.done, self._skipped_bytes), strict=True)
+        beside = self._state_path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(json.dumps(state, indent=2).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, self._state_path)
+
+
+def folder_of(out: Path) -> Path:
+    """The hidden folder of an output in the making."""
+    return out.with_name(f".{out.name}.partial")
+
+
+def was_complete(out: Path) -> bool:
+    """Whether an output was done but for being put in its place, which the same command then does."""
+    with contextlib.suppress(DataError):
+        state = read_json(folder_of(out) / "state.json")
+        return isinstance(state, dict) and state.get("complete") is True
+    return False
+
+
+def write_all(file: Any, data: bytes | memoryview) -> None:
+    """Write all of it to an unbuffered file, which may take less at once."""
+    left = memoryview(data).cast("B")
+    while len(left):
+        left = left[file.write(left) :]

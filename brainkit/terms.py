@@ -1,0 +1,139 @@
+"""The licence of an encoder file, in three parts, and what to cite: words that travel in the file.
+
+An encoder holds three people's work: brainkit's code wrote the graph, the backbone's weights lie in it, and the
+readout was fitted to responses. Each part keeps its own terms, and nothing here is guessed: what nobody stated is said
+to be not stated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+
+BRAINKIT = "Apache-2.0"
+NOT_STATED = "not stated: ask its authors"
+PARTS = ("brainkit", "backbone", "data")
+
+# What a licence's name must hold to be known as one that forbids commercial use.
+_NON_COMMERCIAL = ("-nc", "noncommercial", "non-commercial", "apple-amlr", "seer-license", "research-only")
+_PLAIN = {
+    "apache-2.0": "Apache-2.0",
+    "mit": "MIT",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-4.0": "CC-BY-4.0",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+}
+
+NSD = "nsd"
+SIMULATED = "simulated"
+OWN = "own"
+_DATA = {
+    NSD: (
+        "Natural Scenes Dataset, as Algonauts 2023 gives it: its data use agreement allows research and education "
+        "alone (NON-COMMERCIAL), and the data must not be passed on; https://naturalscenesdataset.org"
+    ),
+    SIMULATED: "simulated responses: nobody was measured, so no terms of a data set",
+    OWN: "not stated: ask those who measured the responses",
+}
+
+_MODEL = "Yang, Gee & Shi (2023), Brain Decodes Deep Nets, arXiv:2312.01280"
+_NSD_PAPERS = (
+    "Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence, "
+    "Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-00962-x",
+    "Gifford et al. (2023), The Algonauts Project 2023 Challenge: How the Human Brain Makes Sense of Natural Scenes, "
+    "arXiv:2301.03198",
+)
+_VIT = "Dosovitskiy et al. (2021), An Image is Worth 16x16 Words, arXiv:2010.11929"
+_RESNET = "He et al. (2016), Deep Residual Learning for Image Recognition, arXiv:1512.03385"
+BACKBONE_PAPERS = {
+    "dinov2": "Oquab et al. (2023), DINOv2: Learning Robust Visual Features without Supervision, arXiv:2304.07193",
+    "clip": "Radford et al. (2021), Learning Transferable Visual Models From Natural Language Supervision, "
+    "arXiv:2103.00020; Gadre et al. (2023), DataComp, arXiv:2304.14108",
+    "sam": "Kirillov et al. (2023), Segment Anything, arXiv:2304.02643",
+    "mae": "He et al. (2022), Masked Autoencoders Are Scalable Vision Learners, arXiv:2111.06377",
+    "mocov3": "Chen, Xie & He (2021), An Empirical Study of Training Self-Supervised Vision Transformers, "
+    "arXiv:2104.02057",
+    "imagenet": _VIT,
+    "dinov3": "Siméoni et al. (2025), DINOv3, arXiv:2508.10104",
+    "siglip2": "Tschannen et al. (2025), SigLIP 2, arXiv:2502.14786",
+    "eva02": "Fang et al. (2023), EVA-02: A Visual Representation for Neon Genesis, arXiv:2303.11331",
+    "pe_core": "Bolya et al. (2025), Perception Encoder, arXiv:2504.13181",
+    "ijepa": "Assran et al. (2023), Self-Supervised Learning from Images with a Joint-Embedding Predictive "
+    "Architecture, arXiv:2301.08243",
+    "convnext": "Liu et al. (2022), A ConvNet for the 2020s, arXiv:2201.03545",
+    "swin": "Liu et al. (2021), Swin Transformer, arXiv:2103.14030",
+    "resnet50": _RESNET,
+    "resnet": _RESNET,
+    "efficientnet_lite0": "Tan & Le (2019), EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, "
+    "arXiv:1905.11946",
+}
+# Parts of timm's names that belong to one paper alone.
+_FAMILIES = {"_dinov2.": "dinov2", "_dinov3.": "dinov3", "samvit_": "sam", "_224.mae": "mae", "eva02_": "eva02"}
+
+
+def three_parts(
+    *, backbone: str, licence: str | None, pretrained: bool = True, data: str | None = None
+) -> dict[str, str]:
+    """The terms of an encoder file: of brainkit, of the backbone's weights, of the data it was fitted to.
+
+    Parameters
+    ----------
+    backbone : str
+        Its name.
+    licence : str or None
+        Of its weights, as its makers name it; None or "unknown" where nobody said.
+    pretrained : bool
+        Random weights are nobody's.
+    data : {"nsd", "simulated", "own"} or None
+        What `data_kind` told; None where it is not known.
+
+    Returns
+    -------
+    dict of str to str
+        ``brainkit``, ``backbone``, ``data``.
+    """
+    name = PurePath(backbone).name
+    of_backbone = licence_words(licence) if pretrained else "random weights, drawn by brainkit: none"
+    return {"brainkit": BRAINKIT, "backbone": f"{name}: {of_backbone}", "data": _DATA.get(data or OWN, _DATA[OWN])}
+
+
+def licence_words(licence: str | None) -> str:
+    """A licence's name in words that say what it forbids."""
+    name = (licence or "").strip()
+    low = name.lower()
+    if low in ("", "unknown", "none", "other"):
+        return NOT_STATED
+    if any(mark in low for mark in _NON_COMMERCIAL):
+        return f"{_PLAIN.get(low, name)}, NON-COMMERCIAL use alone"
+    if low in _PLAIN:
+        return _PLAIN[low]
+    return f"{name}: terms of its own, to be read before the file is used or passed on"
+
+
+def is_non_commercial(words: str) -> bool:
+    """Whether a part's words say that it may not be used commercially."""
+    return "NON-COMMERCIAL" in words or any(mark in words.lower() for mark in _NON_COMMERCIAL)
+
+
+def data_kind(image_names: Iterable[str], note: str | None) -> str:
+    """What the responses are: ``simulated`` by their note, ``nsd`` by the names of the images, else ``own``."""
+    if note:
+        return SIMULATED
+    return NSD if any(re.search(r"(?:^|[_-])nsd-?\d", name) for name in image_names) else OWN
+
+
+def citation(*, backbone: str, data: str | None = None) -> str:
+    """What work with an encoder file rests on, one reference a line."""
+    lines = ["brainkit: see CITATION.cff in its repository", _MODEL]
+    family = next((alias for part, alias in _FAMILIES.items() if part in backbone), "")
+    key = backbone if backbone in BACKBONE_PAPERS else family
+    lines += [BACKBONE_PAPERS[key]] if key else [f"the authors of {PurePath(backbone).name}"]
+    if data == NSD:
+        lines += _NSD_PAPERS
+    return "\n".join(lines)
+
+
+def as_licence(terms: Mapping[str, str]) -> str:
+    """The three parts as the one text of ``licence``, for readers that know only that."""
+    return f"brainkit: {terms['brainkit']}. Backbone {terms['backbone']}. Responses: {terms['data']}."

@@ -1,0 +1,278 @@
+"""Repeating an encoder file's certificate, and checking what can be checked without the run it came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainkit import encoder_file, scoring
+from brainkit.config import Config
+from brainkit.encoder_file import EncoderInfo
+from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError, require
+from brainkit.export.onnx_graph import quiet
+from brainkit.export.parity import BATCHES, BOUND, relative_difference
+from brainkit.export.torch_forms import RUNTIMES
+from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.run_folder import finished_run, load_model
+
+MAX_IMAGES = 24
+# A file that was allowed to differ (int8, float16, random weights) may differ on this machine by so much more.
+SLACK = 2.0
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of comparing an encoder file.
+
+    Parameters
+    ----------
+    facts : tuple of (str, str)
+        What was looked at and what was found, in words.
+    largest, median : float
+        Of the differences now, in s.d. of a vertex (:func:`brainkit.export.parity.relative_difference`).
+    allowed : float
+        The most that `largest` may be.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    largest: float
+    median: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file predicts what it should."""
+        return self.largest <= self.allowed
+
+
+def verify(
+    path: str | os.PathLike[str],
+    runs: Sequence[str | os.PathLike[str]] = (),
+    images: str | os.PathLike[str] | None = None,
+) -> Verified:
+    """Compare an encoder file with the run it was made of, or with itself.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, in any form that ``brainkit export`` writes.
+    runs : sequence of path-like
+        The run folder: its model and backbone predict in torch what the file is held against, at batch 1 and 3, for
+        the vertices that the file has. Of an ensemble, all of them. None: the file's digest, metadata, graph and
+        signature are checked, and that one image at a time gives what three at a time give; this needs no torch.
+    images : path-like, optional
+        Photographs to compare on, the first 24 in sorted order; by default the run's validation images, without a run
+        three drawn ones.
+
+    Returns
+    -------
+    Verified
+
+    Raises
+    ------
+    EncoderFileError
+        If the file cannot be trusted, or is of another run.
+    BrainkitError
+        If it does not run, or predicts something that is not finite.
+    UsageError
+        If runs are too few or too many for the file, or it can only be compared with a run.
+    """
+    info = encoder_file.read(path)
+    facts = [("file", f"{path} (sha256 {(info.digest or '')[:12]}): digest, metadata and schema are right")]
+    if runs:
+        expected, shown, about = _in_torch(path, info, runs, images)
+        predict, runtime = _opened(path, info)
+        facts += about
+    else:
+        if info.container != "onnx":
+            raise UsageError(f"{path}: a file that torch opens is verified against its run: give --run RUN")
+        encoder = scoring.load(path, "cpu")
+        facts.append(("graph", "plain tensor arithmetic on the file's own constants; takes and gives what it says"))
+        predict, runtime = encoder.run, "ONNX Runtime"
+        shown = _photographs(images, info.preprocessing) if images is not None else _drawn(info.preprocessing.size)
+        expected = _batched(predict, shown, 1, path)
+    errors = np.stack([relative_difference(_batched(predict, shown, size, path), expected) for size in BATCHES])
+    if not np.isfinite(errors).all():
+        raise BrainkitError(f"{path}: its predictions are not finite on the images given")
+    largest, median = float(errors.max()), float(np.median(errors if runs else errors[1:]))
+    against = "against torch" if runs else "with itself"
+    facts += [
+        ("compared", f"{expected.shape[1]} vertices, {len(shown)} images, {runtime} {against}, batches of 1 and 3"),
+        ("now", f"largest {largest:.1e}, median {median:.1e} of a vertex's s.d."),
+        ("certificate", _certificate(info.certificate)),
+        ("allowed", f"{(allowed := _allowed(info)):.1e}{_why(info)}"),
+    ]
+    return Verified(tuple(facts), largest, median, allowed)
+
+
+def _in_torch(
+    path: str | os.PathLike[str],
+    info: EncoderInfo,
+    runs: Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | None,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """What the runs predict for the file's vertices (n, V), the images (n, S, S, 3), and what is to be said of it."""
+    require("torch", extra="train", purpose="brainkit verify --run")
+    from brainkit.backbones.wrapping import IN_PYTHON
+    from brainkit.export.network import evaluating, torch_predictions
+    from brainkit.run_preparation import chosen_backbone
+
+    members = (getattr(info, "ensemble", None) or {}).get("members", 1)
+    if len(runs) != members:
+        raise UsageError(f"{path}: is of {members} run{'s' * (members != 1)}; give each by --run, got {len(runs)}")
+    shown = None if images is None else _photographs(images, info.preprocessing)
+    parts, about = [], []
+    for run in runs:
+        folder, summary = finished_run(run)
+        _check_source(path, info, folder, summary, alone=members == 1)
+        if shown is None:
+            shown = _parity_images(folder)
+        if summary["backbone"]["weights_hash"] is None or summary["backbone"]["source"] == IN_PYTHON:
+            raise DataError(f"{folder}: no name brings its network back, so nothing can be predicted to compare with")
+        network = chosen_backbone(Config.read(folder / "config.yaml"), None)
+        if network.weights_hash != summary["backbone"]["weights_hash"]:
+            raise DataError(f"{folder}: the weights of {network.name} found now are not those it was trained with")
+        model = load_model(folder)
+        columns = _columns(path, info, folder)
+        with evaluating(model, network):
+            parts.append(torch_predictions(model, network, shown, info.preprocessing)[:, columns])
+        about.append(("run", f"{folder}: {network.name}, {len(model.weight)} vertices"))
+    assert shown is not None
+    mean = np.stack(parts).mean(0, dtype=np.float64)
+    return np.asarray(mean, np.float32), shown, about
+
+
+def _check_source(
+    path: str | os.PathLike[str], info: EncoderInfo, folder: Path, summary: dict[str, Any], *, alone: bool
+) -> None:
+    """The file must say of itself what the run says: the same network, data, split and seed."""
+    data = info.provenance.get("data")
+    said: list[tuple[str, Any, Any]] = [
+        ("weights of the backbone", info.backbone.get("weights_hash"), summary["backbone"]["weights_hash"]),
+        ("preprocessing", info.preprocessing.to_json(), summary["backbone"]["preprocessing"]),
+        ("data", data.get("hash") if isinstance(data, dict) else None, summary["data"]["hash"]),
+    ]
+    if alone:
+        said.append(("seed", info.provenance.get("seed"), summary["seed"]))
+    for what, found, expected in said:
+        if found != expected:
+            raise EncoderFileError(f"{path}: is of another run than {folder}: {what} {_differs(found, expected)}")
+
+
+def _differs(found: Any, expected: Any) -> str:
+    if isinstance(found, str) and isinstance(expected, str):
+        return f"{found[:12]}, there {expected[:12]}"
+    return f"{found}, there {expected}" if isinstance(found, int) and isinstance(expected, int) else "differs"
+
+
+def _columns(path: str | os.PathLike[str], info: EncoderInfo, folder: Path) -> np.ndarray:
+    """Which of the run's vertices the file has."""
+    with np.load(folder / "selectors.npz") as file:
+        space, ids, locations = str(file["space"]), file["vertices"], file["locations"]
+    if space != info.vertices.space or not np.isin(info.vertices.ids, ids).all():
+        raise EncoderFileError(f"{path}: is of another run than {folder}: it has vertices that the run lacks")
+    if space == "custom" and len(ids) != len(info.vertices):
+        raise EncoderFileError(f"{path}: holds some of a run's vertices, which have no ids in a space of their own")
+    columns = np.searchsorted(ids, info.vertices.ids)
+    ensemble = getattr(info, "ensemble", None)
+    if not ensemble and not np.allclose(locations[columns], info.locations, rtol=0, atol=1e-4):
+        raise EncoderFileError(f"{path}: is of another run than {folder}: its vertices read other places of the image")
+    return columns
+
+
+def _parity_images(folder: Path) -> np.ndarray:
+    place = folder / "parity.npz"
+    if not place.is_file():
+        raise DataError(f"{place}: not found; give photographs to compare on with --images DIR")
+    with np.load(place) as file:
+        return np.asarray(file["images"])
+
+
+def _photographs(place: str | os.PathLike[str], preprocessing: Preprocessing) -> np.ndarray:
+    found = find_images(place)[:MAX_IMAGES]
+    if len(found) < 3:
+        raise DataError(f"{place}: expected at least three images to compare on, found {len(found)}")
+    return np.stack([prepare(decode(image), preprocessing) for image in found])
+
+
+def _drawn(size: int) -> np.ndarray:
+    """Three images of soft blots of colour (3, S, S, 3), the same every time."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size] / size
+    waves = [np.sin(2 * np.pi * (a * x + b * y + c)) for a, b, c in rng.uniform(-4, 4, (9, 3))]
+    return (
+        np.asarray(127.5 + 100 * np.stack(waves, -1).reshape(size, size, 3, 3)).transpose(2, 0, 1, 3).astype(np.uint8)
+    )
+
+
+def _opened(path: str | os.PathLike[str], info: EncoderInfo) -> tuple[Run, str]:
+    """The file ready to run on the CPU, and by what."""
+    if info.container == "onnx":
+        return scoring.load(path, "cpu").run, "ONNX Runtime"
+    import torch
+
+    try:
+        with quiet():
+            run = torch.jit.load(path) if info.container == "torchscript" else torch.export.load(path).module()
+    except Exception as error:  # the loaders' own kinds
+        raise EncoderFileError(f"{path}: torch cannot open it: {_line(error)}") from error
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            found: np.ndarray = run(torch.from_numpy(np.ascontiguousarray(batch)))[0].numpy()
+        return found
+
+    return predict, RUNTIMES[info.container]
+
+
+def _batched(predict: Run, images: np.ndarray, size: int, path: str | os.PathLike[str]) -> np.ndarray:
+    try:
+        return np.concatenate([predict(images[start : start + size]) for start in range(0, len(images), size)])
+    except BrainkitError:
+        raise
+    except Exception as error:  # torch's own kinds
+        raise BrainkitError(f"{path}: fails on {size} images at a time: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _lossy(info: EncoderInfo) -> float:
+    """The drift from the float32 graph that the file tells of itself, where it is smaller than that; else 0."""
+    section = getattr(info, "quantised", None) or info.certificate or {}
+    drift = section.get("drift") if isinstance(section, dict) else None
+    return _number(drift.get("difference")) if isinstance(drift, dict) else 0.0
+
+
+def _allowed(info: EncoderInfo) -> float:
+    """The certificate's bound; for what was not held to it, what the file tells of itself and some slack."""
+    certificate = info.certificate or {}
+    bound = min(_number(certificate.get("bound")) or BOUND, BOUND)
+    stated = _lossy(info) + (_number(certificate.get("largest")) if certificate.get("enforced") is False else 0.0)
+    return bound + SLACK * stated
+
+
+def _why(info: EncoderInfo) -> str:
+    if _lossy(info):
+        return ", for a file smaller than float32, by the drift it states"
+    if (info.certificate or {}).get("enforced") is False:
+        return ", for random weights, by what the file states"
+    return ""
+
+
+def _certificate(certificate: dict[str, Any] | None) -> str:
+    if not certificate:
+        return "none: the file was never compared with its model"
+    largest, median = (_number(certificate.get(name)) for name in ("largest", "median"))
+    return f"largest {largest:.1e}, median {median:.1e}, {certificate.get('images', '?')} images"
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else 0.0

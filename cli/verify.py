@@ -1,0 +1,51 @@
+"""``brainkit verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "verify",
+    epilog="""\b
+Examples:
+  brainkit verify encoder.onnx
+  brainkit verify encoder.onnx --run runs/dinov2-subj01
+  brainkit verify encoder.onnx --run runs/dinov2-subj01 --images photos/
+""",
+)
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="The run folder it was made of; repeated for an ensemble. Needs brainkit[train].",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Photographs to compare on.  [default: the run's validation images]",
+)
+def command(file: Path, runs: tuple[Path, ...], images: Path | None) -> None:
+    """Check an encoder file: against the run it was made of, or, without one, by itself.
+
+    With --run the model and its backbone predict in torch, and the file is held against them as its certificate was
+    made. Without, its digest, graph and signature are checked, and that single images give what batches give; this
+    needs no torch. Exits with 1 where the file differs by more than it may.
+    """
+    from brainkit.errors import BrainkitError
+    from brainkit.verification import verify
+
+    found = verify(file, runs, images)
+    for what, text in found.facts:
+        click.echo(f"{what:<12}{text}")
+    if not found.holds:
+        raise BrainkitError(
+            f"{file}: differs by {found.largest:.1e} of a vertex's s.d., at most {found.allowed:.1e} is allowed"
+        )
+    click.echo(f"{'verdict':<12}good")

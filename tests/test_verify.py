@@ -1,0 +1,189 @@
+"""`brainkit verify`: the certificate repeated, files of other runs refused, and what can be checked alone."""
+
+# ruff: noqa: E402  (what is imported first may be missing: then the file is skipped)
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("pytorch_lightning")
+
+from onnx import helper, numpy_helper
+
+from brainkit import encoder_file, workflow
+from brainkit.cli import group
+from brainkit.errors import DataError, EncoderFileError, UsageError
+from brainkit.surface import RoiTable
+from brainkit.verification import verify
+
+PLUG_IN = """
+import torch
+
+
+class Colours(torch.nn.Module):
+    licence = "cc-by-nc-4.0"
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(SEED)
+        self.weight = torch.nn.Parameter(torch.randn(6, 3, 8, 8, generator=generator) * 0.2)
+
+    def get_tokens(self, images):
+        fine = torch.relu(torch.nn.functional.conv2d(images, self.weight, stride=8))
+        return {"fine": fine}, {"fine": fine.mean((2, 3))}
+"""
+SMALL = ("train.batch_size=16", "model.bottleneck=4", "model.selector_width=8", "backbone.size=32")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs on one subject: two of one network with other seeds, and one of another network."""
+    place = tmp_path_factory.mktemp("verify")
+    data, draw = place / "data", np.random.default_rng(0)
+    (data / "images").mkdir(parents=True)
+    colours = draw.integers(0, 256, (24, 3), dtype=np.uint8)
+    for row, colour in enumerate(colours):
+        noise = draw.integers(0, 40, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(np.clip(noise + colour, 0, 255).astype(np.uint8)).save(data / "images" / f"{row:03d}.png")
+    np.save(data / "responses.npy", (colours / 128.0 @ draw.standard_normal((3, 6))).astype(np.float32))
+    ids = [5, 80, 4000, 10_300, 11_000, 20_000]
+    (data / "vertices.json").write_text(json.dumps({"space": "fsaverage5", "ids": ids}))
+    for name in ("zero", "one"):
+        (place / f"{name}.py").write_text(PLUG_IN.replace("SEED", str(int(name == "one"))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for run, network, seed in (("run", "zero", 0), ("other", "zero", 1), ("net", "one", 0)):
+            options: Any = {"epochs": 2, "seed": seed, "overrides": SMALL, "say": lambda line: None}
+            workflow.train(f"{place / network}.py:Colours", data=data, out=place / run, **options)
+        workflow.export(place / "run", say=lambda line: None)
+    return place
+
+
+def changed(source: Path, target: Path, change: Any, **said: Any) -> Path:
+    """The same file with its graph changed, sealed anew."""
+    info = encoder_file.read(source)
+    proto = onnx.load(source)
+    del proto.metadata_props[:]
+    change(proto.graph)
+    encoder_file.write(target, proto.SerializeToString(), dataclasses.replace(info, **said))
+    return target
+
+
+def moved(by: float) -> Any:
+    """Add to the predictions `by` times what they are."""
+
+    def change(graph: Any) -> None:
+        (weight,) = (tensor for tensor in graph.initializer if tensor.name == "readout.weight")
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1 + by), weight.name))
+
+    return change
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(group, ["verify", *map(str, arguments)])
+
+
+def test_the_certificate_is_repeated(place: Path) -> None:
+    file = place / "run" / "encoder.onnx"
+    stored = encoder_file.read(file).certificate
+    assert stored is not None
+    found = verify(file, [place / "run"])
+    assert found.holds
+    assert found.largest == pytest.approx(stored["largest"], rel=0.5)
+    assert found.median == pytest.approx(stored["median"], rel=0.5, abs=1e-9)
+    result = call(file, "--run", place / "run")
+    assert result.exit_code == 0
+    for line in (f"certificate largest {stored['largest']:.1e}", f"now         largest {found.largest:.1e}"):
+        assert line in result.stdout
+    assert result.stdout.rstrip().endswith("verdict     good")
+
+
+def test_alone_it_is_held_against_itself(place: Path) -> None:
+    result = call(place / "run" / "encoder.onnx")
+    assert result.exit_code == 0
+    assert "ONNX Runtime with itself" in result.stdout
+    assert call(place / "run" / "encoder.onnx", "--images", place / "data" / "images").exit_code == 0
+
+
+def test_a_file_that_predicts_otherwise_fails(place: Path, tmp_path: Path) -> None:
+    bad = changed(place / "run" / "encoder.onnx", tmp_path / "bad.onnx", moved(0.01))
+    assert verify(bad).holds  # by itself nothing is wrong with it
+    found = verify(bad, [place / "run"])
+    assert not found.holds
+    assert found.largest == pytest.approx(0.02, rel=0.9)
+    result = call(bad, "--run", place / "run")
+    assert result.exit_code == 1
+    assert "of a vertex's s.d., at most 1.0e-04 is allowed" in result.output
+
+
+def test_a_smaller_form_is_judged_by_the_drift_it_states(place: Path, tmp_path: Path) -> None:
+    source = place / "run" / "encoder.onnx"
+    certificate = {**(encoder_file.read(source).certificate or {}), "drift": {"difference": 0.05}}
+    near = changed(source, tmp_path / "near.onnx", moved(0.005), certificate=certificate)
+    assert verify(near, [place / "run"]).holds
+    far = changed(source, tmp_path / "far.onnx", moved(0.5), certificate=certificate)
+    assert not verify(far, [place / "run"]).holds
+
+
+def test_some_vertices_are_held_against_theirs(place: Path, tmp_path: Path) -> None:
+    """A file of three of the six vertices: in the run's order, found by their ids."""
+    source, kept = place / "run" / "encoder.onnx", np.array([1, 3, 5])
+
+    def keep(graph: Any) -> None:
+        graph.initializer.append(numpy_helper.from_array(kept, "kept"))
+        for node in graph.node:
+            node.output[:] = ["all" if name == "fmri" else name for name in node.output]
+        graph.node.append(helper.make_node("Gather", ["all", "kept"], ["fmri"], axis=1))
+        (fmri,) = (value for value in graph.output if value.name == "fmri")
+        fmri.type.tensor_type.shape.dim[1].dim_value = 3
+
+    whole = encoder_file.read(source)
+    arrays = {name: getattr(whole, name)[kept] for name in ("layer_weights", "locations", "scale", "r", "R2")}
+    some = changed(
+        source,
+        tmp_path / "some.onnx",
+        keep,
+        vertices=whole.vertices.select(kept),
+        rois=RoiTable({}, 3),
+        noise_ceiling=whole.noise_ceiling[kept],
+        **arrays,
+    )
+    found = verify(some, [place / "run"])
+    assert found.holds
+    assert "3 vertices" in dict(found.facts)["compared"]
+
+
+def test_other_runs_are_refused_in_one_line(place: Path, tmp_path: Path) -> None:
+    file = place / "run" / "encoder.onnx"
+    for run, words in (("other", "seed 0, there 1"), ("net", "weights of the backbone ")):
+        with pytest.raises(EncoderFileError, match="is of another run than") as caught:
+            verify(file, [place / run])
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+    info = encoder_file.read(file)
+    elsewhere = changed(file, tmp_path / "x.onnx", lambda graph: None, locations=-info.locations - 0.1)
+    with pytest.raises(EncoderFileError, match="read other places"):
+        verify(elsewhere, [place / "run"])
+    with pytest.raises(UsageError, match="is of 1 run; give each"):
+        verify(file, [place / "run", place / "other"])
+    with pytest.raises(DataError, match="no such run"):
+        verify(file, [place / "nowhere"])
+
+
+def test_the_terms_of_a_plug_in_travel(place: Path) -> None:
+    info = encoder_file.read(place / "run" / "encoder.onnx")
+    assert info.terms["brainkit"] == "Apache-2.0"
+    assert info.terms["backbone"] == "zero.py:Colours: CC-BY-NC-4.0, NON-COMMERCIAL use alone"
+    assert info.terms["data"].startswith("not stated")
+    assert "arXiv:2312.01280" in info.citation
+    text = CliRunner().invoke(group, ["info", str(place / "run" / "encoder.onnx")]).stdout
+    assert "NO: the terms of backbone forbid commercial use" in text
