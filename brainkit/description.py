@@ -143,11 +143,7 @@ def _form(info: EncoderInfo) -> str:
     """How the file holds the model."""
     container = {"onnx": "ONNX", "torchscript": "TorchScript, for torch.jit.load", "pt2": ".pt2, for torch.export.load"}
     suits = {"cells": "; readout by cells, for CPUs", "padded": "; readout in padded groups, for GPUs"}
-    rest = _scalars({key: value for key in _FORMS if (value := getattr(info, key, None))})
-    return container[info.container] + suits.get(info.form or "", "") + (f"; {rest}" if rest else "")
-
-
-_FORMS = ("storage", "quantised", "ensemble")
+    return container[info.container] + suits.get(info.form or "", "")
 
 
 def _subject(provenance: Mapping[str, Any]) -> str:
