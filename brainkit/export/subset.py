@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.encoder_file import EncoderInfo, pack_array
-from brainkit.errors import DataError, UsageError
+from brainkit.encoder_file import EncoderInfo, pack_array, unpack_array
+from brainkit.errors import DataError, EncoderFileError, UsageError
 from brainkit.surface import CUSTOM, RoiTable, Vertices
 
 if TYPE_CHECKING:
@@ -135,6 +135,18 @@ def subset_of(folded: Folded, info: EncoderInfo, subset: Subset) -> tuple[Folded
     )
     constants = dataclasses.replace(folded, **{name: getattr(folded, name)[kept] for name in (*rows, "weight", "bias")})
     return constants, described
+
+
+def custom_positions(info: EncoderInfo, n_vertices: int) -> np.ndarray | None:
+    """Which of the whole's `n_vertices` an encoder of some in the custom space has, (n,) int64; else None."""
+    said = info.provenance.get("subset")
+    if info.vertices.space != CUSTOM or not isinstance(said, dict) or "positions" not in said:
+        return None
+    shape = (len(info.vertices),)
+    positions = unpack_array(said["positions"], dtype="<i4", shape=shape, what="provenance.subset.positions")
+    if (np.diff(positions) <= 0).any() or positions[0] < 0 or positions[-1] >= n_vertices:
+        raise EncoderFileError(f"provenance.subset.positions must increase within 0..{n_vertices - 1}, found others")
+    return positions.astype(np.int64)
 
 
 def _positions(ids: np.ndarray, vertices: Vertices, named: str) -> np.ndarray:
