@@ -78,7 +78,7 @@ def test_no_alias_is_left_out() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("alias", SMALL)
 def test_trains_exports_and_scores(
     alias: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,8 +18,8 @@ from small_encoders import in_torch, make_backbone, make_images, make_info, make
 
 from brainkit import encoder_file, export, scoring  # noqa: E402
 from brainkit.encoder_file import unpack_array  # noqa: E402
-from brainkit.errors import DataError, UsageError  # noqa: E402
-from brainkit.export.subset import choose_subset, read_ids, subset_of  # noqa: E402
+from brainkit.errors import DataError, EncoderFileError, UsageError  # noqa: E402
+from brainkit.export.subset import choose_subset, custom_positions, read_ids, subset_of  # noqa: E402
 from brainkit.surface import Vertices  # noqa: E402
 
 INFO = make_info(make_model())  # 60 vertices of fsaverage5, ids 0, 300, ...; regions early (30), one (1), absent (0)
@@ -140,9 +140,13 @@ def test_the_custom_space_is_numbered_anew_and_says_how() -> None:
     assert cut.vertices == Vertices.custom(2)
     positions = unpack_array(cut.provenance["subset"]["positions"], dtype="<i4", shape=(2,), what="positions")
     assert positions.tolist() == [3, 7]
+    np.testing.assert_array_equal(custom_positions(cut, 60), [3, 7])
+    with pytest.raises(EncoderFileError, match=r"must increase within 0\.\.6, found others"):
+        custom_positions(cut, 7)
+    assert custom_positions(info, 60) is None
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("form", ["onnx", "torchscript", "pt2"])
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_every_form_predicts_the_same_for_its_vertices(tmp_path: Path, form: str, target: str) -> None:

@@ -54,7 +54,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {form: write(tmp_path_factory.mktemp(form), form) for form in FORMS}
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # this torch's; others have none
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
 
 def opened(path: Path, form: str) -> Any:

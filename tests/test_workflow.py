@@ -271,12 +271,13 @@ def test_export_writes_a_file_that_predicts_what_the_model_does(
     assert str(own_data.parent) not in text and own_data.name in text  # the file travels
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_export_writes_several_forms_and_some_vertices(
     own_run: tuple[Path, list[str]], own_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxscript")
     from brainkit import encoder_file
+    from brainkit.verification import verify
 
     run, _ = own_run
     monkeypatch.chdir(run.parent)
@@ -295,6 +296,7 @@ def test_export_writes_several_forms_and_some_vertices(
         info = encoder_file.read(file.path)
         assert (len(info.vertices), info.form, info.certificate) == (2, "padded", file.certificate)
         assert info.provenance["subset"]["file"] == "ids.txt"
+    assert verify(done[2].path, [run]).holds
     single = brainkit.Run.open(run).export("one.pt2", form="pt2", vertices=np.array([3]), say=said.append)
     assert len(encoder_file.read(single.path).vertices) == 1
     (run / "encoder-subset.onnx").unlink()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.encoder_file import EncoderInfo, pack_array
-from brainkit.errors import DataError, UsageError
+from brainkit.encoder_file import EncoderInfo, pack_array, unpack_array
+from brainkit.errors import DataError, EncoderFileError, UsageError
 from brainkit.surface import CUSTOM, RoiTable, Vertices
 
 if TYPE_CHECKING:
@@ -143,6 +143,18 @@ def _rows_of(folded: Folded, kept: np.ndarray) -> Folded:
     if members := getattr(folded, "members", ()):  # of an ensemble
         changes["members"] = tuple(_rows_of(member, kept) for member in members)
     return dataclasses.replace(folded, **changes)
+
+
+def custom_positions(info: EncoderInfo, n_vertices: int) -> np.ndarray | None:
+    """Which of the whole's `n_vertices` an encoder of some in the custom space has, (n,) int64; else None."""
+    said = info.provenance.get("subset")
+    if info.vertices.space != CUSTOM or not isinstance(said, dict) or "positions" not in said:
+        return None
+    shape = (len(info.vertices),)
+    positions = unpack_array(said["positions"], dtype="<i4", shape=shape, what="provenance.subset.positions")
+    if (np.diff(positions) <= 0).any() or positions[0] < 0 or positions[-1] >= n_vertices:
+        raise EncoderFileError(f"provenance.subset.positions must increase within 0..{n_vertices - 1}, found others")
+    return positions.astype(np.int64)
 
 
 def _positions(ids: np.ndarray, vertices: Vertices, named: str) -> np.ndarray:

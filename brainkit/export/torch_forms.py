@@ -7,6 +7,8 @@ Both hold what the ONNX form holds, in plain torch operators: uint8 images (B, S
 from __future__ import annotations
 
 import copy
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -93,22 +95,26 @@ def sorted_readout(readout: Readout) -> nn.Module:
                 self.register_buffer(key, torch.from_numpy(np.ascontiguousarray(getattr(readout, key))))
 
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            groups, channels = len(counts), self.weight.shape[1]
             taps = tokens.permute(3, 2, 0, 1)[self.cells]  # (G, 5, D, B, L)
-            taps = taps.permute(0, 2, 3, 1, 4).reshape(groups, channels, -1)  # (G, D, B * 5L)
-            if readout.form == "padded":
-                products = torch.bmm(self.weight.reshape(groups, -1, channels), taps)
-                rows = self.summed(products.reshape(groups * counts[0], -1, width), self.coefficients)
-            else:
-                parts = zip(self.weight.split(counts), self.coefficients.split(counts), taps.unbind(0), strict=True)
-                rows = torch.cat([self.group(*part) for part in parts])
-            return rows[self.order].t() + self.bias
+            return self.at_once(taps) if readout.form == "padded" else self.one_by_one(taps)
 
-        def group(self, weight: torch.Tensor, coefficients: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
-            return self.summed(torch.matmul(weight, taps).reshape(weight.shape[0], -1, width), coefficients)
+        def one_by_one(self, taps: torch.Tensor) -> torch.Tensor:
+            taps = taps.permute(0, 2, 3, 1, 4).reshape(len(counts), self.weight.shape[1], -1)  # (G, D, B * 5L)
+            rows = []
+            groups = zip(self.weight.split(counts), self.coefficients.split(counts), taps.unbind(0), strict=True)
+            for weight, coefficients, tap in groups:
+                products = torch.matmul(weight, tap).reshape(weight.shape[0], -1, width)  # (n, B, 5L)
+                rows.append((products * coefficients.unsqueeze(1)).sum(-1))
+            return torch.cat(rows)[self.order].t() + self.bias
 
-        def summed(self, products: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-            return (products * coefficients.unsqueeze(1)).sum(-1)  # (n, B, 5L) -> (n, B)
+        def at_once(self, taps: torch.Tensor) -> torch.Tensor:
+            # The batch in the middle of each product: last, torch 2.11 cannot export it for any number of images.
+            G, n, D = len(counts), counts[0], self.weight.shape[1]
+            taps = taps.permute(0, 3, 1, 4, 2).reshape(G, -1, D)  # (G, B * 5L, D)
+            products = torch.bmm(taps, self.weight.reshape(G, n, D).transpose(1, 2)).reshape(G, -1, width, n)
+            coefficients = self.coefficients.reshape(G, 1, n, width).transpose(2, 3)
+            rows = (products * coefficients).sum(2)  # (G, B, n)
+            return rows.permute(1, 0, 2).reshape(-1, G * n)[:, self.order] + self.bias
 
     return SortedReadout()
 
@@ -121,20 +127,26 @@ def torch_parity(expected: np.ndarray, path: Path, images: np.ndarray, form: str
     BrainkitError
         If torch cannot load or run it, or a prediction is not finite.
     """
+    try:
+        predict = open_torch(path, form)
+    except Exception as error:  # the loader's own kinds
+        raise BrainkitError(f"{path}: not written: torch cannot load it again: {first_line(error)}") from error
+    return compared(expected, images, predict, runtime=RUNTIMES[form], versions={})
+
+
+def open_torch(path: str | os.PathLike[str], form: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Load a torch file as a user would, in silence: images (B, S, S, 3) uint8 -> fmri (B, V) on the CPU."""
     import torch
 
-    with quiet(), torch.no_grad():
-        try:
-            run = torch.jit.load(path) if form == "torchscript" else torch.export.load(path).module()
-        except Exception as error:  # the loader's own kinds
-            raise BrainkitError(f"{path}: not written: torch cannot load it again: {first_line(error)}") from error
-        return compared(
-            expected,
-            images,
-            lambda batch: run(torch.from_numpy(np.ascontiguousarray(batch)))[0].numpy(),
-            runtime=RUNTIMES[form],
-            versions={},
-        )
+    with quiet():
+        run = torch.jit.load(path) if form == "torchscript" else torch.export.load(path).module()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with quiet(), torch.no_grad():
+            fmri: np.ndarray = run(torch.from_numpy(np.ascontiguousarray(images)))[0].numpy()
+        return fmri
+
+    return predict
 
 
 def save_torch(program: Any, form: str, stream: BinaryIO) -> None:
