@@ -430,7 +430,7 @@ def test_a_consumer_that_stops_ends_all_threads(photos: Path, encoder: scoring.E
 def test_what_the_network_raises_reaches_the_caller(
     photos: Path, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(batch: np.ndarray) -> np.ndarray:
+    def failing(batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         raise BrainkitError("the network failed")
 
     monkeypatch.setattr(encoder, "run", failing)
