@@ -430,7 +430,7 @@ def test_a_consumer_that_stops_ends_all_threads(photos: Path, encoder: scoring.E
 def test_what_the_network_raises_reaches_the_caller(
     photos: Path, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(batch: np.ndarray) -> np.ndarray:
+    def failing(batch: np.ndarray, *given: Any) -> np.ndarray:
         raise BrainkitError("the network failed")
 
     monkeypatch.setattr(encoder, "run", failing)
@@ -476,8 +476,8 @@ def test_the_limits_of_control_groups_are_kept(tmp_path: Path, monkeypatch: pyte
         path.write_text(text)
 
     monkeypatch.setattr(free_memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(free_memory, "_GROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(free_memory, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "_OWN", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path / "groups")
     assert free_memory.free_memory() == free_memory.UNKNOWN
     write(tmp_path / "meminfo", "MemTotal: 9 kB\nMemAvailable:    4000 kB\n")
     assert free_memory.free_memory() == 4_096_000
@@ -493,6 +493,17 @@ def test_the_limits_of_control_groups_are_kept(tmp_path: Path, monkeypatch: pyte
     write(tmp_path / "groups/memory/old/memory.limit_in_bytes", "1000\n")
     write(tmp_path / "groups/memory/old/memory.usage_in_bytes", "2000\n")
     assert free_memory.free_memory() == 0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert runtime.cores() == 64
+    write(tmp_path / "groups/cpu/old/cpu.cfs_quota_us", "-1\n")
+    write(tmp_path / "groups/cpu/old/cpu.cfs_period_us", "100000\n")
+    assert runtime.cores() == 64
+    write(tmp_path / "groups/cpu/old/cpu.cfs_quota_us", "550000\n")
+    assert runtime.cores() == 6
+    write(tmp_path / "groups/cpu.max", "max 100000\n")
+    assert runtime.cores() == 6
+    write(tmp_path / "groups/cpu.max", "150000 100000\n")
+    assert runtime.cores() == 2
 
 
 PEAK = """
