@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime")
 
 from pixel_encoder import SIZE, V, make_graph, make_info
 
-from brainkit import encoder_file, free_memory, scoring
+from brainkit import control_groups, encoder_file, free_memory, runtime, scoring
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.locks import FileLock
 from brainkit.scoring import batch_size, outputs, pipeline, resume
