@@ -54,7 +54,10 @@ class ImageList:
         return self._digest
 
     def close(self) -> None:
+        """Forget the list."""
         self._base.close()
+
+    __del__ = close
 
     # --- while it is made ---------------------------------------------------------------------------------------------
 
