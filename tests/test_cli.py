@@ -552,6 +552,8 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
         "rois": ("V1", "V2", "FFA-1"),
         "batch_size": 4,
         "overwrite": True,
+        "hemispheres": False,
+        "top": None,
     }
     assert result.stdout == "fmri.npy: 2 images in 0.5 s; fmri.json says what is what\n"
     assert len(result.stderr.splitlines()) == 11

@@ -284,6 +284,26 @@ def test_a_file_that_may_not_grow_is_one_line_and_goes_on(photos: Path, path: Pa
     assert bytes_of("fmri.npy") == bytes_of("whole.npy")
 
 
+def test_an_interruption_while_the_state_is_written_is_told_as_it_is(
+    photos: Path, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, moves = os.replace, [0]
+
+    def interrupted(source: Any, target: Any) -> None:
+        moves[0] += 1
+        if moves[0] == 4:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    said: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            score(photos, encoder, say=said.append)
+    assert json.loads(Path(".fmri.npy.partial/state.json").read_text())["done"] == 4 * BATCH
+    assert said == ["fmri.npy: 12 of 40 images are kept; the same command goes on from there"]
+
+
 @pytest.mark.parametrize("where", ["rows", "skipped", "state", "description"])
 def test_a_full_disk_loses_nothing(
     photos: Path, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch, where: str
