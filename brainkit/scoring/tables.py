@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -13,6 +13,8 @@ import numpy as np
 from brainkit.errors import DataError, UsageError
 from brainkit.surface import RoiTable
 
+_QUOTE = '"'
+_SPECIAL = frozenset(',"\r\n')  # a field that holds one of them is quoted
 
 def region_means(rows: np.ndarray, regions: Mapping[str, np.ndarray]) -> np.ndarray:
     """The mean over each region's columns, summed in float64. (b, columns) -> (b, regions), float32."""
@@ -83,14 +85,13 @@ class RoiMeanRows:
             os.truncate(path, end)
         # Names are clean text already; a stray surrogate would otherwise end the work at its last image.
         self._stream = path.open("a" if resume_rows else "w", newline="", encoding="utf-8", errors="backslashreplace")
-        self._table = csv.writer(self._stream, lineterminator="\n")
         if not resume_rows:
-            self._table.writerow(["image", *regions])
+            self._stream.write(_record(["image", *regions]))
 
     def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
         """Take rows (b, columns) with the images' names."""
         for name, means in zip(names, region_means(rows, self._regions), strict=True):
-            self._table.writerow([name, *map(str, means)])
+            self._stream.write(_record([name, *map(str, means)]))
         self._rows += len(rows)
 
     def checkpoint(self) -> int:
@@ -103,6 +104,11 @@ class RoiMeanRows:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _record(fields: Iterable[str]) -> str:
+    """A line of CSV. The library's writer leaves a carriage return bare, which its reader takes for a line's end."""
+    return ",".join(f'"{text.replace(_QUOTE, _QUOTE * 2)}"' if _SPECIAL & set(text) else text for text in fields) + "\n"
 
 
 def _end_of(path: Path, records: int) -> int:
