@@ -160,6 +160,8 @@ def judge(path: Path) -> tuple[str, str, str]:
             return "many lines", stage, text
         if "its graph is not" in text or ("not an ONNX file" in text and stage == "opening"):
             stage = "graph check"
+        elif "its graph must" in text:
+            stage = "signature"
         elif "ONNX Runtime" in text:
             stage = f"ONNX Runtime, {stage}"
         return "refused", stage, text

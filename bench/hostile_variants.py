@@ -297,13 +297,20 @@ def _signature(rng: random.Random, proto: onnx.ModelProto) -> None:
     how = rng.randrange(4)
     if how == 0:
         value.type.tensor_type.elem_type = rng.choice((0, 1, 6, 7, 8, 16, 99))
-    elif how == 1:
-        dims = value.type.tensor_type.shape.dim
+    elif how == 1 and (dims := value.type.tensor_type.shape.dim):
         dims[rng.randrange(len(dims))].dim_value = rng.choice(INTEGERS)
     elif how == 2:
         value.name = rng.choice(("", "x", "images", "fmri"))
     else:
         value.type.sequence_type.elem_type.tensor_type.elem_type = 1
+
+
+def _inner_shapes(rng: random.Random, proto: onnx.ModelProto) -> None:
+    """Shapes that are declared for values within."""
+    for node in rng.sample(list(proto.graph.node), min(5, len(proto.graph.node))):
+        sizes = [rng.choice((*INTEGERS, "batch", 4, 8)) for _ in range(rng.choice((0, 2, 3, 4, 5)))]
+        kind = rng.choice((1, 1, 1, 7, 8, 99))
+        proto.graph.value_info.append(helper.make_tensor_value_info(node.output[0], kind, sizes))
 
 
 def _model_parts(rng: random.Random, proto: onnx.ModelProto) -> None:
@@ -373,6 +380,7 @@ KINDS: dict[str, Callable[[random.Random, Parts], bytes]] = {
     "graph: foreign domains": _graph(_foreign),
     "graph: graphs within nodes": _graph(_nested),
     "graph: inputs and outputs": _graph(_signature),
+    "graph: shapes of inner values": _graph(_inner_shapes),
     "graph: versions, functions, sparse": _graph(_model_parts),
     "graph: a long chain": _graph(_long_chain),
     "graph: giant values": _graph(_giant),

@@ -15,6 +15,7 @@ _LAZY = {
     "fit": "brainkit.python_api",
     "Run": "brainkit.python_api",
     "load": "brainkit.scoring",
+    "contrast": "brainkit.contrasts",
     "load_backbone": "brainkit.backbones",
     "wrap_network": "brainkit.backbones",
     "FactorTopy": "brainkit.model",
@@ -28,6 +29,7 @@ __all__ = ["__version__", *sorted(_LAZY)]
 
 if TYPE_CHECKING:
     from brainkit.backbones import load_backbone, wrap_network
+    from brainkit.contrasts import contrast
     from brainkit.data.module import EncodingData
     from brainkit.importing import import_published
     from brainkit.model import FactorTopy

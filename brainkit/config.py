@@ -263,6 +263,12 @@ class DataConfig:
 
     More for few images.
     """
+    split_seed: int = -1
+    """Decides the split alone; -1: the run's seed does.
+
+    The same for runs with several seeds that will be one ensemble: it can be scored only where all of them left the
+    same test images out.
+    """
     fit: str = "whole"
     """whole shows the backbone the whole image, crop cuts as timm's evaluation transform does.
 
@@ -281,6 +287,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _share(self, "validation", "test")
+        if not -1 <= self.split_seed < 2**63:
+            raise UsageError(f"split_seed must be -1, or 0 or greater and below 2**63, got {self.split_seed}")
         if self.paths and self.path:
             raise UsageError("path and paths exclude each other: give one subject or several")
         if len(self.paths) == 1:
@@ -334,7 +342,7 @@ class Config:
     """Everything that decides a run's result."""
 
     seed: int = 0
-    """Decides the split, the order of the images and the initial weights."""
+    """Decides the split (unless data.split_seed does), the order of the images and the initial weights."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -79,9 +79,11 @@ def describe(path: str | os.PathLike[str]) -> Description:
         ("predicts", _target(info)),
         ("subject", _subject(info.provenance)),
         ("images", _images(info)),
+        ("ensemble", _ensemble(info.ensemble)),
         ("selectors", _selectors(info)),
         ("trained", _scalars(info.provenance)),
         ("certificate", _certificate(info.certificate)),
+        ("storage", _storage(info)),
         *_licence(info),
         *(("cite", line) for line in info.citation.splitlines()),
     ]
@@ -215,6 +217,37 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
         f"differs from the torch model by at most {largest:.1e} (median {median:.1e}) of a vertex's s.d. "
         f"over {certificate.get('images', '?')} images{where}{loose}"
     )
+
+
+def _storage(info: EncoderInfo) -> str:
+    """What is smaller than float32, and how far that moves predictions."""
+    parts = ["large constants as float16, computed as float32"] if info.storage == "float16" else []
+    if info.quantised is not None:
+        parts.append(f"int8 products of the backbone ({_scalars(info.quantised, nested=False)})")
+    section = info.quantised if info.quantised is not None else info.certificate
+    moved = section.get("drift") if section is not None else None
+    if isinstance(moved, Mapping):
+        median, largest = moved.get("median"), moved.get("largest")
+        if isinstance(median, float) and isinstance(largest, float):
+            parts.append(
+                f"predictions are {median:.1e} of a vertex's s.d. from those of the float32 graph (rms over "
+                f"{moved.get('images', '?')} images, median vertex; {largest:.1e} at the worst vertex)"
+            )
+    return "; ".join(parts)
+
+
+def _ensemble(ensemble: Mapping[str, Any] | None) -> str:
+    if ensemble is None:
+        return ""
+    runs = ensemble.get("runs")
+    seeds = [str(run.get("seed")) for run in runs if isinstance(run, Mapping)] if isinstance(runs, list) else []
+    apart = ensemble.get("depth_sd")
+    parts = [f"mean of {ensemble['members']} models (fmri) and their s.d. (fmri_sd)"]
+    parts += [f"seeds {', '.join(seeds[:20])}"] if seeds else []
+    parts += (
+        [f"preferred depth differs by {apart:.2g} layers (s.d., median vertex)"] if isinstance(apart, float) else []
+    )
+    return "; ".join(parts)
 
 
 def _scalars(section: Mapping[str, Any], nested: bool = True) -> str:

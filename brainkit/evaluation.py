@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from brainkit.data.module import ResponseSource, TokenSource
+from brainkit.ensemble import Ensemble
 from brainkit.errors import DataError, TrainingError
 from brainkit.files import write_beside, write_json
 from brainkit.metrics import StreamingScore, bootstrap_interval, explained_share, official_score
@@ -55,7 +56,7 @@ class Scores:
 
 
 def score(
-    model: FactorTopy,
+    model: FactorTopy | Ensemble,
     tokens: TokenSource,
     responses: ResponseSource,
     rows: np.ndarray,
@@ -195,7 +196,13 @@ def recovery(
 
 def write_summary(path: Path, table: dict[str, Any]) -> None:
     """Write a table of scores as JSON; what is not a number becomes null."""
-    write_json(path, json.loads(json.dumps(table, default=float), parse_constant=lambda _: None))
+    write_json(path, plain_summary(table))
+
+
+def plain_summary(table: dict[str, Any]) -> dict[str, Any]:
+    """A table of scores as JSON has it; what is not a number becomes None."""
+    plain: dict[str, Any] = json.loads(json.dumps(table, default=float), parse_constant=lambda _: None)
+    return plain
 
 
 def score_lines(table: dict[str, Any]) -> list[str]:

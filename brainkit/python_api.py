@@ -102,6 +102,8 @@ class Run:
         target: str = "cpu",
         rois: Sequence[str] = (),
         vertices: str | os.PathLike[str] | np.ndarray | None = None,
+        storage: str = "float32",
+        ensemble: Sequence[str | os.PathLike[str] | Run] = (),
         say: Say = print,
     ) -> Exported:
         """Write the run as one encoder file, see :func:`brainkit.workflow.export`.
@@ -109,7 +111,7 @@ class Run:
         Parameters
         ----------
         out : path-like, optional
-            The file; by default ``encoder.onnx`` in the run folder.
+            The file; by default ``encoder.onnx`` in the run folder, ``ensemble.onnx`` for an ensemble.
         backbone : Module, optional
             The network, where it was made in Python and the run does not hold it: when it was opened again.
         form : {"onnx", "torchscript", "pt2"}
@@ -118,6 +120,9 @@ class Run:
             What the readout's form suits; either runs on both.
         rois, vertices
             Export the vertices of these regions, or these ids, alone.
+        storage : {"float32", "float16", "int8"}
+        ensemble : sequence of Run or path-like
+            Runs of other seeds.
         """
         given = backbone if backbone is not None else self.backbone
         return workflow.export(
@@ -128,6 +133,8 @@ class Run:
             target=target,
             rois=rois,
             vertices=vertices,
+            storage=storage,
+            ensemble=[other.path if isinstance(other, Run) else other for other in ensemble],
             say=say,
         )
 

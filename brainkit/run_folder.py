@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import time
@@ -20,6 +21,7 @@ from brainkit.peak_memory import Peak, PeakMemory
 from brainkit.runs import latest_run
 from brainkit.surface import RoiTable, Vertices
 from brainkit.terms import SIMULATED, as_licence, citation, three_parts
+from brainkit.volume import Volume
 
 if TYPE_CHECKING:
     from brainkit.encoder_file import EncoderInfo
@@ -169,7 +171,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     terms = three_parts(
         backbone=backbone["name"], licence=backbone["licence"], pretrained=backbone["pretrained"], data=kind
     )
-    return describe(
+    described = describe(
         model.folded(),
         vertices=vertices,
         rois=RoiTable.from_json(read_json(folder / "rois.json"), len(vertices)),
@@ -194,6 +196,20 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
             "scores": summary["scores"] if summary["scores"]["images"] else None,
         },
     )
+    return dataclasses.replace(described, volume=_read_volume(folder / "volume.npz"))
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Write which voxels the vertices are."""
+    with write_beside(path) as beside:
+        np.savez(beside, shape=np.array(volume.shape), affine=volume.affine, voxels=volume.voxels)
+
+
+def _read_volume(path: Path) -> Volume | None:
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        return Volume(tuple(file["shape"].tolist()), file["affine"], file["voxels"])
 
 
 def _shown_note(summary: dict[str, Any]) -> str | None:

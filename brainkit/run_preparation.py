@@ -91,18 +91,19 @@ def trainees(subjects: Sequence[Subject], settings: Config, folder: Path) -> lis
     from brainkit.data.joint_splits import make_joint_splits
 
     fractions = (settings.data.validation, settings.data.test)
+    split_seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
     image_names = [[path.name for path in subject.images] for subject in subjects]
     folders, names = [folder], [subjects[0].name]
     if len(subjects) == 1:
         (only,) = subjects
-        splits = [make_split(only.groups, only.official_test, settings.seed, fractions, names=image_names[0])]
+        splits = [make_split(only.groups, only.official_test, split_seed, fractions, names=image_names[0])]
         own = [settings]
     else:
         names = folder_names([subject.name for subject in subjects])
         splits = make_joint_splits(
             [subject.groups for subject in subjects],
             [subject.official_test for subject in subjects],
-            settings.seed,
+            split_seed,
             fractions,
             names=image_names,
             subjects=names,

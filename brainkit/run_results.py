@@ -13,7 +13,7 @@ import numpy as np
 import brainkit
 from brainkit.config import Config
 from brainkit.files import read_json, write_beside, write_json
-from brainkit.run_folder import PhaseClock, RunLog, write_selectors
+from brainkit.run_folder import PhaseClock, RunLog, write_selectors, write_volume
 from brainkit.terms import data_kind
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def write_results(
     write_selectors(folder, model, subject.vertices)
     scores.write(folder / "scores.npz", subject.vertices)
     write_json(folder / "rois.json", subject.rois.to_json())
+    if subject.volume is not None:
+        write_volume(folder / "volume.npz", subject.volume)
     table = evaluation.summarise(scores, subject.rois)
     if truth is not None:
         folded = model.folded()
@@ -126,7 +128,7 @@ def write_results(
                 "train": len(split.train),
                 "validation": len(split.validation),
                 "test": len(split.test),
-                "seed": settings.seed,
+                "seed": split.seed,
             },
             "space": subject.vertices.space,
             "vertices": len(subject.vertices),

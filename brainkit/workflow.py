@@ -11,25 +11,22 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from brainkit.config import Config
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, StoppedTraining, UsageError, require
 from brainkit.files import read_json
 from brainkit.peak_memory import PeakMemory
+from brainkit.run_export import export as export
+from brainkit.run_export import export_all as export_all
 from brainkit.run_folder import (
     PhaseClock,
     RunLog,
-    encoder_info,
     finished_run,
-    load_model,
     read_maps,
     run_folders,
 )
-from brainkit.run_preparation import chosen_backbone
 from brainkit.run_settings import choose_settings, resumed_settings
 from brainkit.runs import RUNS, name_latest
 from brainkit.training_run import run_training
@@ -37,15 +34,9 @@ from brainkit.training_run import run_training
 if TYPE_CHECKING:
     from torch import nn
 
-    from brainkit.backbones import Backbone
-    from brainkit.export import Exported
-    from brainkit.model import FactorTopy
 
 Say = Callable[[str], None]
 Data = str | os.PathLike[str] | Subject
-
-# Rounding of the tokens on disk and of other batches moves a prediction by some thousandths of a vertex's s.d.
-SAME_NETWORK = 0.05
 
 
 def train(
@@ -201,160 +192,6 @@ def _refuse(folder: Path) -> None:
         raise UsageError(f"{folder}: exists already; go on with it by --resume, or name another --out")
 
 
-def export(
-    run: str | os.PathLike[str] | None = None,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    backbone: nn.Module | None = None,
-    form: str = "onnx",
-    target: str = "cpu",
-    rois: Sequence[str] = (),
-    vertices: str | os.PathLike[str] | np.ndarray | None = None,
-    say: Say = print,
-) -> Exported:
-    """Write a finished run as one encoder file, checked against torch on the run's validation images.
-
-    Parameters
-    ----------
-    run : path-like, optional
-        A run folder; by default the one that ``runs/latest`` names.
-    out : path-like, optional
-        The file; by default ``encoder.onnx``, ``.pt`` or ``.pt2`` in the run folder, of some vertices
-        ``encoder-subset`` with the same endings.
-    backbone : Module, optional
-        The network that the run was trained on, where its name and settings do not bring it back: one that was made
-        in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
-    form : {"onnx", "torchscript", "pt2"}
-        ONNX, which scoring takes, or a file that loads with torch alone.
-    target : {"cpu", "gpu"}
-        What the readout's form suits; either runs on both.
-    rois : sequence of str
-        Export the vertices of these regions alone.
-    vertices : path-like or array of int, optional
-        Export these vertices alone (with those of `rois`): ids in the run's space, as an array, a ``.npy`` file or a
-        text file with one id a line.
-    say : callable
-        Takes lines of progress.
-
-    Returns
-    -------
-    Exported
-        ``path``, ``bytes`` and ``certificate``.
-    """
-    (exported,) = _export_forms(
-        run, (form,), out=out, backbone=backbone, target=target, rois=rois, vertices=vertices, say=say
-    )
-    return exported
-
-
-def export_all(
-    run: str | os.PathLike[str] | None = None,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    forms: Sequence[str] = ("onnx",),
-    target: str = "cpu",
-    rois: Sequence[str] = (),
-    vertices: str | os.PathLike[str] | np.ndarray | None = None,
-    say: Say = print,
-) -> list[Exported]:
-    """Write a finished run as an encoder file in each form; of a run of several subjects, for each, in their folders.
-
-    Parameters
-    ----------
-    run, out, target, rois, vertices, say
-        As for `export`; `out` for one subject and one form alone.
-    forms : sequence of str
-        Of ``"onnx"``, ``"torchscript"`` and ``"pt2"``.
-    """
-    for module in ("torch", *(["onnx"] if "onnx" in forms else [])):
-        require(module, extra="train", purpose="brainkit export")
-    if out is not None and len(forms) > 1:
-        raise UsageError(f"out must be left away for {len(forms)} forms; each has a name of its own in the run folder")
-    folders = run_folders(run)
-    if out is not None and len(folders) > 1:
-        places = ", ".join(map(str, folders))
-        raise UsageError(f"out must be left away for a run of {len(folders)} subjects, or name one of theirs: {places}")
-    return [
-        exported
-        for folder in folders
-        for exported in _export_forms(folder, forms, out=out, target=target, rois=rois, vertices=vertices, say=say)
-    ]
-
-
-SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
-
-
-def _export_forms(
-    run: str | os.PathLike[str] | None,
-    forms: Sequence[str],
-    *,
-    out: str | os.PathLike[str] | None,
-    target: str,
-    rois: Sequence[str],
-    vertices: str | os.PathLike[str] | np.ndarray | None,
-    say: Say,
-    backbone: nn.Module | None = None,
-) -> list[Exported]:
-    require("torch", extra="train", purpose="brainkit export")
-    if "onnx" in forms:
-        require("onnx", extra="train", purpose="brainkit export")
-    from brainkit.backbones.wrapping import IN_PYTHON, given_back
-    from brainkit.export import RUNTIMES, choose_subset, export_onnx, export_torch
-
-    for form in forms:
-        if form not in SUFFIXES:
-            raise UsageError(f"form must be one of {', '.join(SUFFIXES)}, got {form!r}")
-    folder, summary = finished_run(run)
-    some = bool(rois) or vertices is not None
-    targets = {form: _export_target(folder, out, form, some) for form in dict.fromkeys(forms)}
-    if summary["backbone"]["weights_hash"] is None:
-        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
-    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
-        raise DataError(
-            f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
-            "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
-        )
-    done = []
-    with given_back(backbone):
-        model = load_model(folder)
-        info = encoder_info(folder, summary, model)
-        subset = choose_subset(info, rois=rois, vertices=vertices)
-        network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
-        _same_network(folder, summary["backbone"], network)
-        images = _same_predictions(folder, model, network)
-        count = f"{len(model.weight)} vertices"
-        if subset is not None:
-            count = f"{len(subset.positions)} of {count}"
-        say(f"exporting {folder} with {network.name}, {count}")
-        for form, place in targets.items():
-            options: dict[str, Any] = {"info": info, "images": images, "target": target, "subset": subset}
-            if form == "onnx":
-                exported = export_onnx(model, network, place, **options)
-            else:
-                exported = export_torch(model, network, place, form=form, **options)
-            certificate, runtime = exported.certificate, RUNTIMES.get(form, "ONNX Runtime")
-            say(
-                f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against {runtime} on {len(images)} images: "
-                f"largest difference {certificate['largest']:.1e} of a vertex's s.d., "
-                f"median {certificate['median']:.1e}"
-            )
-            done.append(exported)
-    return done
-
-
-def _export_target(folder: Path, out: str | os.PathLike[str] | None, form: str, some: bool) -> Path:
-    """Where the file goes. Some vertices do not take the place of all."""
-    if out is None:
-        return folder / f"{'encoder-subset' if some else 'encoder'}{SUFFIXES[form]}"
-    target = Path(out)
-    others = {suffix for other, suffix in SUFFIXES.items() if other != form}
-    if target.suffix in others or (form == "pt2" and target.suffix != SUFFIXES[form]):
-        raise UsageError(f"{target}: the {form} form must end in {SUFFIXES[form]}")
-    if not target.parent.is_dir():
-        raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
-    return target
-
-
 def draw_all(
     run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
 ) -> list[Path]:
@@ -445,43 +282,6 @@ def _finish_stopped(folder: Path, say: Say) -> None:
         for place in run_folders(folder):
             if "imported" not in read_json(place / "run.json"):
                 report(place, clock, log)
-
-
-def _same_network(folder: Path, held: dict[str, Any], network: Backbone) -> None:
-    from brainkit.images import Preprocessing
-
-    if network.weights_hash != held["weights_hash"]:
-        raise DataError(
-            f"{folder}: was trained on other weights of {held['name']} ({held['weights_hash'][:12]}) than those found "
-            f"now ({network.weights_hash[:12]}); give back the file it was trained with, or in Python the network"
-        )
-    shown = Preprocessing.from_json(held["preprocessing"])
-    if list(network.layer_names) != held["layers"] or network.preprocessing != shown:
-        raise DataError(
-            f"{folder}: was trained on other layers or another preprocessing of {held['name']} than its config.yaml "
-            "gives now; in Python, give export the network itself"
-        )
-
-
-def _same_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.ndarray:
-    """The run's parity images (n, S, S, 3), once the network found now predicts for them what training saw."""
-    from brainkit.export import relative_difference, torch_predictions
-
-    place = folder / "parity.npz"
-    if not place.is_file():
-        raise DataError(f"{place}: not found; without it the network cannot be checked against the one trained on")
-    with np.load(place) as file:
-        images, expected = file["images"], file["predictions"]
-    differing = float(
-        relative_difference(torch_predictions(model, network, images, network.preprocessing), expected).max()
-    )
-    # With random weights some tokens hardly vary over images, and rounding alone moves what reads them.
-    if network.pretrained and differing > SAME_NETWORK:
-        raise DataError(
-            f"{folder}: {network.name} predicts otherwise now than when the run was trained (by {differing:.2g} of a "
-            "vertex's s.d.): its code, or a package it uses, has changed; train anew"
-        )
-    return np.asarray(images)
 
 
 def _file_name(backbone: str) -> str:

@@ -19,6 +19,9 @@ Examples:
   brainkit predict photos/ --out fmri.npy
   brainkit predict cat.jpg dog.jpg --out fmri.npy --encoder dinov2-subj01.onnx --maps figures
   brainkit predict photos/ --out faces.npy --roi FFA-1,FFA-2 --roi OFA --device cpu
+  brainkit predict photos/ --out means.csv --roi V1,FFA
+  brainkit predict photos/ --out fmri.npy --roi FFA,PPA --top 8
+  brainkit predict test/ --out subj01/pred_test.npy --hemispheres
   brainkit predict 'photos/**/*.jpg' 'shards-{000..010}.tar' @more.txt --out fmri.npy
   find photos -name '*.png' -print0 | brainkit predict - --out fmri.npy
 """,
@@ -29,7 +32,8 @@ Examples:
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to write, for example fmri.npy: float32, one row an image; fmri.json beside it says what is what.",
+    help="Where to write; the suffix is the format: .npy .npz .zarr (one row an image), .csv (ROI means), .func.gii "
+    ".mgz (one file a hemisphere), .nii.gz. A .json beside it says what is what.",
 )
 @click.option(
     "--encoder",
@@ -50,6 +54,15 @@ Examples:
     "--roi", "rois", multiple=True, callback=_split_names, metavar="NAME", help="Only these regions; may be repeated."
 )
 @click.option(
+    "--top",
+    type=click.IntRange(1, 100),
+    metavar="K",
+    help="Also draw the K images that drive each --roi most, and least, as a contact sheet.",
+)
+@click.option(
+    "--hemispheres", is_flag=True, help="With .npy: lh_FILE and rh_FILE in place of FILE, as Algonauts takes them."
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 @click.option(
@@ -66,6 +79,8 @@ def command(
     maps: Path | None,
     max_maps: int,
     rois: tuple[str, ...],
+    top: int | None,
+    hemispheres: bool,
     device: str,
     batch_size: int | None,
     overwrite: bool,
@@ -81,7 +96,10 @@ def command(
     from brainkit.progress import progress_bar
 
     encoder = encoder or runs.latest_encoder()
+    beside = scoring.description_path(out)
     if maps is not None:
+        if out.suffix != ".npy" or hemispheres:
+            raise click.UsageError(f"--maps draws what a whole .npy file holds, got --out {out}")
         from brainkit.maps import predicted
 
         info = encoder_file.read(encoder)
@@ -95,14 +113,18 @@ def command(
             rois=rois or None,
             batch_size=batch_size,
             overwrite=overwrite,
+            hemispheres=hemispheres,
+            top=top,
             progress=progress,
             say=functools.partial(click.echo, err=True),
         )
     for path, reason in done.skipped[:SHOWN]:
         click.echo(f"skipped {path}: {reason}", err=True)
     if len(done.skipped) > SHOWN:
-        click.echo(f"skipped {len(done.skipped) - SHOWN} more; {out.with_suffix('.json')} lists them", err=True)
-    click.echo(f"{done.path}: {done.n} images in {done.seconds:.1f} s; {out.with_suffix('.json')} says what is what")
+        click.echo(f"skipped {len(done.skipped) - SHOWN} more; {beside} lists them", err=True)
+    click.echo(f"{done.path}: {done.n} images in {done.seconds:.1f} s; {beside} says what is what")
+    for sheet in done.sheets:
+        click.echo(f"{sheet}: the images that drive it most")
     if maps is not None:
         drawn = predicted.draw_prediction_file(out, info, maps, images=done.images, max_maps=max_maps)
         click.echo(f"{maps}: {len(drawn)} of {done.n} images drawn beside their maps")

@@ -506,7 +506,8 @@ def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: lis
     given = record(monkeypatch, "brainkit.workflow", "export_all", types.SimpleNamespace(path=Path("e.onnx")))
     assert call("export", "runs/a", *options, "--out", "e.onnx").exit_code == 0
     expected = {"run": Path("runs/a"), "out": Path("e.onnx"), "forms": forms}
-    assert without_say(given()) == {**expected, "target": "cpu", "rois": (), "vertices": None}
+    expected |= {"target": "cpu", "rois": (), "vertices": None, "storage": "float32", "ensemble": ()}
+    assert without_say(given()) == expected
 
 
 def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,6 +517,14 @@ def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> N
     arguments = without_say(given())
     assert (arguments["target"], arguments["rois"]) == ("gpu", ("V1", "FFA-1", "OFA"))
     assert arguments["vertices"] == Path("ids.txt") and arguments["out"] is None
+
+
+@pytest.mark.parametrize(("options", "storage"), [(["--fp16"], "float16"), (["--int8"], "int8")])
+def test_export_takes_how_the_file_is_stored(monkeypatch: pytest.MonkeyPatch, options: list[str], storage: str) -> None:
+    given = record(monkeypatch, "brainkit.workflow", "export_all", [])
+    assert call("export", *options, "--ensemble", "runs/b", "--ensemble", "runs/c").exit_code == 0
+    arguments = without_say(given())
+    assert (arguments["storage"], arguments["ensemble"]) == (storage, (Path("runs/b"), Path("runs/c")))
 
 
 def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:

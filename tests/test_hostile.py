@@ -22,6 +22,8 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from brainkit import encoder_file, scoring  # noqa: E402
+from brainkit.encoder_file import windows  # noqa: E402
+from brainkit.encoder_file.graph import read_graph  # noqa: E402
 from brainkit.encoder_file.graph_check import check_graph  # noqa: E402
 from brainkit.encoder_file.steady import steady  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError  # noqa: E402
@@ -40,7 +42,7 @@ def test_a_hundred_hostile_files_are_answered(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "hostile.json").read_text())
     assert report["variants"] == 120
     assert report["bad"] == 0
-    assert len(report["kinds"]) >= 24
+    assert len(report["kinds"]) >= 25
     # They come as far as each of the defences, and some are harmless.
     assert {"metadata and digest", "graph check", "predicted"} <= set(report["stopped by"])
 
@@ -127,6 +129,43 @@ def test_a_graph_that_is_not_plain_arithmetic_is_refused(base: Path, tmp_path: P
     assert words in message
     assert message.startswith(f"{path}: its graph is not one that brainkit writes: ")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("width", [1, 2, 6, 7, 255, 2**31 - 1, 2**40])
+@pytest.mark.parametrize("op", ["MaxPool", "Conv"])
+def test_windows_fit_what_they_slide_over(base: Path, tmp_path: Path, op: str, width: int) -> None:
+    """ONNX Runtime would end the process on some of them. The pooling sees 6 x 6 cells, the convolution 16 x 16."""
+
+    def change(proto: Any) -> None:
+        (node,) = (node for node in proto.graph.node if node.op_type == op)
+        name = {"MaxPool": "kernel_shape", "Conv": "dilations"}[op]
+        kept = [attribute for attribute in node.attribute if attribute.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(name, [width, width])])
+
+    path = resealed(base, tmp_path / "x.onnx", change)
+    if width <= {"MaxPool": 6, "Conv": 5}[op]:
+        check_graph(path)
+    else:
+        with pytest.raises(EncoderFileError, match=f"the window of a node {op} does not fit"):
+            scoring.load(path, "cpu")
+
+
+def test_sizes_are_followed_as_onnx_infers_them(base: Path) -> None:
+    """Up to the first operator that is not followed, every size is the one that ONNX's own inference gives."""
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(base), strict_mode=True, data_prop=True)
+    expected = {
+        value.name: tuple(size.dim_value or None for size in value.type.tensor_type.shape.dim)
+        for value in inferred.graph.value_info
+    }
+    graph = read_graph(base)
+    numbers = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in inferred.graph.initializer}
+    found = windows.check_windows(graph, numbers.get)
+    followed = [
+        name for name in ("float", "scaled", "pixels", "patches", "padded", "pooled", "larger") if name in found
+    ]
+    assert len(followed) == 7
+    assert {name: found[name] for name in followed} == {name: expected[name] for name in followed}
 
 
 def test_a_good_graph_passes(base: Path) -> None:

@@ -9,87 +9,21 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-onnx = pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
+pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 pytest.importorskip("onnxruntime")
 
-from onnx import TensorProto, helper  # noqa: E402
+from pixel_encoder import PREPROCESSING, ROIS, SIZE, V, make_graph, make_info, readout_constants
 
-from brainkit import encoder_file, runtime, scoring  # noqa: E402
-from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError  # noqa: E402
-from brainkit.export import onnx_readout  # noqa: E402
-from brainkit.images import Preprocessing, decode, prepare  # noqa: E402
-from brainkit.scoring import decoding, outputs, pipeline  # noqa: E402
-from brainkit.surface import RoiTable, Vertices  # noqa: E402
-
-SIZE, V = 8, 20
-PREPROCESSING = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "whole", 1.0)
-ROIS = RoiTable({"V1v": [3, 1], "V1d": [7], "PPA": [1, 19], "absent": []}, V)
-
-
-def readout_constants() -> Any:
-    rng = np.random.default_rng(0)
-    return SimpleNamespace(
-        grid=(SIZE, SIZE),
-        layers=("pixels",),
-        layer_weights=np.ones((V, 1)),
-        locations=rng.uniform(-1, 1, (V, 2)),
-        scale=rng.uniform(0, 1, V),
-        weight=rng.normal(size=(V, 3)),
-        bias=rng.normal(size=V),
-    )
-
-
-def make_graph(*, outputs: tuple[str, ...] = ("fmri", "tokens"), size: int = SIZE) -> bytes:
-    """An encoder whose tokens are the pixels themselves, and their mean as the global one: no torch needed."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["float", "step"], ["scaled"]),
-        helper.make_node("Transpose", ["scaled"], ["channels"], perm=[0, 3, 1, 2]),
-        helper.make_node("Reshape", ["channels", "shape"], ["cells"]),
-        helper.make_node("ReduceMean", ["cells", "axis"], ["mean"], keepdims=1),
-        helper.make_node("Concat", ["cells", "mean"], ["tokens"], axis=3),
-    ]
-    constants = [
-        onnx.numpy_helper.from_array(np.float32(1 / 255), "step"),
-        onnx.numpy_helper.from_array(np.array([0, 1, 3, SIZE * SIZE]), "shape"),
-        onnx.numpy_helper.from_array(np.array([3]), "axis"),
-    ]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
-    graph = helper.make_graph(nodes, "g", [images], [], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx_readout.append_readout(model, onnx_readout.sort_readout(readout_constants()), (SIZE, SIZE), 1)
-    kept = [output for output in model.graph.output if output.name in outputs]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-    return bytes(model.SerializeToString())
-
-
-def make_info(n_vertices: int = V) -> encoder_file.EncoderInfo:
-    constants = readout_constants()
-    return encoder_file.EncoderInfo(
-        vertices=Vertices("fsaverage5", np.arange(n_vertices) * 1000),
-        rois=RoiTable({name: index[index < n_vertices] for name, index in ROIS.items()}, n_vertices),
-        preprocessing=PREPROCESSING,
-        layers=("pixels",),
-        grid=(SIZE, SIZE),
-        bottleneck=3,
-        layer_weights=constants.layer_weights[:n_vertices],
-        locations=constants.locations[:n_vertices],
-        scale=constants.scale[:n_vertices],
-        r=np.zeros(n_vertices),
-        R2=np.zeros(n_vertices),
-        noise_ceiling=np.ones(n_vertices),
-        units="z-scored percent signal change",
-        note="simulated",
-        backbone={"name": "pixels"},
-    )
+from brainkit import encoder_file, runtime, scoring
+from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
+from brainkit.images import Preprocessing, decode, prepare
+from brainkit.scoring import decoding, outputs, pipeline
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +224,7 @@ def test_outputs_that_cannot_be(path: Path, photographs: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="does not exist"):
         scoring.predict_to_file(photographs, tmp_path / "nowhere" / "fmri.npy", path)
     with pytest.raises(UsageError, match=r"must end in \.npy"):
-        scoring.predict_to_file(photographs, tmp_path / "fmri.csv", path)
+        scoring.predict_to_file(photographs, tmp_path / "fmri.tif", path)
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         scoring.predict_to_file(photographs, tmp_path / "folder.npy", path, overwrite=True)
@@ -319,7 +253,7 @@ def test_an_error_on_the_way_leaves_no_output_and_no_thread(
         scoring.predict_to_file(photographs, tmp_path / "fmri.npy", encoder, batch_size=1, progress=interrupted)
     assert (tmp_path / ".fmri.npy.partial").is_dir()  # what was done is kept: tests/test_streaming.py
 
-    def full(self: Any, rows: np.ndarray) -> None:
+    def full(self: Any, rows: np.ndarray, names: Any = ()) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(outputs.NpyRows, "append", full)
@@ -341,7 +275,7 @@ def test_decoding_runs_ahead_by_a_bounded_number(encoder: scoring.Encoder, monke
 
     monkeypatch.setattr(pipeline, "prepare_into", count)
     taken = 0
-    for batch in pipeline.batches(encoder, lambda start, stop: range(start, stop), range(500), 4):
+    for batch in pipeline.batches(encoder, lambda start, stop: range(start, stop), range(500), 4, encoder.run):
         assert batch.fmri is not None
         furthest = max(furthest, decoded - taken)
         taken += len(batch.fmri)

@@ -23,6 +23,7 @@ from brainkit.errors import DataError, UsageError
 from brainkit.files import read_json
 from brainkit.images import find_images
 from brainkit.surface import CUSTOM, SPACES, RoiTable, Vertices
+from brainkit.volume import Volume
 
 
 def Folder(root: str | os.PathLike[str]) -> Subject:
@@ -37,7 +38,9 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
       vertices (or voxels) that lie on none of these surfaces; with both, the coordinates steer the selectors
     - optional: ``rois.json`` ``{name: [columns, 0 to V-1]}``, ``noise_ceiling.npy`` (V,) as fractions or percent,
       ``stimuli.json`` ``{image file name: group}`` (images of one group never land on two sides of a split; by
-      default every image is its own), and ``simulated.json`` ``{"note": text}``
+      default every image is its own), ``simulated.json`` ``{"note": text}``, and,
+      where the coordinates are the centres of voxels, ``volume.json`` ``{"shape": [X, Y, Z], "affine": 4 rows of 4}``,
+      for predictions as NIfTI
 
     Parameters
     ----------
@@ -73,6 +76,7 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
         rois=_read_rois(folder / "rois.json", columns),
         noise_ceiling=read_noise_ceiling([(ceiling, columns)]) if ceiling.exists() else None,
         own_coordinates=coordinates,
+        volume=_read_volume(folder / "volume.json", vertices, coordinates),
         units="as in responses.npy",
         note=read_note(folder),
     )
@@ -175,6 +179,19 @@ def read_listed(path: Path, columns: int, *, has_coordinates: bool) -> Vertices:
         raise DataError(f"{path}: {error}") from None
     except OverflowError:
         raise DataError(f"{path}: expected ids in 0 .. {2 * SPACES[space] - 1}, found larger ones") from None
+
+
+def _read_volume(path: Path, vertices: Vertices, coordinates: npt.NDArray[np.float32] | None) -> Volume | None:
+    if not path.exists():
+        return None
+    if vertices.space != CUSTOM or coordinates is None:
+        raise DataError(f"{path}: expected coordinates.npy, the voxels' centres, and no fsaverage vertices beside it")
+    value = read_json(path)
+    given = value if isinstance(value, dict) else {}
+    try:
+        return Volume.at_coordinates(given.get("shape"), given.get("affine"), coordinates)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _read_rois(path: Path, columns: int) -> RoiTable:

@@ -24,6 +24,7 @@ from brainkit.errors import DataError, UsageError
 from brainkit.files import read_json
 from brainkit.images import content_hash, decode, verify
 from brainkit.surface import CUSTOM, RoiTable, Vertices, sphere_coordinates
+from brainkit.volume import Volume
 
 DEFAULT_UNITS = "z-scored percent signal change"
 
@@ -174,6 +175,8 @@ class Subject:
         Shown wherever results are, for example that the subject is simulated.
     own_coordinates : array of shape (V, 3), float32, or None
         Coordinates that came with the data, in mm.
+    volume : Volume or None
+        Which voxels the vertices are, where the data are volumetric.
     """
 
     name: str
@@ -189,6 +192,7 @@ class Subject:
     units: str = DEFAULT_UNITS
     note: str | None = None
     own_coordinates: npt.NDArray[np.float32] | None = None
+    volume: Volume | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -251,6 +255,7 @@ def assemble(
     rois: Mapping[str, npt.NDArray[np.integer[Any]]],
     noise_ceiling: npt.NDArray[np.float32] | None,
     own_coordinates: npt.NDArray[np.float32] | None = None,
+    volume: Volume | None = None,
     units: str = DEFAULT_UNITS,
     note: str | None = None,
 ) -> Subject:
@@ -282,6 +287,7 @@ def assemble(
         noise_ceiling=None if noise_ceiling is None else noise_ceiling[kept],
         excluded={"constant": vertices.ids[constant].tolist(), "nan": vertices.ids[not_finite].tolist()},
         own_coordinates=None if own_coordinates is None else own_coordinates[kept],
+        volume=None if volume is None else volume.select(kept),
         units=units,
         note=note,
     )

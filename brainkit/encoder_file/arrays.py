@@ -27,7 +27,9 @@ def pack_array(array: np.ndarray) -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(little.shape), "data": data}
 
 
-def unpack_array(value: Any, *, dtype: str, shape: tuple[int | None, ...], what: str) -> np.ndarray:
+def unpack_array(
+    value: Any, *, dtype: str, shape: tuple[int | None, ...], what: str, at_most: int = MAX_ARRAY
+) -> np.ndarray:
     """Unpack what `pack_array` made, never growing beyond what was expected.
 
     Parameters
@@ -40,6 +42,8 @@ def unpack_array(value: Any, *, dtype: str, shape: tuple[int | None, ...], what:
         The expected shape; None for a length that may be anything (with the rest, at most 512 MB).
     what : str
         Named in errors.
+    at_most : int
+        The longest that such a length may be.
 
     Returns
     -------
@@ -58,11 +62,11 @@ def unpack_array(value: Any, *, dtype: str, shape: tuple[int | None, ...], what:
     if stored != dtype:
         raise EncoderFileError(f"{what} must have dtype {dtype}, found {short(stored)}")
     fits = len(lengths) == len(shape) and all(
-        is_int(length, 0, MAX_ARRAY) and expected in (None, length)
+        is_int(length, 0, at_most if expected is None else MAX_ARRAY) and expected in (None, length)
         for length, expected in zip(lengths, shape, strict=False)
     )
     if not fits:
-        expected_text = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        expected_text = "(" + ", ".join(f"0 to {at_most}" if n is None else str(n) for n in shape) + ")"
         raise EncoderFileError(f"{what} must have shape {expected_text}, found {short(lengths)}")
     size = math.prod(lengths) * np.dtype(dtype).itemsize
     if size > MAX_ARRAY:

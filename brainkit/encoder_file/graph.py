@@ -6,6 +6,7 @@ needs. Every count and length is bounded before it is used. Field numbers are th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import mmap
 import os
@@ -66,6 +67,8 @@ class Node:
         Constants among its attributes.
     has_graph : bool
         Whether an attribute is a graph of its own, as in ``If`` and ``Loop``.
+    attributes : dict of str to tuple of int
+        Attributes by their names; those that are whole numbers with their values.
     """
 
     op: str
@@ -75,6 +78,7 @@ class Node:
     outputs: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     has_graph: bool
+    attributes: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Graph:
         Functions the model defines for itself.
     sparse : bool
         Whether there are sparse initializers.
+    input_shapes : tuple of tuple of int
+        Of the inputs, as they are declared; -1 where a size is not fixed.
     """
 
     nodes: tuple[Node, ...]
@@ -102,6 +108,7 @@ class Graph:
     opsets: tuple[tuple[str, int], ...]
     functions: int
     sparse: bool
+    input_shapes: tuple[tuple[int, ...], ...]
 
 
 def read_graph(path: str | os.PathLike[str], *, nodes: bool = True) -> Graph:
@@ -187,13 +194,14 @@ def _model(data: Buffer, want_nodes: bool) -> Graph:
             functions += 1
     if found is None:
         raise ValueError("no graph")
-    return Graph(found.nodes, found.initializers, found.inputs, found.outputs, tuple(opsets), functions, found.sparse)
+    return dataclasses.replace(found, opsets=tuple(opsets), functions=functions)
 
 
 def _graph(data: Buffer, start: int, end: int, want_nodes: bool) -> Graph:
     nodes: list[Node] = []
     initializers: list[Tensor] = []
     inputs: list[str] = []
+    shapes: list[tuple[int, ...]] = []
     outputs: list[str] = []
     sparse = False
     for count, (number, wire, at, length) in enumerate(fields(data, start, end)):
@@ -207,11 +215,12 @@ def _graph(data: Buffer, start: int, end: int, want_nodes: bool) -> Graph:
             initializers.append(_tensor(data, at, at + length))
         elif number == 11:
             inputs.append(_value_name(data, at, at + length))
+            shapes.append(_value_shape(data, at, at + length))
         elif number == 12:
             outputs.append(_value_name(data, at, at + length))
         elif number == 15:
             sparse = True
-    return Graph(tuple(nodes), tuple(initializers), tuple(inputs), tuple(outputs), (), 0, sparse)
+    return Graph(tuple(nodes), tuple(initializers), tuple(inputs), tuple(outputs), (), 0, sparse, tuple(shapes))
 
 
 def _node(data: Buffer, start: int, end: int) -> Node:
@@ -219,6 +228,7 @@ def _node(data: Buffer, start: int, end: int) -> Node:
     inputs: list[str] = []
     outputs: list[str] = []
     tensors: list[Tensor] = []
+    attributes: dict[str, tuple[int, ...]] = {}
     has_graph = False
     for number, wire, at, length in fields(data, start, end):
         if wire != BYTES:
@@ -230,12 +240,20 @@ def _node(data: Buffer, start: int, end: int) -> Node:
         elif number in texts:
             texts[number] = _text(data, at, length)
         elif number == 5:
+            name, numbers = "", []
             for field, kind, inner, size in fields(data, at, at + length):
                 if kind == BYTES and field in (5, 10):
                     tensors.append(_tensor(data, inner, inner + size))
                 elif field in (6, 11):
                     has_graph = True
-    return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), tuple(tensors), has_graph)
+                elif field == 1 and kind == BYTES:
+                    name = _text(data, inner, size)
+                elif field in (3, 8):
+                    numbers += [_signed(value) for value in varints(data, kind, inner, size)]
+            if name in attributes:
+                raise ValueError("an attribute is given twice")
+            attributes[name] = tuple(numbers)
+    return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), tuple(tensors), has_graph, attributes)
 
 
 def _tensor(data: Buffer, start: int, end: int) -> Tensor:
@@ -243,6 +261,8 @@ def _tensor(data: Buffer, start: int, end: int) -> Tensor:
     at_byte, size, typed, external = -1, 0, False, False
     for number, wire, at, length in fields(data, start, end):
         if number == 1:
+            if length > 10 * _MAX_DIMENSIONS:
+                raise ValueError("a tensor of a shape that cannot be")
             shape += varints(data, wire, at, length)
             if len(shape) > _MAX_DIMENSIONS or any(n >= 1 << 40 for n in shape):
                 raise ValueError("a tensor of a shape that cannot be")
@@ -272,6 +292,32 @@ def _opset(data: Buffer, start: int, end: int) -> tuple[str, int]:
 def _value_name(data: Buffer, start: int, end: int) -> str:
     names = [_text(data, at, length) for number, wire, at, length in fields(data, start, end) if number == 1]
     return names[-1] if names else ""
+
+
+def _value_shape(data: Buffer, start: int, end: int) -> tuple[int, ...]:
+    """ValueInfoProto -> TypeProto -> Tensor -> TensorShapeProto -> its dimensions, -1 for those that are not fixed."""
+    places = [(start, end)]
+    for wanted in (2, 1, 2, 1):
+        places = [
+            (at, at + length)
+            for begin, stop in places
+            for number, wire, at, length in fields(data, begin, stop)
+            if number == wanted and wire == BYTES
+        ]
+    sizes = []
+    for begin, stop in places:
+        found = [
+            _signed(varint(data, at, stop)[0])
+            for number, wire, at, _ in fields(data, begin, stop)
+            if number == 1 and wire == VARINT
+        ]
+        sizes.append(found[-1] if found else -1)
+    return tuple(sizes)
+
+
+def _signed(value: int) -> int:
+    """What 64 bits mean as a signed number."""
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _text(data: Buffer, at: int, length: int) -> str:

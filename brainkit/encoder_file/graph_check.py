@@ -7,13 +7,16 @@ not made of plain tensor arithmetic on constants in the file itself is refused, 
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from brainkit.encoder_file.graph import ELEMENT_TYPES, Graph, Tensor, read_graph
+from brainkit.encoder_file.windows import Numbers, check_windows
 from brainkit.errors import EncoderFileError
 
 MAX_NODES = 200_000
@@ -54,8 +57,8 @@ def check_graph(path: str | os.PathLike[str]) -> None:
     """Refuse a graph that is more than tensor arithmetic on the file's own constants.
 
     It must have the one input ``images``; operators of the standard set that compute with numbers; every value made
-    once and before it is used; constants whose bytes fit their shape; no data outside the file, no functions of its
-    own, no graphs within nodes, no sparse constants.
+    once and before it is used; constants whose bytes fit their shape; windows that fit what they slide over; no data
+    outside the file, no functions of its own, no graphs within nodes, no sparse constants.
 
     Parameters
     ----------
@@ -74,7 +77,10 @@ def check_graph(path: str | os.PathLike[str]) -> None:
         for tensor in _tensors(graph):
             _check_tensor(tensor, size)
         _check_names(graph)
-        _check_sizes(path, graph)
+        with open(path, "rb") as stream:
+            numbers = _few_numbers(graph, stream)
+            _check_sizes(graph, numbers)
+            check_windows(graph, numbers)
     except ValueError as error:
         raise EncoderFileError(f"{path}: its graph is not one that brainkit writes: {error}") from None
 
@@ -149,24 +155,32 @@ def _check_names(graph: Graph) -> None:
             raise ValueError(f"output {_short(name)} is never made")
 
 
-def _check_sizes(path: str | os.PathLike[str], graph: Graph) -> None:
+def _check_sizes(graph: Graph, numbers: Numbers) -> None:
     """No constant asks for a value of billions of elements: ONNX Runtime would make it while it opens the file."""
-    constants = {tensor.name: tensor for tensor in graph.initializers}
-    constants |= {node.outputs[0]: node.tensors[0] for node in graph.nodes if node.op == "Constant" and node.tensors}
-    wanted: dict[str, Tensor] = {}
     for node in graph.nodes:
         for name in (node.inputs[place] for place in _SIZED_BY.get(node.op, ()) if place < len(node.inputs)):
-            if tensor := constants.get(name):
-                wanted[name] = tensor
-    with open(path, "rb") as stream:
-        for name, tensor in wanted.items():
-            count, kind = math.prod(tensor.shape), _NUMBERS.get(ELEMENT_TYPES[tensor.element_type])
-            if kind is None or tensor.start < 0 or count > _MAX_SIZES:
-                continue
-            stream.seek(tensor.start)
-            sizes = struct.unpack(f"<{count}{kind}", stream.read(tensor.length))
-            if not math.prod(max(1, abs(n)) for n in sizes) <= MAX_ELEMENTS:  # NaN is refused too
+            sizes = numbers(name) or ()
+            if not math.prod(max(1, abs(size)) for size in sizes) <= MAX_ELEMENTS:  # NaN is refused too
                 raise ValueError(f"constant {_short(name)} asks for a value of more than {MAX_ELEMENTS} elements")
+
+
+def _few_numbers(graph: Graph, stream: BinaryIO) -> Numbers:
+    """Reads the constants that are few numbers, by their names."""
+    constants = {tensor.name: tensor for tensor in graph.initializers}
+    for node in graph.nodes:
+        if node.op == "Constant" and node.tensors and node.outputs:
+            constants[node.outputs[0]] = node.tensors[0]
+
+    @functools.cache
+    def numbers(name: str) -> Sequence[float] | None:
+        tensor = constants.get(name)
+        kind = None if tensor is None else _NUMBERS.get(ELEMENT_TYPES[tensor.element_type])
+        if tensor is None or kind is None or tensor.start < 0 or (count := math.prod(tensor.shape)) > _MAX_SIZES:
+            return None
+        stream.seek(tensor.start)
+        return struct.unpack(f"<{count}{kind}", stream.read(tensor.length))
+
+    return numbers
 
 
 _NUMBERS = {"<i8": "q", "<i4": "i", "<f4": "f"}

@@ -9,6 +9,7 @@ import numpy as np
 
 from brainkit.images import Preprocessing
 from brainkit.surface import RoiTable, Vertices
+from brainkit.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,8 @@ class EncoderInfo:
     grid : tuple of int
         Height and width (H, W) of the token grid; P = H*W. The export sets it from the model.
     bottleneck : int
-        D, the number of channels of ``tokens``. The export sets it from the model.
+        D, the number of channels of ``tokens``; of an ensemble, of all members together. The export sets it from the
+        model.
     units : str
         Of the predictions, for example ``"z-scored percent signal change"``.
     gauge : str
@@ -57,9 +59,17 @@ class EncoderInfo:
         data hash, split, seed, versions, config.
     certificate : dict or None
         The parity certificate, written by the export.
+    volume : Volume or None
+        Which voxels the columns are, where the data are volumetric.
     form : str or None
         How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
         ``"padded"``, groups of 128 rows; None where the file does not say.
+    storage : str
+        ``"float32"``, or ``"float16"``: how the graph's large constants are stored; it computes in float32.
+    quantised : dict or None
+        What of the graph is computed in int8: products, weights, activations, drift. None: nothing.
+    ensemble : dict or None
+        members (how many models the predictions are the mean of), runs (one dict each). None: one model.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
     container : str
@@ -87,7 +97,11 @@ class EncoderInfo:
     backbone: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
+    volume: Volume | None = None
     form: str | None = None
+    storage: str = "float32"
+    quantised: dict[str, Any] | None = None
+    ensemble: dict[str, Any] | None = None
     digest: str | None = None
     container: str = "onnx"
 

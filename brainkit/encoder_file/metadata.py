@@ -16,6 +16,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.images import Preprocessing
 from brainkit.surface import SPACES, RoiTable, Vertices
+from brainkit.volume import Volume
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1
@@ -23,6 +24,7 @@ SCHEMA = 1
 MAX_VERTICES = 4_000_000
 MAX_LAYERS = 1024
 MAX_ROIS = 4096
+MAX_MEMBERS = 1024
 
 
 def to_json(info: EncoderInfo) -> str:
@@ -63,8 +65,19 @@ def to_json(info: EncoderInfo) -> str:
         "provenance": info.provenance,
         "certificate": info.certificate,
     }
+    if info.volume is not None:
+        value["volume"] = {
+            "shape": list(info.volume.shape),
+            "affine": info.volume.affine.tolist(),
+            "voxels": pack_array(np.asarray(info.volume.voxels, "<i4")),
+        }
     if info.form is not None:
         value["form"] = info.form
+    # What most files have no need of is left out.
+    optional = {"quantised": info.quantised, "ensemble": info.ensemble}
+    value |= {key: section for key, section in optional.items() if section is not None}
+    if info.storage != "float32":
+        value["storage"] = info.storage
     try:
         # ASCII, so that any text survives any reader; sizes in bytes and characters agree.
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -122,7 +135,11 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         backbone=_section(value, "backbone", where),
         provenance=_section(value, "provenance", where),
         certificate=None if value.get("certificate") is None else _section(value, "certificate", where),
+        volume=_volume(value, V, where),
         form=None if value.get("form") is None else _text(value, "form", where),
+        storage=_storage(value, where),
+        quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
+        ensemble=_ensemble(value, where),
     )
 
 
@@ -170,7 +187,8 @@ def _vertices(value: Mapping[str, Any], where: str) -> Vertices:
     if not isinstance(space, str) or space not in (*SPACES, "custom"):
         known = ", ".join((*SPACES, "custom"))
         raise EncoderFileError(f"{where}: space must be one of {known}, found {short(space)}")
-    ids = unpack_array(value.get("vertices"), dtype="<i4", shape=(None,), what=f"{where}: vertices")
+    what = f"{where}: vertices"
+    ids = unpack_array(value.get("vertices"), dtype="<i4", shape=(None,), what=what, at_most=MAX_VERTICES)
     if not 1 <= len(ids) <= MAX_VERTICES:
         raise EncoderFileError(f"{where}: vertices must be 1 to {MAX_VERTICES}, found {len(ids)}")
     try:
@@ -187,17 +205,28 @@ def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
     left = MAX_ARRAY
     for name, packed in table.items():
         what = f"{where}: ROI {short(name)}"
-        index = unpack_array(packed, dtype="<i4", shape=(None,), what=what)
+        index = unpack_array(packed, dtype="<i4", shape=(None,), what=what, at_most=n_vertices)
         left -= index.nbytes
         if left < 0:
             raise EncoderFileError(f"{where}: the ROIs take over {MAX_ARRAY} bytes")
-        if len(index) > n_vertices or (len(index) and (index.min() < 0 or index.max() >= n_vertices)):
+        if len(index) and (index.min() < 0 or index.max() >= n_vertices):
             raise EncoderFileError(f"{what} must hold indices in 0..{n_vertices - 1}, found others")
         rois[name] = index
     try:
         return RoiTable(rois, n_vertices)
     except BrainkitError as error:
         raise EncoderFileError(f"{where}: the ROIs cannot be used: {short(str(error))}") from None
+
+
+def _volume(value: Mapping[str, Any], n_vertices: int, where: str) -> Volume | None:
+    if value.get("volume") is None:
+        return None
+    section = _section(value, "volume", where)
+    voxels = unpack_array(section.get("voxels"), dtype="<i4", shape=(n_vertices, 3), what=f"{where}: volume.voxels")
+    try:
+        return Volume(section.get("shape"), section.get("affine"), voxels)  # type: ignore[arg-type]
+    except BrainkitError as error:
+        raise EncoderFileError(f"{where}: {error}") from None
 
 
 def _preprocessing(value: Mapping[str, Any], where: str) -> Preprocessing:
@@ -213,6 +242,26 @@ def _terms(value: Mapping[str, Any], where: str) -> dict[str, str]:
         return {}
     terms = _section(value, "terms", where)
     return {part: _text(terms, part, f"{where}: terms") for part in terms}
+
+
+def _storage(value: Mapping[str, Any], where: str) -> str:
+    storage = value.get("storage", "float32")
+    if not isinstance(storage, str) or storage not in ("float32", "float16"):
+        raise EncoderFileError(f"{where}: storage must be float32 or float16, found {short(storage)}")
+    return storage
+
+
+def _ensemble(value: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    if value.get("ensemble") is None:
+        return None
+    section = _section(value, "ensemble", where)
+    members = section.get("members")
+    if not is_int(members, 2, MAX_MEMBERS) or value["bottleneck"] % members:
+        raise EncoderFileError(
+            f"{where}: ensemble.members must be 2 to {MAX_MEMBERS} and share {value['bottleneck']} channels evenly, "
+            f"found {short(members)}"
+        )
+    return section
 
 
 def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -20,9 +20,11 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import check_graph
 from brainkit.errors import BrainkitError, UsageError, require
+from brainkit.export.compact import Compact, check_storage, drift_of, in_words
 from brainkit.export.network import evaluating, exportable, torch_predictions
-from brainkit.export.onnx_graph import build_onnx, serialised
+from brainkit.export.onnx_graph import build_onnx
 from brainkit.export.onnx_readout import FORMS, Readout, pad_readout, sort_readout
 from brainkit.export.parity import BOUND, parity, relative_difference
 from brainkit.export.subset import Subset, choose_subset, subset_of
@@ -34,6 +36,7 @@ from brainkit.surface import RoiTable, Vertices
 if TYPE_CHECKING:
     from torch import nn
 
+    from brainkit.ensemble import Ensemble
     from brainkit.model import FactorTopy, Folded
 
 
@@ -48,11 +51,15 @@ class Exported:
         Its size.
     certificate : dict
         largest, median, images, batches, bound, enforced, where, versions; see :func:`parity`.
+    drift : dict or None
+        How far predictions moved from the float32 graph's, where the file is smaller than that; see
+        :func:`brainkit.export.compact.drift`.
     """
 
     path: Path
     bytes: int
     certificate: dict[str, Any]
+    drift: dict[str, Any] | None = None
 
 
 def describe(
@@ -110,7 +117,7 @@ def describe(
 
 
 def export_onnx(
-    model: FactorTopy,
+    model: FactorTopy | Ensemble,
     backbone: nn.Module,
     path: str | os.PathLike[str],
     *,
@@ -119,13 +126,14 @@ def export_onnx(
     enforce: bool | None = None,
     target: str = "cpu",
     subset: Subset | None = None,
+    storage: str = "float32",
 ) -> Exported:
     """Write an encoder file and prove that it predicts what torch predicts.
 
     Parameters
     ----------
-    model : FactorTopy
-        Trained; it is left as it was.
+    model : FactorTopy or Ensemble
+        Trained; it is left as it was. Of an ensemble the file predicts the mean and the spread.
     backbone : Module
         ``get_tokens(images (B, 3, S, S)) -> (local, global)`` dicts, as :class:`brainkit.backbones.Backbone`.
     path : path-like
@@ -142,6 +150,9 @@ def export_onnx(
         CPU, or groups padded to one size and one product of all, which is few operations for a GPU to start.
     subset : Subset, optional
         Export these vertices alone, see :func:`brainkit.export.subset.choose_subset`; `info` describes all of them.
+    storage : {"float32", "float16", "int8"}
+        How large constants are kept, see :class:`brainkit.export.compact.Compact`. The graph that is compared with
+        torch is float32 in any case.
 
     Returns
     -------
@@ -150,23 +161,25 @@ def export_onnx(
     Raises
     ------
     UsageError
-        If `images` or `info` do not fit the model.
+        If `images` or `info` do not fit the model, or there is no such `storage`.
     BrainkitError
         If the backbone cannot be exported, the file would pass 2 GB, or parity fails; no file is left.
     """
     for module in ("onnx", "onnxscript"):
         require(module, extra="train", purpose="brainkit export")
-    folded, info, readout = _prepared(model, info, images, target, subset)
+    check_storage(storage)
+    folded, info, readouts = _prepared(model, info, images, target, subset)
     with evaluating(model, backbone):
         expected = _expected(model, backbone, images, info, subset)
         with exportable(backbone):
-            proto = build_onnx(folded, readout, backbone, info)
-        with write_beside(path) as beside:
-            beside.write_bytes(serialised(proto, path))
+            proto = build_onnx(folded, readouts, backbone, info, storage=storage)
+        with write_beside(path) as beside, Compact(storage, proto, beside, Path(path)) as compact:
             del proto
-            certificate = _judged(parity(expected, beside, images), "ONNX Runtime", backbone, path, enforce)
-            encoder_file.seal(beside, dataclasses.replace(info, certificate=certificate))
-    return Exported(Path(path), Path(path).stat().st_size, certificate)
+            certificate = _judged(parity(expected, compact.plain, images), "ONNX Runtime", backbone, path, enforce)
+            info = compact.finish(dataclasses.replace(info, certificate=certificate), images)
+            encoder_file.seal(beside, info)
+            check_graph(beside)  # what scoring would refuse is not written
+    return Exported(Path(path), Path(path).stat().st_size, info.certificate or {}, drift_of(info))
 
 
 def export_torch(
@@ -203,11 +216,13 @@ def export_torch(
     """
     if form not in RUNTIMES:
         raise UsageError(f"form must be one of {', '.join(RUNTIMES)}, got {form!r}")
-    folded, info, readout = _prepared(model, info, images, target, subset)
+    folded, info, readouts = _prepared(model, info, images, target, subset)
+    if len(readouts) > 1:
+        raise UsageError(f"the form must be onnx for an ensemble, got {form}")
     with evaluating(model, backbone):
         expected = _expected(model, backbone, images, info, subset)
         with exportable(backbone):
-            program = torch_program(folded, readout, backbone, info, form)
+            program = torch_program(folded, readouts[0], backbone, info, form)
         with write_beside(path) as beside, tempfile.TemporaryFile(dir=beside.parent) as saved:
             save_torch(program, form, saved)
             del program
@@ -219,9 +234,9 @@ def export_torch(
 
 
 def _prepared(
-    model: FactorTopy, info: EncoderInfo, images: np.ndarray, target: str, subset: Subset | None
-) -> tuple[Folded, EncoderInfo, Readout]:
-    """The model's constants, its description and its readout, checked and cut down to what is asked for."""
+    model: FactorTopy | Ensemble, info: EncoderInfo, images: np.ndarray, target: str, subset: Subset | None
+) -> tuple[Folded, EncoderInfo, list[Readout]]:
+    """The model's constants, its description and its members' readouts, checked and cut down to what is asked for."""
     if target not in FORMS:
         raise UsageError(f"target must be one of {', '.join(FORMS)}, got {target!r}")
     folded = model.folded()
@@ -229,14 +244,14 @@ def _prepared(
     _check_request(folded, info, images)
     if subset is not None:
         folded, info = subset_of(folded, info, subset)
-    readout = sort_readout(folded)
+    readouts = [sort_readout(member) for member in getattr(folded, "members", (folded,))]
     if FORMS[target] == "padded":
-        readout = pad_readout(readout)
-    return folded, dataclasses.replace(info, form=readout.form), readout
+        readouts = [pad_readout(readout) for readout in readouts]
+    return folded, dataclasses.replace(info, form=readouts[0].form), readouts
 
 
 def _expected(
-    model: FactorTopy, backbone: nn.Module, images: np.ndarray, info: EncoderInfo, subset: Subset | None
+    model: FactorTopy | Ensemble, backbone: nn.Module, images: np.ndarray, info: EncoderInfo, subset: Subset | None
 ) -> np.ndarray:
     predictions = torch_predictions(model, backbone, images, info.preprocessing)
     return predictions if subset is None else predictions[:, subset.positions]

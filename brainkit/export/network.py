@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from brainkit.ensemble import Ensemble
     from brainkit.model import FactorTopy, Folded
 
 
@@ -37,7 +38,9 @@ def exportable(backbone: nn.Module) -> contextlib.AbstractContextManager[None]:
     return made
 
 
-def torch_predictions(model: FactorTopy, backbone: Any, images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def torch_predictions(
+    model: FactorTopy | Ensemble, backbone: Any, images: np.ndarray, preprocessing: Preprocessing
+) -> np.ndarray:
     """What the model and its backbone predict in torch for prepared images (n, S, S, 3) uint8 -> (n, V) float32."""
     import torch
 

@@ -7,12 +7,14 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brainkit import __version__, encoder_file
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.graph_check import OPERATORS
 from brainkit.errors import BrainkitError
+from brainkit.export.ensemble import append_members
 from brainkit.export.network import map_sizes, token_module
 from brainkit.export.onnx_readout import Readout, append_readout
 
@@ -25,7 +27,10 @@ OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9
 
 
-def build_onnx(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo) -> onnx.ModelProto:
+def build_onnx(
+    folded: Folded, readouts: Sequence[Readout], backbone: Any, info: EncoderInfo, *, storage: str = "float32"
+) -> onnx.ModelProto:
+    """The whole graph; of an ensemble there is a readout for each member."""
     import torch
 
     size = info.preprocessing.size
@@ -49,16 +54,24 @@ def build_onnx(folded: Folded, readout: Readout, backbone: Any, info: EncoderInf
             )
             assert program is not None
             stored = sum(array.nbytes for v in program.model.graph.initializers.values() if (array := v.const_value))
-            _check_size(stored + readout.nbytes)
+            whole = stored + sum(readout.nbytes for readout in readouts)
+            check_size(whole // 2 if storage == "float16" else whole, storage)
             proto = program.model_proto
     except BrainkitError:
         raise
     except Exception as error:  # the exporter raises whatever a backbone's code leads it to
         reason = first_line(error)
         raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
-    _tidy(proto)
-    append_readout(proto, readout, folded.grid, len(folded.layers))
-    _check_operators(proto, name)
+    tidy(proto)
+
+    def append(to: onnx.ModelProto, one: Readout) -> None:
+        append_readout(to, one, folded.grid, len(folded.layers))
+
+    if len(readouts) > 1:
+        append_members(proto, readouts, append, folded.grid, len(folded.layers))
+    else:
+        append(proto, readouts[0])
+    check_operators(proto, name)
     return proto
 
 
@@ -88,7 +101,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _tidy(proto: onnx.ModelProto) -> None:
+def tidy(proto: onnx.ModelProto) -> None:
     """Leave out what the exporter notes for its own use, such as stack traces with this machine's paths."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "brainkit", __version__
@@ -102,23 +115,27 @@ def _tidy(proto: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _check_operators(proto: onnx.ModelProto, name: str) -> None:
+def check_operators(proto: onnx.ModelProto, name: str) -> None:
     foreign = sorted(
         {f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain not in ("", "ai.onnx")}
     )
     if foreign or proto.functions:
         found = ", ".join(foreign) or f"{len(proto.functions)} functions"
         raise BrainkitError(f"backbone {name}: its ONNX form must use standard operators alone, found {found}")
+    if others := sorted({node.op_type for node in proto.graph.node} - OPERATORS):
+        raise BrainkitError(f"backbone {name}: its ONNX form needs operators that scoring refuses: {', '.join(others)}")
     standard = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     del proto.opset_import[:]
     proto.opset_import.extend(standard)
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int, storage: str) -> None:
+    """Refuse a model that takes `size` bytes if no ONNX file holds it."""
     if size + encoder_file.MAX_METADATA > encoder_file.MAX_FILE:
+        fewer = "--roi and --vertices export fewer vertices"
+        advice = fewer if storage == "float16" else f"--fp16 stores it in half precision, in half the space; {fewer}"
         raise BrainkitError(
-            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; "
-            "--fp16 stores it in half precision, in half the space; --roi and --vertices export fewer vertices"
+            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; {advice}"
         )
 
 

@@ -130,11 +130,19 @@ def subset_of(folded: Folded, info: EncoderInfo, subset: Subset) -> tuple[Folded
         info,
         vertices=vertices,
         rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
+        volume=None if info.volume is None else info.volume.select(kept),
         **{name: getattr(info, name)[kept] for name in (*rows, "r", "R2", "noise_ceiling")},
         provenance={**info.provenance, "subset": said},
     )
-    constants = dataclasses.replace(folded, **{name: getattr(folded, name)[kept] for name in (*rows, "weight", "bias")})
-    return constants, described
+    return _rows_of(folded, kept), described
+
+
+def _rows_of(folded: Folded, kept: np.ndarray) -> Folded:
+    names = ("layer_weights", "locations", "scale", "weight", "bias")
+    changes: dict[str, Any] = {name: getattr(folded, name)[kept] for name in names}
+    if members := getattr(folded, "members", ()):  # of an ensemble
+        changes["members"] = tuple(_rows_of(member, kept) for member in members)
+    return dataclasses.replace(folded, **changes)
 
 
 def custom_positions(info: EncoderInfo, n_vertices: int) -> np.ndarray | None:

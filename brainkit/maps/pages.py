@@ -132,6 +132,44 @@ def response_page(
     return page
 
 
+def effect_page(
+    scene: Scene,
+    effect: np.ndarray,
+    q: np.ndarray,
+    names: tuple[str, str],
+    counts: tuple[int, int],
+    note: str | None,
+    max_q: float | None,
+) -> Page:
+    """How much more one set of images drives each vertex than another."""
+    values = np.asarray(effect, dtype=np.float64)
+    tested = np.isfinite(q)
+    under = 0.05 if max_q is None else max_q
+    share = float((q[tested] < under).mean()) if tested.any() else 0.0
+    words = [f"{scene.vertices.space} flatmap", f"{counts[0]:,} and {counts[1]:,} images"]
+    words += [f"{share:.0%}".replace("%", " %") + f" of {int(tested.sum()):,} vertices at q < {under:g}"]
+    page = Page(
+        scene,
+        f"{_clipped(names[0])} against {_clipped(names[1])}: effect size",
+        "  ·  ".join(words),
+        note=note,
+        detail="q over images for one model, not over subjects"
+        + ("" if max_q is None else f"; drawn where q < {max_q:g}"),
+    )
+    limit = _round_up(_robust_top(np.abs(values), 99.0), 0.1)
+    colours = _colour_map("RdBu_r")
+    shown = values if max_q is None else np.where(tested & (q < max_q), values, np.nan)
+    _draw_scalar(page, shown, colours, -limit, limit)
+    ends = (f"{_clipped(names[1], 16)} more", f"{_clipped(names[0], 16)} more")
+    page.colour_bar(colours, -limit, limit, "Hedges' g (pooled s.d.)", ends=ends, pointed="both")
+    return page
+
+
+def _clipped(name: str, most: int = 28) -> str:
+    clean = " ".join(name.split())
+    return clean if len(clean) <= most else f"{clean[: most - 1]}…"
+
+
 def location_colours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Colour of a place in the image: pale in the middle, one hue a direction.
 

@@ -154,6 +154,57 @@ def draw_response(
     return _write(Path(path), pages.response_page(scene, response, image, title, note, units, limit))
 
 
+def draw_effect_size(
+    path: str | os.PathLike[str],
+    *,
+    vertices: Vertices,
+    rois: RoiTable,
+    effect: np.ndarray,
+    q: np.ndarray,
+    names: tuple[str, str],
+    counts: tuple[int, int],
+    note: str | None = None,
+    max_q: float | None = None,
+) -> Path:
+    """Draw on the flatmap how much more one set of images drives each vertex than another.
+
+    Parameters
+    ----------
+    path : path-like
+        The PNG file; its folder must exist.
+    vertices : Vertices
+        Of an fsaverage space.
+    rois : RoiTable
+    effect : array of shape (V,)
+        Hedges' g, positive where the first set drives the vertex more; NaN where there is none.
+    q : array of shape (V,)
+        False discovery rate of each vertex.
+    names, counts : tuple of two
+        What the sets are called, and how many images each has.
+    note : str, optional
+    max_q : float, optional
+        Draw only vertices whose q is under it.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        If the space is custom or a shape does not fit.
+    MissingDependency
+        If matplotlib or nilearn is not installed.
+    """
+    _check_space(vertices)
+    _check_shape("effect", effect, (len(vertices),))
+    _check_shape("q", q, (len(vertices),))
+    _check_rois(rois, len(vertices))
+    require("matplotlib", extra="maps", purpose="drawing brain maps")  # the surfaces say themselves what they need
+    scene = make_scene(vertices, rois)
+    return _write(Path(path), pages.effect_page(scene, effect, q, names, counts, note, max_q))
+
+
 def _write(path: Path, page: Page) -> Path:
     from PIL import Image
 

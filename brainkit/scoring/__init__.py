@@ -18,16 +18,24 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.errors import BrainkitError
+from brainkit.errors import BrainkitError, DataError
 from brainkit.scoring.batch_size import choose_batch_size
 from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import DEVICES, Encoder, load
+from brainkit.scoring.form import Form
 from brainkit.scoring.image_list import ImageList
 from brainkit.scoring.image_source import as_path
-from brainkit.scoring.outputs import check_output, chosen_columns, make_writer, write_description
+from brainkit.scoring.outputs import (
+    check_output,
+    description_path,
+    suffix_of,
+    write_description,
+)
 from brainkit.scoring.pipeline import Block, local_blocks
 from brainkit.scoring.resume import Unfinished, was_complete
+from brainkit.scoring.sheets import check_sheets
 from brainkit.scoring.sources import list_images
+from brainkit.scoring.tables import chosen_columns, regions_with_vertices
 
 __all__ = [
     "DEVICES",
@@ -35,6 +43,7 @@ __all__ = [
     "Encoder",
     "ImageList",
     "PredictResult",
+    "description_path",
     "list_images",
     "load",
     "local_blocks",
@@ -61,6 +70,8 @@ class PredictResult:
     images : sequence of Path
         The image of each row; of images elsewhere the address, a str. The names in the ``.json`` are the same, but
         escaped where they are not UTF-8. Both sequences are read from disk when they are looked at.
+    sheets : tuple of Path
+        Contact sheets drawn, one a region.
     """
 
     path: Path
@@ -68,6 +79,7 @@ class PredictResult:
     skipped: Sequence[tuple[Path | str, str]]
     seconds: float
     images: Sequence[Path | str] = field(default=(), repr=False)
+    sheets: tuple[Path, ...] = ()
 
 
 def predict_to_file(
@@ -79,10 +91,12 @@ def predict_to_file(
     rois: Iterable[str] | None = None,
     batch_size: int | None = None,
     overwrite: bool = False,
+    hemispheres: bool = False,
+    top: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PredictResult:
-    """Predict the response to images and write it as it comes: ``fmri.npy``, with ``fmri.json`` beside it.
+    """Predict the response to images and write it as it comes, with a ``.json`` beside that says what is what.
 
     If it is interrupted, however that is, the same call goes on where it was and gives the same bytes.
 
@@ -92,17 +106,23 @@ def predict_to_file(
         Files, folders, patterns, lists, tar shards and addresses, as :func:`list_images` takes them. Unreadable images
         are skipped, and reported.
     out : path-like
-        Ends in ``.npy``: float32 (n, V), row i the i-th readable image of the list.
+        Its suffix is the format: ``.npy``, float32 (n, V), row i the i-th readable image of the list; ``.npz``;
+        ``.csv``, means by region; ``.zarr``; ``.func.gii`` and ``.mgz``, a file a hemisphere; ``.nii.gz``.
     encoder : Encoder or path-like
     device : {"auto", "cpu", "cuda"}
         For opening `encoder`, where it is a path.
     rois : iterable of str, optional
-        Keep only the vertices of these regions, in the encoder's order.
+        Keep only the vertices of these regions, in the encoder's order; with ``.csv`` these regions are the columns,
+        all of the encoder by default.
     batch_size : int, optional
         Images at once; chosen by the input's size and the free memory when not given.
     overwrite : bool
-        Replace `out` and its JSON where they exist, once the new ones are complete; start over where something else
-        was begun.
+        Replace `out` and what goes beside it where they exist, once the new ones are complete; start over where
+        something else was begun.
+    hemispheres : bool
+        With ``.npy``: two files, ``lh_`` and ``rh_`` before the name, as the Algonauts challenge takes them.
+    top : int, optional
+        For each of `rois` draw the images that drive it most, and least: so many of each.
     progress : callable, optional
         Called with (images done, images in all).
     say : callable, optional
@@ -115,19 +135,25 @@ def predict_to_file(
     Raises
     ------
     UsageError
-        If `out` exists and may not be replaced, or a region is unknown; if an unfinished output of something else is
-        there, or another process writes it.
+        If `out` exists and may not be replaced, its format does not suit the encoder, or a region is unknown; if an
+        unfinished output of something else is there, or another process writes it.
     DataError
         If the folder of `out` does not exist.
     BrainkitError
         If not one image could be read, and then nothing is written; if the disk is full, and then what is done is kept.
     """
     out, say = Path(out), say or (lambda line: None)
-    check_output(out, overwrite or was_complete(out))
+    named = None if rois is None else tuple(rois)
+    check_output(out, overwrite or was_complete(out), hemispheres)
+    if top is not None:
+        check_sheets(out, named, top, overwrite or was_complete(out))
     listed = list_images(images)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device)
-    columns, regions = chosen_columns(encoder.rois, None if rois is None else tuple(rois))
+    if suffix_of(out) == ".csv" and not named:
+        named = regions_with_vertices(encoder.rois)
+    columns, regions = chosen_columns(encoder.rois, named)
+    form = Form(out, encoder.info, columns, regions, hemispheres, top)
     if batch_size is not None:
         encoder.batch_size_for(batch_size)
     started = time.perf_counter()
@@ -136,24 +162,36 @@ def predict_to_file(
         "encoder": str(encoder.info.digest),
         "device": encoder.device,
         "columns": "all" if columns is None else hashlib.sha256(columns.astype("<i8").tobytes()).hexdigest(),
+        "layout": form.digest,
     }
     done = 0
     try:
         with Unfinished(out, identity, batch_size, overwrite=overwrite) as unfinished:
-            beside = check_output(out, overwrite or unfinished.complete)  # somebody else may just have finished it
+            # Somebody else may just have finished it.
+            beside = check_output(out, overwrite or unfinished.complete, hemispheres)
             if done := unfinished.done:
                 listed.skip(unfinished.skipped())
                 say(f"{out}: goes on after {done:,} of {len(listed):,} images")
             if not unfinished.complete:
                 try:
-                    _score(encoder, listed, unfinished, out, columns, progress or (lambda done, total: None))
+                    _score(encoder, listed, unfinished, form, progress or (lambda done, total: None))
                 except BaseException:
                     if done := unfinished.done:
                         say(f"{out}: {done:,} of {len(listed):,} images are kept; the same command goes on from there")
                     raise
-                rows = unfinished.rows
-                write_description(unfinished.description_path, out, encoder, listed, rows, columns, regions)
-            unfinished.put_in_place(beside)
+                more = form.draw_sheets(unfinished, listed)
+                write_description(
+                    unfinished.description_path,
+                    out,
+                    encoder,
+                    listed,
+                    unfinished.rows,
+                    columns,
+                    regions,
+                    hemispheres=hemispheres,
+                    more=more,
+                )
+            unfinished.put_in_place([*form.moves(unfinished.rows_path), (unfinished.description_path, beside)])
     except OSError as error:
         raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error
     rows = unfinished.rows
@@ -163,6 +201,7 @@ def predict_to_file(
         _OnDisk(lambda: ((as_path(name), reason) for name, reason in listed.skipped()), listed.skipped_count()),
         time.perf_counter() - started,
         _OnDisk(lambda: map(as_path, listed.readable()), rows),
+        form.sheet_paths,
     )
 
 
@@ -170,21 +209,23 @@ def _score(
     encoder: Encoder,
     listed: ImageList,
     unfinished: Unfinished,
-    out: Path,
-    columns: np.ndarray | None,
+    form: Form,
     progress: Progress,
 ) -> None:
     """Write the rows of all images from where the unfinished output ends."""
     if unfinished.batch_size is None:
         unfinished.batch_size = choose_batch_size(encoder, None, len(listed))
     rows, start = unfinished.rows, unfinished.done
-    writer = make_writer(unfinished.rows_path, out, encoder.info, columns, resume_rows=rows)
     try:
-        blocks = local_blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=columns)
+        writer = form.writer(unfinished.rows_path, rows)
+    except DataError as error:
+        raise DataError(f"{error}; remove the folder {unfinished.folder} to start over") from None
+    try:
+        blocks = local_blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=form.columns)
         with contextlib.closing(blocks):
             for block in blocks:
                 if len(block.fmri):
-                    writer.append(block.fmri)
+                    writer.append(block.fmri, block.names)
                 bad = [(at, reason) for at, (_, reason) in zip(block.skipped_at, block.skipped, strict=True)]
                 unfinished.skip(bad)
                 listed.skip(bad)
@@ -198,7 +239,7 @@ def _score(
             count = f"none of the {len(listed)} images" if len(listed) > 1 else "not one image"
             name, reason = next(listed.skipped())
             raise BrainkitError(f"{count} could be read; the first: {as_text(name)}: {reason}")
-        writer.finish()
+        writer.finish(_OnDisk(lambda: map(as_text, listed.readable()), rows))
         unfinished.save(rows)
     except BaseException:
         with contextlib.suppress(OSError):

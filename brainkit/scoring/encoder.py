@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.steady import steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
 from brainkit.runtime import import_runtime, one_line, open_session
-from brainkit.scoring.decoding import reason_without_name, sources_of
+from brainkit.scoring.decoding import as_text, reason_without_name, sources_of
 from brainkit.scoring.pipeline import batches
+from brainkit.scoring.ranking import Ranked, TopImages
 from brainkit.scoring.readout import SubsetReadout
+from brainkit.scoring.tables import check_regions, chosen_columns, region_means, regions_with_vertices
 from brainkit.surface import RoiTable, Vertices
 
 DEVICES = ("auto", "cpu", "cuda")
+Images = str | os.PathLike[str] | np.ndarray | Sequence[Any]
 
 
 class Encoder:
@@ -35,6 +38,20 @@ class Encoder:
         All that the file says about itself.
     device : str
         ``"cpu"`` or ``"cuda"``: where it runs.
+
+    Examples
+    --------
+    >>> encoder = brainkit.load("encoder.onnx", "cpu")
+    >>> encoder
+    Encoder('encoder.onnx', backbone='pixels', vertices=20, device='cpu')
+    >>> encoder.rois.names
+    ('V1v', 'V1d', 'PPA', 'absent')
+    >>> encoder.rois.members("V1")
+    array([1, 3, 7], dtype=int32)
+    >>> encoder.selectors["layer_weights"].shape
+    (20, 1)
+    >>> encoder.info.units, encoder.vertices.space
+    ('z-scored percent signal change', 'fsaverage5')
     """
 
     def __init__(self, path: Path, info: EncoderInfo, session: Any, device: str) -> None:
@@ -64,9 +81,10 @@ class Encoder:
 
     def predict(
         self,
-        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        images: Images,
         batch_size: int | None = None,
         *,
+        rois: Iterable[str] | None = None,
         prepared: bool = False,
     ) -> np.ndarray:
         """Predict the response to each image.
@@ -78,6 +96,8 @@ class Encoder:
             a list keeps its own order.
         batch_size : int, optional
             Images at once; chosen by the input's size when not given.
+        rois : iterable of str, optional
+            Only the columns of these regions, each vertex once, in the encoder's order.
         prepared : bool
             The array holds images that went through :func:`brainkit.images.prepare` already: (n, S, S, 3).
 
@@ -91,28 +111,167 @@ class Encoder:
         DataError
             If an image cannot be read.
         UsageError
-            If `images` is nothing of the kind.
+            If `images` is nothing of the kind, or a region is unknown.
+
+        Examples
+        --------
+        >>> fmri = encoder.predict("photos")
+        >>> fmri.shape
+        (3, 20)
+        >>> encoder.predict("photos", rois=["V1", "PPA"]).shape
+        (3, 4)
+        >>> encoder.predict(np.zeros((2, 64, 48, 3), np.uint8)).dtype
+        dtype('float32')
         """
+        columns, _ = chosen_columns(self.rois, None if rois is None else tuple(rois))
+        parts = list(self._rows(images, batch_size, prepared, lambda batch: self.run(batch, columns)))
+        width = len(self.vertices) if columns is None else len(columns)
+        return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
+
+    def predict_with_spread(
+        self,
+        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        batch_size: int | None = None,
+        *,
+        prepared: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict the response to each image with an ensemble, and how far its members are apart.
+
+        Parameters
+        ----------
+        images, batch_size, prepared
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        mean : array of shape (n, V), float32
+            What :meth:`predict` gives.
+        sd : array of shape (n, V), float32
+            Standard deviation over the members (ddof 1), in the same units.
+
+        Raises
+        ------
+        UsageError
+            If the file holds one model: it has no spread. And as :meth:`predict`.
+        DataError
+            As :meth:`predict`.
+        """
+        if self.info.ensemble is None:
+            raise UsageError(
+                f"{self.path}: must be an ensemble to have a spread, got a single model; brainkit export --ensemble "
+                "makes one"
+            )
+
+        def both(batch: np.ndarray) -> np.ndarray:
+            return np.stack(self._fetch(["fmri", "fmri_sd"], batch), 1)
+
+        empty = np.empty((0, 2, len(self.vertices)), np.float32)
+        parts = np.concatenate([empty, *self._rows(images, batch_size, prepared, both)])
+        return np.ascontiguousarray(parts[:, 0]), np.ascontiguousarray(parts[:, 1])
+
+    def roi_means(
+        self, images: Images, rois: Iterable[str] | None = None, batch_size: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Predict the mean response of regions to each image; nothing else is kept, so millions of images fit.
+
+        Parameters
+        ----------
+        images, batch_size
+            As for :meth:`predict`.
+        rois : iterable of str, optional
+            All regions of the encoder that have vertices, by default.
+
+        Returns
+        -------
+        dict of str to array of shape (n,), float32
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read.
+        UsageError
+            If a region is unknown or has no vertices.
+
+        Examples
+        --------
+        >>> means = encoder.roi_means("photos")
+        >>> list(means), means["PPA"].shape
+        (['V1v', 'V1d', 'PPA'], (3,))
+        >>> list(encoder.roi_means("photos", ["V1"]))
+        ['V1']
+        """
+        names = regions_with_vertices(self.rois) if rois is None else tuple(rois)
+        columns, regions = chosen_columns(self.rois, names)
+        check_regions(regions)
+        rows = self._rows(images, batch_size, False, lambda batch: self.run(batch, columns))
+        parts = [region_means(fmri, regions) for fmri in rows]
+        means = np.concatenate(parts) if parts else np.empty((0, len(regions)), np.float32)
+        return {name: means[:, column].copy() for column, name in enumerate(regions)}
+
+    def top(self, images: Images, roi: str, k: int = 10, batch_size: int | None = None) -> tuple[Ranked, ...]:
+        """Find the images that drive a region most.
+
+        Parameters
+        ----------
+        images, batch_size
+            As for :meth:`predict`.
+        roi : str
+        k : int
+            1 to 100.
+
+        Returns
+        -------
+        tuple of Ranked
+            From the highest mean prediction downwards: ``rank``, ``row``, ``name``, ``mean`` and ``image`` as given.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read.
+        UsageError
+            If the region is unknown or has no vertices, or `k` is out of range.
+
+        Examples
+        --------
+        >>> best = encoder.top("photos", "PPA", k=2)
+        >>> [(one.rank, one.row, one.name) for one in best]
+        [(1, 0, 'photos/a.png'), (2, 1, 'photos/b.png')]
+        >>> bool(best[0].mean > best[1].mean)
+        True
+        """
+        columns, regions = chosen_columns(self.rois, (roi,))
+        ranking = TopImages(regions, k)
+        sources = sources_of(images)
+        for fmri in self._rows_of(sources, batch_size, lambda batch: self.run(batch, columns)):
+            ranking.add(region_means(fmri, regions))
+        return ranking.finish(lambda row: (_name_of(sources[row], row), sources[row]))[roi].highest
+
+    def _rows(
+        self, images: Any, batch_size: int | None, prepared: bool, run: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """What `run` makes of the images, a batch (b, S, S, 3) at a time; one that cannot be read ends the work."""
+        if not prepared:
+            yield from self._rows_of(sources_of(images), batch_size, run)
+            return
+        chosen, size = self.batch_size_for(batch_size), self.info.preprocessing.size
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
+        yield from (run(images[start : start + chosen]) for start in range(0, len(images), chosen))
+
+    def _rows_of(
+        self, sources: Any, batch_size: int | None, run: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
         chosen = self.batch_size_for(batch_size)
-        if prepared:
-            size = self.info.preprocessing.size
-            if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-                raise UsageError(f"prepared images must be a uint8 array of shape (n, {size}, {size}, 3)")
-            parts = [self.run(images[start : start + chosen]) for start in range(0, len(images), chosen)]
-        else:
-            sources: Any = sources_of(images)
-            parts = []
-            taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen)
-            with contextlib.closing(taken):  # so that decoding ends with an error
-                for batch in taken:
-                    if batch.failed:
-                        index, error = batch.failed[0]
-                        source = sources[index]
-                        name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
-                        raise DataError(f"{name}: {reason_without_name(error, name)}")
-                    if batch.fmri is not None:
-                        parts.append(batch.fmri)
-        return np.concatenate(parts) if parts else np.empty((0, len(self.vertices)), np.float32)
+        taken = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen, run)
+        with contextlib.closing(taken):  # so that decoding ends with an error
+            for batch in taken:
+                if batch.failed:
+                    index, error = batch.failed[0]
+                    source = sources[index]
+                    name = source if isinstance(source, str | os.PathLike) else f"images[{index}]"
+                    raise DataError(f"{name}: {reason_without_name(error, name)}")
+                if batch.fmri is not None:
+                    yield batch.fmri
 
     def run(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         """Predict one batch of prepared images (B, S, S, 3) uint8 -> (B, V) float32.
@@ -134,8 +293,8 @@ class Encoder:
             If ONNX Runtime fails, for want of memory for example.
         """
         if columns is None:
-            return self._fetch("fmri", batch)
-        return self._readout(columns)(self._fetch("tokens", batch))
+            return self._fetch(["fmri"], batch)[0]
+        return self._readout(columns)(self.tokens(batch))
 
     def _readout(self, columns: np.ndarray) -> SubsetReadout:
         key = np.ascontiguousarray(columns, np.int64).tobytes()
@@ -145,25 +304,26 @@ class Encoder:
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
-        return self._fetch("tokens", batch)
+        return self._fetch(["tokens"], batch)[0]
 
     def break_off(self) -> None:
         """End a run that is under way in another thread; it raises a BrainkitError there."""
         if self._running is not None:
             self._running.terminate = True
 
-    def _fetch(self, output: str, batch: np.ndarray) -> np.ndarray:
+    def _fetch(self, outputs: Sequence[str], batch: np.ndarray) -> list[np.ndarray]:
         options = self._running = import_runtime().RunOptions()
         try:
             # Otherwise the runtime computes what nobody asked for, too.
             options.only_execute_path_to_fetches = True
-            result: np.ndarray = self._session.run([output], {"images": np.ascontiguousarray(batch)}, options)[0]
+            found: list[np.ndarray] = self._session.run(outputs, {"images": np.ascontiguousarray(batch)}, options)
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
         # What a graph declares is checked when it is opened; what it gives is known only now.
-        if len(result) != len(batch):
-            raise EncoderFileError(f"{self.path}: gives {len(result)} rows of {output} for {len(batch)} images")
-        return result
+        for name, result in zip(outputs, found, strict=True):
+            if len(result) != len(batch):
+                raise EncoderFileError(f"{self.path}: gives {len(result)} rows of {name} for {len(batch)} images")
+        return found
 
     def batch_size_for(self, asked: int | None) -> int:
         if asked is not None:
@@ -173,6 +333,10 @@ class Encoder:
         # Activations grow with the input's area: 8 images of 224 x 224 at once, 32 where a GPU has to be kept busy.
         at_224 = 32 if self.device == "cuda" else 8
         return max(1, min(4 * at_224, int(at_224 * (224 / self.info.preprocessing.size) ** 2)))
+
+
+def _name_of(source: Any, index: int) -> str:
+    return as_text(Path(source)) if isinstance(source, str | os.PathLike) else f"images[{index}]"
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Encoder:
@@ -224,6 +388,8 @@ def _check_signature(session: Any, info: EncoderInfo, path: str | os.PathLike[st
         "fmri": ("tensor(float)", [V]),
         "tokens": ("tensor(float)", tokens),
     }
+    if info.ensemble is not None:
+        expected["fmri_sd"] = ("tensor(float)", [V])
     values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     if len(session.get_inputs()) != 1 or "images" not in {value.name for value in session.get_inputs()}:
         raise EncoderFileError(f"{path}: its graph must take 'images' alone, found {len(session.get_inputs())} inputs")

@@ -18,7 +18,7 @@ from brainkit.scoring.image_list import ImageList
 MAX_LINE = 65_536  # bytes; no path is as long
 _CHUNK = 1 << 16
 _ANY_DEPTH = "**"
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 Found = tuple[Path, os.stat_result | None]
@@ -87,17 +87,14 @@ def is_pattern(text: str) -> bool:
 
 def expand_braces(text: str) -> Iterator[str]:
     """``a-{000..010}.tar`` and ``{a,b}.png`` written out, in order; leading zeros are kept."""
-    if match := _RANGE.search(text):
-        first, last = int(match[1]), int(match[2])
-        width = len(match[1]) if match[1].startswith("0") or len(match[1]) == len(match[2]) else 0
-        step = 1 if last >= first else -1
-        for number in range(first, last + step, step):
-            yield from expand_braces(f"{text[: match.start()]}{number:0{width}d}{text[match.end() :]}")
-    elif match := _CHOICE.search(text):
-        for choice in match[1].split(","):
-            yield from expand_braces(text[: match.start()] + choice + text[match.end() :])
-    else:
+    match = min(
+        filter(None, (_RANGE.search(text), _CHOICE.search(text))), key=lambda found: found.start(), default=None
+    )
+    if match is None:
         yield text
+        return
+    for each in _numbers(match[1], match[2]) if match.re is _RANGE else match[1].split(","):
+        yield from expand_braces(f"{text[: match.start()]}{each}{text[match.end() :]}")
 
 
 def has_braces(text: str) -> bool:
@@ -127,6 +124,13 @@ def lines(file: BinaryIO, name: str) -> Iterator[str]:
                 yield path
             return
         rest += more
+
+
+def _numbers(first: str, last: str) -> Iterator[str]:
+    width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+    step = 1 if int(last) >= int(first) else -1
+    for number in range(int(first), int(last) + step, step):
+        yield f"{number:0{width}d}"
 
 
 def sort_key(path: Path) -> bytes:

@@ -27,7 +27,7 @@ CREATE TABLE notes (name BLOB, note TEXT);
 CREATE TABLE folders (number INTEGER PRIMARY KEY, walk BLOB, path BLOB);
 CREATE TABLE skipped (position INTEGER PRIMARY KEY, reason TEXT);
 """
-_MANY = 10_000  # rows that are asked for at once
+_MANY = 256  # rows that are in memory at once
 
 
 class ImageList:

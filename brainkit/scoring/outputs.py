@@ -1,139 +1,243 @@
-"""Predictions as files: rows as they come, and the JSON that says what is what."""
+"""Predictions as files: a writer for each format, and the JSON that says what is what."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
 
 from brainkit.encoder_file import EncoderInfo
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError, UsageError, require
+from brainkit.scoring.brain_images import Place, StagedRows
 from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import Encoder
 from brainkit.scoring.image_list import ImageList
-from brainkit.scoring.resume import write_all
-from brainkit.surface import RoiTable
+from brainkit.scoring.npy_rows import HemisphereRows, NpyRows
+from brainkit.scoring.npz_rows import NpzRows
+from brainkit.scoring.tables import RoiMeanRows, check_regions
+from brainkit.scoring.zarr_rows import ZarrRows
+from brainkit.surface import CUSTOM, SPACES, Vertices
+
+# suffix -> what is in the file; docs/scoring.md has the table.
+FORMATS = {
+    ".npy": "float32 (images, vertices)",
+    ".npz": "arrays fmri (images, vertices), vertices, space, units, images",
+    ".csv": "the mean over each ROI's vertices, a row an image",
+    ".zarr": "Zarr format 3, an array (images, vertices) chunked by rows; attributes units, space, vertices",
+    ".func.gii": "GIFTI, a data array an image over the whole hemisphere, NaN where nothing is predicted",
+    ".mgz": "FreeSurfer, (vertices of the hemisphere, 1, 1, images), NaN where nothing is predicted",
+    ".nii.gz": "NIfTI, (X, Y, Z, images), NaN where nothing is predicted",
+}
+SURFACE_FORMATS = (".func.gii", ".mgz")
+_SIDES = (("lh", "left", "CortexLeft"), ("rh", "right", "CortexRight"))
 
 
 class RowWriter(Protocol):
-    """A file of rows in the making: rows come in order, and how many there are is known at the end only."""
+    """A file, or a few, that take rows in order; how many there are is known at the end."""
 
-    def append(self, rows: np.ndarray) -> None:
-        """Write rows (b, columns) float32."""
+    def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
+        """Take rows (b, columns), float32. Only ``.csv`` needs the images' names here."""
 
     def checkpoint(self) -> int:
-        """Bring all rows to the disk; how many there are."""
+        """Bring what can be to the disk; how many rows are safe there, and may be asked for as `resume_rows`."""
 
-    def finish(self) -> None:
-        """Make it a file of its format; moving it to its place is the caller's."""
+    def finish(self, names: Collection[str] = ()) -> None:
+        """Complete the files. `names` of all rows, which some formats hold; none where they are not known."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the files, finished or not."""
 
 
-class NpyRows:
-    """A ``.npy`` file of float32 rows, whose number is known only at the end.
+@dataclass(frozen=True)
+class Part:
+    """One of the files that an output consists of: all vertices, or those of one hemisphere."""
 
-    Parameters
-    ----------
-    path : Path
-    columns : int
-    resume_rows : int
-        The file is there and keeps so many rows; what follows them is cut off.
+    prefix: str
+    hemisphere: str | None
+    structure: str
+    columns: slice
+
+    def path(self, whole: Path) -> Path:
+        """Its place, by the one given for the output; a hidden name stays hidden."""
+        hidden = whole.name.startswith(".")
+        return whole.with_name(f"{'.' if hidden else ''}{self.prefix}{whole.name.removeprefix('.')}")
+
+
+def suffix_of(out: Path) -> str:
+    """Which of the formats a file name asks for.
 
     Raises
     ------
-    DataError
-        If the file holds fewer rows than it is to keep.
+    UsageError
+        If none.
     """
-
-    _HEADER = 128  # bytes: room for any number of rows, and the alignment the format asks for
-
-    def __init__(self, path: Path, columns: int, resume_rows: int = 0) -> None:
-        self._columns, self._rows = columns, resume_rows
-        # Unbuffered: a disk that is full must say so at once, and not again when the file is closed.
-        self._stream = path.open("r+b" if resume_rows else "w+b", buffering=0)
-        if not resume_rows:
-            write_all(self._stream, self._header())
-            return
-        end = self._HEADER + resume_rows * columns * 4
-        if self._stream.seek(0, os.SEEK_END) < end:
-            self._stream.close()
-            raise DataError(f"{path}: expected {resume_rows} rows to go on from, found a shorter file")
-        self._stream.truncate(end)
-        self._stream.seek(end)
-
-    def append(self, rows: np.ndarray) -> None:
-        write_all(self._stream, np.ascontiguousarray(rows, "<f4").data)
-        self._rows += len(rows)
-
-    def checkpoint(self) -> int:
-        os.fsync(self._stream.fileno())
-        return self._rows
-
-    def finish(self) -> None:
-        self._stream.seek(0)
-        write_all(self._stream, self._header())
-        os.fsync(self._stream.fileno())
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def _header(self) -> bytes:
-        start = b"\x93NUMPY\x01\x00"
-        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self._rows}, {self._columns}), }}".encode()
-        length = self._HEADER - len(start) - 2
-        return start + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
+    for suffix in FORMATS:
+        if out.name.lower().endswith(suffix) and len(out.name) > len(suffix):
+            return suffix
+    raise UsageError(f"{out}: the output must end in {', '.join(FORMATS)}")
 
 
-def make_writer(
-    path: Path, final: Path, info: EncoderInfo, columns: np.ndarray | None, *, resume_rows: int = 0
-) -> RowWriter:
-    """The writer of an output's format, which its suffix names.
+def description_path(out: Path) -> Path:
+    """The JSON beside an output."""
+    return beside_output(out, ".json")
 
-    Parameters
-    ----------
-    path : Path
-        Where to write.
-    final : Path
-        Where the output is to be.
-    info : EncoderInfo
-    columns : array of shape (n,), int, optional
-        Which of the encoder's vertices the columns are; None: all.
-    resume_rows : int
-        Rows that are there already.
+
+def beside_output(out: Path, ending: str) -> Path:
+    """A file named after an output, its suffix replaced by `ending`."""
+    return out.with_name(out.name[: -len(suffix_of(out))] + ending)
+
+
+def parts_of(out: Path, vertices: Vertices, hemispheres: bool) -> list[Part]:
+    """The files that an output consists of; a hemisphere without vertices has none.
+
+    Raises
+    ------
+    UsageError
+        If the format does not suit the space of the vertices.
     """
-    return NpyRows(path, len(info.vertices) if columns is None else len(columns), resume_rows)
+    suffix = suffix_of(out)
+    if hemispheres and suffix != ".npy":
+        raise UsageError(f"{out}: --hemispheres is for .npy; {', '.join(SURFACE_FORMATS)} are by hemisphere anyway")
+    if not hemispheres and suffix not in SURFACE_FORMATS:
+        return [Part("", None, "", slice(None))]
+    if vertices.space == CUSTOM:
+        what = "--hemispheres" if hemispheres else suffix
+        raise UsageError(f"{out}: {what} needs an fsaverage space; this encoder's vertices lie in a space of their own")
+    left = vertices.n_left
+    columns = (slice(0, left), slice(left, len(vertices)))
+    join = "_" if hemispheres else "."
+    return [
+        Part(prefix + join, name, structure, where)
+        for (prefix, name, structure), where in zip(_SIDES, columns, strict=True)
+        if where.stop > where.start
+    ]
 
 
-def check_output(out: Path, overwrite: bool) -> Path:
+def check_output(out: Path, overwrite: bool, hemispheres: bool = False) -> Path:
     """Refuse what cannot be written before any work is done; the path of the JSON beside."""
-    if out.suffix != ".npy":
-        raise UsageError(f"{out}: the output must end in .npy")
+    suffix = suffix_of(out)
     if not out.parent.is_dir():
         raise DataError(f"{out}: its folder {out.parent} does not exist; make it first")
-    beside = out.with_suffix(".json")
-    for path in (out, beside):
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder; the output must be a file")
+    beside = description_path(out)
+    split = hemispheres or suffix in SURFACE_FORMATS
+    join = "_" if hemispheres else "."
+    files = [out.with_name(f"{prefix}{join}{out.name}") for prefix, _, _ in _SIDES] if split else [out]
+    for path in (*files, beside):
+        if path.is_dir() and not (path == out and suffix == ".zarr" and (path / "zarr.json").is_file()):
+            found = "a folder that is no Zarr array" if path.suffix == ".zarr" else "a folder"
+            raise UsageError(f"{path}: is {found}; the output must be a file")
         if path.exists() and not overwrite:
             raise UsageError(f"{path}: exists already; --overwrite replaces it")
+    if suffix == ".zarr":
+        require("zarr", extra="zarr", purpose="writing .zarr")
+        if out.is_file():
+            raise UsageError(f"{out}: is a file; a Zarr array is a folder")
     return beside
 
 
-def chosen_columns(table: RoiTable, names: tuple[str, ...] | None) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
-    """The columns to keep, ascending (None: all), and where each region lies among them."""
-    if not names:
-        return None, {}
-    members = {name: table.members(name) for name in names}
-    columns = np.unique(np.concatenate(list(members.values())))
-    if not len(columns):
-        raise UsageError(f"ROI {', '.join(names)}: has no vertices in this encoder")
-    return columns, {name: np.searchsorted(columns, index) for name, index in members.items()}
+def check_format(
+    out: Path,
+    info: EncoderInfo,
+    columns: np.ndarray | None,
+    regions: Mapping[str, np.ndarray],
+    hemispheres: bool = False,
+) -> list[Part]:
+    """Refuse a format that does not suit the encoder; the files that the output consists of.
+
+    Raises
+    ------
+    UsageError
+        If it does not.
+    """
+    if suffix_of(out) == ".csv":
+        check_regions(regions)
+    if suffix_of(out) == ".nii.gz" and info.volume is None:
+        raise UsageError(f"{out}: .nii.gz needs an encoder of volumetric data; this one does not know of a volume")
+    return parts_of(out, info.vertices if columns is None else info.vertices.select(columns), hemispheres)
+
+
+def make_writer(
+    path_beside: Path,
+    final: Path,
+    info: EncoderInfo,
+    columns: np.ndarray | None,
+    *,
+    resume_rows: int = 0,
+    hemispheres: bool = False,
+    regions: Mapping[str, np.ndarray] | None = None,
+) -> RowWriter:
+    """Open a writer for rows of predictions.
+
+    Parameters
+    ----------
+    path_beside : Path
+        Where to write until all is there; `Part.path` tells where each of several files lies. Formats that are made of
+        all rows at the end keep a file of the same name and ``.rows`` there, too.
+    final : Path
+        What they will be called; its suffix chooses the format.
+    info : EncoderInfo
+    columns : array of int, optional
+        Which of the encoder's vertices the columns are, increasing; all by default.
+    resume_rows : int
+        Keep so many rows of what is at `path_beside`: a number that `checkpoint` gave.
+    hemispheres : bool
+        ``.npy``: one file a hemisphere.
+    regions : mapping of str to array of int
+        ``.csv``: positions of each region among the columns.
+
+    Returns
+    -------
+    RowWriter
+
+    Raises
+    ------
+    UsageError
+        If the format does not suit the encoder.
+    DataError
+        If there are fewer rows to go on from than `resume_rows`.
+    MissingDependency
+        If the format needs a package that is not installed.
+    """
+    suffix = suffix_of(final)
+    vertices = info.vertices if columns is None else info.vertices.select(columns)
+    parts = check_format(final, info, columns, regions or {}, hemispheres)
+    count = len(vertices)
+    if suffix == ".csv":
+        return RoiMeanRows(path_beside, regions or {}, resume_rows)
+    if suffix == ".npy" and hemispheres:
+        widths = [part.columns.stop - part.columns.start for part in parts]
+        return HemisphereRows([part.path(path_beside) for part in parts], widths, resume_rows)
+    if suffix == ".npy":
+        return NpyRows(path_beside, count, resume_rows)
+    facts: dict[str, Any] = {"units": info.units, "space": info.vertices.space, "note": info.note or ""}
+    if suffix == ".npz":
+        arrays = {name: np.array(value) for name, value in facts.items()}
+        return NpzRows(path_beside, count, {"vertices": vertices_ids(info, columns), **arrays}, resume_rows)
+    if suffix == ".zarr":
+        facts |= {"encoder_sha256": info.digest, "vertices": vertices_ids(info, columns).tolist()}
+        return ZarrRows(path_beside, count, facts, resume_rows)
+    if suffix == ".nii.gz":
+        places = [_in_volume(path_beside, info, columns)]
+    else:
+        sides = {"left": vertices.left, "right": vertices.right}
+        places = [
+            Place(part.path(path_beside), part.columns, sides[part.hemisphere], SPACES[vertices.space], part.structure)
+            for part in parts
+            if part.hemisphere
+        ]
+    return StagedRows(path_beside.with_name(f"{path_beside.name}.rows"), count, places, suffix, resume_rows)
+
+
+def vertices_ids(info: EncoderInfo, columns: np.ndarray | None) -> np.ndarray:
+    """Ids of the vertices that the columns are, as the encoder file has them. (columns,), int32."""
+    ids = info.vertices.ids
+    return ids if columns is None else ids[columns]
 
 
 def write_description(
@@ -144,19 +248,30 @@ def write_description(
     rows: int,
     columns: np.ndarray | None,
     regions: dict[str, np.ndarray],
+    *,
+    hemispheres: bool = False,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what the rows and columns of an output are; images are written as they are read from their list."""
     info = encoder.info
-    ids = info.vertices.ids if columns is None else info.vertices.ids[columns]
+    ids = vertices_ids(info, columns)
+    suffix = suffix_of(out)
     digest = hashlib.sha256(np.ascontiguousarray(ids, "<i4").tobytes()).hexdigest()
     vertices: dict[str, Any] = {"count": len(ids), "sha256": digest}
     if columns is None:
         vertices["where"] = "all vertices of the encoder file, in its order"
     else:
         vertices["ids"] = ids.tolist()
+    chosen = info.vertices if columns is None else info.vertices.select(columns)
+    files = [
+        {"file": part.path(out).name, "hemisphere": part.hemisphere, "columns": part.columns.indices(len(ids))[:2]}
+        for part in parts_of(out, chosen, hemispheres)
+    ]
+    split = files[0]["hemisphere"] is not None
     description: dict[str, Any] = {
-        "file": out.name,
-        "shape": [rows, len(ids)],
+        "file": [part["file"] for part in files] if split else out.name,
+        "format": "float32 (images, vertices of the hemisphere)" if hemispheres else FORMATS[suffix],
+        "shape": [rows, len(regions) if suffix == ".csv" else len(ids)],
         "dtype": "float32",
         "rows": "images, in this order",
         "images": (as_text(name) for name in images.readable()),
@@ -173,10 +288,14 @@ def write_description(
         },
         "note": info.note,
     }
+    if split:
+        description["hemispheres"] = files
+    if suffix == ".csv":
+        description["columns"] = ["image", *regions]
     if regions:
         description["rois"] = {name: index.tolist() for name, index in regions.items()}
     with path.open("w", encoding="utf-8") as file:
-        write_streaming(file, description)
+        write_streaming(file, description | dict(more or {}))
         file.flush()
         os.fsync(file.fileno())
 
@@ -198,3 +317,13 @@ def write_streaming(file: TextIO, value: dict[str, Any]) -> None:
 
 def _indented(value: Any, by: str) -> str:
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False).replace("\n", f"\n{by}")
+
+
+def _in_volume(path_beside: Path, info: EncoderInfo, columns: np.ndarray | None) -> Place:
+    volume = info.volume
+    assert volume is not None  # checked before
+    voxels = volume.voxels if columns is None else volume.voxels[columns]
+    positions = np.ravel_multi_index(tuple(voxels.T.astype(np.intp)), volume.shape, order="F")
+    return Place(
+        path_beside, slice(None), positions, int(np.prod(volume.shape)), shape=volume.shape, affine=volume.affine
+    )

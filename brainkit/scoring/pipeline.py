@@ -89,8 +89,11 @@ def local_blocks(
         taken.append(sources.entries(first, stop))
         return taken[-1]
 
+    def run(batch: np.ndarray) -> np.ndarray:
+        return encoder.run(batch, columns)
+
     width = len(encoder.vertices) if columns is None else len(columns)
-    with contextlib.closing(batches(encoder, take, range(start, total), size, columns)) as made:
+    with contextlib.closing(batches(encoder, take, range(start, total), size, run)) as made:
         for batch in made:
             entries = taken.popleft()
             bad = dict(batch.failed)
@@ -121,7 +124,7 @@ def batches(
     take: Callable[[int, int], Sequence[Any]],
     positions: range,
     size: int,
-    columns: np.ndarray | None = None,
+    run: Callable[[np.ndarray], np.ndarray],
 ) -> Generator[Batch, None, None]:
     """Run the images at some positions, `size` at once.
 
@@ -135,13 +138,9 @@ def batches(
         The images from one position to another: whatever `brainkit.scoring.decoding.prepare_into` takes.
     positions : range
     size : int
-    columns : array of shape (n,), int, optional
-        As `Encoder.run` takes them.
+    run : callable
+        Prepared images (b, S, S, 3) uint8 -> rows (b, ...), float32.
     """
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        return encoder.run(batch) if columns is None else encoder.run(batch, columns)
-
     preprocessing = encoder.info.preprocessing
     side = preprocessing.size
     # One batch in the network, one ready for it, and as many images in the making as there are threads.

@@ -27,6 +27,7 @@ _SAYS = {
     "encoder": "another encoder file",
     "device": "another device",
     "columns": "other regions",
+    "layout": "other files or contact sheets",
 }
 
 
@@ -130,12 +131,12 @@ class Unfinished:
         self._marks.clear()
         self.rows = self.done = 0
 
-    def put_in_place(self, description: Path) -> None:
-        """Move the finished rows and their description to where they belong, and remove the folder."""
+    def put_in_place(self, moves: Iterable[tuple[Path, Path]]) -> None:
+        """Move what was made, in the folder, to where it belongs, and remove the folder."""
         # From now on only the moves are left to be done, which can be done again.
         self.complete = True
         self._write_state()
-        for made, place in ((self.rows_path, self._out), (self.description_path, description)):
+        for made, place in moves:
             if made.is_dir() and place.is_dir():
                 shutil.rmtree(place)
             if made.exists():

@@ -1,0 +1,208 @@
+"""A contact sheet: the images that drive a region most, and least, with their means. Pillow alone draws it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from brainkit.errors import BrainkitError
+from brainkit.files import write_beside
+from brainkit.images import decode
+from brainkit.scoring.ranking import Ranked, Ranking
+
+_INK, _FAINT, _WARN, _LINE, _BED = "#1b1f24", "#68717d", "#a63c06", "#d9dde2", "#f1f3f5"
+_HIGH, _LOW = "#b2182b", "#2166ac"  # the ends of the maps' colours
+_TILE, _GAP, _EDGE = 232, 24, 56  # pixels
+_CAPTION = 84
+_MOST_COLUMNS, _LEAST_COLUMNS = 6, 3
+_LATIN = frozenset(map(chr, range(32, 127))) | {"·", "…"}  # what Pillow's own font is sure to have
+# Fonts that systems have, for names in other scripts; Pillow knows where each system keeps them.
+_OTHERS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "segoeui.ttf", "arial.ttf")
+
+
+def sheet_name(region: str) -> str:
+    """The ending of a sheet's file name: ``-top-FFA.png``."""
+    return f"-top-{re.sub(r'[^A-Za-z0-9._-]+', '_', region)[:80]}.png"
+
+
+def draw_contact_sheet(
+    path: Path,
+    ranking: Ranking,
+    *,
+    source: str,
+    units: str = "",
+    note: str | None = None,
+    opener: Callable[[Any], Image.Image] = decode,
+) -> Path:
+    """Draw the images of a ranking.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG file; its folder must exist.
+    ranking : Ranking
+    source : str
+        What predicted, for example the backbone's name.
+    units : str
+    note : str, optional
+        Printed on the sheet in a colour that is seen, for example that the subject is simulated.
+    opener : callable
+        Gives the image for ``Ranked.image``; by default it is a path. One that cannot be opened any more leaves its
+        place empty, and the sheet says so.
+
+    Returns
+    -------
+    Path
+    """
+    shown = max(len(ranking.highest), len(ranking.lowest))
+    columns = max(_LEAST_COLUMNS, min(_MOST_COLUMNS, shown))
+    if shown > _MOST_COLUMNS:  # rows of about the same length look better than a single one left over
+        columns = math.ceil(shown / math.ceil(shown / _MOST_COLUMNS))
+    width = 2 * _EDGE + columns * _TILE + (columns - 1) * _GAP
+    sections = [("highest predicted response", _HIGH, ranking.highest)]
+    if ranking.lowest:
+        sections.append(("lowest predicted response", _LOW, ranking.lowest))
+    head = 150 + (28 if note else 0)
+    rows = [math.ceil(len(ranked) / columns) for _, _, ranked in sections]
+    section_heights = [48 + count * (_TILE + _CAPTION) for count in rows]
+    height = head + sum(section_heights) + 52
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+
+    room = width - 2 * _EDGE
+    _write(
+        pen,
+        (_EDGE, 66),
+        f"{ranking.region}: the images that drive it most" + (", and least" if ranking.lowest else ""),
+        34,
+        _INK,
+        room,
+    )
+    facts = [
+        _count(ranking.images, "image", "images"),
+        "mean over " + _count(ranking.vertices, "vertex", "vertices"),
+        source,
+    ]
+    _write(pen, (_EDGE, 100), "  ·  ".join(fact for fact in facts if fact), 18, _FAINT, room)
+    if note:
+        _write(pen, (_EDGE, 130), note, 18, _WARN, room)
+    top = head
+    for (words, colour, ranked), tall in zip(sections, section_heights, strict=True):
+        _write(pen, (_EDGE, top + 18), words, 20, colour, room)
+        pen.line((_EDGE, top + 30, width - _EDGE, top + 30), fill=_LINE, width=1)
+        for place, one in enumerate(ranked):
+            row, column = divmod(place, columns)
+            x, y = _EDGE + column * (_TILE + _GAP), top + 48 + row * (_TILE + _CAPTION)
+            _tile(sheet, pen, (x, y), one, ranking, colour, opener)
+        top += tall
+    ends = "line: from the lowest image to the highest; tick: the mean of all" if _has_bar(ranking) else ""
+    legend = "  ·  ".join(part for part in (f"mean predicted response ({units})" if units else "", ends) if part)
+    _write(pen, (_EDGE, height - 30), legend, 15, _FAINT, room)
+    with write_beside(path) as beside:
+        sheet.save(beside, format="PNG", optimize=True)
+    return path
+
+
+def _tile(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    one: Ranked,
+    ranking: Ranking,
+    colour: str,
+    opener: Callable[[Any], Image.Image],
+) -> None:
+    x, y = corner
+    pen.rectangle((x, y, x + _TILE - 1, y + _TILE - 1), fill=_BED)
+    try:
+        image = opener(one.image)
+    except (BrainkitError, OSError):
+        pen.text((x + _TILE / 2, y + _TILE / 2), "cannot be read any more", _FAINT, _font(15), anchor="mm")
+    else:
+        fit = _TILE / max(image.size)
+        size = (max(1, round(image.width * fit)), max(1, round(image.height * fit)))
+        small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(small, (x + (_TILE - size[0]) // 2, y + (_TILE - size[1]) // 2))
+    rank = f"{one.rank}"
+    pen.text((x, y + _TILE + 27), rank, colour, _font(22), anchor="ls")
+    pen.text((x + _TILE, y + _TILE + 27), _number(one.mean, ranking), _INK, _font(22), anchor="rs")
+    if _has_bar(ranking):
+        every = (*ranking.highest, *ranking.lowest)  # all bars of a sheet have one length
+        left = x + 12 + max(_width(str(other.rank)) for other in every)
+        right = x + _TILE - 12 - max(_width(_number(other.mean, ranking)) for other in every)
+        _bar(pen, left, right, y + _TILE + 19, one.mean, ranking, colour)
+    _write(pen, (x, y + _TILE + 52), Path(one.name).name, 15, _FAINT, _TILE)
+
+
+def _bar(pen: ImageDraw.ImageDraw, left: int, right: int, y: int, mean: float, ranking: Ranking, colour: str) -> None:
+    """From the mean of all images to this one's, on a line from the lowest of all to the highest."""
+    low, high = ranking.lowest[0].mean, ranking.highest[0].mean
+    at, middle = (left + round((value - low) / (high - low) * (right - left)) for value in (mean, ranking.mean))
+    pen.rectangle((left, y - 2, right, y + 2), fill="#e6e9ed")
+    pen.rectangle((min(at, middle), y - 2, max(at, middle), y + 2), fill=colour)
+    pen.rectangle((middle - 1, y - 6, middle, y + 6), fill=_INK)
+
+
+def _has_bar(ranking: Ranking) -> bool:
+    return bool(ranking.lowest) and ranking.highest[0].mean > ranking.lowest[0].mean
+
+
+def _width(text: str) -> int:
+    return math.ceil(_font(22).getlength(text))
+
+
+def _number(mean: float, ranking: Ranking) -> str:
+    spread = ranking.sd if math.isfinite(ranking.sd) and ranking.sd > 0 else max(abs(mean), 1.0)
+    decimals = min(8, max(2, 1 - math.floor(math.log10(spread))))
+    return f"{mean:.{decimals}f}"
+
+
+def _count(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
+
+
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], words: str, size: int, colour: str, room: float) -> None:
+    """One line of text on its baseline, shortened in its middle where it is too long."""
+    clean, font = _drawable(" ".join(words.split()), size)
+    if font.getlength(clean) > room:
+        keep = len(clean)
+        while keep > 2 and font.getlength(_cut(clean, keep)) > room:
+            keep -= 1
+        clean = _cut(clean, keep)
+    pen.text(at, clean, colour, font, anchor="ls")
+
+
+def _cut(text: str, keep: int) -> str:
+    last = keep // 2
+    return f"{text[: keep - last]}…{text[len(text) - last :]}"
+
+
+def _drawable(text: str, size: int) -> tuple[str, Any]:
+    """The text, and a font that has its letters; where no font does, a question mark stands for each."""
+    if _LATIN.issuperset(text):
+        return text, _font(size)
+    other = _other_font(size)
+    if other is not None:
+        return "".join(letter if letter.isprintable() else "?" for letter in text), other
+    return "".join(letter if letter in _LATIN else "?" for letter in text), _font(size)
+
+
+@functools.lru_cache(maxsize=16)
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+@functools.lru_cache(maxsize=16)
+def _other_font(size: int) -> Any:
+    for name in _OTHERS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return None
