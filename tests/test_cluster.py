@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ ray = pytest.importorskip("ray", reason="scoring over Ray needs brainkit[ray]")
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 
-import test_scoring as tiny  # noqa: E402
+import pixel_encoder as tiny  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from brainkit import encoder_file, scoring  # noqa: E402
@@ -259,3 +260,33 @@ def test_an_interrupted_output_at_an_address_goes_on(place: Path, memory: Any, a
     scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4, say=said.append)
     assert any("goes on after" in line for line in said)
     assert memory.cat_file("/bucket/fmri.npy") == alone[0]
+
+
+# --- what workers get -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("machines", "device", "workers", "expected"),
+    [
+        ([{"CPU": 16}], "cpu", None, (4, 4)),
+        ([{"CPU": 16}], "cpu", 8, (8, 2)),
+        ([{"CPU": 1}, {"CPU": 1}, {}], "cpu", None, (2, 1)),
+        ([{"CPU": 1}, {"CPU": 1}], "cpu", 1, (1, 1)),  # not two cores, which no machine has
+        ([{"CPU": 8}, {"CPU": 2}], "cpu", 3, (3, 2)),
+        ([{"CPU": 6}, {"CPU": 3}], "cpu", None, (1, 4)),
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 64}], "cuda", None, (2, 4)),
+        ([{"CPU": 2, "GPU": 4}], "cuda", 2, (2, 1)),
+    ],
+)
+def test_workers_fit_on_the_machines(machines: Any, device: str, workers: int | None, expected: Any) -> None:
+    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
+    pretended = SimpleNamespace(nodes=lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99, "GPU": 99}}])
+    found = on_ray._pool(pretended, device, workers)
+    assert (found["workers"], found["cores"]) == expected
+    assert found["gpus"] == int(device == "cuda")
+
+
+def test_a_cluster_with_nothing_to_score_with() -> None:
+    pretended = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4}}])
+    with pytest.raises(BrainkitError, match="the cluster has no GPUs to score with"):
+        on_ray._pool(pretended, "cuda", None)

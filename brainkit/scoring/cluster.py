@@ -157,20 +157,28 @@ def _sent(ray: Any, sources: ImageList, start: int, length: int) -> Iterator[Any
 
 
 def _pool(ray: Any, device: str, workers: int | None) -> dict[str, Any]:
-    """How many workers, and what each of them gets."""
-    there = ray.cluster_resources()
-    cores, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
-    if cores < 1:
-        raise BrainkitError("Ray: the cluster has no processor cores to score with")
+    """How many workers, and what each of them gets; a worker that fits on no machine would be waited for for ever."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if device == "cuda":
-        if workers is not None and workers > gpus:
-            raise UsageError(f"workers must be at most the cluster's {gpus} GPUs, got {workers}")
-        count = workers or max(1, gpus)
-        return {"workers": count, "cores": max(1, min(_CORES, cores // count)), "gpus": 1}
-    if workers is not None and workers > cores:
-        raise UsageError(f"workers must be at most the cluster's {cores} cores, got {workers}")
-    count = workers or max(1, cores // _CORES)
-    return {"workers": count, "cores": max(1, min(_CORES, cores // count)), "gpus": 0}
+        machines = [machine for machine in machines if machine.get("GPU", 0) >= 1]
+    kind, what = ("GPU", "GPUs") if device == "cuda" else ("CPU", "cores")
+    most = sum(int(machine.get(kind, 0)) for machine in machines)
+    if most < 1:
+        raise BrainkitError(f"Ray: the cluster has no {what} to score with")
+    if workers is not None and workers > most:
+        raise UsageError(f"workers must be at most the cluster's {most} {what}, got {workers}")
+
+    def fitting(cores: int) -> int:
+        """Workers of so many cores for which there is room."""
+        return sum(
+            min(int(machine.get("CPU", 0)) // cores, int(machine[kind]) if kind == "GPU" else most)
+            for machine in machines
+        )
+
+    wanted = workers or (most if device == "cuda" else 1)
+    cores = next((count for count in range(_CORES, 0, -1) if fitting(count) >= wanted), 1)
+    count = workers or fitting(cores)
+    return {"workers": count, "cores": cores, "gpus": int(device == "cuda")}
 
 
 @contextlib.contextmanager
