@@ -67,7 +67,7 @@ def main() -> None:
         folder = Path(place)
         backbone = vision_transformer()
         model = write_encoder(folder / "encoder.onnx", backbone, "dinov2", given.vertices, BOTTLENECK)
-        write_encoder(folder / "int8.onnx", backbone, "dinov2", given.vertices, BOTTLENECK, int8=True)
+        write_encoder(folder / "int8.onnx", backbone, "dinov2", given.vertices, BOTTLENECK, storage="int8")
         write_bare(folder / "bare.onnx", backbone)
         write_readout(folder / "readout.onnx", folder / "encoder.onnx")
         report["parts"] = {f"B = {batch}": parts(folder, batch, given.rounds, given.threads) for batch in (1, 8)}
