@@ -16,6 +16,7 @@ from brainkit.surface import RoiTable
 _QUOTE = '"'
 _SPECIAL = frozenset(',"\r\n')  # a field that holds one of them is quoted
 
+
 def region_means(rows: np.ndarray, regions: Mapping[str, np.ndarray]) -> np.ndarray:
     """The mean over each region's columns, summed in float64. (b, columns) -> (b, regions), float32."""
     means = np.empty((len(rows), len(regions)), np.float32)
