@@ -9,9 +9,9 @@ import importlib.util
 import io
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
+from brainkit.control_groups import groups
 from brainkit.errors import BrainkitError, EncoderFileError, require
 
 # Files that a process has open in any case: libraries, sockets, images that are being decoded.
@@ -89,11 +89,13 @@ def import_runtime() -> Any:
 def cores() -> int:
     """Processor cores this process may use: its affinity, and a container's quota where there is one."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no control group, or "max": no quota
+    for folder in groups("cpu"):
+        with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no quota
+            quota, period = map(int, (folder / "cpu.max").read_text().split())
+            count = min(count, -(-quota // period))
+        with contextlib.suppress(OSError, ValueError):  # the older kind, where -1 is no quota
+            quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            count = min(count, -(-quota // period)) if quota > 0 else count
     return max(1, count)
 
 

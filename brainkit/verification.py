@@ -14,7 +14,6 @@ from brainkit import encoder_file, scoring
 from brainkit.config import Config
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError, require
-from brainkit.export.onnx_graph import quiet
 from brainkit.export.parity import BATCHES, BOUND, relative_difference
 from brainkit.export.subset import custom_positions
 from brainkit.export.torch_forms import RUNTIMES, open_torch
@@ -179,26 +178,12 @@ def _columns(path: str | os.PathLike[str], info: EncoderInfo, folder: Path) -> n
         space, ids, locations = str(file["space"]), file["vertices"], file["locations"]
     if space != info.vertices.space or not np.isin(info.vertices.ids, ids).all():
         raise EncoderFileError(f"{path}: is of another run than {folder}: it has vertices that the run lacks")
-<<<<<<< HEAD
-    columns = np.searchsorted(ids, info.vertices.ids)
-    if space == "custom" and len(ids) != len(info.vertices):
-        # Ids are numbered anew there, and the file says which they were.
-        subset = info.provenance.get("subset")
-        packed = subset.get("positions") if isinstance(subset, dict) else None
-        what = f"{path}: provenance.subset.positions"
-        columns = encoder_file.unpack_array(packed, dtype="<i4", shape=(len(info.vertices),), what=what)
-        if columns.min() < 0 or columns.max() >= len(ids):
-            raise EncoderFileError(f"{what} must lie in 0..{len(ids) - 1}, found others")
-    if not info.ensemble and not np.allclose(locations[columns], info.locations, rtol=0, atol=1e-4):
-=======
     columns = custom_positions(info, len(ids))
     if columns is None and space == "custom" and len(ids) != len(info.vertices):
         raise EncoderFileError(f"{path}: holds some of a run's vertices, which have no ids in a space of their own")
     if columns is None:
         columns = np.searchsorted(ids, info.vertices.ids)
-    ensemble = getattr(info, "ensemble", None)
-    if not ensemble and not np.allclose(locations[columns], info.locations, rtol=0, atol=1e-4):
->>>>>>> forms
+    if not info.ensemble and not np.allclose(locations[columns], info.locations, rtol=0, atol=1e-4):
         raise EncoderFileError(f"{path}: is of another run than {folder}: its vertices read other places of the image")
     return columns
 
@@ -233,12 +218,7 @@ def _opened(path: str | os.PathLike[str], info: EncoderInfo) -> tuple[Run, str]:
     if info.container == "onnx":
         return scoring.load(path, "cpu").run, "ONNX Runtime"
     try:
-<<<<<<< HEAD
-        with quiet():
-            run = torch.jit.load(path) if info.container == "torchscript" else torch.export.load(path).module()
-=======
         return open_torch(path, info.container), RUNTIMES[info.container]
->>>>>>> forms
     except Exception as error:  # the loaders' own kinds
         raise EncoderFileError(f"{path}: torch cannot open it: {_line(error)}") from error
 

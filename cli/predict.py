@@ -139,7 +139,7 @@ def command(
     for sheet in done.sheets:
         click.echo(f"{sheet}: the images that drive it most")
     if maps is not None:
-        drawn = predicted.draw_prediction_file(out, info, maps, images=done.images, max_maps=max_maps)
+        drawn = predicted.draw_prediction_file(out, info, maps, images=done.sources, max_maps=max_maps)
         click.echo(f"{maps}: {len(drawn)} of {done.n} images drawn beside their maps")
 
 

@@ -546,12 +546,16 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
     assert callable(passed.pop("say"))
     assert passed == {
         "images": (str(photos), "c.png"),
-        "out": Path("fmri.npy"),
+        "out": "fmri.npy",
         "encoder": Path("e.onnx"),
         "device": "cpu",
         "rois": ("V1", "V2", "FFA-1"),
         "batch_size": 4,
         "overwrite": True,
+        "hemispheres": False,
+        "top": None,
+        "engine": "local",
+        "workers": None,
     }
     assert result.stdout == "fmri.npy: 2 images in 0.5 s; fmri.json says what is what\n"
     assert len(result.stderr.splitlines()) == 11
@@ -572,7 +576,7 @@ def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pyt
     assert result.stdout.endswith("figures: 2 of 9 images drawn beside their maps\n")
     arguments = given()
     assert arguments["encoder_info"].layers == ("stage1", "stage2")
-    assert (arguments["file"], arguments["folder"], arguments["max_maps"]) == (Path("fmri.npy"), Path("figures"), 2)
+    assert (arguments["file"], arguments["folder"], arguments["max_maps"]) == ("fmri.npy", Path("figures"), 2)
 
 
 def test_sample_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ PLACES = {
     "brainkit/encoder_file/metadata.py": Place(0, "numpy"),
     "brainkit/encoder_file/wire.py": Place(0),
     "brainkit/peak_memory.py": Place(0),
+    "brainkit/control_groups.py": Place(0),
     "brainkit/free_memory.py": Place(0),
     "brainkit/terms.py": Place(0),
     "brainkit/threads.py": Place(0),
@@ -214,6 +215,8 @@ PLACES = {
 # Files of one floor that may use each other although they do not share a folder. errors.py and files.py serve all.
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
+    "brainkit/free_memory.py": {"brainkit/control_groups.py"},
+    "brainkit/runtime.py": {"brainkit/control_groups.py"},
     "brainkit/encoder_file/info.py": {"brainkit/images.py", "brainkit/surface.py", "brainkit/volume.py"},
     "brainkit/encoder_file/metadata.py": {"brainkit/images.py", "brainkit/surface.py", "brainkit/volume.py"},
     "brainkit/token_store.py": {"brainkit/locks.py", "brainkit/runtime.py", "brainkit/token_shard.py"},

@@ -483,6 +483,25 @@ def test_addresses_without_fsspec_name_the_pip_line(place: Path, monkeypatch: py
         list_images("s3://bucket/a.png")
 
 
+def test_maps_are_drawn_of_images_in_shards_and_elsewhere(
+    bucket: Any, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("nilearn")
+    from brainkit.maps import predicted, static
+
+    drawn: list[tuple[str, np.ndarray]] = []
+    monkeypatch.setattr(
+        static, "draw_response", lambda path, **given: drawn.append((path.name, np.asarray(given["image"])))
+    )
+    write_shard(Path("s.tar"), {"k/m.png": png(7)})
+    done = scoring.predict_to_file(["s.tar", "memory://bucket/b.png", "photos/b.png"], "out.npy", encoder)
+    predicted.draw_prediction_file("out.npy", encoder.info, "figures", images=done.sources, max_maps=3)
+    assert [name for name, _ in drawn] == ["0000-b.png", "0001-b.png", "0002-m.png"]
+    for (_, image), seed in zip(drawn, (1, 0, 7), strict=True):
+        np.testing.assert_array_equal(image, np.asarray(Image.open(io.BytesIO(png(seed)))))
+
+
 # --- the list itself ----------------------------------------------------------------------------------------------
 
 

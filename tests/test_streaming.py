@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime")
 
 from pixel_encoder import SIZE, V, make_graph, make_info
 
-from brainkit import encoder_file, free_memory, scoring
+from brainkit import control_groups, encoder_file, free_memory, runtime, scoring
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.locks import FileLock
 from brainkit.scoring import batch_size, outputs, pipeline, resume
@@ -284,6 +284,26 @@ def test_a_file_that_may_not_grow_is_one_line_and_goes_on(photos: Path, path: Pa
     assert bytes_of("fmri.npy") == bytes_of("whole.npy")
 
 
+def test_an_interruption_while_the_state_is_written_is_told_as_it_is(
+    photos: Path, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, moves = os.replace, [0]
+
+    def interrupted(source: Any, target: Any) -> None:
+        moves[0] += 1
+        if moves[0] == 4:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    said: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            score(photos, encoder, say=said.append)
+    assert json.loads(Path(".fmri.npy.partial/state.json").read_text())["done"] == 4 * BATCH
+    assert said == ["fmri.npy: 12 of 40 images are kept; the same command goes on from there"]
+
+
 @pytest.mark.parametrize("where", ["rows", "skipped", "state", "description"])
 def test_a_full_disk_loses_nothing(
     photos: Path, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch, where: str
@@ -430,7 +450,7 @@ def test_a_consumer_that_stops_ends_all_threads(photos: Path, encoder: scoring.E
 def test_what_the_network_raises_reaches_the_caller(
     photos: Path, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(batch: np.ndarray) -> np.ndarray:
+    def failing(batch: np.ndarray, *given: Any) -> np.ndarray:
         raise BrainkitError("the network failed")
 
     monkeypatch.setattr(encoder, "run", failing)
@@ -476,8 +496,8 @@ def test_the_limits_of_control_groups_are_kept(tmp_path: Path, monkeypatch: pyte
         path.write_text(text)
 
     monkeypatch.setattr(free_memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(free_memory, "_GROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(free_memory, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "_OWN", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path / "groups")
     assert free_memory.free_memory() == free_memory.UNKNOWN
     write(tmp_path / "meminfo", "MemTotal: 9 kB\nMemAvailable:    4000 kB\n")
     assert free_memory.free_memory() == 4_096_000
@@ -493,6 +513,17 @@ def test_the_limits_of_control_groups_are_kept(tmp_path: Path, monkeypatch: pyte
     write(tmp_path / "groups/memory/old/memory.limit_in_bytes", "1000\n")
     write(tmp_path / "groups/memory/old/memory.usage_in_bytes", "2000\n")
     assert free_memory.free_memory() == 0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert runtime.cores() == 64
+    write(tmp_path / "groups/cpu/old/cpu.cfs_quota_us", "-1\n")
+    write(tmp_path / "groups/cpu/old/cpu.cfs_period_us", "100000\n")
+    assert runtime.cores() == 64
+    write(tmp_path / "groups/cpu/old/cpu.cfs_quota_us", "550000\n")
+    assert runtime.cores() == 6
+    write(tmp_path / "groups/cpu.max", "max 100000\n")
+    assert runtime.cores() == 6
+    write(tmp_path / "groups/cpu.max", "150000 100000\n")
+    assert runtime.cores() == 2
 
 
 PEAK = """

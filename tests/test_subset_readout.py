@@ -50,7 +50,8 @@ def write_file(path: Path, members: list[Any], *, dtype: type = np.float32) -> A
     arrays = []
     for index, folded in enumerate(members):
         prefix = "readout" if len(members) == 1 else f"readout.{index}"
-        for name, array in vars(sort_readout(folded)).items():
+        arrays_of = {name: array for name, array in vars(sort_readout(folded)).items() if name != "form"}
+        for name, array in arrays_of.items():
             stored = array.astype(dtype) if name in ("weight", "coefficients") else array
             arrays.append(numpy_helper.from_array(stored, f"{prefix}.{name}"))
     path.write_bytes(helper.make_model(helper.make_graph([], "g", [], [], arrays)).SerializeToString())

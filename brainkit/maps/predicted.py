@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def draw_prediction_file(
     encoder_info: EncoderInfo,
     folder: str | os.PathLike[str],
     *,
-    images: Sequence[str | os.PathLike[str]] | None = None,
+    images: Sequence[Any] | None = None,
     max_maps: int = 12,
 ) -> list[Path]:
     """Draw what `brainkit.scoring.predict_to_file` wrote.
@@ -74,9 +75,9 @@ def draw_prediction_file(
         The encoder that made them.
     folder, max_maps
         As in `draw_predictions`.
-    images : sequence of path-like, optional
-        The image of each row, as ``PredictResult.images`` has them; by default those that the ``.json`` names, where
-        a name that is not UTF-8 is escaped and leads to no file.
+    images : sequence, optional
+        The image of each row, as ``PredictResult.sources`` has them; by default those that the ``.json`` names, where
+        a name that is not UTF-8 is escaped, and one in a tar shard leads to no file.
 
     Returns
     -------
@@ -106,7 +107,7 @@ def draw_prediction_file(
 def draw_predictions(
     encoder_info: EncoderInfo,
     prediction_rows: np.ndarray,
-    image_paths: Sequence[str | os.PathLike[str]],
+    image_paths: Sequence[Any],
     folder: str | os.PathLike[str],
     *,
     columns: np.ndarray | None = None,
@@ -120,8 +121,8 @@ def draw_predictions(
         What the encoder file says of itself: vertices, regions, units, note.
     prediction_rows : array of shape (n, V)
         Predicted responses, in the encoder's units; a memory map is read only where it is drawn.
-    image_paths : sequence of path-like
-        The image of each row.
+    image_paths : sequence
+        The image of each row: a path, or what has a `name` and an ``open()`` that gives a path or an open file.
     folder : path-like
         Where the figures go, one PNG an image, named by row and image.
     columns : int array of shape (V,), optional
@@ -152,15 +153,16 @@ def draw_predictions(
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
     drawn = []
     for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
-        name = os.fsencode(Path(image).name).decode("utf-8", "backslashreplace")  # any name can be drawn
+        given = Path(image if isinstance(image, str | os.PathLike) else image.name)
+        name = os.fsencode(given.name).decode("utf-8", "backslashreplace")  # any name can be drawn
         name = " ".join(name.split())  # a title has one line
-        path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(image).stem)[:80]}.png"
+        path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', given.stem)[:80]}.png"
         static.draw_response(
             path,
             vertices=vertices,
             rois=rois,
             response=row,
-            image=decode(image),
+            image=decode(image if isinstance(image, str | os.PathLike) else image.open()),
             title=f"Predicted response to {name}",
             note=encoder_info.note,
             units=encoder_info.units,

@@ -26,7 +26,7 @@ from brainkit.scoring.decoding import as_text
 from brainkit.scoring.encoder import DEVICES, Encoder, load
 from brainkit.scoring.form import Form
 from brainkit.scoring.image_list import ImageList
-from brainkit.scoring.image_source import as_path
+from brainkit.scoring.image_source import ImageSource, as_path
 from brainkit.scoring.outputs import (
     check_output,
     description_path,
@@ -76,6 +76,8 @@ class PredictResult:
     images : sequence of Path
         The image of each row; of images elsewhere the address, a str. The names in the ``.json`` are the same, but
         escaped where they are not UTF-8. Both sequences are read from disk when they are looked at.
+    sources : sequence of ImageSource
+        The same images, to be opened wherever they are: in tar shards and elsewhere too.
     sheets : tuple of Path or str
         Contact sheets drawn, one a region.
     """
@@ -86,6 +88,7 @@ class PredictResult:
     seconds: float
     images: Sequence[Path | str] = field(default=(), repr=False)
     sheets: tuple[Path | str, ...] = ()
+    sources: Sequence[ImageSource] = field(default=(), repr=False)
 
 
 def predict_to_file(
@@ -256,6 +259,7 @@ def _predict(
         time.perf_counter() - started,
         _OnDisk(lambda: map(as_path, listed.readable()), rows),
         form.sheet_paths,
+        _OnDisk(listed.readable_sources, rows),
     )
 
 

@@ -54,7 +54,10 @@ class ImageList:
         return self._digest
 
     def close(self) -> None:
+        """Forget the list."""
         self._base.close()
+
+    __del__ = close
 
     # --- while it is made ---------------------------------------------------------------------------------------------
 
@@ -149,9 +152,14 @@ class ImageList:
 
     def readable(self) -> Iterator[str]:
         """Names of the images that were read, in order: those of the rows."""
-        left = "(SELECT position, name FROM images WHERE position NOT IN (SELECT position FROM skipped))"
-        for _, name in self._rows("position, name", left, 1):
-            yield as_name(name)
+        return (source.name for source in self.readable_sources())
+
+    def readable_sources(self) -> Iterator[ImageSource]:
+        """The images that were read, in order."""
+        columns = "position, name, place, offset, size, problem"
+        left = f"(SELECT {columns} FROM images WHERE position NOT IN (SELECT position FROM skipped))"
+        for _, name, place, *values in self._rows(columns, left, 1):
+            yield ImageSource(as_name(name), as_name(place), *values)
 
     def _rows(self, columns: str, table: str, start: int) -> Iterator[tuple[Any, ...]]:
         # In portions, because a cursor that is kept open would hold up whatever changes the list meanwhile.

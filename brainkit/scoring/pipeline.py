@@ -168,9 +168,11 @@ def batches(
             free.append(buffer)
             yield batch
     finally:
+        if decoders is not None:
+            decoders.shutdown(wait=False, cancel_futures=True)  # the network may be waiting for what is dropped now
         network.end(encoder)
         if decoders is not None:
-            decoders.shutdown(wait=True, cancel_futures=True)
+            decoders.shutdown(wait=True)
 
 
 def _finish(

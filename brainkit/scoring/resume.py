@@ -117,14 +117,16 @@ class Unfinished:
 
     def save(self, rows: int) -> None:
         """Write the state down, as of the last mark up to which the rows are on the disk."""
-        reached = None
-        while self._marks and self._marks[0][0] <= rows:
-            reached = self._marks.popleft()
         self._saved_at = time.monotonic()
-        if reached is not None:
-            os.fsync(self._skipped.fileno())
-            self.rows, self.done, self._skipped_bytes = reached
-            self._write_state()
+        reached = max((mark for mark in self._marks if mark[0] <= rows), default=None)
+        if reached is None:
+            return
+        os.fsync(self._skipped.fileno())
+        self._write_state(*reached)
+        # Only now: an interruption on the way must leave it to be done again.
+        self.rows, self.done, self._skipped_bytes = reached
+        while self._marks and self._marks[0] <= reached:
+            self._marks.popleft()
 
     def discard(self) -> None:
         """There is nothing worth keeping."""
@@ -135,7 +137,7 @@ class Unfinished:
         """Move what was made, in the folder, to where it belongs, and remove the folder."""
         # From now on only the moves are left to be done, which can be done again.
         self.complete = True
-        self._write_state()
+        self._write_state(self.rows, self.done, self._skipped_bytes)
         for made, place in moves:
             if made.is_dir() and place.is_dir():
                 shutil.rmtree(place)
@@ -191,9 +193,9 @@ class Unfinished:
                     raise UsageError(f"{self._out}: another process is writing it")
                 return lock
 
-    def _write_state(self) -> None:
+    def _write_state(self, *counts: int) -> None:
         state = {"version": _VERSION, **self._identity, "batch_size": self.batch_size, "complete": self.complete}
-        state |= zip(_COUNTS, (self.rows, self.done, self._skipped_bytes), strict=True)
+        state |= zip(_COUNTS, counts, strict=True)
         beside = self._state_path.with_suffix(".new")
         with beside.open("wb") as file:
             file.write(json.dumps(state, indent=2).encode())
