@@ -20,6 +20,7 @@ from brainkit.scoring.decoding import as_text
 from brainkit.scoring.image_source import ImageSource
 from brainkit.scoring.moments import Moments
 from brainkit.scoring.outputs import check_output, suffix_of
+from brainkit.scoring.remote import is_address
 from brainkit.scoring.tables import chosen_columns
 from brainkit.surface import CUSTOM, RoiTable, Vertices
 from brainkit.welch import Comparison, compare
@@ -295,11 +296,16 @@ def _seen(
 
 def _check_apart(a: ImageList, b: ImageList) -> None:
     """Refuse sets that share an image: they would not be independent."""
-    places = {(entry.place, entry.offset) for entry in _entries(a)}
-    shared = [entry.name for entry in _entries(b) if (entry.place, entry.offset) in places]
+    places = set(map(_real_place, _entries(a)))
+    shared = [entry.name for entry in _entries(b) if _real_place(entry) in places]
     if shared:
         count = "1 image is" if len(shared) == 1 else f"{len(shared):,} images are"
         raise UsageError(f"{as_text(shared[0])}: lies in both sets ({count} in both); they must be apart")
+
+
+def _real_place(entry: ImageSource) -> tuple[str, int]:
+    """Where an image lies, whatever links lead there."""
+    return entry.place if is_address(entry.place) else os.path.realpath(entry.place), entry.offset
 
 
 def _entries(listed: ImageList) -> Iterator[ImageSource]:

@@ -145,6 +145,26 @@ def test_text_is_cut_in_its_middle_and_never_wider_than_its_room() -> None:
     assert dark.min() >= 9 and 200 < dark.max() <= 10 + 232
 
 
+def test_the_legend_is_whole_on_a_narrow_sheet_too(tmp_path: Path) -> None:
+    _, image = draw(tmp_path, 3, 9)
+    ranking = TopImages({"FFA": np.arange(4)}, 1)
+    ranking.add(np.float32([[1], [2], [3]]))
+    found = ranking.finish(look_up)["FFA"]
+    for room, lines in ((image.width - 2 * 56, 2), (1500, 1)):
+        legend = contact_sheet._legend(found, "z-scored percent signal change", room)
+        assert len(legend) == lines
+        assert all(contact_sheet._font(15).getlength(line) <= room for line in legend)
+        assert "z-scored" in legend[0] and legend[-1].endswith("tick: the mean of all")
+
+
+def test_letters_that_no_font_has_are_question_marks() -> None:
+    text, _ = contact_sheet._drawable("\U000e0fff-a.png", 15)
+    assert text == "?-a.png"
+    assert contact_sheet._drawable("a.png", 15)[0] == "a.png"
+    if contact_sheet._other_font(15) is not None:
+        assert contact_sheet._drawable("ü\ufffe.png", 15)[0] == "ü?.png"
+
+
 def test_sheets_beside_the_predictions(path: Path, photos: Path, tmp_path: Path) -> None:
     encoder = scoring.load(path, "cpu")
     done = scoring.predict_to_file(photos, tmp_path / "fmri.npy", encoder, rois=["V1", "PPA"], top=3, batch_size=4)

@@ -159,8 +159,10 @@ def test_a_table_of_some_regions(encoder: scoring.Encoder, sets: tuple[Path, Pat
 
 def test_what_is_refused(encoder: scoring.Encoder, sets: tuple[Path, Path], tmp_path: Path) -> None:
     light, dark = sets
+    (tmp_path / "linked").symlink_to(light)
     for a, b, words in (
         (light, light, "lies in both sets"),
+        (light, tmp_path / "linked", "10 images are in both"),
         (light, [dark, light / "3.png"], "1 image is in both"),
         (light, dark / "1.png", "at least 2 images"),
         (light, dark / "nothing", "no such file"),
@@ -171,6 +173,7 @@ def test_what_is_refused(encoder: scoring.Encoder, sets: tuple[Path, Path], tmp_
     with pytest.raises(BrainkitError, match="not one image could be read"):
         contrasts.contrast(light, dark / "broken.png", encoder)
     found = contrasts.contrast(light, dark, encoder)
+    (tmp_path / "linked").unlink()
     for name in ("contrast.npy", "contrast", ".npz"):
         with pytest.raises(UsageError, match="must end in"):
             contrasts.write_contrast(found, tmp_path / name)

@@ -22,6 +22,7 @@ _TILE, _GAP, _EDGE = 232, 24, 56  # pixels
 _CAPTION = 84
 _MOST_COLUMNS, _LEAST_COLUMNS = 6, 3
 _LATIN = frozenset(map(chr, range(32, 127))) | {"·", "…"}  # what Pillow's own font is sure to have
+_NO_LETTER = "\uffff"  # in no font
 # Fonts that systems have, for names in other scripts; Pillow knows where each system keeps them.
 _OTHERS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "segoeui.ttf", "arial.ttf")
 
@@ -69,13 +70,14 @@ def draw_contact_sheet(
     if ranking.lowest:
         sections.append(("lowest predicted response", _LOW, ranking.lowest))
     head = 150 + (28 if note else 0)
+    room = width - 2 * _EDGE
+    legend = _legend(ranking, units, room)
     rows = [math.ceil(len(ranked) / columns) for _, _, ranked in sections]
     section_heights = [48 + count * (_TILE + _CAPTION) for count in rows]
-    height = head + sum(section_heights) + 52
+    height = head + sum(section_heights) + 30 + 22 * max(1, len(legend))
     sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
 
-    room = width - 2 * _EDGE
     _write(
         pen,
         (_EDGE, 66),
@@ -101,9 +103,8 @@ def draw_contact_sheet(
             x, y = _EDGE + column * (_TILE + _GAP), top + 48 + row * (_TILE + _CAPTION)
             _tile(sheet, pen, (x, y), one, ranking, colour, opener)
         top += tall
-    ends = "line: from the lowest image to the highest; tick: the mean of all" if _has_bar(ranking) else ""
-    legend = "  ·  ".join(part for part in (f"mean predicted response ({units})" if units else "", ends) if part)
-    _write(pen, (_EDGE, height - 30), legend, 15, _FAINT, room)
+    for line, words in enumerate(legend):
+        _write(pen, (_EDGE, height - 30 - 22 * (len(legend) - 1 - line)), words, 15, _FAINT, room)
     with write_beside(path) as beside:
         sheet.save(beside, format="PNG", optimize=True)
     return path
@@ -153,6 +154,14 @@ def _has_bar(ranking: Ranking) -> bool:
     return bool(ranking.lowest) and ranking.highest[0].mean > ranking.lowest[0].mean
 
 
+def _legend(ranking: Ranking, units: str, room: int) -> list[str]:
+    """What numbers and bars mean, on as many lines as it takes."""
+    of_numbers = [f"mean predicted response ({units})"] if units else []
+    of_bars = ["line: from the lowest image to the highest; tick: the mean of all"] if _has_bar(ranking) else []
+    together = "  ·  ".join(of_numbers + of_bars)
+    return [together] if together and _font(15).getlength(together) <= room else of_numbers + of_bars
+
+
 def _width(text: str) -> int:
     return math.ceil(_font(22).getlength(text))
 
@@ -189,8 +198,17 @@ def _drawable(text: str, size: int) -> tuple[str, Any]:
         return text, _font(size)
     other = _other_font(size)
     if other is not None:
-        return "".join(letter if letter.isprintable() else "?" for letter in text), other
+        none = other.getmask(_NO_LETTER)
+        return "".join(
+            letter if letter.isprintable() and (letter in _LATIN or not _same(other.getmask(letter), none)) else "?"
+            for letter in text
+        ), other
     return "".join(letter if letter in _LATIN else "?" for letter in text), _font(size)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two letters are drawn alike: as the box that stands for those a font does not have."""
+    return one.size == other.size and bytes(one) == bytes(other)
 
 
 @functools.lru_cache(maxsize=16)
