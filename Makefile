@@ -38,6 +38,7 @@ bench: .venv/installed-test
 	.venv/bin/python -m bench.step $(ARGS)
 	.venv/bin/python -m bench.extraction
 	.venv/bin/python -m bench.one_minute
+	.venv/bin/python -m bench.scoring
 	.venv/bin/python -m bench.readme
 
 lint: .venv/installed-test

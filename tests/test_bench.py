@@ -93,3 +93,34 @@ def test_a_whole_brain_is_counted_within_8_gb() -> None:
     few, more = 20_000, 30_000
     each = (counted(more) - counted(few)) / (more - few)
     assert 0 < counted(few) + each * (whole_brain.WHOLE - few) < whole_brain.LIMIT
+
+
+@pytest.mark.slow
+def test_scoring_is_timed_beside_the_bare_network(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    done = run(f"""
+from bench import scoring
+from brainkit.backbones import load_backbone
+scoring.vision_transformer = lambda: load_backbone("test_vit", random_weights=True)
+scoring.FEW, scoring.MANY = 3, 6
+options = ["--rounds", "1", "--threads", "1", "--images", "4", "--vertices", "200"]
+sys.argv[1:] = [*options, "--name", {str(tmp_path / "tiny")!r}]
+scoring.main()
+""")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "tiny.json").read_text())
+    assert set(report["parts"]) == {"B = 1", "B = 8"}
+    assert min(report["memory"].values()) > 10
+    page = (tmp_path / "tiny.md").read_text()
+    assert "| bare backbone |" in page and "of the bare backbone's" in page
+
+
+@pytest.mark.slow
+def test_an_encoder_that_predicts_otherwise_is_not_timed() -> None:
+    done = run("""
+import numpy as np
+from bench import scoring
+scoring.check(np.random.default_rng(0).normal(size=(4, 5)), np.zeros((4, 5)))
+""")
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing is reported: the encoder file differs from the published readout by ")

@@ -346,3 +346,16 @@ def test_a_file_whose_graph_is_not_what_it_says(tmp_path: Path) -> None:
         ) as caught:
             scoring.load(path, "cpu")
         assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_was_replaced_gives_no_subset(path: Path, photographs: Path, tmp_path: Path) -> None:
+    """Rows for some vertices are read when they are first asked for: from the very file that was checked."""
+    own = tmp_path / "own.onnx"
+    own.write_bytes(path.read_bytes())
+    encoder = scoring.load(own)
+    batch = np.zeros((1, SIZE, SIZE, 3), np.uint8)
+    whole = encoder.run(batch)
+    np.testing.assert_allclose(encoder.run(batch, np.array([4, 2])), whole[:, [4, 2]], atol=1e-6)
+    own.write_bytes(path.read_bytes())
+    with pytest.raises(EncoderFileError, match="changed since it was opened"):
+        encoder.run(batch, np.array([5]))

@@ -22,14 +22,14 @@ def steady(path: str | os.PathLike[str]) -> Iterator[None]:
     EncoderFileError
         At the end of the block, if it changed.
     """
-    before = _seen(path)
+    before = seen(path)
     yield
-    if before is not None and _seen(path) != before:
+    if before is not None and seen(path) != before:
         raise EncoderFileError(f"{path}: changed while it was being opened")
 
 
-def _seen(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
-    """None where it cannot be looked at; who opens it then says why."""
+def seen(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """What the system knows of a file; None where it cannot be looked at; who opens it then says why."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

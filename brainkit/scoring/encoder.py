@@ -14,7 +14,7 @@ import numpy as np
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph_check import check_graph
-from brainkit.encoder_file.steady import steady
+from brainkit.encoder_file.steady import seen, steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
 from brainkit.runtime import import_runtime, one_line, open_session
 from brainkit.scoring.decoding import as_text, reason_without_name, sources_of
@@ -57,6 +57,7 @@ class Encoder:
     def __init__(self, path: Path, info: EncoderInfo, session: Any, device: str) -> None:
         self.path, self.info, self.device = path, info, device
         self._session = session
+        self._checked: tuple[int, ...] | None = None  # the file as it was when it was checked
         self._running: Any = None
         self._subset: tuple[bytes, SubsetReadout] | None = None
 
@@ -299,7 +300,10 @@ class Encoder:
     def _readout(self, columns: np.ndarray) -> SubsetReadout:
         key = np.ascontiguousarray(columns, np.int64).tobytes()
         if self._subset is None or self._subset[0] != key:
-            self._subset = key, SubsetReadout(self.path, self.info, columns)
+            subset = SubsetReadout(self.path, self.info, columns)
+            if self._checked is not None and seen(self.path) != self._checked:
+                raise EncoderFileError(f"{self.path}: changed since it was opened")
+            self._subset = key, subset
         return self._subset[1]
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
@@ -370,8 +374,11 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
             raise _wrong_form(Path(path), info)
         check_graph(path)
         session, found = open_session(path, device=device, size=info.preprocessing.size, threads=threads)
+        checked = seen(path)
     _check_signature(session, info, path)
-    return Encoder(Path(path), info, session, found)
+    encoder = Encoder(Path(path), info, session, found)
+    encoder._checked = checked
+    return encoder
 
 
 def _wrong_form(path: Path, info: EncoderInfo) -> UsageError:
