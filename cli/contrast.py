@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-
-def _split_names(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for text in given for name in (part.strip() for part in text.split(",")) if name)
+from brainkit.cli.values import split_names
 
 
 @click.command(
@@ -48,7 +46,7 @@ Examples:
     "--roi",
     "rois",
     multiple=True,
-    callback=_split_names,
+    callback=split_names,
     metavar="NAME",
     help="Only these regions, also for the false discovery rate; may be repeated.",
 )

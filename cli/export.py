@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-
-def _split_names(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for text in given for name in (part.strip() for part in text.split(",")) if name)
+from brainkit.cli.values import split_names
 
 
 @click.command(
@@ -46,7 +44,7 @@ Examples:
     "--roi",
     "rois",
     multiple=True,
-    callback=_split_names,
+    callback=split_names,
     metavar="NAME",
     help="Only these regions' vertices: a smaller file; may be repeated.",
 )

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-
-def _split_names(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for text in given for name in (part.strip() for part in text.split(",")) if name)
+from brainkit.cli.values import split_names
 
 
 @click.command(
@@ -48,7 +46,7 @@ Examples:
 @click.option(
     "--layers",
     multiple=True,
-    callback=_split_names,
+    callback=split_names,
     metavar="NAMES",
     help="The backbone's layers that the model's are, in its order.  [default: by their names or depth]",
 )

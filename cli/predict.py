@@ -7,9 +7,7 @@ from pathlib import Path
 
 import click
 
-
-def _split_names(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for text in given for name in (part.strip() for part in text.split(",")) if name)
+from brainkit.cli.values import split_names
 
 
 @click.command(
@@ -51,7 +49,7 @@ Examples:
     help="Draw at most this many images.",
 )
 @click.option(
-    "--roi", "rois", multiple=True, callback=_split_names, metavar="NAME", help="Only these regions; may be repeated."
+    "--roi", "rois", multiple=True, callback=split_names, metavar="NAME", help="Only these regions; may be repeated."
 )
 @click.option(
     "--top",
