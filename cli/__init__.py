@@ -174,7 +174,9 @@ _PLAIN_ERRNO = frozenset(
 
 
 def _one_line(text: str) -> str:
-    return " ".join(part for part in (line.strip() for line in text.splitlines()) if part)
+    # Names of files may hold what steers a terminal.
+    line = " ".join(part for part in (line.strip() for line in text.splitlines()) if part)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def _is_broken_pipe(error: Exception) -> bool:

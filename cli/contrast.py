@@ -77,6 +77,7 @@ def command(
     """
     from brainkit import contrasts, encoder_file, runs
     from brainkit.progress import progress_bar
+    from brainkit.scoring.decoding import printable
 
     if max_q is not None and maps is None:
         raise click.UsageError("--max-q is for the figure; say where it goes with --maps")
@@ -93,7 +94,7 @@ def command(
     beside = contrasts.write_contrast(found, out, overwrite=overwrite)
     for images in (found.a, found.b):
         for path, reason in images.skipped[:SHOWN]:
-            click.echo(f"skipped {path}: {reason}", err=True)
+            click.echo(f"skipped {printable(path)}: {printable(reason)}", err=True)
         if len(images.skipped) > SHOWN:
             click.echo(f"skipped {len(images.skipped) - SHOWN} more; {beside} lists them", err=True)
     click.echo("\n".join(contrasts.table_lines(found)))

@@ -102,6 +102,8 @@ def command(
     """
     from brainkit import encoder_file, runs, scoring
     from brainkit.progress import progress_bar
+    from brainkit.scoring.decoding import printable
+    from brainkit.scoring.finding import counted
 
     encoder = encoder or runs.latest_encoder()
     name = Path(out).name
@@ -130,10 +132,11 @@ def command(
             say=functools.partial(click.echo, err=True),
         )
     for path, reason in done.skipped[:SHOWN]:
-        click.echo(f"skipped {path}: {reason}", err=True)
+        click.echo(f"skipped {printable(path)}: {printable(reason)}", err=True)
     if len(done.skipped) > SHOWN:
         click.echo(f"skipped {len(done.skipped) - SHOWN} more; {beside} lists them", err=True)
-    click.echo(f"{done.path}: {done.n} images in {done.seconds:.1f} s; {beside} says what is what")
+    files = ", ".join(map(str, done.files))
+    click.echo(f"{files}: {counted(done.n, 'image')} in {done.seconds:.1f} s; {beside} says what is what")
     for sheet in done.sheets:
         click.echo(f"{sheet}: the images that drive it most")
     if maps is not None:

@@ -152,6 +152,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     [
         (BrainkitError("no luck"), 1, "brainkit: no luck"),
         (BrainkitError("two\n  lines"), 1, "brainkit: two lines"),
+        (BrainkitError("red\x1b[31m.png"), 1, r"brainkit: red\x1b[31m.png"),
         (UsageError("bad name"), 2, "brainkit: bad name"),
         (DataError("x.npy: expected 3, found 4"), 1, "brainkit: x.npy: expected 3, found 4"),
         (MissingDependency("install it"), 1, "brainkit: install it"),
@@ -536,8 +537,9 @@ def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from brainkit.scoring import PredictResult
 
-    skipped = tuple((Path(f"bad{i}.png"), "truncated") for i in range(12))
-    given = record(monkeypatch, "brainkit.scoring", "predict_to_file", PredictResult(Path("fmri.npy"), 2, skipped, 0.5))
+    skipped = tuple((Path(f"bad{i}\n\x1b[31m.png"), "truncated") for i in range(12))
+    done = PredictResult(Path("fmri.npy"), 2, skipped, 0.5, files=(Path("fmri.npy"),))
+    given = record(monkeypatch, "brainkit.scoring", "predict_to_file", done)
     options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --overwrite --encoder e.onnx"
     result = call("predict", photos, "c.png", "--out", "fmri.npy", *options.split())
     assert result.exit_code == 0, result.output
@@ -559,7 +561,7 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
     }
     assert result.stdout == "fmri.npy: 2 images in 0.5 s; fmri.json says what is what\n"
     assert len(result.stderr.splitlines()) == 11
-    assert "skipped bad0.png: truncated" in result.stderr
+    assert "skipped bad0\\n\\x1b[31m.png: truncated" in result.stderr
     assert "skipped 2 more; fmri.json lists them" in result.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -189,6 +190,23 @@ def test_a_batch_size_that_is_part_of_the_program_is_one_line(tmp_path: Path) ->
     with pytest.raises(BrainkitError) as caught:
         write(tmp_path, "pt2", Fixed)
     assert "cannot" in str(caught.value) and "\n" not in str(caught.value)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("room", [0, 20_000])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    tmp_path: Path, form: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(export.tempfile, "TemporaryFile", lambda dir: Full())
+    with pytest.raises(BrainkitError, match="cannot be written: No space left on device"):
+        write(tmp_path, form)
     assert not os.listdir(tmp_path)
 
 

@@ -7,6 +7,7 @@ Both hold what the ONNX form holds, in plain torch operators: uint8 images (B, S
 from __future__ import annotations
 
 import copy
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -153,12 +154,38 @@ def save_torch(program: Any, form: str, stream: BinaryIO) -> None:
     """Save it, with an empty extra file ``brainkit.json``."""
     import torch
 
+    place: Any = _Patient(stream)
     with quiet():
         if form == "torchscript":
-            torch.jit.save(program, stream, _extra_files={ENTRY: "{}"})
+            torch.jit.save(program, place, _extra_files={ENTRY: "{}"})
         else:
-            torch.export.save(program, stream, extra_files={ENTRY: "{}"})
+            torch.export.save(program, place, extra_files={ENTRY: "{}"})
+    if place.error is not None:
+        raise place.error
     stream.seek(0)
+
+
+class _Patient(io.RawIOBase):
+    """Takes all that is written, and remembers the error: a write that fails ends torch's writer with the process."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self._stream.write(data)
+                self._stream.flush()
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def writable(self) -> bool:
+        return True
 
 
 def _traced(module: nn.Module, example: torch.Tensor) -> Any:

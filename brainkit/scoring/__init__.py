@@ -80,6 +80,8 @@ class PredictResult:
         The same images, to be opened wherever they are: in tar shards and elsewhere too.
     sheets : tuple of Path or str
         Contact sheets drawn, one a region.
+    files : tuple of Path or str
+        The predictions as they lie there: `path`, or a file for each hemisphere.
     """
 
     path: Path | str
@@ -89,6 +91,7 @@ class PredictResult:
     images: Sequence[Path | str] = field(default=(), repr=False)
     sheets: tuple[Path | str, ...] = ()
     sources: Sequence[ImageSource] = field(default=(), repr=False)
+    files: tuple[Path | str, ...] = ()
 
 
 def predict_to_file(
@@ -180,9 +183,9 @@ def predict_to_file(
         if parcel is None:
             return scored(Path(out), overwrite=overwrite)
         result = scored(parcel.path, overwrite=True)
-        sheets = {path.name for path in result.sheets if isinstance(path, Path)}
-        sent = [place for place in parcel.send() if place.rsplit("/", 1)[1] in sheets]
-    return replace(result, path=parcel.address, sheets=tuple(sent))
+        sent = {place.rsplit("/", 1)[1]: place for place in parcel.send()}
+    sheets, files = (tuple(sent[Path(path).name] for path in paths) for paths in (result.sheets, result.files))
+    return replace(result, path=parcel.address, sheets=sheets, files=files)
 
 
 def _predict(
@@ -260,6 +263,7 @@ def _predict(
         _OnDisk(lambda: map(as_path, listed.readable()), rows),
         form.sheet_paths,
         _OnDisk(listed.readable_sources, rows),
+        tuple(part.path(out) for part in form.parts),
     )
 
 
