@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from brainkit.config_values import (
+    built,
+    check_at_least_zero,
+    check_below_one,
+    check_one_of,
+    check_positive,
+    check_share,
+    nearest,
+    plain,
+)
 from brainkit.errors import DataError, UsageError, require
 from brainkit.files import write_beside
 
@@ -68,10 +75,10 @@ class ModelConfig:
     """
 
     def __post_init__(self) -> None:
-        _positive(self, "bottleneck", "grid", "selector_width")
-        _one_of(self, "gauge", ("unit", "published"))
-        _one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
-        _one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
+        check_positive(self, "bottleneck", "grid", "selector_width")
+        check_one_of(self, "gauge", ("unit", "published"))
+        check_one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
+        check_one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
 
 
 @dataclass(frozen=True)
@@ -222,18 +229,20 @@ class TrainConfig:
     """
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors", "lr_free_selectors")
-        _positive(self, "smooth_l1_beta", "devices", "num_nodes")
-        _one_of(self, "loss", ("mse", "smooth_l1", "pearson"))
-        _one_of(self, "schedule", ("cosine", "linear", "constant"))
-        _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
-        _one_of(self, "tensorboard", ("auto", "on", "off"))
-        _at_least_zero(self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy")
-        _at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
-        _one_of(self, "residency", ("auto", "device", "host"))
-        _one_of(self, "cuda_graph", ("auto", "on", "off"))
-        _share(self, "regulariser_end")
-        _below_one(self, "warmup", "ema")
+        check_positive(self, "epochs", "batch_size", "lr_weight", "lr_bottleneck", "lr_selectors", "lr_free_selectors")
+        check_positive(self, "smooth_l1_beta", "devices", "num_nodes")
+        check_one_of(self, "loss", ("mse", "smooth_l1", "pearson"))
+        check_one_of(self, "schedule", ("cosine", "linear", "constant"))
+        check_one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
+        check_one_of(self, "tensorboard", ("auto", "on", "off"))
+        check_at_least_zero(
+            self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy"
+        )
+        check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
+        check_one_of(self, "residency", ("auto", "device", "host"))
+        check_one_of(self, "cuda_graph", ("auto", "on", "off"))
+        check_share(self, "regulariser_end")
+        check_below_one(self, "warmup", "ema")
         if self.loss == "pearson" and self.batch_size < 2:
             raise UsageError(f"batch_size must be 2 or greater for loss 'pearson', got {self.batch_size}")
 
@@ -286,7 +295,7 @@ class DataConfig:
     """
 
     def __post_init__(self) -> None:
-        _share(self, "validation", "test")
+        check_share(self, "validation", "test")
         if not -1 <= self.split_seed < 2**63:
             raise UsageError(f"split_seed must be -1, or 0 or greater and below 2**63, got {self.split_seed}")
         if self.paths and self.path:
@@ -296,9 +305,9 @@ class DataConfig:
         if len(set(self.paths)) < len(self.paths):
             twice = next(place for place in self.paths if self.paths.count(place) > 1)
             raise UsageError(f"paths must name different subjects, got {twice} twice")
-        _one_of(self, "token_dtype", ("float16", "bfloat16"))
-        _one_of(self, "fit", ("whole", "crop"))
-        _one_of(self, "preset", ("", "published"))
+        check_one_of(self, "token_dtype", ("float16", "bfloat16"))
+        check_one_of(self, "fit", ("whole", "crop"))
+        check_one_of(self, "preset", ("", "published"))
 
 
 @dataclass(frozen=True)
@@ -334,7 +343,7 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.weights and self.random_weights:
             raise UsageError("weights and random_weights exclude each other: give a file or ask for random weights")
-        _at_least_zero(self, "size")
+        check_at_least_zero(self, "size")
 
 
 @dataclass(frozen=True)
@@ -349,13 +358,13 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "seed")
+        check_at_least_zero(self, "seed")
         if self.seed >= 2**63:
             raise UsageError(f"seed must be below 2 ** 63, got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, lists for tuples."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> Config:
@@ -366,7 +375,7 @@ class Config:
         UsageError
             On an unknown key (the nearest is named), a wrong type or a value out of range.
         """
-        return _build(cls, values, source)
+        return built(cls, values, source)
 
     def replace(self, assignments: Iterable[str]) -> Config:
         """Apply ``section.key=value`` assignments; values are read as YAML.
@@ -386,16 +395,16 @@ class Config:
             place = values
             for section in sections:
                 if not isinstance(place.get(section), dict):
-                    raise UsageError(f"--set {key}: no section {section!r}{_nearest(section, place)}")
+                    raise UsageError(f"--set {key}: no section {section!r}{nearest(section, place)}")
                 place = place[section]
             if last not in place or isinstance(place[last], dict):
-                raise UsageError(f"--set {key}: no such key{_nearest(last, place)}")
+                raise UsageError(f"--set {key}: no such key{nearest(last, place)}")
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError:
                 raise UsageError(f"--set {key}: cannot read the value {text!r}") from None
             place[last] = "" if value is None and isinstance(place[last], str) else value
-        return _build(type(self), values, "--set")
+        return built(type(self), values, "--set")
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML."""
@@ -415,87 +424,4 @@ class Config:
             raise DataError(f"{path}: expected YAML, found something else") from None
         if not isinstance(values, dict):
             raise DataError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
-        return _build(cls, values, str(path))
-
-
-def _build(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
-    hints = get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise UsageError(f"{source}: unknown key {key!r}{_nearest(str(key), fields)}")
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise UsageError(f"{source}: {key} must be a section of keys, got {value!r}")
-            arguments[key] = _build(hint, value, f"{source}: {key}")  # type: ignore[arg-type]
-        else:
-            arguments[key] = _value(hint, key, value, source)
-    return cls(**arguments)
-
-
-def _value(hint: Any, key: str, value: Any, source: str) -> Any:
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    # YAML reads 1e-3 as text.
-    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            number = float(value)
-            if not math.isfinite(number):
-                raise UsageError(f"{source}: {key} must be finite, got {value!r}")
-            return number
-    if hint is str and isinstance(value, str):
-        return value
-    if hint is str and isinstance(value, bool):  # YAML reads on and off as true and false
-        return "on" if value else "off"
-    if hint == tuple[str, ...]:
-        items = [value] if isinstance(value, str) else value
-        if isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items):
-            return tuple(items)
-    if hint is str and isinstance(value, bool):  # YAML reads on and off as these
-        return "on" if value else "off"
-    name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
-    raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise UsageError(f"{name} must be greater than 0, got {getattr(config, name)}")
-
-
-def _at_least_zero(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= 0:
-            raise UsageError(f"{name} must be 0 or greater, got {getattr(config, name)}")
-
-
-def _below_one(config: Any, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) < 1:
-            raise UsageError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
-
-
-def _share(config: Any, *names: str) -> None:
-    for name in names:
-        if not 0 < getattr(config, name) < 1:
-            raise UsageError(f"{name} must lie between 0 and 1, got {getattr(config, name)}")
-
-
-def _one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
-    if getattr(config, name) not in allowed:
-        raise UsageError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}, got {getattr(config, name)!r}")
+        return built(cls, values, str(path))

@@ -57,6 +57,7 @@ Examples:
     metavar="K",
     help="Also draw the K images that drive each --roi most, and least, as a contact sheet.",
 )
+@click.option("--spread", is_flag=True, help="Of an ensemble, also write the s.d. over its members: fmri-sd.npy.")
 @click.option(
     "--hemispheres", is_flag=True, help="With .npy: lh_FILE and rh_FILE in place of FILE, as Algonauts takes them."
 )
@@ -86,6 +87,7 @@ def command(
     max_maps: int,
     rois: tuple[str, ...],
     top: int | None,
+    spread: bool,
     hemispheres: bool,
     device: str,
     batch_size: int | None,
@@ -126,6 +128,7 @@ def command(
             overwrite=overwrite,
             hemispheres=hemispheres,
             top=top,
+            spread=spread,
             engine=engine,
             workers=workers,
             progress=progress,

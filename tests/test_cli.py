@@ -556,6 +556,7 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
         "overwrite": True,
         "hemispheres": False,
         "top": None,
+        "spread": False,
         "engine": "local",
         "workers": None,
     }

@@ -144,7 +144,7 @@ def test_the_file_that_was_sent_along_is_used_where_no_other_is(place: Path, tmp
     digest = encoder_file.read(place / "encoder.onnx").digest
     data = np.fromfile(place / "encoder.onnx", np.uint8)
     monkeypatch.setattr(ray, "get", lambda reference: data)
-    worker = on_ray._Worker([None], str(tmp_path / "elsewhere.onnx"), digest, "cpu", 4, None, {"cores": 1})
+    worker = on_ray._Worker([None], str(tmp_path / "elsewhere.onnx"), digest, "cpu", {"cores": 1})
     assert worker._encoder.info.digest == digest
     assert worker._encoder.path.parent != tmp_path
 

@@ -36,6 +36,7 @@ PLACES = {
     "brainkit/locks.py": Place(0),
     "brainkit/progress.py": Place(0, "", "rich"),
     "brainkit/config.py": Place(0, "", "yaml"),
+    "brainkit/config_values.py": Place(0),
     "brainkit/surface.py": Place(0, "numpy", "nibabel nilearn"),
     "brainkit/metrics.py": Place(0, "numpy", "scipy"),
     "brainkit/images.py": Place(0, "numpy PIL"),
@@ -216,6 +217,7 @@ PLACES = {
 # Files of one floor that may use each other although they do not share a folder. errors.py and files.py serve all.
 EVERYONES = {"brainkit/errors.py", "brainkit/files.py"}
 NAMED = {
+    "brainkit/config.py": {"brainkit/config_values.py"},
     "brainkit/free_memory.py": {"brainkit/control_groups.py"},
     "brainkit/runtime.py": {"brainkit/control_groups.py"},
     "brainkit/encoder_file/info.py": {"brainkit/images.py", "brainkit/surface.py", "brainkit/volume.py"},

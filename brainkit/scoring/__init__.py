@@ -30,6 +30,7 @@ from brainkit.scoring.image_source import ImageSource, as_path
 from brainkit.scoring.outputs import (
     check_output,
     description_path,
+    spread_path,
     suffix_of,
     write_description,
 )
@@ -105,6 +106,7 @@ def predict_to_file(
     overwrite: bool = False,
     hemispheres: bool = False,
     top: int | None = None,
+    spread: bool = False,
     engine: str = "local",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -138,6 +140,8 @@ def predict_to_file(
         With ``.npy``: two files, ``lh_`` and ``rh_`` before the name, as the Algonauts challenge takes them.
     top : int, optional
         For each of `rois` draw the images that drive it most, and least: so many of each.
+    spread : bool
+        Of an ensemble, also write the s.d. over its members, beside: ``fmri-sd.npy``.
     engine : {"local", "ray"}
         Where the network runs: in this process, or on the workers of a Ray cluster
         (:func:`brainkit.scoring.cluster.ray_blocks`). The output is the same.
@@ -175,6 +179,7 @@ def predict_to_file(
         batch_size=batch_size,
         hemispheres=hemispheres,
         top=top,
+        spread=spread,
         blocks=local_blocks if engine == "local" else functools.partial(ray_blocks, workers=workers),
         progress=progress or (lambda done, total: None),
         say=say or (lambda line: None),
@@ -199,12 +204,15 @@ def _predict(
     overwrite: bool,
     hemispheres: bool,
     top: int | None,
+    spread: bool,
     blocks: Blocks,
     progress: Progress,
     say: Callable[[str], None],
 ) -> PredictResult:
     """`predict_to_file`, onto this machine's disk."""
     check_output(out, overwrite or was_complete(out), hemispheres)
+    if spread:
+        check_output(spread_path(out), overwrite or was_complete(out), hemispheres)
     if top is not None:
         check_sheets(out, named, top, overwrite or was_complete(out))
     listed = list_images(images)
@@ -213,7 +221,7 @@ def _predict(
     if suffix_of(out) == ".csv" and not named:
         named = regions_with_vertices(encoder.rois)
     columns, regions = chosen_columns(encoder.rois, named)
-    form = Form(out, encoder.info, columns, regions, hemispheres, top)
+    form = Form(out, encoder.info, columns, regions, hemispheres, top, spread)
     if batch_size is not None:
         encoder.batch_size_for(batch_size)
     started = time.perf_counter()
@@ -239,7 +247,7 @@ def _predict(
                     if done := unfinished.done:
                         say(f"{out}: {done:,} of {len(listed):,} images are kept; the same command goes on from there")
                     raise
-                more = form.draw_sheets(unfinished, listed)
+                more = form.facts() | form.draw_sheets(unfinished, listed)
                 write_description(
                     unfinished.description_path,
                     out,
@@ -284,7 +292,14 @@ def _score(
     except DataError as error:
         raise DataError(f"{error}; remove the folder {unfinished.folder} to start over") from None
     try:
-        made = blocks(encoder, listed, start=start, batch_size=unfinished.batch_size, columns=form.columns)
+        made = blocks(
+            encoder,
+            listed,
+            start=start,
+            batch_size=unfinished.batch_size,
+            columns=form.columns,
+            spread=form.spread is not None,
+        )
         with contextlib.closing(made):
             for block in made:
                 if len(block.fmri):

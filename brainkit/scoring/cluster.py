@@ -41,6 +41,7 @@ def ray_blocks(
     start: int = 0,
     batch_size: int | None = None,
     columns: np.ndarray | None = None,
+    spread: bool = False,
     workers: int | None = None,
 ) -> Generator[Block, None, None]:
     """Predict the images of a list on the workers of a Ray cluster, from a position on.
@@ -50,7 +51,7 @@ def ray_blocks(
 
     Parameters
     ----------
-    encoder, sources, start, batch_size, columns
+    encoder, sources, start, batch_size, columns, spread
         As for :func:`brainkit.scoring.pipeline.local_blocks`.
     workers : int, optional
         Processes that score; by default one for every four cores of the cluster, or for every GPU.
@@ -83,7 +84,8 @@ def ray_blocks(
             batch_size=1,
             batch_format="pyarrow",
             # In a list, the file stays a reference: a worker takes it from the object store only if it has to.
-            fn_constructor_args=([file], str(encoder.path), encoder.info.digest, encoder.device, size, columns, pool),
+            fn_constructor_args=([file], str(encoder.path), encoder.info.digest, encoder.device, pool),
+            fn_constructor_kwargs={"batch_size": size, "columns": columns, "spread": spread},
             compute=ray.data.ActorPoolStrategy(size=pool["workers"]),
             num_cpus=pool["cores"],
             num_gpus=pool["gpus"],
@@ -106,13 +108,12 @@ class _Worker:
         path: str,
         digest: str,
         device: str,
-        batch_size: int,
-        columns: np.ndarray | None,
         pool: dict[str, Any],
+        **options: Any,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="brainkit-")
         self._encoder = load(self._own_file(file, path, digest), device, threads=pool["cores"])
-        self._batch_size, self._columns = batch_size, columns
+        self._options = options
 
     def _own_file(self, file: list[Any], path: str, digest: str) -> Path:
         """The encoder file: where it lies for the others too, or else what was sent along."""
@@ -128,7 +129,7 @@ class _Worker:
     def __call__(self, stretches: Any) -> Iterator[dict[str, list[Any]]]:
         for first, entries in zip(*(stretches[name].to_pylist() for name in ("first", "entries")), strict=True):
             images: Any = _Stretch(pickle.loads(entries))
-            for block in local_blocks(self._encoder, images, batch_size=self._batch_size, columns=self._columns):
+            for block in local_blocks(self._encoder, images, **self._options):
                 moved = dataclasses.replace(
                     block, done=first + block.done, skipped_at=[first + at for at in block.skipped_at]
                 )

@@ -158,17 +158,8 @@ class Encoder:
         DataError
             As :meth:`predict`.
         """
-        if self.info.ensemble is None:
-            raise UsageError(
-                f"{self.path}: must be an ensemble to have a spread, got a single model; brainkit export --ensemble "
-                "makes one"
-            )
-
-        def both(batch: np.ndarray) -> np.ndarray:
-            return np.stack(self._fetch(["fmri", "fmri_sd"], batch), 1)
-
         empty = np.empty((0, 2, len(self.vertices)), np.float32)
-        parts = np.concatenate([empty, *self._rows(images, batch_size, prepared, both)])
+        parts = np.concatenate([empty, *self._rows(images, batch_size, prepared, self.run_with_spread)])
         return np.ascontiguousarray(parts[:, 0]), np.ascontiguousarray(parts[:, 1])
 
     def roi_means(
@@ -297,6 +288,31 @@ class Encoder:
         if columns is None:
             return self._fetch(["fmri"], batch)[0]
         return self._readout(columns)(self.tokens(batch))
+
+    def run_with_spread(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """Predict one batch with an ensemble: (B, 2, V) or (B, 2, n) float32, the mean and the s.d. over the members.
+
+        Parameters
+        ----------
+        batch, columns
+            As for :meth:`run`.
+
+        Raises
+        ------
+        UsageError
+            If the file holds one model: it has no spread.
+        BrainkitError
+            If ONNX Runtime fails.
+        """
+        if self.info.ensemble is None:
+            raise UsageError(
+                f"{self.path}: must be an ensemble to have a spread, got a single model; brainkit export --ensemble "
+                "makes one"
+            )
+        if columns is None:
+            return np.stack(self._fetch(["fmri", "fmri_sd"], batch), 1)
+        members = self._readout(columns).members(self.tokens(batch))
+        return np.stack([members.mean(0), members.std(0, ddof=1)], 1)
 
     def _readout(self, columns: np.ndarray) -> SubsetReadout:
         key = np.ascontiguousarray(columns, np.int64).tobytes()

@@ -54,6 +54,28 @@ class RowWriter(Protocol):
         """Let go of the files, finished or not."""
 
 
+class PairRows:
+    """Two outputs at once: of rows (b, 2, columns) the first goes to the one, the second to the other."""
+
+    def __init__(self, first: RowWriter, second: RowWriter) -> None:
+        self._writers = (first, second)
+
+    def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
+        for index, writer in enumerate(self._writers):
+            writer.append(np.ascontiguousarray(rows[:, index]), names)
+
+    def checkpoint(self) -> int:
+        return min(writer.checkpoint() for writer in self._writers)
+
+    def finish(self, names: Collection[str] = ()) -> None:
+        for writer in self._writers:
+            writer.finish(names)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
 @dataclass(frozen=True)
 class Part:
     """One of the files that an output consists of: all vertices, or those of one hemisphere."""
@@ -86,6 +108,11 @@ def suffix_of(out: Path) -> str:
 def description_path(out: Path) -> Path:
     """The JSON beside an output."""
     return beside_output(out, ".json")
+
+
+def spread_path(out: Path) -> Path:
+    """Where the spread of an ensemble goes: ``fmri-sd.npy`` beside ``fmri.npy``."""
+    return beside_output(out, f"-sd{suffix_of(out)}")
 
 
 def beside_output(out: Path, ending: str) -> Path:

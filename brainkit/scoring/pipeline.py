@@ -59,6 +59,7 @@ def local_blocks(
     start: int = 0,
     batch_size: int | None = None,
     columns: np.ndarray | None = None,
+    spread: bool = False,
 ) -> Generator[Block, None, None]:
     """Predict the images of a list, from a position on.
 
@@ -76,6 +77,8 @@ def local_blocks(
         Images at once; chosen by the input's size and the free memory when not given.
     columns : array of shape (n,), int, optional
         Columns to keep.
+    spread : bool
+        Of an ensemble, rows (b, 2, columns): the mean and the s.d. over its members.
 
     Yields
     ------
@@ -90,7 +93,7 @@ def local_blocks(
         return taken[-1]
 
     def run(batch: np.ndarray) -> np.ndarray:
-        return encoder.run(batch, columns)
+        return encoder.run_with_spread(batch, columns) if spread else encoder.run(batch, columns)
 
     width = len(encoder.vertices) if columns is None else len(columns)
     with contextlib.closing(batches(encoder, take, range(start, total), size, run)) as made:

@@ -1,0 +1,96 @@
+"""Settings from plain values: building dataclasses of them, and checks that say which setting is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, get_type_hints
+
+from brainkit.errors import UsageError
+
+
+def built(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
+    """A dataclass, and those within it, of plain values; `source` is named where a key or a value is wrong."""
+    hints = get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise UsageError(f"{source}: unknown key {key!r}{nearest(str(key), fields)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{source}: {key} must be a section of keys, got {value!r}")
+            arguments[key] = built(hint, value, f"{source}: {key}")  # type: ignore[arg-type]
+        else:
+            arguments[key] = typed(hint, key, value, source)
+    return cls(**arguments)
+
+
+def typed(hint: Any, key: str, value: Any, source: str) -> Any:
+    """A value as the kind that its setting has."""
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    # YAML reads 1e-3 as text.
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+            if not math.isfinite(number):
+                raise UsageError(f"{source}: {key} must be finite, got {value!r}")
+            return number
+    if hint is str and isinstance(value, str):
+        return value
+    if hint is str and isinstance(value, bool):  # YAML reads on and off as true and false
+        return "on" if value else "off"
+    if hint == tuple[str, ...]:
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items):
+            return tuple(items)
+    name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
+    raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the one that was perhaps meant, or all there are."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UsageError(f"{name} must be greater than 0, got {getattr(config, name)}")
+
+
+def check_at_least_zero(config: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) >= 0:
+            raise UsageError(f"{name} must be 0 or greater, got {getattr(config, name)}")
+
+
+def check_below_one(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise UsageError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
+
+
+def check_share(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 < getattr(config, name) < 1:
+            raise UsageError(f"{name} must lie between 0 and 1, got {getattr(config, name)}")
+
+
+def check_one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
+    if getattr(config, name) not in allowed:
+        raise UsageError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}, got {getattr(config, name)!r}")
