@@ -39,8 +39,8 @@ class Verified:
     allowed : float
         The most that `largest` may be.
     allowed_median : float
-        The most that `median` may be; less than `allowed` where a file tells how far it is from the float32 graph, since
-        one vertex that hardly varies can make the largest difference large.
+        The most that `median` may be; less than `allowed` where a file tells how far it is from the float32 graph: one
+        vertex that hardly varies can make the largest difference large.
     """
 
     facts: tuple[tuple[str, str], ...]
