@@ -59,6 +59,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> None:
 def test_two_files_of_the_same_rows(place: Path, expected: Any, tmp_path: Path) -> None:
     result = predict(place, tmp_path / "fmri.npy")
     assert result.n == 10
+    assert result.files == (tmp_path / "fmri.npy", tmp_path / "fmri-sd.npy")
     same(np.load(tmp_path / "fmri.npy"), expected[0])
     same(np.load(tmp_path / "fmri-sd.npy"), expected[1])
     said = json.loads((tmp_path / "fmri.json").read_text())["spread"]

@@ -82,7 +82,7 @@ class PredictResult:
     sheets : tuple of Path or str
         Contact sheets drawn, one a region.
     files : tuple of Path or str
-        The predictions as they lie there: `path`, or a file for each hemisphere.
+        The predictions as they lie there: `path`, or a file for each hemisphere; then those of the spread.
     """
 
     path: Path | str
@@ -271,7 +271,7 @@ def _predict(
         _OnDisk(lambda: map(as_path, listed.readable()), rows),
         form.sheet_paths,
         _OnDisk(listed.readable_sources, rows),
-        tuple(part.path(out) for part in form.parts),
+        form.file_paths,
     )
 
 

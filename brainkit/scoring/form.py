@@ -64,6 +64,12 @@ class Form:
         self.digest = hashlib.sha256(json.dumps([hemispheres, top, by_region, spread]).encode()).hexdigest()
 
     @property
+    def file_paths(self) -> tuple[Path, ...]:
+        """Where the predictions go, and their spread."""
+        outputs = [self.out] if self.spread is None else [self.out, self.spread]
+        return tuple(part.path(output) for output in outputs for part in self.parts)
+
+    @property
     def sheet_paths(self) -> tuple[Path, ...]:
         """Where the contact sheets go."""
         names = () if self._sheets is None else self._sheets.file_names()
