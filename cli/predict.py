@@ -106,10 +106,10 @@ def command(
     from brainkit.progress import progress_bar
     from brainkit.scoring.decoding import printable
     from brainkit.scoring.finding import counted
+    from brainkit.scoring.outputs import suffix_of
 
     encoder = encoder or runs.latest_encoder()
-    name = Path(out).name
-    beside = out.removesuffix(name) + scoring.description_path(Path(name)).name
+    beside = out[: -len(suffix_of(Path(out)))] + ".json"
     if maps is not None:
         if Path(out).suffix != ".npy" or hemispheres or "://" in out:
             raise click.UsageError(f"--maps draws what a whole .npy file holds, got --out {out}")

@@ -67,7 +67,8 @@ def test_help_lists_every_command_and_every_command_has_an_example() -> None:
 
 def test_every_command_file_is_in_the_table() -> None:
     folder = Path(cli.__file__).parent
-    assert {path.stem for path in folder.glob("[a-z]*.py")} == {cli.module_of(name) for name in COMMANDS}
+    shared = {"values"}  # what several commands read
+    assert {path.stem for path in folder.glob("[a-z]*.py")} - shared == {cli.module_of(name) for name in COMMANDS}
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -492,6 +492,8 @@ def test_the_options_of_the_command(path: Path, photos: Path, tmp_path: Path) ->
     files = ", ".join(str(tmp_path / name) for name in ("lh_pred_test.npy", "rh_pred_test.npy"))
     assert done.stdout.startswith(f"{files}: 10 images in ")  # the files that are there, and no other name
     assert f"{tmp_path / 'pred_test.json'} says what is what" in done.output
+    done = CliRunner().invoke(group, [*command, str(tmp_path / "fmri")])
+    assert done.exit_code == 2 and f"{tmp_path / 'fmri'}: the output must end in" in done.output
     for name, more in (("fmri.npz", []), ("fmri.npy", ["--hemispheres"])):
         done = CliRunner().invoke(group, [*command, str(tmp_path / name), *more, "--maps", str(tmp_path / "maps")])
         assert done.exit_code != 0
