@@ -21,7 +21,7 @@ from brainkit.scoring.image_source import ImageSource
 from brainkit.scoring.moments import Moments
 from brainkit.scoring.outputs import check_output, suffix_of
 from brainkit.scoring.remote import is_address
-from brainkit.scoring.tables import chosen_columns
+from brainkit.scoring.tables import as_names, chosen_columns
 from brainkit.surface import CUSTOM, RoiTable, Vertices
 from brainkit.welch import Comparison, compare
 
@@ -125,7 +125,7 @@ def contrast(
     b: Images,
     encoder: Encoder | str | os.PathLike[str],
     *,
-    rois: Iterable[str] | None = None,
+    rois: str | Iterable[str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     names: tuple[str, str] | None = None,
@@ -139,7 +139,7 @@ def contrast(
         Files, folders, patterns, lists, tar shards and addresses, as :func:`brainkit.scoring.list_images` takes them;
         unreadable images are skipped, and reported.
     encoder : Encoder or path-like
-    rois : iterable of str, optional
+    rois : str or iterable of str, optional
         Only the vertices of these regions, also for the false discovery rate; the table names no others.
     device : {"auto", "cpu", "cuda"}
         For opening `encoder`, where it is a path.
@@ -162,7 +162,7 @@ def contrast(
     _check_apart(*lists)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device)
-    columns, regions = chosen_columns(encoder.rois, None if rois is None else tuple(rois))
+    columns, regions = chosen_columns(encoder.rois, as_names(rois))
     total, before = len(lists[0]) + len(lists[1]), 0
     called = names or _names(a, b)
     seen = []

@@ -359,3 +359,43 @@ def test_a_file_that_was_replaced_gives_no_subset(path: Path, photographs: Path,
     own.write_bytes(path.read_bytes())
     with pytest.raises(EncoderFileError, match="changed since it was opened"):
         encoder.run(batch, np.array([5]))
+
+
+def test_an_encoder_serves_several_threads(path: Path) -> None:
+    """One that ends does not end what another has under way."""
+    encoder = scoring.load(path, "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (3, 9, 9, 3), dtype=np.uint8)
+    expected = encoder.predict(images)
+    inner, entered, release = encoder._session, threading.Event(), threading.Event()
+    held = False
+
+    class Held:
+        def run(self, *given: Any) -> Any:
+            if held:
+                entered.set()
+                assert release.wait(20)
+            return inner.run(*given)
+
+    encoder._session = Held()
+    first = encoder._rows(images, 1, False, encoder.run)
+    for _ in images:  # all its runs are done; it has not ended
+        next(first)
+    held = True
+    found: list[np.ndarray] = []
+    second = threading.Thread(target=lambda: found.append(encoder.predict(images)))
+    second.start()
+    assert entered.wait(20)
+    first.close()
+    release.set()
+    second.join()
+    np.testing.assert_array_equal(found[0], expected)
+
+
+def test_one_region_may_be_given_by_its_name(encoder: scoring.Encoder, photographs: Path, tmp_path: Path) -> None:
+    images = photographs / "image-01.png"
+    np.testing.assert_array_equal(encoder.predict(images, rois="V1"), encoder.predict(images, rois=["V1"]))
+    assert list(encoder.roi_means(images, "V1")) == ["V1"]
+    scoring.predict_to_file(images, tmp_path / "fmri.csv", encoder, rois="V1")
+    assert (tmp_path / "fmri.csv").read_text().startswith("image,V1\n")
+    with pytest.raises(UsageError, match=r"images must be a path, .* got int"):
+        encoder.predict(5)  # type: ignore[arg-type]

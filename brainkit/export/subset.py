@@ -39,7 +39,7 @@ class Subset:
 
 
 def choose_subset(
-    info: EncoderInfo, *, rois: Iterable[str] = (), vertices: str | os.PathLike[str] | np.ndarray | None = None
+    info: EncoderInfo, *, rois: str | Iterable[str] = (), vertices: str | os.PathLike[str] | np.ndarray | None = None
 ) -> Subset | None:
     """The vertices asked for, by region, by id, or both together; None where neither is given.
 
@@ -47,7 +47,7 @@ def choose_subset(
     ----------
     info : EncoderInfo
         Of the whole encoder.
-    rois : iterable of str
+    rois : str or iterable of str
         Names of regions, in any case, or those the field uses (``V1``, ``FFA``).
     vertices : path-like or array of int, optional
         Ids in the encoder's space, each once, in any order: an array, a ``.npy`` file, or a text file with one id a
@@ -60,7 +60,7 @@ def choose_subset(
     DataError
         If the file cannot be read.
     """
-    names = tuple(rois)
+    names = (rois,) if isinstance(rois, str) else tuple(rois)
     if not names and vertices is None:
         return None
     parts, said = [], {}

@@ -39,7 +39,7 @@ from brainkit.scoring.resume import Unfinished, was_complete
 from brainkit.scoring.sending import parcel_for
 from brainkit.scoring.sheets import check_sheets
 from brainkit.scoring.sources import Images, list_images
-from brainkit.scoring.tables import chosen_columns, regions_with_vertices
+from brainkit.scoring.tables import as_names, chosen_columns, regions_with_vertices
 
 __all__ = [
     "DEVICES",
@@ -101,7 +101,7 @@ def predict_to_file(
     encoder: Encoder | str | os.PathLike[str],
     *,
     device: str = "auto",
-    rois: Iterable[str] | None = None,
+    rois: str | Iterable[str] | None = None,
     batch_size: int | None = None,
     overwrite: bool = False,
     hemispheres: bool = False,
@@ -128,7 +128,7 @@ def predict_to_file(
     encoder : Encoder or path-like
     device : {"auto", "cpu", "cuda"}
         For opening `encoder`, where it is a path.
-    rois : iterable of str, optional
+    rois : str or iterable of str, optional
         Keep only the vertices of these regions, in the encoder's order; with ``.csv`` these regions are the columns,
         all of the encoder by default.
     batch_size : int, optional
@@ -175,7 +175,7 @@ def predict_to_file(
         images,
         encoder=encoder,
         device=device,
-        named=None if rois is None else tuple(rois),
+        named=as_names(rois),
         batch_size=batch_size,
         hemispheres=hemispheres,
         top=top,

@@ -26,7 +26,11 @@ def sources_of(images: Any) -> Sequence[Any] | np.ndarray:
                 f"images must be a uint8 array of shape (n, H, W, 3), got {images.dtype} of shape {images.shape}"
             )
         return images
-    given = list(images)
+    try:
+        given = list(images)
+    except TypeError:
+        found = type(images).__name__
+        raise UsageError(f"images must be a path, PIL images, paths or a uint8 array, got {found}") from None
     for index, image in enumerate(given):
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:

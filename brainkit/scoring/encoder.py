@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from brainkit.scoring.decoding import as_text, reason_without_name, sources_of
 from brainkit.scoring.pipeline import batches
 from brainkit.scoring.ranking import Ranked, TopImages
 from brainkit.scoring.readout import SubsetReadout
-from brainkit.scoring.tables import check_regions, chosen_columns, region_means, regions_with_vertices
+from brainkit.scoring.tables import as_names, check_regions, chosen_columns, region_means, regions_with_vertices
 from brainkit.surface import RoiTable, Vertices
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -58,7 +59,7 @@ class Encoder:
         self.path, self.info, self.device = path, info, device
         self._session = session
         self._checked: tuple[int, ...] | None = None  # the file as it was when it was checked
-        self._running: Any = None
+        self._running: dict[int, Any] = {}  # by thread: several may predict at once
         self._subset: tuple[bytes, SubsetReadout] | None = None
 
     def __repr__(self) -> str:
@@ -85,7 +86,7 @@ class Encoder:
         images: Images,
         batch_size: int | None = None,
         *,
-        rois: Iterable[str] | None = None,
+        rois: str | Iterable[str] | None = None,
         prepared: bool = False,
     ) -> np.ndarray:
         """Predict the response to each image.
@@ -97,7 +98,7 @@ class Encoder:
             a list keeps its own order.
         batch_size : int, optional
             Images at once; chosen by the input's size when not given.
-        rois : iterable of str, optional
+        rois : str or iterable of str, optional
             Only the columns of these regions, each vertex once, in the encoder's order.
         prepared : bool
             The array holds images that went through :func:`brainkit.images.prepare` already: (n, S, S, 3).
@@ -124,7 +125,7 @@ class Encoder:
         >>> encoder.predict(np.zeros((2, 64, 48, 3), np.uint8)).dtype
         dtype('float32')
         """
-        columns, _ = chosen_columns(self.rois, None if rois is None else tuple(rois))
+        columns, _ = chosen_columns(self.rois, as_names(rois))
         parts = list(self._rows(images, batch_size, prepared, lambda batch: self.run(batch, columns)))
         width = len(self.vertices) if columns is None else len(columns)
         return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
@@ -162,7 +163,7 @@ class Encoder:
         return np.ascontiguousarray(parts[:, 0]), np.ascontiguousarray(parts[:, 1])
 
     def roi_means(
-        self, images: Images, rois: Iterable[str] | None = None, batch_size: int | None = None
+        self, images: Images, rois: str | Iterable[str] | None = None, batch_size: int | None = None
     ) -> dict[str, np.ndarray]:
         """Predict the mean response of regions to each image; nothing else is kept, so millions of images fit.
 
@@ -170,7 +171,7 @@ class Encoder:
         ----------
         images, batch_size
             As for :meth:`predict`.
-        rois : iterable of str, optional
+        rois : str or iterable of str, optional
             All regions of the encoder that have vertices, by default.
 
         Returns
@@ -192,7 +193,7 @@ class Encoder:
         >>> list(encoder.roi_means("photos", ["V1"]))
         ['V1']
         """
-        names = regions_with_vertices(self.rois) if rois is None else tuple(rois)
+        names = as_names(rois) if rois is not None else regions_with_vertices(self.rois)
         columns, regions = chosen_columns(self.rois, names)
         check_regions(regions)
         rows = self._rows(images, batch_size, False, lambda batch: self.run(batch, columns))
@@ -315,30 +316,34 @@ class Encoder:
 
     def _readout(self, columns: np.ndarray) -> SubsetReadout:
         key = np.ascontiguousarray(columns, np.int64).tobytes()
-        if self._subset is None or self._subset[0] != key:
-            subset = SubsetReadout(self.path, self.info, columns)
-            if self._checked is not None and seen(self.path) != self._checked:
-                raise EncoderFileError(f"{self.path}: changed since it was opened")
-            self._subset = key, subset
-        return self._subset[1]
+        held = self._subset  # another thread may put another in its place
+        if held is not None and held[0] == key:
+            return held[1]
+        subset = SubsetReadout(self.path, self.info, columns)
+        if self._checked is not None and seen(self.path) != self._checked:
+            raise EncoderFileError(f"{self.path}: changed since it was opened")
+        self._subset = key, subset
+        return subset
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """What the vertices choose from, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
         return self._fetch(["tokens"], batch)[0]
 
-    def break_off(self) -> None:
-        """End a run that is under way in another thread; it raises a BrainkitError there."""
-        if self._running is not None:
-            self._running.terminate = True
+    def break_off(self, thread: int | None) -> None:
+        """End the run that is under way in the thread of that identifier; it raises a BrainkitError there."""
+        if (options := self._running.get(thread or 0)) is not None:
+            options.terminate = True
 
     def _fetch(self, outputs: Sequence[str], batch: np.ndarray) -> list[np.ndarray]:
-        options = self._running = import_runtime().RunOptions()
+        options = self._running[threading.get_ident()] = import_runtime().RunOptions()
         try:
             # Otherwise the runtime computes what nobody asked for, too.
             options.only_execute_path_to_fetches = True
             found: list[np.ndarray] = self._session.run(outputs, {"images": np.ascontiguousarray(batch)}, options)
         except Exception as error:  # ONNX Runtime's own classes have no common base
             raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
+        finally:
+            del self._running[threading.get_ident()]
         # What a graph declares is checked when it is opened; what it gives is known only now.
         for name, result in zip(outputs, found, strict=True):
             if len(result) != len(batch):

@@ -221,7 +221,7 @@ class _Network:
         """Drop what waits, and break off what runs."""
         self._ended = True
         self._work.put(None)
-        encoder.break_off()
+        encoder.break_off(self._thread.ident)
         self._thread.join(_END_WITHIN)
 
     def _serve(self) -> None:

@@ -25,6 +25,11 @@ def region_means(rows: np.ndarray, regions: Mapping[str, np.ndarray]) -> np.ndar
     return means
 
 
+def as_names(rois: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Names of regions as they may be given: one alone is a name, not its letters."""
+    return (rois,) if isinstance(rois, str) else None if rois is None else tuple(rois)
+
+
 def chosen_columns(table: RoiTable, names: tuple[str, ...] | None) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
     """The columns to keep, ascending (None: all), and where each region lies among them."""
     if not names:
