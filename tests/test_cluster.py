@@ -144,9 +144,16 @@ def test_the_file_that_was_sent_along_is_used_where_no_other_is(place: Path, tmp
     digest = encoder_file.read(place / "encoder.onnx").digest
     data = np.fromfile(place / "encoder.onnx", np.uint8)
     monkeypatch.setattr(ray, "get", lambda reference: data)
-    worker = on_ray._Worker([None], str(tmp_path / "elsewhere.onnx"), digest, "cpu", {"cores": 1})
+    columns = np.array([3, 1])
+    file = str(tmp_path / "elsewhere.onnx")
+    worker = on_ray._Worker([None], file, digest, "cpu", {"cores": 1}, columns=columns)
     assert worker._encoder.info.digest == digest
     assert worker._encoder.path.parent != tmp_path
+    assert not worker._encoder.path.parent.exists()  # Ray kills its workers: what they leave behind stays
+    side = worker._encoder.info.preprocessing.size
+    batch = np.zeros((1, side, side, 3), np.uint8)
+    found = worker._encoder.run(batch, columns)
+    np.testing.assert_allclose(found, worker._encoder.run(batch)[:, columns], atol=1e-6)
 
 
 def test_images_that_only_this_machine_sees_are_an_error(place: Path) -> None:

@@ -132,6 +132,13 @@ def test_a_smaller_form_is_judged_by_the_drift_it_states(place: Path, tmp_path: 
     assert verify(near, [place / "run"]).holds
     far = changed(source, tmp_path / "far.onnx", moved(0.5), certificate=certificate)
     assert not verify(far, [place / "run"]).holds
+    # One vertex that hardly varies makes the largest drift large: that does not excuse all the others.
+    certificate = {**certificate, "drift": {"difference": 5.0, "median": 0.01}}
+    assert verify(changed(source, tmp_path / "same.onnx", moved(0.005), certificate=certificate), [place / "run"]).holds
+    every = changed(source, tmp_path / "every.onnx", moved(0.5), certificate=certificate)
+    found = verify(every, [place / "run"])
+    assert found.largest < found.allowed and not found.holds
+    assert "at the median, at most 2.0e-02 is allowed" in call(every, "--run", place / "run").output
 
 
 def test_some_vertices_are_held_against_theirs(place: Path, tmp_path: Path) -> None:

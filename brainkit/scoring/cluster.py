@@ -111,18 +111,21 @@ class _Worker:
         pool: dict[str, Any],
         **options: Any,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="brainkit-")
-        self._encoder = load(self._own_file(file, path, digest), device, threads=pool["cores"])
         self._options = options
+        # Ray ends its workers with no chance to tidy up: nothing of the file is needed, or left, after this.
+        with tempfile.TemporaryDirectory(prefix="brainkit-") as folder:
+            self._encoder = load(self._own_file(file, path, digest, folder), device, threads=pool["cores"])
+            if options.get("columns") is not None:
+                self._encoder.read_rows_of(options["columns"])
 
-    def _own_file(self, file: list[Any], path: str, digest: str) -> Path:
+    def _own_file(self, file: list[Any], path: str, digest: str, folder: str) -> Path:
         """The encoder file: where it lies for the others too, or else what was sent along."""
         with contextlib.suppress(BrainkitError):
             if encoder_file.read_text(path)[1] == digest:
                 return Path(path)
         import ray
 
-        own = Path(self._folder.name, "encoder.onnx")
+        own = Path(folder, "encoder.onnx")
         ray.get(file[0]).tofile(own)
         return own
 

@@ -287,7 +287,7 @@ class Encoder:
         """
         if columns is None:
             return self._fetch(["fmri"], batch)[0]
-        return self._readout(columns)(self.tokens(batch))
+        return self.read_rows_of(columns)(self.tokens(batch))
 
     def run_with_spread(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         """Predict one batch with an ensemble: (B, 2, V) or (B, 2, n) float32, the mean and the s.d. over the members.
@@ -311,10 +311,11 @@ class Encoder:
             )
         if columns is None:
             return np.stack(self._fetch(["fmri", "fmri_sd"], batch), 1)
-        members = self._readout(columns).members(self.tokens(batch))
+        members = self.read_rows_of(columns).members(self.tokens(batch))
         return np.stack([members.mean(0), members.std(0, ddof=1)], 1)
 
-    def _readout(self, columns: np.ndarray) -> SubsetReadout:
+    def read_rows_of(self, columns: np.ndarray) -> SubsetReadout:
+        """The readout of some vertices, read from the file the first time; held until others are asked for."""
         key = np.ascontiguousarray(columns, np.int64).tobytes()
         held = self._subset  # another thread may put another in its place
         if held is not None and held[0] == key:
