@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli.values import split_names
+from brainkit.cli._values import split_names
 
 
 @click.command(

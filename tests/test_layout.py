@@ -208,7 +208,7 @@ PLACES = {
     "cli/predict.py": Place(7, "click", "rich"),
     "cli/sample.py": Place(7, "click", "rich"),
     "cli/train.py": Place(7, "click", "rich"),
-    "cli/values.py": Place(7, "click"),
+    "cli/_values.py": Place(7, "click"),
     "cli/verify.py": Place(7, "click"),
     # Lazy names, for users. Inside the house nobody uses them; __version__ is for all.
     "brainkit/__init__.py": Place(7),
