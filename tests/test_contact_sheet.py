@@ -21,7 +21,7 @@ from brainkit.cli import group
 from brainkit.errors import UsageError
 from brainkit.scoring import contact_sheet
 from brainkit.scoring.ranking import TopImages
-from brainkit.scoring.sheets import positions_of
+from brainkit.scoring.sheets import check_sheets, positions_of
 
 REGIONS = {"FFA": np.arange(4), "PPA": np.array([2])}
 
@@ -202,3 +202,9 @@ def test_what_is_there_is_kept_and_regions_are_needed(path: Path, photos: Path, 
     done = CliRunner().invoke(group, command)
     assert done.exit_code == 0, done.output
     assert f"{tmp_path / 'means-top-PPA.png'}: the images that drive it most" in done.output
+
+
+def test_regions_whose_sheets_would_be_one_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ROI a b and a_b: their contact sheets would be one file"):
+        check_sheets(tmp_path / "fmri.npy", ["a b", "V1", "a_b"], 3, overwrite=False)
+    check_sheets(tmp_path / "fmri.npy", ["V1", "v1"], 3, overwrite=False)

@@ -399,3 +399,8 @@ def test_one_region_may_be_given_by_its_name(encoder: scoring.Encoder, photograp
     assert (tmp_path / "fmri.csv").read_text().startswith("image,V1\n")
     with pytest.raises(UsageError, match=r"images must be a path, .* got int"):
         encoder.predict(5)  # type: ignore[arg-type]
+
+
+def test_no_region_is_not_all_of_them(path: Path, photographs: Path) -> None:
+    with pytest.raises(UsageError, match="rois must name at least one region, got none"):
+        scoring.load(path).predict(photographs, rois=[])

@@ -103,7 +103,11 @@ def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool)
         raise UsageError("top needs the regions to rank images by: name them with roi")
     if not 1 <= k <= MOST:
         raise UsageError(f"top must be 1 to {MOST} images, got {k}")
+    sheets: dict[str, str] = {}
     for name in rois:
+        other = sheets.setdefault(sheet_name(name), name)
+        if other.strip().lower() != name.strip().lower():
+            raise UsageError(f"ROI {other} and {name}: their contact sheets would be one file; draw them one by one")
         path = beside_output(out, sheet_name(name))
         if path.is_dir():
             raise UsageError(f"{path}: is a folder; the contact sheet must be a file")

@@ -32,8 +32,10 @@ def as_names(rois: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 def chosen_columns(table: RoiTable, names: tuple[str, ...] | None) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
     """The columns to keep, ascending (None: all), and where each region lies among them."""
-    if not names:
+    if names is None:
         return None, {}
+    if not names:
+        raise UsageError("rois must name at least one region, got none")
     different = {name.strip().lower(): name for name in reversed(names)}  # V1 and v1 are one; as it was named first
     members = {name: table.members(name) for name in names if different[name.strip().lower()] == name}
     columns = np.unique(np.concatenate(list(members.values())))

@@ -11,6 +11,7 @@ import numpy as np
 from brainkit.errors import DataError, require
 
 CHUNK_BYTES = 8 << 20
+CHUNK_ROWS = 1024  # at most: what is lost when it is interrupted
 _GROWTH = 1.5  # so that the array's metadata are written a few times, not once a chunk
 
 
@@ -29,7 +30,7 @@ class ZarrRows:
     resume_rows : int
         The array is there, unfinished, and keeps so many rows.
     chunk_rows : int, optional
-        Rows of a chunk; about 8 MB by default.
+        Rows of a chunk; by default about 8 MB, and at most 1,024.
 
     Raises
     ------
@@ -49,7 +50,7 @@ class ZarrRows:
         chunk_rows: int | None = None,
     ) -> None:
         zarr = require("zarr", extra="zarr", purpose="writing .zarr")
-        rows = chunk_rows or max(1, CHUNK_BYTES // (4 * max(1, columns)))
+        rows = chunk_rows or max(1, min(CHUNK_ROWS, CHUNK_BYTES // (4 * max(1, columns))))
         if resume_rows:
             self._array = zarr.open_array(os.fspath(store), mode="r+")
             shape, rows = self._array.shape, self._array.chunks[0]
