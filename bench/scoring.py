@@ -240,8 +240,8 @@ def page(report: dict[str, Any]) -> str:
         "Medians of runs that take turns in one process. The first four columns: sessions with the runtime's own "
         "settings. The last three: sessions as `predict` opens them.",
         "",
-        "| one run in ONNX Runtime | backbone alone | whole encoder | readout alone | readout's share | float32, scored | "
-        "int8, scored | int8 is faster by |",
+        "| one run in ONNX Runtime | backbone alone | whole encoder | readout alone | readout's share | "
+        "float32, scored | int8, scored | int8 is faster by |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in runs.items():
