@@ -68,10 +68,9 @@ def alone(place: Path) -> tuple[bytes, Any]:
 
 
 def workers() -> list[Any]:
-    """Processes that score."""
-    return [
-        process for process in psutil.process_iter(["cmdline"]) if "_Worker" in " ".join(process.info["cmdline"] or [])
-    ]
+    """Processes of this test's own cluster that score."""
+    mine = psutil.Process().children(recursive=True)
+    return [process for process in mine if "_Worker" in " ".join(process.cmdline())]
 
 
 def test_the_same_bytes_though_a_worker_is_killed_on_the_way(
