@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,3 +77,10 @@ def make_info(n_vertices: int = V) -> encoder_file.EncoderInfo:
         note="simulated",
         backbone={"name": "pixels"},
     )
+
+
+def write_encoder(folder: Path) -> Path:
+    """The encoder as a file, in a folder."""
+    path = folder / "encoder.onnx"
+    encoder_file.write(path, make_graph(), make_info())
+    return path

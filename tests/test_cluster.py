@@ -49,7 +49,7 @@ def two_nodes() -> Iterator[Cluster]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder and a folder of images, of which one is broken."""
     folder = tmp_path_factory.mktemp("cluster")
-    encoder_file.write(folder / "encoder.onnx", tiny.make_graph(), tiny.make_info())
+    tiny.write_encoder(folder)
     (folder / "photos").mkdir()
     draw = np.random.default_rng(0)
     for number in range(IMAGES):

@@ -14,9 +14,9 @@ pytest.importorskip("onnx", reason="the encoders of these tests are built with o
 pytest.importorskip("onnxruntime")
 
 from click.testing import CliRunner
-from pixel_encoder import make_graph, make_info
+from pixel_encoder import write_encoder
 
-from brainkit import encoder_file, scoring
+from brainkit import scoring
 from brainkit.cli import group
 from brainkit.errors import UsageError
 from brainkit.scoring import contact_sheet
@@ -32,9 +32,7 @@ def look_up(row: int) -> tuple[str, Any]:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
-    encoder_file.write(path, make_graph(), make_info())
-    return path
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ pytest.importorskip("onnxruntime")
 stats = pytest.importorskip("scipy.stats", reason="the statistics are compared with SciPy's")
 
 from click.testing import CliRunner
-from pixel_encoder import V, make_graph, make_info
+from pixel_encoder import V, write_encoder
 
-from brainkit import contrasts, encoder_file, scoring, welch
+from brainkit import contrasts, scoring, welch
 from brainkit.cli import group
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.scoring.moments import Moments
@@ -27,9 +27,7 @@ from brainkit.scoring.moments import Moments
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
-    encoder_file.write(path, make_graph(), make_info())
-    return path
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime")
 
 import nibabel
 from click.testing import CliRunner
-from pixel_encoder import SIZE, V, make_graph, make_info
+from pixel_encoder import SIZE, V, make_graph, make_info, write_encoder
 
 import brainkit
 from brainkit import encoder_file, scoring
@@ -44,9 +44,7 @@ AFFINE = [[2.0, 0, 0, -10], [0, 0, 2.0, 4], [0, -2.0, 0, 7], [0, 0, 0, 1]]
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
-    encoder_file.write(path, make_graph(), make_info())
-    return path
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

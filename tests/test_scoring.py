@@ -18,7 +18,7 @@ from PIL import Image
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 pytest.importorskip("onnxruntime")
 
-from pixel_encoder import PREPROCESSING, ROIS, SIZE, V, make_graph, make_info, readout_constants
+from pixel_encoder import PREPROCESSING, ROIS, SIZE, V, make_graph, make_info, readout_constants, write_encoder
 
 from brainkit import encoder_file, runtime, scoring
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
@@ -28,9 +28,7 @@ from brainkit.scoring import decoding, outputs, pipeline
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
-    encoder_file.write(path, make_graph(), make_info())
-    return path
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture

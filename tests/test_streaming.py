@@ -19,7 +19,7 @@ from PIL import Image
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 pytest.importorskip("onnxruntime")
 
-from pixel_encoder import SIZE, V, make_graph, make_info
+from pixel_encoder import SIZE, V, make_graph, make_info, write_encoder
 
 from brainkit import control_groups, encoder_file, free_memory, runtime, scoring
 from brainkit.errors import BrainkitError, DataError, UsageError
@@ -34,9 +34,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
-    encoder_file.write(path, make_graph(), make_info())
-    return path
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture
