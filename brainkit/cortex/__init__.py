@@ -1,0 +1,1 @@
+"""Cortical surfaces, volumes and their vertices."""

@@ -1,0 +1,1 @@
+"""Tokens of images, computed once and kept on disk."""

@@ -1,0 +1,1 @@
+"""Measures on arrays: correlation, noise ceilings, intervals, tests."""

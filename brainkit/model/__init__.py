@@ -1,0 +1,1 @@
+"""FactorTopy, the encoding model."""

@@ -1,0 +1,1 @@
+"""The images that drive a region most."""
