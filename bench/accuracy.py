@@ -25,11 +25,11 @@ import torch
 
 from bench import accuracy_page, machine
 from bench.fitting import Fitted, Material, fit, material
-from brainkit.bottlenecks import TokenStatistics
 from brainkit.config import Config
 from brainkit.data.splits import Split
-from brainkit.evaluation import CEILING_FOR_RECOVERY, Scores
-from brainkit.model import FactorTopy
+from brainkit.evaluation.scores import CEILING_FOR_RECOVERY, Scores
+from brainkit.model.bottlenecks import TokenStatistics
+from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import factor_readout
 
 ROOT = Path(__file__).resolve().parents[1]

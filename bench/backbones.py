@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from brainkit.backbones import ALIASES, Backbone, load_backbone
-from brainkit.backbones.published import published_weights
+from brainkit.backbones.weight_sources import published_weights
 from brainkit.config import ModelConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"

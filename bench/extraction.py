@@ -25,9 +25,9 @@ from PIL import Image
 from bench import machine
 from bench.timing import interleaved
 from brainkit.backbones import Backbone, load_backbone
-from brainkit.features import extract_tokens
-from brainkit.token_filling import prepared
-from brainkit.token_pass import TokenPass
+from brainkit.features.extract import extract_tokens
+from brainkit.features.fill import prepared
+from brainkit.features.forward import TokenPass
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SIDE = 425  # pixels of an image in the natural scenes data set

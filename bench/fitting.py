@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainkit import evaluation, features, training
 from brainkit.backbones import load_backbone
 from brainkit.config import Config
 from brainkit.data import make_split, open_subject
-from brainkit.data.module import EncodingData
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
-from brainkit.features import TokenCache
-from brainkit.model import FactorTopy
-from brainkit.run_folder import model_shape
+from brainkit.evaluation import scores as evaluation
+from brainkit.features import extract as features
+from brainkit.features.extract import TokenCache
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.runs.folder import model_shape
 from brainkit.sample import BACKBONE, make_sample
+from brainkit.training import module as training
+from brainkit.training.datamodule import EncodingData
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def attack(folder: Path, seed: int, only: str, count: int) -> list[dict[str, Any
 def work(folder: Path, seed: int, only: str, start: int, stop: int) -> None:
     """One worker: a line of JSON for each variant."""
     from bench.hostile_variants import Parts, kind_of, variant
-    from brainkit.runtime import import_runtime
+    from brainkit.predict.session import import_runtime
 
     parts = Parts.of((folder / "base.onnx").read_bytes())
     import_runtime()
@@ -143,7 +143,8 @@ def work(folder: Path, seed: int, only: str, start: int, stop: int) -> None:
 
 def judge(path: Path) -> tuple[str, str, str]:
     """Read, open and run one file: what came of it, at which stage, and the words."""
-    from brainkit import encoder_file, scoring
+    from brainkit import encoder_file
+    from brainkit import predict as scoring
     from brainkit.errors import BrainkitError
 
     stage = "metadata and digest"
@@ -176,9 +177,9 @@ def small_encoder(path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     from brainkit import encoder_file
+    from brainkit.cortex.surface import RoiTable, Vertices
     from brainkit.export import onnx_readout
     from brainkit.images import Preprocessing
-    from brainkit.surface import RoiTable, Vertices
 
     rng = np.random.default_rng(0)
     size, channels, cells, V = 16, 8, 16, 20
@@ -271,8 +272,8 @@ def exported_encoder(path: Path) -> None:
 
     from brainkit import export
     from brainkit.backbones import load_backbone
-    from brainkit.model import FactorTopy
-    from brainkit.surface import RoiTable, Vertices
+    from brainkit.cortex.surface import RoiTable, Vertices
+    from brainkit.model.factor_topy import FactorTopy
 
     backbone = load_backbone("test_vit", random_weights=True)
     rng = np.random.default_rng(0)

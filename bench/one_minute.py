@@ -32,10 +32,10 @@ from bench import machine, published, step
 from bench.cortex import coordinates
 from bench.extraction import SIDE, write_images
 from bench.timing import timed
-from brainkit import workflow
 from brainkit.backbones import load_backbone
-from brainkit.files import read_json
 from brainkit.images import Preprocessing, decode, prepare
+from brainkit.runs import train as workflow
+from brainkit.utils.files import read_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 IMAGES, VERTICES, EPOCHS, CHANNELS = 9_841, 37_984, 20, 64

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.python_api import fit
+from brainkit.api import fit
 from brainkit.sample import make_sample
 
 RESULTS = Path(__file__).resolve().parent / "results"

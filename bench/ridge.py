@@ -12,8 +12,8 @@ from sklearn.model_selection import GroupKFold
 
 from bench.fitting import Material
 from brainkit.data.splits import Split
-from brainkit.evaluation import Scores
-from brainkit.metrics import StreamingScore
+from brainkit.evaluation.scores import Scores
+from brainkit.metrics.scores import StreamingScore
 
 # Features are scaled so that a kernel's mean diagonal is 1.
 ALPHAS = np.logspace(-4, 4, 17)

@@ -32,11 +32,11 @@ from bench import machine, published
 from bench.extraction import write_images
 from bench.scoring_files import TinyBackbone, vision_transformer, write_bare, write_encoder, write_readout
 from bench.timing import interleaved
-from brainkit import scoring
+from brainkit import predict as scoring
 from brainkit.backbones import Backbone
 from brainkit.export import relative_difference
 from brainkit.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, decode, normalise, prepare
-from brainkit.model import FactorTopy, to_grid
+from brainkit.model.factor_topy import FactorTopy, to_grid
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VERTICES, BOTTLENECK = 37_984, 128
@@ -45,7 +45,7 @@ FEW, MANY = 200, 20_000  # images, for the memory
 # A process that scores, and nothing else: what this one has loaded would hide what grows.
 _PEAK = """
 import sys
-from brainkit import scoring
+from brainkit import predict as scoring
 scoring.predict_to_file(sys.argv[1], sys.argv[2], sys.argv[3], device="cpu", overwrite=True)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

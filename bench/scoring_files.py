@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from brainkit.backbones import Backbone, load_backbone
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.export import describe, export_onnx
 from brainkit.export.onnx_graph import quiet
-from brainkit.model import FactorTopy
-from brainkit.surface import RoiTable, Vertices
+from brainkit.model.factor_topy import FactorTopy
 
 
 class TinyBackbone(nn.Module):

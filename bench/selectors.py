@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from bench import machine
 from bench.cortex import coordinates
 from bench.timing import Run, captured, interleaved
+from brainkit.model.selectors import ENCODED, coordinate_bounds, encode_positions, factored_encoding, selector_network
 from brainkit.ops.selector_networks import available_backends, selector_networks
-from brainkit.selectors import ENCODED, coordinate_bounds, encode_positions, factored_encoding, selector_network
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # rms of the error over rms of the truth, of the results and of every gradient. The published formulation computes

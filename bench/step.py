@@ -23,10 +23,10 @@ from bench import machine, published
 from bench.cortex import coordinates
 from bench.timing import captured, interleaved
 from brainkit.config import TrainConfig
-from brainkit.model import FactorTopy
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.model.selectors import regularity
 from brainkit.ops import available_backends, factor_readout
-from brainkit.selectors import regularity
-from brainkit.training import EncodingModule
+from brainkit.training.module import EncodingModule
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # Relative error of a gradient, in the norm of the whole tensor, against the published model's.

@@ -22,12 +22,12 @@ from PIL import Image
 
 from bench import machine
 from bench.cortex import coordinates
-from brainkit import workflow
 from brainkit.config import Config
-from brainkit.memory import needed
-from brainkit.model import FactorTopy
-from brainkit.peak_memory import PeakMemory
-from brainkit.run_folder import load_model
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.runs import train as workflow
+from brainkit.runs.folder import load_model
+from brainkit.training.memory_budget import needed
+from brainkit.utils.peak_memory import PeakMemory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WHOLE = 327_684
@@ -136,7 +136,8 @@ def table(found: dict[str, Any]) -> str:
     gpu = found["gpu"]
     lines += [
         "",
-        f"On a GPU the training phase takes {gb(gpu['all'])} GB by the preflight's estimate (`brainkit.memory`), with "
+        f"On a GPU the training phase takes {gb(gpu['all'])} GB by the preflight's estimate "
+        "(`brainkit.training.memory_budget`), with "
         f"tokens left on the disk: {gb(gpu['state'])} of weights, gradients, moments and constants, and "
         f"{gb(gpu['step'])} for a step or a validation batch, a quarter of that and 0.3 GB counted in. That is "
         "computed, not measured.",

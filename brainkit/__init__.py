@@ -12,31 +12,31 @@ __version__ = "0.1.0"
 
 # name -> the module that defines it; resolved at first use.
 _LAZY = {
-    "fit": "brainkit.python_api",
-    "Run": "brainkit.python_api",
-    "load": "brainkit.scoring",
-    "contrast": "brainkit.contrasts",
+    "fit": "brainkit.api",
+    "Run": "brainkit.api",
+    "load": "brainkit.predict",
+    "contrast": "brainkit.insilico.contrast",
     "load_backbone": "brainkit.backbones",
     "wrap_network": "brainkit.backbones",
-    "FactorTopy": "brainkit.model",
-    "EncodingModule": "brainkit.training",
-    "EncodingData": "brainkit.data.module",
+    "FactorTopy": "brainkit.model.factor_topy",
+    "EncodingModule": "brainkit.training.module",
+    "EncodingData": "brainkit.training.datamodule",
     "save_run": "brainkit.own_trainer",
-    "import_published": "brainkit.importing",
+    "import_published": "brainkit.runs.import_published",
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]
 
 if TYPE_CHECKING:
+    from brainkit.api import Run, fit
     from brainkit.backbones import load_backbone, wrap_network
-    from brainkit.contrasts import contrast
-    from brainkit.data.module import EncodingData
-    from brainkit.importing import import_published
-    from brainkit.model import FactorTopy
+    from brainkit.insilico.contrast import contrast
+    from brainkit.model.factor_topy import FactorTopy
     from brainkit.own_trainer import save_run
-    from brainkit.python_api import Run, fit
-    from brainkit.scoring import load
-    from brainkit.training import EncodingModule
+    from brainkit.predict import load
+    from brainkit.runs.import_published import import_published
+    from brainkit.training.datamodule import EncodingData
+    from brainkit.training.module import EncodingModule
 
 
 def __getattr__(name: str) -> Any:

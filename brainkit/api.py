@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit import workflow
-from brainkit.files import read_json
-from brainkit.run_folder import finished_run, load_model
+from brainkit.runs import train as workflow
+from brainkit.runs.folder import finished_run, load_model
+from brainkit.utils.files import read_json
 
 if TYPE_CHECKING:
     from torch import nn
 
     from brainkit.export import Exported
-    from brainkit.model import FactorTopy
+    from brainkit.model.factor_topy import FactorTopy
 
 Say = Callable[[str], None]
 
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """Medians over all vertices and by ROI, see :func:`brainkit.evaluation.summarise`."""
+        """Medians over all vertices and by ROI, see :func:`brainkit.evaluation.scores.summarise`."""
         scores: dict[str, Any] = self.summary["scores"]
         return scores
 
@@ -106,7 +106,7 @@ class Run:
         ensemble: Sequence[str | os.PathLike[str] | Run] = (),
         say: Say = print,
     ) -> Exported:
-        """Write the run as one encoder file, see :func:`brainkit.workflow.export`.
+        """Write the run as one encoder file, see :func:`brainkit.runs.train.export`.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class Run:
         )
 
     def draw(self, out: str | os.PathLike[str] | None = None, *, say: Say = print) -> list[Path]:
-        """Draw its maps, see :func:`brainkit.workflow.draw_run`."""
+        """Draw its maps, see :func:`brainkit.runs.train.draw_run`."""
         return workflow.draw_run(self.path, out=out, say=say)
 
 
@@ -169,7 +169,7 @@ def fit(
         A subject's folder, or what ``brainkit.data.open_subject`` gives; by default as for `train`. Several are trained
         together, with shared bottlenecks: see ``Run.subjects``.
     out, weights, random_weights, epochs, seed, devices, resume, config, overrides, say
-        As for :func:`brainkit.workflow.train`.
+        As for :func:`brainkit.runs.train.train`.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from brainkit.config_values import (
     plain,
 )
 from brainkit.errors import DataError, UsageError, require
-from brainkit.files import write_beside
+from brainkit.utils.files import write_beside
 
 
 # The first paragraph of a setting's text says what it means, the second when to change it: docs/settings.md is made of

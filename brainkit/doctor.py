@@ -21,7 +21,7 @@ from typing import Literal
 
 import brainkit
 from brainkit.errors import BrainkitError
-from brainkit.files import cache_folder
+from brainkit.utils.files import cache_folder
 
 State = Literal["ok", "note", "missing", "warning"]
 
@@ -79,7 +79,7 @@ Row = tuple[str, State, str]
 def _machine() -> Iterator[Row]:
     yield "Python", "ok", f"{platform.python_version()} ({sys.executable})"
     yield "platform", "ok", f"{platform.system()} {platform.release()} {platform.machine()}"
-    usable, present = importlib.import_module("brainkit.runtime").cores(), os.cpu_count() or 1
+    usable, present = importlib.import_module("brainkit.predict.session").cores(), os.cpu_count() or 1
     yield "cores", "ok", str(present) if usable == present else f"{usable} usable of {present}"
     memory = _memory_bytes()
     if memory is None:
@@ -155,7 +155,7 @@ def _onnxruntime() -> Iterator[Row]:
             f"Fix: pip uninstall -y {' '.join(wheels)}; pip install {keep}",
         )
     try:
-        runtime = importlib.import_module("brainkit.runtime").import_runtime()
+        runtime = importlib.import_module("brainkit.predict.session").import_runtime()
         providers: list[str] = runtime.get_available_providers()
     except (ImportError, AttributeError, BrainkitError) as error:
         names = " ".join(wheels)
@@ -181,7 +181,7 @@ def _cuda_provider(providers: list[str]) -> Row:
         return name, "note", "no: this wheel is for the CPU, and there is no CUDA device"
     if not found:
         return name, "note", f"no: the wheel has it, but there is no device ({why}); predict runs on the CPU"
-    runtime = importlib.import_module("brainkit.runtime")
+    runtime = importlib.import_module("brainkit.predict.session")
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "identity.onnx"
         model.write_bytes(_identity_model())

@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 
-from brainkit import evaluation
+from brainkit.api import Run
 from brainkit.backbones import Backbone
 from brainkit.backbones.wrapping import IN_PYTHON, given_back, name_of
-from brainkit.calibration import calibrate
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
-from brainkit.files import write_beside
-from brainkit.final_report import report
-from brainkit.peak_memory import PeakMemory
-from brainkit.python_api import Run
-from brainkit.run_folder import PhaseClock, RunLog
-from brainkit.run_preparation import chosen_backbone
-from brainkit.run_results import write_parity, write_results
-from brainkit.run_settings import choose_settings
-from brainkit.training import load_best
-from brainkit.workflow import finish
+from brainkit.evaluation import scores as evaluation
+from brainkit.runs.folder import PhaseClock, RunLog
+from brainkit.runs.prepare import chosen_backbone
+from brainkit.runs.results import write_parity, write_results
+from brainkit.runs.settings import choose_settings
+from brainkit.runs.summary import report
+from brainkit.runs.train import finish
+from brainkit.training.calibration import calibrate
+from brainkit.training.module import load_best
+from brainkit.utils.files import write_beside
+from brainkit.utils.peak_memory import PeakMemory
 
 if TYPE_CHECKING:
-    from brainkit.data.module import EncodingData
-    from brainkit.model import FactorTopy
-    from brainkit.training import EncodingModule
+    from brainkit.model.factor_topy import FactorTopy
+    from brainkit.training.datamodule import EncodingData
+    from brainkit.training.module import EncodingModule
 
 
 def save_run(

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 from brainkit.backbones import load_backbone
+from brainkit.cortex.surface import SPACES, Vertices, mesh, sphere_coordinates
+from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.features import TokenCache, extract_tokens
-from brainkit.files import cache_folder, write_beside, write_json
-from brainkit.metrics import noise_ceiling_from_repetitions
+from brainkit.features.extract import TokenCache, extract_tokens
+from brainkit.metrics.scores import noise_ceiling_from_repetitions
 from brainkit.ops import grouped
-from brainkit.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
-from brainkit.surface import SPACES, Vertices, mesh, sphere_coordinates
+from brainkit.utils.files import cache_folder, write_beside, write_json
 
 SPACE = "fsaverage5"
 BACKBONE = "efficientnet_lite0"

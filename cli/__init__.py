@@ -17,7 +17,7 @@ import click
 
 from brainkit import __version__
 from brainkit.errors import BrainkitError
-from brainkit.threads import settle_openmp
+from brainkit.utils.threads import settle_openmp
 
 # name -> its line in `brainkit --help`; the command lives in the module of that name, in the order of the work.
 COMMANDS = {

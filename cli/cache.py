@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from brainkit.token_care import StoreReport
+    from brainkit.features.manage import StoreReport
 
 
 @click.group(
@@ -41,7 +41,7 @@ def list_() -> None:
     """Say which token stores there are, the one used last first."""
     import time
 
-    from brainkit.token_care import list_stores
+    from brainkit.features.manage import list_stores
 
     stores = list_stores()
     if not stores:
@@ -73,9 +73,9 @@ Examples:
 @click.pass_context
 def verify(ctx: click.Context, stores: tuple[str, ...], repair: bool) -> None:
     """Read token stores whole and compare all checksums; by default all stores. Exit 1 if one is damaged."""
-    from brainkit.progress import progress_bar
-    from brainkit.token_care import find, list_stores
-    from brainkit.token_care import verify as check
+    from brainkit.features.manage import find, list_stores
+    from brainkit.features.manage import verify as check
+    from brainkit.utils.progress import progress_bar
 
     known = list_stores()
     bad = 0
@@ -109,7 +109,7 @@ def prune(
 ) -> None:
     """Remove token stores. One that a process is using stays, and is named."""
     from brainkit.errors import UsageError
-    from brainkit.token_care import choose, find, list_stores, remove, seconds_of, size_of
+    from brainkit.features.manage import choose, find, list_stores, remove, seconds_of, size_of
 
     ways = [bool(stores), older_than is not None or max_size is not None, everything]
     if sum(ways) != 1:

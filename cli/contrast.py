@@ -75,16 +75,18 @@ def command(
     s.d., corrected for small samples); t is Welch's, p two-sided, q the false discovery rate after Benjamini and
     Hochberg. They are over images for one deterministic model, not over subjects.
     """
-    from brainkit import contrasts, encoder_file, runs
-    from brainkit.progress import progress_bar
-    from brainkit.scoring.decoding import printable
+    from brainkit import encoder_file
+    from brainkit.insilico import contrast as contrasts
+    from brainkit.predict.inputs.decode import printable
+    from brainkit.runs import latest as runs
+    from brainkit.utils.progress import progress_bar
 
     if max_q is not None and maps is None:
         raise click.UsageError("--max-q is for the figure; say where it goes with --maps")
     encoder = encoder or runs.latest_encoder()
     contrasts.check_contrast_output(out, overwrite)
     if maps is not None:
-        from brainkit.maps import predicted
+        from brainkit.maps import draw_predictions as predicted
 
         predicted.check_drawable(maps, encoder_file.read(encoder))
     with progress_bar("predicting", "images") as progress:

@@ -81,7 +81,7 @@ def command(
     RUN is a run folder; without it, the newest finished run. The file is checked against the trained model on real
     images before it is kept. Several forms may be asked for at once. Needs brainkit[train].
     """
-    from brainkit import workflow
+    from brainkit.runs import train as workflow
 
     if fp16 and int8:
         raise click.UsageError("--fp16 and --int8 exclude each other: a file is stored in one way.")

@@ -84,7 +84,7 @@ def command(
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 
-    from brainkit import importing
+    from brainkit.runs import import_published as importing
 
     importing.import_published(
         file,

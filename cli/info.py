@@ -23,7 +23,7 @@ def command(file: Path, as_object: bool) -> None:
 
     Reads the file's metadata only, and checks its digest; nothing in it is run.
     """
-    from brainkit.description import as_json, describe
+    from brainkit.encoder_file.describe import as_json, describe
 
     if as_object:
         click.echo(json.dumps(as_json(file), indent=2, allow_nan=False))

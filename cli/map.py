@@ -29,10 +29,10 @@ def command(run: Path | None, out: Path | None) -> None:
     RUN is a run folder or an encoder file; without it, the newest finished run. Needs brainkit[maps].
     """
     if run is not None and (run.suffix == ".onnx" or run.is_file()):
-        from brainkit.maps.predicted import draw_encoder_file
+        from brainkit.maps.draw_predictions import draw_encoder_file
 
         draw_encoder_file(run, out, say=click.echo)
     else:
-        from brainkit import workflow
+        from brainkit.runs import train as workflow
 
         workflow.draw_all(run, out=out, say=click.echo)

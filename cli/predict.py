@@ -102,18 +102,20 @@ def command(
     own; unreadable images are skipped and reported. What is interrupted goes on when it is called again. Needs neither
     torch nor the training data.
     """
-    from brainkit import encoder_file, runs, scoring
-    from brainkit.progress import progress_bar
-    from brainkit.scoring.decoding import printable
-    from brainkit.scoring.finding import counted
-    from brainkit.scoring.outputs import suffix_of
+    from brainkit import encoder_file
+    from brainkit import predict as scoring
+    from brainkit.predict.inputs.decode import printable
+    from brainkit.predict.inputs.finding import counted
+    from brainkit.predict.outputs.formats import suffix_of
+    from brainkit.runs import latest as runs
+    from brainkit.utils.progress import progress_bar
 
     encoder = encoder or runs.latest_encoder()
     beside = out[: -len(suffix_of(Path(out)))] + ".json"
     if maps is not None:
         if Path(out).suffix != ".npy" or hemispheres or "://" in out:
             raise click.UsageError(f"--maps draws what a whole .npy file holds, got --out {out}")
-        from brainkit.maps import predicted
+        from brainkit.maps import draw_predictions as predicted
 
         info = encoder_file.read(encoder)
         predicted.check_drawable(maps, info)

@@ -87,7 +87,7 @@ def command(
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 
-    from brainkit import workflow
+    from brainkit.runs import train as workflow
 
     workflow.train(
         backbone,

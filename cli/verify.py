@@ -39,7 +39,7 @@ def command(file: Path, runs: tuple[Path, ...], images: Path | None) -> None:
     needs no torch. Exits with 1 where the file differs by more than it may.
     """
     from brainkit.errors import BrainkitError
-    from brainkit.verification import verify
+    from brainkit.runs.verify import verify
 
     found = verify(file, runs, images)
     for what, text in found.facts:

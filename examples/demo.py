@@ -120,7 +120,7 @@ def next_run(runs: Path) -> Path:
 
 def save_photographs(folder: Path) -> None:
     """Save some of the photographs that installed packages ship."""
-    from brainkit.photographs import load_photographs
+    from brainkit.data.photographs import load_photographs
 
     folder.mkdir(exist_ok=True)
     for name, photograph in load_photographs(PHOTOGRAPHS).items():

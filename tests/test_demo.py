@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from brainkit.backbones import load_backbone
-from brainkit.photographs import TEST_PHOTOGRAPHS
+from brainkit.data.photographs import TEST_PHOTOGRAPHS
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

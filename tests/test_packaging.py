@@ -18,8 +18,8 @@ import pytest
 
 import brainkit
 from brainkit.backbones.catalog import ALIASES
-from brainkit.terms import BACKBONE_PAPERS, NSD
-from brainkit.terms import citation as citation_lines
+from brainkit.encoder_file.licence import BACKBONE_PAPERS, NSD
+from brainkit.encoder_file.licence import citation as citation_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT_WITH = ("setuptools", "pybind11", "cmake", "ninja", "build")

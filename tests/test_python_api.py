@@ -19,13 +19,13 @@ for needed in ("pytorch_lightning", "timm", "onnx", "onnxscript", "onnxruntime")
 from torch import nn
 
 import brainkit
-from brainkit import training
 from brainkit.config import Config, TrainConfig
 from brainkit.data import Algonauts, make_split
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.features import extract_tokens
+from brainkit.features.extract import extract_tokens
 from brainkit.images import PUBLISHED, Preprocessing
-from brainkit.runs import latest_run
+from brainkit.runs.latest import latest_run
+from brainkit.training import module as training
 
 SMALL = ("train.batch_size=16", "model.bottleneck=4", "model.selector_width=8")
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "own_trainer.py"
@@ -104,7 +104,7 @@ def test_a_module_and_an_opened_subject_become_a_run(tiny_sample: Path, monkeypa
     nn.init.zeros_(other.filters)
     with pytest.raises(DataError, match="other weights"):
         again.export(backbone=other)
-    monkeypatch.setattr("brainkit.maps.static.draw_maps", lambda folder, **_: [Path(folder) / "one.png"])
+    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, **_: [Path(folder) / "one.png"])
     assert again.draw("figures", say=quiet) == [Path("figures/one.png")]
 
 

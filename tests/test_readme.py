@@ -18,7 +18,7 @@ import tomllib
 
 from brainkit.cli import COMMANDS, group
 from brainkit.config import Config
-from brainkit.photographs import load_photographs
+from brainkit.data.photographs import load_photographs
 from brainkit.sample import make_sample
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,11 +15,11 @@ pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
 pytest.importorskip("nilearn")
 
-from brainkit import photographs, sample
-from brainkit.data import Algonauts, make_split
+from brainkit import sample
+from brainkit.data import Algonauts, make_split, photographs
+from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
 from brainkit.data.subject import check_images
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
-from brainkit.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
 from brainkit.sample import SCALE_RANGE, make_sample, occipital_patch
 
 
@@ -139,7 +139,7 @@ def test_regions_lie_where_their_names_say() -> None:
     patch = occipital_patch(400)
     rois = {name: np.flatnonzero(sample._streams(patch) == k + 1) for k, name in enumerate(sample.STREAMS)}
     assert all(len(members) > 0 for members in rois.values())
-    from brainkit.surface import mesh
+    from brainkit.cortex.surface import mesh
 
     height = np.concatenate(
         [

@@ -18,9 +18,9 @@ from brainkit.backbones.catalog import ALIASES, DEFAULT_SIZE, Alias
 from brainkit.backbones.conversions import set_sincos_positions
 from brainkit.backbones.lite0 import load_lite0_weights
 from brainkit.backbones.plugin import is_plugin, load_plugin
-from brainkit.backbones.published import Published, published_weights
-from brainkit.backbones.timm_network import TimmNetwork
+from brainkit.backbones.timm_backbone import TimmNetwork
 from brainkit.backbones.torchvision_vit import TorchvisionVit
+from brainkit.backbones.weight_sources import Published, published_weights
 from brainkit.backbones.weights import load_weights_file
 from brainkit.backbones.wrapping import wrap_network
 from brainkit.errors import BrainkitError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainkit.surface import SPACES, SPHERE_RADIUS, Vertices, mesh
+from brainkit.cortex.surface import SPACES, SPHERE_RADIUS, Vertices, mesh
 
 NEAR = 0.1  # mm: meshes of one surface differ by 0.013, neighbours are 0.6 or more apart
 

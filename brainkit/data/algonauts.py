@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.data.mapping import read_mapping
+from brainkit.cortex.surface import Vertices
+from brainkit.data.roi_mapping import read_mapping
 from brainkit.data.subject import (
     Responses,
     Subject,
@@ -22,7 +23,6 @@ from brainkit.data.subject import (
 )
 from brainkit.errors import DataError
 from brainkit.images import SUFFIXES
-from brainkit.surface import Vertices
 
 HEMISPHERES = ("lh", "rh")
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.cortex.surface import CUSTOM, SPACES, RoiTable, Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.data.algonauts import Algonauts
 from brainkit.data.subject import (
     Responses,
@@ -20,10 +22,8 @@ from brainkit.data.subject import (
     read_note,
 )
 from brainkit.errors import DataError, UsageError
-from brainkit.files import read_json
 from brainkit.images import find_images
-from brainkit.surface import CUSTOM, SPACES, RoiTable, Vertices
-from brainkit.volume import Volume
+from brainkit.utils.files import read_json
 
 
 def Folder(root: str | os.PathLike[str]) -> Subject:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainkit.errors import DataError, UsageError
-from brainkit.files import read_json, write_json
+from brainkit.utils.files import read_json, write_json
 
 _VERSION = 1
 SIDES = ("train", "validation", "test")

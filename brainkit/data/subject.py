@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices, sphere_coordinates
+from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
-from brainkit.files import read_json
 from brainkit.images import content_hash, decode, verify
-from brainkit.surface import CUSTOM, RoiTable, Vertices, sphere_coordinates
-from brainkit.volume import Volume
+from brainkit.utils.files import read_json
 
 DEFAULT_UNITS = "z-scored percent signal change"
 

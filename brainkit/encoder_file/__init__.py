@@ -32,7 +32,7 @@ from brainkit.encoder_file.container import (
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.metadata import FORMAT, SCHEMA, from_json, to_json
 from brainkit.errors import EncoderFileError
-from brainkit.files import write_beside
+from brainkit.utils.files import write_beside
 
 
 def read(path: str | os.PathLike[str]) -> EncoderInfo:

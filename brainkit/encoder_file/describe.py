@@ -15,8 +15,8 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
-from brainkit.metrics import explained_share
-from brainkit.terms import NOT_STATED, PARTS, is_non_commercial
+from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial
+from brainkit.metrics.scores import explained_share
 
 
 @dataclass(frozen=True)

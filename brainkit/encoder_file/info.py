@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.images import Preprocessing
-from brainkit.surface import RoiTable, Vertices
-from brainkit.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from brainkit.cortex.surface import SPACES, RoiTable, Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.encoder_file.arrays import MAX_ARRAY, is_int, pack_array, short, unpack_array
 from brainkit.encoder_file.container import MAX_METADATA
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.images import Preprocessing
-from brainkit.surface import SPACES, RoiTable, Vertices
-from brainkit.volume import Volume
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1

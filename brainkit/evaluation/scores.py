@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainkit.data.module import ResponseSource, TokenSource
-from brainkit.ensemble import Ensemble
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.errors import DataError, TrainingError
-from brainkit.files import write_beside, write_json
-from brainkit.metrics import StreamingScore, bootstrap_interval, explained_share, official_score
-from brainkit.model import FactorTopy
-from brainkit.surface import RoiTable, Vertices
+from brainkit.metrics.scores import StreamingScore, bootstrap_interval, explained_share, official_score
+from brainkit.model.ensemble import Ensemble
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.training.datamodule import ResponseSource, TokenSource
+from brainkit.utils.files import write_beside, write_json
 
 # Vertices below this ceiling tell little about recovery: their responses are mostly noise.
 CEILING_FOR_RECOVERY = 0.3
@@ -38,7 +38,7 @@ class Scores:
 
     @property
     def share(self) -> np.ndarray:
-        """Share of what can be explained, see :func:`brainkit.metrics.explained_share`. (V,)"""
+        """Share of what can be explained, see :func:`brainkit.metrics.scores.explained_share`. (V,)"""
         return explained_share(self.r, self.noise_ceiling)
 
     def write(self, path: Path, vertices: Vertices) -> None:

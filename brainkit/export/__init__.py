@@ -19,25 +19,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit import encoder_file
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.errors import BrainkitError, UsageError, require
-from brainkit.export.compact import Compact, check_storage, drift_of, in_words
-from brainkit.export.network import evaluating, exportable, torch_predictions
 from brainkit.export.onnx_graph import build_onnx
 from brainkit.export.onnx_readout import FORMS, Readout, pad_readout, sort_readout
 from brainkit.export.parity import BOUND, parity, relative_difference
-from brainkit.export.subset import Subset, choose_subset, subset_of
+from brainkit.export.storage import Compact, check_storage, drift_of, in_words
+from brainkit.export.token_module import evaluating, exportable, torch_predictions
 from brainkit.export.torch_forms import RUNTIMES, save_torch, torch_parity, torch_program
-from brainkit.files import write_beside
+from brainkit.export.vertex_subset import Subset, choose_subset, subset_of
 from brainkit.images import Preprocessing
-from brainkit.surface import RoiTable, Vertices
+from brainkit.utils.files import write_beside
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from brainkit.ensemble import Ensemble
-    from brainkit.model import FactorTopy, Folded
+    from brainkit.model.ensemble import Ensemble
+    from brainkit.model.factor_topy import FactorTopy, Folded
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Exported:
         largest, median, images, batches, bound, enforced, where, versions; see :func:`parity`.
     drift : dict or None
         How far predictions moved from the float32 graph's, where the file is smaller than that; see
-        :func:`brainkit.export.compact.drift`.
+        :func:`brainkit.export.storage.drift`.
     """
 
     path: Path
@@ -149,9 +149,9 @@ def export_onnx(
         The form of the readout: a product for each group of vertices that read the same cells, which is quick on a
         CPU, or groups padded to one size and one product of all, which is few operations for a GPU to start.
     subset : Subset, optional
-        Export these vertices alone, see :func:`brainkit.export.subset.choose_subset`; `info` describes all of them.
+        Export these vertices alone, see :func:`brainkit.export.vertex_subset.choose_subset`; `info` describes all.
     storage : {"float32", "float16", "int8"}
-        How large constants are kept, see :class:`brainkit.export.compact.Compact`. The graph that is compared with
+        How large constants are kept, see :class:`brainkit.export.storage.Compact`. The graph that is compared with
         torch is float32 in any case.
 
     Returns

@@ -15,13 +15,13 @@ from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph_check import OPERATORS
 from brainkit.errors import BrainkitError
 from brainkit.export.ensemble import append_members
-from brainkit.export.network import map_sizes, token_module
 from brainkit.export.onnx_readout import Readout, append_readout
+from brainkit.export.token_module import map_sizes, token_module
 
 if TYPE_CHECKING:
     import onnx
 
-    from brainkit.model import Folded
+    from brainkit.model.factor_topy import Folded
 
 OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-    from brainkit.model import Folded
+    from brainkit.model.factor_topy import Folded
 
 
 FORMS = {"cpu": "cells", "gpu": "padded"}

@@ -11,7 +11,7 @@ import numpy as np
 
 from brainkit import __version__
 from brainkit.errors import BrainkitError
-from brainkit.runtime import import_runtime, open_session
+from brainkit.predict.session import import_runtime, open_session
 
 BOUND = 1e-4
 BATCHES = (1, 3)

@@ -18,7 +18,7 @@ from brainkit.export.half_storage import halved, stored_bytes
 from brainkit.export.int8 import quantised
 from brainkit.export.onnx_graph import check_size, serialised
 from brainkit.export.parity import BATCHES
-from brainkit.runtime import one_line, open_session
+from brainkit.predict.session import one_line, open_session
 
 if TYPE_CHECKING:
     import onnx

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from brainkit.ensemble import Ensemble
-    from brainkit.model import FactorTopy, Folded
+    from brainkit.model.ensemble import Ensemble
+    from brainkit.model.factor_topy import FactorTopy, Folded
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def token_module(
     import torch
     from torch import nn
 
-    from brainkit.model import grid_matrix
+    from brainkit.model.factor_topy import grid_matrix
 
     def constant(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))

@@ -18,16 +18,16 @@ import numpy as np
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.archive import ENTRY
 from brainkit.errors import BrainkitError
-from brainkit.export.network import map_sizes, token_module
 from brainkit.export.onnx_graph import first_line, quiet
 from brainkit.export.onnx_readout import Readout
 from brainkit.export.parity import compared
+from brainkit.export.token_module import map_sizes, token_module
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from brainkit.model import Folded
+    from brainkit.model.factor_topy import Folded
 
 RUNTIMES = {"torchscript": "TorchScript", "pt2": "torch.export"}
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices
 from brainkit.encoder_file import EncoderInfo, pack_array, unpack_array
 from brainkit.errors import DataError, EncoderFileError, UsageError
-from brainkit.surface import CUSTOM, RoiTable, Vertices
 
 if TYPE_CHECKING:
-    from brainkit.model import Folded
+    from brainkit.model.factor_topy import Folded
 
 MAX_BYTES = 64 << 20  # of a file of vertex ids
 

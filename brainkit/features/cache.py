@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from brainkit.errors import UsageError
-from brainkit.token_store import Layout, Shard, TokenStore
+from brainkit.features.store import Layout, Shard, TokenStore
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -23,7 +23,7 @@ class TokenCache:
     """Tokens of n images on the common grid: memory-mapped where they lie on disk, so that n costs no memory.
 
     Channels may have a mean far larger than what varies in them; about an offset of each channel, half precision keeps
-    what varies. Made by :func:`brainkit.features.extract_tokens`, `of_store` or `of_arrays`.
+    what varies. Made by :func:`brainkit.features.extract.extract_tokens`, `of_store` or `of_arrays`.
 
     Parameters
     ----------

@@ -16,14 +16,14 @@ import torch
 from brainkit import __version__
 from brainkit.backbones import Backbone
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.files import cache_folder
+from brainkit.features.cache import DTYPES, TokenCache
+from brainkit.features.fill import Filling, prepared
+from brainkit.features.forward import TokenPass
+from brainkit.features.store import TokenKind, TokenStore, read_description, remove_folder
 from brainkit.images import content_hash
-from brainkit.runtime import cores
-from brainkit.token_cache import DTYPES, TokenCache
-from brainkit.token_filling import Filling, prepared
-from brainkit.token_pass import TokenPass
-from brainkit.token_statistics import fit_statistics
-from brainkit.token_store import TokenKind, TokenStore, read_description, remove_folder
+from brainkit.predict.session import cores
+from brainkit.training.token_statistics import fit_statistics
+from brainkit.utils.files import cache_folder
 
 __all__ = ["TokenCache", "extract_tokens", "fit_statistics"]
 

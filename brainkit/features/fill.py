@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from brainkit.errors import BrainkitError
+from brainkit.features.forward import Flight, TokenPass
+from brainkit.features.shard import ShardWriter
+from brainkit.features.store import TokenStore, chunks
 from brainkit.images import Preprocessing, decode, normalise, prepare
-from brainkit.locks import FileLock
-from brainkit.runtime import cores
-from brainkit.token_pass import Flight, TokenPass
-from brainkit.token_shard import ShardWriter
-from brainkit.token_store import TokenStore, chunks
+from brainkit.predict.session import cores
+from brainkit.utils.locks import FileLock
 
 # A shard is complete at this size or after this time: what a killed extraction loses at most.
 SHARD_BYTES = 160_000_000

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from brainkit.backbones import Backbone
 from brainkit.errors import BrainkitError
+from brainkit.features.cache import DTYPES, Tokens
+from brainkit.features.store import Layout
 from brainkit.images import Preprocessing, normalise
-from brainkit.model import to_grid
-from brainkit.token_cache import DTYPES, Tokens
-from brainkit.token_store import Layout
+from brainkit.model.factor_topy import to_grid
 
 # Images that every store's offsets are measured on.
 _PROBES = 8

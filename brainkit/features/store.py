@@ -3,7 +3,7 @@
 A store is a folder, ``$BRAINKIT_CACHE/tokens/<key>/``. The key follows from all that the tokens of an image depend on;
 the images in it are keyed by their content, so that runs, subjects and processes share them. ``store.json`` says in
 words what it is, ``channels.npy`` holds the offset and the s.d. of each channel, ``*.shard`` the images' records
-(:mod:`brainkit.token_shard`).
+(:mod:`brainkit.features.shard`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import BrainkitError, DataError
-from brainkit.files import read_json, write_beside, write_json
-from brainkit.locks import FileLock
-from brainkit.runtime import allow_open_files, cores
-from brainkit.token_shard import SUFFIX, VERSION, Shard
+from brainkit.features.shard import SUFFIX, VERSION, Shard
+from brainkit.predict.session import allow_open_files, cores
+from brainkit.utils.files import read_json, write_beside, write_json
+from brainkit.utils.locks import FileLock
 
 Say = Callable[[str], None]
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.files import write_beside, write_json
-from brainkit.scoring import Encoder, ImageList, list_images, load, local_blocks
-from brainkit.scoring.decoding import as_text
-from brainkit.scoring.image_source import ImageSource
-from brainkit.scoring.moments import Moments
-from brainkit.scoring.outputs import check_output, suffix_of
-from brainkit.scoring.remote import is_address
-from brainkit.scoring.tables import as_names, chosen_columns
-from brainkit.surface import CUSTOM, RoiTable, Vertices
-from brainkit.welch import Comparison, compare
+from brainkit.metrics.moments import Moments
+from brainkit.metrics.significance import Comparison, compare
+from brainkit.predict import Encoder, ImageList, list_images, load, local_blocks
+from brainkit.predict.inputs.decode import as_text
+from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.inputs.remote import is_address
+from brainkit.predict.outputs.csv import as_names, chosen_columns
+from brainkit.predict.outputs.formats import check_output, suffix_of
+from brainkit.utils.files import write_beside, write_json
 
 Progress = Callable[[int, int], None]
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -136,7 +136,7 @@ def contrast(
     Parameters
     ----------
     a, b : path-like or iterable of path-like
-        Files, folders, patterns, lists, tar shards and addresses, as :func:`brainkit.scoring.list_images` takes them;
+        Files, folders, patterns, lists, tar shards and addresses, as :func:`brainkit.predict.list_images` takes them;
         unreadable images are skipped, and reported.
     encoder : Encoder or path-like
     rois : str or iterable of str, optional
@@ -250,9 +250,10 @@ def draw_contrast(found: Contrast, folder: str | os.PathLike[str], *, max_q: flo
     Raises
     ------
     UsageError, DataError, MissingDependency
-        As :func:`brainkit.maps.predicted.check_drawable`.
+        As :func:`brainkit.maps.draw_predictions.check_drawable`.
     """
-    from brainkit.maps import predicted, static
+    from brainkit.maps import draw as static
+    from brainkit.maps import draw_predictions as predicted
 
     target = predicted.check_drawable(folder, found.encoder)
     target.mkdir(exist_ok=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainkit.cortex.surface import SPACES, Vertices, mesh, scalar
 from brainkit.maps.view import Box, View, hemisphere_on_flatmap
-from brainkit.surface import SPACES, Vertices, mesh, scalar
 
 GYRUS, SULCUS = 0.86, 0.74  # soft greys, so that the data stand out
 _FADE = 5.0  # mm over which a cropped map fades out

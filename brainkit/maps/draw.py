@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices
 from brainkit.errors import UsageError, require
-from brainkit.files import write_beside
-from brainkit.maps import pages
-from brainkit.maps.frame import DPI, Page, make_scene
-from brainkit.surface import CUSTOM, RoiTable, Vertices
+from brainkit.maps import figures as pages
+from brainkit.maps.figure import DPI, Page, make_scene
+from brainkit.utils.files import write_beside
 
 if TYPE_CHECKING:
     from PIL.Image import Image

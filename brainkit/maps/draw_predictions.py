@@ -14,9 +14,9 @@ import numpy as np
 from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
-from brainkit.files import read_json
 from brainkit.images import decode
-from brainkit.maps import static
+from brainkit.maps import draw as static
+from brainkit.utils.files import read_json
 
 
 def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
@@ -65,7 +65,7 @@ def draw_prediction_file(
     images: Sequence[Any] | None = None,
     max_maps: int = 12,
 ) -> list[Path]:
-    """Draw what `brainkit.scoring.predict_to_file` wrote.
+    """Draw what `brainkit.predict.predict_to_file` wrote.
 
     Parameters
     ----------

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.maps.canvas import Canvas
 from brainkit.maps.view import View, choose_view, on_flatmap, whole_view
-from brainkit.surface import RoiTable, Vertices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainkit.maps.frame import DPI, FAINT, INK, Page, Scene
-from brainkit.metrics import LEAST_CEILING, explained_share
+from brainkit.maps.figure import DPI, FAINT, INK, Page, Scene
+from brainkit.metrics.scores import LEAST_CEILING, explained_share
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainkit.surface import HEMISPHERES, SPACES, Vertices, mesh
+from brainkit.cortex.surface import HEMISPHERES, SPACES, Vertices, mesh
 
 _GAP = 8.0  # mm between the hemispheres
 

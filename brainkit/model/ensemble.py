@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brainkit.errors import UsageError
-from brainkit.model import FactorTopy, Folded
+from brainkit.model.factor_topy import FactorTopy, Folded
 
 
 @dataclass(frozen=True)

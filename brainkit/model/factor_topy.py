@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainkit import published
-from brainkit.bottlenecks import TokenStatistics, pointwise
 from brainkit.errors import DataError, UsageError
+from brainkit.model import published_weights as published
+from brainkit.model.bottlenecks import TokenStatistics, pointwise
+from brainkit.model.selectors import FreeSelectors, coordinate_bounds, factored_encoding, regularity, selector_network
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
-from brainkit.selectors import FreeSelectors, coordinate_bounds, factored_encoding, regularity, selector_network
 
 Tokens = Mapping[str, Tensor]
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OverflowError)
@@ -39,7 +39,7 @@ class Selectors:
     scale: Tensor
 
     def regularity(self, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
-        """See :func:`brainkit.selectors.regularity`."""
+        """See :func:`brainkit.model.selectors.regularity`."""
         return regularity(self.layer_weights, self.scale, entropy=entropy, middle=middle)
 
 

@@ -20,26 +20,26 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.scoring.batch_size import choose_batch_size
-from brainkit.scoring.cluster import ray_blocks
-from brainkit.scoring.decoding import as_text
-from brainkit.scoring.encoder import DEVICES, Encoder, load
-from brainkit.scoring.form import Form
-from brainkit.scoring.image_list import ImageList
-from brainkit.scoring.image_source import ImageSource, as_path
-from brainkit.scoring.outputs import (
+from brainkit.predict.batch_size import choose_batch_size
+from brainkit.predict.encoder import DEVICES, Encoder, load
+from brainkit.predict.inputs.decode import as_text
+from brainkit.predict.inputs.image_list import ImageList
+from brainkit.predict.inputs.image_source import ImageSource, as_path
+from brainkit.predict.inputs.sources import Images, list_images
+from brainkit.predict.outputs.csv import as_names, chosen_columns, regions_with_vertices
+from brainkit.predict.outputs.formats import (
     check_output,
     description_path,
     spread_path,
     suffix_of,
     write_description,
 )
-from brainkit.scoring.pipeline import Block, local_blocks
-from brainkit.scoring.resume import Unfinished, was_complete
-from brainkit.scoring.sending import parcel_for
-from brainkit.scoring.sheets import check_sheets
-from brainkit.scoring.sources import Images, list_images
-from brainkit.scoring.tables import as_names, chosen_columns, regions_with_vertices
+from brainkit.predict.outputs.output_set import Form
+from brainkit.predict.outputs.upload import parcel_for
+from brainkit.predict.pipeline import Block, local_blocks
+from brainkit.predict.ray import ray_blocks
+from brainkit.predict.resume import Unfinished, was_complete
+from brainkit.predict.top_images.writer import check_sheets
 
 __all__ = [
     "DEVICES",
@@ -144,7 +144,7 @@ def predict_to_file(
         Of an ensemble, also write the s.d. over its members, beside: ``fmri-sd.npy``.
     engine : {"local", "ray"}
         Where the network runs: in this process, or on the workers of a Ray cluster
-        (:func:`brainkit.scoring.cluster.ray_blocks`). The output is the same.
+        (:func:`brainkit.predict.ray.ray_blocks`). The output is the same.
     workers : int, optional
         Processes of the cluster that score, see there.
     progress : callable, optional

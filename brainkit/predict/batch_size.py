@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainkit.free_memory import free_memory
-from brainkit.peak_memory import PeakMemory, memory_now
+from brainkit.utils.free_memory import free_memory
+from brainkit.utils.peak_memory import PeakMemory, memory_now
 
 if TYPE_CHECKING:
-    from brainkit.scoring.encoder import Encoder
+    from brainkit.predict.encoder import Encoder
 
 _SHARE = 0.5  # of the free memory: others want some too, and images are decoded beside
 _ENOUGH = 1_000_000_000  # bytes an image: no network of these input sizes takes as much

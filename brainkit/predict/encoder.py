@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from brainkit import encoder_file
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.steady import seen, steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
-from brainkit.runtime import import_runtime, one_line, open_session
-from brainkit.scoring.decoding import as_text, reason_without_name, sources_of
-from brainkit.scoring.pipeline import batches
-from brainkit.scoring.ranking import Ranked, TopImages
-from brainkit.scoring.readout import SubsetReadout
-from brainkit.scoring.tables import as_names, check_regions, chosen_columns, region_means, regions_with_vertices
-from brainkit.surface import RoiTable, Vertices
+from brainkit.predict.inputs.decode import as_text, reason_without_name, sources_of
+from brainkit.predict.outputs.csv import as_names, check_regions, chosen_columns, region_means, regions_with_vertices
+from brainkit.predict.pipeline import batches
+from brainkit.predict.readout import SubsetReadout
+from brainkit.predict.session import import_runtime, one_line, open_session
+from brainkit.predict.top_images.ranking import Ranked, TopImages
 
 DEVICES = ("auto", "cpu", "cuda")
 Images = str | os.PathLike[str] | np.ndarray | Sequence[Any]

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.errors import BrainkitError
-from brainkit.runtime import cores
-from brainkit.scoring import remote
-from brainkit.scoring.batch_size import choose_batch_size
-from brainkit.scoring.decoding import as_text, prepare_into, reason_without_name
-from brainkit.scoring.image_source import ImageSource
+from brainkit.predict.batch_size import choose_batch_size
+from brainkit.predict.inputs import remote
+from brainkit.predict.inputs.decode import as_text, prepare_into, reason_without_name
+from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.session import cores
 
 if TYPE_CHECKING:
-    from brainkit.scoring.encoder import Encoder
-    from brainkit.scoring.image_list import ImageList
+    from brainkit.predict.encoder import Encoder
+    from brainkit.predict.inputs.image_list import ImageList
 
 _REMOTE_AT_ONCE = 16  # images that are fetched at once: there it is the network that one waits for
 _END_WITHIN = 5.0  # seconds that a run gets to notice that it is not wanted any more
@@ -138,7 +138,7 @@ def batches(
     ----------
     encoder : Encoder
     take : callable
-        The images from one position to another: whatever `brainkit.scoring.decoding.prepare_into` takes.
+        The images from one position to another: whatever `brainkit.predict.inputs.decode.prepare_into` takes.
     positions : range
     size : int
     run : callable

@@ -21,14 +21,14 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.errors import BrainkitError, DataError, UsageError, require
-from brainkit.scoring import remote
-from brainkit.scoring.batch_size import choose_batch_size
-from brainkit.scoring.encoder import Encoder, load
-from brainkit.scoring.image_source import ImageSource
-from brainkit.scoring.pipeline import Block, local_blocks
+from brainkit.predict.batch_size import choose_batch_size
+from brainkit.predict.encoder import Encoder, load
+from brainkit.predict.inputs import remote
+from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.pipeline import Block, local_blocks
 
 if TYPE_CHECKING:
-    from brainkit.scoring.image_list import ImageList
+    from brainkit.predict.inputs.image_list import ImageList
 
 _BATCHES = 8  # of a stretch: enough for decoding to run ahead of the network, little to do again
 _CORES = 4  # of a worker, where nobody says otherwise
@@ -52,7 +52,7 @@ def ray_blocks(
     Parameters
     ----------
     encoder, sources, start, batch_size, columns, spread
-        As for :func:`brainkit.scoring.pipeline.local_blocks`.
+        As for :func:`brainkit.predict.pipeline.local_blocks`.
     workers : int, optional
         Processes that score; by default one for every four cores of the cluster, or for every GPU.
 

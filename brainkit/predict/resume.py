@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from brainkit.errors import DataError, UsageError
-from brainkit.files import read_json
-from brainkit.locks import FileLock
+from brainkit.utils.files import read_json
+from brainkit.utils.locks import FileLock
 
 _VERSION = 1
 _COUNTS = ("rows", "done", "skipped_bytes")

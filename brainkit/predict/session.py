@@ -11,8 +11,8 @@ import os
 import sys
 from typing import Any
 
-from brainkit.control_groups import groups
 from brainkit.errors import BrainkitError, EncoderFileError, require
+from brainkit.utils.control_groups import groups
 
 # Files that a process has open in any case: libraries, sockets, images that are being decoded.
 _OTHER_FILES = 256

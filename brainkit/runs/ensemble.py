@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.config import Config
+from brainkit.cortex.surface import CUSTOM
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.run_folder import RunLog, encoder_info, finished_run, load_model
-from brainkit.run_preparation import tokens_of
-from brainkit.surface import CUSTOM
+from brainkit.runs.folder import RunLog, encoder_info, finished_run, load_model
+from brainkit.runs.prepare import tokens_of
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
     from brainkit.data.subject import Subject
-    from brainkit.ensemble import Ensemble
-    from brainkit.evaluation import Scores
-    from brainkit.model import FactorTopy
+    from brainkit.evaluation.scores import Scores
+    from brainkit.model.ensemble import Ensemble
+    from brainkit.model.factor_topy import FactorTopy
 
 Say = Callable[[str], None]
 
@@ -101,8 +101,8 @@ def together(members: Sequence[Member], network: Backbone, say: Say) -> tuple[En
     EncoderInfo
         Selectors are means over the members; scores are the ensemble's own, or NaN.
     """
-    from brainkit.ensemble import Ensemble
-    from brainkit.evaluation import plain_summary, score_lines, summarise
+    from brainkit.evaluation.scores import plain_summary, score_lines, summarise
+    from brainkit.model.ensemble import Ensemble
 
     ensemble = Ensemble([member.model for member in members])
     infos = [member.info for member in members]
@@ -213,10 +213,10 @@ def _common_subject(members: Sequence[Member]) -> Subject | str:
 
 
 def _score(ensemble: Ensemble, member: Member, network: Backbone, subject: Subject, say: Say) -> Scores:
-    """The ensemble on the members' test images, as :func:`brainkit.evaluation.score` does it for one."""
+    """The ensemble on the members' test images, as :func:`brainkit.evaluation.scores.score` does it for one."""
     from brainkit.data.splits import Split
-    from brainkit.evaluation import score
-    from brainkit.training import choose_device
+    from brainkit.evaluation.scores import score
+    from brainkit.training.module import choose_device
 
     settings = Config.read(member.folder / "config.yaml")
     rows = Split.read(member.folder / "split.json").test

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.config import Config
-from brainkit.ensemble_runs import Member, check_alike, together
 from brainkit.errors import DataError, UsageError, require
-from brainkit.run_folder import finished_run, run_folders
-from brainkit.run_preparation import chosen_backbone
+from brainkit.runs.ensemble import Member, check_alike, together
+from brainkit.runs.folder import finished_run, run_folders
+from brainkit.runs.prepare import chosen_backbone
 
 if TYPE_CHECKING:
     from torch import nn
 
     from brainkit.backbones import Backbone
     from brainkit.export import Exported
-    from brainkit.model import FactorTopy
+    from brainkit.model.factor_topy import FactorTopy
 
 Say = Callable[[str], None]
 

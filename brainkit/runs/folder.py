@@ -14,18 +14,18 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.config import Config, ModelConfig
+from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.volume import Volume
+from brainkit.encoder_file.licence import SIMULATED, as_licence, citation, three_parts
 from brainkit.errors import DataError, UsageError
-from brainkit.files import read_json, write_beside
-from brainkit.locks import FileLock
-from brainkit.peak_memory import Peak, PeakMemory
-from brainkit.runs import latest_run
-from brainkit.surface import RoiTable, Vertices
-from brainkit.terms import SIMULATED, as_licence, citation, three_parts
-from brainkit.volume import Volume
+from brainkit.runs.latest import latest_run
+from brainkit.utils.files import read_json, write_beside
+from brainkit.utils.locks import FileLock
+from brainkit.utils.peak_memory import Peak, PeakMemory
 
 if TYPE_CHECKING:
     from brainkit.encoder_file import EncoderInfo
-    from brainkit.model import FactorTopy
+    from brainkit.model.factor_topy import FactorTopy
 
 
 def finished_run(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, Any]]:
@@ -79,7 +79,7 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     DataError
         If the run is not finished, or its checkpoint is gone or damaged.
     """
-    from brainkit.model import FactorTopy, read_checkpoint
+    from brainkit.model.factor_topy import FactorTopy, read_checkpoint
 
     folder, summary = finished_run(run)
     place = folder / "checkpoints" / "best.ckpt"
@@ -128,7 +128,7 @@ def write_selectors(folder: Path, model: FactorTopy, vertices: Vertices) -> None
 
 
 def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """All that the figures of a run need, as keywords of :func:`brainkit.maps.static.draw_maps`."""
+    """All that the figures of a run need, as keywords of :func:`brainkit.maps.draw.draw_maps`."""
     with np.load(folder / "selectors.npz") as file:
         selectors = {key: file[key] for key in file.files}
     with np.load(folder / "scores.npz") as file:
@@ -298,7 +298,7 @@ class PhaseClock:
     laps : dict of str to float
         Seconds of each phase.
     memory : dict of str to dict
-        Bytes, as :meth:`brainkit.peak_memory.PeakMemory.lap` gives them.
+        Bytes, as :meth:`brainkit.utils.peak_memory.PeakMemory.lap` gives them.
     facts : dict
         Sections for ``run.json``.
     """

@@ -15,25 +15,25 @@ import numpy as np
 
 import brainkit
 from brainkit.config import Config
+from brainkit.encoder_file.licence import data_kind
 from brainkit.errors import DataError, UsageError, require
-from brainkit.files import write_beside, write_json
-from brainkit.imported_places import Where, find_places, rois_of
-from brainkit.progress import progress_bar
-from brainkit.run_folder import RunLog, write_selectors
-from brainkit.run_preparation import chosen_backbone
-from brainkit.run_results import backbone_facts, versions
-from brainkit.run_settings import choose_settings
-from brainkit.runs import RUNS
-from brainkit.terms import data_kind
-from brainkit.workflow import finish
+from brainkit.runs.folder import RunLog, write_selectors
+from brainkit.runs.imported_vertices import Where, find_places, rois_of
+from brainkit.runs.latest import RUNS
+from brainkit.runs.prepare import chosen_backbone
+from brainkit.runs.results import backbone_facts, versions
+from brainkit.runs.settings import choose_settings
+from brainkit.runs.train import finish
+from brainkit.utils.files import write_beside, write_json
+from brainkit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from brainkit.backbones import Backbone
     from brainkit.data.subject import Subject
-    from brainkit.evaluation import Scores
-    from brainkit.model import FactorTopy
+    from brainkit.evaluation.scores import Scores
+    from brainkit.model.factor_topy import FactorTopy
 
 Say = Callable[[str], None]
 PHOTOGRAPHS = 12  # that torch and the exported file are compared on
@@ -95,11 +95,11 @@ def import_published(
         Each with one line that says what to do; no folder is left.
     """
     require("torch", extra="train", purpose="brainkit import")
-    from brainkit import published
     from brainkit.backbones.weights import read_state_dict
     from brainkit.data import open_subject
     from brainkit.images import content_hash
-    from brainkit.model import FactorTopy
+    from brainkit.model import published_weights as published
+    from brainkit.model.factor_topy import FactorTopy
 
     source = Path(file)
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(source)}"
@@ -163,7 +163,7 @@ def _network(
 ) -> tuple[Backbone, list[str]]:
     """The backbone with the layers that the model reads, whose widths must be the model's."""
     from brainkit.backbones.base import dot_free
-    from brainkit.published import match_layers
+    from brainkit.model.published_weights import match_layers
 
     name = settings.backbone.name
     theirs = ", ".join(shape.layers)
@@ -196,8 +196,8 @@ def _network(
 
 def _scores(model: FactorTopy, network: Backbone | None, subject: Subject | None, where: Where, log: RunLog) -> Scores:
     """Accuracy on the official test images; NaN where nothing honest can be said."""
-    from brainkit.evaluation import Scores
-    from brainkit.metrics import StreamingScore
+    from brainkit.evaluation.scores import Scores
+    from brainkit.metrics.scores import StreamingScore
 
     known = where.in_subject >= 0
     at = where.in_subject[known]
@@ -234,8 +234,8 @@ def _photographs(
     network: Backbone, subject: Subject | None, images: str | os.PathLike[str] | None, log: RunLog
 ) -> np.ndarray:
     """Up to 12 prepared photographs, (n, S, S, 3) uint8."""
+    from brainkit.data.photographs import load_photographs
     from brainkit.images import find_images, prepare
-    from brainkit.photographs import load_photographs
 
     if images is None and subject is None:
         shown = load_photographs()
@@ -278,7 +278,7 @@ def _write(
 ) -> None:
     import torch
 
-    from brainkit import evaluation
+    from brainkit.evaluation import scores as evaluation
 
     settings.write(place / "config.yaml")
     (place / "checkpoints").mkdir()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices, sphere_coordinates
+from brainkit.cortex.vertex_lookup import vertices_on_sphere
 from brainkit.data.folder import read_coordinates, read_listed
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
-from brainkit.surface import CUSTOM, RoiTable, Vertices, sphere_coordinates
-from brainkit.vertex_lookup import vertices_on_sphere
 
 if TYPE_CHECKING:
     import torch

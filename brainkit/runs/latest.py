@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from brainkit.errors import DataError
-from brainkit.files import read_json, write_beside
+from brainkit.utils.files import read_json, write_beside
 
 RUNS = Path("runs")
 

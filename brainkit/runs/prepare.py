@@ -16,8 +16,8 @@ import numpy as np
 
 from brainkit.config import Config, DataConfig
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.progress import progress_bar
-from brainkit.run_folder import RunLog
+from brainkit.runs.folder import RunLog
+from brainkit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from brainkit.backbones import Backbone
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
-    from brainkit.features import TokenCache
+    from brainkit.features.extract import TokenCache
 
 Say = Callable[[str], None]
 
@@ -86,9 +86,9 @@ def open_subjects(settings: Config, given: Sequence[Subject], say: Say) -> tuple
 
 def trainees(subjects: Sequence[Subject], settings: Config, folder: Path) -> list[Trainee]:
     """Each subject with its split, its own settings and the folder of its results."""
-    from brainkit import evaluation
     from brainkit.data import make_split
     from brainkit.data.joint_splits import make_joint_splits
+    from brainkit.evaluation import scores as evaluation
 
     fractions = (settings.data.validation, settings.data.test)
     split_seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
@@ -211,7 +211,7 @@ def tokens_of(
     network: Backbone, subject: Subject, grid: tuple[int, int], device: str, settings: Config, log: RunLog
 ) -> tuple[TokenCache, float | None]:
     """The tokens, and the images a second that made them; None where they were found."""
-    from brainkit import features
+    from brainkit.features import extract as features
 
     started = time.monotonic()
     with contextlib.ExitStack() as stack:

@@ -12,21 +12,21 @@ import numpy as np
 
 import brainkit
 from brainkit.config import Config
-from brainkit.files import read_json, write_beside, write_json
-from brainkit.run_folder import PhaseClock, RunLog, write_selectors, write_volume
-from brainkit.terms import data_kind
+from brainkit.encoder_file.licence import data_kind
+from brainkit.runs.folder import PhaseClock, RunLog, write_selectors, write_volume
+from brainkit.utils.files import read_json, write_beside, write_json
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
-    from brainkit.model import FactorTopy
-    from brainkit.run_preparation import Trainee
+    from brainkit.model.factor_topy import FactorTopy
+    from brainkit.runs.prepare import Trainee
 
 
 def write_model(folder: Path, model: FactorTopy) -> None:
     """Write ``checkpoints/best.ckpt`` of a subject of several, as its training alone would have left it."""
-    from brainkit.checkpoints import AtomicCheckpoints
+    from brainkit.training.checkpoint import AtomicCheckpoints
 
     (folder / "checkpoints").mkdir(exist_ok=True)
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
@@ -37,7 +37,7 @@ def write_joint_summary(
     folder: Path, settings: Config, network: Backbone, people: Sequence[Trainee], clock: PhaseClock
 ) -> None:
     """Write ``run.json`` of a run of several subjects, whose own lie in their folders: last, it is complete then."""
-    from brainkit.evaluation import write_summary
+    from brainkit.evaluation.scores import write_summary
 
     tables = {person.name: read_json(person.folder / "run.json")["scores"] for person in people}
     write_summary(
@@ -86,7 +86,7 @@ def write_results(
     clock: PhaseClock,
     log: RunLog,
 ) -> None:
-    from brainkit import evaluation
+    from brainkit.evaluation import scores as evaluation
 
     write_selectors(folder, model, subject.vertices)
     scores.write(folder / "scores.npz", subject.vertices)

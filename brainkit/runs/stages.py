@@ -14,9 +14,8 @@ import numpy as np
 
 from brainkit.config import Config
 from brainkit.errors import UsageError
-from brainkit.progress import progress_bar
-from brainkit.run_folder import PhaseClock, RunLog, model_shape
-from brainkit.run_preparation import (
+from brainkit.runs.folder import PhaseClock, RunLog, model_shape
+from brainkit.runs.prepare import (
     Trainee,
     check_backend,
     check_data,
@@ -29,17 +28,18 @@ from brainkit.run_preparation import (
     tokens_of,
     trainees,
 )
-from brainkit.run_results import write_joint_summary, write_model, write_parity, write_results
+from brainkit.runs.results import write_joint_summary, write_model, write_parity, write_results
+from brainkit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
 
     from brainkit.backbones import Backbone
-    from brainkit.data.module import EncodingData
     from brainkit.data.subject import Subject
-    from brainkit.distributed import World
-    from brainkit.features import TokenCache
-    from brainkit.training import EncodingModule
+    from brainkit.features.extract import TokenCache
+    from brainkit.training.datamodule import EncodingData
+    from brainkit.training.distributed import World
+    from brainkit.training.module import EncodingModule
 
 CHUNK = 32  # steps that are replayed before the host looks at anything
 
@@ -84,15 +84,16 @@ def run_training(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from brainkit import features, training
-    from brainkit.checkpoints import check_identity
-    from brainkit.data.module import EncodingData
-    from brainkit.epoch_board import check_board
-    from brainkit.final_report import work_facts
-    from brainkit.joint import JointData, JointModule
-    from brainkit.memory import refuse_too_large, says_what_to_lower
-    from brainkit.model import FactorTopy
+    from brainkit.features import extract as features
+    from brainkit.model.factor_topy import FactorTopy
     from brainkit.ops import fastest_backend
+    from brainkit.runs.summary import work_facts
+    from brainkit.training import module as training
+    from brainkit.training.checkpoint import check_identity
+    from brainkit.training.datamodule import EncodingData
+    from brainkit.training.epoch_board import check_board
+    from brainkit.training.joint import JointData, JointModule
+    from brainkit.training.memory_budget import refuse_too_large, says_what_to_lower
 
     device = training.choose_device(settings.train.device)
     check_board(settings.train)
@@ -230,7 +231,8 @@ def _finish(
     log: RunLog,
 ) -> None:
     """Score the best state on the test images of every subject, and write the results."""
-    from brainkit import evaluation, training
+    from brainkit.evaluation import scores as evaluation
+    from brainkit.training import module as training
 
     training.load_best(module, best)
     module.cpu()
@@ -266,8 +268,8 @@ def _finish(
 
 def place(settings: Config, module: EncodingModule, data: EncodingData, device: str, say: Say) -> int:
     """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
-    from brainkit.memory import needed
-    from brainkit.residency import choose_source
+    from brainkit.training.batch_source import choose_source
+    from brainkit.training.memory_budget import needed
 
     parts = module.parts(data)
     rows = [np.concatenate([part.split.train, part.split.validation]) for _, part in parts]
@@ -324,8 +326,8 @@ def _fit(
     **options: Any,
 ) -> Path:
     """Train, showing how far it is; what is said of where the tokens lie is noted in `placed` too."""
-    from brainkit import training
-    from brainkit.epoch_board import open_board
+    from brainkit.training import module as training
+    from brainkit.training.epoch_board import open_board
 
     config, steps = module.config, module.planned_steps
     together = functools.partial(

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainkit.evaluation import score_lines, write_summary
-from brainkit.files import read_json
-from brainkit.peak_memory import largest
-from brainkit.run_folder import PhaseClock, RunLog
+from brainkit.evaluation.scores import score_lines, write_summary
+from brainkit.runs.folder import PhaseClock, RunLog
+from brainkit.utils.files import read_json
+from brainkit.utils.peak_memory import largest
 
 if TYPE_CHECKING:
     from rich.table import Table

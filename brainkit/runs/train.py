@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 from brainkit.config import Config
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, StoppedTraining, UsageError, require
-from brainkit.files import read_json
-from brainkit.peak_memory import PeakMemory
-from brainkit.run_export import export as export
-from brainkit.run_export import export_all as export_all
-from brainkit.run_folder import (
+from brainkit.runs.export import export as export
+from brainkit.runs.export import export_all as export_all
+from brainkit.runs.folder import (
     PhaseClock,
     RunLog,
     finished_run,
     read_maps,
     run_folders,
 )
-from brainkit.run_settings import choose_settings, resumed_settings
-from brainkit.runs import RUNS, name_latest
-from brainkit.training_run import run_training
+from brainkit.runs.latest import RUNS, name_latest
+from brainkit.runs.settings import choose_settings, resumed_settings
+from brainkit.runs.stages import run_training
+from brainkit.utils.files import read_json
+from brainkit.utils.peak_memory import PeakMemory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,7 +100,7 @@ def train(
     if backbone is None and config is None:
         raise UsageError("backbone must be named, by itself or in a file of settings, got neither")
     from brainkit.backbones.wrapping import given_back, name_of
-    from brainkit.final_report import report
+    from brainkit.runs.summary import report
 
     if backbone is not None and not isinstance(backbone, str) and (weights is not None or random_weights):
         raise UsageError("weights and random_weights are for a backbone's name; a network brings its own")
@@ -126,8 +126,8 @@ def train(
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today().isoformat()}-{_file_name(network)}"
     if resume:
         settings = resumed_settings(folder, out, settings, given)
-    from brainkit.distributed import join
-    from brainkit.training import choose_device
+    from brainkit.training.distributed import join
+    from brainkit.training.module import choose_device
 
     world = join(settings.train, lambda: choose_device(settings.train.device))
     if not world.first:
@@ -233,10 +233,10 @@ def draw_run(
         The figures.
     """
     if run is not None and Path(run).is_file():
-        from brainkit.maps.predicted import draw_encoder_file
+        from brainkit.maps.draw_predictions import draw_encoder_file
 
         return draw_encoder_file(run, out, say=say)
-    from brainkit.maps.static import draw_maps
+    from brainkit.maps.draw import draw_maps
 
     folder, summary = finished_run(run)
     place = Path(out) if out is not None else folder / "maps"
@@ -272,7 +272,7 @@ def _unfinished(folder: Path) -> bool:
 
 
 def _finish_stopped(folder: Path, say: Say) -> None:
-    from brainkit.final_report import report
+    from brainkit.runs.summary import report
 
     with RunLog(say) as log, PeakMemory() as memory:
         log.into(folder / "log.txt")

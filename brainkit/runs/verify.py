@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from brainkit import encoder_file, scoring
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.config import Config
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError, require
 from brainkit.export.parity import BATCHES, BOUND, relative_difference
-from brainkit.export.subset import custom_positions
 from brainkit.export.torch_forms import RUNTIMES, open_torch
+from brainkit.export.vertex_subset import custom_positions
 from brainkit.images import Preprocessing, decode, find_images, prepare
-from brainkit.run_folder import finished_run, load_model
+from brainkit.runs.folder import finished_run, load_model
 
 MAX_IMAGES = 24
 # A file that was allowed to differ (int8, float16, random weights) may differ on this machine by so much more.
@@ -125,8 +126,8 @@ def _in_torch(
     """What the runs predict for the file's vertices (n, V), the images (n, S, S, 3), and what is to be said of it."""
     require("torch", extra="train", purpose="brainkit verify --run")
     from brainkit.backbones.wrapping import IN_PYTHON
-    from brainkit.export.network import evaluating, torch_predictions
-    from brainkit.run_preparation import chosen_backbone
+    from brainkit.export.token_module import evaluating, torch_predictions
+    from brainkit.runs.prepare import chosen_backbone
 
     members = (info.ensemble or {}).get("members", 1)
     if len(runs) != members:

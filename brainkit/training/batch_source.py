@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainkit.data.module import Batch, BatchSource, ResponseSource, TokenSource
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.memory import Need, free_memory
+from brainkit.training.datamodule import Batch, BatchSource, ResponseSource, TokenSource
+from brainkit.training.memory_budget import Need, free_memory
 
 AHEAD = 2  # batches that are read while a step is computed
 BLOCK = 256  # rows that are brought to the device at a time
@@ -56,7 +56,7 @@ def choose_source(
     device : str
         cpu, cuda or mps.
     need : Need
-        What training takes, see :func:`brainkit.memory.needed`.
+        What training takes, see :func:`brainkit.training.memory_budget.needed`.
     free : int, optional
         Bytes free on the device; asked for by default.
 

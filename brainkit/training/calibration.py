@@ -8,9 +8,9 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 
-from brainkit.checkpoints import AtomicCheckpoints
-from brainkit.data.module import EncodingData, ResponseSource, TokenSource
-from brainkit.model import FactorTopy, read_checkpoint
+from brainkit.model.factor_topy import FactorTopy, read_checkpoint
+from brainkit.training.checkpoint import AtomicCheckpoints
+from brainkit.training.datamodule import EncodingData, ResponseSource, TokenSource
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def calibrate(
     model : FactorTopy
         Changed in place; put in evaluation mode.
     tokens, responses
-        As :func:`brainkit.evaluation.score` takes them.
+        As :func:`brainkit.evaluation.scores.score` takes them.
     rows : int array
         The training images.
     batch_size : int

@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from brainkit.errors import DataError, TrainingError
-from brainkit.files import write_beside
-from brainkit.interruption import StopSignals
-from brainkit.model import read_checkpoint
+from brainkit.model.factor_topy import read_checkpoint
+from brainkit.training.signals import StopSignals
+from brainkit.utils.files import write_beside
 
 # On a GPU the host asks this often, in steps, whether a loss was not finite; on a CPU every step.
 LOOK_EVERY = 256
@@ -90,7 +90,7 @@ class Keeper(Checkpoint):
     table : Path
         ``metrics.csv``.
     on_epoch, on_step : callable, optional
-        See :func:`brainkit.training.fit`.
+        See :func:`brainkit.training.module.fit`.
     save_minutes : float
         How often to save within an epoch; 0 for never.
     identity : mapping of str to str

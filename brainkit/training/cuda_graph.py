@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from brainkit import objective
-from brainkit.data.module import EncodingData
 from brainkit.errors import TrainingError
-from brainkit.memory import is_out_of_memory
+from brainkit.training import loss as objective
+from brainkit.training.datamodule import EncodingData
+from brainkit.training.memory_budget import is_out_of_memory
 
 if TYPE_CHECKING:
-    from brainkit.training import EncodingModule
+    from brainkit.training.module import EncodingModule
 
 WARM_UP = 3  # steps that run before the capture, for kernels to be compiled and memory to be found
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from brainkit.data.shares import Share, share_of, weight_of
 from brainkit.data.splits import Split
+from brainkit.training.shares import Share, share_of, weight_of
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
 VALIDATION_BATCH = 64  # images of a batch that is only scored
@@ -32,7 +32,7 @@ class ResponseSource(Protocol):
 
 
 class BatchSource(Protocol):
-    """Where the batches of chosen images come from, where it is not simply the disk: see `brainkit.residency`."""
+    """Where the batches of chosen images come from, if not simply the disk: see `brainkit.training.batch_source`."""
 
     def stage(self, rows: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, ...]]:
         """Tensors on the device for each batch of rows, in order; the next ones may be fetched meanwhile."""
@@ -141,7 +141,7 @@ class EncodingData(lightning.LightningDataModule):
     Parameters
     ----------
     tokens : TokenSource
-        Gives ``batch(rows)``, for example :class:`brainkit.features.TokenCache`.
+        Gives ``batch(rows)``, for example :class:`brainkit.features.extract.TokenCache`.
     responses : ResponseSource
         Gives ``rows(index)`` as float32 (k, V), for example ``subject.responses``.
     split : Split
@@ -171,7 +171,7 @@ class EncodingData(lightning.LightningDataModule):
         self.chunk = 0
         self.resume_at = (0, 0)
         self.rank, self.processes = 0, 1
-        # Batches of a training and of a validation epoch, where they are not by size: see `brainkit.joint`.
+        # Batches of a training and of a validation epoch, where they are not by size: see `brainkit.training.joint`.
         self.cut: tuple[int | None, int | None] = (None, None)
 
     def divide(self, rank: int, processes: int) -> None:

@@ -1,7 +1,7 @@
 """The processes that train one model together: which of them this is, and how they wait for each other.
 
 torchrun, SLURM or anything that sets the same variables starts them; on one machine brainkit does it by itself, see
-`brainkit.processes`. The strategy in each is Lightning's.
+`brainkit.training.launcher`. The strategy in each is Lightning's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from brainkit.config import TrainConfig
-from brainkit.data.shares import Share
-from brainkit.device_sums import DeviceScore, LossWatch
 from brainkit.errors import SaidElsewhere, StoppedTraining, TrainingError, UsageError
-from brainkit.runtime import cores
+from brainkit.predict.session import cores
+from brainkit.training.running_stats import DeviceScore, LossWatch
+from brainkit.training.shares import Share
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
@@ -203,7 +203,7 @@ def own_losses(held: dict[str, Any]) -> dict[str, Any]:
 
 
 def pearson_misfit(prediction: Tensor, target: Tensor, share: Share) -> Tensor:
-    """`brainkit.objective.misfit` of the loss ``pearson`` over a batch whose images several processes divide.
+    """`brainkit.training.loss.misfit` of the loss ``pearson`` over a batch whose images several processes divide.
 
     It is no mean over images, so each process computes it from sums over all. Its gradient with respect to a process's
     own predictions comes out multiplied by the number of processes, which the mean of their gradients undoes.

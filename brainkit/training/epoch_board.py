@@ -7,9 +7,9 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from brainkit import objective
 from brainkit.config import TrainConfig
 from brainkit.errors import require
+from brainkit.training import loss as objective
 
 Row = dict[str, float]
 

@@ -9,14 +9,14 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
-from brainkit import distributed
 from brainkit.config import TrainConfig
-from brainkit.data.module import VALIDATION_BATCH, Batch, EncodingData
-from brainkit.data.shares import Share
-from brainkit.device_sums import DeviceScore
 from brainkit.errors import UsageError
-from brainkit.model import FactorTopy
-from brainkit.training import EncodingModule
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.training import distributed
+from brainkit.training.datamodule import VALIDATION_BATCH, Batch, EncodingData
+from brainkit.training.module import EncodingModule
+from brainkit.training.running_stats import DeviceScore
+from brainkit.training.shares import Share
 
 SHARED = ("local_token_bottleneck", "global_token_bottleneck", "local_statistics", "global_statistics")
 

@@ -25,10 +25,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from brainkit.distributed import gone, lost_another
 from brainkit.errors import BrainkitError, SaidElsewhere, StoppedTraining, TrainingError
-from brainkit.interruption import StopSignals
-from brainkit.runtime import cores
+from brainkit.predict.session import cores
+from brainkit.training.distributed import gone, lost_another
+from brainkit.training.signals import StopSignals
 
 Report = Callable[..., None]
 # work(report): does its part in one of the processes; report(name, value) calls that one of `hear` in the parent.
@@ -133,7 +133,7 @@ def _process(
     loopback = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
     if loopback is not None:
         environment.setdefault("GLOO_SOCKET_IFNAME", loopback)
-    start = f"import sys; sys.path[:] = {sys.path!r}; from brainkit.processes import serve; serve()"
+    start = f"import sys; sys.path[:] = {sys.path!r}; from brainkit.training.launcher import serve; serve()"
     with tempfile.TemporaryFile() as said:
         debug = os.environ.get("BRAINKIT_DEBUG", "0") not in ("", "0")
         process = subprocess.Popen(

@@ -23,7 +23,7 @@ def correlation(prediction: Tensor, target: Tensor) -> Tensor:
     """Correlation over the batch about the training mean, which is 0 here: sum p t / sqrt(sum p^2 sum t^2). (V,)
 
     Not about the batch's own mean: the mean of a few images is noise, the training mean is known. So an offset of the
-    predictions costs, and is learnt, while their gain is free; :mod:`brainkit.calibration` sets it in the end.
+    predictions costs, and is learnt, while their gain is free; :mod:`brainkit.training.calibration` sets it in the end.
     """
     return F.cosine_similarity(prediction, target, dim=0)
 

@@ -16,20 +16,22 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from brainkit import distributed, objective, processes
-from brainkit.averaging import WeightAverage
-from brainkit.calibration import calibrate_checkpoint
-from brainkit.checkpoints import AtomicCheckpoints, Keeper, Stopped, read_position
 from brainkit.config import TrainConfig
-from brainkit.data.module import Batch, EncodingData
-from brainkit.data.shares import Share
-from brainkit.device_sums import DeviceScore, LossWatch
 from brainkit.errors import StoppedTraining, UsageError
-from brainkit.graphed import StepChunks
-from brainkit.interruption import StopSignals
-from brainkit.memory import says_what_to_lower
-from brainkit.model import FactorTopy, read_checkpoint
-from brainkit.stopping import Patience
+from brainkit.model.factor_topy import FactorTopy, read_checkpoint
+from brainkit.training import distributed
+from brainkit.training import launcher as processes
+from brainkit.training import loss as objective
+from brainkit.training.averaging import WeightAverage
+from brainkit.training.calibration import calibrate_checkpoint
+from brainkit.training.checkpoint import AtomicCheckpoints, Keeper, Stopped, read_position
+from brainkit.training.cuda_graph import StepChunks
+from brainkit.training.datamodule import Batch, EncodingData
+from brainkit.training.memory_budget import says_what_to_lower
+from brainkit.training.running_stats import DeviceScore, LossWatch
+from brainkit.training.shares import Share
+from brainkit.training.signals import StopSignals
+from brainkit.training.stopping import Patience
 
 _FUSED = ("cpu", "cuda")  # where torch has AdamW in one pass
 
@@ -55,7 +57,7 @@ class EncodingModule(lightning.LightningModule):
         self.model, self.config, self.planned_steps = model, config, planned_steps
         self.watch = LossWatch(torch.device("cpu"))
         self.validation: DeviceScore | None = None
-        # Where steps are made in chunks, and perhaps captured: see `brainkit.graphed`.
+        # Where steps are made in chunks, and perhaps captured: see `brainkit.training.cuda_graph`.
         self.chunks: StepChunks | None = None
         # Where several processes divide every batch: knows who does what.
         self.divided: EncodingData | None = None
@@ -234,7 +236,7 @@ def fit(
     on_step : callable, optional
         Called with the number of optimiser steps so far, after each or after a chunk of them.
     identity : mapping of str to str, optional
-        What is trained on, kept in the checkpoints, see :func:`brainkit.checkpoints.check_identity`.
+        What is trained on, kept in the checkpoints, see :func:`brainkit.training.checkpoint.check_identity`.
     chunk : int
         0: Lightning makes the steps. Otherwise so many are made at a time, on CUDA as replays of a captured graph;
         `data` must have a source.

@@ -60,7 +60,7 @@ class LossWatch:
 
 
 class DeviceScore:
-    """Correlation per vertex over batches, as :class:`brainkit.metrics.StreamingScore` computes it, on a device.
+    """Correlation per vertex over batches, as :class:`brainkit.metrics.scores.StreamingScore` computes it, on a device.
 
     Values are taken relative to the first row, and batches are merged by their means, so that large offsets do no harm
     in float32 either. A NaN makes its own vertex NaN and no other.

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainkit.model import FactorTopy
-from brainkit.token_cache import TokenCache
+from brainkit.features.cache import TokenCache
+from brainkit.model.factor_topy import FactorTopy
 
 # More images than this say nothing new about the correlation of a layer's channels.
 IMAGES_FOR_MOMENTS = 2000

@@ -6,7 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from brainkit.control_groups import groups
+from brainkit.utils.control_groups import groups
 
 UNKNOWN = 2**62  # bytes, where the system does not tell
 

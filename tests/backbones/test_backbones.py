@@ -17,7 +17,7 @@ from brainkit.backbones import (  # noqa: E402
     ALIASES,
     Backbone,
     load_backbone,
-    timm_network,
+    timm_backbone,
 )
 from brainkit.backbones import weights as weights_module  # noqa: E402
 from brainkit.backbones.base import name_layers  # noqa: E402
@@ -528,7 +528,7 @@ def test_sams_attention_is_fused_but_for_the_time_of_an_export():
 
 
 def test_sam_takes_no_more_images_at_once_than_its_attention_has_room_for(monkeypatch):
-    monkeypatch.setattr(timm_network, "_PAIRS", 2 * 16**2 * 12)  # two images of 4 x 4 places, 12 heads
+    monkeypatch.setattr(timm_backbone, "_PAIRS", 2 * 16**2 * 12)  # two images of 4 x 4 places, 12 heads
     backbone = load_backbone("sam", random_weights=True, size=64, layers=["block3"])
     images = torch.randn(5, 3, 64, 64)
     seen = []

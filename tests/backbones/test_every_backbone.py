@@ -19,10 +19,11 @@ for package in ("pytorch_lightning", "torchvision", "onnx", "onnxscript", "onnxr
     pytest.importorskip(package)
 
 import brainkit  # noqa: E402
-from brainkit import workflow  # noqa: E402
-from brainkit.backbones import ALIASES, load_backbone, timm_network  # noqa: E402
+from brainkit.backbones import ALIASES, load_backbone  # noqa: E402
+from brainkit.backbones import timm_backbone as timm_network  # noqa: E402
 from brainkit.images import decode, normalise, prepare  # noqa: E402
-from brainkit.run_folder import load_model  # noqa: E402
+from brainkit.runs import train as workflow  # noqa: E402
+from brainkit.runs.folder import load_model  # noqa: E402
 
 # alias: size in pixels, two layers
 SMALL: dict[str, tuple[int, tuple[str, str]]] = {}

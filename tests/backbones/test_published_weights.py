@@ -17,7 +17,7 @@ import published_files as layouts  # noqa: E402
 from brainkit.backbones import ALIASES, load_backbone  # noqa: E402
 from brainkit.backbones import weights as weights_module  # noqa: E402
 from brainkit.backbones.catalog import MOCOV3_URL  # noqa: E402
-from brainkit.backbones.timm_network import TimmNetwork  # noqa: E402
+from brainkit.backbones.timm_backbone import TimmNetwork  # noqa: E402
 from brainkit.backbones.torchvision_vit import TorchvisionVit  # noqa: E402
 from brainkit.errors import DataError, UsageError  # noqa: E402
 

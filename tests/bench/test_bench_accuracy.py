@@ -18,8 +18,8 @@ from small_models import GRID, Responses, memory_tokens, small_model
 from bench import accuracy, accuracy_page
 from bench.fitting import Fitted, Material
 from brainkit.data.splits import Split
-from brainkit.evaluation import Scores
-from brainkit.features import TokenCache
+from brainkit.evaluation.scores import Scores
+from brainkit.features.extract import TokenCache
 
 SPLIT = Split(np.arange(24), np.arange(24, 32), np.arange(32, 40), seed=0)
 

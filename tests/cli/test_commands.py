@@ -25,15 +25,16 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import brainkit
-from brainkit import cli, doctor, encoder_file, runs
+from brainkit import cli, doctor, encoder_file
 from brainkit.cli import COMMANDS, group
-from brainkit.description import describe
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.describe import describe
+from brainkit.encoder_file.licence import citation, data_kind, licence_words, three_parts
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
-from brainkit.files import write_json
 from brainkit.images import PUBLISHED
-from brainkit.surface import RoiTable, Vertices
-from brainkit.terms import citation, data_kind, licence_words, three_parts
+from brainkit.runs import latest as runs
+from brainkit.utils.files import write_json
 
 COMMAND_LINE = [sys.executable, "-c", "from brainkit.cli import main; main()"]
 
@@ -220,7 +221,8 @@ no_sigterm = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a 
 
 SLOW_PREDICT = """
 import time
-from brainkit import encoder_file, scoring
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.cli import main
 
 def run(self, batch, columns=None):
@@ -466,7 +468,7 @@ def without_say(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "train", Path("runs/x"))
+    given = record(monkeypatch, "brainkit.runs.train", "train", Path("runs/x"))
     options = "--data d --weights w.pt --out r --epochs 3 --seed 5 --resume --config c.yaml --set a.b=1 --set c.d=2"
     options += " --data e --devices 2 --num-nodes 3"
     assert call("train", "--backbone", "dinov2", *options.split()).exit_code == 0
@@ -487,7 +489,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_train_leaves_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "train", Path("runs/x"))
+    given = record(monkeypatch, "brainkit.runs.train", "train", Path("runs/x"))
     assert call("train", "--backbone", "dinov2", "--random-weights").exit_code == 0
     arguments = without_say(given())
     assert arguments.pop("backbone") == "dinov2"
@@ -505,7 +507,7 @@ def test_train_leaves_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: list[str], forms: tuple[str, ...]) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "export_all", types.SimpleNamespace(path=Path("e.onnx")))
+    given = record(monkeypatch, "brainkit.runs.train", "export_all", types.SimpleNamespace(path=Path("e.onnx")))
     assert call("export", "runs/a", *options, "--out", "e.onnx").exit_code == 0
     expected = {"run": Path("runs/a"), "out": Path("e.onnx"), "forms": forms}
     expected |= {"target": "cpu", "rois": (), "vertices": None, "storage": "float32", "ensemble": ()}
@@ -513,7 +515,7 @@ def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: lis
 
 
 def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "export_all", [])
+    given = record(monkeypatch, "brainkit.runs.train", "export_all", [])
     options = ["--target", "gpu", "--roi", "V1, FFA-1", "--roi", "OFA", "--vertices", "ids.txt"]
     assert call("export", *options).exit_code == 0
     arguments = without_say(given())
@@ -523,24 +525,24 @@ def test_export_takes_regions_and_vertices(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("options", "storage"), [(["--fp16"], "float16"), (["--int8"], "int8")])
 def test_export_takes_how_the_file_is_stored(monkeypatch: pytest.MonkeyPatch, options: list[str], storage: str) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "export_all", [])
+    given = record(monkeypatch, "brainkit.runs.train", "export_all", [])
     assert call("export", *options, "--ensemble", "runs/b", "--ensemble", "runs/c").exit_code == 0
     arguments = without_say(given())
     assert (arguments["storage"], arguments["ensemble"]) == (storage, (Path("runs/b"), Path("runs/c")))
 
 
 def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = record(monkeypatch, "brainkit.workflow", "draw_all", [Path("figures/layer.png")])
+    given = record(monkeypatch, "brainkit.runs.train", "draw_all", [Path("figures/layer.png")])
     assert call("map", "runs/a", "--out", "figures").exit_code == 0
     assert without_say(given()) == {"run": Path("runs/a"), "out": Path("figures")}
 
 
 def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from brainkit.scoring import PredictResult
+    from brainkit.predict import PredictResult
 
     skipped = tuple((Path(f"bad{i}\n\x1b[31m.png"), "truncated") for i in range(12))
     done = PredictResult(Path("fmri.npy"), 2, skipped, 0.5, files=(Path("fmri.npy"),))
-    given = record(monkeypatch, "brainkit.scoring", "predict_to_file", done)
+    given = record(monkeypatch, "brainkit.predict", "predict_to_file", done)
     options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --overwrite --encoder e.onnx"
     result = call("predict", photos, "c.png", "--out", "fmri.npy", *options.split())
     assert result.exit_code == 0, result.output
@@ -570,11 +572,11 @@ def test_predict_passes_its_options_and_says_what_it_did(photos: Path, monkeypat
 def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.scoring import PredictResult
+    from brainkit.predict import PredictResult
 
     write_encoder(Path("encoder.onnx"))
-    record(monkeypatch, "brainkit.scoring", "predict_to_file", PredictResult(Path("fmri.npy"), 9, (), 0.5))
-    given = record(monkeypatch, "brainkit.maps.predicted", "draw_prediction_file", [Path("a"), Path("b")])
+    record(monkeypatch, "brainkit.predict", "predict_to_file", PredictResult(Path("fmri.npy"), 9, (), 0.5))
+    given = record(monkeypatch, "brainkit.maps.draw_predictions", "draw_prediction_file", [Path("a"), Path("b")])
     options = "--out fmri.npy --encoder encoder.onnx --maps figures --max-maps 2"
     result = call("predict", photos, *options.split())
     assert result.stdout.endswith("figures: 2 of 9 images drawn beside their maps\n")
@@ -834,7 +836,7 @@ def test_the_model_that_tries_a_provider_is_a_good_one() -> None:
 
 def test_doctor_asks_for_what_the_extras_install() -> None:
     tomllib = pytest.importorskip("tomllib")
-    file = Path(__file__).parents[1] / "pyproject.toml"
+    file = Path(__file__).parents[2] / "pyproject.toml"
     extras = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for extra, wheels in (doctor.EXTRAS | doctor.OPTIONAL).items():
         assert set(wheels) <= {re.split(r"[\s<>=;\[]", line)[0] for line in extras[extra]}
@@ -846,7 +848,8 @@ def test_doctor_asks_for_what_the_extras_install() -> None:
 def test_predictions_are_drawn_row_by_row(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps import predicted, static
+    from brainkit.maps import draw as static
+    from brainkit.maps import draw_predictions as predicted
 
     drawn: list[dict[str, Any]] = []
     monkeypatch.setattr(static, "draw_response", lambda path, **given: drawn.append({"path": path, **given}))
@@ -870,7 +873,7 @@ def test_an_encoder_file_is_drawn_from_itself(photos: Path, monkeypatch: pytest.
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
     write_encoder(Path("encoder.onnx"), noise_ceiling=np.full(V, np.nan, np.float32))
-    given = record(monkeypatch, "brainkit.maps.static", "draw_maps", [Path("encoder-maps/layer.png")])
+    given = record(monkeypatch, "brainkit.maps.draw", "draw_maps", [Path("encoder-maps/layer.png")])
     assert call("map", "encoder.onnx").stdout == "encoder-maps: layer.png\n"
     arguments = given()
     assert arguments["folder"] == Path("encoder-maps")
@@ -882,7 +885,8 @@ def test_an_encoder_file_is_drawn_from_itself(photos: Path, monkeypatch: pytest.
 def test_a_prediction_file_is_drawn_with_its_own_columns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps import predicted, static
+    from brainkit.maps import draw as static
+    from brainkit.maps import draw_predictions as predicted
 
     drawn: list[dict[str, Any]] = []
     monkeypatch.setattr(static, "draw_response", lambda path, **given: drawn.append(given))
@@ -902,7 +906,7 @@ def test_a_prediction_file_is_drawn_with_its_own_columns(photos: Path, monkeypat
 def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit import scoring
+    from brainkit import predict as scoring
 
     try:
         os.rename(photos / "a.png", os.fsencode(photos) + b"/a\xff $x.png")
@@ -926,7 +930,7 @@ def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pyt
 def test_figures_need_a_folder(photos: Path, place: str) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps.predicted import check_drawable
+    from brainkit.maps.draw_predictions import check_drawable
 
     with pytest.raises(DataError, match=place):
         check_drawable(place, encoder_info())
@@ -935,7 +939,7 @@ def test_figures_need_a_folder(photos: Path, place: str) -> None:
 def test_maps_need_a_surface(photos: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps.predicted import check_drawable
+    from brainkit.maps.draw_predictions import check_drawable
 
     info = encoder_info(vertices=Vertices("custom", np.arange(V, dtype=np.int32)))
     with pytest.raises(UsageError, match="fsaverage"):

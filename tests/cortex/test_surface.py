@@ -7,8 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from brainkit.errors import DataError, MissingDependency, UsageError
-from brainkit.surface import (
+from brainkit.cortex.surface import (
     HEMISPHERES,
     SPACES,
     RoiTable,
@@ -18,6 +17,7 @@ from brainkit.surface import (
     space_of_mask,
     sphere_coordinates,
 )
+from brainkit.errors import DataError, MissingDependency, UsageError
 
 pytest.importorskip("nilearn", reason="the meshes come with nilearn")
 
@@ -87,7 +87,7 @@ def test_mesh_refuses(arguments, said):
 
 
 def test_without_nilearn(monkeypatch):
-    from brainkit import surface
+    from brainkit.cortex import surface
 
     monkeypatch.setitem(sys.modules, "nilearn", None)
     with pytest.raises(MissingDependency, match=r"brainkit\[maps\]"):

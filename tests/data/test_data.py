@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainkit import data as brain_data
 from brainkit.data import Algonauts, Folder, check_images, open_subject
-from brainkit.data.mapping import read_mapping
+from brainkit.data.roi_mapping import read_mapping
 from brainkit.data.subject import Responses
 from brainkit.errors import DataError, UsageError
 

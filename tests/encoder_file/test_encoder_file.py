@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from brainkit import encoder_file
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.encoder_file import EncoderInfo, container, pack_array, unpack_array
 from brainkit.errors import DataError, EncoderFileError
 from brainkit.images import Preprocessing
-from brainkit.surface import RoiTable, Vertices
 
 # ir_version 10, then a graph of a few bytes: all that the container looks at.
 MODEL = b"\x08\x0a" + b"\x3a\x05hello" + b"\x42\x02\x10\x14"

@@ -21,14 +21,15 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from brainkit import encoder_file, scoring  # noqa: E402
+from brainkit import encoder_file  # noqa: E402
+from brainkit import predict as scoring  # noqa: E402
 from brainkit.encoder_file import windows  # noqa: E402
 from brainkit.encoder_file.graph import read_graph  # noqa: E402
 from brainkit.encoder_file.graph_check import check_graph  # noqa: E402
 from brainkit.encoder_file.steady import steady  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_hundred_hostile_files_are_answered(tmp_path: Path) -> None:

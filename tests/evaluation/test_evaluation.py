@@ -14,9 +14,10 @@ torch = pytest.importorskip("torch")
 
 from small_models import Responses, memory_tokens, small_model
 
-from brainkit import evaluation
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.errors import DataError, TrainingError
-from brainkit.evaluation import (
+from brainkit.evaluation import scores as evaluation
+from brainkit.evaluation.scores import (
     Scores,
     read_truth,
     recovery,
@@ -26,7 +27,6 @@ from brainkit.evaluation import (
     summarise,
     write_summary,
 )
-from brainkit.surface import RoiTable, Vertices
 
 V, L = 40, 5
 LAYERS = ("a", "b", "c", "d", "e")

@@ -24,16 +24,21 @@ from onnx import numpy_helper
 from PIL import Image
 
 import brainkit
-from brainkit import description, encoder_file, evaluation, run_export, scoring, workflow
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.config import Config, DataConfig
+from brainkit.cortex.surface import Vertices
 from brainkit.data.splits import Split
-from brainkit.ensemble import Ensemble
-from brainkit.ensemble_runs import Member, check_alike, together
+from brainkit.encoder_file import describe as description
 from brainkit.errors import EncoderFileError, UsageError
+from brainkit.evaluation import scores as evaluation
 from brainkit.export import Subset
-from brainkit.files import read_json, write_json
 from brainkit.images import normalise
-from brainkit.surface import Vertices
+from brainkit.model.ensemble import Ensemble
+from brainkit.runs import export as run_export
+from brainkit.runs import train as workflow
+from brainkit.runs.ensemble import Member, check_alike, together
+from brainkit.utils.files import read_json, write_json
 
 SMALL = ("train.batch_size=8", "model.bottleneck=4", "model.selector_width=8", "backbone.size=40")
 SEEDS = (0, 1, 2)
@@ -89,7 +94,7 @@ def test_the_network_runs_once_and_every_member_has_its_arrays(three: Any) -> No
     constants = {t.name: numpy_helper.to_array(t) for t in three.onnx.graph.initializer}
     assert "readout.weight" not in constants
     # The reader of docs/encoder-file.md, on each member's channels of tokens.
-    page = (Path(__file__).parents[1] / "docs" / "encoder-file.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "encoder-file.md").read_text(encoding="utf-8")
     code = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "readout" in code)
     code = code[code.index("wanted =") :]
     tokens = scoring.load(three.path, "cpu").tokens(tiny.make_images())

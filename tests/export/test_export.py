@@ -28,14 +28,15 @@ from small_encoders import (  # noqa: E402
     make_model,
 )
 
-from brainkit import encoder_file, export, scoring  # noqa: E402
+from brainkit import encoder_file, export  # noqa: E402
+from brainkit import predict as scoring  # noqa: E402
+from brainkit.cortex.surface import RoiTable, Vertices  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError, UsageError  # noqa: E402
 from brainkit.export import onnx_readout  # noqa: E402
 from brainkit.export.torch_forms import sorted_readout  # noqa: E402
 from brainkit.images import normalise  # noqa: E402
-from brainkit.model import FactorTopy  # noqa: E402
+from brainkit.model.factor_topy import FactorTopy  # noqa: E402
 from brainkit.ops.reference import factor_readout  # noqa: E402
-from brainkit.surface import RoiTable, Vertices  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_the_metadata_survives_another_reader(exported: Any) -> None:
 def test_a_reader_written_from_the_document_scores_a_subset(
     exported: Any, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "encoder-file.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "encoder-file.md").read_text(encoding="utf-8")
     code = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "readout" in code)
     place = exported.path.parent
     if target == "gpu":

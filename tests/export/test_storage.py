@@ -22,13 +22,15 @@ from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from brainkit import description, encoder_file, scoring
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.cli import group
+from brainkit.encoder_file import describe as description
 from brainkit.encoder_file.metadata import from_json, to_json
 from brainkit.errors import BrainkitError, EncoderFileError, UsageError
 from brainkit.export import int8
-from brainkit.export.compact import drift
 from brainkit.export.half_storage import halved, holds, stored_bytes
+from brainkit.export.storage import drift
 
 KINDS = ("float32", "float16", "int8")
 

@@ -34,9 +34,10 @@ from small_encoders import (  # noqa: E402
     make_model,
 )
 
-from brainkit import encoder_file, export, scoring  # noqa: E402
-from brainkit.description import describe  # noqa: E402
+from brainkit import encoder_file, export  # noqa: E402
+from brainkit import predict as scoring  # noqa: E402
 from brainkit.encoder_file import archive  # noqa: E402
+from brainkit.encoder_file.describe import describe  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError, UsageError  # noqa: E402
 
 FORMS = {"torchscript": "encoder.pt", "pt2": "encoder.pt2"}

@@ -16,11 +16,12 @@ pytest.importorskip("onnxruntime")
 
 from small_encoders import in_torch, make_backbone, make_images, make_info, make_model  # noqa: E402
 
-from brainkit import encoder_file, export, scoring  # noqa: E402
+from brainkit import encoder_file, export  # noqa: E402
+from brainkit import predict as scoring  # noqa: E402
+from brainkit.cortex.surface import Vertices  # noqa: E402
 from brainkit.encoder_file import unpack_array  # noqa: E402
 from brainkit.errors import DataError, EncoderFileError, UsageError  # noqa: E402
-from brainkit.export.subset import choose_subset, custom_positions, read_ids, subset_of  # noqa: E402
-from brainkit.surface import Vertices  # noqa: E402
+from brainkit.export.vertex_subset import choose_subset, custom_positions, read_ids, subset_of  # noqa: E402
 
 INFO = make_info(make_model())  # 60 vertices of fsaverage5, ids 0, 300, ...; regions early (30), one (1), absent (0)
 

@@ -25,14 +25,17 @@ torch = pytest.importorskip("torch")
 from small_models import arrays_of, coordinates, memory_tokens
 from torch import nn
 
-from brainkit import features, token_filling, token_shard, token_statistics
 from brainkit.backbones import Backbone
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.features import TokenCache, extract_tokens, fit_statistics
+from brainkit.features import extract as features
+from brainkit.features import fill as token_filling
+from brainkit.features import shard as token_shard
+from brainkit.features.extract import TokenCache, extract_tokens, fit_statistics
+from brainkit.features.forward import TokenPass
+from brainkit.features.store import TokenStore
 from brainkit.images import Preprocessing, decode, normalise, prepare
-from brainkit.model import FactorTopy, to_grid
-from brainkit.token_pass import TokenPass
-from brainkit.token_store import TokenStore
+from brainkit.model.factor_topy import FactorTopy, to_grid
+from brainkit.training import token_statistics
 
 SEEN = Preprocessing(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
 
@@ -368,7 +371,7 @@ def _fill(number: int, photos: list[Path], cache: Path) -> int:
 @pytest.mark.parametrize("locks", [True, False])
 def test_two_processes_at_once(photos: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch, locks: bool) -> None:
     if not locks:  # as on a file system that has none: work may be done twice, and nothing goes wrong
-        monkeypatch.setattr("brainkit.locks.fcntl", None)
+        monkeypatch.setattr("brainkit.utils.locks.fcntl", None)
     with multiprocessing.get_context("fork").Pool(2) as pool:
         sums = pool.starmap(_fill, [(k, photos, cache) for k in range(4)], chunksize=1)
     assert len(set(sums)) == 1
@@ -553,8 +556,8 @@ def test_a_cache_that_can_only_be_read(photos: list[Path], cache: Path, monkeypa
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     # The administrator, as whom some run their tests, may write everywhere.
-    monkeypatch.setattr("brainkit.locks.os.open", forbidden)
-    monkeypatch.setattr("brainkit.token_store.os.utime", forbidden)
+    monkeypatch.setattr("brainkit.utils.locks.os.open", forbidden)
+    monkeypatch.setattr("brainkit.features.store.os.utime", forbidden)
     assert np.array_equal(bits(extract_tokens(backbone(), photos[:8], grid=(3, 3))), whole)
     with pytest.raises(BrainkitError, match=r"cannot be written: Permission denied; .* 8 of 11 .*BRAINKIT_CACHE"):
         extract_tokens(backbone(), photos, grid=(3, 3))

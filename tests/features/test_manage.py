@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from brainkit import token_care
 from brainkit.cli import group
 from brainkit.errors import UsageError
-from brainkit.token_shard import Shard, ShardWriter
-from brainkit.token_store import TokenKind, TokenStore
+from brainkit.features import manage as token_care
+from brainkit.features.shard import Shard, ShardWriter
+from brainkit.features.store import TokenKind, TokenStore
 
 DAY = 86400
 

@@ -19,10 +19,12 @@ stats = pytest.importorskip("scipy.stats", reason="the statistics are compared w
 from click.testing import CliRunner
 from pixel_encoder import V, write_encoder
 
-from brainkit import contrasts, scoring, welch
+from brainkit import predict as scoring
 from brainkit.cli import group
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.scoring.moments import Moments
+from brainkit.insilico import contrast as contrasts
+from brainkit.metrics import significance as welch
+from brainkit.metrics.moments import Moments
 
 
 @pytest.fixture(scope="module")

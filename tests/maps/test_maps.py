@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainkit.cortex.surface import RoiTable, Vertices, mesh
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.maps import pages, static
-from brainkit.maps.frame import make_scene
+from brainkit.maps import draw as static
+from brainkit.maps import figures as pages
+from brainkit.maps.figure import make_scene
 from brainkit.maps.view import choose_view, on_flatmap, whole_view
-from brainkit.metrics import LEAST_CEILING
-from brainkit.surface import RoiTable, Vertices, mesh
+from brainkit.metrics.scores import LEAST_CEILING
 
 pytest.importorskip("nilearn", reason="the meshes come with nilearn")
 pytest.importorskip("matplotlib", reason="maps are drawn with it")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainkit.errors import UsageError
-from brainkit.metrics import (
+from brainkit.metrics.scores import (
     StreamingScore,
     bootstrap_interval,
     noise_ceiling_from_ncsnr,

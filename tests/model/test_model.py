@@ -15,10 +15,10 @@ from small_models import GRID, arrays_of, coordinates, memory_tokens, small_mode
 from torch.nn import functional as F
 
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.features import TokenCache, fit_statistics
-from brainkit.model import FactorTopy, grid_matrix, to_grid
+from brainkit.features.extract import TokenCache, fit_statistics
+from brainkit.model.factor_topy import FactorTopy, grid_matrix, to_grid
+from brainkit.model.selectors import coordinate_bounds, encode_positions, regularity
 from brainkit.ops import factor_readout
-from brainkit.selectors import coordinate_bounds, encode_positions, regularity
 
 TOKENS = memory_tokens()
 ALL = np.arange(len(TOKENS))

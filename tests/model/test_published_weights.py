@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional as F
 
 from bench import published as seed
-from brainkit import published
+from brainkit.cortex.surface import SPACES, Vertices, mesh, sphere_coordinates
+from brainkit.cortex.vertex_lookup import vertices_on_sphere
 from brainkit.errors import DataError, UsageError
-from brainkit.model import FactorTopy, grid_matrix
-from brainkit.surface import SPACES, Vertices, mesh, sphere_coordinates
-from brainkit.vertex_lookup import vertices_on_sphere
+from brainkit.model import published_weights as published
+from brainkit.model.factor_topy import FactorTopy, grid_matrix
 
 WIDTHS = {"0": 12, "1": 20, "2": 16}
 

@@ -223,7 +223,7 @@ def test_the_public_operator_takes_it_or_says_why_not(tmp_path):
     """
     for emulate in (True, False):
         environment = os.environ | ({"BRAINKIT_AMX": "emulate"} if emulate else {})
-        here = Path(__file__).parent
+        here = Path(__file__).parents[1] / "helpers"
         done = subprocess.run([sys.executable, "-c", script], cwd=here, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found, refused = map(json.loads, done.stdout.splitlines())

@@ -214,7 +214,7 @@ def test_backends_are_honest():
 @pytest.mark.slow
 @needs_cpp
 def test_the_benchmark_runs_and_checks_itself(tmp_path):
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     script = f"""if True:
         import pathlib, sys
         from bench import operator

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.model import FactorTopy
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.model.selectors import FACTOR_ERROR, coordinate_bounds, encode_positions, factored_encoding
 from brainkit.ops import selector_networks
 from brainkit.ops.selector_networks import available_backends
-from brainkit.selectors import FACTOR_ERROR, coordinate_bounds, encode_positions, factored_encoding
 
 NAMES = (
     "hidden_weight",
@@ -484,7 +484,7 @@ def test_the_benchmark_runs_and_checks_itself(tmp_path):
         problem = selectors.Problem(selectors.QUICK)
         selectors.check(problem, {{"wrong": lambda: tuple(1.001 * result for result in problem.published())}})
     """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr.startswith("nothing is reported: wrong is wrong: relative error 0.001 of locations")

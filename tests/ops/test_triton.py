@@ -46,7 +46,7 @@ needs_gpu = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def interpreted() -> dict[tuple[str, str], dict]:
     """What the interpreter found, by check and name."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1] / "helpers"
     command = [sys.executable, "-W", "ignore", str(here / "triton_interpreted.py")]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=here, timeout=600)

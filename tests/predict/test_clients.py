@@ -25,12 +25,12 @@ pytest.importorskip("timm", reason="export needs brainkit[train]")
 
 from brainkit import encoder_file, export
 from brainkit.backbones import load_backbone
+from brainkit.cortex.surface import RoiTable, Vertices, sphere_coordinates
 from brainkit.errors import EncoderFileError
 from brainkit.export.parity import BOUND, relative_difference
-from brainkit.model import FactorTopy
-from brainkit.surface import RoiTable, Vertices, sphere_coordinates
+from brainkit.model.factor_topy import FactorTopy
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NODE_PACKAGE = "onnxruntime-node@1.30.0"
 
 

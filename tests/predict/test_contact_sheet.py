@@ -16,12 +16,12 @@ pytest.importorskip("onnxruntime")
 from click.testing import CliRunner
 from pixel_encoder import write_encoder
 
-from brainkit import scoring
+from brainkit import predict as scoring
 from brainkit.cli import group
 from brainkit.errors import UsageError
-from brainkit.scoring import contact_sheet
-from brainkit.scoring.ranking import TopImages
-from brainkit.scoring.sheets import check_sheets, positions_of
+from brainkit.predict.top_images import contact_sheet
+from brainkit.predict.top_images.ranking import TopImages
+from brainkit.predict.top_images.writer import check_sheets, positions_of
 
 REGIONS = {"FFA": np.arange(4), "PPA": np.array([2])}
 

@@ -25,18 +25,19 @@ from click.testing import CliRunner
 from pixel_encoder import SIZE, V, make_graph, make_info, write_encoder
 
 import brainkit
-from brainkit import encoder_file, scoring
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.cli import group
+from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.data import Folder
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
-from brainkit.scoring import encoder as encoder_module
-from brainkit.scoring import outputs
-from brainkit.scoring.brain_images import Place, StagedRows
-from brainkit.scoring.npz_rows import NpzRows
-from brainkit.scoring.tables import RoiMeanRows, region_means
-from brainkit.surface import RoiTable, Vertices
-from brainkit.volume import Volume
+from brainkit.predict import encoder as encoder_module
+from brainkit.predict.outputs import formats as outputs
+from brainkit.predict.outputs.brain_images import Place, StagedRows
+from brainkit.predict.outputs.csv import RoiMeanRows, region_means
+from brainkit.predict.outputs.npz import NpzRows
 
 N = 10
 AFFINE = [[2.0, 0, 0, -10], [0, 0, 2.0, 4], [0, -2.0, 0, 7], [0, 0, 0, 1]]
@@ -253,7 +254,7 @@ def test_what_is_interrupted_goes_on_with_the_same_bytes(
 ) -> None:
     if form == ".zarr":
         pytest.importorskip("zarr")
-        from brainkit.scoring import zarr_rows
+        from brainkit.predict.outputs import zarr as zarr_rows
 
         monkeypatch.setattr(zarr_rows, "CHUNK_BYTES", 3 * 4 * 4)  # three rows of the four columns a chunk
     options: dict[str, Any] = {"rois": ["V1", "PPA"], "top": 2, "hemispheres": form == "hemispheres"}
@@ -287,7 +288,7 @@ def test_a_failure_leaves_nothing_half_written(
 
     name = "fmri.npy" if form == "hemispheres" else f"fmri{form}"
     options: dict[str, Any] = {"hemispheres": form == "hemispheres", "batch_size": 4}
-    monkeypatch.setattr("brainkit.scoring.write_description", full)
+    monkeypatch.setattr("brainkit.predict.write_description", full)
     with pytest.raises(BrainkitError, match="No space left"):
         scoring.predict_to_file(photos, tmp_path / name, encoder, **options)
     assert os.listdir(tmp_path) == [f".{name}.partial"]
@@ -390,7 +391,7 @@ def test_own_volumetric_data(tmp_path: Path) -> None:
 
 def test_a_run_keeps_its_volume(volume_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from brainkit import run_folder
+    from brainkit.runs import folder as run_folder
 
     volume = encoder_file.read(volume_path).volume
     assert volume is not None and run_folder._read_volume(tmp_path / "volume.npz") is None
@@ -471,7 +472,7 @@ def test_the_examples_of_the_page_on_scoring(
             (Path(folder) / image.name).write_bytes(image.read_bytes())
     for suffix in (".func.gii", ".mgz"):
         scoring.predict_to_file("photos", f"fmri{suffix}", encoder, overwrite=True)
-    page = (Path(__file__).resolve().parents[1] / "docs" / "scoring.md").read_text("utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "scoring.md").read_text("utf-8")
     blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
     assert len(blocks) >= 2
     names: dict[str, Any] = {}

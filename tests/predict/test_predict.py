@@ -20,10 +20,14 @@ pytest.importorskip("onnxruntime")
 
 from pixel_encoder import PREPROCESSING, ROIS, SIZE, V, make_graph, make_info, readout_constants, write_encoder
 
-from brainkit import encoder_file, runtime, scoring
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
 from brainkit.images import Preprocessing, decode, prepare
-from brainkit.scoring import decoding, outputs, pipeline
+from brainkit.predict import pipeline
+from brainkit.predict import session as runtime
+from brainkit.predict.inputs import decode as decoding
+from brainkit.predict.outputs import formats as outputs
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,7 @@ def readable(folder: Path) -> list[Path]:
 
 
 def test_importing_loads_neither_torch_nor_onnx_runtime() -> None:
-    code = "import sys, brainkit.scoring; print([m for m in ('torch', 'onnxruntime', 'onnx') if m in sys.modules])"
+    code = "import sys, brainkit.predict; print([m for m in ('torch', 'onnxruntime', 'onnx') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -20,9 +20,10 @@ pytest.importorskip("onnx", reason="the encoders of these tests are built with o
 import pixel_encoder as tiny  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from brainkit import encoder_file, scoring  # noqa: E402
+from brainkit import encoder_file  # noqa: E402
+from brainkit import predict as scoring  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, UsageError  # noqa: E402
-from brainkit.scoring import cluster as on_ray  # noqa: E402
+from brainkit.predict import ray as on_ray  # noqa: E402
 
 IMAGES, BROKEN = 200, 71
 
@@ -32,7 +33,7 @@ def two_nodes() -> Iterator[Cluster]:
     """A cluster of this machine: a head that computes nothing, and two nodes of one core each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *([before] if before else [])])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
     for _ in range(2):
         cluster.add_node(num_cpus=1, object_store_memory=100_000_000)

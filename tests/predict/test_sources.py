@@ -23,11 +23,12 @@ pytest.importorskip("onnxruntime")
 
 from pixel_encoder import make_graph, make_info
 
-from brainkit import encoder_file, scoring
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
 from brainkit.images import find_images
-from brainkit.scoring import finding, image_list, image_source, remote
-from brainkit.scoring.sources import list_images
+from brainkit.predict.inputs import finding, image_list, image_source, remote
+from brainkit.predict.inputs.sources import list_images
 
 no_odd_names = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not take such names")
 
@@ -488,7 +489,8 @@ def test_maps_are_drawn_of_images_in_shards_and_elsewhere(
 ) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps import predicted, static
+    from brainkit.maps import draw as static
+    from brainkit.maps import draw_predictions as predicted
 
     drawn: list[tuple[str, np.ndarray]] = []
     monkeypatch.setattr(

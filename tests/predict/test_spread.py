@@ -17,9 +17,9 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
 import tiny_encoders as tiny
 from PIL import Image
 
-from brainkit import scoring
-from brainkit.ensemble import Ensemble
+from brainkit import predict as scoring
 from brainkit.errors import UsageError
+from brainkit.model.ensemble import Ensemble
 
 
 @pytest.fixture(scope="module")

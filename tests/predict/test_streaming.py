@@ -21,11 +21,15 @@ pytest.importorskip("onnxruntime")
 
 from pixel_encoder import SIZE, V, make_graph, make_info, write_encoder
 
-from brainkit import control_groups, encoder_file, free_memory, runtime, scoring
+from brainkit import encoder_file
+from brainkit import predict as scoring
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.locks import FileLock
-from brainkit.scoring import batch_size, outputs, pipeline, resume
-from brainkit.scoring.sources import list_images
+from brainkit.predict import batch_size, pipeline, resume
+from brainkit.predict import session as runtime
+from brainkit.predict.inputs.sources import list_images
+from brainkit.predict.outputs import formats as outputs
+from brainkit.utils import control_groups, free_memory
+from brainkit.utils.locks import FileLock
 
 COUNT, BATCH = 40, 3
 
@@ -216,7 +220,8 @@ def test_an_end_between_the_last_moves_is_made_good(
 
 CHILD = """
 import os, signal, sys
-from brainkit.scoring import Encoder, resume
+from brainkit.predict import Encoder
+from brainkit.predict import resume
 resume._EVERY = 0
 run, runs = Encoder.run, [0]
 def dying(self, *given):
@@ -261,7 +266,7 @@ def test_a_killed_command_goes_on_when_called_again(photos: Path, path: Path, nu
 
 FULL = """
 import resource, sys
-from brainkit.scoring import resume
+from brainkit.predict import resume
 resume._EVERY = 0
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 from brainkit.cli import main
@@ -358,7 +363,7 @@ def test_two_processes_do_not_write_one_output(photos: Path, encoder: scoring.En
     interrupt(photos, encoder, 20)
     code = """
         import sys, pathlib
-        from brainkit.locks import FileLock
+        from brainkit.utils.locks import FileLock
         lock = FileLock.take(pathlib.Path(".fmri.npy.partial/lock"))
         print("locked", flush=True)
         sys.stdin.read()
@@ -526,7 +531,7 @@ def test_the_limits_of_control_groups_are_kept(tmp_path: Path, monkeypatch: pyte
 
 PEAK = """
 import sys
-from brainkit import scoring
+from brainkit import predict as scoring
 scoring.predict_to_file(sys.argv[1], sys.argv[2], sys.argv[3], device="cpu")
 with open("/proc/self/status") as status:
     print(next(line.split()[1] for line in status if line.startswith("VmHWM")))

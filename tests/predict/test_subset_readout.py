@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper  # noqa: E402
 
 from brainkit.errors import EncoderFileError  # noqa: E402
 from brainkit.export.onnx_readout import sort_readout  # noqa: E402
-from brainkit.scoring import readout  # noqa: E402
+from brainkit.predict import readout  # noqa: E402
 
 _C = pytest.importorskip("brainkit._C")
 

@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainkit import backbones, scoring
+from brainkit import backbones
+from brainkit import predict as scoring
+from brainkit.cortex.surface import RoiTable, Vertices, sphere_coordinates
 from brainkit.export import describe, export_onnx
 from brainkit.images import decode, prepare
-from brainkit.model import FactorTopy
-from brainkit.surface import RoiTable, Vertices, sphere_coordinates
+from brainkit.model.factor_topy import FactorTopy
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def requirements(name: str, extras: frozenset[str] = frozenset()) -> dict[str, importlib.metadata.Distribution]:

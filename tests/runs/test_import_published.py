@@ -23,13 +23,13 @@ from brainkit import encoder_file
 from brainkit.backbones import load_backbone
 from brainkit.cli import group
 from brainkit.config import Config
+from brainkit.cortex.surface import RoiTable, Vertices, sphere_coordinates
 from brainkit.data import Algonauts
+from brainkit.data.photographs import load_photographs
 from brainkit.images import decode, normalise, prepare
-from brainkit.importing import import_published
-from brainkit.photographs import load_photographs
-from brainkit.run_folder import load_model
-from brainkit.runs import latest_run
-from brainkit.surface import RoiTable, Vertices, sphere_coordinates
+from brainkit.runs.folder import load_model
+from brainkit.runs.import_published import import_published
+from brainkit.runs.latest import latest_run
 
 WIDTHS = {"0": 6, "1": 6}
 NETWORK = """

@@ -20,15 +20,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
 
-from brainkit import final_report, peak_memory
 from brainkit.config import Config, TrainConfig
-from brainkit.epoch_board import check_board, open_board
+from brainkit.cortex.surface import RoiTable
 from brainkit.errors import MissingDependency, UsageError
-from brainkit.evaluation import Scores, summarise
+from brainkit.evaluation.scores import Scores, summarise
 from brainkit.ops import available_backends, fastest_backend
-from brainkit.peak_memory import PeakMemory, largest, memory_now
-from brainkit.run_folder import PhaseClock, RunLog
-from brainkit.surface import RoiTable
+from brainkit.runs import summary as final_report
+from brainkit.runs.folder import PhaseClock, RunLog
+from brainkit.training.epoch_board import check_board, open_board
+from brainkit.utils import peak_memory
+from brainkit.utils.peak_memory import PeakMemory, largest, memory_now
 
 MB = 10**6
 
@@ -221,7 +222,9 @@ def test_epochs_for_tensorboard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("mode", "installed"), [("off", True), ("auto", False)])
 def test_no_tensorboard(mode: str, installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brainkit.epoch_board.importlib.util.find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(
+        "brainkit.training.epoch_board.importlib.util.find_spec", lambda name: object() if installed else None
+    )
     with open_board(tmp_path / "tensorboard", TrainConfig(tensorboard=mode), 20) as board:
         board(ROWS[0])
     assert not (tmp_path / "tensorboard").exists()

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from small_runs import PLUG_IN, SMALL
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
@@ -25,34 +26,18 @@ pytest.importorskip("timm")
 pytest.importorskip("nilearn")
 
 import brainkit
-from brainkit import features, training, workflow
 from brainkit.cli import group
 from brainkit.config import Config
 from brainkit.data.splits import Split
 from brainkit.errors import BrainkitError, DataError, TrainingError, UsageError
-from brainkit.files import read_json, write_json
-from brainkit.run_folder import RunLog, encoder_info, finished_run, load_model, read_maps
-from brainkit.runs import latest_run
+from brainkit.features import extract as features
+from brainkit.runs import train as workflow
+from brainkit.runs.folder import RunLog, encoder_info, finished_run, load_model, read_maps
+from brainkit.runs.latest import latest_run
+from brainkit.training import module as training
+from brainkit.utils.files import read_json, write_json
 
 NET = "efficientnet_lite0"
-SMALL = ("train.batch_size=16", "model.bottleneck=4", "model.selector_width=8")
-
-PLUG_IN = """
-import torch
-
-
-class Colours(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = torch.nn.Parameter(torch.randn(6, 3, 8, 8, generator=generator) * 0.2)
-
-    def get_tokens(self, images):
-        fine = torch.relu(torch.nn.functional.conv2d(images, self.weight, stride=8))
-        coarse = torch.nn.functional.avg_pool2d(fine, 2) ** 2
-        local = {"fine": fine, "coarse": coarse}
-        return local, {name: tokens.mean((2, 3)) for name, tokens in local.items()}
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -191,9 +176,9 @@ def test_what_is_in_the_run_folder(finished: tuple[Path, Path, list[str]], tiny_
 
 
 def test_the_model_comes_back_as_it_was_scored(finished: tuple[Path, Path, list[str]], tiny_sample: Path) -> None:
-    from brainkit import evaluation
     from brainkit.backbones import load_backbone
     from brainkit.data import Algonauts
+    from brainkit.evaluation import scores as evaluation
 
     run, _, _ = finished
     model, subject = load_model(run), Algonauts(tiny_sample)
@@ -277,7 +262,7 @@ def test_export_writes_several_forms_and_some_vertices(
 ) -> None:
     pytest.importorskip("onnxscript")
     from brainkit import encoder_file
-    from brainkit.verification import verify
+    from brainkit.runs.verify import verify
 
     run, _ = own_run
     monkeypatch.chdir(run.parent)
@@ -472,7 +457,7 @@ def test_resume_takes_the_settings_of_the_run(net: str, workplace: Path, monkeyp
 def test_ctrl_c_while_the_network_looks_at_the_images(
     net: str, own_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brainkit import features
+    from brainkit.features import extract as features
 
     real = features.extract_tokens
     monkeypatch.setattr(features, "extract_tokens", raising(KeyboardInterrupt()))
@@ -571,7 +556,7 @@ def test_a_truncated_image(net: str, workplace: Path) -> None:
     photo.write_bytes(photo.read_bytes()[:300])
     assert "007.png" in fails("train", "--backbone", net, "--data", data, "--out", "run")
     assert left() == ["data"]
-    from brainkit.files import cache_folder
+    from brainkit.utils.files import cache_folder
 
     assert not [path for path in (cache_folder() / "tokens").iterdir() if path.name.startswith(".")]
 
@@ -627,7 +612,7 @@ def test_a_full_disk_while_tokens_are_kept(net: str, workplace: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("brainkit.token_shard.ShardWriter.add", full)
+    monkeypatch.setattr("brainkit.features.shard.ShardWriter.add", full)
     line = fails("train", "--backbone", net, "--data", data, "--out", "run")
     assert "No space left on device" in line and "cache" in line
     assert left() == ["cache", "data"]
@@ -647,7 +632,7 @@ def test_a_device_that_is_not_here_or_too_small(net: str, own_data: Path, monkey
     line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000", code=2)
     assert "a model of 10000000000000 bottleneck channels" in line and "lower model.bottleneck" in line
     assert left() == []
-    monkeypatch.setattr("brainkit.residency.free_memory", lambda device: 10_000)
+    monkeypatch.setattr("brainkit.training.batch_source.free_memory", lambda device: 10_000)
     line = fails(*cpu, "--out", "full", "--set", "train.residency=device", code=2)
     assert "train.residency 'device' does not fit: tokens " in line
 

@@ -19,11 +19,12 @@ pytest.importorskip("pytorch_lightning")
 
 from onnx import helper, numpy_helper
 
-from brainkit import encoder_file, workflow
+from brainkit import encoder_file
 from brainkit.cli import group
+from brainkit.cortex.surface import RoiTable
 from brainkit.errors import DataError, EncoderFileError, UsageError
-from brainkit.surface import RoiTable
-from brainkit.verification import verify
+from brainkit.runs import train as workflow
+from brainkit.runs.verify import verify
 
 PLUG_IN = """
 import torch

@@ -19,16 +19,17 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brainkit import memory, residency
-from brainkit.data.module import EncodingData
-from brainkit.device_sums import DeviceScore, LossWatch
 from brainkit.errors import BrainkitError, TrainingError, UsageError
-from brainkit.graphed import StepChunks
-from brainkit.memory import Need, needed, says_what_to_lower
-from brainkit.metrics import StreamingScore
+from brainkit.metrics.scores import StreamingScore
 from brainkit.ops import available_backends
-from brainkit.residency import Resident, Streamed, choose_source
-from brainkit.training import EncodingModule, fit
+from brainkit.training import batch_source as residency
+from brainkit.training import memory_budget as memory
+from brainkit.training.batch_source import Resident, Streamed, choose_source
+from brainkit.training.cuda_graph import StepChunks
+from brainkit.training.datamodule import EncodingData
+from brainkit.training.memory_budget import Need, needed, says_what_to_lower
+from brainkit.training.module import EncodingModule, fit
+from brainkit.training.running_stats import DeviceScore, LossWatch
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
@@ -199,12 +200,12 @@ import numpy as np, torch
 sys.path.insert(0, {tests!r})
 from small_models import GRID, Responses, coordinates
 from brainkit.config import TrainConfig
-from brainkit.data.module import EncodingData
+from brainkit.training.datamodule import EncodingData
 from brainkit.data.splits import Split
-from brainkit.memory import needed
-from brainkit.model import FactorTopy
-from brainkit.residency import choose_source
-from brainkit.training import EncodingModule, fit
+from brainkit.training.memory_budget import needed
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.training.batch_source import choose_source
+from brainkit.training.module import EncodingModule, fit
 
 widths = {{"a": 1000, "b": 1000}}
 record = 2000 * (GRID[0] * GRID[1] + 1)
@@ -250,7 +251,7 @@ for n in (200, 1000):
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells anonymous memory")
 def test_anonymous_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    code = GROWTH.format(tests=str(Path(__file__).parent))
+    code = GROWTH.format(tests=str(Path(__file__).parents[1] / "helpers"))
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (peak, size), (later, larger) = (map(int, line.split()) for line in done.stdout.splitlines())
@@ -382,7 +383,7 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_float64_on_apples_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     module, data, _ = recorded()
-    monkeypatch.setattr("brainkit.device_sums.sum_dtype", lambda device: torch.float32)  # as for mps
+    monkeypatch.setattr("brainkit.training.running_stats.sum_dtype", lambda device: torch.float32)  # as for mps
     module.model.backend = "grouped"  # what runs there
     module.watch = LossWatch(torch.device("cpu"))
     optimizer = torch.optim.AdamW(module.parameters(), fused=False)
@@ -484,7 +485,7 @@ def scores() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def test_the_score_on_a_device_is_the_streamed_score(
     monkeypatch: pytest.MonkeyPatch, device: str, dtype: Any, close: float
 ) -> None:
-    monkeypatch.setattr("brainkit.device_sums.sum_dtype", lambda device: dtype)
+    monkeypatch.setattr("brainkit.training.running_stats.sum_dtype", lambda device: dtype)
     true, found = StreamingScore(6), DeviceScore(6, torch.device(device))
     for prediction, response in scores():
         true.update(prediction, response)

@@ -3,7 +3,6 @@
 # ruff: noqa: E402  (what is imported first may be missing: then the file is skipped)
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -19,16 +18,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
 
 from small_models import problem
+from small_runs import SAME, assert_same_run, weights_of
 
-from brainkit import distributed, processes, training
 from brainkit.config import TrainConfig
-from brainkit.data.module import EncodingData, EpochOrder
-from brainkit.data.shares import share_of, weight_of
 from brainkit.errors import SaidElsewhere, TrainingError, UsageError
-from brainkit.training import EncodingModule, fit
-
-# Sums in another order, over some dozen steps of AdamW, whose first steps divide by their own size.
-SAME = {"rtol": 1e-3, "atol": 1e-4}
+from brainkit.training import distributed
+from brainkit.training import launcher as processes
+from brainkit.training import module as training
+from brainkit.training.datamodule import EncodingData, EpochOrder
+from brainkit.training.module import EncodingModule, fit
+from brainkit.training.shares import share_of, weight_of
 
 
 def small(batch_size: int = 7, **train: Any) -> tuple[EncodingModule, EncodingData]:
@@ -37,30 +36,6 @@ def small(batch_size: int = 7, **train: Any) -> tuple[EncodingModule, EncodingDa
     data.batch_size = batch_size
     module.planned_steps = -(-24 // batch_size) * module.config.epochs
     return module, data
-
-
-def rows_of(folder: Path) -> list[dict[str, float]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
-    return state
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    left, right = weights_of(one), weights_of(other)
-    assert list(left) == list(right)
-    for name, value in left.items():
-        torch.testing.assert_close(right[name], value, **SAME)
-    for a, b in zip(rows_of(one), rows_of(other), strict=True):
-        assert (a["epoch"], a["step"]) == (b["epoch"], b["step"])
-        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
-        assert a["val_r"] == pytest.approx(b["val_r"], abs=1e-4)
-    files = [sorted(path.relative_to(place).as_posix() for path in place.rglob("*")) for place in (one, other)]
-    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 7, 32])
@@ -145,7 +120,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, loss: str) -> None:
 
 def choose_place(module: EncodingModule, data: EncodingData, device: str, say: Any) -> int:
     """Read the batches ahead, as a run does."""
-    from brainkit.residency import Streamed
+    from brainkit.training.batch_source import Streamed
 
     data.source = Streamed(data.tokens, data.responses, device)
     say(f"placed on {device} for {len(module.model.weight)} vertices")
@@ -252,7 +227,7 @@ def test_an_error_here_ends_the_processes(tmp_path: Path) -> None:
 CHILD = """
 import sys
 sys.path[:0] = {path!r}
-from brainkit.processes import run_processes
+from brainkit.training.launcher import run_processes
 from waiting import Waiting
 run_processes(Waiting({place!r}), 1, {{}})
 """

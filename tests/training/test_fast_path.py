@@ -14,9 +14,9 @@ pytest.importorskip("pytorch_lightning")
 pytest.importorskip("timm")
 pytest.importorskip("nilearn")
 
-from brainkit import workflow
 from brainkit.errors import BrainkitError
 from brainkit.ops import available_backends, cpu
+from brainkit.runs import train as workflow
 
 NET = "efficientnet_lite0"
 SHORT = ("train.batch_size=8", "model.bottleneck=8", "model.selector_width=16")

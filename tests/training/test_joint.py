@@ -17,23 +17,23 @@ torch = pytest.importorskip("torch")
 lightning = pytest.importorskip("pytorch_lightning")
 
 from small_models import Responses, coordinates, memory_tokens, small_model
-from test_distributed import assert_same_run
-from test_workflow import PLUG_IN, SMALL
+from small_runs import PLUG_IN, SMALL, assert_same_run
 
 import brainkit
-from brainkit import training, workflow
 from brainkit.cli import group
 from brainkit.config import Config, DataConfig, TrainConfig
 from brainkit.data.joint_splits import make_joint_splits
-from brainkit.data.module import EncodingData, EpochOrder
 from brainkit.data.splits import Split, make_split
 from brainkit.errors import DataError, UsageError
-from brainkit.features import fit_statistics
-from brainkit.joint import SHARED, JointData, JointModule
-from brainkit.model import FactorTopy
-from brainkit.run_folder import finished_run, load_model, run_folders
-from brainkit.run_preparation import folder_names
-from brainkit.runs import latest_encoder, latest_run
+from brainkit.features.extract import fit_statistics
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.runs import train as workflow
+from brainkit.runs.folder import finished_run, load_model, run_folders
+from brainkit.runs.latest import latest_encoder, latest_run
+from brainkit.runs.prepare import folder_names
+from brainkit.training import module as training
+from brainkit.training.datamodule import EncodingData, EpochOrder
+from brainkit.training.joint import SHARED, JointData, JointModule
 
 # --- splits -------------------------------------------------------------------------------------------------------
 
@@ -298,7 +298,7 @@ def test_each_subject_has_a_run_of_its_own(run: tuple[brainkit.Run, list[str]], 
         assert summary["vertices"] == vertices and len(summary["trained_with"]) == 1
     summary = json.loads((both / "run.json").read_text())
     assert summary["subjects"] == ["subject", "subject-2"] and set(summary["scores"]) == set(summary["subjects"])
-    again = brainkit.python_api.Run(both, summary)
+    again = brainkit.api.Run(both, summary)
     assert {name: one.path for name, one in again.subjects.items()} == {n: both / n for n in summary["subjects"]}
     for ask in (lambda: again.selectors, again.model, again.export, lambda: brainkit.Run.open(both)):
         with pytest.raises(DataError, match=r"both: is a run of 2 subjects; name one of theirs: .*both/subject, .*-2$"):
@@ -323,7 +323,7 @@ def test_shared_images_pass_the_network_once_and_lie_on_the_same_side(
 
 def test_encoders_predict_what_the_joint_model_does(run: tuple[brainkit.Run, list[str]], place: Path) -> None:
     from brainkit.backbones import load_backbone
-    from brainkit.features import extract_tokens
+    from brainkit.features.extract import extract_tokens
 
     result = CliRunner().invoke(group, ["export", "--onnx", "--out", "one.onnx"])
     assert result.exit_code == 2 and "out must be left away for a run of 2 subjects" in result.output + result.stderr

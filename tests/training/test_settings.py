@@ -18,19 +18,19 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import GRID, coordinates, memory_tokens, problem, small_model
 
 import brainkit
-from brainkit import objective
-from brainkit.calibration import calibrate
 from brainkit.config import Config, TrainConfig
 from brainkit.errors import UsageError
-from brainkit.features import fit_statistics
-from brainkit.metrics import StreamingScore
-from brainkit.model import FactorTopy
-from brainkit.run_folder import load_model
-from brainkit.selectors import regularity
-from brainkit.training import EncodingModule, fit
-from brainkit.workflow import export
+from brainkit.features.extract import fit_statistics
+from brainkit.metrics.scores import StreamingScore
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.model.selectors import regularity
+from brainkit.runs.folder import load_model
+from brainkit.runs.train import export
+from brainkit.training import loss as objective
+from brainkit.training.calibration import calibrate
+from brainkit.training.module import EncodingModule, fit
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stop(Exception):
@@ -406,7 +406,7 @@ def test_unusual_settings_hold_from_training_to_the_encoder_file(tmp_path: Path,
     assert brainkit.load(exported.path).info.gauge == "published"
     (run.path / "run.json").unlink()
     with pytest.raises(UsageError, match=r"model\.topography was False, got True"):
-        brainkit.workflow.train(
+        brainkit.runs.train.train(
             "efficientnet_lite0",
             data=tiny_sample,
             out=run.path,
@@ -426,7 +426,7 @@ def test_the_published_settings_train(tmp_path: Path, tiny_sample: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     text = file.read_text(encoding="utf-8").replace("name: dinov2", "name: efficientnet_lite0")
     Path("mine.yaml").write_text(text, encoding="utf-8")
-    path = brainkit.workflow.train(None, config="mine.yaml", data=tiny_sample, epochs=1, say=lambda line: None)
+    path = brainkit.runs.train.train(None, config="mine.yaml", data=tiny_sample, epochs=1, say=lambda line: None)
     assert path.name.endswith("-efficientnet_lite0")
     held = Config.read(path / "config.yaml")
     assert held.model == settings.model
@@ -436,7 +436,7 @@ def test_the_published_settings_train(tmp_path: Path, tiny_sample: Path, monkeyp
 
 def test_a_run_without_a_network_is_refused() -> None:
     with pytest.raises(UsageError, match="backbone must be named"):
-        brainkit.workflow.train(None)
+        brainkit.runs.train.train(None)
 
 
 def test_settings_of_older_runs_still_load(tmp_path: Path) -> None:

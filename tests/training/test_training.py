@@ -18,10 +18,10 @@ lightning = pytest.importorskip("pytorch_lightning")
 
 from small_models import problem
 
-from brainkit import training
-from brainkit.data.module import EpochOrder
 from brainkit.errors import DataError, TrainingError, UsageError
-from brainkit.training import EncodingModule, fit, load_best
+from brainkit.training import module as training
+from brainkit.training.datamodule import EpochOrder
+from brainkit.training.module import EncodingModule, fit, load_best
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:

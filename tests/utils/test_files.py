@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from brainkit.errors import BrainkitError, DataError
-from brainkit.files import cache_folder, read_json, write_beside, write_json
+from brainkit.utils.files import cache_folder, read_json, write_beside, write_json
 
 
 def names(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.images import Preprocessing, decode, find_images, prepare
-from brainkit.scoring.image_source import ImageSource
+from brainkit.predict.inputs.image_source import ImageSource
 
 
 def sources_of(images: Any) -> Sequence[Any] | np.ndarray:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from brainkit.errors import DataError
 from brainkit.images import SUFFIXES
-from brainkit.scoring.image_list import ImageList
+from brainkit.predict.inputs.image_list import ImageList
 
 MAX_LINE = 65_536  # bytes; no path is as long
 _CHUNK = 1 << 16

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from brainkit.errors import BrainkitError
-from brainkit.scoring.image_source import ImageSource
+from brainkit.predict.inputs.image_source import ImageSource
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from brainkit.errors import DataError
-from brainkit.scoring import remote
+from brainkit.predict.inputs import remote
 
 # No image of that many bytes could be decoded in the memory that MAX_PIXELS allows; whatever says so lies.
 MAX_BYTES = 2_000_000_000

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from brainkit.errors import DataError, UsageError
 from brainkit.images import SUFFIXES
-from brainkit.scoring import remote
-from brainkit.scoring.finding import (
+from brainkit.predict.inputs import remote
+from brainkit.predict.inputs.finding import (
     counted,
     expand_braces,
     has_braces,
@@ -24,9 +24,9 @@ from brainkit.scoring.finding import (
     stat_of,
     walk,
 )
-from brainkit.scoring.image_list import ImageList
-from brainkit.scoring.image_source import ImageSource
-from brainkit.scoring.shards import Shard
+from brainkit.predict.inputs.image_list import ImageList
+from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.inputs.tar import Shard
 
 STDIN = "-"
 

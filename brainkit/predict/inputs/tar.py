@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from brainkit.images import SUFFIXES
-from brainkit.scoring import remote
-from brainkit.scoring.image_source import MAX_BYTES, ImageSource
+from brainkit.predict.inputs import remote
+from brainkit.predict.inputs.image_source import MAX_BYTES, ImageSource
 
 _MAX_HEADER = 16_000_000  # bytes; names and other headers of that size are an attack
 

@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from brainkit.scoring.npy_rows import HEADER_BYTES, NpyRows
+from brainkit.predict.outputs.npy import HEADER_BYTES, NpyRows
 
 _BLOCK = 4 << 20  # bytes of rows read at once
 _COMPRESSION = 4  # of 9: numbers shrink little, however long one tries

@@ -10,8 +10,8 @@ from typing import TextIO
 
 import numpy as np
 
+from brainkit.cortex.surface import RoiTable
 from brainkit.errors import DataError, UsageError
-from brainkit.surface import RoiTable
 
 _QUOTE = '"'
 _SPECIAL = frozenset(',"\r\n')  # a field that holds one of them is quoted

@@ -12,17 +12,17 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
+from brainkit.cortex.surface import CUSTOM, SPACES, Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
-from brainkit.scoring.brain_images import Place, StagedRows
-from brainkit.scoring.decoding import as_text
-from brainkit.scoring.encoder import Encoder
-from brainkit.scoring.image_list import ImageList
-from brainkit.scoring.npy_rows import HemisphereRows, NpyRows
-from brainkit.scoring.npz_rows import NpzRows
-from brainkit.scoring.tables import RoiMeanRows, check_regions
-from brainkit.scoring.zarr_rows import ZarrRows
-from brainkit.surface import CUSTOM, SPACES, Vertices
+from brainkit.predict.encoder import Encoder
+from brainkit.predict.inputs.decode import as_text
+from brainkit.predict.inputs.image_list import ImageList
+from brainkit.predict.outputs.brain_images import Place, StagedRows
+from brainkit.predict.outputs.csv import RoiMeanRows, check_regions
+from brainkit.predict.outputs.npy import HemisphereRows, NpyRows
+from brainkit.predict.outputs.npz import NpzRows
+from brainkit.predict.outputs.zarr import ZarrRows
 
 # suffix -> what is in the file; docs/scoring.md has the table.
 FORMATS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from brainkit.errors import DataError
-from brainkit.scoring.resume import write_all
+from brainkit.predict.resume import write_all
 
 HEADER_BYTES = 128  # bytes: room for any number of rows, and the alignment the format asks for
 

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from brainkit.scoring.npy_rows import NpyRows
+from brainkit.predict.outputs.npy import NpyRows
 
 _NAME = b"fmri.npy"
 _DATA = 64  # bytes before the array, which is then aligned as a .npy file by itself

@@ -11,11 +11,11 @@ import numpy as np
 
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import UsageError
-from brainkit.scoring.image_list import ImageList
-from brainkit.scoring.image_source import ImageSource
-from brainkit.scoring.outputs import PairRows, RowWriter, check_format, make_writer, spread_path, suffix_of
-from brainkit.scoring.resume import Unfinished
-from brainkit.scoring.sheets import Sheets, positions_of
+from brainkit.predict.inputs.image_list import ImageList
+from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.outputs.formats import PairRows, RowWriter, check_format, make_writer, spread_path, suffix_of
+from brainkit.predict.resume import Unfinished
+from brainkit.predict.top_images.writer import Sheets, positions_of
 
 
 class Form:

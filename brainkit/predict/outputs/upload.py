@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.files import cache_folder
-from brainkit.scoring import remote
-from brainkit.scoring.outputs import description_path
+from brainkit.predict.inputs import remote
+from brainkit.predict.outputs.formats import description_path
+from brainkit.utils.files import cache_folder
 
 
 class Parcel:

@@ -12,9 +12,9 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from brainkit.errors import BrainkitError
-from brainkit.files import write_beside
 from brainkit.images import decode
-from brainkit.scoring.ranking import Ranked, Ranking
+from brainkit.predict.top_images.ranking import Ranked, Ranking
+from brainkit.utils.files import write_beside
 
 _INK, _FAINT, _WARN, _LINE, _BED = "#1b1f24", "#68717d", "#a63c06", "#d9dde2", "#f1f3f5"
 _HIGH, _LOW = "#b2182b", "#2166ac"  # the ends of the maps' colours

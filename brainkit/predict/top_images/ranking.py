@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import UsageError
-from brainkit.scoring.moments import Moments
-from brainkit.scoring.tables import check_regions
+from brainkit.metrics.moments import Moments
+from brainkit.predict.outputs.csv import check_regions
 
 MOST = 100  # images of a ranking: more make no sheet that anybody looks at
 
@@ -113,7 +113,7 @@ class TopImages:
         self._moments = [Moments(1) for _ in regions]
 
     def add(self, means: np.ndarray) -> None:
-        """Take the means of some images, (b, regions), as :func:`brainkit.scoring.tables.region_means` gives them."""
+        """Take the means of some images, (b, regions), see :func:`brainkit.predict.outputs.csv.region_means`."""
         for column, moments in enumerate(self._moments):
             finite = np.isfinite(means[:, column])
             moments.add(means[finite, column : column + 1])

@@ -11,13 +11,13 @@ import numpy as np
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import UsageError
 from brainkit.images import decode
-from brainkit.scoring.contact_sheet import draw_contact_sheet, sheet_name
-from brainkit.scoring.decoding import as_text
-from brainkit.scoring.image_source import ImageSource
-from brainkit.scoring.npy_rows import NpyRows
-from brainkit.scoring.outputs import RowWriter, beside_output
-from brainkit.scoring.ranking import MOST, TopImages
-from brainkit.scoring.tables import region_means
+from brainkit.predict.inputs.decode import as_text
+from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.outputs.csv import region_means
+from brainkit.predict.outputs.formats import RowWriter, beside_output
+from brainkit.predict.outputs.npy import NpyRows
+from brainkit.predict.top_images.contact_sheet import draw_contact_sheet, sheet_name
+from brainkit.predict.top_images.ranking import MOST, TopImages
 
 _BLOCK = 65_536  # rows of means that are ranked at once
 
@@ -39,7 +39,7 @@ class Sheets:
     Raises
     ------
     UsageError
-        As :class:`brainkit.scoring.ranking.TopImages`.
+        As :class:`brainkit.predict.top_images.ranking.TopImages`.
     """
 
     def __init__(self, out: Path, regions: Mapping[str, np.ndarray], k: int) -> None:

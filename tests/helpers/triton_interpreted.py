@@ -223,7 +223,7 @@ def compiled() -> dict[str, bool]:
 
 def model() -> dict[str, float]:
     """The whole model on the kernels, in training and in evaluation, against the reference: largest rms of an error."""
-    from brainkit.model import FactorTopy
+    from brainkit.model.factor_topy import FactorTopy
 
     draw = torch.Generator().manual_seed(0)
     places = torch.randn(40, 3, generator=draw) * 50

@@ -11,9 +11,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from brainkit import encoder_file
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.export import onnx_readout
 from brainkit.images import Preprocessing
-from brainkit.surface import RoiTable, Vertices
 
 SIZE, V = 8, 20
 PREPROCESSING = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "whole", 1.0)

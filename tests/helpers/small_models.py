@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from brainkit.config import TrainConfig
-from brainkit.data.module import EncodingData
 from brainkit.data.splits import Split
-from brainkit.features import TokenCache, fit_statistics
-from brainkit.model import FactorTopy
-from brainkit.training import EncodingModule
+from brainkit.features.extract import TokenCache, fit_statistics
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.training.datamodule import EncodingData
+from brainkit.training.module import EncodingModule
 
 GRID = (3, 4)
 

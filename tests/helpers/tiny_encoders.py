@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from brainkit import export
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.images import Preprocessing
-from brainkit.model import FactorTopy
-from brainkit.surface import RoiTable, Vertices
+from brainkit.model.factor_topy import FactorTopy
 
 SIZE, V = 40, 300
 WIDTHS = {"patches": 32, "mixed": 48}

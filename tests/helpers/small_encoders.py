@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from brainkit import encoder_file, export
+from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.images import Preprocessing, normalise
-from brainkit.model import FactorTopy
-from brainkit.surface import RoiTable, Vertices
+from brainkit.model.factor_topy import FactorTopy
 
 SIZE = 40
 PREPROCESSING = Preprocessing(SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), "bilinear", "whole", 1.0)

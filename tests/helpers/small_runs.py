@@ -1,0 +1,55 @@
+"""What tests of whole runs share: small settings, a small plug-in network, and whether two runs came out the same."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+SMALL = ("train.batch_size=16", "model.bottleneck=4", "model.selector_width=8")
+
+PLUG_IN = """
+import torch
+
+
+class Colours(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.nn.Parameter(torch.randn(6, 3, 8, 8, generator=generator) * 0.2)
+
+    def get_tokens(self, images):
+        fine = torch.relu(torch.nn.functional.conv2d(images, self.weight, stride=8))
+        coarse = torch.nn.functional.avg_pool2d(fine, 2) ** 2
+        local = {"fine": fine, "coarse": coarse}
+        return local, {name: tokens.mean((2, 3)) for name, tokens in local.items()}
+"""
+
+# Sums in another order, over some dozen steps of AdamW, whose first steps divide by their own size.
+SAME = {"rtol": 1e-3, "atol": 1e-4}
+
+
+def rows_of(folder: Path) -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return state
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    left, right = weights_of(one), weights_of(other)
+    assert list(left) == list(right)
+    for name, value in left.items():
+        torch.testing.assert_close(right[name], value, **SAME)
+    for a, b in zip(rows_of(one), rows_of(other), strict=True):
+        assert (a["epoch"], a["step"]) == (b["epoch"], b["step"])
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+        assert a["val_r"] == pytest.approx(b["val_r"], abs=1e-4)
+    files = [sorted(path.relative_to(place).as_posix() for path in place.rglob("*")) for place in (one, other)]
+    assert files[0] == files[1]
