@@ -1,7 +1,7 @@
 # Everything happens in .venv, in this folder. Targets are relative paths, so the folder's own path may hold spaces.
 PYTHON ?= python3
 WORKERS ?= 2
-INPUTS := pyproject.toml setup.py constraints.txt CMakeLists.txt brainkit/__init__.py $(wildcard csrc/*.h csrc/*.cpp)
+INPUTS := pyproject.toml setup.py constraints.txt CMakeLists.txt brainkit/_version.py $(wildcard csrc/*.h csrc/*.cpp)
 
 # Settings of the surrounding shell that would bring other code than this folder's.
 unexport PYTHONPATH PYTHONHOME

@@ -18,12 +18,13 @@ from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
 from brainkit.evaluation import scores as evaluation
 from brainkit.features import extract as features
-from brainkit.features.extract import TokenCache
+from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.folder import model_shape
 from brainkit.sample import BACKBONE, make_sample
 from brainkit.training import module as training
 from brainkit.training.datamodule import EncodingData
+from brainkit.training.token_statistics import fit_statistics
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _set_statistics(model: FactorTopy, given: Material, split: Split) -> None:
     """Computed once for the training images of a subject: they do not depend on the settings."""
     key = given.subject.root, split.train.tobytes()
     if key not in _STATISTICS:
-        features.fit_statistics(model, given.tokens, split.train)
+        fit_statistics(model, given.tokens, split.train)
         state: dict[str, Any] = model.state_dict()
         _STATISTICS[key] = {name: value.clone() for name, value in state.items() if "statistics" in name}
     model.load_state_dict(_STATISTICS[key], strict=False)

@@ -36,7 +36,8 @@ from brainkit import predict as scoring
 from brainkit.backbones import Backbone
 from brainkit.export import relative_difference
 from brainkit.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, decode, normalise, prepare
-from brainkit.model.factor_topy import FactorTopy, to_grid
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.ops.token_grid import to_grid
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VERTICES, BOTTLENECK = 37_984, 128

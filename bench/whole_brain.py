@@ -27,7 +27,7 @@ from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs import train as workflow
 from brainkit.runs.folder import load_model
 from brainkit.training.memory_budget import needed
-from brainkit.utils.peak_memory import PeakMemory
+from brainkit.utils.system import PeakMemory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WHOLE = 327_684

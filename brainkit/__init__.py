@@ -8,43 +8,43 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from brainkit._version import __version__
+from brainkit.utils.lazy import lazy_names
 
-# name -> the module that defines it; resolved at first use.
+# name -> the module that defines it; imported at first use.
 _LAZY = {
     "fit": "brainkit.api",
     "Run": "brainkit.api",
-    "load": "brainkit.predict",
+    "save_run": "brainkit.api",
+    "load": "brainkit.predict.encoder",
     "contrast": "brainkit.insilico.contrast",
     "load_backbone": "brainkit.backbones",
     "wrap_network": "brainkit.backbones",
     "FactorTopy": "brainkit.model.factor_topy",
     "EncodingModule": "brainkit.training.module",
     "EncodingData": "brainkit.training.datamodule",
-    "save_run": "brainkit.own_trainer",
     "import_published": "brainkit.runs.import_published",
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]
 
 if TYPE_CHECKING:
-    from brainkit.api import Run, fit
+    from brainkit.api import Run, fit, save_run
     from brainkit.backbones import load_backbone, wrap_network
     from brainkit.insilico.contrast import contrast
     from brainkit.model.factor_topy import FactorTopy
-    from brainkit.own_trainer import save_run
-    from brainkit.predict import load
+    from brainkit.predict.encoder import load
     from brainkit.runs.import_published import import_published
     from brainkit.training.datamodule import EncodingData
     from brainkit.training.module import EncodingModule
+
+_lazy, _ = lazy_names(__name__, _LAZY)
 
 
 def __getattr__(name: str) -> Any:
     if name == "data":  # a package of its own lazy names: brainkit.data.Algonauts
         return importlib.import_module("brainkit.data")
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'brainkit' has no attribute {name!r}")
+    return _lazy(name)
 
 
 def __dir__() -> list[str]:

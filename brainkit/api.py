@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,11 @@ from brainkit.utils.files import read_json
 if TYPE_CHECKING:
     from torch import nn
 
+    from brainkit.data.subject import Subject
     from brainkit.export import Exported
     from brainkit.model.factor_topy import FactorTopy
+    from brainkit.training.datamodule import EncodingData
+    from brainkit.training.module import EncodingModule
 
 Say = Callable[[str], None]
 
@@ -197,6 +201,54 @@ def fit(
         say=say,
     )
     return Run(path, read_json(path / "run.json"), None if isinstance(backbone, str) else backbone)
+
+
+def save_run(
+    out: str | os.PathLike[str],
+    module: EncodingModule,
+    data: EncodingData,
+    *,
+    backbone: nn.Module,
+    subject: str | os.PathLike[str] | Subject,
+    checkpoint: str | os.PathLike[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Make a run folder of a module that your own Trainer has fitted: scores on the test images, selectors, maps.
+
+    Parameters
+    ----------
+    out : path-like
+        The run folder; it must not exist.
+    module : EncodingModule
+        Fitted. It is left as it was, but for `checkpoint`.
+    data : EncodingData
+        What it was fitted on.
+    backbone : Module
+        The network that the tokens of `data` came from.
+    subject : path-like or Subject
+        Where the responses of `data` came from.
+    checkpoint : path-like, optional
+        Weights to load into `module` first, as ``ModelCheckpoint.best_model_path`` names them; by default those that
+        it has.
+    say : callable
+        Takes lines of progress.
+
+    Returns
+    -------
+    Run
+        ``runs/latest`` names it.
+
+    Raises
+    ------
+    UsageError
+        If the folder exists, or module, data and subject do not belong together.
+    DataError
+        If the checkpoint cannot be read.
+    """
+    from brainkit.runs import own_trainer
+
+    folder = own_trainer.save_run(out, module, data, backbone=backbone, subject=subject, checkpoint=checkpoint, say=say)
+    return dataclasses.replace(Run.open(folder), backbone=backbone)
 
 
 def _arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:

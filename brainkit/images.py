@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from brainkit.errors import DataError, UsageError
+from brainkit.utils.text import one_line
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -371,7 +372,7 @@ def _reason(path: str | os.PathLike[str] | BinaryIO, error: Exception) -> str:
         return f"expected an image ({', '.join(FORMATS)}), found something else or a damaged file"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"expected at most {MAX_PIXELS:,} pixels, found more"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
     return f"cannot be decoded: {text}"

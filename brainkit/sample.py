@@ -20,7 +20,8 @@ from brainkit.backbones import load_backbone
 from brainkit.cortex.surface import SPACES, Vertices, mesh, sphere_coordinates
 from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.features.extract import TokenCache, extract_tokens
+from brainkit.features.cache import TokenCache
+from brainkit.features.extract import extract_tokens
 from brainkit.metrics.scores import noise_ceiling_from_repetitions
 from brainkit.ops import grouped
 from brainkit.utils.files import cache_folder, write_beside, write_json

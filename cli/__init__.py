@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 import click
 
-from brainkit import __version__
+from brainkit._version import __version__
 from brainkit.errors import BrainkitError
-from brainkit.utils.threads import settle_openmp
+from brainkit.utils.system import settle_openmp
+from brainkit.utils.text import printable
 
 # name -> its line in `brainkit --help`; the command lives in the module of that name, in the order of the work.
 COMMANDS = {
@@ -175,8 +176,7 @@ _PLAIN_ERRNO = frozenset(
 
 def _one_line(text: str) -> str:
     # Names of files may hold what steers a terminal.
-    line = " ".join(part for part in (line.strip() for line in text.splitlines()) if part)
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    return printable(" ".join(part for part in (line.strip() for line in text.splitlines()) if part))
 
 
 def _is_broken_pipe(error: Exception) -> bool:

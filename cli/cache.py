@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from brainkit.utils.text import format_bytes
+
 if TYPE_CHECKING:
     from brainkit.features.manage import StoreReport
 
@@ -55,10 +57,10 @@ def list_() -> None:
         name, layers, grid = ("-", "-", "-") if kind is None else (kind.backbone, len(kind.layers), _grid(kind.grid))
         short = name if len(name) < 32 else f"...{name[-28:]}"
         click.echo(
-            f"{store.name[:8]:<10}{short:<32}{layers:>7}{grid:>7}{store.images:>9,}{_size(store.nbytes):>10}  "
+            f"{store.name[:8]:<10}{short:<32}{layers:>7}{grid:>7}{store.images:>9,}{format_bytes(store.nbytes):>10}  "
             f"{used:<18}{notes}".rstrip()
         )
-    click.echo(f"{len(stores)} stores, {_size(sum(store.nbytes for store in stores))}")
+    click.echo(f"{len(stores)} stores, {format_bytes(sum(store.nbytes for store in stores))}")
 
 
 @command.command(
@@ -86,7 +88,7 @@ def verify(ctx: click.Context, stores: tuple[str, ...], repair: bool) -> None:
             click.echo(line)
         bad += len(lines)
         if not lines:
-            click.echo(f"{store.name[:8]}: {store.images:,} images, {_size(store.nbytes)}: whole")
+            click.echo(f"{store.name[:8]}: {store.images:,} images, {format_bytes(store.nbytes)}: whole")
     if bad:
         ctx.exit(1)
 
@@ -120,14 +122,16 @@ def prune(
     chosen = find(known, stores) if stores else known if everything else choose(known, older_than=age, max_size=size)
     freed = count = 0
     for store in chosen:
-        what = f"{store.name[:8]} ({_kind(store) or store.trouble}, {store.images:,} images, {_size(store.nbytes)})"
+        what = (
+            f"{store.name[:8]} ({_kind(store) or store.trouble}, {store.images:,} images, {format_bytes(store.nbytes)})"
+        )
         if store.busy if dry_run else not remove(store):
             click.echo(f"{what}: in use, stays")
             continue
         click.echo(f"{what}: {'would be removed' if dry_run else 'removed'}")
         freed += store.nbytes
         count += 1
-    click.echo(f"{count} of {len(known)} stores {'would be ' if dry_run else ''}removed, {_size(freed)} freed")
+    click.echo(f"{count} of {len(known)} stores {'would be ' if dry_run else ''}removed, {format_bytes(freed)} freed")
 
 
 def _kind(store: StoreReport) -> str:
@@ -138,10 +142,3 @@ def _kind(store: StoreReport) -> str:
 
 def _grid(grid: tuple[int, int]) -> str:
     return f"{grid[0]}x{grid[1]}"
-
-
-def _size(nbytes: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= factor:
-            return f"{nbytes / factor:.1f} {unit}"
-    return f"{nbytes / 1e3:.1f} kB"

@@ -77,9 +77,9 @@ def command(
     """
     from brainkit import encoder_file
     from brainkit.insilico import contrast as contrasts
-    from brainkit.predict.inputs.decode import printable
     from brainkit.runs import latest as runs
     from brainkit.utils.progress import progress_bar
+    from brainkit.utils.text import printable
 
     if max_q is not None and maps is None:
         raise click.UsageError("--max-q is for the figure; say where it goes with --maps")

@@ -104,11 +104,11 @@ def command(
     """
     from brainkit import encoder_file
     from brainkit import predict as scoring
-    from brainkit.predict.inputs.decode import printable
     from brainkit.predict.inputs.finding import counted
     from brainkit.predict.outputs.formats import suffix_of
     from brainkit.runs import latest as runs
     from brainkit.utils.progress import progress_bar
+    from brainkit.utils.text import printable
 
     encoder = encoder or runs.latest_encoder()
     beside = out[: -len(suffix_of(Path(out)))] + ".json"

@@ -18,7 +18,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 import brainkit
 import brainkit.data
 from brainkit.config import TrainConfig
-from brainkit.features.extract import extract_tokens, fit_statistics
+from brainkit.features import extract_tokens
+from brainkit.training import fit_statistics
 
 
 def main(subject_folder: Path, out: Path, epochs: int = 15) -> brainkit.Run:

@@ -40,7 +40,7 @@ def requirements(extra: str | None = None) -> set[str]:
 
 
 def test_the_version_has_one_source():
-    text = (ROOT / "brainkit/__init__.py").read_text(encoding="utf-8")
+    text = (ROOT / "brainkit/_version.py").read_text(encoding="utf-8")
     (literal,) = re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     assert literal == brainkit.__version__ == metadata.version("brainkit")
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

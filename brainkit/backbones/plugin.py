@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from brainkit.errors import BrainkitError, UsageError
+from brainkit.utils.text import with_type
 
 
 def is_plugin(name: str) -> bool:
@@ -57,7 +58,7 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise BrainkitError(f"{file}: cannot be imported: {_cause(error)}") from error
+        raise BrainkitError(f"{file}: cannot be imported: {with_type(error)}") from error
     kind = getattr(module, class_name, None)
     if not isinstance(kind, type):
         classes = sorted(key for key, value in vars(module).items() if isinstance(value, type))
@@ -69,9 +70,4 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
             torch.manual_seed(seed)
             return kind()
     except Exception as error:
-        raise BrainkitError(f"{name}: {class_name}() failed: {_cause(error)}") from error
-
-
-def _cause(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise BrainkitError(f"{name}: {class_name}() failed: {with_type(error)}") from error

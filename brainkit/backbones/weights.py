@@ -22,6 +22,7 @@ from torch import nn
 
 from brainkit.backbones.conversions import readings
 from brainkit.errors import BrainkitError, DataError
+from brainkit.utils.text import first_line
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 # Where training code keeps the state dict.
@@ -80,7 +81,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             try:
                 content = load_file(path)
             except SafetensorError as error:
-                raise DataError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+                raise DataError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
         else:
             # Mapped where the format allows it: I-JEPA's file has 10 GB, of which the encoder is a quarter.
             with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
@@ -94,7 +95,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             "save it again with torch.save(model.state_dict(), FILE)"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: expected a weight file ({', '.join(SUFFIXES)}): {_first_line(error)}") from None
+        raise DataError(f"{path}: expected a weight file ({', '.join(SUFFIXES)}): {first_line(error)}") from None
     return _unwrap(content, path)
 
 
@@ -169,10 +170,10 @@ def hub_file(repository: str, filename: str | None, *, label: str) -> Path:
                 label, sought, f"the hub refuses access ({type(error).__name__}); accept its terms and log in"
             ) from None
         except huggingface_hub.errors.EntryNotFoundError as error:
-            reason = _first_line(error)
+            reason = first_line(error)
         # Every network failure of the hub's client is an OSError or one of these; httpx's own are neither.
         except (OSError, huggingface_hub.errors.HfHubHTTPError, RuntimeError) as error:
-            raise _unavailable(label, sought, _first_line(error)) from None
+            raise _unavailable(label, sought, first_line(error)) from None
     raise _unavailable(label, sought, reason)
 
 
@@ -196,7 +197,7 @@ def url_file(url: str, *, label: str) -> Path:
             url, str(target), found.group(1) if found else None, progress=sys.stderr.isatty()
         )
     except (OSError, RuntimeError) as error:
-        raise _unavailable(label, url, _first_line(error)) from None
+        raise _unavailable(label, url, first_line(error)) from None
     return target
 
 
@@ -248,7 +249,7 @@ def _check_reachable(url: str, label: str, sought: str) -> None:
             reason = getattr(error, "reason", error)
             # The hub's client brings its own certificates, so a refusal of the system's proves nothing.
             if not isinstance(reason, ssl.SSLError):
-                failure.append(f"no connection ({_first_line(reason)})")
+                failure.append(f"no connection ({first_line(reason)})")
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -264,8 +265,3 @@ def _unavailable(label: str, sought: str, reason: str) -> BrainkitError:
         f"{label}: no weights: sought {sought}: {reason}. Connect once to download them, "
         "or give a local file with --weights FILE, or try without training with --random-weights"
     )
-
-
-def _first_line(error: object) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -12,6 +12,7 @@ from torch import nn
 from brainkit.backbones.base import Backbone, choose_layers, dot_free, name_layers
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
+from brainkit.utils.text import with_type
 
 IN_PYTHON = "module given in Python"
 """The source of a backbone that no name brings back."""
@@ -75,9 +76,8 @@ def wrap_network(
     except BrainkitError:
         raise
     except Exception as error:
-        cause = " ".join(str(error).split())
         raise BrainkitError(
-            f"{name}: get_tokens failed on a blank {preprocessing.size} px image: {type(error).__name__}: {cause}"
+            f"{name}: get_tokens failed on a blank {preprocessing.size} px image: {with_type(error)}"
         ) from error
     available = name_layers(list(shapes), owner=name)
     chosen = choose_layers(None if layers is None else [dot_free(layer) for layer in layers], list(available), name)

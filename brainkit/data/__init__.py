@@ -1,11 +1,11 @@
-"""Data: subjects read from folders, and their splits. Names load on first use; none of them needs torch."""
+"""Subjects read from disk, and their splits. Names load on first use; none of them needs torch."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# name -> the module that defines it; resolved at first use.
+from brainkit.utils.lazy import lazy_names
+
 _LAZY = {
     "Algonauts": "brainkit.data.algonauts",
     "Folder": "brainkit.data.folder",
@@ -24,12 +24,4 @@ if TYPE_CHECKING:
     from brainkit.data.splits import Split, make_split
     from brainkit.data.subject import Subject, check_images
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'brainkit.data' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

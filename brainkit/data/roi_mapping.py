@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import DataError
+from brainkit.utils.text import one_line
 
 # The real ones have a few hundred bytes.
 _MAX_BYTES = 1 << 20
@@ -63,7 +64,7 @@ def _unpickle(path: Path, content: bytes) -> Any:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         _, _, dtype = read_header(stream)
     except (ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path}: expected a .npy file, found something else ({_line(error)})") from None
+        raise DataError(f"{path}: expected a .npy file, found something else ({one_line(error)})") from None
     if dtype != np.dtype(object):
         raise DataError(f"{path}: expected a dict saved with np.save, found an array of {dtype}")
     try:
@@ -71,7 +72,7 @@ def _unpickle(path: Path, content: bytes) -> Any:
     except Exception as error:
         # Unpickling damaged bytes raises nearly anything; all of it means the same to the reader.
         raise DataError(
-            f"{path}: expected a dict of ROI labels to names, found one not readable ({_line(error)})"
+            f"{path}: expected a dict of ROI labels to names, found one not readable ({one_line(error)})"
         ) from error
     items = value.items if isinstance(value, _Array) else None
     return items[0] if isinstance(items, list) and len(items) == 1 else value
@@ -126,7 +127,3 @@ _STAND_INS = {
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _Scalar,
 }
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -25,6 +25,7 @@ from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
 from brainkit.images import content_hash, decode, verify
 from brainkit.utils.files import read_json
+from brainkit.utils.text import one_line
 
 DEFAULT_UNITS = "z-scored percent signal change"
 
@@ -338,8 +339,9 @@ def open_array(path: Path, what: str) -> npt.NDArray[Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: expected {what} as .npy, found a damaged or different file ({reason})") from None
+        raise DataError(
+            f"{path}: expected {what} as .npy, found a damaged or different file ({one_line(error)})"
+        ) from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise DataError(f"{path}: expected {what} as .npy, found an .npz archive")

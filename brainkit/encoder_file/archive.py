@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from brainkit.encoder_file.container import DIGEST_KEY, MAX_METADATA, digest_of
 from brainkit.errors import EncoderFileError
+from brainkit.utils.text import one_line
 
 MAGIC = b"PK\x03\x04"
 ENTRY = "brainkit.json"
@@ -86,8 +87,7 @@ def read_archive(stream: BinaryIO, source: Path) -> tuple[bytes, str, str]:
         with zipfile.ZipFile(_Bounded(stream)) as archive:  # type: ignore[arg-type]
             return _content(archive), digest, _kind(archive)
     except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, RuntimeError, LookupError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderFileError(f"{source}: not an encoder file, or damaged ({reason})") from None
+        raise EncoderFileError(f"{source}: not an encoder file, or damaged ({one_line(error)})") from None
 
 
 class _Bounded:

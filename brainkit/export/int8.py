@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainkit.errors import BrainkitError
-from brainkit.export.onnx_graph import check_operators, first_line, quiet, tidy
+from brainkit.export.onnx_graph import check_operators, quiet, tidy
+from brainkit.utils.text import root_cause
 
 if TYPE_CHECKING:
     import onnx
@@ -70,7 +71,7 @@ def quantised(plain: str | os.PathLike[str], scratch: str | os.PathLike[str], na
             found = onnx.load(scratch)
     except Exception as error:  # whatever a graph leads the quantiser to
         raise BrainkitError(
-            f"backbone {name}: ONNX Runtime cannot store it as int8: {first_line(error)}; store it with --fp16"
+            f"backbone {name}: ONNX Runtime cannot store it as int8: {root_cause(error)}; store it with --fp16"
         ) from error
     tidy(found)
     check_operators(found, name)

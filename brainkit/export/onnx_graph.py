@@ -10,13 +10,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brainkit import __version__, encoder_file
+from brainkit import encoder_file
+from brainkit._version import __version__
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph_check import OPERATORS
 from brainkit.errors import BrainkitError
 from brainkit.export.ensemble import append_members
 from brainkit.export.onnx_readout import Readout, append_readout
 from brainkit.export.token_module import map_sizes, token_module
+from brainkit.utils.text import root_cause
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +62,7 @@ def build_onnx(
     except BrainkitError:
         raise
     except Exception as error:  # the exporter raises whatever a backbone's code leads it to
-        reason = first_line(error)
+        reason = root_cause(error)
         raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
     tidy(proto)
 
@@ -73,15 +75,6 @@ def build_onnx(
         append(proto, readouts[0])
     check_operators(proto, name)
     return proto
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong at the bottom of a chain of errors, on one line."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0][:300]}" if lines else type(cause).__name__
 
 
 @contextlib.contextmanager
@@ -145,5 +138,5 @@ def serialised(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> bytes:
     try:
         onnx.checker.check_model(proto, full_check=False)
     except onnx.checker.ValidationError as error:
-        raise BrainkitError(f"{path}: not written: the ONNX checker refuses the model: {first_line(error)}") from error
+        raise BrainkitError(f"{path}: not written: the ONNX checker refuses the model: {root_cause(error)}") from error
     return bytes(proto.SerializeToString())

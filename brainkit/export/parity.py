@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from brainkit import __version__
+from brainkit._version import __version__
 from brainkit.errors import BrainkitError
 from brainkit.predict.session import import_runtime, open_session
+from brainkit.utils.text import one_line
 
 BOUND = 1e-4
 BATCHES = (1, 3)
@@ -67,9 +68,8 @@ def compared(
         try:
             parts = [predict(images[start : start + batch]) for start in range(0, len(images), batch)]
         except Exception as error:  # the runtime's own kinds, which share no other class
-            reason = " ".join(str(error).split())[:300]
             raise BrainkitError(
-                f"the exported network fails in {runtime} on {batch} images at a time: {reason}; a network "
+                f"the exported network fails in {runtime} on {batch} images at a time: {one_line(error)}; a network "
                 "whose code makes a number of the batch's size, as len(images) does, cannot be exported"
             ) from error
         found = np.concatenate(parts)

@@ -18,7 +18,8 @@ from brainkit.export.half_storage import halved, stored_bytes
 from brainkit.export.int8 import quantised
 from brainkit.export.onnx_graph import check_size, serialised
 from brainkit.export.parity import BATCHES
-from brainkit.predict.session import one_line, open_session
+from brainkit.predict.session import open_session
+from brainkit.utils.text import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -172,7 +173,7 @@ def _predictions(path: Path, images: np.ndarray, batches: tuple[int, ...]) -> li
             for batch in batches
         ]
     except Exception as error:  # the runtime's own kinds, which share no other class
-        raise BrainkitError(f"the smaller form of the network fails in ONNX Runtime: {one_line(error)}") from error
+        raise BrainkitError(f"the smaller form of the network fails in ONNX Runtime: {first_line(error)}") from error
 
 
 def _write(proto: onnx.ModelProto, place: Path, path: str | os.PathLike[str]) -> None:

@@ -79,7 +79,7 @@ def token_module(
     import torch
     from torch import nn
 
-    from brainkit.model.factor_topy import grid_matrix
+    from brainkit.ops.token_grid import grid_matrix
 
     def constant(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))

@@ -18,10 +18,11 @@ import numpy as np
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.archive import ENTRY
 from brainkit.errors import BrainkitError
-from brainkit.export.onnx_graph import first_line, quiet
+from brainkit.export.onnx_graph import quiet
 from brainkit.export.onnx_readout import Readout
 from brainkit.export.parity import compared
 from brainkit.export.token_module import map_sizes, token_module
+from brainkit.utils.text import root_cause
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,7 @@ def torch_program(folded: Folded, readout: Readout, backbone: Any, info: Encoder
         with quiet(), torch.no_grad():
             return _traced(module, example) if form == "torchscript" else _program(module, example)
     except Exception as error:  # whatever a backbone's code leads torch to
-        raise BrainkitError(f"backbone {name}: {how} cannot export it: {first_line(error)}") from error
+        raise BrainkitError(f"backbone {name}: {how} cannot export it: {root_cause(error)}") from error
 
 
 def encoder_module(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo) -> nn.Module:
@@ -131,7 +132,7 @@ def torch_parity(expected: np.ndarray, path: Path, images: np.ndarray, form: str
     try:
         predict = open_torch(path, form)
     except Exception as error:  # the loader's own kinds
-        raise BrainkitError(f"{path}: not written: torch cannot load it again: {first_line(error)}") from error
+        raise BrainkitError(f"{path}: not written: torch cannot load it again: {root_cause(error)}") from error
     return compared(expected, images, predict, runtime=RUNTIMES[form], versions={})
 
 

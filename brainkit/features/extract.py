@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from brainkit import __version__
+from brainkit._version import __version__
 from brainkit.backbones import Backbone
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.features.cache import DTYPES, TokenCache
@@ -21,11 +21,10 @@ from brainkit.features.fill import Filling, prepared
 from brainkit.features.forward import TokenPass
 from brainkit.features.store import TokenKind, TokenStore, read_description, remove_folder
 from brainkit.images import content_hash
-from brainkit.predict.session import cores
-from brainkit.training.token_statistics import fit_statistics
 from brainkit.utils.files import cache_folder
+from brainkit.utils.system import cores
 
-__all__ = ["TokenCache", "extract_tokens", "fit_statistics"]
+__all__ = ["TokenCache", "extract_tokens"]
 
 # A store is believed when its first images come out the same: within this share of a channel's s.d., beside what half
 # precision rounds (ROUNDING) and what a batch of another size or another device may round (FLOOR, of the layer's root

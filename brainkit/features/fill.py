@@ -20,8 +20,8 @@ from brainkit.features.forward import Flight, TokenPass
 from brainkit.features.shard import ShardWriter
 from brainkit.features.store import TokenStore, chunks
 from brainkit.images import Preprocessing, decode, normalise, prepare
-from brainkit.predict.session import cores
 from brainkit.utils.locks import FileLock
+from brainkit.utils.system import cores
 
 # A shard is complete at this size or after this time: what a killed extraction loses at most.
 SHARD_BYTES = 160_000_000

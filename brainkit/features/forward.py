@@ -15,7 +15,7 @@ from brainkit.errors import BrainkitError
 from brainkit.features.cache import DTYPES, Tokens
 from brainkit.features.store import Layout
 from brainkit.images import Preprocessing, normalise
-from brainkit.model.factor_topy import to_grid
+from brainkit.ops.token_grid import to_grid
 
 # Images that every store's offsets are measured on.
 _PROBES = 8

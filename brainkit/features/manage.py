@@ -13,9 +13,9 @@ from pathlib import Path
 from brainkit.errors import DataError, UsageError
 from brainkit.features.shard import SUFFIX, Shard
 from brainkit.features.store import IN_USE, TokenKind, read_description, remove_folder
-from brainkit.predict.session import cores
 from brainkit.utils.files import cache_folder
 from brainkit.utils.locks import FileLock
+from brainkit.utils.system import cores
 
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 _SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

@@ -28,9 +28,9 @@ import numpy as np
 
 from brainkit.errors import BrainkitError, DataError
 from brainkit.features.shard import SUFFIX, VERSION, Shard
-from brainkit.predict.session import allow_open_files, cores
 from brainkit.utils.files import read_json, write_beside, write_json
 from brainkit.utils.locks import FileLock
+from brainkit.utils.system import allow_open_files, cores
 
 Say = Callable[[str], None]
 

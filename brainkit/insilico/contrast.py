@@ -18,12 +18,12 @@ from brainkit.errors import BrainkitError, UsageError
 from brainkit.metrics.moments import Moments
 from brainkit.metrics.significance import Comparison, compare
 from brainkit.predict import Encoder, ImageList, list_images, load, local_blocks
-from brainkit.predict.inputs.decode import as_text
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.remote import is_address
 from brainkit.predict.outputs.csv import as_names, chosen_columns
 from brainkit.predict.outputs.formats import check_output, suffix_of
 from brainkit.utils.files import write_beside, write_json
+from brainkit.utils.text import as_text
 
 Progress = Callable[[int, int], None]
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
-import math
-import pickle
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -24,9 +17,9 @@ from brainkit.model.bottlenecks import TokenStatistics, pointwise
 from brainkit.model.selectors import FreeSelectors, coordinate_bounds, factored_encoding, regularity, selector_network
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
+from brainkit.ops.token_grid import to_grid
 
 Tokens = Mapping[str, Tensor]
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OverflowError)
 PRECISIONS = ("float32", "tf32", "bfloat16", "bf16x3")
 
 
@@ -362,77 +355,6 @@ class FactorTopy(nn.Module):
         return cast(TokenStatistics, statistics).mapped(weight, gauge=self.gauge == "unit")
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU with ``weights_only=True``: nothing in it is run.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged or no checkpoint.
-    """
-    try:
-        # An archive's parts have checksums, which torch does not compare: a flipped byte would be another weight.
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if (part := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(part)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found; expected a checkpoint") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, *_DAMAGED) as error:
-        raise DataError(f"{path}: expected a checkpoint, found a damaged or different file") from error
-    if not isinstance(state, dict) or "state_dict" not in state:
-        raise DataError(f"{path}: expected a checkpoint, found no state_dict")
-    return state
-
-
 def _is_constant(key: str) -> bool:
     """Buffers that the seed's state dict does not have."""
     return "statistics" in key or key.startswith(("coordinate", "response_"))
-
-
-def to_grid(tokens: Tensor, grid: tuple[int, int], resize: str = "area") -> Tensor:
-    """Bring token maps (B, C, H, W) to the common grid, see :func:`grid_matrix`."""
-    height, width = tokens.shape[-2:]
-    if (height, width) == tuple(grid):
-        return tokens
-    matrix = torch.tensor(grid_matrix(height, width, *grid, resize), dtype=tokens.dtype, device=tokens.device)
-    return (tokens.flatten(2) @ matrix).unflatten(2, tuple(grid))
-
-
-@functools.lru_cache(maxsize=64)
-def grid_matrix(height: int, width: int, to_height: int, to_width: int, resize: str = "area") -> np.ndarray:
-    """The interpolation from one token grid to another, as a constant matrix.
-
-    Bilinear (cell edges not aligned) as published up to a factor of 2 a side; beyond it the average over the area
-    each new cell covers, because bilinear would read a few cells of many. Published weights were trained on that all
-    the same: with ``resize="bilinear"`` it is bilinear throughout.
-
-    Returns
-    -------
-    array of shape (height * width, to_height * to_width), float64
-        Columns sum to 1; new tokens = old tokens (..., H*W) @ matrix. Read-only, because it is kept.
-    """
-    most = 2.0 if resize == "area" else math.inf
-    rows, columns = _interpolation(height, to_height, most), _interpolation(width, to_width, most)
-    matrix = np.einsum("hi,wj->hwij", rows, columns).reshape(height * width, to_height * to_width)
-    matrix.flags.writeable = False
-    return matrix
-
-
-def _interpolation(n: int, to: int, most: float) -> np.ndarray:
-    """One axis of :func:`grid_matrix`: (n, to), columns sum to 1; area means beyond a ratio of `most`."""
-    matrix = np.zeros((n, to))
-    ratio = n / to
-    for j in range(to):
-        if ratio > most:
-            low, high = j * ratio, (j + 1) * ratio
-            cells = np.arange(n)
-            matrix[:, j] = np.clip(np.minimum(cells + 1, high) - np.maximum(cells, low), 0, None) / ratio
-        else:
-            place = max((j + 0.5) * ratio - 0.5, 0.0)
-            first = min(int(place), n - 1)
-            second = min(first + 1, n - 1)
-            matrix[first, j] += 1 - (place - first)
-            matrix[second, j] += place - first
-    return matrix

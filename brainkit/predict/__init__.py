@@ -22,7 +22,6 @@ import numpy as np
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.predict.batch_size import choose_batch_size
 from brainkit.predict.encoder import DEVICES, Encoder, load
-from brainkit.predict.inputs.decode import as_text
 from brainkit.predict.inputs.image_list import ImageList
 from brainkit.predict.inputs.image_source import ImageSource, as_path
 from brainkit.predict.inputs.sources import Images, list_images
@@ -40,6 +39,7 @@ from brainkit.predict.pipeline import Block, local_blocks
 from brainkit.predict.ray import ray_blocks
 from brainkit.predict.resume import Unfinished, was_complete
 from brainkit.predict.top_images.writer import check_sheets
+from brainkit.utils.text import as_text
 
 __all__ = [
     "DEVICES",

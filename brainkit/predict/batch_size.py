@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainkit.utils.free_memory import free_memory
-from brainkit.utils.peak_memory import PeakMemory, memory_now
+from brainkit.utils.system import PeakMemory, free_memory, memory_now
 
 if TYPE_CHECKING:
     from brainkit.predict.encoder import Encoder

@@ -18,12 +18,13 @@ from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.steady import seen, steady
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError
-from brainkit.predict.inputs.decode import as_text, reason_without_name, sources_of
+from brainkit.predict.inputs.decode import reason_without_name, sources_of
 from brainkit.predict.outputs.csv import as_names, check_regions, chosen_columns, region_means, regions_with_vertices
 from brainkit.predict.pipeline import batches
 from brainkit.predict.readout import SubsetReadout
-from brainkit.predict.session import import_runtime, one_line, open_session
+from brainkit.predict.session import import_runtime, open_session
 from brainkit.predict.top_images.ranking import Ranked, TopImages
+from brainkit.utils.text import as_text, first_line
 
 DEVICES = ("auto", "cpu", "cuda")
 Images = str | os.PathLike[str] | np.ndarray | Sequence[Any]
@@ -342,7 +343,7 @@ class Encoder:
             options.only_execute_path_to_fetches = True
             found: list[np.ndarray] = self._session.run(outputs, {"images": np.ascontiguousarray(batch)}, options)
         except Exception as error:  # ONNX Runtime's own classes have no common base
-            raise BrainkitError(f"{self.path}: ONNX Runtime failed: {one_line(error)}") from error
+            raise BrainkitError(f"{self.path}: ONNX Runtime failed: {first_line(error)}") from error
         finally:
             del self._running[threading.get_ident()]
         # What a graph declares is checked when it is opened; what it gives is known only now.

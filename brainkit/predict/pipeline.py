@@ -16,9 +16,10 @@ import numpy as np
 from brainkit.errors import BrainkitError
 from brainkit.predict.batch_size import choose_batch_size
 from brainkit.predict.inputs import remote
-from brainkit.predict.inputs.decode import as_text, prepare_into, reason_without_name
+from brainkit.predict.inputs.decode import prepare_into, reason_without_name
 from brainkit.predict.inputs.image_source import ImageSource
-from brainkit.predict.session import cores
+from brainkit.utils.system import cores
+from brainkit.utils.text import as_text
 
 if TYPE_CHECKING:
     from brainkit.predict.encoder import Encoder

@@ -14,7 +14,7 @@ import numpy as np
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph import Tensor, read_graph, read_rows
 from brainkit.errors import EncoderFileError
-from brainkit.predict.session import cores
+from brainkit.utils.system import cores
 
 try:
     import brainkit._C as _C

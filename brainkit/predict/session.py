@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import importlib
-import importlib.util
 import io
 import os
-import sys
 from typing import Any
 
 from brainkit.errors import BrainkitError, EncoderFileError, require
-from brainkit.utils.control_groups import groups
-
-# Files that a process has open in any case: libraries, sockets, images that are being decoded.
-_OTHER_FILES = 256
+from brainkit.utils.system import cores, cuda_devices
+from brainkit.utils.text import first_line
 
 
 def open_session(
@@ -86,48 +80,9 @@ def import_runtime() -> Any:
     return require("onnxruntime", extra="all", purpose="scoring")
 
 
-def cores() -> int:
-    """Processor cores this process may use: its affinity, and a container's quota where there is one."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for folder in groups("cpu"):
-        with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no quota
-            quota, period = map(int, (folder / "cpu.max").read_text().split())
-            count = min(count, -(-quota // period))
-        with contextlib.suppress(OSError, ValueError):  # the older kind, where -1 is no quota
-            quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-            count = min(count, -(-quota // period)) if quota > 0 else count
-    return max(1, count)
-
-
-def allow_open_files(count: int) -> None:
-    """Let this process hold so many files open beside what it has, as far as the system lets it."""
-    if importlib.util.find_spec("resource") is None:  # Windows has no such bound
-        return
-    resource = importlib.import_module("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _OTHER_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):  # a bound that is nowhere told
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def cuda_devices() -> int:
-    """Number of CUDA devices the driver sees, without starting one. 0 where there is no driver."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    except (OSError, AttributeError):
-        pass  # no driver, or one that is no CUDA driver
-    return 0
-
-
 def _why_no_cuda(runtime: Any) -> str | None:
     # The runtime lists CUDA wherever it was built with it, and falls back in silence: so devices are counted first.
-    if not cuda_devices():
+    if not cuda_devices()[0]:
         return "this machine has no CUDA device"
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
         return "the installed ONNX Runtime has no CUDA; install onnxruntime-gpu in place of onnxruntime"
@@ -146,13 +101,7 @@ def _session(runtime: Any, path: str | os.PathLike[str], options: Any, providers
         # No fallback: the runtime's own would move to the CPU in the middle of a run, and print.
         return runtime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own classes have no common base
-        raise EncoderFileError(f"{path}: ONNX Runtime cannot open it: {one_line(error)}") from error
+        raise EncoderFileError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
     finally:
         if on_cuda:
             runtime.set_default_logger_severity(2)  # the runtime's default
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what ONNX Runtime says, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

@@ -21,7 +21,7 @@ from brainkit.errors import DataError, UsageError
 from brainkit.runs.latest import latest_run
 from brainkit.utils.files import read_json, write_beside
 from brainkit.utils.locks import FileLock
-from brainkit.utils.peak_memory import Peak, PeakMemory
+from brainkit.utils.system import Peak, PeakMemory
 
 if TYPE_CHECKING:
     from brainkit.encoder_file import EncoderInfo
@@ -79,7 +79,8 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     DataError
         If the run is not finished, or its checkpoint is gone or damaged.
     """
-    from brainkit.model.factor_topy import FactorTopy, read_checkpoint
+    from brainkit.model.checkpoint import read_checkpoint
+    from brainkit.model.factor_topy import FactorTopy
 
     folder, summary = finished_run(run)
     place = folder / "checkpoints" / "best.ckpt"
@@ -298,7 +299,7 @@ class PhaseClock:
     laps : dict of str to float
         Seconds of each phase.
     memory : dict of str to dict
-        Bytes, as :meth:`brainkit.utils.peak_memory.PeakMemory.lap` gives them.
+        Bytes, as :meth:`brainkit.utils.system.PeakMemory.lap` gives them.
     facts : dict
         Sections for ``run.json``.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import brainkit
+from brainkit._version import __version__
 from brainkit.config import Config
 from brainkit.encoder_file.licence import data_kind
 from brainkit.errors import DataError, UsageError, require
@@ -292,7 +292,7 @@ def _write(
     evaluation.write_summary(
         place / "run.json",
         {
-            "brainkit": brainkit.__version__,
+            "brainkit": __version__,
             "imported": {"file": source.name, "sha256": digest},
             "backbone": backbone_facts(network)
             if network is not None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from brainkit.backbones import Backbone
     from brainkit.data.splits import Split
     from brainkit.data.subject import Subject
-    from brainkit.features.extract import TokenCache
+    from brainkit.features.cache import TokenCache
 
 Say = Callable[[str], None]
 

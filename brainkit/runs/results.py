@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import brainkit
+from brainkit._version import __version__
 from brainkit.config import Config
 from brainkit.encoder_file.licence import data_kind
 from brainkit.runs.folder import PhaseClock, RunLog, write_selectors, write_volume
@@ -43,7 +43,7 @@ def write_joint_summary(
     write_summary(
         folder / "run.json",
         {
-            "brainkit": brainkit.__version__,
+            "brainkit": __version__,
             "backbone": backbone_facts(network),
             "subjects": [person.name for person in people],
             "seed": settings.seed,
@@ -114,7 +114,7 @@ def write_results(
     evaluation.write_summary(
         folder / "run.json",
         {
-            "brainkit": brainkit.__version__,
+            "brainkit": __version__,
             "backbone": backbone_facts(network),
             "data": {
                 "name": subject.name,

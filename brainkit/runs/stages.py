@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from brainkit.backbones import Backbone
     from brainkit.data.subject import Subject
-    from brainkit.features.extract import TokenCache
+    from brainkit.features.cache import TokenCache
     from brainkit.training.datamodule import EncodingData
     from brainkit.training.distributed import World
     from brainkit.training.module import EncodingModule
@@ -84,7 +84,6 @@ def run_training(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from brainkit.features import extract as features
     from brainkit.model.factor_topy import FactorTopy
     from brainkit.ops import fastest_backend
     from brainkit.runs.summary import work_facts
@@ -94,6 +93,7 @@ def run_training(
     from brainkit.training.epoch_board import check_board
     from brainkit.training.joint import JointData, JointModule
     from brainkit.training.memory_budget import refuse_too_large, says_what_to_lower
+    from brainkit.training.token_statistics import fit_statistics
 
     device = training.choose_device(settings.train.device)
     check_board(settings.train)
@@ -180,7 +180,7 @@ def run_training(
 
     def measure() -> dict[str, Any]:
         chosen = [(held, person.split.train) for held, person in zip(tokens, people, strict=True)]
-        features.fit_statistics(models[0], chosen, device=device)
+        fit_statistics(models[0], chosen, device=device)
         if not settings.model.standardise:
             models[0].leave_tokens_raw()
         for model, person in zip(models, people, strict=True):

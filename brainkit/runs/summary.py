@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from brainkit.evaluation.scores import score_lines, write_summary
 from brainkit.runs.folder import PhaseClock, RunLog
 from brainkit.utils.files import read_json
-from brainkit.utils.peak_memory import largest
+from brainkit.utils.system import largest
+from brainkit.utils.text import format_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,14 +109,14 @@ def phase_cells(summary: dict[str, Any]) -> Cells:
                 phase,
                 f"{seconds:.1f}",
                 _number(rates.get(phase), ".0f" if (rates.get(phase) or 0) >= 100 else ".1f"),
-                size(peak.get("resident")),
-                size(peak.get("anonymous")),
+                _bytes(peak.get("resident")),
+                _bytes(peak.get("anonymous")),
             ]
         )
     if len(cells) > 2:
         memory = summary["memory"]
         total = sum(summary["seconds"].values())
-        cells.append(["all", f"{total:.1f}", "-", size(memory["resident"]), size(memory["anonymous"])])
+        cells.append(["all", f"{total:.1f}", "-", _bytes(memory["resident"]), _bytes(memory["anonymous"])])
     return cells
 
 
@@ -125,21 +126,14 @@ def fact_lines(summary: dict[str, Any]) -> list[str]:
     if tokens := summary.get("tokens"):
         source = "" if tokens["images_per_second"] else ", found in the cache"
         lines.append(
-            f"  tokens: {size(tokens['bytes'])} on disk for {tokens['images']:,} images{source}; "
+            f"  tokens: {format_bytes(tokens['bytes'])} on disk for {tokens['images']:,} images{source}; "
             f"while training: {tokens['residency']}"
         )
     if work := summary.get("training"):
         lines.append(f"  computed on {work['device']}, operator {work['backend']}, products in {work['precision']}")
     if summary["memory"]["cuda"]:
-        lines.append(f"  GPU memory: {size(summary['memory']['cuda'])} allocated at most")
+        lines.append(f"  GPU memory: {format_bytes(summary['memory']['cuda'])} allocated at most")
     return lines
-
-
-def size(number: int | None) -> str:
-    """Bytes for people: MB and GB are powers of ten."""
-    if number is None:
-        return "-"
-    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
 def cuda_peak() -> int | None:
@@ -164,6 +158,10 @@ def _training_rate(metrics: Path, summary: dict[str, Any]) -> float | None:
         seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
     typical = statistics.median(seconds) if seconds else 0.0
     return round(summary["split"]["train"] / typical, 1) if typical > 0 else None
+
+
+def _bytes(count: int | None) -> str:
+    return "-" if count is None else format_bytes(count)
 
 
 def _number(value: float | None, form: str) -> str:

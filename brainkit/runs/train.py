@@ -29,7 +29,7 @@ from brainkit.runs.latest import RUNS, name_latest
 from brainkit.runs.settings import choose_settings, resumed_settings
 from brainkit.runs.stages import run_training
 from brainkit.utils.files import read_json
-from brainkit.utils.peak_memory import PeakMemory
+from brainkit.utils.system import PeakMemory
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,6 +20,7 @@ from brainkit.export.torch_forms import RUNTIMES, open_torch
 from brainkit.export.vertex_subset import custom_positions
 from brainkit.images import Preprocessing, decode, find_images, prepare
 from brainkit.runs.folder import finished_run, load_model
+from brainkit.utils.text import one_line
 
 MAX_IMAGES = 24
 # A file that was allowed to differ (int8, float16, random weights) may differ on this machine by so much more.
@@ -225,7 +226,7 @@ def _opened(path: str | os.PathLike[str], info: EncoderInfo) -> tuple[Run, str]:
     try:
         return open_torch(path, info.container), RUNTIMES[info.container]
     except Exception as error:  # the loaders' own kinds
-        raise EncoderFileError(f"{path}: torch cannot open it: {_line(error)}") from error
+        raise EncoderFileError(f"{path}: torch cannot open it: {one_line(error)}") from error
 
 
 def _batched(predict: Run, images: np.ndarray, size: int, path: str | os.PathLike[str]) -> np.ndarray:
@@ -234,11 +235,7 @@ def _batched(predict: Run, images: np.ndarray, size: int, path: str | os.PathLik
     except BrainkitError:
         raise
     except Exception as error:  # torch's own kinds
-        raise BrainkitError(f"{path}: fails on {size} images at a time: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise BrainkitError(f"{path}: fails on {size} images at a time: {one_line(error)}") from error
 
 
 def _lossy(info: EncoderInfo) -> tuple[float, float]:

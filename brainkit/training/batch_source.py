@@ -14,6 +14,7 @@ from torch import Tensor
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.training.datamodule import Batch, BatchSource, ResponseSource, TokenSource
 from brainkit.training.memory_budget import Need, free_memory
+from brainkit.utils.text import first_line, format_bytes
 
 AHEAD = 2  # batches that are read while a step is computed
 BLOCK = 256  # rows that are brought to the device at a time
@@ -73,8 +74,8 @@ def choose_source(
     """
     free = free_memory(device) if free is None else free
     fits = need.data + need.work <= SHARE * free
-    sizes = f"tokens {_gb(need.tokens)} and responses {_gb(need.responses)} of {len(rows)} images"
-    rest = f"all else takes about {_gb(need.work)}, {_gb(free)} free on {device}"
+    sizes = f"tokens {format_bytes(need.tokens)} and responses {format_bytes(need.responses)} of {len(rows)} images"
+    rest = f"all else takes about {format_bytes(need.work)}, {format_bytes(free)} free on {device}"
     if wanted == "device" and not fits:
         raise UsageError(
             f"train.residency 'device' does not fit: {sizes}, {rest}; use train.residency=auto, or lower model.grid "
@@ -122,7 +123,7 @@ class Resident:
             held = [torch.empty(len(rows), *part.shape[1:], dtype=part.dtype, device=self.device) for part in few]
         except RuntimeError as error:
             raise BrainkitError(
-                f"the tokens do not fit on {device} after all ({str(error).splitlines()[0]}); use train.residency=host"
+                f"the tokens do not fit on {device} after all ({first_line(error)}); use train.residency=host"
             ) from None
         self.records, self.responses = held
         for start, block in zip(range(0, len(rows), BLOCK), blocks, strict=True):
@@ -255,7 +256,3 @@ class _Slot:
     def keep(self, name: str, value: Tensor) -> Tensor:
         """A pinned copy."""
         return self.room(name, tuple(value.shape), value.dtype).copy_(value)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"

@@ -8,7 +8,8 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 
-from brainkit.model.factor_topy import FactorTopy, read_checkpoint
+from brainkit.model.checkpoint import read_checkpoint
+from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.checkpoint import AtomicCheckpoints
 from brainkit.training.datamodule import EncodingData, ResponseSource, TokenSource
 

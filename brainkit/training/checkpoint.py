@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from brainkit.errors import DataError, TrainingError
-from brainkit.model.factor_topy import read_checkpoint
+from brainkit.model.checkpoint import read_checkpoint
 from brainkit.training.signals import StopSignals
 from brainkit.utils.files import write_beside
 

@@ -16,6 +16,7 @@ from brainkit.errors import TrainingError
 from brainkit.training import loss as objective
 from brainkit.training.datamodule import EncodingData
 from brainkit.training.memory_budget import is_out_of_memory
+from brainkit.utils.text import first_line
 
 if TYPE_CHECKING:
     from brainkit.training.module import EncodingModule
@@ -144,7 +145,7 @@ class StepChunks:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             if self.mode == "on":
                 raise TrainingError(f"train.cuda_graph 'on': the step cannot be captured: {reason}") from error
             self.say(f"steps: could not be captured in a CUDA graph ({reason}), so they run one by one")

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from brainkit.config import TrainConfig
 from brainkit.errors import SaidElsewhere, StoppedTraining, TrainingError, UsageError
-from brainkit.predict.session import cores
 from brainkit.training.running_stats import DeviceScore, LossWatch
 from brainkit.training.shares import Share
+from brainkit.utils.system import cores
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment

@@ -26,9 +26,10 @@ from typing import IO, Any
 import numpy as np
 
 from brainkit.errors import BrainkitError, SaidElsewhere, StoppedTraining, TrainingError
-from brainkit.predict.session import cores
 from brainkit.training.distributed import gone, lost_another
 from brainkit.training.signals import StopSignals
+from brainkit.utils.system import cores
+from brainkit.utils.text import with_type
 
 Report = Callable[..., None]
 # work(report): does its part in one of the processes; report(name, value) calls that one of `hear` in the parent.
@@ -225,9 +226,8 @@ def _told(error: BaseException) -> BaseException:
         return SaidElsewhere(gone(count))
     if isinstance(error, MemoryError):
         return MemoryError(*map(str, error.args))
-    what = " ".join(str(error).split()) or "no reason given"
     rank = int(os.environ["RANK"])
-    return TrainingError(f"training process {rank + 1} of {count} failed: {type(error).__name__}: {what[:300]}")
+    return TrainingError(f"training process {rank + 1} of {count} failed: {with_type(error)}")
 
 
 class _Pickler(pickle.Pickler):

@@ -13,7 +13,7 @@ import torch
 from brainkit.errors import TrainingError, UsageError
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.datamodule import VALIDATION_BATCH
-from brainkit.utils.free_memory import free_memory as free_memory_of_host
+from brainkit.utils.system import free_memory as free_memory_of_host
 
 # Allocators round up and leave holes; libraries keep workspaces, which on a GPU are hundreds of megabytes.
 SLACK = 1.25

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from brainkit.config import TrainConfig
 from brainkit.errors import StoppedTraining, UsageError
-from brainkit.model.factor_topy import FactorTopy, read_checkpoint
+from brainkit.model.checkpoint import read_checkpoint
+from brainkit.model.factor_topy import FactorTopy
 from brainkit.training import distributed
 from brainkit.training import launcher as processes
 from brainkit.training import loss as objective

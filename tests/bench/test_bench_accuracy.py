@@ -19,7 +19,7 @@ from bench import accuracy, accuracy_page
 from bench.fitting import Fitted, Material
 from brainkit.data.splits import Split
 from brainkit.evaluation.scores import Scores
-from brainkit.features.extract import TokenCache
+from brainkit.features.cache import TokenCache
 
 SPLIT = Split(np.arange(24), np.arange(24, 32), np.arange(32, 40), seed=0)
 

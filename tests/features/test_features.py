@@ -30,12 +30,15 @@ from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.features import extract as features
 from brainkit.features import fill as token_filling
 from brainkit.features import shard as token_shard
-from brainkit.features.extract import TokenCache, extract_tokens, fit_statistics
+from brainkit.features.cache import TokenCache
+from brainkit.features.extract import extract_tokens
 from brainkit.features.forward import TokenPass
 from brainkit.features.store import TokenStore
 from brainkit.images import Preprocessing, decode, normalise, prepare
-from brainkit.model.factor_topy import FactorTopy, to_grid
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.ops.token_grid import to_grid
 from brainkit.training import token_statistics
+from brainkit.training.token_statistics import fit_statistics
 
 SEEN = Preprocessing(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
 

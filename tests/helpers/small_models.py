@@ -9,10 +9,11 @@ import torch
 
 from brainkit.config import TrainConfig
 from brainkit.data.splits import Split
-from brainkit.features.extract import TokenCache, fit_statistics
+from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.datamodule import EncodingData
 from brainkit.training.module import EncodingModule
+from brainkit.training.token_statistics import fit_statistics
 
 GRID = (3, 4)
 

@@ -15,10 +15,12 @@ from small_models import GRID, arrays_of, coordinates, memory_tokens, small_mode
 from torch.nn import functional as F
 
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.features.extract import TokenCache, fit_statistics
-from brainkit.model.factor_topy import FactorTopy, grid_matrix, to_grid
+from brainkit.features.cache import TokenCache
+from brainkit.model.factor_topy import FactorTopy
 from brainkit.model.selectors import coordinate_bounds, encode_positions, regularity
 from brainkit.ops import factor_readout
+from brainkit.ops.token_grid import grid_matrix, to_grid
+from brainkit.training.token_statistics import fit_statistics
 
 TOKENS = memory_tokens()
 ALL = np.arange(len(TOKENS))

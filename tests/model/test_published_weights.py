@@ -17,7 +17,8 @@ from brainkit.cortex.surface import SPACES, Vertices, mesh, sphere_coordinates
 from brainkit.cortex.vertex_lookup import vertices_on_sphere
 from brainkit.errors import DataError, UsageError
 from brainkit.model import published_weights as published
-from brainkit.model.factor_topy import FactorTopy, grid_matrix
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.ops.token_grid import grid_matrix
 
 WIDTHS = {"0": 12, "1": 20, "2": 16}
 

@@ -28,6 +28,7 @@ from brainkit.predict import pipeline
 from brainkit.predict import session as runtime
 from brainkit.predict.inputs import decode as decoding
 from brainkit.predict.outputs import formats as outputs
+from brainkit.utils import system
 
 
 @pytest.fixture(scope="module")
@@ -302,13 +303,13 @@ def test_names_that_are_not_utf8_or_hold_newlines(path: Path, photographs: Path,
 def test_a_device_that_is_not_there_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="auto, cpu, cuda"):
         scoring.load(path, "tpu")
-    monkeypatch.setattr(runtime, "cuda_devices", lambda: 0)
+    monkeypatch.setattr(runtime, "cuda_devices", lambda: ([], "no NVIDIA driver"))
     with pytest.raises(BrainkitError, match="no CUDA device"):
         scoring.load(path, "cuda")
     assert scoring.load(path, "auto").device == "cpu"
 
 
-@pytest.mark.skipif(runtime.cuda_devices() > 0, reason="this machine has a CUDA device")
+@pytest.mark.skipif(bool(system.cuda_devices()[0]), reason="this machine has a CUDA device")
 def test_a_runtime_that_falls_back_in_silence_is_caught(
     path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,21 +317,17 @@ def test_a_runtime_that_falls_back_in_silence_is_caught(
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA")
-    monkeypatch.setattr(runtime, "cuda_devices", lambda: 1)  # a driver, but nothing that works
+    monkeypatch.setattr(runtime, "cuda_devices", lambda: ([("a GPU", 10**9)], ""))  # a driver, but nothing that works
     with pytest.raises(BrainkitError, match="could not start"):
         scoring.load(path, "cuda")
     assert scoring.load(path, "auto").device == "cpu"
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(runtime.cuda_devices() == 0, reason="needs a CUDA device")
+@pytest.mark.skipif(not system.cuda_devices()[0], reason="needs a CUDA device")
 def test_a_gpu_predicts_the_same(path: Path, photographs: Path) -> None:
     paths = readable(photographs)
     np.testing.assert_allclose(scoring.load(path, "cuda").predict(paths), expected_rows(paths), atol=1e-4)
-
-
-def test_threads_are_those_the_process_may_use() -> None:
-    assert 1 <= runtime.cores() <= (os.cpu_count() or 1)
 
 
 def test_a_file_whose_graph_is_not_what_it_says(tmp_path: Path) -> None:

@@ -25,10 +25,8 @@ from brainkit import encoder_file
 from brainkit import predict as scoring
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.predict import batch_size, pipeline, resume
-from brainkit.predict import session as runtime
 from brainkit.predict.inputs.sources import list_images
 from brainkit.predict.outputs import formats as outputs
-from brainkit.utils import control_groups, free_memory
 from brainkit.utils.locks import FileLock
 
 COUNT, BATCH = 40, 3
@@ -491,42 +489,6 @@ def test_what_one_image_takes_is_measured(encoder: scoring.Encoder, monkeypatch:
 
     monkeypatch.setattr(encoder, "run", hungry)
     assert 32_000_000 <= batch_size._bytes_for_one(encoder) < 64_000_000
-
-
-def test_the_limits_of_control_groups_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    monkeypatch.setattr(free_memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(control_groups, "_OWN", tmp_path / "cgroup")
-    monkeypatch.setattr(control_groups, "_ROOT", tmp_path / "groups")
-    assert free_memory.free_memory() == free_memory.UNKNOWN
-    write(tmp_path / "meminfo", "MemTotal: 9 kB\nMemAvailable:    4000 kB\n")
-    assert free_memory.free_memory() == 4_096_000
-    write(tmp_path / "cgroup", "0::/job/step\n")
-    write(tmp_path / "groups/job/step/memory.max", "max\n")
-    write(tmp_path / "groups/job/step/memory.current", "1\n")
-    write(tmp_path / "groups/job/memory.max", "3000000\n")
-    write(tmp_path / "groups/job/memory.current", "2500000\n")
-    assert free_memory.free_memory() == 500_000
-    write(tmp_path / "groups/job/memory.stat", "anon 7\ninactive_file 250000\n")
-    assert free_memory.free_memory() == 750_000
-    write(tmp_path / "cgroup", "5:cpu,memory:/old\n")
-    write(tmp_path / "groups/memory/old/memory.limit_in_bytes", "1000\n")
-    write(tmp_path / "groups/memory/old/memory.usage_in_bytes", "2000\n")
-    assert free_memory.free_memory() == 0
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    assert runtime.cores() == 64
-    write(tmp_path / "groups/cpu/old/cpu.cfs_quota_us", "-1\n")
-    write(tmp_path / "groups/cpu/old/cpu.cfs_period_us", "100000\n")
-    assert runtime.cores() == 64
-    write(tmp_path / "groups/cpu/old/cpu.cfs_quota_us", "550000\n")
-    assert runtime.cores() == 6
-    write(tmp_path / "groups/cpu.max", "max 100000\n")
-    assert runtime.cores() == 6
-    write(tmp_path / "groups/cpu.max", "150000 100000\n")
-    assert runtime.cores() == 2
 
 
 PEAK = """

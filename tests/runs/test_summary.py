@@ -28,8 +28,7 @@ from brainkit.ops import available_backends, fastest_backend
 from brainkit.runs import summary as final_report
 from brainkit.runs.folder import PhaseClock, RunLog
 from brainkit.training.epoch_board import check_board, open_board
-from brainkit.utils import peak_memory
-from brainkit.utils.peak_memory import PeakMemory, largest, memory_now
+from brainkit.utils.system import PeakMemory
 
 MB = 10**6
 
@@ -180,16 +179,6 @@ def test_peak_memory_is_that_of_each_phase() -> None:
     assert during["anonymous"] - after["anonymous"] > 60 * MB
     assert during["resident"] >= during["anonymous"]
     assert not any(thread.name == "brainkit memory" for thread in threading.enumerate())
-
-
-def test_memory_elsewhere_than_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("resource")
-    monkeypatch.setattr(peak_memory, "_STATUS", Path("no such file"))
-    now = memory_now()
-    assert now["anonymous"] is None and now["resident"] is not None and now["resident"] > 10 * MB
-    assert largest([now, {"resident": None, "anonymous": 3}]) == {"resident": now["resident"], "anonymous": 3}
-    monkeypatch.setattr(peak_memory.importlib.util, "find_spec", lambda name: None)
-    assert memory_now() == {"resident": None, "anonymous": None}
 
 
 # --- TensorBoard ------------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from brainkit.config import Config, DataConfig, TrainConfig
 from brainkit.data.joint_splits import make_joint_splits
 from brainkit.data.splits import Split, make_split
 from brainkit.errors import DataError, UsageError
-from brainkit.features.extract import fit_statistics
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs import train as workflow
 from brainkit.runs.folder import finished_run, load_model, run_folders
@@ -34,6 +33,7 @@ from brainkit.runs.prepare import folder_names
 from brainkit.training import module as training
 from brainkit.training.datamodule import EncodingData, EpochOrder
 from brainkit.training.joint import SHARED, JointData, JointModule
+from brainkit.training.token_statistics import fit_statistics
 
 # --- splits -------------------------------------------------------------------------------------------------------
 

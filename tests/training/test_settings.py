@@ -20,7 +20,6 @@ from small_models import GRID, coordinates, memory_tokens, problem, small_model
 import brainkit
 from brainkit.config import Config, TrainConfig
 from brainkit.errors import UsageError
-from brainkit.features.extract import fit_statistics
 from brainkit.metrics.scores import StreamingScore
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.model.selectors import regularity
@@ -29,6 +28,7 @@ from brainkit.runs.train import export
 from brainkit.training import loss as objective
 from brainkit.training.calibration import calibrate
 from brainkit.training.module import EncodingModule, fit
+from brainkit.training.token_statistics import fit_statistics
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -67,16 +67,6 @@ def prepare_into(place: np.ndarray, source: Any, preprocessing: Preprocessing) -
     return None
 
 
-def as_text(path: str | os.PathLike[str]) -> str:
-    """A path as text that any JSON reader takes, also where its name is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def printable(text: str | os.PathLike[str]) -> str:
-    """A path or a reason on one line of a terminal, whatever is in the name."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in as_text(text))
-
-
 def reason_without_name(error: BrainkitError, path: str | os.PathLike[str]) -> str:
     """Why an image could not be read, without its name."""
     return str(error).removeprefix(f"{path}: ").encode("utf-8", "backslashreplace").decode()

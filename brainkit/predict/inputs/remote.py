@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError, require
+from brainkit.utils.text import one_line
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _TRIES = 3
@@ -165,5 +166,4 @@ def _size_and_stamp(info: dict[str, Any]) -> tuple[int, str]:
 
 
 def _line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split())[:300] or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or error)

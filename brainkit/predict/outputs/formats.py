@@ -16,13 +16,13 @@ from brainkit.cortex.surface import CUSTOM, SPACES, Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.predict.encoder import Encoder
-from brainkit.predict.inputs.decode import as_text
 from brainkit.predict.inputs.image_list import ImageList
 from brainkit.predict.outputs.brain_images import Place, StagedRows
 from brainkit.predict.outputs.csv import RoiMeanRows, check_regions
 from brainkit.predict.outputs.npy import HemisphereRows, NpyRows
 from brainkit.predict.outputs.npz import NpzRows
 from brainkit.predict.outputs.zarr import ZarrRows
+from brainkit.utils.text import as_text
 
 # suffix -> what is in the file; docs/scoring.md has the table.
 FORMATS = {

@@ -11,13 +11,13 @@ import numpy as np
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import UsageError
 from brainkit.images import decode
-from brainkit.predict.inputs.decode import as_text
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.outputs.csv import region_means
 from brainkit.predict.outputs.formats import RowWriter, beside_output
 from brainkit.predict.outputs.npy import NpyRows
 from brainkit.predict.top_images.contact_sheet import draw_contact_sheet, sheet_name
 from brainkit.predict.top_images.ranking import MOST, TopImages
+from brainkit.utils.text import as_text
 
 _BLOCK = 65_536  # rows of means that are ranked at once
 

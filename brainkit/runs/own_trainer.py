@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 
-from brainkit.api import Run
 from brainkit.backbones import Backbone
 from brainkit.backbones.wrapping import IN_PYTHON, given_back, name_of
 from brainkit.config import Config, ModelConfig
@@ -28,7 +26,7 @@ from brainkit.runs.train import finish
 from brainkit.training.calibration import calibrate
 from brainkit.training.module import load_best
 from brainkit.utils.files import write_beside
-from brainkit.utils.peak_memory import PeakMemory
+from brainkit.utils.system import PeakMemory
 
 if TYPE_CHECKING:
     from brainkit.model.factor_topy import FactorTopy
@@ -45,7 +43,7 @@ def save_run(
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] = print,
-) -> Run:
+) -> Path:
     """Make a run folder of a module that your own Trainer has fitted: scores on the test images, selectors, maps.
 
     Parameters
@@ -68,8 +66,8 @@ def save_run(
 
     Returns
     -------
-    Run
-        ``runs/latest`` names it.
+    Path
+        The run folder; ``runs/latest`` names it.
 
     Raises
     ------
@@ -116,7 +114,7 @@ def save_run(
         clock.lap("maps")
         report(folder, clock, log)
         log(f"done: {folder}")
-    return replace(Run.open(folder), backbone=backbone)
+    return folder
 
 
 def _check(module: EncodingModule, data: EncodingData, subject: Subject) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 from brainkit.errors import UsageError
+from brainkit.utils.text import nearest_name
 
 
 def built(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
@@ -19,7 +19,7 @@ def built(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            raise UsageError(f"{source}: unknown key {key!r}{nearest(str(key), fields)}")
+            raise UsageError(f"{source}: unknown key {key!r}{nearest_name(str(key), fields)}")
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
@@ -53,12 +53,6 @@ def typed(hint: Any, key: str, value: Any, source: str) -> Any:
             return tuple(items)
     name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
     raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the one that was perhaps meant, or all there are."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
 def plain(value: Any) -> Any:

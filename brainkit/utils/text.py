@@ -1,0 +1,54 @@
+"""Text for people: errors on one line, sizes in words, paths that cannot steer a terminal, the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+
+
+def one_line(error: object, most: int = 300) -> str:
+    """An error's text on one line of at most `most` characters; where it has none, the name of its type."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def first_line(error: object, most: int = 300) -> str:
+    """The first line of an error's text that holds something, for libraries that append a trace or a log to theirs."""
+    return next((line.strip()[:most] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def with_type(error: BaseException) -> str:
+    """An error of other people's code by its type and the first line of its text: ``ValueError: no such layer``."""
+    line, name = first_line(error), type(error).__name__
+    return name if line == name else f"{name}: {line}"
+
+
+def root_cause(error: BaseException) -> str:
+    """What went wrong first, at the bottom of a chain of ``raise ... from``, as `with_type` gives it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return with_type(error)
+
+
+def format_bytes(count: float) -> str:
+    """Bytes in decimal units: ``532 B``, ``8.2 kB``, ``31.0 MB``, ``2.51 GB``."""
+    for unit, size, digits in (("TB", 1e12, 2), ("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
+        if count >= size:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count:.0f} B"
+
+
+def as_text(path: str | os.PathLike[str]) -> str:
+    """A path as text that any JSON reader takes, also where its name is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Text or a path with everything escaped that could steer a terminal or break the line."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in as_text(text))
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the one that was perhaps meant, or all there are."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
