@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
@@ -17,8 +16,6 @@ import torch
 from torch import Tensor
 
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.model.factor_topy import FactorTopy
-from brainkit.model.selectors import FACTOR_ERROR, coordinate_bounds, encode_positions, factored_encoding
 from brainkit.ops import selector_networks
 from brainkit.ops.selector_networks import available_backends
 
@@ -381,91 +378,6 @@ def test_the_extension_checks_shapes_itself():
         _C.selector_networks_forward(*arrays, threads=0)
     with pytest.raises(TypeError):
         _C.selector_networks_forward(arrays[0].astype("float32"), *arrays[1:])
-
-
-# --- the factored encoding --------------------------------------------------------------------------------------
-
-
-def two_spheres(n: int) -> Tensor:
-    """Points on two spheres side by side, in mm: what a cortex is to the encoding. (n, 3)"""
-    turn = torch.arange(n, dtype=torch.float64) + 0.5
-    height = 1 - 2 * turn / n
-    radius, angle = (1 - height**2).sqrt(), turn * 2.399963
-    shift = torch.where(torch.arange(n) % 2 == 0, 0.0, 300.0)
-    return torch.stack([100 * radius * angle.cos() + shift, 100 * radius * angle.sin(), 100 * height], 1).float()
-
-
-@pytest.mark.parametrize("n", [1, 2, 63, 3000, 20_000])
-def test_factors_give_the_encoding(n):
-    places = two_spheres(n)
-    bounds = coordinate_bounds(places)
-    features, mix = factored_encoding(places, *bounds)
-    assert features.dtype == mix.dtype == torch.float32
-    assert features.shape == (n, len(mix))
-    assert len(mix) <= min(n, 90)
-    exact = encode_positions(places.double(), *(bound.double() for bound in bounds))
-    # What float32 adds: a rounding of every factor.
-    assert (features.double() @ mix.double() - exact).abs().max() <= FACTOR_ERROR + 3e-7
-    torch.testing.assert_close(mix @ mix.T, torch.eye(len(mix)), rtol=0, atol=1e-6)
-
-
-def test_factors_are_as_few_as_can_be_and_always_the_same():
-    places = two_spheres(3000).double()
-    bounds = coordinate_bounds(places)
-    features, mix = factored_encoding(places, *bounds)
-    exact = encode_positions(places, *bounds)
-    assert (features @ mix - exact).abs().max() <= FACTOR_ERROR
-    assert (features[:, :-1] @ mix[:-1] - exact).abs().max() > FACTOR_ERROR
-    assert (mix.gather(1, mix.abs().argmax(1, keepdim=True)) > 0).all()
-    for one, other in zip(factored_encoding(places, *bounds), (features, mix), strict=True):
-        assert torch.equal(one, other)
-
-
-def selecting_model(layers: int = 3, n: int = 300) -> FactorTopy:
-    torch.manual_seed(0)
-    model = FactorTopy({f"layer{i}": 4 for i in range(layers)}, two_spheres(n), bottleneck=6, selector_width=32)
-    for network in (model.space_selector_mlp, model.layer_selector_mlp, model.scale_selector_mlp):
-        torch.nn.init.normal_(network[5].weight, std=0.5)
-    return model
-
-
-def by_encoding(model: FactorTopy) -> tuple[Tensor, Tensor, Tensor]:
-    """The selectors as the published model defines them: each network by itself, of the whole encoding."""
-    bounds = (model.coordinate_lower, model.coordinate_side)
-    encoding = encode_positions(model.coordinates, *bounds).to(model.weight.dtype)
-    networks = (model.space_selector_mlp, model.layer_selector_mlp, model.scale_selector_mlp)
-    locations, layer_weights, scale = (network(encoding) for network in networks)
-    return locations, layer_weights, scale[:, 0]
-
-
-@pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_the_model_selects_by_its_encoding(backend):
-    model = selecting_model()
-    model.backend = backend
-    parameters = [p for name, p in model.named_parameters() if "selector" in name]
-    exact = copy.deepcopy(model).double()
-    exact_parameters = [p for name, p in exact.named_parameters() if "selector" in name]
-    chosen, truth = model.selectors(), by_encoding(exact)
-    for name, true in zip(RESULTS, truth, strict=True):
-        assert loss_of_digits(getattr(chosen, name).detach().double(), true.detach()) < 5e-6, name
-    grads = torch.autograd.grad(sum(getattr(chosen, name).square().sum() for name in RESULTS), parameters)
-    true_grads = torch.autograd.grad(sum(true.square().sum() for true in truth), exact_parameters)
-    for grad, true in zip(grads, true_grads, strict=True):
-        assert loss_of_digits(grad.double(), true) < 5e-5
-
-
-def test_the_factors_follow_the_model():
-    model = selecting_model()
-    assert not any(key.startswith(("features", "mix")) for key in model.state_dict())
-    double = copy.deepcopy(model).double()
-    assert double.selectors().locations.dtype == torch.float64
-    expected = model.selectors()
-    torch.testing.assert_close(double.selectors().locations.float(), expected.locations, rtol=0, atol=1e-6)
-    copied = copy.deepcopy(model).cpu()
-    assert torch.equal(copied.selectors().locations, expected.locations)
-    features = model.features
-    model.load_state_dict(copied.state_dict())
-    assert model.features is features  # nothing has moved, so nothing is computed again
 
 
 # --- the benchmark ----------------------------------------------------------------------------------------------
