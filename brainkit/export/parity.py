@@ -42,11 +42,11 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
     BrainkitError
         If ONNX Runtime fails, or a prediction is not finite.
     """
-    session, _ = open_session(path, device="cpu", size=images.shape[1])
+    session = open_session(path, device="cpu", size=images.shape[1])
     return compared(
         expected,
         images,
-        lambda batch: session.run(["fmri"], {"images": batch})[0],
+        lambda batch: session.run(["fmri"], batch)[0],
         runtime="ONNX Runtime",
         versions={"onnxruntime": import_runtime().__version__},
     )

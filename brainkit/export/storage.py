@@ -165,11 +165,11 @@ def in_words(moved: dict[str, Any]) -> str:
 
 
 def _predictions(path: Path, images: np.ndarray, batches: tuple[int, ...]) -> list[np.ndarray]:
-    session, _ = open_session(path, device="cpu", size=images.shape[1])
+    session = open_session(path, device="cpu", size=images.shape[1])
     starts = {batch: range(0, len(images), batch) for batch in batches}
     try:
         return [
-            np.concatenate([session.run(["fmri"], {"images": images[at : at + batch]})[0] for at in starts[batch]])
+            np.concatenate([session.run(["fmri"], images[at : at + batch])[0] for at in starts[batch]])
             for batch in batches
         ]
     except Exception as error:  # the runtime's own kinds, which share no other class
