@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from brainkit import encoder_file  # noqa: E402
-from brainkit import predict as scoring  # noqa: E402
+from brainkit.predict import load, predict_to_file  # noqa: E402
 from brainkit.encoder_file import windows  # noqa: E402
 from brainkit.encoder_file.graph import read_graph  # noqa: E402
 from brainkit.encoder_file.graph_check import check_graph  # noqa: E402
@@ -125,7 +125,7 @@ def test_a_graph_that_is_not_plain_arithmetic_is_refused(base: Path, tmp_path: P
     change, words = HOSTILE[case]
     path = resealed(base, tmp_path / "x.onnx", change)
     with pytest.raises(EncoderFileError) as caught:
-        scoring.load(path, "cpu")
+        load(path, "cpu")
     message = str(caught.value)
     assert words in message
     assert message.startswith(f"{path}: its graph is not one that brainkit writes: ")
@@ -149,7 +149,7 @@ def test_windows_fit_what_they_slide_over(base: Path, tmp_path: Path, op: str, w
         check_graph(path)
     else:
         with pytest.raises(EncoderFileError, match=f"the window of a node {op} does not fit"):
-            scoring.load(path, "cpu")
+            load(path, "cpu")
 
 
 def test_sizes_are_followed_as_onnx_infers_them(base: Path) -> None:
@@ -172,7 +172,7 @@ def test_sizes_are_followed_as_onnx_infers_them(base: Path) -> None:
 def test_a_good_graph_passes(base: Path) -> None:
     check_graph(base)
     size = encoder_file.read(base).preprocessing.size
-    assert scoring.load(base, "cpu").run(np.zeros((2, size, size, 3), np.uint8)).shape == (2, 20)
+    assert load(base, "cpu").run(np.zeros((2, size, size, 3), np.uint8)).shape == (2, 20)
 
 
 def test_a_file_that_is_swapped_while_it_is_opened_is_found(base: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_file_that_is_swapped_while_it_is_opened_is_found(base: Path, tmp_path
     with pytest.raises(EncoderFileError, match="changed while it was being opened"), steady(path):
         rewrite()
     with pytest.raises(EncoderFileError, match="file not found"):
-        scoring.load(tmp_path / "gone.onnx", "cpu")
+        load(tmp_path / "gone.onnx", "cpu")
 
 
 def test_predictions_of_another_shape_are_refused(base: Path, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_predictions_of_another_shape_are_refused(base: Path, tmp_path: Path) ->
         proto.graph.node.append(helper.make_node("Gather", ["all", rows], ["fmri"], axis=0))
 
     path = resealed(base, tmp_path / "x.onnx", lie)
-    encoder = scoring.load(path, "cpu")
+    encoder = load(path, "cpu")
     with pytest.raises(BrainkitError, match="3 rows"):
         encoder.run(np.zeros((2, 16, 16, 3), np.uint8))
 
@@ -239,7 +239,7 @@ def test_hostile_images_are_reported_and_the_others_scored(base: Path, tmp_path:
     (folder / "text.jpg").write_text("no image")
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:500])
     (folder / "loop").symlink_to(folder)
-    result = scoring.predict_to_file(folder, tmp_path / "fmri.npy", base, device="cpu")
+    result = predict_to_file(folder, tmp_path / "fmri.npy", base, device="cpu")
     assert [path.name for path in result.images] == [
         "a.png",
         "jpeg in truth.png",

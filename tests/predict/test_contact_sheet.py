@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 from click.testing import CliRunner
 from pixel_encoder import write_encoder
 
-from brainkit import predict as scoring
+from brainkit.predict import load, predict_to_file
 from brainkit.cli import group
 from brainkit.errors import UsageError
 from brainkit.predict.top_images import contact_sheet
@@ -164,8 +164,8 @@ def test_letters_that_no_font_has_are_question_marks() -> None:
 
 
 def test_sheets_beside_the_predictions(path: Path, photos: Path, tmp_path: Path) -> None:
-    encoder = scoring.load(path, "cpu")
-    done = scoring.predict_to_file(photos, tmp_path / "fmri.npy", encoder, rois=["V1", "PPA"], top=3, batch_size=4)
+    encoder = load(path, "cpu")
+    done = predict_to_file(photos, tmp_path / "fmri.npy", encoder, rois=["V1", "PPA"], top=3, batch_size=4)
     assert [sheet.name for sheet in done.sheets] == ["fmri-top-V1.png", "fmri-top-PPA.png"]
     assert all(sheet.parent == tmp_path and sheet.is_file() for sheet in done.sheets)
     said = json.loads((tmp_path / "fmri.json").read_text("utf-8"))
@@ -189,12 +189,12 @@ def test_sheets_beside_the_predictions(path: Path, photos: Path, tmp_path: Path)
 def test_what_is_there_is_kept_and_regions_are_needed(path: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "fmri-top-PPA.png").write_text("precious")
     with pytest.raises(UsageError, match=r"fmri-top-PPA\.png: exists already"):
-        scoring.predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=3)
+        predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=3)
     assert (tmp_path / "fmri-top-PPA.png").read_text() == "precious"
     with pytest.raises(UsageError, match="name them with roi"):
-        scoring.predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", top=3)
+        predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", top=3)
     with pytest.raises(UsageError, match="1 to 100"):
-        scoring.predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=0)
+        predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=0)
     out = tmp_path / "means.csv"
     command = ["predict", str(photos), "--out", str(out), "--encoder", str(path), "--roi", "PPA", "--top", "2"]
     done = CliRunner().invoke(group, command)

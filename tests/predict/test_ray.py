@@ -21,7 +21,7 @@ import pixel_encoder as tiny  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from brainkit import encoder_file  # noqa: E402
-from brainkit import predict as scoring  # noqa: E402
+from brainkit.predict import list_images, load, local_blocks, predict_to_file, Block  # noqa: E402
 from brainkit.errors import BrainkitError, DataError, UsageError  # noqa: E402
 from brainkit.predict import ray as on_ray  # noqa: E402
 
@@ -63,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(place: Path) -> tuple[bytes, Any]:
     """The output of this process: its bytes and its description."""
-    scoring.predict_to_file(place / "photos", place / "alone.npy", place / "encoder.onnx", batch_size=4)
+    predict_to_file(place / "photos", place / "alone.npy", place / "encoder.onnx", batch_size=4)
     description = json.loads((place / "alone.json").read_text())
     return (place / "alone.npy").read_bytes(), {**description, "file": None}
 
@@ -84,7 +84,7 @@ def test_the_same_bytes_though_a_worker_is_killed_on_the_way(
             found[0].kill()
             killed.append(found[0].pid)
 
-    result = scoring.predict_to_file(
+    result = predict_to_file(
         place / "photos",
         tmp_path / "fmri.npy",
         place / "encoder.onnx",
@@ -113,7 +113,7 @@ def test_one_engine_goes_on_with_what_the_other_began(
 
     def predict(**more: Any) -> None:
         out, file = tmp_path / "fmri.npy", place / "encoder.onnx"
-        scoring.predict_to_file(place / "photos", out, file, batch_size=4, **more)
+        predict_to_file(place / "photos", out, file, batch_size=4, **more)
 
     with pytest.raises(Stopped):
         predict(progress=stop)
@@ -126,10 +126,10 @@ def test_one_engine_goes_on_with_what_the_other_began(
 def test_some_vertices_and_a_file_that_the_workers_do_not_see(
     two_nodes: Cluster, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = scoring.load(place / "encoder.onnx")
+    encoder = load(place / "encoder.onnx")
     columns = np.array([1, 7, 19])
-    listed = scoring.list_images(place / "photos")
-    kept = list(scoring.local_blocks(encoder, listed, start=160, batch_size=8, columns=columns))
+    listed = list_images(place / "photos")
+    kept = list(local_blocks(encoder, listed, start=160, batch_size=8, columns=columns))
     (tmp_path / "own.onnx").write_bytes((place / "encoder.onnx").read_bytes())
     encoder.path = tmp_path / "own.onnx"
     blocks = on_ray.ray_blocks(encoder, listed, start=160, batch_size=8, columns=columns, workers=1)
@@ -157,17 +157,17 @@ def test_the_file_that_was_sent_along_is_used_where_no_other_is(place: Path, tmp
 
 
 def test_images_that_only_this_machine_sees_are_an_error(place: Path) -> None:
-    listed = scoring.list_images(place / "photos")
+    listed = list_images(place / "photos")
     name = listed.entries(3, 4)[0].name
-    block = scoring.Block(4, [], np.empty((0, 1), np.float32), [(name, "file not found")], [3])
+    block = Block(4, [], np.empty((0, 1), np.float32), [(name, "file not found")], [3])
     with pytest.raises(DataError, match=r"0003\.png: is here, but not on the worker far; put the images on a disk"):
         on_ray._check_seen(block, listed, "far")
-    on_ray._check_seen(scoring.Block(4, [], block.fmri, [(name, "expected an image")], [3]), listed, "far")
+    on_ray._check_seen(Block(4, [], block.fmri, [(name, "expected an image")], [3]), listed, "far")
 
 
 def test_what_fails_on_a_worker_is_one_line(two_nodes: Cluster, place: Path, tmp_path: Path) -> None:
-    encoder = scoring.load(place / "encoder.onnx")
-    listed = scoring.list_images(place / "photos")
+    encoder = load(place / "encoder.onnx")
+    listed = list_images(place / "photos")
     columns = np.array([5_000])  # no such vertex
     with pytest.raises(BrainkitError, match=r"^Ray: ") as caught:
         list(on_ray.ray_blocks(encoder, listed, batch_size=8, columns=columns, workers=1))
@@ -176,7 +176,7 @@ def test_what_fails_on_a_worker_is_one_line(two_nodes: Cluster, place: Path, tmp
 
 def test_requests_that_cannot_be(two_nodes: Cluster, place: Path, tmp_path: Path) -> None:
     def predict(**more: Any) -> None:
-        scoring.predict_to_file(place / "photos", tmp_path / "fmri.npy", place / "encoder.onnx", **more)
+        predict_to_file(place / "photos", tmp_path / "fmri.npy", place / "encoder.onnx", **more)
 
     with pytest.raises(UsageError, match="engine must be one of local, ray, got 'spark'"):
         predict(engine="spark")
@@ -206,8 +206,8 @@ def test_outputs_at_an_address(place: Path, memory: Any, tmp_path: Path, suffix:
         pytest.importorskip("zarr")
     address = f"memory://bucket/results/fmri{suffix}"
     here = tmp_path / f"fmri{suffix}"
-    scoring.predict_to_file(place / "photos", here, place / "encoder.onnx", batch_size=4)
-    result = scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4)
+    predict_to_file(place / "photos", here, place / "encoder.onnx", batch_size=4)
+    result = predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4)
     assert result.path == address and result.n == IMAGES - 1
     local = [path for path in (here.rglob("*") if here.is_dir() else [here]) if path.is_file()]
     for path in [*local, tmp_path / "fmri.json"]:
@@ -215,16 +215,14 @@ def test_outputs_at_an_address(place: Path, memory: Any, tmp_path: Path, suffix:
         assert memory.cat_file(f"/bucket/results/{name}") == path.read_bytes(), name
     assert not list((tmp_path / "cache" / "outputs").iterdir())
     with pytest.raises(UsageError, match="exists already; --overwrite replaces it"):
-        scoring.predict_to_file(place / "photos", address, place / "encoder.onnx")
-    again = scoring.predict_to_file(place / "photos" / "0001.png", address, place / "encoder.onnx", overwrite=True)
+        predict_to_file(place / "photos", address, place / "encoder.onnx")
+    again = predict_to_file(place / "photos" / "0001.png", address, place / "encoder.onnx", overwrite=True)
     assert again.n == 1
     assert json.loads(memory.cat_file("/bucket/results/fmri.json"))["shape"][0] == 1
 
 
 def test_contact_sheets_are_sent_too(place: Path, memory: Any) -> None:
-    result = scoring.predict_to_file(
-        place / "photos", "memory://bucket/fmri.npy", place / "encoder.onnx", rois=["PPA"], top=2
-    )
+    result = predict_to_file(place / "photos", "memory://bucket/fmri.npy", place / "encoder.onnx", rois=["PPA"], top=2)
     assert result.sheets == ("memory://bucket/fmri-top-PPA.png",)
     assert memory.cat_file("/bucket/fmri-top-PPA.png").startswith(b"\x89PNG")
 
@@ -232,7 +230,7 @@ def test_contact_sheets_are_sent_too(place: Path, memory: Any) -> None:
 def test_images_and_output_elsewhere(place: Path, memory: Any, alone: tuple[bytes, Any]) -> None:
     for path in sorted((place / "photos").iterdir()):
         memory.pipe_file(f"/photos/{path.name}", path.read_bytes())
-    scoring.predict_to_file("memory://photos", "memory://results/fmri.npy", place / "encoder.onnx", batch_size=4)
+    predict_to_file("memory://photos", "memory://results/fmri.npy", place / "encoder.onnx", batch_size=4)
     assert memory.cat_file("/results/fmri.npy") == alone[0]
 
 
@@ -246,7 +244,7 @@ def test_what_cannot_be_sent_is_not_lost(place: Path, memory: Any, monkeypatch: 
     with pytest.raises(
         DataError, match="cannot be written: no room in the bucket; the output is complete in "
     ) as caught:
-        scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4)
+        predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4)
     folder = Path(str(caught.value).split("complete in ")[1].removesuffix(", send it from there"))
     assert np.load(folder / "fmri.npy").shape == (IMAGES - 1, tiny.V)
     assert (folder / "fmri.json").is_file()
@@ -262,9 +260,9 @@ def test_an_interrupted_output_at_an_address_goes_on(place: Path, memory: Any, a
 
     address = "memory://bucket/fmri.npy"
     with pytest.raises(Stopped):
-        scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4, progress=stop)
+        predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4, progress=stop)
     said: list[str] = []
-    scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4, say=said.append)
+    predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4, say=said.append)
     assert any("goes on after" in line for line in said)
     assert memory.cat_file("/bucket/fmri.npy") == alone[0]
 

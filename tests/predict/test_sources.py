@@ -24,7 +24,7 @@ pytest.importorskip("onnxruntime")
 from pixel_encoder import make_graph, make_info
 
 from brainkit import encoder_file
-from brainkit import predict as scoring
+from brainkit.predict import load, predict_to_file, Encoder
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
 from brainkit.images import find_images
 from brainkit.predict.inputs import finding, image_list, image_source, remote
@@ -34,10 +34,10 @@ no_odd_names = pytest.mark.skipif(sys.platform != "linux", reason="other systems
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> scoring.Encoder:
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
     encoder_file.write(path, make_graph(), make_info())
-    return scoring.load(path, "cpu")
+    return load(path, "cpu")
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def write_shard(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def predicted(encoder: scoring.Encoder, *given: Any) -> tuple[np.ndarray, dict[str, Any]]:
+def predicted(encoder: Encoder, *given: Any) -> tuple[np.ndarray, dict[str, Any]]:
     out = Path("result.npy")
-    scoring.predict_to_file(given, out, encoder, overwrite=True)
+    predict_to_file(given, out, encoder, overwrite=True)
     return np.load(out), json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
 
 
@@ -133,7 +133,7 @@ def test_order_is_that_of_find_images_for_any_name(tmp_path: Path) -> None:
     assert names(tmp_path) == [str(path) for path in expected]
 
 
-def test_what_is_left_out_is_noted(place: Path, encoder: scoring.Encoder) -> None:
+def test_what_is_left_out_is_noted(place: Path, encoder: Encoder) -> None:
     rows, told = predicted(encoder, "photos", "photos/b.png")
     assert len(rows) == 6
     found = {note["path"]: note["note"] for note in told["notes"]}
@@ -219,7 +219,7 @@ def test_braces_are_written_out_in_order() -> None:
 # --- lists --------------------------------------------------------------------------------------------------------
 
 
-def test_a_list_keeps_its_order_and_lies_beside_its_images(place: Path, encoder: scoring.Encoder) -> None:
+def test_a_list_keeps_its_order_and_lies_beside_its_images(place: Path, encoder: Encoder) -> None:
     Path("photos/list.txt").write_bytes(
         b"\xef\xbb\xbfsub/a.png\r\nb.png\n\nabsent.png\nb.png\n" + os.fsencode(place) + b"/photos/B.png"
     )
@@ -241,7 +241,7 @@ def test_a_list_on_standard_input(place: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @no_odd_names
-def test_names_with_newlines_travel_by_zero_bytes(place: Path, encoder: scoring.Encoder) -> None:
+def test_names_with_newlines_travel_by_zero_bytes(place: Path, encoder: Encoder) -> None:
     odd = os.fsdecode(b"photos/a\nb \xff.png")
     save(Path(odd), 20)
     Path("list.txt").write_bytes(os.fsencode(odd) + b"\0photos/a.jpg\0")
@@ -267,7 +267,7 @@ def test_lines_do_not_depend_on_how_they_are_read() -> None:
 # --- tar shards ---------------------------------------------------------------------------------------------------
 
 
-def test_shards_are_read_in_the_archives_order(place: Path, encoder: scoring.Encoder) -> None:
+def test_shards_are_read_in_the_archives_order(place: Path, encoder: Encoder) -> None:
     write_shard(Path("s-0.tar"), {"z.png": png(1), "z.cls": b"3", "a.png": png(2), "z.json": b"{}"})
     write_shard(Path("s-1.tar"), {"k/b.png": png(3)})
     rows, told = predicted(encoder, "s-{0..1}.tar", "photos/b.png")
@@ -335,7 +335,7 @@ def long_name() -> bytes:
 
 
 @pytest.mark.parametrize("kind", sorted(hostile_members()))
-def test_hostile_shards_are_reported_and_nothing_is_unpacked(place: Path, encoder: scoring.Encoder, kind: str) -> None:
+def test_hostile_shards_are_reported_and_nothing_is_unpacked(place: Path, encoder: Encoder, kind: str) -> None:
     Path("shard.tar").write_bytes(hostile_members()[kind])
     before = sorted(place.rglob("*"))
     rows, told = predicted(encoder, "photos/b.png", "shard.tar")
@@ -350,7 +350,7 @@ def test_hostile_shards_are_reported_and_nothing_is_unpacked(place: Path, encode
     assert sorted(path for path in place.rglob("*") if not path.name.startswith("result.")) == before
 
 
-def test_a_shard_that_changes_is_reported(place: Path, encoder: scoring.Encoder) -> None:
+def test_a_shard_that_changes_is_reported(place: Path, encoder: Encoder) -> None:
     write_shard(Path("shard.tar"), {"a.png": png(1), "b.png": png(2)})
     listed = list_images("shard.tar")
     os.truncate("shard.tar", 600)
@@ -384,7 +384,7 @@ def test_images_too_large_for_any_memory_are_not_read(place: Path) -> None:
 # --- images that are none -----------------------------------------------------------------------------------------
 
 
-def test_odd_images_are_rows_or_reported(place: Path, encoder: scoring.Encoder) -> None:
+def test_odd_images_are_rows_or_reported(place: Path, encoder: Encoder) -> None:
     """Zero bytes, one pixel, a long line of pixels, a bomb, a wrong suffix, text."""
     odd = Path("odd")
     odd.mkdir()
@@ -429,7 +429,7 @@ def bucket(place: Path) -> Any:
     system.store.clear()
 
 
-def test_addresses_give_what_their_files_give(bucket: Any, encoder: scoring.Encoder) -> None:
+def test_addresses_give_what_their_files_give(bucket: Any, encoder: Encoder) -> None:
     rows, told = predicted(encoder, "memory://bucket", "memory://bucket/s.tar")
     expected = ["a.png", "b.png", "sub/c.png", "s.tar/m.png", "s.tar/n.png"]
     assert [name.split("bucket/")[1] for name in told["images"]] == expected
@@ -485,7 +485,7 @@ def test_addresses_without_fsspec_name_the_pip_line(place: Path, monkeypatch: py
 
 
 def test_maps_are_drawn_of_images_in_shards_and_elsewhere(
-    bucket: Any, encoder: scoring.Encoder, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
@@ -497,7 +497,7 @@ def test_maps_are_drawn_of_images_in_shards_and_elsewhere(
         static, "draw_response", lambda path, **given: drawn.append((path.name, np.asarray(given["image"])))
     )
     write_shard(Path("s.tar"), {"k/m.png": png(7)})
-    done = scoring.predict_to_file(["s.tar", "memory://bucket/b.png", "photos/b.png"], "out.npy", encoder)
+    done = predict_to_file(["s.tar", "memory://bucket/b.png", "photos/b.png"], "out.npy", encoder)
     predicted.draw_prediction_file("out.npy", encoder.info, "figures", images=done.sources, max_maps=3)
     assert [name for name, _ in drawn] == ["0000-b.png", "0001-b.png", "0002-m.png"]
     for (_, image), seed in zip(drawn, (1, 0, 7), strict=True):

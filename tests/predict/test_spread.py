@@ -17,7 +17,7 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
 import tiny_encoders as tiny
 from PIL import Image
 
-from brainkit import predict as scoring
+from brainkit.predict import load, predict_to_file
 from brainkit.errors import UsageError
 from brainkit.model.ensemble import Ensemble
 
@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(place: Path) -> tuple[np.ndarray, np.ndarray]:
-    encoder = scoring.load(place / "two.onnx", "cpu")
+    encoder = load(place / "two.onnx", "cpu")
     readable = [path for path in sorted((place / "photos").iterdir()) if path.name != "05.png"]
     mean, sd = encoder.predict_with_spread(readable)
     assert sd.min() > 0
@@ -47,7 +47,7 @@ def expected(place: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def predict(place: Path, out: Path, **options: Any) -> Any:
-    return scoring.predict_to_file(
+    return predict_to_file(
         place / "photos", out, place / "two.onnx", device="cpu", batch_size=3, spread=True, **options
     )
 
@@ -69,7 +69,7 @@ def test_two_files_of_the_same_rows(place: Path, expected: Any, tmp_path: Path) 
 
 
 def test_some_vertices_come_from_the_members_readouts(place: Path, expected: Any, tmp_path: Path) -> None:
-    encoder = scoring.load(place / "two.onnx", "cpu")
+    encoder = load(place / "two.onnx", "cpu")
     name = encoder.rois.names[0]
     columns = np.unique(encoder.rois.members(name))
     predict(place, tmp_path / "fmri.npy", rois=[name], top=2)
@@ -108,7 +108,7 @@ def test_what_was_interrupted_goes_on_with_both(place: Path, tmp_path: Path) -> 
 
 def test_requests_that_cannot_be(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a spread needs an ensemble, and this encoder is a single model"):
-        scoring.predict_to_file(place / "photos", tmp_path / "fmri.npy", place / "one.onnx", spread=True)
+        predict_to_file(place / "photos", tmp_path / "fmri.npy", place / "one.onnx", spread=True)
     with pytest.raises(UsageError, match=r"\.csv has means by region"):
         predict(place, tmp_path / "fmri.csv")
     (tmp_path / "fmri-sd.npy").write_bytes(b"mine")

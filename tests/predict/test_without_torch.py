@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from brainkit import backbones
-from brainkit import predict as scoring
+from brainkit.predict import load
 from brainkit.cortex.surface import RoiTable, Vertices, sphere_coordinates
 from brainkit.export import describe, export_onnx
 from brainkit.images import decode, prepare
@@ -131,7 +131,7 @@ def test_predict(base_python, encoder, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = np.load(tmp_path / "fmri.npy")
     paths = [encoder / f"{index}.png" for index in range(3)]
-    np.testing.assert_allclose(rows, scoring.load(encoder / "encoder.onnx", "cpu").predict(paths), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rows, load(encoder / "encoder.onnx", "cpu").predict(paths), rtol=1e-5, atol=1e-6)
     described = json.loads((tmp_path / "fmri.json").read_text())
     assert "broken.png" in json.dumps(described["skipped"])
 

@@ -71,7 +71,7 @@ class Layout:
     def parts(self) -> list[Part]:
         """The files of the output; a hemisphere without vertices has none."""
         if not self.by_hemisphere:
-            return [Part()]
+            return [Part("", None, "", slice(None))]
         left = self.vertices.n_left
         columns = (slice(0, left), slice(left, len(self.vertices)))
         return [
@@ -97,10 +97,10 @@ class Layout:
 class Part:
     """One file of an output: all columns, or those of one hemisphere."""
 
-    prefix: str = ""
-    hemisphere: str | None = None
-    structure: str = ""
-    columns: slice = slice(None)
+    prefix: str
+    hemisphere: str | None
+    structure: str
+    columns: slice
 
     def path(self, output: Path) -> Path:
         """The file's path, given the output's; a hidden name stays hidden."""
