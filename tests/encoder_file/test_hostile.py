@@ -22,12 +22,12 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from brainkit import encoder_file  # noqa: E402
-from brainkit.predict import load, predict_to_file  # noqa: E402
 from brainkit.encoder_file import windows  # noqa: E402
 from brainkit.encoder_file.graph import read_graph  # noqa: E402
 from brainkit.encoder_file.graph_check import check_graph  # noqa: E402
 from brainkit.encoder_file.steady import steady  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError  # noqa: E402
+from brainkit.predict import load, predict_to_file  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 

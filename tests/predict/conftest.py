@@ -48,3 +48,17 @@ def rows(path: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("rows") / "fmri.npy"
     predict_to_file(photos, out, path, device="cpu", batch_size=4)
     return np.load(out)
+
+
+@pytest.fixture
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with images in it that all differ."""
+    from image_inputs import save
+
+    monkeypatch.chdir(tmp_path)
+    paths = ("b.png", "a.jpg", "B.png", "sub/a.png", "sub/deep/c.png", "sub2/x.png")
+    for seed, path in enumerate(paths):
+        save(Path("photos", path), seed)
+    Path("photos/readme.txt").write_text("no image")
+    Path("photos/.hidden.png").write_bytes(b"")
+    return tmp_path

@@ -158,7 +158,7 @@ def test_what_one_image_takes_is_measured(encoder: Encoder, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, encoder: Encoder) -> None:
-    """Two thousand names, or as many rows, in memory would be far more than the difference allowed."""
+    """Two thousand names in memory would be far more than the difference allowed."""
     first = tmp_path / "image.png"
     Image.new("RGB", (4, 4)).save(first)
     peaks = []
@@ -171,4 +171,4 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, encoder: Encoder) 
         predict_to_file(folder, tmp_path / f"{len(peaks)}.npy", encoder, batch_size=8)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] - peaks[1] < 2000 * 200 / 2, peaks
+    assert peaks[2] - peaks[1] < 2000 * 200, peaks

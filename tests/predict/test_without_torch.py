@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from brainkit import backbones
-from brainkit.predict import load
 from brainkit.cortex.surface import RoiTable, Vertices, sphere_coordinates
 from brainkit.export import describe, export_onnx
 from brainkit.images import decode, prepare
 from brainkit.model.factor_topy import FactorTopy
+from brainkit.predict import load
 
 ROOT = Path(__file__).resolve().parents[2]
 

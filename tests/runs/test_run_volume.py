@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from brainkit.cortex.volume import Volume  # noqa: E402
-from brainkit.runs import folder as run_folder  # noqa: E402
+from brainkit.cortex.volume import Volume
+from brainkit.runs import folder as run_folder
 
 
 def test_a_run_keeps_its_volume(tmp_path: Path) -> None:
