@@ -17,18 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from brainkit.encoder_file import container
 from brainkit.encoder_file.archive import MAGIC, pack_archive, read_archive
-from brainkit.encoder_file.container import (
-    DIGEST_BYTES,
-    DIGEST_KEY,
-    MAX_FILE,
-    METADATA_KEY,
-    check_digest,
-    digest_of,
-    find_metadata,
-    metadata_entries,
-    metadata_entry,
-)
+from brainkit.encoder_file.container import DIGEST_KEY, METADATA_KEY, metadata_entry
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.metadata import from_json, to_json
 from brainkit.errors import EncoderFileError
@@ -53,8 +44,8 @@ def read(path: str | os.PathLike[str]) -> EncoderInfo:
     EncoderFileError
         If it is missing, truncated, damaged, not an encoder file, or of a later schema; one sentence says which.
     """
-    text, digest, container = _read(path)
-    return dataclasses.replace(from_json(text, source=path), digest=digest, container=container)
+    text, digest, kind = _read(path)
+    return dataclasses.replace(from_json(text, source=path), digest=digest, container=kind)
 
 
 def read_text(path: str | os.PathLike[str]) -> tuple[bytes, str]:
@@ -107,14 +98,14 @@ def seal(path: str | os.PathLike[str], info: EncoderInfo) -> str:
     source = Path(path)
     metadata = metadata_entry(METADATA_KEY.encode(), _checked_json(info, source))
     with source.open("r+b") as stream:
-        if metadata_entries(stream, source).keys() & {METADATA_KEY.encode(), DIGEST_KEY.encode()}:
+        if container.metadata_entries(stream, source).keys() & {METADATA_KEY.encode(), DIGEST_KEY.encode()}:
             raise EncoderFileError(f"{source}: is an encoder file already; expected a plain ONNX model")
         size = stream.seek(0, os.SEEK_END)
-        if size + len(metadata) + DIGEST_BYTES > MAX_FILE:
+        if size + len(metadata) + container.DIGEST_BYTES > container.MAX_FILE:
             raise EncoderFileError(f"{source}: the encoder file would exceed 2 GB, the limit of ONNX files")
         stream.write(metadata)
         stream.flush()
-        digest = digest_of(stream, size + len(metadata))
+        digest = container.digest_of(stream, size + len(metadata))
         stream.seek(0, os.SEEK_END)
         stream.write(metadata_entry(DIGEST_KEY.encode(), digest.encode()))
     return digest
@@ -177,8 +168,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[bytes, str, str]:
         with source.open("rb") as stream:
             if stream.read(len(MAGIC)) == MAGIC:
                 return read_archive(stream, source)
-            text = find_metadata(stream, source)
-            return text, check_digest(stream, source), "onnx"
+            text = container.find_metadata(stream, source)
+            return text, container.check_digest(stream, source), "onnx"
     except (OSError, ValueError) as error:
         # A path with a null byte is a ValueError.
         raise EncoderFileError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -219,7 +219,7 @@ def test_a_model_that_only_fits_in_half_precision(
         assert (Path(place).parent / options["location"]).stat().st_size > 20_000  # its constants lie beside
 
     monkeypatch.setattr(onnx, "save_model", saved)
-    monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + (half + whole) // 2)
+    monkeypatch.setattr("brainkit.encoder_file.container.MAX_FILE", encoder_file.MAX_METADATA + (half + whole) // 2)
     for kind in ("float32", "int8"):
         with pytest.raises(BrainkitError, match="hold at most 2 GB; --fp16 stores it in half"):
             tiny.export_tiny(tmp_path / "x.onnx", storage=kind)
@@ -229,7 +229,7 @@ def test_a_model_that_only_fits_in_half_precision(
     assert os.listdir(tmp_path) == ["x.onnx"]
     assert result.certificate["largest"] < 1e-4
     np.testing.assert_array_equal(predictions(result.path), predictions(files["float16"].path))
-    monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + half // 3)
+    monkeypatch.setattr("brainkit.encoder_file.container.MAX_FILE", encoder_file.MAX_METADATA + half // 3)
     with pytest.raises(BrainkitError, match=r"hold at most 2 GB; --roi and --vertices export"):
         tiny.export_tiny(tmp_path / "y.onnx", storage="float16")
     assert os.listdir(tmp_path) == ["x.onnx"]

@@ -6,6 +6,7 @@ import glob
 import io
 import os
 import pickle
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 pytest.importorskip("onnxruntime")
 
-from image_inputs import names, png, predict, save, tar_bytes
+from image_inputs import names, picture, png, predict, save, tar_bytes
 
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.images import find_images
@@ -197,34 +198,43 @@ def test_lines_do_not_depend_on_how_they_are_read() -> None:
     assert list(sources.read_lines(io.BytesIO(text.replace(b"\n", b"\0")), "list")) == wanted
 
 
-# --- files that are not images ----------------------------------------------------------------------------------
+# --- odd and hostile images -------------------------------------------------------------------------------------
 
 
-def test_odd_images_are_rows_or_reported(working_folder: Path, encoder: Encoder) -> None:
-    """Zero bytes, one pixel, a long line of pixels, a bomb, a wrong suffix, text."""
+def grey_png(width: int, height: int, rows: int) -> bytes:
+    """A grey PNG that claims a size, and holds so many rows of it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(rows * (width + 1)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_odd_images_are_rows_and_hostile_ones_reported(working_folder: Path, encoder: Encoder) -> None:
     odd = Path("odd")
     odd.mkdir()
+    picture(3).save(odd / "jpeg in truth.png", format="JPEG")  # the content decides, not the name
+    picture(3).save(odd / "gif in truth.jpg", format="GIF")
+    Image.new("RGB", (1, 1), "red").save(odd / "one pixel.png")
+    (odd / "wide.png").write_bytes(grey_png(30_000, 40, 40))
+    (odd / "tall.png").write_bytes(grey_png(3, 30_000, 30_000))
+    (odd / "bomb.png").write_bytes(grey_png(30_000, 30_000, 1))
+    (odd / "huge.png").write_bytes(grey_png(2**31 - 1, 2**31 - 1, 0))
     (odd / "empty.png").write_bytes(b"")
-    Image.new("RGB", (1, 1)).save(odd / "one.png")
-    Image.new("L", (30_000, 2)).save(odd / "wide.png")
-    bomb = bytearray(png(1))
-    bomb[16:24] = (30_000).to_bytes(4, "big") * 2
-    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
-    (odd / "bomb.png").write_bytes(bomb)
-    Image.new("RGB", (4, 4)).save(odd / "gif", "GIF")
-    (odd / "gif").rename(odd / "wrong.jpg")
-    (odd / "text.png").write_text("no image")
+    (odd / "text.jpg").write_text("no image")
+    (odd / "truncated.png").write_bytes(png(3)[:100])
     (odd / "vector.svg").write_text("<svg/>")
+    (odd / "loop").symlink_to(odd.resolve())
     rows, description = predict(encoder, "odd", "odd/vector.svg")
-    assert [Path(name).name for name in description["images"]] == ["one.png", "wide.png", "wrong.jpg"]
-    assert {Path(entry["path"]).name for entry in description["skipped"]} == {
-        "empty.png",
-        "bomb.png",
-        "text.png",
-        "vector.svg",
-    }
-    assert len(rows) == 3
-    assert np.isfinite(rows).all()
+    readable = ["gif in truth.jpg", "jpeg in truth.png", "one pixel.png", "tall.png", "wide.png"]
+    assert [Path(name).name for name in description["images"]] == readable
+    reasons = {Path(entry["path"]).name: entry["reason"] for entry in description["skipped"]}
+    assert reasons.keys() == {"bomb.png", "huge.png", "empty.png", "text.jpg", "truncated.png", "vector.svg"}
+    assert "pixels" in reasons["bomb.png"] and "pixels" in reasons["huge.png"]
+    assert all(reason and "\n" not in reason for reason in reasons.values())
+    assert len(rows) == 5 and np.isfinite(rows).all()
 
 
 # --- the list itself ----------------------------------------------------------------------------------------------
