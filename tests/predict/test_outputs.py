@@ -394,9 +394,9 @@ def test_a_run_keeps_its_volume(volume_path: Path, tmp_path: Path) -> None:
     from brainkit.runs import folder as run_folder
 
     volume = encoder_file.read(volume_path).volume
-    assert volume is not None and run_folder._read_volume(tmp_path / "volume.npz") is None
+    assert volume is not None and run_folder.read_volume(tmp_path / "volume.npz") is None
     run_folder.write_volume(tmp_path / "volume.npz", volume)
-    kept = run_folder._read_volume(tmp_path / "volume.npz")
+    kept = run_folder.read_volume(tmp_path / "volume.npz")
     assert kept is not None and kept.shape == volume.shape
     np.testing.assert_array_equal(kept.affine, volume.affine)
     np.testing.assert_array_equal(kept.voxels, volume.voxels)
