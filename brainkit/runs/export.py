@@ -275,7 +275,7 @@ def check_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.
 
 
 def _report(exported: Exported, form: str, images: int, storage: str, say: Say) -> None:
-    from brainkit.export import RUNTIMES, in_words
+    from brainkit.export import RUNTIMES, drift_text
 
     certificate = exported.certificate
     say(
@@ -284,6 +284,6 @@ def _report(exported: Exported, form: str, images: int, storage: str, say: Say) 
         f"{certificate['median']:.1e}"
     )
     if exported.drift is not None:
-        say(f"stored as {storage}: {in_words(exported.drift)}")
+        say(f"stored as {storage}: {drift_text(exported.drift)}")
     for name in certificate.get("kept_float32", ()):
         say(f"{name} stays float32: its values do not fit in float16")

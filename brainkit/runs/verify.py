@@ -142,7 +142,7 @@ def _predict_in_torch(
     """What the runs predict for the file's vertices (n, V), the images (n, S, S, 3), and facts about the runs."""
     require("torch", extra="train", purpose="brainkit verify --run")
     from brainkit.backbones.wrapping import IN_PYTHON
-    from brainkit.export.token_module import evaluating, torch_predictions
+    from brainkit.export.token_module import evaluation_mode, torch_predictions
 
     members = (info.ensemble or {}).get("members", 1)
     if len(runs) != members:
@@ -164,7 +164,7 @@ def _predict_in_torch(
             raise DataError(f"{folder}: the weights of {network.name} found now are not those it was trained with")
         model = load_model(folder)
         columns = _columns(path, info, folder)
-        with evaluating(model, network):
+        with evaluation_mode(model, network):
             predictions.append(torch_predictions(model, network, pixels, info.preprocessing)[:, columns])
         facts.append(("run", f"{folder}: {network.name}, {len(model.weight)} vertices"))
     assert pixels is not None
