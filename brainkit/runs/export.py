@@ -212,7 +212,7 @@ def _write(
 
 
 def _say_what_was_written(exported: Exported, form: str, images: int, storage: str, say: Say) -> None:
-    from brainkit.export import RUNTIMES, in_words
+    from brainkit.export import RUNTIMES, drift_text
 
     certificate = exported.certificate
     say(
@@ -221,7 +221,7 @@ def _say_what_was_written(exported: Exported, form: str, images: int, storage: s
         f"{certificate['median']:.1e}"
     )
     if exported.drift is not None:
-        say(f"stored as {storage}: {in_words(exported.drift)}")
+        say(f"stored as {storage}: {drift_text(exported.drift)}")
     for name in certificate.get("kept_float32", ()):
         say(f"{name} stays float32: float16 cannot hold its numbers")
 

@@ -127,7 +127,7 @@ def _in_torch(
     """What the runs predict for the file's vertices (n, V), the images (n, S, S, 3), and what is to be said of it."""
     require("torch", extra="train", purpose="brainkit verify --run")
     from brainkit.backbones.wrapping import IN_PYTHON
-    from brainkit.export.token_module import evaluating, torch_predictions
+    from brainkit.export.token_module import evaluation_mode, torch_predictions
     from brainkit.runs.prepare import chosen_backbone
 
     members = (info.ensemble or {}).get("members", 1)
@@ -147,7 +147,7 @@ def _in_torch(
             raise DataError(f"{folder}: the weights of {network.name} found now are not those it was trained with")
         model = load_model(folder)
         columns = _columns(path, info, folder)
-        with evaluating(model, network):
+        with evaluation_mode(model, network):
             parts.append(torch_predictions(model, network, shown, info.preprocessing)[:, columns])
         about.append(("run", f"{folder}: {network.name}, {len(model.weight)} vertices"))
     assert shown is not None

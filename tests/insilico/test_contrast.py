@@ -23,8 +23,6 @@ from brainkit import predict as scoring
 from brainkit.cli import group
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.insilico import contrast as contrasts
-from brainkit.metrics import significance as welch
-from brainkit.metrics.moments import Moments
 
 
 @pytest.fixture(scope="module")
@@ -49,61 +47,6 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             Image.fromarray(pixels).save(folder / name / f"{index}.png")
         (folder / name / "broken.png").write_bytes(b"")
     return folder / "light", folder / "dark"
-
-
-def test_moments_of_blocks_are_those_of_the_whole() -> None:
-    rng = np.random.default_rng(0)
-    rows = (1e6 + rng.normal(size=(1000, 4)) * [1, 1e-3, 10, 0]).astype(np.float64)
-    moments = Moments(4)
-    assert np.isnan(moments.variance).all()
-    for start, stop in ((0, 1), (1, 1), (1, 300), (300, 1000)):
-        moments.add(rows[start:stop])
-    assert moments.count == 1000
-    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-14)
-    np.testing.assert_allclose(moments.variance, rows.var(0, ddof=1), rtol=1e-6)
-
-
-@pytest.mark.parametrize(("n_a", "n_b"), [(2, 2), (3, 50), (40, 30), (5000, 7)])
-def test_statistics_agree_with_scipy(n_a: int, n_b: int) -> None:
-    rng = np.random.default_rng(n_a)
-    k = 300
-    a = rng.normal(size=(n_a, k)) * rng.uniform(0.1, 10, k) + rng.normal(size=k)
-    b = rng.normal(size=(n_b, k)) * rng.uniform(0.1, 10, k)
-    a[:, 0] += 50  # a p far below what a double's 1 - x could hold
-    found = welch.compare(a.mean(0), a.var(0, ddof=1), n_a, b.mean(0), b.var(0, ddof=1), n_b)
-    reference = stats.ttest_ind(a, b, equal_var=False)
-    np.testing.assert_allclose(found.t, reference.statistic, rtol=1e-6)
-    np.testing.assert_allclose(found.df, reference.df, rtol=1e-6)
-    np.testing.assert_allclose(found.p, reference.pvalue, rtol=1e-6)
-    np.testing.assert_allclose(found.q, stats.false_discovery_control(reference.pvalue), rtol=1e-6)
-    df = n_a + n_b - 2
-    pooled = np.sqrt((a.var(0) * n_a + b.var(0) * n_b) / df)
-    np.testing.assert_allclose(found.cohens_d, (a.mean(0) - b.mean(0)) / pooled, rtol=1e-9)
-    np.testing.assert_allclose(found.hedges_g, found.cohens_d * (1 - 3 / (4 * df - 1)), rtol=0.05 if df < 5 else 1e-2)
-
-
-def test_p_over_the_whole_range() -> None:
-    rng = np.random.default_rng(0)
-    df, t = 10 ** rng.uniform(0, 6, 3000), rng.normal(size=3000) * 10 ** rng.uniform(-6, 1.5, 3000)
-    t[:3] = 0, 1e-300, -1e10
-    expected = 2 * stats.t.sf(np.abs(t), df)
-    np.testing.assert_allclose(welch.two_sided_p(t, df), expected, rtol=1e-7, atol=1e-290)
-    assert np.isnan(welch.two_sided_p(np.array([np.nan, 1, 1, np.inf]), np.array([3, np.nan, 0, 3]))).all()
-    # The unbiased correction, exactly: gamma(df/2) / (sqrt(df/2) gamma((df-1)/2)).
-    assert welch.hedges_correction(4) == pytest.approx(1 / (np.sqrt(2) * 0.886226925452758), rel=1e-12)
-
-
-def test_columns_that_say_nothing_are_no_tests() -> None:
-    mean_a, mean_b = np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 1.0])
-    variance = np.array([0.0, 0.0, 1.0])
-    found = welch.compare(mean_a, variance, 10, mean_b, variance, 10)
-    np.testing.assert_array_equal(found.difference, [0, 1, 2])
-    for values in (found.cohens_d, found.hedges_g, found.t, found.df, found.p, found.q):
-        assert np.isnan(values).tolist() == [True, True, False]
-    assert found.q[2] == found.p[2]  # of one test
-    assert len(welch.false_discovery_rate(np.empty(0))) == 0
-    with pytest.raises(UsageError, match="at least 2 members, got 1 and 10"):
-        welch.compare(mean_a, variance, 1, mean_b, variance, 10)
 
 
 def test_a_contrast_is_that_of_the_predictions(
