@@ -87,7 +87,7 @@ def run_training(
     from brainkit.training.datamodule import EncodingData
     from brainkit.training.fit import choose_device
     from brainkit.training.joint import JointData, JointModule
-    from brainkit.training.memory_budget import refuse_too_large, says_what_to_lower
+    from brainkit.training.memory_budget import explain_out_of_memory, refuse_too_large
     from brainkit.training.module import EncodingModule
     from brainkit.training.token_statistics import fit_statistics
 
@@ -122,7 +122,7 @@ def run_training(
 
     def find_tokens() -> list[tuple[TokenCache, float | None]]:
         lower = "choose a smaller backbone.size or backbone, or give it a machine of its own"
-        with says_what_to_lower("running the backbone", lower):
+        with explain_out_of_memory("running the backbone", lower):
             return [tokens_of(network, person.subject, grid, device, settings, log) for person in people]
 
     def prepare() -> list[tuple[TokenCache, float | None]]:
@@ -151,7 +151,7 @@ def run_training(
             log(f"split{whose}: {note}")
 
     torch.manual_seed(settings.seed)
-    with says_what_to_lower("making the model", "lower model.bottleneck or model.selector_width"):
+    with explain_out_of_memory("making the model", "lower model.bottleneck or model.selector_width"):
         models = [
             FactorTopy(
                 tokens[0].widths,

@@ -6,6 +6,9 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
 
 @contextlib.contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[..., None]]:

@@ -496,9 +496,7 @@ def test_resume_notices_other_data(net: str, workplace: Path, monkeypatch: pytes
     (data / "images" / "0000.png").rename(data / "images" / "000.png")
     responses = np.load(data / "responses.npy")
     np.save(data / "responses.npy", responses + 1)
-    with pytest.raises(
-        DataError, match=r"last\.ckpt: this run was begun with other images or responses \(was \w{12}, "
-    ):
+    with pytest.raises(DataError, match=r"last\.ckpt: this run started with other images or responses \(was \w{12}, "):
         workflow.train(net, out="run", resume=True)
     np.save(data / "responses.npy", responses)
     workflow.train(net, out="run", resume=True)
@@ -594,7 +592,7 @@ def test_settings_that_are_refused(net: str, own_data: Path) -> None:
     assert "did you mean 'epochs'" in fails(*fixed, "--set", "train.epoch=3", code=2)
     assert "cannot be read" in fails(*fixed, "--config", "gone.yaml")
     if not torch.cuda.is_available():
-        assert "device 'cuda' is not here" in fails(*fixed, "--set", "train.device=cuda", code=2)
+        assert "device 'cuda' is not available" in fails(*fixed, "--set", "train.device=cuda", code=2)
     assert left() == []
 
 
@@ -624,10 +622,10 @@ def test_a_device_that_is_not_here_or_too_small(net: str, own_data: Path, monkey
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     for device in (device for device, there in here.items() if not there):
         line = fails(*fixed, "--set", f"train.device={device}", code=2)
-        assert f"device '{device}' is not here; found: " in line and "cpu" in line
+        assert f"device '{device}' is not available; found: " in line and "cpu" in line
     cpu = (*fixed, "--set", "train.device=cpu")
     line = fails(*cpu, "--set", "train.cuda_graph=on", code=2)
-    assert "train.cuda_graph 'on' cannot be had: a CUDA graph needs a GPU of NVIDIA, and this is cpu" in line
+    assert "train.cuda_graph 'on' is not possible: a CUDA graph needs an NVIDIA GPU, and this is cpu" in line
     assert left() == []
     line = fails(*cpu, "--out", "large", "--set", "model.bottleneck=10000000000000", code=2)
     assert "a model of 10000000000000 bottleneck channels" in line and "lower model.bottleneck" in line
@@ -742,7 +740,7 @@ def test_a_backend_that_cannot_run_leaves_no_folder(net: str, own_data: Path, wo
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ("train.cuda_graph=on", "train.cuda_graph 'on' cannot be had: a CUDA graph needs"),
+        ("train.cuda_graph=on", "train.cuda_graph 'on' is not possible: a CUDA graph needs"),
         ("model.bottleneck=1000000000000", "a model of 1000000000000 bottleneck channels .* lower model.bottleneck"),
         ("model.selector_width=100000000", "needs more than .* GB to be trained"),
     ],
