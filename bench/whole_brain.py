@@ -27,7 +27,7 @@ from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.export import export
 from brainkit.runs.folder import load_model
 from brainkit.runs.train import train
-from brainkit.training.memory_budget import needed
+from brainkit.training.memory_budget import estimate_memory
 from brainkit.utils.system import PeakMemory
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -80,7 +80,7 @@ def measured(stage: Callable[[], Any]) -> dict[str, Any]:
 
 def on_a_gpu(model: FactorTopy, images: int, batch_size: int) -> dict[str, int]:
     """What the preflight counts for the training phase on a GPU, in bytes, with tokens left on the disk."""
-    need = needed(model, images, batch_size, "cuda")
+    need = estimate_memory(model, images, batch_size, "cuda")
     return {"state": need.state, "step": need.step, "all": need.work}
 
 

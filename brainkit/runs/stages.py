@@ -36,7 +36,7 @@ from brainkit.training.datamodule import EncodingData
 from brainkit.training.distributed import World
 from brainkit.training.fit import Fitted, fit
 from brainkit.training.joint import JointData, JointModule
-from brainkit.training.memory_budget import says_what_to_lower
+from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
 from brainkit.utils.progress import progress_bar
@@ -134,7 +134,7 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
         grid = (settings.model.grid, settings.model.grid)
         options: dict[str, Any] = {"grid": grid, "device": run.device, "dtype": settings.data.token_dtype}
         lower = "choose a smaller backbone.size or backbone, or use a machine that nothing else is using"
-        with says_what_to_lower("running the backbone", lower):
+        with explain_out_of_memory("running the backbone", lower):
             return [extract_subject_tokens(inputs.network, each.subject, say=run.log, **options) for each in subjects]
 
     def create_folder_and_extract() -> list[SubjectTokens]:
@@ -167,7 +167,7 @@ def build_model(run: RunContext, inputs: Inputs, tokens: Sequence[SubjectTokens]
     """The module to train, with the statistics of its training images, and its data."""
     settings, subjects = inputs.settings, inputs.subjects
     torch.manual_seed(settings.seed)
-    with says_what_to_lower("building the model", "lower model.bottleneck or model.selector_width"):
+    with explain_out_of_memory("building the model", "lower model.bottleneck or model.selector_width"):
         models = [
             FactorTopy(
                 tokens[0].cache.widths,

@@ -168,9 +168,9 @@ def test_every_image_of_every_subject_comes_once_an_epoch() -> None:
         assert len(order) == 6 and [part.share("train", k).images for k in range(6)] == sizes
         seen = [position for k, batch in enumerate(order) for position in batch if part.share("train", k).images]
         assert sorted(seen) == list(range(len(part.split.train)))
-    near_equal = EpochOrder(23, 99, seed=0, steps=5)
+    near_equal = EpochOrder(23, 99, seed=0, batches=5)
     assert [len(batch) for batch in near_equal] == [5, 5, 5, 4, 4]
-    later = EpochOrder(23, 99, seed=0, start=3, steps=5)
+    later = EpochOrder(23, 99, seed=0, start=3, batches=5)
     assert list(later) == list(near_equal)[3:] and len(later) == 2 and later.share(1).images == 4
 
 
@@ -178,9 +178,10 @@ def test_the_loss_is_the_mean_of_the_subjects(monkeypatch: pytest.MonkeyPatch) -
     module, data = two_subjects(regulariser=0.0)
 
     class Attached:
-        datamodule, global_step = data, 0
+        global_step = 0
 
     monkeypatch.setattr(JointModule, "trainer", Attached())
+    module.shares = data  # type: ignore[assignment]
     batches = list(data.train_dataloader())
     full, without = batches[0], batches[-1]  # in the last step there is no image of the second subject
     alone = [
