@@ -55,7 +55,7 @@ lint: .venv/installed-test
 clean:
 	rm -rf .venv build dist demo brainkit.egg-info brainkit/_C.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Editable: a change of Python code counts at once, and a change of one of INPUTS builds anew.
+# Editable: changes of Python code take effect at once; a change of one of INPUTS reinstalls.
 .venv/installed-demo: .venv/bin/python $(INPUTS)
 	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train]'
 	@touch $@
@@ -65,7 +65,7 @@ clean:
 	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	@touch .venv/installed-demo $@
 
-# A virtual environment holds its own path: one that was moved or copied along with the folder is made anew.
+# A virtual environment holds its own path, so one that was moved or copied with the folder is rebuilt.
 ifneq ($(shell cat .venv/made-in 2>/dev/null),$(shell pwd -P))
 .PHONY: .venv/bin/python
 endif
