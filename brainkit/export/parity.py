@@ -28,11 +28,11 @@ def onnx_certificate(expected: np.ndarray, path: str | os.PathLike[str], images:
 
     The others, and what is returned and raised, are those of :func:`certificate`.
     """
-    session, _ = open_session(path, device="cpu", size=images.shape[1])
+    session = open_session(path, device="cpu", size=images.shape[1])
     return certificate(
         expected,
         images,
-        lambda batch: session.run(["fmri"], {"images": batch})[0],
+        lambda batch: session.run(["fmri"], batch)[0],
         runtime="ONNX Runtime",
         versions={"onnxruntime": import_runtime().__version__},
     )

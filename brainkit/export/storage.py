@@ -165,11 +165,11 @@ def drift_text(measured: dict[str, Any]) -> str:
 
 def _predictions(path: Path, images: np.ndarray, batches: tuple[int, ...]) -> list[np.ndarray]:
     """Predictions (n, V) of a file, once for each batch size."""
-    session, _ = open_session(path, device="cpu", size=images.shape[1])
+    session = open_session(path, device="cpu", size=images.shape[1])
     starts = {batch: range(0, len(images), batch) for batch in batches}
     try:
         return [
-            np.concatenate([session.run(["fmri"], {"images": images[i : i + batch]})[0] for i in starts[batch]])
+            np.concatenate([session.run(["fmri"], images[i : i + batch])[0] for i in starts[batch]])
             for batch in batches
         ]
     except Exception as error:  # ONNX Runtime's own classes

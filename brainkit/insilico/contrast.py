@@ -19,9 +19,9 @@ from brainkit.metrics.moments import Moments
 from brainkit.metrics.significance import Comparison, compare
 from brainkit.predict import Encoder, ImageList, list_images, load, local_blocks
 from brainkit.predict.inputs.image_source import ImageSource
-from brainkit.predict.inputs.remote import is_address
-from brainkit.predict.outputs.csv import as_names, chosen_columns
+from brainkit.predict.inputs.remote import is_url
 from brainkit.predict.outputs.formats import check_output, suffix_of
+from brainkit.predict.regions import as_names, select_columns
 from brainkit.utils.files import write_beside, write_json
 from brainkit.utils.text import as_text
 
@@ -162,7 +162,7 @@ def contrast(
     _check_apart(*lists)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device)
-    columns, regions = chosen_columns(encoder.rois, as_names(rois))
+    columns, regions = select_columns(encoder.rois, as_names(rois))
     total, before = len(lists[0]) + len(lists[1]), 0
     called = names or _names(a, b)
     seen = []
@@ -306,7 +306,7 @@ def _check_apart(a: ImageList, b: ImageList) -> None:
 
 def _real_place(entry: ImageSource) -> tuple[str, int]:
     """Where an image lies, whatever links lead there."""
-    return entry.place if is_address(entry.place) else os.path.realpath(entry.place), entry.offset
+    return entry.file if is_url(entry.file) else os.path.realpath(entry.file), entry.offset
 
 
 def _entries(listed: ImageList) -> Iterator[ImageSource]:

@@ -186,7 +186,7 @@ def test_a_batch_size_that_is_part_of_the_graph_is_one_line(tmp_path: Path) -> N
 
 def test_over_two_gigabytes_names_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
-    monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + 1000)
+    monkeypatch.setattr("brainkit.encoder_file.container.MAX_FILE", encoder_file.MAX_METADATA + 1000)
     with pytest.raises(BrainkitError, match="--fp16"):
         export.export_onnx(model, make_backbone(), tmp_path / "x.onnx", info=make_info(model), images=make_images())
     assert not os.listdir(tmp_path)

@@ -220,7 +220,7 @@ def test_a_model_that_only_fits_in_half_precision(
         assert (Path(place).parent / options["location"]).stat().st_size > 20_000  # its constants lie beside
 
     monkeypatch.setattr(onnx, "save_model", saved)
-    monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + (half + whole) // 2)
+    monkeypatch.setattr("brainkit.encoder_file.container.MAX_FILE", encoder_file.MAX_METADATA + (half + whole) // 2)
     with pytest.raises(BrainkitError, match=r"at most 2 GB.*--fp16"):
         tiny.export_tiny(tmp_path / "x.onnx", storage="int8")
     assert not large and not os.listdir(tmp_path)
@@ -229,7 +229,7 @@ def test_a_model_that_only_fits_in_half_precision(
     assert os.listdir(tmp_path) == ["x.onnx"]
     assert result.certificate["largest"] < 1e-4
     np.testing.assert_array_equal(predictions(result.path), predictions(files["float16"].path))
-    monkeypatch.setattr(encoder_file, "MAX_FILE", encoder_file.MAX_METADATA + half // 3)
+    monkeypatch.setattr("brainkit.encoder_file.container.MAX_FILE", encoder_file.MAX_METADATA + half // 3)
     with pytest.raises(BrainkitError, match=r"at most 2 GB.*--roi"):
         onnx_graph.check_size(half, "float16")
 
