@@ -22,8 +22,10 @@ from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.folder import model_shape
 from brainkit.sample import BACKBONE, make_sample
-from brainkit.training import module as training
+from brainkit.training import fit as training
+from brainkit.training.checkpoint import load_best
 from brainkit.training.datamodule import EncodingData
+from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
 
 
@@ -103,13 +105,13 @@ def fit(given: Material, settings: Config, split: Split) -> Fitted:
     model.set_response_scale(training_responses.mean(0), training_responses.std(0))
     data = EncodingData(given.tokens, given.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
     steps = -(-len(split.train) // settings.train.batch_size) * settings.train.epochs
-    module = training.EncodingModule(model, settings.train, steps)
+    module = EncodingModule(model, settings.train, steps)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
-        best = training.fit(module, data, Path(folder), on_epoch=rows.append)
+        best = training.fit(module, data, Path(folder), on_epoch=rows.append).best
         seconds = time.process_time() - started
-        training.load_best(module, best)
+        load_best(module, best)
     scores = evaluation.score(model, given.tokens, given.responses, split.test, given.ceiling)
     best_epoch = 1 + int(np.argmax([row["val_r"] for row in rows]))
     return Fitted(model, scores, seconds, best_epoch, int(rows[-1]["step"]))

@@ -25,7 +25,7 @@ from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.features.extract import extract_tokens
 from brainkit.images import PUBLISHED, Preprocessing
 from brainkit.runs.latest import latest_run
-from brainkit.training import module as training
+from brainkit.training import fit as training
 
 SMALL = ("train.batch_size=16", "model.bottleneck=4", "model.selector_width=8")
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "own_trainer.py"

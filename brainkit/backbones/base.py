@@ -14,13 +14,13 @@ from torch import nn
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import Preprocessing
 
-Tokens = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+TokenPair = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
 class TokenNetwork(Protocol):
     """What an adapter or a user's plug-in must offer: an ``nn.Module`` with this method."""
 
-    def get_tokens(self, images: torch.Tensor) -> Tokens: ...
+    def get_tokens(self, images: torch.Tensor) -> TokenPair: ...
 
 
 class Backbone(nn.Module):
@@ -84,7 +84,7 @@ class Backbone(nn.Module):
         self.widths = {layer: shapes[key][0] for layer, key in self._keys.items()}
         self.grids = {layer: shapes[key][1:] for layer, key in self._keys.items()}
 
-    def get_tokens(self, images: torch.Tensor) -> Tokens:
+    def get_tokens(self, images: torch.Tensor) -> TokenPair:
         """Local and global tokens of a batch of images.
 
         Parameters
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
             {layer: whole[key] for layer, key in self._keys.items()},
         )
 
-    def forward(self, images: torch.Tensor) -> Tokens:
+    def forward(self, images: torch.Tensor) -> TokenPair:
         """The same as :meth:`get_tokens`."""
         return self.get_tokens(images)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from brainkit.backbones.base import Tokens, dot_free, name_layers
+from brainkit.backbones.base import TokenPair, dot_free, name_layers
 from brainkit.errors import UsageError
 
 _Result = TypeVar("_Result")
@@ -104,7 +104,7 @@ class TimmNetwork(nn.Module):
             for layer in self.layer_keys
         }
 
-    def get_tokens(self, images: torch.Tensor) -> Tokens:
+    def get_tokens(self, images: torch.Tensor) -> TokenPair:
         """See :meth:`brainkit.backbones.Backbone.get_tokens`."""
         # A graph that is being made must take any number of images; there, memory is up to who runs it.
         graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -129,7 +129,7 @@ class TimmNetwork(nn.Module):
         for module in self._fused:
             module.fused_attn = wanted
 
-    def _tokens(self, images: torch.Tensor) -> Tokens:
+    def _tokens(self, images: torch.Tensor) -> TokenPair:
         raw, tapped = self._run(images)
         local: dict[str, torch.Tensor] = {}
         whole: dict[str, torch.Tensor] = {}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainkit.backbones.base import Tokens
+from brainkit.backbones.base import TokenPair
 
 
 class TorchvisionVit(nn.Module):
@@ -28,7 +28,7 @@ class TorchvisionVit(nn.Module):
         self.model = model
         self.depth = depth or len(self.model.encoder.layers)
 
-    def get_tokens(self, images: torch.Tensor) -> Tokens:
+    def get_tokens(self, images: torch.Tensor) -> TokenPair:
         """See :meth:`brainkit.backbones.Backbone.get_tokens`."""
         model = self.model
         patches = model._process_input(images)  # (B, P, C)

@@ -216,7 +216,7 @@ def _score(ensemble: Ensemble, member: Member, network: Backbone, subject: Subje
     """The ensemble on the members' test images, as :func:`brainkit.evaluation.scores.score` does it for one."""
     from brainkit.data.splits import Split
     from brainkit.evaluation.scores import score
-    from brainkit.training.module import choose_device
+    from brainkit.training.fit import choose_device
 
     settings = Config.read(member.folder / "config.yaml")
     rows = Split.read(member.folder / "split.json").test

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,9 +107,8 @@ def import_published(
     if backbone is None and (weights is not None or random_weights or layers or images is not None):
         raise UsageError("weights, layers and images are for a backbone: give --backbone too")
     with RunLog(say) as log:
-        with _named(source):
-            state = published.bare(read_state_dict(source))
-            shape = published.shape_of(state)
+        state = published.clean_state(read_state_dict(source), str(source))
+        shape = published.infer_shape(state, str(source))
         subject = None if data is None else open_subject(data)
         where = find_places(shape.vertices, source, coordinates, vertices, subject, log)
         settings = _settings(backbone, weights, random_weights, subject, shape)
@@ -118,8 +116,7 @@ def import_published(
         if backbone is not None:
             network, names = _network(settings, shape, layers, source, log)
             settings = replace(settings, backbone=replace(settings.backbone, layers=tuple(names)))
-        with _named(source):
-            model = FactorTopy.from_published(state, where.coordinates, layers=names).eval()
+        model = FactorTopy.from_published(state, where.coordinates, layers=names, source=str(source)).eval()
         log(f"{source}: {shape.vertices:,} vertices, {len(names)} layers, {shape.bottleneck} channels")
         scores = _scores(model, network, subject, where, log)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -316,18 +313,6 @@ def _write(
             "scores": evaluation.summarise(scores, rois),
         },
     )
-
-
-@contextlib.contextmanager
-def _named(file: Path) -> Iterator[None]:
-    """Faults of a state dict are told with the name of its file."""
-    try:
-        yield
-    except DataError as error:
-        text = str(error)
-        raise DataError(
-            f"{file}: {text.removeprefix('state dict: ')}" if text.startswith("state dict") else text
-        ) from None
 
 
 def _file_name(file: Path) -> str:

@@ -24,7 +24,8 @@ from brainkit.runs.settings import choose_settings
 from brainkit.runs.summary import report
 from brainkit.runs.train import finish
 from brainkit.training.calibration import calibrate
-from brainkit.training.module import load_best
+from brainkit.training.checkpoint import load_best
+from brainkit.training.loss import leaves_gain_open
 from brainkit.utils.files import write_beside
 from brainkit.utils.system import PeakMemory
 
@@ -95,7 +96,7 @@ def save_run(
                     f"backbone must be the one the module was fitted on, with the layers {', '.join(model.layers)}, "
                     f"got {network.name} with {', '.join(network.layer_names)}"
                 )
-            if module.config.loss == "pearson":  # which leaves gain and offset open
+            if leaves_gain_open(module.config):
                 calibrate(model, data.tokens, data.responses, data.split.train)
             place.mkdir()
             settings.write(place / "config.yaml")

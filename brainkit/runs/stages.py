@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from brainkit.config import Config
-from brainkit.errors import UsageError
 from brainkit.runs.folder import PhaseClock, RunLog, model_shape
 from brainkit.runs.prepare import (
     Trainee,
@@ -39,9 +34,8 @@ if TYPE_CHECKING:
     from brainkit.features.cache import TokenCache
     from brainkit.training.datamodule import EncodingData
     from brainkit.training.distributed import World
+    from brainkit.training.fit import Fitted
     from brainkit.training.module import EncodingModule
-
-CHUNK = 32  # steps that are replayed before the host looks at anything
 
 Say = Callable[[str], None]
 
@@ -87,16 +81,18 @@ def run_training(
     from brainkit.model.factor_topy import FactorTopy
     from brainkit.ops import fastest_backend
     from brainkit.runs.summary import work_facts
-    from brainkit.training import module as training
+    from brainkit.training.callbacks import check_tensorboard
     from brainkit.training.checkpoint import check_identity
+    from brainkit.training.cuda_graph import check_cuda_graph
     from brainkit.training.datamodule import EncodingData
-    from brainkit.training.epoch_board import check_board
+    from brainkit.training.fit import choose_device
     from brainkit.training.joint import JointData, JointModule
     from brainkit.training.memory_budget import refuse_too_large, says_what_to_lower
+    from brainkit.training.module import EncodingModule
     from brainkit.training.token_statistics import fit_statistics
 
-    device = training.choose_device(settings.train.device)
-    check_board(settings.train)
+    device = choose_device(settings.train.device)
+    check_tensorboard(settings.train)
     check_data(settings)
     network = chosen_backbone(settings, backbone)
     # The first process makes what is not there yet: a sample subject, the tokens, the run folder.
@@ -107,7 +103,7 @@ def run_training(
     if not network.pretrained:
         log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
     precision = check_backend(settings, device)
-    _why_no_graph(settings, device, len(opened))
+    check_cuda_graph(settings.train, backend=settings.model.backend, device=device, subjects=len(opened))
     refuse_too_large(
         network.widths,
         sum(len(subject.vertices) for subject in opened),
@@ -173,7 +169,7 @@ def run_training(
     ]
     data: Any = parts[0] if len(parts) == 1 else JointData(parts)
     module = (
-        training.EncodingModule(models[0], settings.train, data.steps * epochs)
+        EncodingModule(models[0], settings.train, data.steps * epochs)
         if len(parts) == 1
         else JointModule(models, settings.train, data.steps * epochs)
     )
@@ -200,20 +196,10 @@ def run_training(
     )
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    best = _fit(
-        module,
-        data,
-        folder,
-        device,
-        resume,
-        log,
-        world,
-        identity=what,
-        place=functools.partial(place, settings),
-        placed=clock.facts["tokens"],
-    )
-    for part in parts:
-        part.source = None  # what was on the device is free again
+    fitted = _fit(module, data, folder, device, resume, log, world, what)
+    best = fitted.best
+    if "device" in fitted.tokens_on:
+        clock.facts["tokens"]["residency"] = f"on {device}"
     clock.lap("training")
     world.once(lambda: _finish(module, parts, people, best, network, list(rates), clock, log))
     if len(people) > 1:
@@ -232,9 +218,9 @@ def _finish(
 ) -> None:
     """Score the best state on the test images of every subject, and write the results."""
     from brainkit.evaluation import scores as evaluation
-    from brainkit.training import module as training
+    from brainkit.training.checkpoint import load_best
 
-    training.load_best(module, best)
+    load_best(module, best)
     module.cpu()
     models = module.models()
     scores = []
@@ -266,53 +252,6 @@ def _finish(
         )
 
 
-def place(settings: Config, module: EncodingModule, data: EncodingData, device: str, say: Say) -> int:
-    """Decide where tokens lie and who makes the steps, say both, and give the number of steps of a chunk."""
-    from brainkit.training.batch_source import choose_source
-    from brainkit.training.memory_budget import needed
-
-    parts = module.parts(data)
-    rows = [np.concatenate([part.split.train, part.split.validation]) for _, part in parts]
-    needs = [needed(model, len(r), part.batch_size, device) for (model, part), r in zip(parts, rows, strict=True)]
-    # All of the models are on the device, whoever's tokens lie there.
-    work = {"state": sum(need.state for need in needs), "step": sum(need.step for need in needs)}
-    for (_, part), chosen, need in zip(parts, rows, needs, strict=True):
-        part.source, line = choose_source(
-            part.tokens,
-            part.responses,
-            chosen,
-            wanted=settings.train.residency,
-            device=device,
-            need=replace(need, **work),
-        )
-        say(line)
-    why = _why_no_graph(settings, device, len(parts))
-    reason = f" ({why})" if device == "cuda" or settings.train.cuda_graph == "off" else ""  # elsewhere nobody asks
-    how = f"one by one{reason}" if why else f"{CHUNK} at a time, as replays of a CUDA graph"
-    say(f"steps: {parts[0][0].precision}, {how}")
-    return 0 if why else CHUNK
-
-
-def _why_no_graph(settings: Config, device: str, subjects: int) -> str:
-    """Why steps are not captured in a CUDA graph; empty where they are."""
-    from brainkit.ops import available_backends
-
-    mode, backend, why = settings.train.cuda_graph, settings.model.backend, ""
-    if mode == "off":
-        return "as asked"
-    if device != "cuda":
-        why = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
-    elif settings.train.devices * settings.train.num_nodes > 1:
-        why = "several processes exchange gradients in every step"
-    elif subjects > 1:
-        why = "several subjects take part in every step"
-    elif backend not in ("auto", "triton") or available_backends()["triton"] is not None:
-        why = "only the triton backend never waits for the host"
-    if why and mode == "on":
-        raise UsageError(f"train.cuda_graph 'on' cannot be had: {why}")
-    return why
-
-
 def _fit(
     module: EncodingModule,
     data: EncodingData,
@@ -321,35 +260,23 @@ def _fit(
     resume: bool,
     log: RunLog,
     world: World,
-    *,
-    placed: dict[str, Any],
-    **options: Any,
-) -> Path:
-    """Train, showing how far it is; what is said of where the tokens lie is noted in `placed` too."""
-    from brainkit.training import module as training
-    from brainkit.training.epoch_board import open_board
+    identity: dict[str, str],
+) -> Fitted:
+    """Train, showing how far it is."""
+    from brainkit.training.callbacks import open_tensorboard
+    from brainkit.training.fit import fit
 
     config, steps = module.config, module.planned_steps
-    together = functools.partial(
-        training.fit,
-        module,
-        data,
-        folder,
-        device=device,
-        resume=resume,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        **options,
-    )
+    options: Any = {"device": device, "resume": resume, "identity": identity}
     if not world.first:
-        return together()
+        return fit(module, data, folder, **options)
     started = time.monotonic()
     with (
         progress_bar("training", "steps") as advance,
-        open_board(folder / "tensorboard", module.config, steps) as board,
+        open_tensorboard(folder / "tensorboard", config, steps) as board,
     ):
 
-        def epoch_done(row: dict[str, float]) -> None:
+        def on_epoch(row: dict[str, float]) -> None:
             board(row)
             advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
             log.write(
@@ -357,17 +284,15 @@ def _fit(
                 f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
 
-        def say(line: str) -> None:
-            log(line)
-            if line.startswith("memory: ") and "stay on the disk" not in line:
-                placed["residency"] = f"on {device}"
-
-        best = together(on_epoch=epoch_done, on_step=lambda step: advance(step, steps), say=say)
-    epochs = config.epochs
-    if (last := len((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1) < epochs:
-        log(f"stopped early, after epoch {last} of {epochs}: validation r no better for {config.patience} epochs")
-        epochs, steps = last, steps * last // epochs
+        fitted = fit(
+            module, data, folder, on_epoch=on_epoch, on_step=lambda step: advance(step, steps), say=log, **options
+        )
+    if fitted.stopped_early:
+        log(
+            f"stopped early, after epoch {fitted.epochs} of {config.epochs}: validation r no better for "
+            f"{config.patience} epochs"
+        )
     processes = config.devices * config.num_nodes
     where = device if processes == 1 else f"{device}, {processes} processes"
-    log(f"trained {epochs} epochs, {steps} steps, in {time.monotonic() - started:.1f} s on {where}")
-    return best
+    log(f"trained {fitted.epochs} epochs, {fitted.steps} steps, in {time.monotonic() - started:.1f} s on {where}")
+    return fitted

@@ -127,7 +127,7 @@ def train(
     if resume:
         settings = resumed_settings(folder, out, settings, given)
     from brainkit.training.distributed import join
-    from brainkit.training.module import choose_device
+    from brainkit.training.fit import choose_device
 
     world = join(settings.train, lambda: choose_device(settings.train.device))
     if not world.first:

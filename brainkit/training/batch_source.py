@@ -1,10 +1,11 @@
-"""Where training's tokens lie: on the device where they fit, else on the disk, streamed a few batches ahead."""
+"""Where training's batches come from: tokens on the device if they fit, else on the disk, read a few batches ahead."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.training.datamodule import Batch, BatchSource, ResponseSource, TokenSource
-from brainkit.training.memory_budget import Need, free_memory
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.training.datamodule import Batch, BatchSource, EncodingData, ResponseSource, TokenSource
+from brainkit.training.memory_budget import Need, free_memory, needed
 from brainkit.utils.text import first_line, format_bytes
 
 AHEAD = 2  # batches that are read while a step is computed
@@ -31,6 +33,35 @@ class Records(Protocol):
     def records(self, rows: np.ndarray, out: Tensor | None = None) -> Tensor: ...
 
     def expand(self, records: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]: ...
+
+
+def choose_sources(
+    parts: Sequence[tuple[FactorTopy, EncodingData]], *, wanted: str, device: str, say: Callable[[str], None]
+) -> None:
+    """Give each subject's data a batch source, unless it has one.
+
+    Parameters
+    ----------
+    parts : sequence of (FactorTopy, EncodingData)
+        Each subject's model and data; the ``source`` of the data is set.
+    wanted : {"auto", "device", "host"}
+        See `choose_source`.
+    device : str
+        cpu, cuda or mps.
+    say : callable
+        Called with a line for each choice.
+    """
+    rows = [np.concatenate([data.split.train, data.split.validation]) for _, data in parts]
+    needs = [needed(model, len(r), data.batch_size, device) for (model, data), r in zip(parts, rows, strict=True)]
+    # All models are on the device, wherever the tokens of each are.
+    state, step = sum(need.state for need in needs), sum(need.step for need in needs)
+    for (_, data), chosen, need in zip(parts, rows, needs, strict=True):
+        if data.source is None:
+            total = replace(need, state=state, step=step)
+            data.source, line = choose_source(
+                data.tokens, data.responses, chosen, wanted=wanted, device=device, need=total
+            )
+            say(line)
 
 
 def choose_source(

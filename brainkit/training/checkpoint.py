@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from brainkit.errors import DataError, TrainingError
 from brainkit.model.checkpoint import read_checkpoint
+from brainkit.training.lightning_internals import begin_after
 from brainkit.training.signals import StopSignals
 from brainkit.utils.files import write_beside
 
@@ -90,7 +91,7 @@ class Keeper(Checkpoint):
     table : Path
         ``metrics.csv``.
     on_epoch, on_step : callable, optional
-        See :func:`brainkit.training.module.fit`.
+        See :func:`brainkit.training.fit.fit`.
     save_minutes : float
         How often to save within an epoch; 0 for never.
     identity : mapping of str to str
@@ -147,7 +148,7 @@ class Keeper(Checkpoint):
             "identity": self.identity,
             "random": torch.get_rng_state(),
         }
-        _begin_after(checkpoint["loops"]["fit_loop"], self.epochs, steps)
+        begin_after(checkpoint, self.epochs, steps)
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -251,6 +252,11 @@ class Keeper(Checkpoint):
             writer.writerows(self.rows)
 
 
+def load_best(module: lightning.LightningModule, checkpoint: Path) -> None:
+    """Load the weights of a checkpoint into the module."""
+    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """Read a checkpoint that training can go on from.
 
@@ -309,13 +315,3 @@ def check_identity(path: Path, now: Mapping[str, str]) -> Position:
 def _short(text: str) -> str:
     """A hash by its beginning, as people compare them; anything else as it is."""
     return text[:12] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
-
-
-def _begin_after(loop: dict[str, Any], epochs: int, steps: int) -> None:
-    """Let a trainer that loads its loop's state begin the epoch after so many whole ones, counting from `steps`."""
-    counts = ("ready", "started", "processed", "completed")
-    loop["epoch_progress"] = {part: dict.fromkeys(counts, epochs) for part in ("total", "current")}
-    done = {"ready": steps, "completed": steps}
-    # Steps are counted in one of two places, by who makes them: a state may be gone on with by the other.
-    loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"] = dict(done)
-    loop["epoch_loop.manual_optimization.optim_step_progress"]["total"] = dict(done)

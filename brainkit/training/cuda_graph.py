@@ -7,21 +7,58 @@ captured step is right for every step, and without a capture the same code runs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from brainkit.errors import TrainingError
-from brainkit.training import loss as objective
+from brainkit.config import TrainConfig
+from brainkit.errors import TrainingError, UsageError
+from brainkit.ops import available_backends
+from brainkit.training import schedule
 from brainkit.training.datamodule import EncodingData
+from brainkit.training.lightning_internals import count_steps
 from brainkit.training.memory_budget import is_out_of_memory
+from brainkit.training.module import EncodingModule
 from brainkit.utils.text import first_line
 
-if TYPE_CHECKING:
-    from brainkit.training.module import EncodingModule
-
+STEPS_PER_CHUNK = 32  # steps that are replayed before the host looks at anything
 WARM_UP = 3  # steps that run before the capture, for kernels to be compiled and memory to be found
+
+
+def check_cuda_graph(config: TrainConfig, *, backend: str, device: str, subjects: int) -> str:
+    """Why steps are not captured in a CUDA graph; empty if they are.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        ``cuda_graph`` is off, on or auto.
+    backend : str
+        The operator's, as the model has it.
+    device : str
+        cpu, cuda or mps.
+    subjects : int
+        How many are trained together.
+
+    Raises
+    ------
+    UsageError
+        If ``cuda_graph`` is on where it cannot be done.
+    """
+    reason = ""
+    if config.cuda_graph == "off":
+        return "as asked"
+    if device != "cuda":
+        reason = f"a CUDA graph needs a GPU of NVIDIA, and this is {device}"
+    elif config.devices * config.num_nodes > 1:
+        reason = "several processes exchange gradients in every step"
+    elif subjects > 1:
+        reason = "several subjects take part in every step"
+    elif backend not in ("auto", "triton") or available_backends()["triton"] is not None:
+        reason = "only the triton backend never waits for the host"
+    if reason and config.cuda_graph == "on":
+        raise UsageError(f"train.cuda_graph 'on' cannot be had: {reason}")
+    return reason
 
 
 class StepChunks:
@@ -64,19 +101,17 @@ class StepChunks:
         for staged in staged_batches:
             self._step(staged)
             self.steps += 1
-        # The trainer counts the steps it makes itself; these it must be told of.
-        made = self.module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
-        made.ready, made.completed = (count + self.steps - before for count in (made.ready, made.completed))
+        count_steps(self.module.trainer, self.steps - before)
 
-    def plain(self, checkpoint: dict[str, Any]) -> None:
+    def complete_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put into a checkpoint what it would hold if the trainer had made the steps."""
         done = self.module.global_step
         factor = self._rate(done)
-        for optimizer, schedule in zip(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True):
+        for optimizer, scheduler in zip(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True):
             for group in optimizer["param_groups"]:
                 group.update(lr=group["initial_lr"] * factor, capturable=False)
             rates = [group["lr"] for group in optimizer["param_groups"]]
-            schedule.update(last_epoch=done, _step_count=done + 1, _last_lr=rates)
+            scheduler.update(last_epoch=done, _step_count=done + 1, _last_lr=rates)
 
     def _prepare(self) -> None:
         """Once the optimiser has its state, perhaps that of a checkpoint."""
@@ -121,15 +156,15 @@ class StepChunks:
         for group in self.optimizer.param_groups:
             group["lr"].copy_(rate * group["initial_lr"])
         self.regulariser = self.weights.index_select(0, now)[0] if soft else None
-        misfit, regulariser = module.losses(self.source.finish(staged))
+        loss = module.step_loss(self.source.finish(staged))
         self.optimizer.zero_grad(set_to_none=True)
-        (misfit if regulariser is None else misfit + regulariser).backward()
+        loss.total.backward()
         if module.config.clip:
             # In the optimiser's order, as a trainer does it: the norm's last bit depends on it.
             trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
             torch.nn.utils.clip_grad_norm_(trained, module.config.clip)
         self.optimizer.step()
-        module.watch.add(misfit.detach(), len(staged[-1]))
+        module.watch.add(loss.misfit.detach(), len(staged[-1]))
         self.at += 1
 
     def _capture(self, staged: tuple[Tensor, ...], soft: bool) -> bool:
@@ -156,7 +191,7 @@ class StepChunks:
         return True
 
     def _rate(self, step: int) -> float:
-        return objective.rate(self.module.config, step, self.module.planned_steps)
+        return schedule.learning_rate_factor(self.module.config, step, self.module.planned_steps)
 
     def _weight(self, step: int) -> float:
-        return objective.regulariser_weight(self.module.config, step, self.module.planned_steps)
+        return schedule.regulariser_weight(self.module.config, step, self.module.planned_steps)

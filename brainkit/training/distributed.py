@@ -18,7 +18,6 @@ from torch import Tensor
 from brainkit.config import TrainConfig
 from brainkit.errors import SaidElsewhere, StoppedTraining, TrainingError, UsageError
 from brainkit.training.running_stats import DeviceScore, LossWatch
-from brainkit.training.shares import Share
 from brainkit.utils.system import cores
 
 if TYPE_CHECKING:
@@ -202,21 +201,11 @@ def own_losses(held: dict[str, Any]) -> dict[str, Any]:
     return held | {"total": 0.0, "images": 0}
 
 
-def pearson_misfit(prediction: Tensor, target: Tensor, share: Share) -> Tensor:
-    """`brainkit.training.loss.misfit` of the loss ``pearson`` over a batch whose images several processes divide.
-
-    It is no mean over images, so each process computes it from sums over all. Its gradient with respect to a process's
-    own predictions comes out multiplied by the number of processes, which the mean of their gradients undoes.
-    """
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes that train together; gradients pass through."""
     from torch.distributed.nn.functional import all_reduce
 
-    counted = 1.0 if share.images else 0.0
-    product, square, square_target = all_reduce(
-        counted * torch.stack([(prediction * target).sum(0), prediction.square().sum(0), target.square().sum(0)])
-    )
-    # As torch.nn.functional.cosine_similarity bounds it.
-    norm = square.clamp(min=1e-16).sqrt() * square_target.clamp(min=1e-16).sqrt()
-    return 1 - (product / norm).mean()
+    return all_reduce(value)  # type: ignore[no-any-return]
 
 
 def lost_another(error: BaseException) -> bool:

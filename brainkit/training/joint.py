@@ -79,11 +79,10 @@ class JointModule(EncodingModule):
         """Mean over subjects of their losses; one with no image in this batch adds nothing."""
         losses, misfits, images = [], [], 0
         for model, part, share in zip(self.models(), batch, self._shares("train", batch_index), strict=True):
-            misfit, regulariser = self.losses(part, share, model)
-            misfits.append(misfit.detach() * share.images)
+            loss = self.step_loss(part, share, model)
+            misfits.append(loss.misfit.detach() * share.images)
             images += share.images
-            misfit = self.weighted(misfit, share)
-            losses.append(misfit if regulariser is None else misfit + regulariser)
+            losses.append(loss.total)
         self.watch.add(torch.stack(misfits).sum() / max(images, 1), images)
         return torch.stack(losses).mean()
 

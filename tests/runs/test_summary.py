@@ -27,7 +27,7 @@ from brainkit.evaluation.scores import Scores, summarise
 from brainkit.ops import available_backends, fastest_backend
 from brainkit.runs import summary as final_report
 from brainkit.runs.folder import PhaseClock, RunLog
-from brainkit.training.epoch_board import check_board, open_board
+from brainkit.training.callbacks import check_tensorboard, open_tensorboard
 from brainkit.utils.system import PeakMemory
 
 MB = 10**6
@@ -194,9 +194,9 @@ def test_epochs_for_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = TrainConfig(epochs=2, tensorboard="on")
-    check_board(config)
+    check_tensorboard(config)
     for row in ROWS:  # the second time as a run that is gone on with
-        with open_board(tmp_path / "tensorboard", config, 20) as board:
+        with open_tensorboard(tmp_path / "tensorboard", config, 20) as board:
             board(row)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -212,18 +212,18 @@ def test_epochs_for_tensorboard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "installed"), [("off", True), ("auto", False)])
 def test_no_tensorboard(mode: str, installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "brainkit.training.epoch_board.importlib.util.find_spec", lambda name: object() if installed else None
+        "brainkit.training.callbacks.importlib.util.find_spec", lambda name: object() if installed else None
     )
-    with open_board(tmp_path / "tensorboard", TrainConfig(tensorboard=mode), 20) as board:
+    with open_tensorboard(tmp_path / "tensorboard", TrainConfig(tensorboard=mode), 20) as board:
         board(ROWS[0])
     assert not (tmp_path / "tensorboard").exists()
 
 
 def test_tensorboard_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    check_board(TrainConfig(tensorboard="auto"))
+    check_tensorboard(TrainConfig(tensorboard="auto"))
     with pytest.raises(MissingDependency, match=r"needs tensorboard.*pip install 'brainkit\[log\]'"):
-        check_board(TrainConfig(tensorboard="on"))
+        check_tensorboard(TrainConfig(tensorboard="on"))
 
 
 def test_on_and_off_are_words() -> None:

@@ -34,7 +34,7 @@ from brainkit.features import extract as features
 from brainkit.runs import train as workflow
 from brainkit.runs.folder import RunLog, encoder_info, finished_run, load_model, read_maps
 from brainkit.runs.latest import latest_run
-from brainkit.training import module as training
+from brainkit.training import fit as training
 from brainkit.utils.files import read_json, write_json
 
 NET = "efficientnet_lite0"

@@ -27,8 +27,9 @@ from brainkit.training import memory_budget as memory
 from brainkit.training.batch_source import Resident, Streamed, choose_source
 from brainkit.training.cuda_graph import StepChunks
 from brainkit.training.datamodule import EncodingData
+from brainkit.training.fit import fit
 from brainkit.training.memory_budget import Need, needed, says_what_to_lower
-from brainkit.training.module import EncodingModule, fit
+from brainkit.training.module import EncodingModule
 from brainkit.training.running_stats import DeviceScore, LossWatch
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -205,7 +206,8 @@ from brainkit.data.splits import Split
 from brainkit.training.memory_budget import needed
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.batch_source import choose_source
-from brainkit.training.module import EncodingModule, fit
+from brainkit.training.fit import fit
+from brainkit.training.module import EncodingModule
 
 widths = {{"a": 1000, "b": 1000}}
 record = 2000 * (GRID[0] * GRID[1] + 1)
@@ -270,7 +272,7 @@ def chunked(folder: Path, chunk: int = 2, *, resident: bool = True, **options: A
     data.source, data.batch_size, module.planned_steps = kind, 7, 16
     steps: list[int] = []
     folder.mkdir(exist_ok=True)
-    fit(module, data, folder, chunk=chunk, resume=True, on_step=steps.append)
+    fit(module, data, folder, steps_per_chunk=chunk, resume=True, on_step=steps.append)
     return module, steps
 
 
@@ -316,7 +318,7 @@ def test_a_state_can_be_gone_on_from_by_whoever_makes_the_steps(
         data.source, data.batch_size = Resident(data.tokens, data.responses, rows, "cpu"), 7
         module.planned_steps = 16
         try:
-            fit(module, data, tmp_path, chunk=chunk, resume=True, on_step=on_step)
+            fit(module, data, tmp_path, steps_per_chunk=chunk, resume=True, on_step=on_step)
         except Stop:
             continue
     assert equal(trained(module), step_by_step[0])
@@ -364,7 +366,7 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     module, data, rows = recorded()
     module.model.backend = "reference"
     data.source = Resident(data.tokens, data.responses, rows, "cpu")
-    chunks = module.chunks = StepChunks(module, data, 2, mode="on", say=print)
+    chunks = module.stepper = StepChunks(module, data, 2, mode="on", say=print)
     optimizer = module.configure_optimizers()["optimizer"]
     monkeypatch.setattr(module, "optimizers", lambda use_pl_optimizer: optimizer)
     monkeypatch.setattr(optimizer, "step", lambda: None)  # on a CPU it reads its rate; on CUDA it need not
@@ -428,7 +430,7 @@ def test_replayed_steps_give_the_weights_of_single_steps(
         kind = Resident(data.tokens, data.responses, rows, "cuda") if resident else None
         data.source = kind or Streamed(data.tokens, data.responses, "cuda")
         (tmp_path / str(chunk)).mkdir()
-        fit(module, data, tmp_path / str(chunk), device="cuda", chunk=chunk, say=said.append)
+        fit(module, data, tmp_path / str(chunk), device="cuda", steps_per_chunk=chunk, say=said.append)
         found.append({name: value.cpu() for name, value in trained(module).items()})
     assert captured == [True, False]  # with the regulariser, and without
     assert not said
@@ -545,7 +547,7 @@ def test_other_errors_stay_what_they_are() -> None:
 
 def test_training_that_runs_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, data, _ = recorded()
-    monkeypatch.setattr(EncodingModule, "losses", lambda *_: torch.empty(1 << 60))
+    monkeypatch.setattr(EncodingModule, "step_loss", lambda *_: torch.empty(1 << 60))
     with pytest.raises(
         TrainingError, match=r"lower train\.batch_size \(now 8\), model\.bottleneck \(6\) or model\.grid"
     ):

@@ -24,9 +24,9 @@ from brainkit.config import TrainConfig
 from brainkit.errors import SaidElsewhere, TrainingError, UsageError
 from brainkit.training import distributed
 from brainkit.training import launcher as processes
-from brainkit.training import module as training
 from brainkit.training.datamodule import EncodingData, EpochOrder
-from brainkit.training.module import EncodingModule, fit
+from brainkit.training.fit import fit
+from brainkit.training.module import EncodingModule
 from brainkit.training.shares import share_of, weight_of
 
 
@@ -71,7 +71,7 @@ def test_the_mean_over_processes_is_the_gradient_of_the_batch(share_name: str) -
 
         def step(rank: int, processes: int, module: EncodingModule = module, data: EncodingData = data) -> Any:
             data.divide(rank, processes)
-            module.divided = data
+            module.divided_data = data
             module.zero_grad()
             module.log = lambda *_, **__: None  # type: ignore[assignment, method-assign]
             (batch,) = data.train_dataloader()
@@ -95,36 +95,21 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, loss: str) -> None:
     options: dict[str, Any] = {"loss": loss} | ({"ema": 0.9, "epochs": 2} if loss == "pearson" else {})
     module, data = small(**options)
     fit(module, data, tmp_path / "one")
-    module, data = small(**options)
+    module, data = small(**options, devices=2)
     before = module.model.weight.detach().clone()
     seen: list[dict[str, float]] = []
     steps: list[int] = []
     said: list[str] = []
-    fit(
-        module,
-        data,
-        tmp_path / "two",
-        devices=2,
-        on_epoch=seen.append,
-        on_step=steps.append,
-        place=choose_place,
-        say=said.append,
-    )
+    fitted = fit(module, data, tmp_path / "two", on_epoch=seen.append, on_step=steps.append, say=said.append)
+    assert fitted.best == tmp_path / "two" / "checkpoints" / "best.ckpt"
     assert torch.equal(module.model.weight, before)
     assert_same_run(tmp_path / "one", tmp_path / "two")
     epochs = module.config.epochs
     assert [row["epoch"] for row in seen] == list(range(1, epochs + 1))
     assert steps == sorted(steps) and steps[-1] <= 4 * epochs
-    assert said == ["placed on cpu for 20 vertices"]
-
-
-def choose_place(module: EncodingModule, data: EncodingData, device: str, say: Any) -> int:
-    """Read the batches ahead, as a run does."""
-    from brainkit.training.batch_source import Streamed
-
-    data.source = Streamed(data.tokens, data.responses, device)
-    say(f"placed on {device} for {len(module.model.weight)} vertices")
-    return 0
+    assert (fitted.epochs, fitted.steps, fitted.stopped_early) == (epochs, 4 * epochs, False)
+    assert fitted.tokens_on == ("host",) and fitted.steps_per_chunk == 0
+    assert len(said) == 2  # once, not by each process
 
 
 def test_ctrl_c_saves_the_step_and_any_number_goes_on(tmp_path: Path) -> None:
@@ -139,7 +124,7 @@ def test_ctrl_c_saves_the_step_and_any_number_goes_on(tmp_path: Path) -> None:
     for first, then in ((2, 1), (1, 2)):
         folder = tmp_path / f"{first} {then}"
         folder.mkdir()
-        module, data = small(**long)
+        module, data = small(**long, devices=first)
 
         pressed: list[int] = []
 
@@ -151,11 +136,11 @@ def test_ctrl_c_saves_the_step_and_any_number_goes_on(tmp_path: Path) -> None:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             with pytest.raises(KeyboardInterrupt, match=r"stopped by Ctrl-C; step \d+ of 48 is kept in .*last\.ckpt"):
-                fit(module, data, folder, devices=first, on_step=interrupt)
+                fit(module, data, folder, on_step=interrupt)
         finally:
             signal.signal(signal.SIGINT, before)
-        module, data = small(**long)
-        fit(module, data, folder, resume=True, devices=then)
+        module, data = small(**long, devices=then)
+        fit(module, data, folder, resume=True)
         assert_same_run(tmp_path / "one", folder)
 
 
@@ -180,11 +165,11 @@ class Broken(EncodingData):
     ],
 )
 def test_when_one_fails_all_end_with_its_line(tmp_path: Path, how: str, error: type[Exception], line: str) -> None:
-    module, data = small()
+    module, data = small(devices=2)
     broken = Broken(data.tokens, data.responses, data.split, batch_size=7)
     broken.how = how
     with pytest.raises(error, match=line):
-        fit(module, broken, tmp_path, devices=2)
+        fit(module, broken, tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
@@ -205,7 +190,7 @@ def test_errors_travel_as_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_here_ends_the_processes(tmp_path: Path) -> None:
-    module, data = small(epochs=200)
+    module, data = small(epochs=200, devices=2)
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -219,7 +204,7 @@ def test_an_error_here_ends_the_processes(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes.subprocess, "Popen", start)
         with pytest.raises(KeyboardInterrupt):
-            fit(module, data, tmp_path, devices=2, on_epoch=interrupt)
+            fit(module, data, tmp_path, on_epoch=interrupt)
     assert len(started) == 2 and all(process.poll() is not None for process in started)
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
@@ -291,8 +276,8 @@ def one_of_several(place: Path) -> None:
     with world.together():
         made = world.in_turn(lambda: place.joinpath("made").write_text("once") and "first", lambda: "other")
         assert made == ("first" if world.first else "other") and (place / "made").is_file()
-        module, data = small()
-        fit(module, data, place, devices=2)
+        module, data = small(devices=2)
+        fit(module, data, place)
         world.once(lambda: place.joinpath(f"finished by {world.rank}").write_text(""))
         assert (place / "finished by 0").is_file()
 
@@ -411,4 +396,3 @@ def test_memory_maps_travel_as_their_place(tmp_path: Path) -> None:
     content = io.BytesIO()
     processes._Pickler(content).dump(mapped[:, ::3])
     np.testing.assert_array_equal(pickle.loads(content.getvalue()), array[:, ::3])
-    assert training is not None

@@ -30,8 +30,8 @@ from brainkit.runs import train as workflow
 from brainkit.runs.folder import finished_run, load_model, run_folders
 from brainkit.runs.latest import latest_encoder, latest_run
 from brainkit.runs.prepare import folder_names
-from brainkit.training import module as training
 from brainkit.training.datamodule import EncodingData, EpochOrder
+from brainkit.training.fit import fit
 from brainkit.training.joint import SHARED, JointData, JointModule
 from brainkit.training.token_statistics import fit_statistics
 
@@ -183,7 +183,9 @@ def test_the_loss_is_the_mean_of_the_subjects(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(JointModule, "trainer", Attached())
     batches = list(data.train_dataloader())
     full, without = batches[0], batches[-1]  # in the last step there is no image of the second subject
-    alone = [module.losses(part, None, model)[0].item() for model, part in zip(module.models(), full, strict=True)]
+    alone = [
+        module.step_loss(part, None, model).misfit.item() for model, part in zip(module.models(), full, strict=True)
+    ]
     assert module.training_step(full, 0).item() == pytest.approx(np.mean(alone), rel=1e-6)
     assert float(module.watch.mean()) == pytest.approx((4 * alone[0] + alone[1]) / 5, rel=1e-6)
     module.zero_grad()
@@ -199,7 +201,7 @@ def test_two_subjects_are_learnt_and_gone_on_with(tmp_path: Path, options: dict[
         (tmp_path / name).mkdir()
     module, data = two_subjects(**options)
     seen: list[dict[str, float]] = []
-    training.fit(module, data, tmp_path / "through", on_epoch=seen.append)  # type: ignore[arg-type]
+    fit(module, data, tmp_path / "through", on_epoch=seen.append)  # type: ignore[arg-type]
     assert seen[-1]["train_loss"] < seen[0]["train_loss"]
     assert seen[-1]["step"] == 18
 
@@ -212,9 +214,9 @@ def test_two_subjects_are_learnt_and_gone_on_with(tmp_path: Path, options: dict[
 
     module, data = two_subjects(**options, save_minutes=1e-9)  # every step is kept
     with pytest.raises(KeyboardInterrupt):
-        training.fit(module, data, tmp_path / "halves", on_step=stop)  # type: ignore[arg-type]
+        fit(module, data, tmp_path / "halves", on_step=stop)  # type: ignore[arg-type]
     module, data = two_subjects(**options)
-    training.fit(module, data, tmp_path / "halves", resume=True)  # type: ignore[arg-type]
+    fit(module, data, tmp_path / "halves", resume=True)  # type: ignore[arg-type]
     states = [
         torch.load(tmp_path / name / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
         for name in ("through", "halves")
@@ -228,8 +230,8 @@ def test_two_subjects_are_learnt_and_gone_on_with(tmp_path: Path, options: dict[
 def test_two_processes_train_two_subjects_as_one_does(tmp_path: Path) -> None:
     for count in (1, 2):
         (tmp_path / str(count)).mkdir()
-        module, data = two_subjects(epochs=2)
-        training.fit(module, data, tmp_path / str(count), devices=count)  # type: ignore[arg-type]
+        module, data = two_subjects(epochs=2, devices=count)
+        fit(module, data, tmp_path / str(count))  # type: ignore[arg-type]
     assert_same_run(tmp_path / "1", tmp_path / "2")
 
 

@@ -24,7 +24,8 @@ from small_models import problem
 from brainkit.errors import BrainkitError, DataError, StoppedTraining, TrainingError
 from brainkit.training import checkpoint as checkpoints
 from brainkit.training.checkpoint import Keeper, check_identity, read_position, read_state
-from brainkit.training.module import EncodingModule, fit
+from brainkit.training.fit import fit
+from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
 from brainkit.utils import files
 
@@ -113,7 +114,7 @@ def train_until_killed(folder: Path, events: int, save_minutes: float) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL and no fork server")
 def test_a_run_killed_again_and_again_ends_as_if_left_alone(tmp_path: Path, alone: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "pytorch_lightning", "brainkit.training.module"])
+    context.set_forkserver_preload(["torch", "pytorch_lightning", "brainkit.training.fit"])
     draw = random.Random(4)
     last = tmp_path / "checkpoints" / "last.ckpt"
     deaths: list[int] = []
