@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from brainkit.config import TrainConfig
@@ -148,7 +147,7 @@ class EncodingModule(lightning.LightningModule):
         chosen: list[lightning.Callback] = [WeightAverage(self.config.ema)] if self.config.ema else []
         return chosen + ([Patience(self.config.patience)] if self.config.patience else [])
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> Any:
         """AdamW with a learning rate for each part, linear warm-up and the schedule."""
         groups: dict[str, list[Tensor]] = {"selectors": [], "weight": [], "bottleneck": [], "bias": []}
         seen: set[int] = set()
@@ -174,9 +173,7 @@ class EncodingModule(lightning.LightningModule):
             fused=self.device.type in _FUSED,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
-        return OptimizerLRSchedulerConfig(
-            optimizer=optimizer, lr_scheduler={"scheduler": scheduler, "interval": "step"}
-        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's losses so far; learning rates are plain numbers, whoever makes the steps."""
