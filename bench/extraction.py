@@ -26,8 +26,8 @@ from bench import machine
 from bench.timing import interleaved
 from brainkit.backbones import Backbone, load_backbone
 from brainkit.features.extract import extract_tokens
-from brainkit.features.fill import prepared
-from brainkit.features.forward import TokenPass
+from brainkit.features.fill import read_input
+from brainkit.features.forward import TokenExtractor
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SIDE = 425  # pixels of an image in the natural scenes data set
@@ -88,10 +88,10 @@ class Extraction:
 def measure(name: str, count: int, rounds: int, device: str) -> dict[str, Any]:
     """Images a second, bare and whole, and the rates of opening and reading."""
     backbone = load_backbone(name, random_weights=name != "efficientnet_lite0")
-    network = TokenPass(backbone, (8, 8), device=device)
+    network = TokenExtractor(backbone, (8, 8), device=device)
     with tempfile.TemporaryDirectory() as place:
         images = write_images(Path(place), count + 1)
-        ready = [prepared(path, backbone.preprocessing) for path in images[1:]]
+        ready = [read_input(path, backbone.preprocessing) for path in images[1:]]
         size = network.batch_size
         batches = [torch.from_numpy(np.stack(ready[k : k + size])).to(device) for k in range(0, count, size)]
         whole = Extraction(backbone, images, Path(place), device)

@@ -24,8 +24,9 @@ from bench import machine
 from bench.cortex import coordinates
 from brainkit.config import Config
 from brainkit.model.factor_topy import FactorTopy
-from brainkit.runs import train as workflow
+from brainkit.runs.export import export
 from brainkit.runs.folder import load_model
+from brainkit.runs.train import train
 from brainkit.training.memory_budget import estimate_memory
 from brainkit.utils.system import PeakMemory
 
@@ -90,14 +91,12 @@ def run(vertices: int, images: int, epochs: int, place: Path) -> dict[str, Any]:
     stages: dict[str, Any] = {"start": measured(lambda: None)}
     settings = ("model.bottleneck=64", "train.batch_size=8", "train.tensorboard=off")
     stages["train"] = measured(
-        lambda: workflow.train(
-            f"{place / 'net.py'}:Wide", data=data, out=place / "run", epochs=epochs, overrides=settings
-        )
+        lambda: train(f"{place / 'net.py'}:Wide", data=data, out=place / "run", epochs=epochs, overrides=settings)
     )
     summary = json.loads((place / "run" / "run.json").read_text(encoding="utf-8"))
     for phase, peak in summary["memory"]["phases"].items():
         stages[f"train: {phase}"] = peak
-    stages["export"] = measured(lambda: workflow.export(place / "run"))
+    stages["export"] = measured(lambda: export(place / "run"))
     model = load_model(place / "run")
     files = {
         name: (place / "run" / name).stat().st_size

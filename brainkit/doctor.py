@@ -183,7 +183,7 @@ def _cuda_provider(providers: list[str]) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "identity.onnx"
         model.write_bytes(_identity_model())
-        _, device = runtime.open_session(model, device="auto", size=1)
+        device = runtime.open_session(model, device="auto", size=1).device
     if device == "cuda":
         return name, "ok", "yes, a test graph opened there"
     return name, "missing", "no: it fell back to the CPU, its CUDA libraries do not load: pip install 'brainkit[gpu]'"

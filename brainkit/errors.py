@@ -25,6 +25,23 @@ class DataError(BrainkitError):
     """A file or folder does not hold what it must; names the file, what was expected and what was found."""
 
 
+class ImageError(DataError):
+    """An image cannot be read.
+
+    Attributes
+    ----------
+    reason : str
+        Why, without the image's name.
+    missing : bool
+        There is no such file.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None, missing: bool = False) -> None:
+        super().__init__(message)
+        self.reason = message if reason is None else reason
+        self.missing = missing
+
+
 class EncoderFileError(BrainkitError):
     """An encoder file cannot be trusted or understood."""
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.utils.text import one_line
 
 INTERPOLATIONS = {
@@ -198,7 +198,7 @@ def decode(path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> 
 
     Raises
     ------
-    DataError
+    ImageError
         If the file cannot be read as an image: one line that names it and says why.
     """
     with _reading(path, name), _open(path) as image:
@@ -221,7 +221,7 @@ def verify(path: str | os.PathLike[str]) -> tuple[int, int]:
 
     Raises
     ------
-    DataError
+    ImageError
         As for `decode`.
     """
     with _reading(path), _open(path) as image:
@@ -239,7 +239,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises
     ------
-    DataError
+    ImageError
         If the mode has no defined conversion.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -247,7 +247,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.mode == "F":
-        raise DataError("expected 8-bit or 16-bit pixels, found floating-point ones, whose range is not known")
+        raise ImageError("expected 8-bit or 16-bit pixels, found floating-point ones, whose range is not known")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         # Premultiplied modes convert only by way of their plain ones.
         plain = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode]) if image.mode in ("RGBa", "La") else image
@@ -256,7 +256,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     try:
         return image.convert("RGB")
     except ValueError as error:
-        raise DataError(f"pixels of mode {image.mode!r} cannot be shown as RGB ({error})") from None
+        raise ImageError(f"pixels of mode {image.mode!r} cannot be shown as RGB ({error})") from None
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
@@ -274,21 +274,21 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.
 
     Raises
     ------
-    DataError
+    ImageError
         If the image is so elongated that the resized one would exceed `MAX_PIXELS`.
     """
     image = to_rgb(image)
     size = preprocessing.size
     resample = INTERPOLATIONS[preprocessing.interpolation]
     if min(image.size) < 1:
-        raise DataError(f"expected at least one pixel, found an image of {image.width} x {image.height}")
+        raise ImageError(f"expected at least one pixel, found an image of {image.width} x {image.height}")
     if preprocessing.fit == "whole":
         return np.array(image.resize((size, size), resample))
     width, height = image.size
     side = math.floor(size / preprocessing.crop_fraction)
     long = int(side * max(width, height) / min(width, height))
     if side * long > MAX_PIXELS:
-        raise DataError(f"an image of {width} x {height} is too elongated for fit=crop; use fit=whole")
+        raise ImageError(f"an image of {width} x {height} is too elongated for fit=crop; use fit=whole")
     resized = image.resize((side, long) if width <= height else (long, side), resample)
     left, top = (round((n - size) / 2.0) for n in resized.size)
     return np.array(resized.crop((left, top, left + size, top + size)))
@@ -344,7 +344,7 @@ _TURNS = {
 
 
 class _reading:
-    """Turn whatever a decoder raises into one DataError line that names the file."""
+    """Turn whatever a decoder raises into one ImageError that names the file."""
 
     def __init__(self, path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
         self.path = path
@@ -358,12 +358,14 @@ class _reading:
         # Exception is turned; none of it is dropped.
         if error is None or not isinstance(error, Exception):
             return
-        raise DataError(f"{self.name}: {_reason(self.path, error)}") from error
+        reason = _reason(self.path, error)
+        missing = error.missing if isinstance(error, ImageError) else isinstance(error, FileNotFoundError)
+        raise ImageError(f"{self.name}: {reason}", reason=reason, missing=missing) from error
 
 
 def _reason(path: str | os.PathLike[str] | BinaryIO, error: Exception) -> str:
-    if isinstance(error, DataError):
-        return str(error)
+    if isinstance(error, ImageError):
+        return error.reason
     if isinstance(error, FileNotFoundError):
         return "file not found"
     if isinstance(error, UnidentifiedImageError):
@@ -383,12 +385,14 @@ def _open(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         path = Path(path)
         if not path.is_file():
             # A named pipe would wait for ever.
-            raise DataError("expected an image file, found a folder or a device" if path.exists() else "file not found")
+            if path.exists():
+                raise ImageError("expected an image file, found a folder or a device")
+            raise ImageError("file not found", missing=True)
     image = Image.open(path, formats=_readable())
     width, height = image.size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         image.close()
-        raise DataError(f"expected 1 to {MAX_PIXELS:,} pixels, found {width} x {height}")
+        raise ImageError(f"expected 1 to {MAX_PIXELS:,} pixels, found {width} x {height}")
     return image
 
 
@@ -411,7 +415,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise DataError(f"expected grey values from 0 to 65535, found {low} to {high}")
+        raise ImageError(f"expected grey values from 0 to 65535, found {low} to {high}")
     grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

@@ -24,12 +24,12 @@ Examples:
 )
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, check and prune the tokens kept on disk, in $BRAINKIT_CACHE/tokens.
+    """List, verify and prune the tokens stored in $BRAINKIT_CACHE/tokens.
 
-    Whatever is removed is made again when it is needed.
+    Anything removed is extracted again when needed.
     """
     if ctx.invoked_subcommand is None:
-        raise click.UsageError("say what to do: list, verify or prune", ctx=ctx)
+        raise click.UsageError("missing command: list, verify or prune", ctx=ctx)
 
 
 @command.command(
@@ -40,7 +40,7 @@ Example:
 """,
 )
 def list_() -> None:
-    """Say which token stores there are, the one used last first."""
+    """List all token stores, the most recently used first."""
     import time
 
     from brainkit.features.manage import list_stores
@@ -51,16 +51,20 @@ def list_() -> None:
         return
     click.echo(f"{'store':<10}{'backbone':<32}{'layers':>7}{'grid':>7}{'images':>9}{'size':>10}  {'last used':<18}")
     for store in stores:
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used))
-        notes = "; ".join(filter(None, [_kind(store), "in use" if store.busy else "", store.trouble]))
-        kind = store.kind
-        name, layers, grid = ("-", "-", "-") if kind is None else (kind.backbone, len(kind.layers), _grid(kind.grid))
-        short = name if len(name) < 32 else f"...{name[-28:]}"
+        name = layers = grid = "-"
+        if store.spec is not None:
+            name, layers = store.spec.backbone, str(len(store.spec.layers))
+            grid = "x".join(map(str, store.spec.grid))
+        name = name if len(name) < 32 else f"...{name[-28:]}"
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.last_used))
+        notes = "; ".join(filter(None, [_describe(store), "in use" if store.in_use else "", store.problem]))
+        size = format_bytes(store.nbytes)
         click.echo(
-            f"{store.name[:8]:<10}{short:<32}{layers:>7}{grid:>7}{store.images:>9,}{format_bytes(store.nbytes):>10}  "
-            f"{used:<18}{notes}".rstrip()
+            f"{store.name[:8]:<10}{name:<32}{layers:>7}{grid:>7}{store.n_images:>9,}{size:>10}  {used:<18}"
+            f"{notes}".rstrip()
         )
-    click.echo(f"{len(stores)} stores, {format_bytes(sum(store.nbytes for store in stores))}")
+    total = format_bytes(sum(store.nbytes for store in stores))
+    click.echo(f"{len(stores)} store{'s' if len(stores) > 1 else ''}, {total}")
 
 
 @command.command(
@@ -71,25 +75,24 @@ Examples:
 """,
 )
 @click.argument("stores", nargs=-1, metavar="[STORE]...")
-@click.option("--repair", is_flag=True, help="Remove what is damaged, so that it is made again.")
+@click.option("--repair", is_flag=True, help="Remove what is damaged; it is extracted again when needed.")
 @click.pass_context
 def verify(ctx: click.Context, stores: tuple[str, ...], repair: bool) -> None:
-    """Read token stores whole and compare all checksums; by default all stores. Exit 1 if one is damaged."""
-    from brainkit.features.manage import find, list_stores
-    from brainkit.features.manage import verify as check
+    """Compare all checksums of token stores, by default of all stores. Exit code 1 if something is damaged."""
+    from brainkit.features.manage import find_stores, list_stores, verify_store
     from brainkit.utils.progress import progress_bar
 
-    known = list_stores()
-    bad = 0
-    for store in find(known, stores) if stores else known:
+    available = list_stores()
+    damaged = False
+    for store in find_stores(available, stores) if stores else available:
         with progress_bar(store.name[:8], "shards") as advance:
-            lines = check(store, repair=repair, progress=advance)
-        for line in lines:
-            click.echo(line)
-        bad += len(lines)
-        if not lines:
-            click.echo(f"{store.name[:8]}: {store.images:,} images, {format_bytes(store.nbytes)}: whole")
-    if bad:
+            problems = verify_store(store, repair=repair, progress=advance)
+        for problem in problems:
+            click.echo(problem)
+        if not problems:
+            click.echo(f"{store.name[:8]}: {store.n_images:,} images, {format_bytes(store.nbytes)}: intact")
+        damaged = damaged or bool(problems)
+    if damaged:
         ctx.exit(1)
 
 
@@ -102,43 +105,36 @@ Examples:
 """,
 )
 @click.argument("stores", nargs=-1, metavar="[STORE]...")
-@click.option("--older-than", metavar="AGE", help="Stores that were not used for so long: 12h, 30d, 8w.")
-@click.option("--max-size", metavar="SIZE", help="The stores longest unused, until the rest is no larger: 50GB.")
+@click.option("--older-than", metavar="AGE", help="Stores last used longer ago than this: 12h, 30d, 8w.")
+@click.option("--max-size", metavar="SIZE", help="The least recently used stores, until the rest fits in this: 50GB.")
 @click.option("--all", "everything", is_flag=True, help="All stores.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def prune(
     stores: tuple[str, ...], older_than: str | None, max_size: str | None, everything: bool, dry_run: bool
 ) -> None:
-    """Remove token stores. One that a process is using stays, and is named."""
-    from brainkit.errors import UsageError
-    from brainkit.features.manage import choose, find, list_stores, remove, seconds_of, size_of
+    """Remove token stores. Stores in use are kept and named."""
+    from brainkit.features.manage import find_stores, list_stores, parse_age, parse_size
+    from brainkit.features.manage import prune as prune_stores
 
-    ways = [bool(stores), older_than is not None or max_size is not None, everything]
-    if sum(ways) != 1:
-        raise UsageError("cache prune must be told what to remove: STORE..., --older-than, --max-size or --all")
-    age = None if older_than is None else seconds_of(older_than)
-    size = None if max_size is None else size_of(max_size)
-    known = list_stores()
-    chosen = find(known, stores) if stores else known if everything else choose(known, older_than=age, max_size=size)
-    freed = count = 0
-    for store in chosen:
-        what = (
-            f"{store.name[:8]} ({_kind(store) or store.trouble}, {store.images:,} images, {format_bytes(store.nbytes)})"
-        )
-        if store.busy if dry_run else not remove(store):
-            click.echo(f"{what}: in use, stays")
-            continue
-        click.echo(f"{what}: {'would be removed' if dry_run else 'removed'}")
-        freed += store.nbytes
-        count += 1
-    click.echo(f"{count} of {len(known)} stores {'would be ' if dry_run else ''}removed, {format_bytes(freed)} freed")
+    if [bool(stores), older_than is not None or max_size is not None, everything].count(True) != 1:
+        raise click.UsageError("give what to remove: either STORE..., or --older-than and --max-size, or --all")
+    available = list_stores()
+    results = prune_stores(
+        find_stores(available, stores) if stores else available,
+        older_than=None if older_than is None else parse_age(older_than),
+        max_size=None if max_size is None else parse_size(max_size),
+        dry_run=dry_run,
+    )
+    for store, removed in results:
+        what = f"{_describe(store) or store.problem}, {store.n_images:,} images, {format_bytes(store.nbytes)}"
+        outcome = ("would be removed" if dry_run else "removed") if removed else "in use, kept"
+        click.echo(f"{store.name[:8]} ({what}): {outcome}")
+    sizes = [store.nbytes for store, removed in results if removed]
+    verb = "would be removed" if dry_run else "removed"
+    click.echo(f"{len(sizes)} of {len(available)} stores {verb}, {format_bytes(sum(sizes))} freed")
 
 
-def _kind(store: StoreReport) -> str:
-    if store.kind is None:
+def _describe(store: StoreReport) -> str:
+    if store.spec is None:
         return ""
-    return f"{store.kind.backbone}, {store.kind.preprocessing.get('size')} px, {store.kind.dtype}"
-
-
-def _grid(grid: tuple[int, int]) -> str:
-    return f"{grid[0]}x{grid[1]}"
+    return f"{store.spec.backbone}, {store.spec.preprocessing.get('size')} px, {store.spec.dtype}"

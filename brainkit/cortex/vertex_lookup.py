@@ -1,16 +1,17 @@
-"""Which vertices of fsaverage a set of coordinates is, found by where they lie on the sphere."""
+"""Finds which vertices of fsaverage a set of coordinates belongs to, by their positions on the sphere."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from brainkit.cortex.surface import SPACES, SPHERE_RADIUS, Vertices, mesh
+from brainkit.cortex.surface import SPHERE_RADIUS, mesh
+from brainkit.cortex.vertices import SPACES, Vertices
 
-NEAR = 0.1  # mm: meshes of one surface differ by 0.013, neighbours are 0.6 or more apart
+TOLERANCE = 0.1  # mm: versions of one mesh differ by 0.013, and neighbours are at least 0.6 apart
 
 
 def vertices_on_sphere(coordinates: np.ndarray) -> Vertices | None:
-    """Recognise coordinates on fsaverage's sphere, the right hemisphere's shifted along x by any amount.
+    """Recognise coordinates on fsaverage's sphere, with the right hemisphere shifted along x by any amount.
 
     Parameters
     ----------
@@ -20,44 +21,45 @@ def vertices_on_sphere(coordinates: np.ndarray) -> Vertices | None:
     Returns
     -------
     Vertices or None
-        Of the coarsest fsaverage space that has them all. None if some row lies on no vertex, if a row stands twice
-        or out of order (left hemisphere first, ids increasing), or if nothing tells the hemispheres apart.
+        Of the coarsest fsaverage space that has them all. None if a row matches no vertex, if rows are repeated or
+        out of order (left hemisphere first, ids increasing), or if the hemispheres cannot be told apart.
     """
-    places = np.asarray(coordinates, np.float64)
-    radii = np.linalg.norm(places, axis=1)
-    off = np.flatnonzero(np.abs(radii - SPHERE_RADIUS) > NEAR)
-    first = int(off[0]) if len(off) else len(places)
-    right = places[first:]
+    coordinates = np.asarray(coordinates, np.float64)
+    radii = np.linalg.norm(coordinates, axis=1)
+    shifted = np.flatnonzero(np.abs(radii - SPHERE_RADIUS) > TOLERANCE)
+    n_left = int(shifted[0]) if len(shifted) else len(coordinates)
+    right = coordinates[n_left:]
     if not len(right):
         return None  # both spheres have the same coordinates: this may be either hemisphere, or both
-    shift = _shift(right)
-    if shift is None or abs(shift) <= NEAR:
+    shift = _shift_along_x(right)
+    if shift is None or abs(shift) <= TOLERANCE:
         return None
-    # A shifted row may lie at the sphere's radius by chance: then it stands among the left ones, and is not found.
-    found = [_nearest(places[:first], "left"), _nearest(right - [shift, 0.0, 0.0], "right")]
-    if any(ids is None for ids in found):
+    # A shifted vertex may happen to lie at the sphere's radius: it then counts as left, and is not found.
+    left_ids = _nearest_vertices(coordinates[:n_left], "left")
+    right_ids = _nearest_vertices(right - [shift, 0.0, 0.0], "right")
+    if left_ids is None or right_ids is None:
         return None
-    left_ids, right_ids = (np.asarray(ids, np.int64) for ids in found)
-    space = next(name for name, size in SPACES.items() if max(left_ids.max(initial=0), right_ids.max()) < size)
+    largest = max(left_ids.max(initial=0), right_ids.max())
+    space = next(name for name, size in SPACES.items() if largest < size)
     ids = np.concatenate([left_ids, right_ids + SPACES[space]])
     return Vertices(space, ids) if (np.diff(ids) > 0).all() else None
 
 
-def _shift(places: np.ndarray) -> float | None:
-    """How far along x a piece of the sphere was moved, from its points (n, 3); None if they are on no such sphere.
+def _shift_along_x(coordinates: np.ndarray) -> float | None:
+    """How far along x the sphere of these points (n, 3) is shifted; None if they all have the same x.
 
-    (x - s)^2 + y^2 + z^2 = R^2 makes |p|^2 a line in x, of slope 2 s.
+    (x - s)^2 + y^2 + z^2 = R^2 makes |p|^2 linear in x, with slope 2 s.
     """
-    squares = (places**2).sum(1)
-    x = places[:, 0] - places[:, 0].mean()
+    squares = (coordinates**2).sum(1)
+    x = coordinates[:, 0] - coordinates[:, 0].mean()
     if not (x**2).sum() > 0:
         return None
     return float((x * squares).sum() / (x**2).sum() / 2)
 
 
-def _nearest(places: np.ndarray, hemisphere: str) -> np.ndarray | None:
-    """The vertex of fsaverage at each place; None if there is none within reach."""
+def _nearest_vertices(coordinates: np.ndarray, hemisphere: str) -> np.ndarray | None:
+    """The vertex of fsaverage at each of the coordinates, int64; None if one has none within the tolerance."""
     from scipy.spatial import cKDTree
 
-    distance, ids = cKDTree(mesh("fsaverage", hemisphere, "sphere")[0]).query(places)
-    return np.asarray(ids) if (distance <= NEAR).all() else None
+    distances, ids = cKDTree(mesh("fsaverage", hemisphere, "sphere")[0]).query(coordinates)
+    return np.asarray(ids, np.int64) if (distances <= TOLERANCE).all() else None

@@ -1,4 +1,4 @@
-"""Where voxels lie in a volume, for responses that are volumetric."""
+"""Voxels in a volume, for responses that are volumetric."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from brainkit.errors import DataError
 
 MAX_SIDE = 4096  # voxels
-_OFF_CENTRE = 0.1  # voxels that a coordinate may lie from a voxel's centre: rounding, and no more
+_OFF_CENTRE = 0.1  # voxels: how far a coordinate may be from a voxel's centre, which allows for rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """The volume that the V columns are voxels of.
+    """The volume whose voxels the V columns are.
 
     Parameters
     ----------
@@ -24,12 +24,12 @@ class Volume:
     affine : array of shape (4, 4), float64
         Voxel indices to mm, as in NIfTI.
     voxels : array of shape (V, 3), int32
-        Index of each column's voxel, no two the same.
+        Index of each column's voxel, all different.
 
     Raises
     ------
     DataError
-        If they do not fit together.
+        If a value is out of range, or a voxel is repeated.
     """
 
     shape: tuple[int, int, int]
@@ -44,7 +44,7 @@ class Volume:
         if voxels.ndim != 2 or voxels.shape[1] != 3 or voxels.dtype.kind not in "iu":
             raise DataError(f"volume: voxels must be whole numbers (V, 3), got {voxels.dtype} of shape {voxels.shape}")
         if voxels.size and (voxels.min() < 0 or (voxels >= self.shape).any()):
-            raise DataError(f"volume: voxels must lie within {self.shape}, got others")
+            raise DataError(f"volume: voxels must lie within {self.shape}, got some outside")
         flat = np.ravel_multi_index(tuple(voxels.T.astype(np.intp)), self.shape)
         if len(np.unique(flat)) < len(flat):
             raise DataError("volume: no two columns may be the same voxel")
@@ -52,12 +52,12 @@ class Volume:
 
     @classmethod
     def at_coordinates(cls, shape: Any, affine: Any, coordinates: np.ndarray) -> Volume:
-        """The voxels whose centres lie at `coordinates`, (V, 3) in mm.
+        """The voxels whose centres are at `coordinates`, (V, 3) in mm.
 
         Raises
         ------
         DataError
-            If one lies at no voxel's centre.
+            If some are not at the centre of a voxel.
         """
         matrix = read_affine(affine)
         inverse = np.linalg.inv(matrix)
@@ -65,48 +65,47 @@ class Volume:
         voxels = np.rint(exact)
         off = np.abs(exact - voxels).max(axis=1) > _OFF_CENTRE
         if off.any():
-            first = int(off.argmax())
             raise DataError(
-                f"volume: expected coordinates at the centres of voxels, found {int(off.sum())} that are not, "
-                f"the first {first}"
+                f"volume: expected coordinates at the centres of voxels, found {int(off.sum())} rows that are not, "
+                f"the first is row {int(off.argmax())}"
             )
         return cls(read_shape(shape), matrix, voxels.astype(np.int64))
 
     def select(self, index: np.ndarray) -> Volume:
-        """The volume for the columns at `index` alone."""
+        """The volume of the columns at `index` only."""
         return Volume(self.shape, self.affine, self.voxels[index])
 
 
 def read_shape(value: Any) -> tuple[int, int, int]:
-    """Three sides, in voxels.
+    """The size of a volume along its three axes, in voxels.
 
     Raises
     ------
     DataError
-        If they are not.
+        If it is not a list of three sizes.
     """
-    given = value if isinstance(value, list | tuple) else ()
-    if len(given) != 3 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in given):
-        raise DataError(f"volume: shape must be three whole numbers from 1 to {MAX_SIDE}")
-    return given[0], given[1], given[2]
+    sides = value if isinstance(value, list | tuple) else ()
+    if len(sides) != 3 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+        raise DataError(f"volume: shape must be three whole numbers from 1 to {MAX_SIDE}, got {value!r:.60}")
+    return sides[0], sides[1], sides[2]
 
 
 def read_affine(value: Any) -> np.ndarray:
-    """A 4 x 4 matrix that can be inverted, its last row 0 0 0 1.
+    """An invertible 4 x 4 matrix with the last row 0 0 0 1.
 
     Raises
     ------
     DataError
-        If it is not.
+        If it is not one.
     """
     try:
         affine = np.array(value, np.float64)
     except (TypeError, ValueError, OverflowError):
         affine = np.empty(0)
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or affine[3].tolist() != [0, 0, 0, 1]:
-        raise DataError("volume: affine must be 4 rows of 4 numbers, the last 0 0 0 1")
+        raise DataError("volume: affine must be 4 rows of 4 numbers, the last row 0 0 0 1")
     size = math.fabs(float(np.linalg.det(affine[:3, :3])))
     if not 1e-9 < size < 1e12:
-        raise DataError(f"volume: affine must give voxels a volume in mm, got {size:.3g}")
+        raise DataError(f"volume: affine must give each voxel a volume above 0, got {size:.3g} mm^3")
     affine.setflags(write=False)
     return affine

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.cortex.surface import Vertices
+from brainkit.cortex.vertices import Vertices
 from brainkit.data.roi_mapping import read_mapping
 from brainkit.data.subject import (
     Responses,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.cortex.surface import CUSTOM, SPACES, RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.data.algonauts import Algonauts
 from brainkit.data.subject import (

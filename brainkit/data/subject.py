@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices, sphere_coordinates
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.surface import sphere_coordinates
+from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
 from brainkit.images import content_hash, decode, verify

@@ -1,4 +1,4 @@
-"""Tokens of images: extracted once by the frozen network, kept on disk, shared by runs and processes."""
+"""Tokens of images: extracted once by the frozen network, stored on disk, shared by runs and processes."""
 
 from __future__ import annotations
 

@@ -1,29 +1,31 @@
-"""Tokens of a set of images, each image's numbers one record, as half-precision numbers about an offset."""
+"""Tokens of a set of images, one record per image, in half precision relative to an offset per channel."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from brainkit.errors import UsageError
-from brainkit.features.store import Layout, Shard, TokenStore
+from brainkit.features.shard import Layout, Shard
+from brainkit.features.store import TokenStore
+
+if TYPE_CHECKING:
+    from brainkit.backbones.base import TokenPair
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
-Tokens = tuple[dict[str, Tensor], dict[str, Tensor]]
-
 
 class TokenCache:
-    """Tokens of n images on the common grid: memory-mapped where they lie on disk, so that n costs no memory.
+    """Tokens of n images on the common grid. Those on disk are memory-mapped, so that n costs no memory.
 
-    Channels may have a mean far larger than what varies in them; about an offset of each channel, half precision keeps
-    what varies. Made by :func:`brainkit.features.extract.extract_tokens`, `of_store` or `of_arrays`.
+    The mean of a channel may be far larger than its variation; relative to an offset per channel, half precision keeps
+    the variation. :func:`brainkit.features.extract_tokens`, `of_store` and `of_arrays` create caches.
 
     Parameters
     ----------
@@ -32,24 +34,24 @@ class TokenCache:
     dtype : torch.dtype
         Of the records: float16 or bfloat16.
     offsets : float32 array of shape (2 * channels,)
-        The local ones of all layers, then the global ones.
+        Of the local tokens of all layers, then of the global ones.
     sources : sequence of Shard or of int16 arrays (count, record)
-        What holds the records.
-    where : int array of shape (n, 2)
-        For each image its source, and its row there.
+        The records.
+    locations : int array of shape (n, 2)
+        Each image's source (its index) and row.
     images : sequence of bytes
-        For each image a name of its content; images of the same name have the same tokens.
+        A hash of each image's content; images with the same hash have the same tokens.
     folder : Path, optional
-        Of the store, where there is one.
+        Of the store, if the tokens are on disk.
 
     Attributes
     ----------
     layers : tuple of str
         In order of depth.
     extracted : int
-        Images that had to pass the backbone for this cache to be made.
+        Images that the backbone had to process for this cache.
     store : TokenStore or None
-        Where they lie on disk; while it is open it is not pruned.
+        The store on disk; while it is open, it is not pruned.
     """
 
     def __init__(
@@ -58,49 +60,52 @@ class TokenCache:
         dtype: torch.dtype,
         offsets: np.ndarray,
         sources: Sequence[Shard] | Sequence[np.ndarray],
-        where: np.ndarray,
+        locations: np.ndarray,
         images: Sequence[bytes],
         folder: Path | None = None,
     ) -> None:
         self.layout, self.dtype, self.offsets, self.folder = layout, dtype, offsets, folder
         self.layers = tuple(layer for layer, _ in layout.widths)
         self.extracted = 0
-        self._sources, self._where = sources, where
+        self._sources, self._locations = sources, locations
         self.images = list(images)
         self.store: TokenStore | None = None
-        self._on: dict[torch.device, Any] = {}
+        self._device_offsets: dict[torch.device, Any] = {}
 
     @classmethod
     def of_store(cls, store: TokenStore, images: Sequence[bytes]) -> TokenCache:
-        """The tokens of images that a store holds, in this order; while they are in use, the store is not pruned."""
-        shards, where = store.places(images)
-        cache = cls(store.layout, DTYPES[store.kind.dtype], store.offsets, shards, where, images, store.folder)
+        """The tokens of images in a store, in this order; while the cache is in use, the store is not pruned."""
+        shards, locations = store.locate(images)
+        cache = cls(store.layout, DTYPES[store.spec.dtype], store.offsets, shards, locations, images, store.folder)
         cache.store = store
         return cache
 
     @classmethod
     def of_arrays(
-        cls, local: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float16
+        cls,
+        local_tokens: Mapping[str, np.ndarray],
+        global_tokens: Mapping[str, np.ndarray],
+        dtype: torch.dtype = torch.float16,
     ) -> TokenCache:
-        """Tokens that lie in memory.
+        """A cache of tokens in memory.
 
         Parameters
         ----------
-        local : mapping of str to array of shape (n, C, H, W)
-        whole : mapping of str to array of shape (n, C)
-            The global tokens of the same layers.
+        local_tokens : mapping of str to array of shape (n, C, H, W)
+        global_tokens : mapping of str to array of shape (n, C)
+            Of the same layers.
         dtype : torch.dtype
-            What they are rounded to.
+            To which the tokens are rounded: float16 or bfloat16.
         """
-        first = next(iter(local.values()))
-        layout = Layout(tuple((layer, value.shape[1]) for layer, value in local.items()), first.shape[2:])
-        parts = [value.reshape(len(first), -1) for value in (*local.values(), *(whole[layer] for layer in local))]
-        records = torch.from_numpy(np.concatenate(parts, 1, dtype=np.float32)).to(dtype)
+        first = next(iter(local_tokens.values()))
+        layout = Layout(tuple((layer, value.shape[1]) for layer, value in local_tokens.items()), first.shape[2:])
+        arrays = (*local_tokens.values(), *(global_tokens[layer] for layer in local_tokens))
+        numbers = np.concatenate([value.reshape(len(first), -1) for value in arrays], 1, dtype=np.float32)
+        records = torch.from_numpy(numbers).to(dtype).view(torch.int16).numpy()
         offsets = np.zeros(2 * layout.channels, np.float32)
-        source = records.view(torch.int16).numpy()
-        names = [hashlib.sha256(record.data).digest() for record in source]
+        images = [hashlib.sha256(record.data).digest() for record in records]
         rows = np.arange(len(first), dtype=np.int32)
-        return cls(layout, dtype, offsets, [source], np.stack([np.zeros_like(rows), rows], 1), names)
+        return cls(layout, dtype, offsets, [records], np.stack([np.zeros_like(rows), rows], 1), images)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -114,7 +119,7 @@ class TokenCache:
 
     @property
     def record(self) -> int:
-        """Numbers of one image: each layer's local tokens (C, H, W), then all layers' global ones (C)."""
+        """Numbers per image: the local tokens (C, H, W) of each layer, then the global tokens (C) of all layers."""
         return self.layout.record
 
     @property
@@ -123,10 +128,10 @@ class TokenCache:
         return 2 * len(self) * self.record
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._locations)
 
     def records(self, rows: np.ndarray, out: Tensor | None = None) -> Tensor:
-        """Read the records of some images, as they are kept: about the offsets.
+        """Read the records of some images as they are stored, relative to the offsets.
 
         Parameters
         ----------
@@ -137,7 +142,7 @@ class TokenCache:
         Returns
         -------
         tensor of shape (k, record)
-            The first rows of `out`, where that is given.
+            The first k rows of `out`, if given.
         """
         if out is None:
             out = torch.empty((len(rows), self.record), dtype=self.dtype)
@@ -148,12 +153,12 @@ class TokenCache:
             )
         out = out[: len(rows)]
         target = out.view(torch.int16).numpy()
-        for k, (source, row) in enumerate(self._where[rows].tolist()):
+        for k, (source, row) in enumerate(self._locations[rows].tolist()):
             target[k] = self._source(source)[row]
         return out
 
-    def expand(self, records: Tensor) -> Tokens:
-        """Tokens out of records, float32, on the records' device.
+    def expand(self, records: Tensor) -> TokenPair:
+        """Convert records to tokens, float32, on the records' device.
 
         Parameters
         ----------
@@ -162,34 +167,35 @@ class TokenCache:
 
         Returns
         -------
-        local : dict of str to tensor of shape (b, C, H, W)
-        whole : dict of str to tensor of shape (b, C)
+        local_tokens : dict of str to tensor of shape (b, C, H, W)
+        global_tokens : dict of str to tensor of shape (b, C)
         """
         device = records.device
-        if device not in self._on:
-            self._on[device] = self._offsets_on(device)
+        if device not in self._device_offsets:
+            self._device_offsets[device] = self._offsets_on(device)
         if device.type == "cpu":
-            return self._expand_apart(records, self._on[device])
-        return self._expand_together(records, self._on[device])
+            return self._expand_by_layer(records, self._device_offsets[device])
+        return self._expand_at_once(records, self._device_offsets[device])
 
-    def batch(self, rows: np.ndarray) -> Tokens:
+    def batch(self, rows: np.ndarray) -> TokenPair:
         """Local (b, C, H, W) and global (b, C) tokens of some images, float32 on the CPU: ``expand(records(rows))``."""
-        local, whole = {}, {}
-        for layer in self.layers:  # one after another, because what was just read is still in the processor's cache
-            local[layer], whole[layer] = self.layer(layer, rows)
-        return local, whole
+        local_tokens, global_tokens = {}, {}
+        for layer in self.layers:  # one after another, while what was just read is in the processor's cache
+            local_tokens[layer], global_tokens[layer] = self.layer(layer, rows)
+        return local_tokens, global_tokens
 
     def layer(self, layer: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Local (k, C, H, W) and global (k, C) tokens of one layer, float32 on the CPU; nothing else is read."""
-        where = [(self._source(source), row) for source, row in self._where[rows].tolist()]
-        found = []
-        for place, offset in zip(self.layout.places[layer], self.layout.offsets_of(self.offsets)[layer], strict=True):
-            bits = np.empty((len(where), place.stop - place.start), np.int16)
-            for target, (source, row) in zip(bits, where, strict=True):
-                target[:] = source[row, place]
-            values = torch.from_numpy(bits).view(self.dtype).float().view(len(where), len(offset), -1)
-            found.append(values.add_(torch.from_numpy(offset)[:, None]))
-        return found[0].unflatten(2, self.grid), found[1][:, :, 0]
+        """Local (k, C, H, W) and global (k, C) tokens of one layer, float32 on the CPU; reads nothing else."""
+        locations = [(self._source(source), row) for source, row in self._locations[rows].tolist()]
+        tokens = []
+        offsets = self.layout.by_layer(self.offsets)[layer]
+        for part, offset in zip(self.layout.slices[layer], offsets, strict=True):
+            bits = np.empty((len(locations), part.stop - part.start), np.int16)
+            for target, (source, row) in zip(bits, locations, strict=True):
+                target[:] = source[row, part]
+            values = torch.from_numpy(bits).view(self.dtype).float().view(len(locations), len(offset), -1)
+            tokens.append(values.add_(torch.from_numpy(offset)[:, None]))
+        return tokens[0].unflatten(2, self.grid), tokens[1][:, :, 0]
 
     def _source(self, number: int) -> np.ndarray:
         source = self._sources[number]
@@ -199,35 +205,36 @@ class TokenCache:
         if device.type != "cpu":
             return self._offsets_as_record().to(device)
         return {
-            layer: (torch.from_numpy(local)[:, None, None], torch.from_numpy(whole))
-            for layer, (local, whole) in self.layout.offsets_of(self.offsets).items()
+            layer: (torch.from_numpy(local)[:, None, None], torch.from_numpy(global_))
+            for layer, (local, global_) in self.layout.by_layer(self.offsets).items()
         }
 
     def _offsets_as_record(self) -> Tensor:
-        """The offset of each number of a record: (record,)."""
-        apart, cells = self.layout.offsets_of(self.offsets).values(), self.grid[0] * self.grid[1]
-        each = [np.repeat(local, cells) for local, _ in apart] + [whole for _, whole in apart]
-        return torch.from_numpy(np.concatenate(each))
+        """The offset of each number in a record: (record,)."""
+        offsets, cells = self.layout.by_layer(self.offsets).values(), self.grid[0] * self.grid[1]
+        parts = [np.repeat(local, cells) for local, _ in offsets] + [global_ for _, global_ in offsets]
+        return torch.from_numpy(np.concatenate(parts))
 
-    def _expand_apart(self, records: Tensor, offsets: Any) -> Tokens:
-        """Layer by layer into contiguous tensors, which oneDNN would otherwise copy."""
-        local, whole = {}, {}
+    def _expand_by_layer(self, records: Tensor, offsets: Any) -> TokenPair:
+        """Each layer as contiguous tensors, which oneDNN would otherwise copy."""
+        local_tokens, global_tokens = {}, {}
         for layer, width in self.layout.widths:
-            ours, alls = self.layout.places[layer]
-            # Converted, then added to in place: numbers of two types would be added by way of a third tensor.
-            local[layer] = records[:, ours].float().view(-1, width, *self.grid).add_(offsets[layer][0])
-            whole[layer] = records[:, alls].float().add_(offsets[layer][1])
-        return local, whole
+            local, global_ = self.layout.slices[layer]
+            # Converted first, then added in place: adding numbers of two types takes a third tensor.
+            local_tokens[layer] = records[:, local].float().view(-1, width, *self.grid).add_(offsets[layer][0])
+            global_tokens[layer] = records[:, global_].float().add_(offsets[layer][1])
+        return local_tokens, global_tokens
 
-    def _expand_together(self, records: Tensor, offsets: Tensor) -> Tokens:
+    def _expand_at_once(self, records: Tensor, offsets: Tensor) -> TokenPair:
         """One kernel for all layers, which are then views of its result."""
         numbers = records + offsets
-        local, whole = {}, {}
+        local_tokens, global_tokens = {}, {}
         for layer, width in self.layout.widths:
-            ours, alls = self.layout.places[layer]
-            local[layer], whole[layer] = numbers[:, ours].view(-1, width, *self.grid), numbers[:, alls]
-        return local, whole
+            local, global_ = self.layout.slices[layer]
+            local_tokens[layer] = numbers[:, local].view(-1, width, *self.grid)
+            global_tokens[layer] = numbers[:, global_]
+        return local_tokens, global_tokens
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process opens the files itself, and puts its own offsets on its devices.
-        return {**self.__dict__, "store": None, "_on": {}}
+        # Another process opens the files itself, and moves the offsets to its own devices.
+        return {**self.__dict__, "store": None, "_device_offsets": {}}

@@ -1,4 +1,4 @@
-"""Tokens of a set of images, computed once and kept on disk: each image passes the backbone a single time."""
+"""Tokens of a set of images, computed once and stored on disk: the backbone processes each image a single time."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from brainkit._version import __version__
 from brainkit.backbones import Backbone
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.features.cache import DTYPES, TokenCache
-from brainkit.features.fill import Filling, prepared
-from brainkit.features.forward import TokenPass
-from brainkit.features.store import TokenKind, TokenStore, read_description, remove_folder
+from brainkit.features.fill import StoreFiller, read_input
+from brainkit.features.forward import TokenExtractor
+from brainkit.features.store import OtherVersion, TokenSpec, TokenStore, read_description, remove_folder
 from brainkit.images import content_hash
 from brainkit.utils.files import cache_folder
+from brainkit.utils.progress import Say
 from brainkit.utils.system import cores
 
 __all__ = ["TokenCache", "extract_tokens"]
 
-# A store is believed when its first images come out the same: within this share of a channel's s.d., beside what half
-# precision rounds (ROUNDING) and what a batch of another size or another device may round (FLOOR, of the layer's root
-# mean square). Autocast rounds some numbers more; a network that has changed changes nearly all.
-AGREEMENT = 0.02
+# A store is used if its first images give the same tokens again: within this share of a channel's s.d., plus rounding
+# in half precision (_ROUNDING) and by another batch size or device (_FLOOR, relative to the layer's root mean square).
+# Autocast rounds a few numbers more, hence _MOST; in a network that has changed, nearly all numbers differ.
+TOLERANCE = 0.02
 _ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 _FLOOR = {"float32": 1e-5, "float16 autocast": 2e-3}
 _MOST = {"float32": 0.999, "float16 autocast": 0.95}
-
-Say = Callable[[str], None]
 
 
 def extract_tokens(
@@ -49,12 +48,12 @@ def extract_tokens(
     say: Say | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> TokenCache:
-    """Run those images through a backbone that nobody has run through it before, and open the tokens of all.
+    """Open the tokens of some images, and first extract those that the cache lacks.
 
-    Images are known by their content, so whatever run or subject saw an image first did the work for all. Several
-    processes may be at it at once: they share the work. What is found is read once, to compare its checksums, and
-    believed only if the first images come out the same again: a network's code may have changed with its name and
-    weights the same.
+    Images are identified by their content, so that runs and subjects share them. Several processes may extract at the
+    same time: they share the work. Records found in the cache are checked against their checksums, and used only if
+    the backbone gives the same tokens for the first images again: its code may change while its name and weights stay
+    the same.
 
     Parameters
     ----------
@@ -63,61 +62,61 @@ def extract_tokens(
     images : sequence of Path
         Image files, in the order of the rows of the responses.
     grid : (int, int)
-        Rows and columns that every layer's token map is brought to.
+        Rows and columns to which every layer's token map is resized.
     device : str
-        Where the backbone runs: on CUDA under float16 autocast, elsewhere in float32.
+        Where the backbone runs: under float16 autocast on CUDA, in float32 elsewhere.
     batch_size : int, optional
-        Images of one pass; by default as many as suit the device.
+        By default it suits the device.
     cache : Path, optional
-        Folder of all token stores; by default under the user's cache folder.
+        Folder of all token stores; by default in the user's cache folder.
     dtype : {"float16", "bfloat16"}
-        What is kept: ten bits of each number's difference from its channel's offset, or seven with float32's range.
+        Of the records: ten bits of each number's difference from its channel's offset, or seven with float32's range.
     say : callable, optional
-        Takes lines: what is there, how much will be written and how much is free, what was found damaged.
+        Called with lines about what is in the cache, the space needed and free, and damage.
     progress : callable, optional
-        Called with the number of images that are there so far.
+        Called with the number of images in the cache so far.
 
     Returns
     -------
     TokenCache
-        Its ``extracted`` tells how many images passed the backbone.
+        ``extracted`` is the number of images that the backbone processed.
 
     Raises
     ------
     DataError
-        If an image cannot be read; names it. The tokens of those before it stay.
+        If an image cannot be read; names it. The tokens of the images before it are kept.
     BrainkitError
-        If the disk cannot hold the tokens, the cache cannot be written, or a token is too large for `dtype`.
+        If the disk is too small, the cache cannot be written, or a token is too large for `dtype`.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if not images:
-        raise UsageError("images must hold at least one image, got none")
-    tell: Say = say or (lambda line: None)
+        raise UsageError("images must have at least one image, got none")
+    say = say or (lambda line: None)
     home = cache if cache is not None else cache_folder() / "tokens"
     with ThreadPoolExecutor(cores()) as pool:
         hashes = [bytes.fromhex(value) for value in pool.map(content_hash, images)]
     paths = dict(zip(hashes, images, strict=True))
-    network = TokenPass(backbone, grid, dtype=dtype, device=device, batch_size=batch_size)
-    kind = TokenKind(
+    extractor = TokenExtractor(backbone, grid, dtype=dtype, device=device, batch_size=batch_size)
+    spec = TokenSpec(
         backbone=backbone.name,
         weights=backbone.weights_hash,
         code=_code_hash(backbone.network),
-        layers=network.layout.widths,
+        layers=extractor.layout.widths,
         grid=grid,
         preprocessing=backbone.preprocessing.to_json(),
         dtype=dtype,
-        arithmetic=network.arithmetic,
+        arithmetic=extractor.arithmetic,
     )
-    store = _believed(home / kind.key, network, paths, tell)
+    store = _open_store(home / spec.key, extractor, paths, say)
     missing = list(paths) if store is None else store.missing(paths)
-    if not missing:
-        tell(f"tokens of {len(images)} images: found in the cache")
-    else:
-        _check_space(home, len(images), len(missing), kind, tell)
+    if missing:
+        _check_space(home, len(images), len(missing), spec, say)
         if store is None:
-            store = _new_store(home, kind, network, backbone, tell)
-        Filling(store, network, paths, len(images), progress).run()
+            store = _create_store(home, spec, extractor, say)
+        StoreFiller(store, extractor, paths, len(images), progress).run()
+    else:
+        say(f"tokens of {len(images)} images: found in the cache")
     assert store is not None
     tokens = TokenCache.of_store(store, hashes)
     tokens.extracted = len(missing)
@@ -125,96 +124,99 @@ def extract_tokens(
 
 
 def _code_hash(network: torch.nn.Module) -> str:
-    """Hash of the file that defines the network's class: a plug-in may change with its weights the same."""
+    """Hash of the file that defines the network's class: the code of a plug-in may change with the same weights."""
     try:
         file = inspect.getsourcefile(type(network))
-    except TypeError:  # made at a prompt: it has no file
+    except TypeError:  # defined at a prompt, without a file
         return ""
     return content_hash(file) if file and os.path.isfile(file) else ""
 
 
-def _believed(folder: Path, network: TokenPass, paths: Mapping[bytes, Path], say: Say) -> TokenStore | None:
-    """Open the store if it is there, and if what it holds is what the network gives."""
+def _open_store(folder: Path, extractor: TokenExtractor, paths: Mapping[bytes, Path], say: Say) -> TokenStore | None:
+    """Open the store if it exists and holds what the network gives now; else remove it."""
     if not folder.is_dir():
         return None
     try:
         store = TokenStore(folder, say)
     except DataError as error:
-        say(f"{folder}: {error}; it is made anew")
+        say(f"{folder}: {error}; it is rebuilt")
         remove_folder(folder)
         return None
     store.check(paths)
-    if _agrees(store, network, paths):
+    if _same_tokens(store, extractor, paths):
         return store
-    say(f"{folder}: {network.backbone.name} gives other tokens than it did; the store is made anew")
-    store.drop()
+    say(f"{folder}: {extractor.backbone.name} gives different tokens than before; the store is rebuilt")
+    store.remove()
     return None
 
 
-def _new_store(home: Path, kind: TokenKind, network: TokenPass, backbone: Backbone, say: Say) -> TokenStore:
-    about = {
-        "made_by": f"brainkit {__version__}",
-        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "pretrained": backbone.pretrained,
-        "source": backbone.source,
-    }
-    try:
-        return TokenStore.create(home, kind, network.measure(), say, about)
-    except BrainkitError as error:
-        raise BrainkitError(f"{error}; set BRAINKIT_CACHE to another folder") from None
+def _same_tokens(store: TokenStore, extractor: TokenExtractor, paths: Mapping[bytes, Path]) -> bool:
+    """Whether the network gives the stored tokens for two of these images, or the offsets if none is stored."""
+    missing = set(store.missing(paths))
+    stored = [image for image in paths if image not in missing][:2]
+    floor, most = _FLOOR[extractor.arithmetic], _MOST[extractor.arithmetic]
+    if not stored:
+        mean, _ = extractor.channel_statistics()
+        allowed = TOLERANCE * store.std + floor * np.sqrt(np.square(mean).mean())
+        return bool((np.abs(mean - store.offsets) <= allowed).mean() >= most)
+    inputs = np.stack([read_input(paths[image], extractor.backbone.preprocessing) for image in stored])
+    before = TokenCache.of_store(store, stored).batch(np.arange(len(stored)))
+    now = extractor.tokens(torch.from_numpy(inputs))
+    offsets, stds = store.layout.by_layer(store.offsets), store.layout.by_layer(store.std)
+    for layer in extractor.backbone.layer_names:
+        for part, offset, std in zip((0, 1), offsets[layer], stds[layer], strict=True):
+            old, new = (
+                tokens[part][layer].cpu().numpy().reshape(len(stored), len(offset), -1) for tokens in (before, now)
+            )
+            allowed = TOLERANCE * std[:, None] + floor * np.sqrt(np.square(old).mean())
+            allowed = allowed + _ROUNDING[store.spec.dtype] * np.abs(old - offset[:, None])
+            if (np.abs(old - new) <= allowed).mean() < most:
+                return False
+    return True
 
 
-def _check_space(home: Path, wanted: int, missing: int, kind: TokenKind, say: Say) -> None:
-    """Say what will be written; refuse what the disk cannot hold."""
+def _check_space(home: Path, n_images: int, n_missing: int, spec: TokenSpec, say: Say) -> None:
+    """Report how much will be written, and refuse what the disk cannot hold."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(home).free
-        others = sum(_of_another_version(place) for place in home.iterdir() if place.is_dir())
+        other_versions = sum(_has_other_version(folder) for folder in home.iterdir() if folder.is_dir())
     except OSError as error:
         raise BrainkitError(
-            f"{home}: the token cache cannot be made there: {error.strerror}; set BRAINKIT_CACHE to another folder"
+            f"{home}: the token cache cannot be created: {error.strerror}; set BRAINKIT_CACHE to another folder"
         ) from None
-    needed = 2 * missing * kind.layout.record
-    size = f"{needed / 1e9:.2f} GB as {kind.dtype}"
+    needed = 2 * n_missing * spec.layout.record
+    size = f"{needed / 1e9:.2f} GB as {spec.dtype}"
     if needed > 0.95 * free:
         raise BrainkitError(
-            f"{home}: the tokens of {missing} images need {size}, {free / 1e9:.2f} GB are free; "
+            f"{home}: the tokens of {n_missing} images need {size}, {free / 1e9:.2f} GB are free; "
             "free some space, or set BRAINKIT_CACHE to a folder on another disk"
         )
-    if others:
-        say(f"{home}: {others} stores of another version are left alone; brainkit cache list shows them")
-    held = f"{wanted - missing} in the cache, {missing} to extract"
-    say(f"tokens of {wanted} images: {held}, {size}; {free / 1e9:.1f} GB free")
+    if other_versions:
+        say(f"{home}: stores of another version, which are not used: {other_versions}; see brainkit cache list")
+    found = f"{n_images - n_missing} in the cache, {n_missing} to extract"
+    say(f"tokens of {n_images} images: {found}, {size}; {free / 1e9:.1f} GB free")
 
 
-def _of_another_version(folder: Path) -> bool:
+def _has_other_version(folder: Path) -> bool:
     try:
         read_description(folder)
-    except DataError as error:
-        return "version" in str(error)
+    except OtherVersion:
+        return True
+    except DataError:
+        pass
     return False
 
 
-def _agrees(store: TokenStore, network: TokenPass, paths: Mapping[bytes, Path]) -> bool:
-    """Whether the network gives what the store holds: for its first two of these images, else for the probes."""
-    missing = set(store.missing(paths))
-    held = [image for image in paths if image not in missing][:2]
-    floor, most = _FLOOR[network.arithmetic], _MOST[network.arithmetic]
-    if not held:
-        mean, _ = network.measure()
-        allowed = AGREEMENT * store.spread + floor * np.sqrt(np.square(mean).mean())
-        return bool((np.abs(mean - store.offsets) <= allowed).mean() >= most)
-    images = np.stack([prepared(paths[image], network.backbone.preprocessing) for image in held])
-    known = TokenCache.of_store(store, held).batch(np.arange(len(held)))
-    fresh = network.tokens(torch.from_numpy(images))
-    offsets, spreads = store.layout.offsets_of(store.offsets), store.layout.offsets_of(store.spread)
-    for layer in network.backbone.layer_names:
-        for part, offset, spread in zip((0, 1), offsets[layer], spreads[layer], strict=True):
-            before, now = (
-                tokens[part][layer].cpu().numpy().reshape(len(held), len(offset), -1) for tokens in (known, fresh)
-            )
-            allowed = AGREEMENT * spread[:, None] + floor * np.sqrt(np.square(before).mean())
-            allowed = allowed + _ROUNDING[store.kind.dtype] * np.abs(before - offset[:, None])
-            if (np.abs(before - now) <= allowed).mean() < most:
-                return False
-    return True
+def _create_store(home: Path, spec: TokenSpec, extractor: TokenExtractor, say: Say) -> TokenStore:
+    provenance = {
+        "made_by": f"brainkit {__version__}",
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "pretrained": extractor.backbone.pretrained,
+        "source": extractor.backbone.source,
+    }
+    channels = extractor.channel_statistics()
+    try:
+        return TokenStore.create(home, spec, channels, say, provenance)
+    except BrainkitError as error:
+        raise BrainkitError(f"{error}; set BRAINKIT_CACHE to another folder") from None

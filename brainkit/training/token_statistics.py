@@ -56,9 +56,9 @@ def fit_statistics(
     for cache, records in _blocks(parts, torch.device(device)):
         chosen = torch.from_numpy(np.flatnonzero(for_moments[done : done + len(records)])).to(records.device)
         done += len(records)
-        offsets = cache.layout.offsets_of(cache.offsets)
+        offsets = cache.layout.by_layer(cache.offsets)
         for layer, width in cache.layout.widths:
-            for kind, columns in enumerate(cache.layout.places[layer]):
+            for kind, columns in enumerate(cache.layout.slices[layer]):
                 values = records[:, columns].view(len(records), width, -1)
                 sums[layer, kind].add(values, offsets[layer][kind], chosen)
     for (layer, kind), summed in sums.items():

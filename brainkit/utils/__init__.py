@@ -1,1 +1,1 @@
-"""Small tools that every other folder may use: files, locks, memory, progress."""
+"""Small tools that every other folder may use."""

@@ -1,4 +1,4 @@
-"""Outputs written beside and renamed, so that nothing is ever half-written."""
+"""Files that appear complete or not at all, JSON, and the cache folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from brainkit.errors import BrainkitError, DataError
 
 
 @contextlib.contextmanager
-def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`, moved onto it when the block ends without an error.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; move it to `path` when the block ends without an error.
 
     Parameters
     ----------
     path : path-like
-        Final place. Its folder must exist. The temporary name keeps the suffix, because some writers look at it.
+        The final path; its folder must exist. The temporary name has the same suffix, because some writers need it.
 
     Yields
     ------
@@ -34,33 +34,36 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder does not exist or is not writable, or the disk is full.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     if not target.parent.is_dir():
-        raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
+        raise DataError(f"{target}: its folder {target.parent} does not exist; create it first")
     try:
-        yield beside
-        os.replace(beside, target)
+        yield temporary
+        os.replace(temporary, target)
     except OSError as error:
         if isinstance(error.filename, (str, bytes)):
-            place = Path(os.fsdecode(error.filename))
-            if place != target and place != beside and beside not in place.parents:
+            failed = Path(os.fsdecode(error.filename))
+            if failed not in (target, temporary) and temporary not in failed.parents:
                 raise
         raise BrainkitError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
-        if beside.is_dir():
-            shutil.rmtree(beside, ignore_errors=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
         else:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+
+
+write_beside = atomic_write  # the name before
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, atomically. NaN is refused: JSON has none, so say null."""
-    with write_beside(path) as beside:
-        beside.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write `value` as indented UTF-8 JSON, atomically. NaN is refused, since JSON lacks it: use None."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file, or say in one line why it cannot be read.
+    """Read a JSON file.
 
     Raises
     ------
@@ -77,8 +80,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: expected JSON, found something else ({error})") from None
 
 
+def write_all(file: Any, data: bytes | memoryview) -> None:
+    """Write all of `data` to an unbuffered file, which may take only part of it at once."""
+    rest = memoryview(data).cast("B")
+    while len(rest):
+        rest = rest[file.write(rest) :]
+
+
 def cache_folder() -> Path:
-    """Where brainkit keeps what it can make again: ``$BRAINKIT_CACHE``, else the user's cache folder."""
+    """Folder of what can be recomputed: ``$BRAINKIT_CACHE``, else ``brainkit`` in the user's cache folder."""
     if chosen := os.environ.get("BRAINKIT_CACHE"):
         return Path(chosen)
     if os.name == "nt":

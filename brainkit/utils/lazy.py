@@ -1,4 +1,4 @@
-"""Package names that are imported when they are first used, and old names that still work for one release."""
+"""Names of a package that are imported on first use, and old names that work for one more release."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lazy_names(
     names : mapping of str to str
         Public name -> the module that defines it.
     moved : mapping of str to str, optional
-        Old name -> where it is now, as ``package.module.name``; using one is a `DeprecationWarning`.
+        Old name -> new one as ``package.module.name``; using an old name is a `DeprecationWarning`.
     """
     old = moved or {}
 
@@ -30,7 +30,7 @@ def lazy_names(
         if name in old:
             module, _, attribute = old[name].rpartition(".")
             warnings.warn(
-                f"{package}.{name} has moved to {old[name]}; the old name goes in the next release",
+                f"{package}.{name} has moved to {old[name]}; the old name will be removed in the next release",
                 DeprecationWarning,
                 stacklevel=2,
             )

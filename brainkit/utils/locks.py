@@ -1,4 +1,4 @@
-"""Locks between processes, on small files. They end with their process, however it ends: none is ever stale."""
+"""File locks between processes. The system releases them when their process ends, so none is ever stale."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ except ImportError:  # Windows
 
 
 class FileLock:
-    """A lock on a file, held until `release`, until it is forgotten, or until the process ends.
+    """A lock on a file, held until `release`, until the object is deleted, or until the process ends.
 
-    Where the system or the file system has no such locks, everybody gets every lock: what they guard must stay correct
+    If the system or file system has no such locks, every process gets every lock: what they protect must stay correct
     without them.
 
     Attributes
     ----------
     path : Path
     certain : bool
-        Whether the lock is one: nobody else has it.
+        Whether the lock is real: no other process has it.
     """
 
     def __init__(self, path: Path, handle: int, certain: bool) -> None:
@@ -32,25 +32,25 @@ class FileLock:
 
     @classmethod
     def take(cls, path: Path, *, shared: bool = False, wait: bool = False) -> FileLock | None:
-        """Lock `path`, which is made if it is not there; its folder must be there.
+        """Lock `path`, creating the file if necessary; its folder must exist.
 
         Parameters
         ----------
         path : Path
         shared : bool
-            Several may hold it at once, but nobody else may hold it alone.
+            Several processes may hold the lock if all of them share it.
         wait : bool
-            Wait for whoever holds it.
+            Wait until the lock is free.
 
         Returns
         -------
         FileLock or None
-            None where somebody else holds it and `wait` is false.
+            None if another process holds the lock and `wait` is false.
 
         Raises
         ------
         OSError
-            If the file can neither be made nor opened.
+            If the file can be neither created nor opened.
         """
         while True:
             handle = _open(path)
@@ -61,18 +61,18 @@ class FileLock:
             except BlockingIOError:
                 os.close(handle)
                 return None
-            except BaseException as error:  # a signal may end the waiting
-                if not isinstance(error, OSError):
-                    os.close(handle)
-                    raise
+            except OSError:
                 return cls(path, handle, certain=False)  # a file system without locks
-            # Whoever held it may have removed the file: then this is a lock on something nobody else sees.
-            if _is_still(path, handle):
+            except BaseException:  # a signal while waiting
+                os.close(handle)
+                raise
+            # The holder before may have removed the file: then this lock is on a file that no other process can open.
+            if _is_same_file(path, handle):
                 return cls(path, handle, certain=True)
             os.close(handle)
 
     def release(self, *, remove: bool = False) -> None:
-        """Let it go; with `remove` the file goes too."""
+        """Release the lock; with `remove`, delete the file as well."""
         if self._handle < 0:
             return
         if remove:
@@ -89,10 +89,10 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:
-        return os.open(path, os.O_RDONLY)  # a folder that can only be read
+        return os.open(path, os.O_RDONLY)  # a read-only folder
 
 
-def _is_still(path: Path, handle: int) -> bool:
+def _is_same_file(path: Path, handle: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the machine gives this process: cores, memory, CUDA devices, open files. Limits of containers count."""
+"""Cores, memory, CUDA devices and open files that this process may use, within the limits of its container."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from types import TracebackType
 
 Peak = dict[str, "int | None"]
 
-_SAMPLE_SECONDS = 0.1  # how often PeakMemory looks
-_OTHER_FILES = 256  # that a process has open in any case: libraries, sockets, images being decoded
+_SAMPLE_SECONDS = 0.1  # interval at which PeakMemory samples
+_OTHER_FILES = 256  # open in any case: libraries, sockets, images being decoded
 
-# Linux's control groups, by which containers and schedulers bound a process.
+# Linux's control groups, with which containers and schedulers limit a process.
 _OWN_GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
-# A group's memory limit, its use, and the part of it that is file cache, which is given back on demand; versions 2, 1.
+# Files with a group's limit and use, and the entry for file cache, which the system reclaims on demand; versions 2, 1.
 _MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -28,7 +28,7 @@ _MEMORY_FILES = (
 
 
 def cores() -> int:
-    """Processor cores this process may use: its affinity, and a container's quota where there is one."""
+    """Number of processor cores this process may use, by its affinity and its container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _control_groups("cpu"):
         with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no quota
@@ -40,51 +40,54 @@ def cores() -> int:
     return max(1, count)
 
 
-def settle_openmp() -> None:
-    """Let OpenMP's idle threads sleep soon; call it before anything loads OpenMP.
+def configure_openmp() -> None:
+    """Make OpenMP's idle threads sleep early; call this before anything loads OpenMP.
 
-    Threads that spin while they wait slow training down many times on a machine that others use too, and take the
-    cores from the operator's own threads. GNU's OpenMP may spin for some microseconds, which spares it from falling
-    asleep between two operations. What the user has set is kept.
+    Threads that spin while they wait slow training down many times on a shared machine, and take cores from the
+    operator's own threads. GNU's OpenMP may spin for a few microseconds, so that it does not sleep between two
+    operations. Values that the user has set are kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+settle_openmp = configure_openmp  # the name before
+
+
 def total_memory() -> int:
-    """Bytes of memory this process may use in all: the machine's, or its container's limit."""
+    """Bytes of memory of the machine, or of its container's limit."""
     import psutil
 
-    bounds = [int(psutil.virtual_memory().total)]
+    limits = [int(psutil.virtual_memory().total)]
     for folder in _control_groups("memory"):
         for limit, _, _ in _MEMORY_FILES:
             with contextlib.suppress(OSError, ValueError):  # "max": no limit
-                bounds.append(int((folder / limit).read_text()))
-    return min(bounds)
+                limits.append(int((folder / limit).read_text()))
+    return min(limits)
 
 
 def free_memory() -> int:
-    """Bytes of memory this process may still take: what the system has available, within a container's limit."""
+    """Bytes of memory that this process can still allocate: what is available, within the container's limit."""
     import psutil
 
-    bounds = [int(psutil.virtual_memory().available)]
+    limits = [int(psutil.virtual_memory().available)]
     for folder in _control_groups("memory"):
         for limit, used, cached in _MEMORY_FILES:
             with contextlib.suppress(OSError, ValueError):  # "max": no limit
                 left = int((folder / limit).read_text()) - int((folder / used).read_text())
-                bounds.append(left + _statistic(folder / "memory.stat", cached))
-    return max(0, min(bounds))
+                limits.append(left + _statistic(folder / "memory.stat", cached))
+    return max(0, min(limits))
 
 
 def memory_now() -> Peak:
-    """Bytes that the process holds now.
+    """Bytes of memory that this process uses now.
 
     Returns
     -------
     dict
-        ``resident``: in memory, mapped files included, which the system takes back when it needs to. ``anonymous``:
-        of these, what belongs to the process alone; None where the system does not tell (other than Linux).
+        ``resident``: everything in memory, including mapped files, which the system reclaims on demand. ``anonymous``:
+        without mapped files and other shared memory; None on systems other than Linux.
     """
     import psutil
 
@@ -94,7 +97,7 @@ def memory_now() -> Peak:
 
 
 class PeakMemory:
-    """Samples the process's memory ten times a second, in a thread of its own, while the block runs."""
+    """Context manager that samples this process's memory ten times a second, in a thread."""
 
     def __init__(self) -> None:
         self._peak = memory_now()
@@ -113,7 +116,7 @@ class PeakMemory:
         self._thread.join()
 
     def lap(self) -> Peak:
-        """The largest seen since the last call, or since the start."""
+        """The peak since the last call, or since the start."""
         self._sample()
         with self._lock:
             peak, self._peak = self._peak, memory_now()
@@ -130,7 +133,7 @@ class PeakMemory:
 
 
 def largest(peaks: list[Peak]) -> Peak:
-    """The largest of each kind; None where none is known."""
+    """The largest value of each kind; None if no peak has one."""
     return {
         kind: max((value for peak in peaks if (value := peak.get(kind)) is not None), default=None)
         for kind in ("resident", "anonymous")
@@ -138,19 +141,19 @@ def largest(peaks: list[Peak]) -> Peak:
 
 
 def cuda_devices() -> tuple[list[tuple[str, int]], str]:
-    """List CUDA devices by asking the driver itself, so that neither torch nor ONNX Runtime is needed.
+    """List CUDA devices through the driver, without torch or ONNX Runtime.
 
     Returns
     -------
     devices : list of (str, int)
         Name and bytes of memory of each device.
     reason : str
-        Why there is none; empty where there is one.
+        Why there is no device; empty if there is one.
     """
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         initialise, count_devices = driver.cuInit, driver.cuDeviceGetCount
-    except (OSError, AttributeError):  # no library, or one that is no CUDA driver
+    except (OSError, AttributeError):  # no such library, or it is not a CUDA driver
         return [], "no NVIDIA driver"
     if status := initialise(0):
         return [], f"the NVIDIA driver finds no device (cuInit returned {status})"
@@ -168,7 +171,7 @@ def cuda_devices() -> tuple[list[tuple[str, int]], str]:
 
 
 def allow_open_files(count: int) -> None:
-    """Let this process hold `count` more files open, as far as the system permits."""
+    """Raise the limit on open files so that this process can open `count` more, as far as the system permits."""
     if importlib.util.find_spec("resource") is None:  # Windows has no such limit
         return
     resource = importlib.import_module("resource")
@@ -177,12 +180,12 @@ def allow_open_files(count: int) -> None:
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):  # some systems have a lower limit than they report
+        with contextlib.suppress(ValueError, OSError):  # some systems report a higher limit than they allow
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _control_groups(controller: str) -> list[Path]:
-    """Folders that may hold a controller's limits for this process, from its own group up; version 2, then 1."""
+    """Folders that may hold this process's limits for a controller, from its own group upwards; version 2, then 1."""
     own = {"": "/", controller: "/"}
     with contextlib.suppress(OSError, ValueError):
         for line in _OWN_GROUP.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Text for people: errors on one line, sizes in words, paths that cannot steer a terminal, the nearest name."""
+"""Text for messages: errors on one line, sizes in words, printable paths, the nearest name."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Iterable
 
 
 def one_line(error: object, most: int = 300) -> str:
-    """An error's text on one line of at most `most` characters; where it has none, the name of its type."""
+    """An error's message on one line of at most `most` characters; without a message, the error's type."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def first_line(error: object, most: int = 300) -> str:
-    """The first line of an error's text that holds something, for libraries that append a trace or a log to theirs."""
+    """The first non-empty line of an error's message: some libraries append a trace or a log to theirs."""
     return next((line.strip()[:most] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def with_type(error: BaseException) -> str:
-    """An error of other people's code by its type and the first line of its text: ``ValueError: no such layer``."""
+    """An error's type and the first line of its message: ``ValueError: no such layer``."""
     line, name = first_line(error), type(error).__name__
     return name if line == name else f"{name}: {line}"
 
 
 def root_cause(error: BaseException) -> str:
-    """What went wrong first, at the bottom of a chain of ``raise ... from``, as `with_type` gives it."""
+    """The error at the start of a chain of ``raise ... from``, as `with_type` describes it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return with_type(error)
@@ -38,17 +38,23 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def plural(count: int, one: str, more: str | None = None) -> str:
+    """A count and its noun: ``1 image``, ``3,000 images``; `more` is the plural if it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
 def as_text(path: str | os.PathLike[str]) -> str:
-    """A path as text that any JSON reader takes, also where its name is not UTF-8."""
+    """A path as valid Unicode, with bytes that are not UTF-8 escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """Text or a path with everything escaped that could steer a terminal or break the line."""
+    """Text or a path with line breaks and terminal control characters escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in as_text(text))
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the one that was perhaps meant, or all there are."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    """The end of a message about an unknown name: the most similar known one, else all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

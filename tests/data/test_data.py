@@ -423,7 +423,7 @@ def test_masks_that_are_none(root):
     mask = np.load(file)
     for wrong, words in [
         (mask * 2, ("zeros and ones",)),
-        (mask[:500], ("one length",)),
+        (mask[:500], ("500",)),
         (mask[None], ("zeros and ones", "(1, 10242)")),
     ]:
         save(file, wrong)

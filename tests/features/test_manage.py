@@ -1,4 +1,4 @@
-"""`brainkit cache`: what lies in the token cache is listed, checked and removed, and never under somebody's hands."""
+"""`brainkit cache`: stores are listed, verified and pruned, and never while a process uses them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from click.testing import CliRunner, Result
 
 from brainkit.cli import group
 from brainkit.errors import UsageError
-from brainkit.features import manage as token_care
-from brainkit.features.shard import Shard, ShardWriter
-from brainkit.features.store import TokenKind, TokenStore
+from brainkit.features.manage import find_stores, list_stores, parse_age, parse_size
+from brainkit.features.shard import ShardWriter
+from brainkit.features.store import TokenSpec, TokenStore
+from brainkit.utils.text import format_bytes
 
 DAY = 86400
 
@@ -28,18 +29,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_store(home: Path, name: str = "vit", *, images: int = 5, days: float = 0.0, shards: int = 2) -> Path:
-    """A store of two layers that was last used so many days ago."""
-    kind = TokenKind(name, "w", "c", (("a", 3), ("b", 4)), (2, 2), {"size": 224}, "float16", "float32")
-    store = TokenStore.create(home, kind, np.ones((2, 14), np.float32), pytest.fail, {})
-    draw = np.random.default_rng(0)
+    """A store of two layers, last used this many days ago."""
+    spec = TokenSpec(name, "w", "c", (("a", 3), ("b", 4)), (2, 2), {"size": 224}, "float16", "float32")
+    store = TokenStore.create(home, spec, np.ones((2, 14), np.float32), pytest.fail, {})
+    rng = np.random.default_rng(0)
     for number in range(shards):
-        writer = ShardWriter(store.folder, "piece", kind.layout.record, images)
-        records = draw.integers(0, 1000, (images, kind.layout.record)).astype(np.int16)
+        writer = ShardWriter(store.folder, "chunk", spec.layout.record, images)
+        records = rng.integers(0, 1000, (images, spec.layout.record)).astype(np.int16)
         hashes = [bytes([number, k]) + bytes(30) for k in range(images)]
         writer.add(hashes, records, [zlib.crc32(record.data) for record in records])
         writer.finish()
-    assert store.held is not None
-    store.held.release()
+    assert store.lock is not None
+    store.lock.release()
     os.utime(store.folder / "in-use", (time.time() - days * DAY,) * 2)
     return store.folder
 
@@ -72,7 +73,7 @@ def test_the_list(home: Path) -> None:
     assert [line.split()[0] for line in lines[1:]] == [new.name[:8], old.name[:8], "9" * 8, "3"]
     assert "...to/a/plug-in/file.py:Network" in lines[1] and "2x2" in lines[1] and " 10 " in lines[1]
     assert "resnet, 224 px, float16" in lines[2]
-    assert lines[3].endswith("expected a token store of version 3, found an older one")
+    assert "version 3" in lines[3]
     assert lines[4].startswith("3 stores, ")
 
 
@@ -80,20 +81,20 @@ def test_the_list_names_what_is_damaged_or_in_use(home: Path) -> None:
     folder = make_store(home)
     shard = sorted(folder.glob("*.shard"))[0]
     shard.write_bytes(shard.read_bytes()[:-1])
-    held = TokenStore(make_store(home, "other"), pytest.fail)
+    store = TokenStore(make_store(home, "other"), pytest.fail)
     lines = call("list").stdout.splitlines()
     assert next(line for line in lines if line.startswith(folder.name[:8])).endswith("1 damaged shard")
-    if held.held is not None and held.held.certain:
-        assert next(line for line in lines if line.startswith(held.folder.name[:8])).endswith("in use")
+    if store.lock is not None and store.lock.certain:
+        assert next(line for line in lines if line.startswith(store.folder.name[:8])).endswith("in use")
     (folder / "store.json").write_text("{")
-    assert "its description is missing or damaged" in call("list").stdout
+    assert "description is missing or damaged" in call("list").stdout
 
 
 def test_an_empty_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         assert call("list").stdout == "no token stores\n"
         assert call("verify").exit_code == 0
-        assert call("prune", "--all").stdout == "0 of 0 stores removed, 0.0 kB freed\n"
+        assert call("prune", "--all").stdout == "0 of 0 stores removed, 0 B freed\n"
         monkeypatch.setenv("BRAINKIT_CACHE", str(home / "nowhere"))
 
 
@@ -103,7 +104,7 @@ def test_verify(home: Path) -> None:
     shard = flip(bad)
     found = call("verify")
     assert found.exit_code == 1
-    assert f"{shard}: 1 of 5 records do not have their checksum" in found.stdout
+    assert f"{shard}: 1 of 5 records" in found.stdout
     assert f"{good.name[:8]}: 10 images" in found.stdout
     assert call("verify", good.name[:6]).exit_code == 0
     assert shard.exists()
@@ -118,7 +119,7 @@ def test_verify_repairs_by_removing(home: Path) -> None:
     (later / "store.json").write_text('{"format": "brainkit tokens", "version": 4}')
     assert call("verify", "--repair").exit_code == 1
     assert not shard.exists() and not gone.exists() and folder.exists()
-    assert later.exists()  # of a later brainkit: nothing is wrong with it
+    assert later.exists()  # of a later brainkit, so nothing is wrong with it
     assert call("verify", folder.name).exit_code == 0
     assert len(TokenStore(folder, pytest.fail)) == 5
 
@@ -142,12 +143,12 @@ def test_prune(home: Path, options: list[str], expected: list[str]) -> None:
     stores = {name: make_store(home, name, days=days) for name, days in (("old", 99), ("middle", 10), ("new", 0))}
     size = sum(path.stat().st_size for path in stores["old"].iterdir())
     assert 9_500 < size < 9_999  # so that sizes in the table fall between stores
-    told = call("prune", "--dry-run", *options)
-    assert told.exit_code == 0 and all(folder.exists() for folder in stores.values())
+    planned = call("prune", "--dry-run", *options)
+    assert planned.exit_code == 0 and all(folder.exists() for folder in stores.values())
     done = call("prune", *options)
-    assert done.stdout == told.stdout.replace("would be removed", "removed")
+    assert done.stdout == planned.stdout.replace("would be removed", "removed")
     assert {name for name, folder in stores.items() if not folder.exists()} == set(expected)
-    assert f"{len(expected)} of 3 stores removed, {len(expected) * size / 1e3:.1f} kB freed" in done.stdout
+    assert f"{len(expected)} of 3 stores removed, {format_bytes(len(expected) * size)} freed" in done.stdout
     assert not list(home.glob(".*"))
 
 
@@ -155,21 +156,21 @@ def test_prune_by_name(home: Path) -> None:
     first, second = make_store(home, "first"), make_store(home, "second")
     assert call("prune", first.name[:8]).exit_code == 0
     assert not first.exists() and second.exists()
-    assert "no such token store; the stores are: " + second.name[:8] in fails(2, "prune", first.name[:8])
-    alike = home / (second.name[:8] + "0" * 24)
-    alike.mkdir()
-    assert "2 token stores begin so" in fails(2, "prune", second.name[:8])
+    assert second.name[:8] in fails(2, "prune", first.name[:8])
+    similar = home / (second.name[:8] + "0" * 24)
+    similar.mkdir()
+    assert "2 token stores" in fails(2, "prune", second.name[:8])
     assert call("prune", second.name).exit_code == 0
-    assert alike.exists() and not second.exists()
+    assert similar.exists() and not second.exists()
 
 
 def test_a_store_in_use_stays(home: Path) -> None:
     store = TokenStore(make_store(home), pytest.fail)
-    if store.held is None or not store.held.certain:
-        pytest.skip("this system has no locks of the kind")
+    if store.lock is None or not store.lock.certain:
+        pytest.skip("this file system has no locks")
     for options in (["--all"], [store.folder.name[:8]], ["--older-than", "0h"]):
-        assert "in use, stays" in call("prune", *options, "--dry-run").stdout
-        assert "in use, stays\n0 of 1 stores removed" in call("prune", *options).stdout
+        assert "in use" in call("prune", *options, "--dry-run").stdout
+        assert "0 of 1 stores removed" in call("prune", *options).stdout
     assert call("prune", "--max-size", "0").stdout.startswith("0 of 1 stores removed")
     assert store.folder.exists()
     del store
@@ -180,13 +181,13 @@ def test_a_store_in_use_stays(home: Path) -> None:
     ("arguments", "expected"),
     [
         ([], "list, verify or prune"),
-        (["prune"], "must be told what to remove"),
-        (["prune", "--all", "--older-than", "3d"], "must be told what to remove"),
-        (["prune", "--older-than", "3"], "an age must be a number and m, h, d, w, as in 30d, got '3'"),
+        (["prune"], "--older-than"),
+        (["prune", "--all", "--older-than", "3d"], "--older-than"),
+        (["prune", "--older-than", "3"], "got '3'"),
         (["prune", "--older-than", "soon"], "got 'soon'"),
-        (["prune", "--max-size", "50 XB"], "a size must be a number and KB, MB, GB, TB, as in 50GB, got '50 XB'"),
+        (["prune", "--max-size", "50 XB"], "got '50 XB'"),
         (["prune", "--max-size", "-1"], "got '-1'"),
-        (["verify", "zz"], "zz: no such token store; the stores are: none"),
+        (["verify", "zz"], "zz: no such token store"),
         (["polish"], "polish"),
     ],
 )
@@ -196,56 +197,15 @@ def test_requests_that_are_refused(home: Path, arguments: list[str], expected: s
 
 @pytest.mark.parametrize(("text", "size"), [("50GB", 5e10), ("1.5 tb", 1.5e12), ("800MB", 8e8), ("12", 12), ("0B", 0)])
 def test_sizes(text: str, size: float) -> None:
-    assert token_care.size_of(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30d", 30 * DAY), ("12h", DAY / 2), ("2w", 14 * DAY), ("90m", 5400)])
 def test_ages(text: str, seconds: float) -> None:
-    assert token_care.seconds_of(text) == seconds
+    assert parse_age(text) == seconds
 
 
-def test_a_name_that_is_empty_is_no_store(home: Path) -> None:
+def test_an_empty_name_matches_no_store(home: Path) -> None:
     make_store(home)
     with pytest.raises(UsageError, match="no such token store"):
-        token_care.find(token_care.list_stores(), [""])
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
-def test_reading_takes_no_memory_of_its_own(tmp_path: Path) -> None:
-    def anonymous() -> int:
-        return next(
-            int(line.split()[1]) * 1024
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("RssAnon")
-        )
-
-    records, count = 2**19, 64
-    block = np.ones((8, records), np.int16)
-    for number in range(2):
-        writer = ShardWriter(tmp_path, "piece", records, count)
-        for start in range(0, count, 8):
-            hashes = [bytes([number, start + k]) + bytes(30) for k in range(8)]
-            writer.add(hashes, block, [zlib.crc32(record.data) for record in block])
-        writer.finish()
-    before = anonymous()
-    shards = [Shard(path, records) for path in tmp_path.iterdir()]
-    assert not any(shard.damaged(range(count)) for shard in shards)
-    assert sum(int(record.sum()) for shard in shards for record in shard.records) == 2 * count * records
-    assert anonymous() - before < 16e6 < 2 * 2 * count * records / 8
-
-
-def test_a_shard_of_many_images_is_read_as_it_was_written(tmp_path: Path) -> None:
-    draw = np.random.default_rng(1)
-    records = draw.integers(-(2**15), 2**15, (300, 7)).astype(np.int16)
-    hashes = [draw.bytes(32) for _ in records]
-    writer = ShardWriter(tmp_path, "piece", 7, 400)  # room for more than come
-    for start in range(0, 300, 60):
-        block = records[start : start + 60]
-        writer.add(hashes[start : start + 60], block, [zlib.crc32(record.data) for record in block])
-    path = writer.finish()
-    assert path is not None and [place.name for place in tmp_path.iterdir()] == [path.name]
-    shard = Shard(path, 7)
-    assert shard.images == hashes and np.array_equal(shard.records, records)
-    assert isinstance(shard.records.base, np.memmap) and not shard.damaged(range(300))
-    empty = ShardWriter(tmp_path, "piece", 7, 400)
-    assert empty.finish() is None and len(list(tmp_path.iterdir())) == 1
+        find_stores(list_stores(), [""])

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all, and what goes wrong is said in one line."""
+"""Outputs appear complete or not at all, and errors take one line."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from pathlib import Path
 import pytest
 
 from brainkit.errors import BrainkitError, DataError
-from brainkit.utils.files import cache_folder, read_json, write_beside, write_json
+from brainkit.utils.files import atomic_write, cache_folder, read_json, write_json
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_and_a_folder_appear_whole(tmp_path: Path) -> None:
-    with write_beside(tmp_path / "a.npz") as beside:
-        assert beside.suffix == ".npz"  # some writers look at it
-        assert beside.parent == tmp_path
-        beside.write_text("new")
-        assert names(tmp_path) == [beside.name]
-    with write_beside(tmp_path / "folder") as beside:
-        beside.mkdir()
-        (beside / "x").write_text("x")
+def test_a_file_and_a_folder_appear_complete(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.npz") as temporary:
+        assert temporary.suffix == ".npz"  # some writers need it
+        assert temporary.parent == tmp_path
+        temporary.write_text("new")
+        assert names(tmp_path) == [temporary.name]
+    with atomic_write(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "x").write_text("x")
     assert names(tmp_path) == ["a.npz", "folder"]
     assert (tmp_path / "folder" / "x").read_text() == "x"
 
 
 def write(target: Path, error: BaseException, *, folder: bool = False) -> None:
-    with write_beside(target) as beside:
+    with atomic_write(target) as temporary:
         if folder:
-            beside.mkdir()
-        (beside / "x" if folder else beside).write_text("half")
+            temporary.mkdir()
+        (temporary / "x" if folder else temporary).write_text("half")
         raise error
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
-def test_after_a_failure_the_old_file_stands_and_nothing_is_left(tmp_path: Path, error: BaseException) -> None:
+def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     with pytest.raises((type(error), BrainkitError)):
@@ -50,11 +50,11 @@ def test_after_a_failure_the_old_file_stands_and_nothing_is_left(tmp_path: Path,
 
 
 @pytest.mark.parametrize("inside", [None, "", "deep/x.npy"])
-def test_a_full_disk_is_said_with_the_name_of_the_output(tmp_path: Path, inside: str | None) -> None:
-    # As the system reports it: without a name, with the temporary one, or with that of a file in a folder.
+def test_the_error_of_a_full_disk_names_the_output(tmp_path: Path, inside: str | None) -> None:
+    # As the system reports it: without a name, with the temporary name, or with that of a file in the folder.
     def fill() -> None:
-        with write_beside(tmp_path / "tokens") as beside:
-            raise OSError(errno.ENOSPC, "No space left on device", None if inside is None else str(beside / inside))
+        with atomic_write(tmp_path / "tokens") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", None if inside is None else str(temporary / inside))
 
     with pytest.raises(BrainkitError, match=r"tokens: cannot be written: No space left") as failure:
         fill()
@@ -62,8 +62,8 @@ def test_a_full_disk_is_said_with_the_name_of_the_output(tmp_path: Path, inside:
     assert names(tmp_path) == []
 
 
-def test_a_failure_to_read_something_else_is_not_taken_for_ours(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), write_beside(tmp_path / "a.txt"):
+def test_an_error_about_another_file_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.txt"):
         (tmp_path / "elsewhere.txt").read_text()
     assert names(tmp_path) == []
 
@@ -71,10 +71,10 @@ def test_a_failure_to_read_something_else_is_not_taken_for_ours(tmp_path: Path) 
 def test_folder_that_is_missing_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for parent in ("missing", "file"):
-        with pytest.raises(DataError, match="does not exist"), write_beside(tmp_path / parent / "a.txt") as beside:
-            beside.write_text("x")
-    with pytest.raises(BrainkitError, match="cannot be written"), write_beside(tmp_path) as beside:
-        beside.write_text("x")  # a folder stands where the file should
+        with pytest.raises(DataError, match="does not exist"), atomic_write(tmp_path / parent / "a.txt") as temporary:
+            temporary.write_text("x")
+    with pytest.raises(BrainkitError, match="cannot be written"), atomic_write(tmp_path) as temporary:
+        temporary.write_text("x")  # a folder stands where the file should
 
 
 def test_json(tmp_path: Path) -> None:

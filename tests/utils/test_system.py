@@ -1,4 +1,4 @@
-"""What the machine gives a process: limits of containers, memory, and systems that tell less than Linux."""
+"""Cores and memory of a process: limits of containers, and systems that report less than Linux."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from brainkit.utils import system
 MB = 1_000_000
 
 
-def test_the_limits_of_control_groups_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -58,7 +58,7 @@ def test_memory_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert now["anonymous"] is None or 0 < now["anonymous"] <= now["resident"]
     assert system.largest([now, {"resident": None, "anonymous": 3}])["resident"] == now["resident"]
     assert 0 < system.free_memory() <= system.total_memory()
-    # macOS and Windows do not tell what is shared.
+    # macOS and Windows do not report shared memory.
     monkeypatch.setattr(psutil.Process, "memory_info", lambda self: SimpleNamespace(rss=20 * MB))
     assert system.memory_now() == {"resident": 20 * MB, "anonymous": None}
     assert system.largest([system.memory_now()]) == {"resident": 20 * MB, "anonymous": None}

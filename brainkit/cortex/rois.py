@@ -1,0 +1,164 @@
+"""Tables of regions of interest, and the names that the field uses for them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from brainkit.cortex.vertices import to_positions
+from brainkit.errors import DataError, UsageError
+
+# Common name -> the Algonauts and NSD labels it stands for. Labels that a table lacks are skipped.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "V1": ("V1v", "V1d"),
+    "V2": ("V2v", "V2d"),
+    "V3": ("V3v", "V3d"),
+    "V4": ("hV4",),
+    "hV4": ("V4",),
+    "EVC": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "V1", "V2", "V3"),
+    "FFA": ("FFA-1", "FFA-2"),
+    "FBA": ("FBA-1", "FBA-2"),
+    "VWFA": ("VWFA-1", "VWFA-2"),
+    "OWFA": ("OVWFA",),
+    "OVWFA": ("OWFA",),
+    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    "floc-places": ("OPA", "PPA", "RSC"),
+    "floc-words": ("OWFA", "OVWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
+    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+}
+
+
+class RoiTable(Mapping[str, np.ndarray]):
+    """Regions of interest: name -> positions among the V vertices of a subject.
+
+    Parameters
+    ----------
+    rois : mapping of str to array of shape (k,)
+        Positions in 0 .. V-1, in any order; stored sorted and unique. Empty regions are kept: that a subject lacks a
+        region is worth knowing.
+    n_vertices : int
+        V.
+
+    Raises
+    ------
+    DataError
+        If a region's positions are not integers within range, or two names differ only in case.
+    """
+
+    def __init__(self, rois: Mapping[str, Any], n_vertices: int) -> None:
+        self.n_vertices = int(n_vertices)
+        self._rois: dict[str, np.ndarray] = {}
+        self._lower: dict[str, str] = {}
+        for name, raw in rois.items():
+            positions = np.asarray(raw)
+            if positions.ndim != 1 or (positions.size and not np.issubdtype(positions.dtype, np.integer)):
+                raise DataError(
+                    f"ROI {name}: must be a list of vertex positions, got {positions.dtype} {positions.shape}"
+                )
+            if positions.size and (int(positions.min()) < 0 or int(positions.max()) >= self.n_vertices):
+                found = f"{int(positions.min())} .. {int(positions.max())}"
+                raise DataError(f"ROI {name}: positions must lie in 0 .. {self.n_vertices - 1}, got {found}")
+            if name.lower() in self._lower:
+                raise DataError(f"ROI {name}: duplicate of {self._lower[name.lower()]}; names ignore case")
+            members = np.unique(positions).astype(np.int32)
+            members.setflags(write=False)
+            self._rois[name] = members
+            self._lower[name.lower()] = name
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._rois[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rois)
+
+    def __len__(self) -> int:
+        return len(self._rois)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(positions)}" for name, positions in self.items())
+        return f"RoiTable({{{sizes}}}, n_vertices={self.n_vertices})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in their original order and case."""
+        return tuple(self._rois)
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Names of the regions without vertices."""
+        return tuple(name for name, positions in self.items() if not len(positions))
+
+    def members(self, name: str) -> np.ndarray:
+        """Positions of a region, by its name or a common alias, ignoring case.
+
+        ``V1`` is V1v and V1d, ``FFA`` is FFA-1 and FFA-2, ``OWFA`` is also OVWFA, and so on. A name in the table takes
+        precedence over an alias.
+
+        Returns
+        -------
+        array of shape (k,), int32
+            Sorted. May be empty.
+
+        Raises
+        ------
+        UsageError
+            If there is no such region; suggests the nearest names.
+        """
+        wanted = name.strip().lower()
+        if wanted in self._lower:
+            return self._rois[self._lower[wanted]]
+        found = [self._rois[self._lower[label]] for label in _alias_labels(wanted) if label in self._lower]
+        if found:
+            return np.unique(np.concatenate(found)).astype(np.int32)
+        raise UsageError(self._unknown_message(name))
+
+    def subset(self, vertex_index: np.ndarray) -> RoiTable:
+        """The table of the vertices at `vertex_index` only, renumbered to 0 .. k-1.
+
+        Parameters
+        ----------
+        vertex_index : array of shape (k,) of distinct positions, or mask of shape (V,)
+        """
+        selected = to_positions(vertex_index, self.n_vertices)
+        new_position = np.full(self.n_vertices, -1, dtype=np.int32)
+        new_position[selected] = np.arange(len(selected), dtype=np.int32)
+        rois = {name: new_position[positions] for name, positions in self.items()}
+        return RoiTable({name: positions[positions >= 0] for name, positions in rois.items()}, len(selected))
+
+    def to_json(self) -> dict[str, list[int]]:
+        """The table as plain lists."""
+        return {name: positions.tolist() for name, positions in self.items()}
+
+    @classmethod
+    def from_json(cls, value: object, n_vertices: int) -> RoiTable:
+        """Build a table from the output of :meth:`to_json`.
+
+        Raises
+        ------
+        DataError
+            If `value` is not an object of lists of positions.
+        """
+        if not isinstance(value, dict):
+            raise DataError(f"ROI table: expected an object {{name: [positions]}}, found {type(value).__name__}")
+        for name, positions in value.items():
+            integers = isinstance(positions, list) and all(type(position) is int for position in positions)
+            if not isinstance(name, str) or not integers:
+                raise DataError(f"ROI {name}: expected a list of whole numbers")
+        return cls(value, n_vertices)
+
+    def _unknown_message(self, name: str) -> str:
+        if not self._rois:
+            return f"ROI {name!r}: unknown; this subject has no ROI table"
+        aliases = [alias for alias in _ALIASES if any(label in self._lower for label in _alias_labels(alias.lower()))]
+        spelled = {known.lower(): known for known in [*aliases, *self.names]}
+        near = [spelled[close] for close in difflib.get_close_matches(name.strip().lower(), spelled, n=3, cutoff=0.5)]
+        hint = f"did you mean {' or '.join(near)}?" if near else f"available: {', '.join(self.names)}"
+        return f"ROI {name!r}: unknown; {hint}"
+
+
+def _alias_labels(wanted: str) -> list[str]:
+    return [label.lower() for alias, labels in _ALIASES.items() if alias.lower() == wanted for label in labels]
