@@ -400,7 +400,7 @@ def _check_signature(session: Session, info: EncoderInfo, path: str | os.PathLik
     size, V = info.preprocessing.size, len(info.vertices)
     inputs, outputs = session.inputs(), session.outputs()
     if set(inputs) != {"images"}:
-        raise EncoderFileError(f"{path}: its graph must take 'images' alone, found {len(inputs)} inputs")
+        raise EncoderFileError(f"{path}: its graph must have the single input 'images', found {len(inputs)} inputs")
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "images": ("uint8", (size, size, 3)),
         "fmri": ("float32", (V,)),

@@ -21,7 +21,7 @@ from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.utils.system import PeakMemory, cores, free_memory, memory_now
 from brainkit.utils.text import as_text
 
-_REMOTE_THREADS = 16  # images fetched at once from remote storage, where the network connection is what one waits for
+_REMOTE_THREADS = 16  # images fetched at once from remote storage, which mostly means waiting
 _BREAK_OFF_SECONDS = 5.0  # time that a run gets to end after it is aborted
 _MEMORY_SHARE = 0.5  # of the free memory: other processes need some too, and so does decoding
 _AMPLE = 1_000_000_000  # bytes per image, more than any network of these input sizes takes
@@ -66,7 +66,7 @@ class Block:
     skipped_at : list of int
         Their positions in the list.
     missing : list of int
-        Positions of those of them whose file does not exist.
+        Positions of those whose file does not exist.
     """
 
     done: int

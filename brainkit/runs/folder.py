@@ -16,7 +16,7 @@ import numpy as np
 from brainkit.config import Config, ModelConfig
 from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.cortex.volume import Volume
-from brainkit.encoder_file.licence import SIMULATED, as_licence, citation, three_parts
+from brainkit.encoder_file.licence import SIMULATED, citation, join_terms, licence_terms
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.latest import latest_run
 from brainkit.utils.files import read_json, write_beside
@@ -169,7 +169,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         settings["backbone"]["name"] = backbone["name"]
     # Runs from before the kind was kept tell by their note alone.
     kind = summary["data"].get("kind", SIMULATED if summary["note"] else None)
-    terms = three_parts(
+    terms = licence_terms(
         backbone=backbone["name"], licence=backbone["licence"], pretrained=backbone["pretrained"], data=kind
     )
     described = describe(
@@ -184,7 +184,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         units=summary["units"],
         gauge=summary["gauge"],
         note=_shown_note(summary),
-        licence=as_licence(terms),
+        licence=join_terms(terms),
         terms=terms,
         citation=citation(backbone=backbone["name"], data=kind),
         provenance={

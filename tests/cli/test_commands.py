@@ -30,7 +30,7 @@ from brainkit.cli import COMMANDS, group
 from brainkit.cortex.surface import RoiTable, Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.describe import describe
-from brainkit.encoder_file.licence import citation, data_kind, licence_words, three_parts
+from brainkit.encoder_file.licence import citation, data_kind, describe_licence, licence_terms
 from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
 from brainkit.images import PUBLISHED
 from brainkit.runs import latest as runs
@@ -675,7 +675,7 @@ def test_info_says_what_the_file_holds(tmp_path: Path) -> None:
 
 
 def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
-    parts = three_parts(backbone="mae", licence="cc-by-nc-4.0", data="nsd")
+    parts = licence_terms(backbone="mae", licence="cc-by-nc-4.0", data="nsd")
     write_encoder(tmp_path / "e.onnx", terms=parts, citation=citation(backbone="mae", data="nsd"))
     text = call("info", tmp_path / "e.onnx").stdout
     for expected in (
@@ -708,19 +708,19 @@ def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
     ],
 )
 def test_a_licence_in_words(licence: str | None, words: str) -> None:
-    assert licence_words(licence) == words
+    assert describe_licence(licence) == words
 
 
 def test_whose_responses_they_are_is_told_by_note_and_names() -> None:
     assert data_kind(["train-0001_nsd-00013.png"], None) == "nsd"
     assert data_kind(["train-0001_nsd-00013.png"], "simulated") == "simulated"
     assert data_kind(["cat.png", "tense-1.png"], None) == "own"
-    assert three_parts(backbone="x", licence="mit", pretrained=False)["backbone"].endswith("drawn by brainkit: none")
-    assert "ask those who measured" in three_parts(backbone="x", licence="mit", data=None)["data"]
+    assert licence_terms(backbone="x", licence="mit", pretrained=False)["backbone"].endswith("drawn by brainkit: none")
+    assert "ask those who measured" in licence_terms(backbone="x", licence="mit", data=None)["data"]
 
 
 def test_info_as_json(tmp_path: Path) -> None:
-    parts = three_parts(backbone="tiny", licence="mit", data="own")
+    parts = licence_terms(backbone="tiny", licence="mit", data="own")
     write_encoder(tmp_path / "e.onnx", terms=parts, noise_ceiling=np.full(V, np.nan, np.float32))
     value = json.loads(call("info", tmp_path / "e.onnx", "--json").stdout)
     assert value["terms"] == parts
@@ -754,7 +754,7 @@ def test_info_where_little_is_known(tmp_path: Path) -> None:
     assert "note" not in facts
     assert "trained" not in facts
     assert facts["certificate"].startswith("none")
-    assert "a space of its own" in facts["predicts"]
+    assert "custom" in facts["predicts"]
     assert call("info", tmp_path / "e.onnx").exit_code == 0
 
 

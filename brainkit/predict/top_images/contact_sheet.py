@@ -1,4 +1,4 @@
-"""A contact sheet: the images that drive a region most, and least, with their means. Pillow alone draws it."""
+"""A contact sheet: the images that drive a region most, and least, with their means. Drawn with Pillow only."""
 
 from __future__ import annotations
 
