@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file.file import fingerprint, read, unchanged_while
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.info import EncoderInfo

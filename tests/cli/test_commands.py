@@ -310,7 +310,7 @@ def test_train_that_is_terminated_says_so_in_one_line(tmp_path: Path) -> None:
     assert child.returncode == 1
     assert len(errors.splitlines()) == 1, errors
     assert re.fullmatch(
-        r"brainkit: stopped by SIGTERM; step \d+ of 1000000 is kept in run/checkpoints/last.ckpt\n", errors
+        r"brainkit: stopped by SIGTERM; step \d+ of 1000000 is saved in run/checkpoints/last.ckpt\n", errors
     )
     assert (
         log.read_text().splitlines()[-1].startswith(f"to go on: brainkit train --backbone {tmp_path / 'net.py'}:Tiny")

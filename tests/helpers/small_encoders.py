@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from brainkit import encoder_file, export
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.images import Preprocessing, normalise
 from brainkit.model.factor_topy import FactorTopy
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from brainkit import export
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.images import Preprocessing
 from brainkit.model.factor_topy import FactorTopy
 

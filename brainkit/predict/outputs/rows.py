@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brainkit.cortex.surface import Vertices
+from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file.info import EncoderInfo
 
 # Prefix in file names, hemisphere, GIFTI's AnatomicalStructurePrimary.
