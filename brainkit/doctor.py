@@ -109,7 +109,7 @@ def _extension() -> Row:
         return (
             name,
             "missing",
-            "the C++ operator is not installed (built with BRAINKIT_NO_EXT=1, or not built); plain torch is used, slower. "
+            "the C++ operator is not installed (built with BRAINKIT_NO_EXT=1, or not built); plain torch is slower. "
             "To build it: pip install --force-reinstall --no-deps, without BRAINKIT_NO_EXT",
         )
     try:

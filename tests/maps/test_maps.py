@@ -225,7 +225,7 @@ def test_off_the_flatmap():
     vertices = Vertices("fsaverage5", off)
     assert not on_flatmap(vertices).any()
     figure = figures.accuracy_figure(make_flatmap(vertices, RoiTable({}, len(off))), np.ones(len(off)), "", None)
-    assert "lies on the flatmap" in words(figure)
+    assert "is on the flatmap" in words(figure)
 
 
 def test_views():
