@@ -16,7 +16,8 @@ from brainkit.config import Config
 from brainkit.data import make_split, open_subject
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
-from brainkit.evaluation import scores as evaluation
+from brainkit.evaluation.recovery import read_truth
+from brainkit.evaluation.scores import Scores, score
 from brainkit.features import extract as features
 from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy
@@ -66,7 +67,7 @@ class Fitted:
     """A trained model at its best epoch, its scores on the test images, and the processor's seconds of its training."""
 
     model: FactorTopy
-    scores: evaluation.Scores
+    scores: Scores
     seconds: float
     best_epoch: int
     steps: int
@@ -86,9 +87,7 @@ def material(folder: Path, seed: int, *, vertices: int, images: int) -> Material
     subject = open_subject(place)
     tokens = features.extract_tokens(load_backbone(BACKBONE), subject.images)
     responses = Responses(subject.responses.rows(np.arange(len(subject))))
-    return Material(
-        subject, tokens, responses, np.asarray(subject.noise_ceiling), evaluation.read_truth(place / "truth.npz")
-    )
+    return Material(subject, tokens, responses, np.asarray(subject.noise_ceiling), read_truth(place / "truth.npz"))
 
 
 _STATISTICS: dict[tuple[Path, bytes], dict[str, torch.Tensor]] = {}
@@ -112,7 +111,7 @@ def fit(given: Material, settings: Config, split: Split) -> Fitted:
         best = training.fit(module, data, Path(folder), on_epoch=rows.append).best
         seconds = time.process_time() - started
         load_best(module, best)
-    scores = evaluation.score(model, given.tokens, given.responses, split.test, given.ceiling)
+    scores = score(model, given.tokens, given.responses, split.test, given.ceiling)
     best_epoch = 1 + int(np.argmax([row["val_r"] for row in rows]))
     return Fitted(model, scores, seconds, best_epoch, int(rows[-1]["step"]))
 

@@ -50,15 +50,15 @@ class EncoderFileError(BrainkitError):
 
 
 class TrainingError(BrainkitError):
-    """Training could not go on, or its result is not usable."""
+    """Training failed, or its result is not usable."""
 
 
-class SaidElsewhere(TrainingError):
-    """What ended this process ends all of a run, and another one says it."""
+class FailedElsewhere(TrainingError):
+    """Another process of the run has failed, which ends this one too and reports why."""
 
 
 class StoppedTraining(TrainingError):
-    """Training was asked to stop; its state was saved, and it can be gone on with."""
+    """Training was asked to stop; its state is saved, and it can be resumed."""
 
 
 class MissingDependency(BrainkitError):

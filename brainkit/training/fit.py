@@ -17,19 +17,19 @@ import torch
 
 from brainkit.errors import StoppedTraining, UsageError
 from brainkit.training import distributed
-from brainkit.training.batch_source import Resident, choose_sources
+from brainkit.training.batch_source import DeviceSource, choose_sources
 from brainkit.training.calibration import calibrate_checkpoint
-from brainkit.training.checkpoint import AtomicCheckpoints, Keeper, Stopped, read_position
-from brainkit.training.cuda_graph import STEPS_PER_CHUNK, StepChunks, check_cuda_graph
+from brainkit.training.checkpoint import AtomicCheckpoints, RunCheckpoints, Stopped, read_position
+from brainkit.training.cuda_graph import STEPS_PER_CHUNK, ChunkStepper, check_cuda_graph
 from brainkit.training.datamodule import EncodingData
-from brainkit.training.launcher import Report, run_processes
-from brainkit.training.lightning_internals import quiet_lightning, restored_determinism, was_interrupted
+from brainkit.training.launcher import run_processes
+from brainkit.training.lightning_internals import quiet_lightning, restored_determinism
 from brainkit.training.loss import leaves_gain_open
-from brainkit.training.memory_budget import says_what_to_lower
+from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
-
-Say = Callable[[str], None]
+from brainkit.training.worker import Report
+from brainkit.utils.progress import Say
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def fit(
     """
     config = module.config
     processes = config.devices * config.num_nodes
-    environment = distributed.surroundings() if processes > 1 else None
+    environment = distributed.cluster_environment() if processes > 1 else None
     first = environment is None or environment.global_rank() == 0
     checkpoints = folder / "checkpoints"
     if first:
@@ -130,7 +130,9 @@ def fit(
     if environment is not None:
         strategy = distributed.strategy(environment, device, config.devices, config.num_nodes)
         data.divide(environment.global_rank(), processes)
-        module.divided_data = data
+        module.all_reduce = distributed.sum_over_processes
+    if processes > 1 or len(module.parts(data)) > 1:
+        module.shares = data
     say = say or _ignore
     with (
         _batch_sources(module, data, device, say) as tokens_on,
@@ -139,7 +141,7 @@ def fit(
         quiet_lightning(),
         restored_determinism(),
     ):
-        keeper = Keeper(
+        run_checkpoints = RunCheckpoints(
             checkpoints,
             folder / "metrics.csv",
             on_epoch,
@@ -153,7 +155,7 @@ def fit(
             accelerator={"cuda": "gpu"}.get(device, device),
             max_epochs=config.epochs,
             gradient_clip_val=None if steps_per_chunk else config.clip or None,
-            callbacks=[keeper],
+            callbacks=[run_checkpoints],
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_progress_bar=False,
@@ -164,13 +166,13 @@ def fit(
             reload_dataloaders_every_n_epochs=1,  # the rest of a resumed epoch is shorter than the others
             **strategy,
         )
-        with says_what_to_lower("training", _what_to_lower(module, data.batch_size)):
-            _run(trainer, module, data, checkpoints / "last.ckpt", resume, stop)
+        with explain_out_of_memory("training", _what_to_lower(module, data.batch_size)):
+            _run(trainer, run_checkpoints, module, data, resume)
     best = checkpoints / "best.ckpt"
     if first and leaves_gain_open(config):
         calibrate_checkpoint(module, best, data)
-    stopped_early = keeper.epochs < config.epochs
-    return Fitted(best, keeper.epochs, trainer.global_step, stopped_early, tokens_on, steps_per_chunk)
+    epochs = run_checkpoints.epochs
+    return Fitted(best, epochs, trainer.global_step, epochs < config.epochs, tokens_on, steps_per_chunk)
 
 
 def choose_device(wanted: str) -> str:
@@ -185,7 +187,8 @@ def choose_device(wanted: str) -> str:
     if wanted == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if here[device])
     if not here.get(wanted, False):
-        raise UsageError(f"device {wanted!r} is not here; found: {', '.join(d for d, ok in here.items() if ok)}")
+        found = ", ".join(device for device, available in here.items() if available)
+        raise UsageError(f"device {wanted!r} is not available; found: {found}")
     return wanted
 
 
@@ -200,13 +203,13 @@ def _fit_in_processes(
 ) -> Fitted:
     """`fit` in processes that are started here; what the first one reports is passed on."""
     found: list[Fitted] = []
-    hear = {
+    handlers = {
         "epoch": on_epoch or _ignore,
         "step": on_step or _ignore,
         "say": say or _ignore,
         "fitted": found.append,
     }
-    run_processes(functools.partial(_work, module, data, folder, options), module.config.devices, hear)
+    run_processes(functools.partial(_work, module, data, folder, options), module.config.devices, handlers)
     return found[0]
 
 
@@ -236,7 +239,7 @@ def _batch_sources(module: EncodingModule, data: EncodingData, device: str, say:
     before = [part.source for _, part in parts]
     try:
         choose_sources(parts, wanted=module.config.residency, device=device, say=say)
-        yield tuple("device" if isinstance(part.source, Resident) else "host" for _, part in parts)
+        yield tuple("device" if isinstance(part.source, DeviceSource) else "host" for _, part in parts)
     finally:
         for (_, part), source in zip(parts, before, strict=True):
             part.source = source
@@ -253,7 +256,7 @@ def _stepper(
         steps_per_chunk = 1
     try:
         if steps_per_chunk:
-            module.stepper = StepChunks(module, data, steps_per_chunk, mode=module.config.cuda_graph, say=say)
+            module.stepper = ChunkStepper(module, data, steps_per_chunk, mode=module.config.cuda_graph, say=say)
         yield steps_per_chunk
     finally:
         module.stepper, module.automatic_optimization, data.chunk = None, True, 0
@@ -278,13 +281,13 @@ def _watches_steps(module: EncodingModule) -> bool:
 
 def _run(
     trainer: lightning.Trainer,
+    checkpoints: RunCheckpoints,
     module: EncodingModule,
     data: EncodingData,
-    last: Path,
     resume: bool,
-    stop: StopSignals,
 ) -> None:
-    """Run the trainer; a stop comes out as KeyboardInterrupt or StoppedTraining, where Lightning raises SystemExit."""
+    """Run the trainer; a stop is a KeyboardInterrupt or StoppedTraining, where Lightning raises SystemExit."""
+    last, stop = checkpoints.last, checkpoints.stop
     try:
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume and last.is_file() else None)
         if stop.received is None:
@@ -292,12 +295,12 @@ def _run(
     except Stopped:
         pass
     except SystemExit:
-        if not was_interrupted(trainer):
+        if not checkpoints.interrupted:
             raise
     name = "SIGTERM" if stop.received == signal.SIGTERM else "Ctrl-C"
-    line = f"stopped by {name} before the first step was kept"
+    line = f"stopped by {name} before the first step was saved"
     if last.is_file():
-        line = f"stopped by {name}; step {read_position(last).steps} of {module.planned_steps} is kept in {last}"
+        line = f"stopped by {name}; step {read_position(last).steps} of {module.planned_steps} is saved in {last}"
     raise StoppedTraining(line) if stop.received == signal.SIGTERM else KeyboardInterrupt(line)
 
 

@@ -15,7 +15,7 @@ from brainkit.model.factor_topy import FactorTopy
 from brainkit.training import distributed, schedule
 from brainkit.training.callbacks import Patience, WeightAverage
 from brainkit.training.datamodule import Batch, EncodingData
-from brainkit.training.loss import misfit
+from brainkit.training.loss import SumOverProcesses, misfit
 from brainkit.training.running_stats import DeviceScore, LossWatch
 from brainkit.training.shares import Share
 
@@ -57,8 +57,10 @@ class EncodingModule(lightning.LightningModule):
     ----------
     stepper : Stepper, optional
         Makes the steps in chunks, if `fit` has set one; otherwise the trainer does.
-    divided_data : EncodingData, optional
-        The data, if several processes divide every batch; set by `fit`.
+    shares : EncodingData, optional
+        Knows this process's share of a batch; set by `fit` if that is not all of it.
+    all_reduce : callable, optional
+        Sums over the processes that share every batch, if there are several; set by `fit`.
     """
 
     def __init__(self, model: FactorTopy, config: TrainConfig, planned_steps: int) -> None:
@@ -67,7 +69,8 @@ class EncodingModule(lightning.LightningModule):
         self.watch = LossWatch(torch.device("cpu"))
         self.validation: DeviceScore | None = None
         self.stepper: Stepper | None = None
-        self.divided_data: EncodingData | None = None
+        self.shares: EncodingData | None = None
+        self.all_reduce: SumOverProcesses | None = None
 
     def models(self) -> list[FactorTopy]:
         """The trained models, one for each subject."""
@@ -98,8 +101,7 @@ class EncodingModule(lightning.LightningModule):
         selectors = model.selectors()
         prediction = model.standardised(local, whole, selectors)
         target = (response - model.response_mean) / model.response_std
-        all_reduce = None if self.divided_data is None else distributed.sum_over_processes
-        minimised, reported = misfit(self.config, prediction, target, share, all_reduce)
+        minimised, reported = misfit(self.config, prediction, target, share, self.all_reduce)
         weight = self.regulariser_weight()
         if weight is None:
             return StepLoss(minimised, reported)
@@ -194,4 +196,4 @@ class EncodingModule(lightning.LightningModule):
         return schedule.learning_rate_factor(self.config, step, self.planned_steps)
 
     def _share(self, side: str, batch_index: int, batch: Batch) -> Share:
-        return Share(1.0, len(batch[2])) if self.divided_data is None else self.divided_data.share(side, batch_index)
+        return Share(1.0, len(batch[2])) if self.shares is None else self.shares.share(side, batch_index)

@@ -1,4 +1,4 @@
-"""Sums that grow on the device of what they are sums of, so that no step waits to be told a number."""
+"""Running sums that stay on the device, so that no step waits to read a number."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 class LossWatch:
     """The mean loss of an epoch, and the first step whose loss was not finite.
 
-    Only `mean` of a finished epoch and `first_bad` are read by the host; `add` is tensors throughout, in place, so that
-    it may be part of a captured graph.
+    The host reads only `mean` of a finished epoch and `first_bad`; `add` works on tensors in place, so it may be part
+    of a captured graph.
 
     Parameters
     ----------
@@ -44,16 +44,16 @@ class LossWatch:
         return int(self.bad.item())
 
     def next_epoch(self) -> None:
-        """Forget the losses; steps are counted on."""
+        """Start a new mean; the count of steps continues."""
         self.total.zero_()
         self.images.zero_()
 
     def state_dict(self) -> dict[str, float | int]:
-        """What an epoch that is gone on with needs. Waits for the device."""
+        """What a resumed epoch needs. Waits for the device."""
         return {"total": self.total.item(), "images": int(self.images.item()), "steps": int(self.steps.item())}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a `state_dict`."""
         for name, value in state.items():
             getattr(self, name).fill_(value)
         self.bad.zero_()

@@ -36,8 +36,7 @@ from brainkit.export import VertexSubset
 from brainkit.images import normalise
 from brainkit.model.ensemble import Ensemble
 from brainkit.runs import export as run_export
-from brainkit.runs import train as workflow
-from brainkit.runs.ensemble import Member, check_alike, together
+from brainkit.runs.ensemble import Member, build_ensemble, check_members
 from brainkit.utils.files import read_json, write_json
 
 SMALL = ("train.batch_size=8", "model.bottleneck=4", "model.selector_width=8", "backbone.size=40")
@@ -206,7 +205,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def export(runs: Any, first: Path, *others: Path, **options: Any) -> tuple[Any, list[str]]:
     said: list[str] = []
-    exported = workflow.export(first, ensemble=others, backbone=runs.network, say=said.append, **options)
+    exported = run_export.export(first, ensemble=others, backbone=runs.network, say=said.append, **options)
     return exported, said
 
 
@@ -269,7 +268,7 @@ def test_data_that_is_gone_or_another_is_not_scored_on(
 
     def why(*places: Path) -> str:
         said: list[str] = []
-        info = together([Member.open(place) for place in places], runs.network, said.append)[1]
+        info = build_ensemble([Member.open(place) for place in places], runs.network, said.append)[1]
         assert np.isnan(info.r).all() and np.isnan(info.R2).all()
         (line,) = said
         assert line.startswith("the ensemble is not scored: ") and "\n" not in line
@@ -286,16 +285,16 @@ def test_data_that_is_gone_or_another_is_not_scored_on(
     write_json(other / "run.json", summary)
     assert "were trained on different data" in why(first, other)
     (other / "split.json").unlink()
-    assert "which images" in why(first, other)
+    assert "training images" in why(first, other)
 
 
 def test_runs_that_differ_are_refused_by_name(runs: Any) -> None:
     first, second = (Member.open(run.path) for run in runs.shared[:2])
-    check_alike([first, second])
+    check_members([first, second])
 
     def refused(*others: Member) -> str:
         with pytest.raises(UsageError) as caught:
-            check_alike([first, *others])
+            check_members([first, *others])
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -329,7 +328,7 @@ def test_an_ensemble_is_of_runs_of_one_subject(runs: Any, monkeypatch: pytest.Mo
     first, second = (run.path for run in runs.shared[:2])
     monkeypatch.setattr(run_export, "run_folders", lambda run: [first, second])
     with pytest.raises(UsageError, match="an ensemble must be of runs of one subject, got 2"):
-        workflow.export_all(first, ensemble=[second])
+        run_export.export_all(first, ensemble=[second])
 
 
 def test_only_the_onnx_form_is_an_ensemble_or_smaller(runs: Any) -> None:

@@ -136,7 +136,7 @@ def test_what_a_file_says_of_its_storage(files: dict[str, Any]) -> None:
         ({"quantised": 3}, "quantised must be an object, found 3"),
         ({"ensemble": []}, "ensemble must be an object, found a list of 0"),
         ({"ensemble": {"members": 1}}, "ensemble.members must be 2 to 1024"),
-        ({"ensemble": {"members": 4}}, "and share 6 channels evenly, found 4"),
+        ({"ensemble": {"members": 4}}, "6 channels evenly, found 4"),
         ({"ensemble": {"members": 10**400}}, "found a huge number"),
         ({"ensemble": {}}, "found None"),
     ],

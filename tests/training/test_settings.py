@@ -23,8 +23,9 @@ from brainkit.errors import UsageError
 from brainkit.metrics.scores import StreamingScore
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.model.selectors import regularity
+from brainkit.runs.export import export
 from brainkit.runs.folder import load_model
-from brainkit.runs.train import export
+from brainkit.runs.train import train
 from brainkit.training import schedule
 from brainkit.training.calibration import calibrate
 from brainkit.training.fit import fit
@@ -408,7 +409,7 @@ def test_unusual_settings_hold_from_training_to_the_encoder_file(tmp_path: Path,
     assert brainkit.load(exported.path).info.gauge == "published"
     (run.path / "run.json").unlink()
     with pytest.raises(UsageError, match=r"model\.topography was False, got True"):
-        brainkit.runs.train.train(
+        train(
             "efficientnet_lite0",
             data=tiny_sample,
             out=run.path,
@@ -432,7 +433,7 @@ def test_the_published_settings_train(tmp_path: Path, tiny_sample: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     text = file.read_text(encoding="utf-8").replace("name: dinov2", "name: efficientnet_lite0")
     Path("mine.yaml").write_text(text, encoding="utf-8")
-    path = brainkit.runs.train.train(None, config="mine.yaml", data=tiny_sample, epochs=1, say=lambda line: None)
+    path = train(None, config="mine.yaml", data=tiny_sample, epochs=1, say=lambda line: None)
     assert path.name.endswith("-efficientnet_lite0")
     held = Config.read(path / "config.yaml")
     assert held.model == settings.model
@@ -442,7 +443,7 @@ def test_the_published_settings_train(tmp_path: Path, tiny_sample: Path, monkeyp
 
 def test_a_run_without_a_network_is_refused() -> None:
     with pytest.raises(UsageError, match="backbone must be named"):
-        brainkit.runs.train.train(None)
+        train(None)
 
 
 def test_settings_of_older_runs_still_load(tmp_path: Path) -> None:
