@@ -94,7 +94,7 @@ def test_info_where_little_is_known(tmp_path: Path) -> None:
     assert "note" not in facts
     assert "trained" not in facts
     assert facts["certificate"].startswith("none")
-    assert "a space of its own" in facts["predicts"]
+    assert "custom" in facts["predicts"]
     assert call("info", tmp_path / "e.onnx").exit_code == 0
 
 
