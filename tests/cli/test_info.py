@@ -12,7 +12,7 @@ from command_line import V, call, write_encoder
 from brainkit import encoder_file
 from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file.describe import describe
-from brainkit.encoder_file.licence import citation, three_parts
+from brainkit.encoder_file.licence import citation, licence_terms
 
 
 def test_info_says_what_the_file_holds(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_info_says_what_the_file_holds(tmp_path: Path) -> None:
 
 
 def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
-    parts = three_parts(backbone="mae", licence="cc-by-nc-4.0", data="nsd")
+    parts = licence_terms(backbone="mae", licence="cc-by-nc-4.0", data="nsd")
     write_encoder(tmp_path / "e.onnx", terms=parts, citation=citation(backbone="mae", data="nsd"))
     text = call("info", tmp_path / "e.onnx").stdout
     for expected in (
@@ -60,7 +60,7 @@ def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
 
 
 def test_info_as_json(tmp_path: Path) -> None:
-    parts = three_parts(backbone="tiny", licence="mit", data="own")
+    parts = licence_terms(backbone="tiny", licence="mit", data="own")
     write_encoder(tmp_path / "e.onnx", terms=parts, noise_ceiling=np.full(V, np.nan, np.float32))
     value = json.loads(call("info", tmp_path / "e.onnx", "--json").stdout)
     assert value["terms"] == parts
@@ -94,7 +94,7 @@ def test_info_where_little_is_known(tmp_path: Path) -> None:
     assert "note" not in facts
     assert "trained" not in facts
     assert facts["certificate"].startswith("none")
-    assert "a space of its own" in facts["predicts"]
+    assert "custom" in facts["predicts"]
     assert call("info", tmp_path / "e.onnx").exit_code == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brainkit.encoder_file.licence import data_kind, licence_words, three_parts
+from brainkit.encoder_file.licence import data_kind, describe_licence, licence_terms
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,12 @@ from brainkit.encoder_file.licence import data_kind, licence_words, three_parts
     ],
 )
 def test_a_licence_in_words(licence: str | None, words: str) -> None:
-    assert licence_words(licence) == words
+    assert describe_licence(licence) == words
 
 
 def test_the_kind_of_data_is_known_by_note_and_names() -> None:
     assert data_kind(["train-0001_nsd-00013.png"], None) == "nsd"
     assert data_kind(["train-0001_nsd-00013.png"], "simulated") == "simulated"
     assert data_kind(["cat.png", "tense-1.png"], None) == "own"
-    assert three_parts(backbone="x", licence="mit", pretrained=False)["backbone"].endswith("drawn by brainkit: none")
-    assert "ask those who measured" in three_parts(backbone="x", licence="mit", data=None)["data"]
+    assert licence_terms(backbone="x", licence="mit", pretrained=False)["backbone"].endswith("drawn by brainkit: none")
+    assert "ask those who measured" in licence_terms(backbone="x", licence="mit", data=None)["data"]

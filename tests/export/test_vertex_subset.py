@@ -146,6 +146,7 @@ def test_the_custom_space_is_numbered_anew_and_says_how() -> None:
     assert custom_positions(info, 60) is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize(("form", "target"), [("onnx", "cpu"), ("torchscript", "gpu"), ("pt2", "gpu")])
 def test_every_form_predicts_the_same_for_its_vertices(tmp_path: Path, form: str, target: str) -> None:
