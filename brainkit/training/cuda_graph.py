@@ -62,6 +62,19 @@ def check_cuda_graph(config: TrainConfig, *, backend: str, device: str, subjects
     return reason
 
 
+def choose_steps_per_chunk(module: EncodingModule, device: str, say: Say) -> int:
+    """How many steps to make at a time; 0 to let the trainer make each. Calls `say` with the choice."""
+    config, models = module.config, module.models()
+    backend, precision = models[0].backend, models[0].precision
+    reason = check_cuda_graph(config, backend=backend, device=device, subjects=len(models))
+    if not reason:
+        say(f"steps: {precision}, {STEPS_PER_CHUNK} at a time, as replays of a CUDA graph")
+        return STEPS_PER_CHUNK
+    asked = device == "cuda" or config.cuda_graph == "off"  # elsewhere nobody expects a graph
+    say(f"steps: {precision}, one by one{f' ({reason})' if asked else ''}")
+    return 0
+
+
 class ChunkStepper:
     """Makes the optimiser's steps in place of the trainer.
 
