@@ -194,7 +194,7 @@ def decode(path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> 
     path : path-like or binary file
         An open file is read from where it stands, and must be seekable.
     name : str, optional
-        What errors call it; by default its path.
+        Its name in errors; by default its path.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def decode(path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> 
         # After load(), because for some formats Pillow turns the image itself and then drops the tag.
         turn = _TURNS.get(_orientation(image))
         rgb = to_rgb(image)
-        # A copy, because `image` hangs on to its closed file.
+        # A copy, because `image` keeps a reference to its closed file.
         return rgb.transpose(turn) if turn is not None else rgb.copy() if rgb is image else rgb
 
 
@@ -354,8 +354,8 @@ class _reading:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # Decoders raise nearly anything on damaged files (OSError, SyntaxError, struct.error, ...), so all of
-        # Exception is turned; none of it is dropped.
+        # Decoders raise nearly anything on damaged files (OSError, SyntaxError, struct.error, ...), so every Exception
+        # is translated; none is dropped.
         if error is None or not isinstance(error, Exception):
             return
         reason = _reason(self.path, error)
@@ -384,7 +384,7 @@ def _open(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     if isinstance(path, (str, os.PathLike)):
         path = Path(path)
         if not path.is_file():
-            # A named pipe would wait for ever.
+            # A named pipe would wait forever.
             if path.exists():
                 raise ImageError("expected an image file, found a folder or a device")
             raise ImageError("file not found", missing=True)
@@ -407,7 +407,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error):
-        # Damaged EXIF data beside good pixels: viewers show such an image as it is stored.
+        # Damaged EXIF data next to good pixels: viewers show such an image as it is stored.
         return 1
 
 
@@ -424,7 +424,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _absolute(path: Path) -> str:
-    # Path.resolve would follow links, and a link beside its target is an image of its own.
+    # Path.resolve would follow links, and a link next to its target is an image of its own.
     return os.path.abspath(path)
 
 
@@ -443,6 +443,6 @@ def _walk(folder: Path, walked: set[str]) -> Iterator[Path]:
             path = Path(here, name)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
-            # A link to nothing is kept, so that it is reported as unreadable and not lost in silence.
+            # A broken link is kept, so that it is reported as unreadable and not dropped silently.
             if path.is_file() or path.is_symlink():
                 yield path

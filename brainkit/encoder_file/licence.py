@@ -74,7 +74,7 @@ BACKBONE_PAPERS = {
 _FAMILIES = {"_dinov2.": "dinov2", "_dinov3.": "dinov3", "samvit_": "sam", "_224.mae": "mae", "eva02_": "eva02"}
 
 
-def three_parts(
+def licence_terms(
     *, backbone: str, licence: str | None, pretrained: bool = True, data: str | None = None
 ) -> dict[str, str]:
     """The licence terms of an encoder file: of brainkit, the backbone's weights, and the data it was fitted to.
@@ -96,11 +96,11 @@ def three_parts(
         ``brainkit``, ``backbone``, ``data``.
     """
     name = PurePath(backbone).name
-    of_backbone = licence_words(licence) if pretrained else "random weights, drawn by brainkit: none"
+    of_backbone = describe_licence(licence) if pretrained else "random weights, drawn by brainkit: none"
     return {"brainkit": BRAINKIT, "backbone": f"{name}: {of_backbone}", "data": _DATA.get(data or OWN, _DATA[OWN])}
 
 
-def licence_words(licence: str | None) -> str:
+def describe_licence(licence: str | None) -> str:
     """A licence in words that say what it forbids."""
     name = (licence or "").strip()
     low = name.lower()
@@ -141,6 +141,6 @@ def citation(*, backbone: str, data: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def as_licence(terms: Mapping[str, str]) -> str:
+def join_terms(terms: Mapping[str, str]) -> str:
     """The three parts as the single text ``licence``, for readers that know only that key."""
     return f"brainkit: {terms['brainkit']}. Backbone {terms['backbone']}. Responses: {terms['data']}."

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from brainkit.config import TrainConfig
 from brainkit.errors import FailedElsewhere, StoppedTraining, TrainingError, UsageError
-from brainkit.training.running_stats import DeviceScore, LossWatch
+from brainkit.metrics.correlation import StreamingCorrelation
+from brainkit.training.running_stats import LossWatch
 from brainkit.utils.system import cores
 
 if TYPE_CHECKING:
@@ -168,16 +169,16 @@ def strategy(environment: ClusterEnvironment, device: str, devices: int, num_nod
     }
 
 
-def merged_scores(own: DeviceScore) -> DeviceScore:
-    """The score over the images of all processes that train together; each gets the same, bit for bit."""
+def merged_correlation(own: StreamingCorrelation) -> StreamingCorrelation:
+    """The correlation over the images of all processes that train together: the same in each, bit for bit."""
     if not _several():
         return own
-    sums = own.to_tensor()
-    every = [torch.empty_like(sums) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(every, sums)
-    merged = DeviceScore(sums.shape[1], sums.device)
-    for one in every:
-        merged.merge(one)
+    state = own.to_array()
+    merged = StreamingCorrelation(state.shape[1], torch.zeros_like(state[0]))
+    states = [torch.empty_like(state) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(states, state)
+    for each in states:
+        merged.merge_array(each)
     return merged
 
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from brainkit.config import TrainConfig
 from brainkit.errors import UsageError
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training import distributed
 from brainkit.training.datamodule import VALIDATION_BATCH, Batch, EncodingData, batches_done
 from brainkit.training.lightning_internals import TrainerLoader
 from brainkit.training.module import EncodingModule
-from brainkit.training.running_stats import DeviceScore
+from brainkit.training.running_stats import streaming_correlation
 from brainkit.training.shares import Share
 
 SHARED = ("local_token_bottleneck", "global_token_bottleneck", "local_statistics", "global_statistics")
@@ -67,7 +68,7 @@ class JointModule(EncodingModule):
 
     def __init__(self, models: Sequence[FactorTopy], config: TrainConfig, planned_steps: int) -> None:
         super().__init__(JointModel(models), config, planned_steps)  # type: ignore[arg-type]
-        self.scores: list[DeviceScore] = []
+        self.scores: list[StreamingCorrelation] = []
 
     def models(self) -> list[FactorTopy]:
         assert isinstance(self.model, JointModel)
@@ -89,7 +90,7 @@ class JointModule(EncodingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the streamed scores."""
-        self.scores = [DeviceScore(len(model.weight), self.device) for model in self.models()]
+        self.scores = [streaming_correlation(len(model.weight), self.device) for model in self.models()]
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """Add a batch of each subject to its score."""
@@ -102,7 +103,7 @@ class JointModule(EncodingModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over subjects of their mean correlation over vertices."""
-        self.scores = [distributed.merged_scores(score) for score in self.scores]
+        self.scores = [distributed.merged_correlation(score) for score in self.scores]
         each = torch.stack([score.r.nan_to_num(0.0).mean() for score in self.scores])
         self.log("val_r", each.mean().float())
 

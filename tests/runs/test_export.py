@@ -88,7 +88,7 @@ def test_several_forms_of_some_vertices(copy: Path, own_data: Path) -> None:
         ({"forms": ("pickle",)}, "form must be one of .*'pickle'"),
         ({"target": "tpu"}, "target must be one of .*'tpu'"),
         ({"rois": ("V1",)}, "'V1'"),
-        ({"vertices": np.array([6])}, "the first is 6"),
+        ({"vertices": np.array([6])}, r"1 of 1 ids .* 6$"),
     ],
 )
 def test_requests_that_are_refused(own_run: Any, options: dict[str, Any], message: str) -> None:

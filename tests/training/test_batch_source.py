@@ -20,7 +20,7 @@ from small_models import problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brainkit.errors import BrainkitError, TrainingError, UsageError
-from brainkit.metrics.scores import StreamingScore
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.ops import available_backends
 from brainkit.training import batch_source, memory_budget
 from brainkit.training.batch_source import DeviceSource, StreamedSource, choose_source
@@ -29,7 +29,7 @@ from brainkit.training.datamodule import EncodingData
 from brainkit.training.fit import fit
 from brainkit.training.memory_budget import MemoryEstimate, estimate_memory, explain_out_of_memory
 from brainkit.training.module import EncodingModule
-from brainkit.training.running_stats import DeviceScore, LossWatch
+from brainkit.training.running_stats import LossWatch, streaming_correlation
 from brainkit.utils.text import format_bytes
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -479,7 +479,7 @@ def test_the_score_on_a_device_is_the_streamed_score(
     monkeypatch: pytest.MonkeyPatch, device: str, dtype: Any, close: float
 ) -> None:
     monkeypatch.setattr("brainkit.training.running_stats.sum_dtype", lambda device: dtype)
-    true, found = StreamingScore(6), DeviceScore(6, torch.device(device))
+    true, found = StreamingCorrelation(6), streaming_correlation(6, torch.device(device))
     for prediction, response in scores():
         true.update(prediction, response)
         found.update(torch.from_numpy(prediction).to(device), torch.from_numpy(response).to(device))

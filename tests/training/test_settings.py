@@ -20,7 +20,7 @@ from small_models import GRID, coordinates, memory_tokens, problem, small_model
 import brainkit
 from brainkit.config import Config, TrainConfig
 from brainkit.errors import UsageError
-from brainkit.metrics.scores import StreamingScore
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.model.selectors import regularity
 from brainkit.runs.export import export
@@ -107,7 +107,7 @@ def test_after_the_correlation_loss_predictions_have_the_responses_units(tmp_pat
     best = fit(module, data, tmp_path).best
     held = best.read_bytes()
     rows = data.split.train
-    score = StreamingScore(len(module.model.weight))
+    score = StreamingCorrelation(len(module.model.weight))
     with torch.inference_mode():
         predicted = module.model.eval()(*data.tokens.batch(rows)).double().numpy()
     target = data.responses.rows(rows).astype(float)
@@ -120,7 +120,7 @@ def test_after_the_correlation_loss_predictions_have_the_responses_units(tmp_pat
     assert score.r.mean() > 0.5
 
     # The validation score of the table is still this model's, and a resumed run leaves it alone.
-    validation = StreamingScore(len(module.model.weight))
+    validation = StreamingCorrelation(len(module.model.weight))
     with torch.inference_mode():
         predicted = module.model(*data.tokens.batch(data.split.validation)).numpy()
     validation.update(predicted, data.responses.rows(data.split.validation))
@@ -254,7 +254,7 @@ def test_the_average_is_what_is_validated_kept_and_left(tmp_path: Path) -> None:
     for name, value in seen[3 * best + 2].items():
         torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-6)
     module.load_state_dict(state)
-    score = StreamingScore(len(module.model.weight))
+    score = StreamingCorrelation(len(module.model.weight))
     with torch.inference_mode():
         predicted = module.model.eval()(*data.tokens.batch(data.split.validation)).numpy()
     score.update(predicted, data.responses.rows(data.split.validation))
