@@ -6,11 +6,12 @@ INPUTS := pyproject.toml setup.py constraints.txt CMakeLists.txt brainkit/_versi
 # Settings of the surrounding shell that would bring other code than this folder's.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test sanitize bench lint clean
+.PHONY: help demo test test-fast sanitize bench lint clean
 
 help:
 	@echo "make demo      train, export, predict and draw on the simulated sample subject (examples/demo.py)"
 	@echo "make test      the whole test suite"
+	@echo "make test-fast the tests that take little time, for the inner loop"
 	@echo "make sanitize  the operator's C++ under AddressSanitizer and ThreadSanitizer"
 	@echo "make bench     speeds on this machine, into bench/results/ and the README"
 	@echo "make lint      ruff, mypy and clang-format, as pre-commit runs them"
@@ -22,6 +23,9 @@ demo: .venv/installed-demo
 # One thread a worker: two workers share two cores. A file stays on one worker, so that what it trains, it trains once.
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg .venv/bin/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-fast: .venv/installed-test
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg .venv/bin/pytest -n $(WORKERS) --dist loadfile -m "not slow" -q $(ARGS)
 
 # Every instruction set that the machine has; the others say that they were skipped. AMX, which few have, is emulated.
 sanitize: .venv/installed-test
@@ -45,12 +49,13 @@ lint: .venv/installed-test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/pytest -q tests/test_layout.py -k contracts
 	.venv/bin/clang-format --dry-run -Werror csrc/*.h csrc/*.cpp csrc/tests/*.cpp
 
 clean:
 	rm -rf .venv build dist demo brainkit.egg-info brainkit/_C.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Editable: a change of Python code counts at once, and a change of one of INPUTS builds anew.
+# Editable: changes of Python code take effect at once; a change of one of INPUTS reinstalls.
 .venv/installed-demo: .venv/bin/python $(INPUTS)
 	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train]'
 	@touch $@
@@ -60,7 +65,7 @@ clean:
 	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	@touch .venv/installed-demo $@
 
-# A virtual environment holds its own path: one that was moved or copied along with the folder is made anew.
+# A virtual environment holds its own path, so one that was moved or copied with the folder is rebuilt.
 ifneq ($(shell cat .venv/made-in 2>/dev/null),$(shell pwd -P))
 .PHONY: .venv/bin/python
 endif

@@ -27,7 +27,8 @@ from bench import accuracy_page, machine
 from bench.fitting import Fitted, Material, fit, material
 from brainkit.config import Config
 from brainkit.data.splits import Split
-from brainkit.evaluation.scores import CEILING_FOR_RECOVERY, Scores
+from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY
+from brainkit.evaluation.scores import Scores
 from brainkit.model.bottlenecks import TokenStatistics
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import factor_readout

@@ -16,14 +16,17 @@ from brainkit.config import Config
 from brainkit.data import make_split, open_subject
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
-from brainkit.evaluation import scores as evaluation
+from brainkit.evaluation.recovery import read_truth
+from brainkit.evaluation.scores import Scores, score
 from brainkit.features import extract as features
 from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.folder import model_shape
 from brainkit.sample import BACKBONE, make_sample
-from brainkit.training import module as training
+from brainkit.training import fit as training
+from brainkit.training.checkpoint import load_best
 from brainkit.training.datamodule import EncodingData
+from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
 
 
@@ -64,7 +67,7 @@ class Fitted:
     """A trained model at its best epoch, its scores on the test images, and the processor's seconds of its training."""
 
     model: FactorTopy
-    scores: evaluation.Scores
+    scores: Scores
     seconds: float
     best_epoch: int
     steps: int
@@ -84,9 +87,7 @@ def material(folder: Path, seed: int, *, vertices: int, images: int) -> Material
     subject = open_subject(place)
     tokens = features.extract_tokens(load_backbone(BACKBONE), subject.images)
     responses = Responses(subject.responses.rows(np.arange(len(subject))))
-    return Material(
-        subject, tokens, responses, np.asarray(subject.noise_ceiling), evaluation.read_truth(place / "truth.npz")
-    )
+    return Material(subject, tokens, responses, np.asarray(subject.noise_ceiling), read_truth(place / "truth.npz"))
 
 
 _STATISTICS: dict[tuple[Path, bytes], dict[str, torch.Tensor]] = {}
@@ -103,14 +104,14 @@ def fit(given: Material, settings: Config, split: Split) -> Fitted:
     model.set_response_scale(training_responses.mean(0), training_responses.std(0))
     data = EncodingData(given.tokens, given.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
     steps = -(-len(split.train) // settings.train.batch_size) * settings.train.epochs
-    module = training.EncodingModule(model, settings.train, steps)
+    module = EncodingModule(model, settings.train, steps)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
-        best = training.fit(module, data, Path(folder), on_epoch=rows.append)
+        best = training.fit(module, data, Path(folder), on_epoch=rows.append).best
         seconds = time.process_time() - started
-        training.load_best(module, best)
-    scores = evaluation.score(model, given.tokens, given.responses, split.test, given.ceiling)
+        load_best(module, best)
+    scores = score(model, given.tokens, given.responses, split.test, given.ceiling)
     best_epoch = 1 + int(np.argmax([row["val_r"] for row in rows]))
     return Fitted(model, scores, seconds, best_epoch, int(rows[-1]["step"]))
 

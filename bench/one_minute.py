@@ -34,7 +34,8 @@ from bench.extraction import SIDE, write_images
 from bench.timing import timed
 from brainkit.backbones import load_backbone
 from brainkit.images import Preprocessing, decode, prepare
-from brainkit.runs import train as workflow
+from brainkit.runs.export import export
+from brainkit.runs.train import train
 from brainkit.utils.files import read_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -121,12 +122,12 @@ def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int)
     os.environ["BRAINKIT_CACHE"] = str(Path.cwd() / f"cache-{batch}")
     started = time.monotonic()
     overrides = (f"train.batch_size={batch}", f"train.device={device}", f"model.bottleneck={CHANNELS}")
-    workflow.train(network, data="subject", out=folder, epochs=epochs, overrides=overrides, say=print)
+    train(network, data="subject", out=folder, epochs=epochs, overrides=overrides, say=print)
     trained = time.monotonic() - started
     summary = read_json(folder / "run.json")
     phases = {**summary["seconds"], "all else": trained - sum(summary["seconds"].values())}
     started = time.monotonic()
-    exported = workflow.export(folder, backbone=network, say=print)
+    exported = export(folder, backbone=network, say=print)
     phases["export"] = time.monotonic() - started
     shutil.rmtree(os.environ["BRAINKIT_CACHE"])
     with (folder / "metrics.csv").open(newline="") as file:

@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold
 from bench.fitting import Material
 from brainkit.data.splits import Split
 from brainkit.evaluation.scores import Scores
-from brainkit.metrics.scores import StreamingScore
+from brainkit.metrics.correlation import StreamingCorrelation
 
 # Features are scaled so that a kernel's mean diagonal is 1.
 ALPHAS = np.logspace(-4, 4, 17)
@@ -87,7 +87,7 @@ def baselines(given: Material, split: Split, iterations: int) -> dict[str, tuple
     for name, way in ways.items():
         started = time.process_time()
         predicted = way()
-        streamed = StreamingScore(target.shape[1])
+        streamed = StreamingCorrelation(target.shape[1])
         streamed.update(predicted, given.responses.rows(split.test))
         scores = Scores(np.asarray(streamed.r), np.asarray(streamed.R2), given.ceiling, len(split.test))
         found[name] = scores, time.process_time() - started

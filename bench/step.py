@@ -88,8 +88,7 @@ def our_module(
 def our_step(module: EncodingModule, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
     """What Lightning runs, without Lightning."""
     optimizer.zero_grad(set_to_none=True)
-    misfit, regulariser = module.losses(batch)
-    loss = misfit if regulariser is None else misfit + regulariser
+    loss = module.step_loss(batch).total
     loss.backward()
     torch.nn.utils.clip_grad_norm_(module.parameters(), module.config.clip)
     optimizer.step()
@@ -109,9 +108,9 @@ def check(
     found = {}
     for backend in backends:
         module, _ = our_module(sizes, start, device, backend=backend, gauge="published")
-        misfit, share = module.losses(batch)
-        (misfit + share).backward()
-        errors = {"loss": (misfit + share - loss).abs().item() / abs(loss.item())}
+        found_loss = module.step_loss(batch).total
+        found_loss.backward()
+        errors = {"loss": (found_loss - loss).abs().item() / abs(loss.item())}
         for name, parameter in module.model.named_parameters():
             errors[name] = ((parameter.grad - truth[name]).norm() / truth[name].norm()).item()
         worst = max(errors, key=lambda name: errors[name])
@@ -128,8 +127,7 @@ def _check_gauge(
     grads = []
     for backend in backends:
         module, _ = our_module(sizes, start, device, backend=backend, gauge="unit")
-        misfit, share = module.losses(batch)
-        (misfit + share).backward()
+        module.step_loss(batch).total.backward()
         grads.append({name: parameter.grad for name, parameter in module.model.named_parameters()})
     found = {}
     for backend, own in zip(backends[1:], grads[1:], strict=True):

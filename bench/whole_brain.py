@@ -24,9 +24,10 @@ from bench import machine
 from bench.cortex import coordinates
 from brainkit.config import Config
 from brainkit.model.factor_topy import FactorTopy
-from brainkit.runs import train as workflow
+from brainkit.runs.export import export
 from brainkit.runs.folder import load_model
-from brainkit.training.memory_budget import needed
+from brainkit.runs.train import train
+from brainkit.training.memory_budget import estimate_memory
 from brainkit.utils.system import PeakMemory
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -79,7 +80,7 @@ def measured(stage: Callable[[], Any]) -> dict[str, Any]:
 
 def on_a_gpu(model: FactorTopy, images: int, batch_size: int) -> dict[str, int]:
     """What the preflight counts for the training phase on a GPU, in bytes, with tokens left on the disk."""
-    need = needed(model, images, batch_size, "cuda")
+    need = estimate_memory(model, images, batch_size, "cuda")
     return {"state": need.state, "step": need.step, "all": need.work}
 
 
@@ -90,14 +91,12 @@ def run(vertices: int, images: int, epochs: int, place: Path) -> dict[str, Any]:
     stages: dict[str, Any] = {"start": measured(lambda: None)}
     settings = ("model.bottleneck=64", "train.batch_size=8", "train.tensorboard=off")
     stages["train"] = measured(
-        lambda: workflow.train(
-            f"{place / 'net.py'}:Wide", data=data, out=place / "run", epochs=epochs, overrides=settings
-        )
+        lambda: train(f"{place / 'net.py'}:Wide", data=data, out=place / "run", epochs=epochs, overrides=settings)
     )
     summary = json.loads((place / "run" / "run.json").read_text(encoding="utf-8"))
     for phase, peak in summary["memory"]["phases"].items():
         stages[f"train: {phase}"] = peak
-    stages["export"] = measured(lambda: workflow.export(place / "run"))
+    stages["export"] = measured(lambda: export(place / "run"))
     model = load_model(place / "run")
     files = {
         name: (place / "run" / name).stat().st_size

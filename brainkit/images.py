@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.utils.text import one_line
 
 INTERPOLATIONS = {
@@ -198,7 +198,7 @@ def decode(path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> 
 
     Raises
     ------
-    DataError
+    ImageError
         If the file cannot be read as an image: one line with its name and the reason.
     """
     with _reading(path, name), _open(path) as image:
@@ -222,7 +222,7 @@ def verify(path: str | os.PathLike[str]) -> tuple[int, int]:
 
     Raises
     ------
-    DataError
+    ImageError
         As `decode`.
     """
     with _reading(path), _open(path) as image:
@@ -240,7 +240,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises
     ------
-    DataError
+    ImageError
         If the mode has no defined conversion.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -248,7 +248,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.mode == "F":
-        raise DataError("expected 8-bit or 16-bit pixels, found floating-point ones, whose range is not known")
+        raise ImageError("expected 8-bit or 16-bit pixels, found floating-point ones, whose range is not known")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         # Premultiplied modes can only be converted to their plain ones.
         plain = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode]) if image.mode in ("RGBa", "La") else image
@@ -257,7 +257,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     try:
         return image.convert("RGB")
     except ValueError as error:
-        raise DataError(f"pixels of mode {image.mode!r} cannot be shown as RGB ({error})") from None
+        raise ImageError(f"pixels of mode {image.mode!r} cannot be shown as RGB ({error})") from None
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
@@ -275,21 +275,21 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.
 
     Raises
     ------
-    DataError
+    ImageError
         If the image is so elongated that the resized image would exceed `MAX_PIXELS`.
     """
     image = to_rgb(image)
     size = preprocessing.size
     resample = INTERPOLATIONS[preprocessing.interpolation]
     if min(image.size) < 1:
-        raise DataError(f"expected at least one pixel, found an image of {image.width} x {image.height}")
+        raise ImageError(f"expected at least one pixel, found an image of {image.width} x {image.height}")
     if preprocessing.fit == "whole":
         return np.array(image.resize((size, size), resample))
     width, height = image.size
     side = math.floor(size / preprocessing.crop_fraction)
     long = int(side * max(width, height) / min(width, height))
     if side * long > MAX_PIXELS:
-        raise DataError(f"an image of {width} x {height} is too elongated for fit=crop; use fit=whole")
+        raise ImageError(f"an image of {width} x {height} is too elongated for fit=crop; use fit=whole")
     resized = image.resize((side, long) if width <= height else (long, side), resample)
     left, top = (round((n - size) / 2.0) for n in resized.size)
     return np.array(resized.crop((left, top, left + size, top + size)))
@@ -345,7 +345,7 @@ _TRANSPOSES = {
 
 
 class _reading:
-    """Convert any error of a decoder to a DataError of one line that names the file."""
+    """Convert any error of a decoder to an ImageError of one line that names the file."""
 
     def __init__(self, path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
         self.path = path
@@ -358,12 +358,14 @@ class _reading:
         # Decoders raise nearly anything for damaged files: OSError, SyntaxError, struct.error, ...
         if error is None or not isinstance(error, Exception):
             return
-        raise DataError(f"{self.name}: {_reason(self.path, error)}") from error
+        reason = _reason(self.path, error)
+        missing = error.missing if isinstance(error, ImageError) else isinstance(error, FileNotFoundError)
+        raise ImageError(f"{self.name}: {reason}", reason=reason, missing=missing) from error
 
 
 def _reason(path: str | os.PathLike[str] | BinaryIO, error: Exception) -> str:
-    if isinstance(error, DataError):
-        return str(error)
+    if isinstance(error, ImageError):
+        return error.reason
     if isinstance(error, FileNotFoundError):
         return "file not found"
     if isinstance(error, UnidentifiedImageError):
@@ -382,13 +384,15 @@ def _open(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     if isinstance(path, (str, os.PathLike)):
         path = Path(path)
         if not path.is_file():
-            # Opening a named pipe would wait forever.
-            raise DataError("expected an image file, found a folder or a device" if path.exists() else "file not found")
+            # A named pipe would wait forever.
+            if path.exists():
+                raise ImageError("expected an image file, found a folder or a device")
+            raise ImageError("file not found", missing=True)
     image = Image.open(path, formats=_readable())
     width, height = image.size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         image.close()
-        raise DataError(f"expected 1 to {MAX_PIXELS:,} pixels, found {width} x {height}")
+        raise ImageError(f"expected 1 to {MAX_PIXELS:,} pixels, found {width} x {height}")
     return image
 
 
@@ -403,7 +407,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error):
-        # Damaged EXIF data with intact pixels: viewers show such an image as it is stored.
+        # Damaged EXIF data next to good pixels: viewers show such an image as it is stored.
         return 1
 
 
@@ -411,7 +415,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise DataError(f"expected grey values from 0 to 65535, found {low} to {high}")
+        raise ImageError(f"expected grey values from 0 to 65535, found {low} to {high}")
     grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -420,7 +424,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _absolute(path: Path) -> str:
-    # Path.resolve would follow links, but a link next to its target counts as an image.
+    # Path.resolve would follow links, and a link next to its target is an image of its own.
     return os.path.abspath(path)
 
 
@@ -439,6 +443,6 @@ def _walk(folder: Path, walked: set[str]) -> Iterator[Path]:
             path = Path(here, name)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
-            # A broken link is included, so that it is reported as unreadable.
+            # A broken link is kept, so that it is reported as unreadable and not dropped silently.
             if path.is_file() or path.is_symlink():
                 yield path

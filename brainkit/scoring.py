@@ -1,18 +1,10 @@
-"""The old name of `brainkit.predict`; it goes in the next release."""
+"""The old name of `brainkit.predict`; it will be removed in the next release."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 from brainkit import predict
+from brainkit.utils.lazy import lazy_names
 
+__all__ = predict.__all__
 
-def __getattr__(name: str) -> Any:
-    value = getattr(predict, name)
-    warnings.warn(
-        f"brainkit.scoring.{name} has moved to brainkit.predict.{name}; the old name goes in the next release",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return value
+__getattr__, __dir__ = lazy_names(__name__, {}, moved={name: f"brainkit.predict.{name}" for name in __all__})

@@ -17,11 +17,11 @@ Examples:
 """,
 )
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--json", "as_object", is_flag=True, help="Print it as one JSON object, without the arrays.")
+@click.option("--json", "as_object", is_flag=True, help="Print one JSON object, without the arrays.")
 def command(file: Path, as_object: bool) -> None:
-    """Say what an encoder file holds: what it predicts, for whom, how well, its certificate, licence, what to cite.
+    """Describe an encoder file: what it predicts, for whom, how well; its certificate, licence, what to cite.
 
-    Reads the file's metadata only, and checks its digest; nothing in it is run.
+    Reads the metadata only, and checks the digest; nothing in the file is run.
     """
     from brainkit.encoder_file.describe import as_json, describe
 
@@ -29,10 +29,10 @@ def command(file: Path, as_object: bool) -> None:
         click.echo(json.dumps(as_json(file), indent=2, allow_nan=False))
         return
     description = describe(file)
-    before = ""
-    for what, text in description.facts:
-        click.echo(f"{'' if what == before else what:<12}{text}")
-        before = what
+    previous = ""
+    for label, text in description.facts:
+        click.echo(f"{'' if label == previous else label:<12}{text}")
+        previous = label
     click.echo(f"\n{'region':<24}{'vertices':>9}{'median r':>10}{'median R2':>11}{'of ceiling':>12}")
     for row in description.accuracy:
         click.echo(

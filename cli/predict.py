@@ -30,8 +30,8 @@ Examples:
     "--out",
     required=True,
     metavar="FILE",
-    help="Where to write; the suffix is the format: .npy .npz .zarr (one row an image), .csv (ROI means), .func.gii "
-    ".mgz (one file a hemisphere), .nii.gz. A .json beside it says what is what. Addresses (s3://...) too.",
+    help="Output; its suffix chooses the format: .npy .npz .zarr (one row per image), .csv (ROI means), .func.gii "
+    ".mgz (one file per hemisphere), .nii.gz. A .json next to it describes the rows and columns. May be a URL (s3://...).",
 )
 @click.option(
     "--encoder",
@@ -39,7 +39,7 @@ Examples:
     metavar="FILE",
     help="Encoder file.  [default: encoder.onnx of the newest run]",
 )
-@click.option("--maps", type=click.Path(path_type=Path), metavar="DIR", help="Also draw each image beside its map.")
+@click.option("--maps", type=click.Path(path_type=Path), metavar="DIR", help="Also draw each image next to its map.")
 @click.option(
     "--max-maps",
     type=click.IntRange(min=1),
@@ -57,9 +57,9 @@ Examples:
     metavar="K",
     help="Also draw the K images that drive each --roi most, and least, as a contact sheet.",
 )
-@click.option("--spread", is_flag=True, help="Of an ensemble, also write the s.d. over its members: fmri-sd.npy.")
+@click.option("--spread", is_flag=True, help="For an ensemble, also write the s.d. over its members: fmri-sd.npy.")
 @click.option(
-    "--hemispheres", is_flag=True, help="With .npy: lh_FILE and rh_FILE in place of FILE, as Algonauts takes them."
+    "--hemispheres", is_flag=True, help="For .npy: lh_FILE and rh_FILE instead of FILE, as Algonauts takes them."
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
@@ -75,10 +75,10 @@ Examples:
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Score in this process, or on the workers of a Ray cluster (brainkit[ray]).",
+    help="Predict in this process, or on the workers of a Ray cluster (brainkit[ray]).",
 )
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="With --engine ray: processes that score.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="With --engine ray: worker processes.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def command(
     images: tuple[str, ...],
     out: str,
@@ -97,30 +97,27 @@ def command(
 ) -> None:
     """Predict the fMRI response to images.
 
-    IMAGES are files and folders, patterns in quotes, tar shards, lists (@list.txt, a path a line; - for one on standard
-    input) and addresses (s3://, gs://, https://). Rows follow the images in sorted order, lists and shards in their
-    own; unreadable images are skipped and reported. What is interrupted goes on when it is called again. Needs neither
-    torch nor the training data.
+    IMAGES are files and folders, patterns in quotes, tar shards, lists (@list.txt, one path per line; - for standard
+    input) and URLs (s3://, gs://, https://). Rows are in the images' sorted order, those of lists and shards in theirs;
+    unreadable images are skipped and reported. If interrupted, the same command resumes. Needs neither torch nor the
+    training data.
     """
-    from brainkit import encoder_file
-    from brainkit import predict as scoring
-    from brainkit.predict.inputs.finding import counted
-    from brainkit.predict.outputs.formats import suffix_of
-    from brainkit.runs import latest as runs
+    from brainkit.encoder_file import read
+    from brainkit.predict import predict_to_file
+    from brainkit.runs import latest
     from brainkit.utils.progress import progress_bar
-    from brainkit.utils.text import printable
+    from brainkit.utils.text import plural, printable
 
-    encoder = encoder or runs.latest_encoder()
-    beside = out[: -len(suffix_of(Path(out)))] + ".json"
+    encoder = encoder or latest.latest_encoder()
     if maps is not None:
         if Path(out).suffix != ".npy" or hemispheres or "://" in out:
-            raise click.UsageError(f"--maps draws what a whole .npy file holds, got --out {out}")
-        from brainkit.maps import draw_predictions as predicted
+            raise click.UsageError(f"--maps needs all vertices in one .npy file on this machine, got --out {out}")
+        from brainkit.maps.draw_predictions import check_drawable, draw_prediction_file
 
-        info = encoder_file.read(encoder)
-        predicted.check_drawable(maps, info)
+        info = read(encoder)
+        check_drawable(maps, info)
     with progress_bar("predicting", "images") as progress:
-        done = scoring.predict_to_file(
+        result = predict_to_file(
             images,
             out,
             encoder,
@@ -136,17 +133,18 @@ def command(
             progress=progress,
             say=functools.partial(click.echo, err=True),
         )
-    for path, reason in done.skipped[:SHOWN]:
+    for path, reason in result.skipped[:SHOWN]:
         click.echo(f"skipped {printable(path)}: {printable(reason)}", err=True)
-    if len(done.skipped) > SHOWN:
-        click.echo(f"skipped {len(done.skipped) - SHOWN} more; {beside} lists them", err=True)
-    files = ", ".join(map(str, done.files))
-    click.echo(f"{files}: {counted(done.n, 'image')} in {done.seconds:.1f} s; {beside} says what is what")
-    for sheet in done.sheets:
-        click.echo(f"{sheet}: the images that drive it most")
+    if len(result.skipped) > SHOWN:
+        click.echo(f"skipped {len(result.skipped) - SHOWN} more; {result.description} lists them", err=True)
+    files = ", ".join(map(str, result.files))
+    images_in_time = f"{plural(result.n, 'image')} in {result.seconds:.1f} s"
+    click.echo(f"{files}: {images_in_time}; {result.description} describes the rows and columns")
+    for sheet in result.sheets:
+        click.echo(f"{sheet}: the images that drive the region most")
     if maps is not None:
-        drawn = predicted.draw_prediction_file(out, info, maps, images=done.sources, max_maps=max_maps)
-        click.echo(f"{maps}: {len(drawn)} of {done.n} images drawn beside their maps")
+        drawn = draw_prediction_file(out, info, maps, images=result.sources, max_maps=max_maps)
+        click.echo(f"{maps}: {len(drawn)} of {plural(result.n, 'image')} drawn next to their maps")
 
 
-SHOWN = 10  # unreadable images that are named; the rest is counted
+SHOWN = 10  # unreadable images that are named; the others are counted

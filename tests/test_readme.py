@@ -132,19 +132,15 @@ def test_settings_that_are_named_exist(page: Path) -> None:
         assert key in defaults[section], f"{page_name(page)}: {section}.{key}"
 
 
-def test_defaults_that_the_pages_state_are_the_defaults() -> None:
-    config = Config()
-    method, own_data = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("method.md", "own-data.md"))
-    words = {
-        f"common grid of {config.model.grid} x {config.model.grid}": method,
-        f"({config.model.selector_width} GELU units": method,
-        f"{config.train.regulariser:g} * decay * R": method,
-        f"at {config.train.regulariser_end:.0%} of".replace("%", " %"): method,
-    }
-    for stated, text in words.items():
-        assert stated in " ".join(text.split()), stated
-    assert "a tenth of the groups each for validation and test" in " ".join(own_data.split())
-    assert config.data.validation == config.data.test == 0.1
+def test_defaults_that_the_method_page_states_are_the_defaults() -> None:
+    config, text = Config(), (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    stated = [
+        f"{config.model.grid} x {config.model.grid}",
+        f"{config.model.selector_width} GELU",
+        f"{config.train.regulariser:g} * decay",
+        f"{100 * config.train.regulariser_end:g} %",
+    ]
+    assert not [value for value in stated if value not in " ".join(text.split())]
 
 
 @each_page
@@ -236,7 +232,7 @@ def load_tiny_image(path: Path) -> None:
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_make_would_run_what_the_readme_says(target: str) -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, env=plain, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {"demo": "examples/demo.py", "test": "pytest"}[target] in done.stdout
 
@@ -246,16 +242,6 @@ def test_help_answers(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         group.main(words)
     assert end.value.code == 0
-
-
-def test_no_page_outgrows_its_lines() -> None:
-    long = [
-        f"{page_name(page)}:{number}"
-        for page in (README, ROOT / "docs" / "method.md", ROOT / "docs" / "python.md", ROOT / "docs" / "own-data.md")
-        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
-        if len(line) > 125 and not line.startswith(("|", "!["))
-    ]
-    assert not long, long
 
 
 def test_the_table_of_speeds_is_that_of_the_results() -> None:

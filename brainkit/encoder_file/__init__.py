@@ -1,158 +1,36 @@
-"""What an encoder file carries, and reading and writing it safely.
-
-An encoder file is an ONNX model, or a torch file for those who have torch, that says what it is: see ``archive.py`` for
-the latter. The ONNX form is a model with two more ``metadata_props`` entries at its end: ``brainkit``, a JSON that says
-what the model is, and ``brainkit_sha256``, the digest of every byte before that entry. ``docs/encoder-file.md`` is
-the format. Reading needs no ONNX package and opens no session: the top-level fields of the file are walked, and the
-graph is skipped by its length. Nothing in the file is trusted: every count and length is bounded before it is used.
-"""
+"""The encoder file: its metadata, reading and writing it safely. Names load on first use; none needs torch or ONNX."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import shutil
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
-from brainkit.encoder_file.archive import MAGIC, pack_archive, read_archive
-from brainkit.encoder_file.arrays import pack_array, unpack_array
-from brainkit.encoder_file.container import (
-    DIGEST_BYTES,
-    DIGEST_KEY,
-    MAX_FILE,
-    MAX_METADATA,
-    METADATA_KEY,
-    check_digest,
-    digest_of,
-    find_metadata,
-    metadata_entries,
-    metadata_entry,
-)
-from brainkit.encoder_file.info import EncoderInfo
-from brainkit.encoder_file.metadata import FORMAT, SCHEMA, from_json, to_json
-from brainkit.errors import EncoderFileError
-from brainkit.utils.files import write_beside
+from brainkit.utils.lazy import lazy_names
 
+# name -> the module that defines it
+_LAZY = {
+    "FORMAT": "brainkit.encoder_file.metadata",
+    "MAX_FILE": "brainkit.encoder_file.container",
+    "MAX_METADATA": "brainkit.encoder_file.container",
+    "SCHEMA": "brainkit.encoder_file.metadata",
+    "EncoderInfo": "brainkit.encoder_file.info",
+    "from_json": "brainkit.encoder_file.metadata",
+    "pack_array": "brainkit.encoder_file.arrays",
+    "read": "brainkit.encoder_file.file",
+    "read_text": "brainkit.encoder_file.file",
+    "seal": "brainkit.encoder_file.file",
+    "to_json": "brainkit.encoder_file.metadata",
+    "unpack_array": "brainkit.encoder_file.arrays",
+    "write": "brainkit.encoder_file.file",
+    "write_archive": "brainkit.encoder_file.file",
+}
 
-def read(path: str | os.PathLike[str]) -> EncoderInfo:
-    """Read and check an encoder file, without opening a session.
+__all__ = sorted(_LAZY)
 
-    Parameters
-    ----------
-    path : path-like
-        The file (an ONNX file at most 2 GB), streamed through once for the digest.
+if TYPE_CHECKING:
+    from brainkit.encoder_file.arrays import pack_array, unpack_array
+    from brainkit.encoder_file.container import MAX_FILE, MAX_METADATA
+    from brainkit.encoder_file.file import read, read_text, seal, write, write_archive
+    from brainkit.encoder_file.info import EncoderInfo
+    from brainkit.encoder_file.metadata import FORMAT, SCHEMA, from_json, to_json
 
-    Returns
-    -------
-    EncoderInfo
-        With `digest` and `container` set.
-
-    Raises
-    ------
-    EncoderFileError
-        If it is missing, truncated, damaged, not an encoder file, or of a later schema; one sentence says which.
-    """
-    text, digest, container = _read(path)
-    return dataclasses.replace(from_json(text, source=path), digest=digest, container=container)
-
-
-def read_text(path: str | os.PathLike[str]) -> tuple[bytes, str]:
-    """The JSON of an encoder file as bytes, and the file's digest (hex), which is checked.
-
-    Raises
-    ------
-    EncoderFileError
-        As `read`, for all that comes before the JSON's content.
-    """
-    text, digest, _ = _read(path)
-    return text, digest
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[bytes, str, str]:
-    """The JSON, the digest, and the container: ``"onnx"``, ``"torchscript"`` or ``"pt2"``."""
-    source = Path(path)
-    try:
-        if source.is_dir():
-            raise EncoderFileError(f"{source}: expected an encoder file, found a folder")
-        if not source.exists():
-            raise EncoderFileError(f"{source}: file not found")
-        if not source.is_file():
-            raise EncoderFileError(f"{source}: expected an encoder file, found something that is not a regular file")
-        with source.open("rb") as stream:
-            if stream.read(len(MAGIC)) == MAGIC:
-                return read_archive(stream, source)
-            text = find_metadata(stream, source)
-            return text, check_digest(stream, source), "onnx"
-    except (OSError, ValueError) as error:
-        # A path with a null byte is a ValueError.
-        raise EncoderFileError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def write(path: str | os.PathLike[str], model: bytes | str | os.PathLike[str], info: EncoderInfo) -> str:
-    """Write an encoder file: the ONNX model, the metadata and the digest, beside and then renamed.
-
-    Parameters
-    ----------
-    path : path-like
-        The new file.
-    model : bytes or path-like
-        A serialised ONNX model, or a file that holds one; it must not be an encoder file already.
-    info : EncoderInfo
-        What the file says about itself.
-
-    Returns
-    -------
-    str
-        The digest (hex).
-    """
-    with write_beside(path) as beside:
-        if isinstance(model, bytes):
-            beside.write_bytes(model)
-        else:
-            shutil.copyfile(model, beside)
-        return seal(beside, info)
-
-
-def write_archive(path: str | os.PathLike[str], saved: BinaryIO, info: EncoderInfo) -> str:
-    """Write an encoder file from what torch saved, in place; returns the digest (hex).
-
-    Parameters
-    ----------
-    path : path-like
-        The new file.
-    saved : file
-        What ``torch.jit.save`` or ``torch.export.save`` wrote, with an extra file ``brainkit.json``.
-    info : EncoderInfo
-    """
-    text = to_json(info).encode("utf-8")
-    from_json(text, source=path)  # what is written can be read
-    return pack_archive(saved, Path(path), text)
-
-
-def seal(path: str | os.PathLike[str], info: EncoderInfo) -> str:
-    """Append the metadata and the digest to an ONNX file, in place; returns the digest (hex).
-
-    Protobuf allows a message to be extended by appending fields, so the model's own bytes stay as they are.
-
-    Raises
-    ------
-    EncoderFileError
-        If the file is no ONNX model, is sealed already, or would pass 2 GB.
-    """
-    source = Path(path)
-    text = to_json(info).encode("utf-8")
-    from_json(text, source=source)  # what is written can be read
-    metadata = metadata_entry(METADATA_KEY.encode(), text)
-    with source.open("r+b") as stream:
-        if metadata_entries(stream, source).keys() & {METADATA_KEY.encode(), DIGEST_KEY.encode()}:
-            raise EncoderFileError(f"{source}: is an encoder file already; expected a plain ONNX model")
-        size = stream.seek(0, os.SEEK_END)
-        if size + len(metadata) + DIGEST_BYTES > MAX_FILE:
-            raise EncoderFileError(f"{source}: the encoder file would take over 2 GB, which ONNX files cannot")
-        stream.write(metadata)
-        stream.flush()
-        digest = digest_of(stream, size + len(metadata))
-        stream.seek(0, os.SEEK_END)
-        stream.write(metadata_entry(DIGEST_KEY.encode(), digest.encode()))
-    return digest
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

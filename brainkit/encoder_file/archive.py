@@ -1,7 +1,7 @@
 """The torch containers of an encoder file: zip archives, with the JSON as an entry and the digest as their comment.
 
-A file is what torch saved, entry by entry, with ``brainkit.json`` filled in and the debug entries left out, which name
-this machine's folders. The archive's comment is its last bytes: ``brainkit_sha256=`` and the SHA-256 (hex) of every
+The entries are those that torch saved, with ``brainkit.json`` filled in and the debug entries left out, which name
+folders of this machine. The archive's comment is its last bytes: ``brainkit_sha256=`` and the SHA-256 (hex) of every
 byte before it, so that the file need not be parsed to be checked. Reading needs no torch, and trusts nothing.
 """
 
@@ -22,9 +22,9 @@ MAGIC = b"PK\x03\x04"
 ENTRY = "brainkit.json"
 _COMMENT = f"{DIGEST_KEY}=".encode()
 COMMENT_BYTES = len(_COMMENT) + 64
-_MOST = 4 << 20  # bytes read at once; the list of entries must fit: an export's takes some 100 kB
+_MAX_READ = 4 << 20  # bytes read at once; the list of entries must fit: an export's takes some 100 kB
 _CHUNK = 1 << 20
-_ALIGNED = 64  # torch maps tensors from files that are aligned so
+_ALIGNMENT = 64  # bytes; torch maps tensors that are aligned so
 _PADDING = 0x4246  # the extra field that torch pads with
 
 
@@ -34,7 +34,7 @@ def pack_archive(saved: BinaryIO, path: Path, text: bytes) -> str:
     Parameters
     ----------
     saved : file
-        As ``torch.jit.save`` and ``torch.export.save`` write it, with an extra file ``brainkit.json`` of any content.
+        What ``torch.jit.save`` or ``torch.export.save`` wrote, with an extra file ``brainkit.json`` of any content.
     path : Path
         The new file.
     text : bytes
@@ -46,10 +46,9 @@ def pack_archive(saved: BinaryIO, path: Path, text: bytes) -> str:
                 if entry.filename.endswith(".debug_pkl"):
                     continue
                 fresh = zipfile.ZipInfo(entry.filename)
-                start = (
-                    stream.tell() + 30 + len(entry.filename.encode()) + 4
-                )  # the fixed header, the name, the padding's
-                fresh.extra = struct.pack("<HH", _PADDING, -start % _ALIGNED) + bytes(-start % _ALIGNED)
+                header_bytes = 30 + len(entry.filename.encode()) + 4  # fixed, the name, the padding's own header
+                padding = -(stream.tell() + header_bytes) % _ALIGNMENT
+                fresh.extra = struct.pack("<HH", _PADDING, padding) + bytes(padding)
                 fresh.file_size = entry.file_size
                 with archive.open(fresh, "w") as copy:
                     if _is_ours(entry):
@@ -66,12 +65,12 @@ def pack_archive(saved: BinaryIO, path: Path, text: bytes) -> str:
 
 
 def read_archive(stream: BinaryIO, source: Path) -> tuple[bytes, str, str]:
-    """The JSON, the digest (hex), which is checked, and the kind of file: ``"torchscript"`` or ``"pt2"``.
+    """The JSON, the digest (hex), which is checked, and the container: ``"torchscript"`` or ``"pt2"``.
 
     Raises
     ------
     EncoderFileError
-        If the archive is not ours, truncated or damaged.
+        If the archive is not an encoder file, truncated or damaged.
     """
     size = stream.seek(0, 2)
     stream.seek(max(0, size - COMMENT_BYTES))
@@ -91,27 +90,27 @@ def read_archive(stream: BinaryIO, source: Path) -> tuple[bytes, str, str]:
 
 
 class _Bounded:
-    """A file of which a hostile archive cannot ask for much at once."""
+    """A file that refuses to read as much at once as a hostile archive asks for."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
 
     def read(self, size: int = -1) -> bytes:
-        if size > _MOST:
-            raise ValueError(f"a part of {size} bytes, where at most {_MOST} are read")
-        return self._stream.read(size if size >= 0 else _MOST)
+        if size > _MAX_READ:
+            raise ValueError(f"a part of {size} bytes; at most {_MAX_READ} are read")
+        return self._stream.read(size if size >= 0 else _MAX_READ)
 
 
 def _content(archive: zipfile.ZipFile) -> bytes:
     ours = [entry for entry in archive.infolist() if _is_ours(entry)]
     if len(ours) != 1:
-        raise ValueError(f"it has {len(ours)} entries {ENTRY}, where one is expected")
+        raise ValueError(f"expected one entry {ENTRY}, found {len(ours)}")
     size = ours[0].file_size
     if size > MAX_METADATA:
         raise ValueError(f"{ENTRY} takes {size} bytes; at most {MAX_METADATA} are read")
     if ours[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{ENTRY} is packed in a way that is not read")
+        raise ValueError(f"{ENTRY} must be stored or deflated, found compression method {ours[0].compress_type}")
     parts, left = [], size + 1
     with archive.open(ours[0]) as stream:
         while left and (part := stream.read(min(left, _CHUNK))):
@@ -128,7 +127,7 @@ def _kind(archive: zipfile.ZipFile) -> str:
         return "pt2"
     if "constants.pkl" in names:
         return "torchscript"
-    raise ValueError("neither TorchScript nor a program of torch.export")
+    raise ValueError("neither TorchScript nor a program saved by torch.export")
 
 
 def _is_ours(entry: zipfile.ZipInfo) -> bool:

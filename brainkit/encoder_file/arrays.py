@@ -1,4 +1,4 @@
-"""Arrays as JSON: packing them, and unpacking what a stranger packed."""
+"""Arrays as JSON: packing them, and unpacking them without trust."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def pack_array(array: np.ndarray) -> dict[str, Any]:
 def unpack_array(
     value: Any, *, dtype: str, shape: tuple[int | None, ...], what: str, at_most: int = MAX_ARRAY
 ) -> np.ndarray:
-    """Unpack what `pack_array` made, never growing beyond what was expected.
+    """Unpack what `pack_array` packed, never to more bytes than expected.
 
     Parameters
     ----------
     value : object
-        As read from the JSON; anything.
+        Anything, as read from the JSON.
     dtype : str
         The expected dtype, for example ``"<f4"``.
     shape : tuple of int or None
-        The expected shape; None for a length that may be anything (with the rest, at most 512 MB).
+        The expected shape; None for any length (all together at most 512 MB).
     what : str
         Named in errors.
     at_most : int
-        The longest that such a length may be.
+        The maximum of such a length.
 
     Returns
     -------
@@ -74,12 +74,13 @@ def unpack_array(
     try:
         packed = base64.b64decode(data, validate=True)
         stream = zlib.decompressobj()
-        # One byte more than expected tells a stream that is too long, without unpacking a bomb.
+        # One byte more than expected reveals a stream that is too long, without unpacking a bomb.
         raw = stream.decompress(packed, size + 1)
     except (binascii.Error, ValueError, zlib.error) as error:
         raise EncoderFileError(f"{what} is damaged: {error}") from None
     if len(raw) != size or not stream.eof or stream.unused_data:
-        raise EncoderFileError(f"{what} must unpack to {size} bytes, found {'more' if len(raw) > size else 'others'}")
+        unpacked = "more" if len(raw) > size else f"{len(raw)} and other data" if stream.eof else f"{len(raw)}"
+        raise EncoderFileError(f"{what} must unpack to {size} bytes, found {unpacked}")
     array = np.frombuffer(raw, dtype=dtype).reshape(lengths)
     return array.astype(array.dtype.newbyteorder("="))
 
@@ -89,13 +90,13 @@ def is_int(value: Any, low: int, high: int) -> bool:
 
 
 def short(value: Any) -> str:
-    """A hostile value as something that fits on a line."""
+    """An untrusted value as text that fits on a line."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    text = repr(value[:80]) if isinstance(value, str) else "a huge number" if _huge(value) else repr(value)
+    text = repr(value[:80]) if isinstance(value, str) else "a huge number" if _is_huge(value) else repr(value)
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _huge(value: Any) -> bool:
+def _is_huge(value: Any) -> bool:
     # Python refuses to print an integer of thousands of digits.
     return isinstance(value, int) and abs(value).bit_length() > 256

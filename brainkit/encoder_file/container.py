@@ -1,4 +1,4 @@
-"""The ONNX container of an encoder file: a small bounded reader of protobuf, our two entries, and the digest.
+"""The ONNX container of an encoder file: a small bounded reader of protobuf, brainkit's two entries, and the digest.
 
 Only the top level of the message is walked, and the graph is skipped by its length; every count and length is bounded
 before it is used. ``docs/encoder-file.md`` is the format.
@@ -17,7 +17,7 @@ from brainkit.errors import EncoderFileError
 
 METADATA_KEY = "brainkit"
 DIGEST_KEY = "brainkit_sha256"
-MAX_FILE = 2**31 - 1  # bytes; protobuf reads no longer message
+MAX_FILE = 2**31 - 1  # bytes; the limit of protobuf messages
 MAX_METADATA = 64 << 20  # bytes of JSON; the whole fsaverage brain with 24 layers takes about 35 MB
 _MAX_FIELDS = 65_536  # top-level fields; an export has about ten
 _CHUNK = 1 << 20
@@ -34,7 +34,7 @@ def find_metadata(stream: BinaryIO, source: Path) -> bytes:
 
 
 def metadata_entries(stream: BinaryIO, source: Path) -> dict[bytes, bytes]:
-    """Walk the top level of an ONNX model; its two entries of ours, where there."""
+    """Walk the top level of an ONNX model; brainkit's two entries, if it has them."""
     size = stream.seek(0, os.SEEK_END)
     if size == 0:
         raise EncoderFileError(f"{source}: expected an encoder file, found an empty file")

@@ -1,4 +1,4 @@
-"""An encoder file in words: what ``brainkit info`` prints."""
+"""An encoder file described in words: what ``brainkit info`` prints."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from brainkit import encoder_file
-from brainkit.encoder_file import EncoderInfo
-from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial
+from brainkit.encoder_file.file import read, read_text
+from brainkit.encoder_file.info import EncoderInfo
+from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
+from brainkit.encoder_file.metadata import from_json
 from brainkit.metrics.scores import explained_share
+from brainkit.utils.text import format_bytes, printable
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Test accuracy over a group of vertices; NaN where it is not known.
+    """Test accuracy over a group of vertices; NaN where unknown.
 
     Parameters
     ----------
     name : str
         The region.
     vertices : int
-        How many of the encoder's vertices it has.
+        How many vertices of the encoder it has.
     r, R2 : float
         Median over its vertices.
     explained : float
@@ -44,14 +46,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Description:
-    """Facts as (what, text) in reading order, and the accuracy of the whole and of each region."""
+    """Facts as (label, text) in reading order, and the accuracy over all vertices and over each region."""
 
     facts: tuple[tuple[str, str], ...]
     accuracy: tuple[Accuracy, ...]
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
-    """Read an encoder file's metadata and put it into words; no session is opened.
+    """Read an encoder file's metadata and describe it in words; no session is opened.
 
     Parameters
     ----------
@@ -61,17 +63,17 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Returns
     -------
     Description
-        All text is printable: what the file says of itself is not trusted.
+        All text is printable: the file's metadata is not trusted.
 
     Raises
     ------
     EncoderFileError
         If the file is missing, damaged, or not an encoder file.
     """
-    info = encoder_file.read(path)
+    info = read(path)
     size = Path(path).stat().st_size
     facts = [
-        ("file", f"{path} ({size / 1e6:.1f} MB, sha256 {(info.digest or '')[:12]})"),
+        ("file", f"{path} ({format_bytes(size)}, sha256 {(info.digest or '')[:12]})"),
         ("form", _form(info)),
         ("note", info.note or ""),
         ("backbone", _backbone(info.backbone)),
@@ -88,13 +90,13 @@ def describe(path: str | os.PathLike[str]) -> Description:
         *(("cite", line) for line in info.citation.splitlines()),
     ]
     return Description(
-        tuple((what, _printable(text)) for what, text in facts if text),
-        tuple(_accuracy(_printable(name), index, info) for name, index in _rows(info)),
+        tuple((label, printable(text)) for label, text in facts if text),
+        tuple(_accuracy(printable(name), index, info) for name, index in _rows(info)),
     )
 
 
 def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """All that an encoder file says of itself but its arrays, and the accuracy of each region, as plain JSON values.
+    """An encoder file's metadata without its arrays, and the accuracy of each region, as plain JSON values.
 
     Parameters
     ----------
@@ -105,15 +107,15 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         The keys of the metadata (``docs/encoder-file.md``), with ``file``, ``bytes``, ``sha256`` and ``accuracy``:
-        a list of regions; numbers that are not known are None.
+        a list of regions; unknown numbers are None.
 
     Raises
     ------
     EncoderFileError
         As `describe`.
     """
-    text, digest = encoder_file.read_text(path)
-    info = encoder_file.from_json(text, source=path)
+    text, digest = read_text(path)
+    info = from_json(text, source=path)
     stored = {key: value for key, value in json.loads(text).items() if key not in _ARRAYS}
     return {
         "file": os.fspath(path),
@@ -124,7 +126,7 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             "count": len(info.vertices),
             "left": info.vertices.n_left if stored["space"] != "custom" else None,
         },
-        "accuracy": [_plain(_accuracy(name, index, info)) for name, index in _rows(info)],
+        "accuracy": [_row_to_json(_accuracy(name, index, info)) for name, index in _rows(info)],
     }
 
 
@@ -135,26 +137,26 @@ def _rows(info: EncoderInfo) -> list[tuple[str, np.ndarray]]:
     return [("all", np.arange(len(info.vertices)))] + [(name, info.rois[name]) for name in info.rois]
 
 
-def _plain(row: Accuracy) -> dict[str, Any]:
+def _row_to_json(row: Accuracy) -> dict[str, Any]:
     return {key: None if value != value else value for key, value in dataclasses.asdict(row).items()}
 
 
 def _form(info: EncoderInfo) -> str:
-    """How the file holds the model."""
+    """The container, and the layout of the readout."""
     container = {"onnx": "ONNX", "torchscript": "TorchScript, for torch.jit.load", "pt2": ".pt2, for torch.export.load"}
     suits = {"cells": "; readout by cells, for CPUs", "padded": "; readout in padded groups, for GPUs"}
     return container[info.container] + suits.get(info.form or "", "")
 
 
 def _subject(provenance: Mapping[str, Any]) -> str:
-    """Whom it predicts."""
+    """Whose responses it predicts."""
     data = provenance.get("data")
     name = data.get("name") if isinstance(data, Mapping) else None
-    return f"{name}: it predicts this subject, nobody else" if isinstance(name, str) and name else ""
+    return f"{name}: it predicts this subject only" if isinstance(name, str) and name else ""
 
 
 def _licence(info: EncoderInfo) -> Iterator[tuple[str, str]]:
-    """The three parts, and what they forbid together, plainly."""
+    """The terms of the three parts, and whether any of them forbids commercial use."""
     if not info.terms:
         yield "licence", info.licence or "none stated"
         if is_non_commercial(info.licence):
@@ -163,11 +165,11 @@ def _licence(info: EncoderInfo) -> Iterator[tuple[str, str]]:
     for part in PARTS:
         yield "licence", f"{part}: {info.terms.get(part, NOT_STATED)}"
     forbidding = [part for part in PARTS if is_non_commercial(info.terms.get(part, ""))]
-    silent = [part for part in PARTS if NOT_STATED[:10] in info.terms.get(part, NOT_STATED)]
+    silent = [part for part in PARTS if not is_stated(info.terms.get(part, NOT_STATED))]
     if forbidding:
         yield "commercial", f"NO: the terms of {' and '.join(forbidding)} forbid commercial use"
     elif silent:
-        yield "commercial", f"not known: the terms of {' and '.join(silent)} are not stated"
+        yield "commercial", f"unknown: the terms of {' and '.join(silent)} are not stated"
 
 
 def _backbone(backbone: Mapping[str, Any]) -> str:
@@ -176,13 +178,13 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
     digest = str(backbone.get("weights_hash") or "")[:12]
     licence = str(backbone.get("licence") or "")
     parts = [weights, digest and f"sha256 {digest}", licence and f"licence {licence}"]
-    return f"{backbone.get('name', 'not named')} ({', '.join(part for part in parts if part) or 'nothing else stated'})"
+    return f"{backbone.get('name', 'unnamed')} ({', '.join(part for part in parts if part) or 'nothing else stated'})"
 
 
 def _target(info: EncoderInfo) -> str:
     count = f"{len(info.vertices):,} vertices"
     if info.vertices.space == "custom":
-        where = "a space of its own"
+        where = "a custom space"
     else:
         left = info.vertices.n_left
         where = f"{info.vertices.space} ({left:,} left, {len(info.vertices) - left:,} right)"
@@ -205,7 +207,7 @@ def _selectors(info: EncoderInfo) -> str:
 
 def _certificate(certificate: Mapping[str, Any] | None) -> str:
     if certificate is None:
-        return "none: it was never compared with the model it came from"
+        return "none: it was never compared with the model it was exported from"
     largest, median = certificate.get("largest"), certificate.get("median")
     if not isinstance(largest, float) or not isinstance(median, float):
         return _scalars(certificate) or "empty"
@@ -218,18 +220,18 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
 
 
 def _storage(info: EncoderInfo) -> str:
-    """What is smaller than float32, and how far that moves predictions."""
+    """What is stored in less than float32, and how far that moves predictions."""
     parts = ["large constants as float16, computed as float32"] if info.storage == "float16" else []
     if info.quantised is not None:
         parts.append(f"int8 products of the backbone ({_scalars(info.quantised, nested=False)})")
     section = info.quantised if info.quantised is not None else info.certificate
-    moved = section.get("drift") if section is not None else None
-    if isinstance(moved, Mapping):
-        median, largest = moved.get("median"), moved.get("largest")
+    drift = section.get("drift") if section is not None else None
+    if isinstance(drift, Mapping):
+        median, largest = drift.get("median"), drift.get("largest")
         if isinstance(median, float) and isinstance(largest, float):
             parts.append(
                 f"predictions are {median:.1e} of a vertex's s.d. from those of the float32 graph (rms over "
-                f"{moved.get('images', '?')} images, median vertex; {largest:.1e} at the worst vertex)"
+                f"{drift.get('images', '?')} images, median vertex; {largest:.1e} at the worst vertex)"
             )
     return "; ".join(parts)
 
@@ -239,17 +241,19 @@ def _ensemble(ensemble: Mapping[str, Any] | None) -> str:
         return ""
     runs = ensemble.get("runs")
     seeds = [str(run.get("seed")) for run in runs if isinstance(run, Mapping)] if isinstance(runs, list) else []
-    apart = ensemble.get("depth_sd")
+    depth_sd = ensemble.get("depth_sd")
     parts = [f"mean of {ensemble['members']} models (fmri) and their s.d. (fmri_sd)"]
     parts += [f"seeds {', '.join(seeds[:20])}"] if seeds else []
     parts += (
-        [f"preferred depth differs by {apart:.2g} layers (s.d., median vertex)"] if isinstance(apart, float) else []
+        [f"preferred depth differs by {depth_sd:.2g} layers (s.d., median vertex)"]
+        if isinstance(depth_sd, float)
+        else []
     )
     return "; ".join(parts)
 
 
 def _scalars(section: Mapping[str, Any], nested: bool = True) -> str:
-    """Say the plain values of a section, and of the sections in it; long lists are left to those who want them."""
+    """The plain values of a section and of the sections in it; lists are left out."""
     parts = []
     for key, value in section.items():
         if isinstance(value, Mapping):
@@ -276,8 +280,3 @@ def _accuracy(name: str, index: np.ndarray, info: EncoderInfo) -> Accuracy:
 def _median(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else math.nan
-
-
-def _printable(text: str) -> str:
-    """Leave out what could steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

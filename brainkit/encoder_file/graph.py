@@ -1,7 +1,7 @@
-"""The graph inside an encoder file, read with no ONNX package: its nodes, and where each initializer's bytes lie.
+"""The graph inside an encoder file, read without an ONNX package: its nodes, and the byte range of each initializer.
 
-Weights are not read: an initializer is its name, kind, shape and byte range, so that a reader can take the rows it
-needs. Every count and length is bounded before it is used. Field numbers are those of ``onnx.proto``.
+Weights are not read: an initializer is its name, element type, shape and byte range, so that a reader can take the rows
+it needs. Every count and length is bounded before it is used. Field numbers are those of ``onnx.proto``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from brainkit.errors import EncoderFileError
 MAX_PARTS = 1_000_000  # nodes, initializers and values; the largest backbones have some ten thousand
 _MAX_DIMENSIONS = 16
 _MAX_NAME = 4096  # bytes
-# TensorProto.DataType of the kinds whose elements are whole bytes.
+# TensorProto.DataType of the types whose elements are whole bytes.
 ELEMENT_TYPES = {
     1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8", 12: "<u4",
     13: "<u8",
@@ -39,9 +39,9 @@ class Tensor:
         ``TensorProto.DataType``.
     shape : tuple of int
     start, length : int
-        Where its bytes lie in the file (``raw_data``); -1 and 0 where its values are written one by one.
+        Its bytes in the file (``raw_data``); -1 and 0 if its values are stored one by one.
     typed : bool
-        Its values are (also) written one by one, in a field of their own kind.
+        Its values are (also) stored one by one, in a field of their own type.
     external : bool
         It points to another file.
     """
@@ -57,7 +57,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Node:
-    """One step of the graph: what it computes, from and into which named values.
+    """One operation of the graph: what it computes, from and into which named values.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Node:
     has_graph : bool
         Whether an attribute is a graph of its own, as in ``If`` and ``Loop``.
     attributes : dict of str to tuple of int
-        Attributes by their names; those that are whole numbers with their values.
+        Attributes by name; those that are whole numbers with their values.
     """
 
     op: str
@@ -88,17 +88,17 @@ class Graph:
     Parameters
     ----------
     nodes : tuple of Node
-        Empty where only the initializers were asked for.
+        Empty if only the initializers were requested.
     initializers : tuple of Tensor
     inputs, outputs : tuple of str
     opsets : tuple of (str, int)
         Operator sets as (domain, version).
     functions : int
-        Functions the model defines for itself.
+        How many functions the model defines.
     sparse : bool
         Whether there are sparse initializers.
     input_shapes : tuple of tuple of int
-        Of the inputs, as they are declared; -1 where a size is not fixed.
+        Declared shapes of the inputs; -1 for a size that is not fixed.
     """
 
     nodes: tuple[Node, ...]
@@ -119,7 +119,7 @@ def read_graph(path: str | os.PathLike[str], *, nodes: bool = True) -> Graph:
     path : path-like
         An ONNX file; its digest is not checked here.
     nodes : bool
-        Whether to read the nodes too; a reader of arrays needs none.
+        Whether to read the nodes too; reading arrays does not need them.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def read_graph(path: str | os.PathLike[str], *, nodes: bool = True) -> Graph:
     Raises
     ------
     EncoderFileError
-        If the file cannot be read, or is no ONNX file, in one sentence.
+        If the file cannot be read, or is not an ONNX file, in one sentence.
     """
     source = Path(path)
     try:
@@ -153,21 +153,21 @@ def read_rows(
     rows : array of int, optional
         Indices along the first axis; all by default.
     kinds : tuple of str
-        The dtypes that are expected, for example ``("<f4", "<f2")``.
+        The dtypes expected, for example ``("<f4", "<f2")``.
 
     Returns
     -------
     array
-        Its own memory, in the kind that is stored.
+        In its own memory, with the dtype that is stored.
 
     Raises
     ------
     EncoderFileError
-        If the initializer is of another kind, or its bytes do not fit its shape.
+        If the initializer has another dtype, or its bytes do not fit its shape.
     """
     kind = ELEMENT_TYPES.get(tensor.element_type, "")
     if kind not in kinds:
-        raise EncoderFileError(f"{path}: {tensor.name} must be {' or '.join(kinds)}, found {kind or 'another kind'}")
+        raise EncoderFileError(f"{path}: {tensor.name} must be {' or '.join(kinds)}, found {kind or 'another dtype'}")
     size = math.prod(tensor.shape) * np.dtype(kind).itemsize
     if tensor.external or tensor.typed or tensor.start < 0 or tensor.length != size:
         raise EncoderFileError(f"{path}: {tensor.name} must hold {size} bytes, found {tensor.length}")
@@ -262,10 +262,10 @@ def _tensor(data: Buffer, start: int, end: int) -> Tensor:
     for number, wire, at, length in fields(data, start, end):
         if number == 1:
             if length > 10 * _MAX_DIMENSIONS:
-                raise ValueError("a tensor of a shape that cannot be")
+                raise ValueError("a tensor of an impossible shape")
             shape += varints(data, wire, at, length)
             if len(shape) > _MAX_DIMENSIONS or any(n >= 1 << 40 for n in shape):
-                raise ValueError("a tensor of a shape that cannot be")
+                raise ValueError("a tensor of an impossible shape")
         elif number == 2 and wire == VARINT:
             element_type = varint(data, at, end)[0]
         elif number == 8 and wire == BYTES:
@@ -295,17 +295,17 @@ def _value_name(data: Buffer, start: int, end: int) -> str:
 
 
 def _value_shape(data: Buffer, start: int, end: int) -> tuple[int, ...]:
-    """ValueInfoProto -> TypeProto -> Tensor -> TensorShapeProto -> its dimensions, -1 for those that are not fixed."""
-    places = [(start, end)]
+    """ValueInfoProto -> TypeProto -> Tensor -> TensorShapeProto -> its dimensions, -1 for sizes that are not fixed."""
+    ranges = [(start, end)]
     for wanted in (2, 1, 2, 1):
-        places = [
+        ranges = [
             (at, at + length)
-            for begin, stop in places
+            for begin, stop in ranges
             for number, wire, at, length in fields(data, begin, stop)
             if number == wanted and wire == BYTES
         ]
     sizes = []
-    for begin, stop in places:
+    for begin, stop in ranges:
         found = [
             _signed(varint(data, at, stop)[0])
             for number, wire, at, _ in fields(data, begin, stop)
@@ -316,7 +316,7 @@ def _value_shape(data: Buffer, start: int, end: int) -> tuple[int, ...]:
 
 
 def _signed(value: int) -> int:
-    """What 64 bits mean as a signed number."""
+    """64 bits as a signed number."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

@@ -1,4 +1,4 @@
-"""What an encoder file says about itself."""
+"""The metadata of an encoder file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.images import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
 class EncoderInfo:
-    """What an encoder file says about itself; V vertices, L layers.
+    """The metadata of an encoder file; V vertices, L layers.
 
     Parameters
     ----------
@@ -23,7 +24,7 @@ class EncoderInfo:
     rois : RoiTable
         Regions as indices into 0..V-1.
     preprocessing : Preprocessing
-        How a photograph becomes the model's input.
+        How an image becomes the model's input.
     layers : tuple of str
         The L layers of the backbone, in the order of `layer_weights` and of ``tokens``.
     layer_weights : array of shape (V, L), float32
@@ -31,28 +32,28 @@ class EncoderInfo:
     locations : array of shape (V, 2), float32
         (x right, y down), -1..1 over the image.
     scale : array of shape (V,), float32
-        0 = local tokens alone, 1 = the global token alone.
+        0 = local tokens only, 1 = the global token only.
     r, R2 : array of shape (V,), float32
-        Correlation and coefficient of determination on the test images; NaN where not known.
+        Correlation and coefficient of determination on the test images; NaN where unknown.
     noise_ceiling : array of shape (V,), float32
-        Ceiling on r squared, in [0, 1]; NaN where not known.
+        Ceiling on r squared, in [0, 1]; NaN where unknown.
     grid : tuple of int
         Height and width (H, W) of the token grid; P = H*W. The export sets it from the model.
     bottleneck : int
-        D, the number of channels of ``tokens``; of an ensemble, of all members together. The export sets it from the
-        model.
+        D, the number of channels of ``tokens``; for an ensemble, of all members together. The export sets it from
+        the model.
     units : str
         Of the predictions, for example ``"z-scored percent signal change"``.
     gauge : str
         ``"unit"``, or ``"published"``: whether the selectors of different layers can be compared.
     note : str or None
-        What must be said wherever the predictions are shown, for example that the subject is simulated.
+        To be shown wherever the predictions are, for example that the subject is simulated.
     licence : str
-        The terms that travel with the file, as one text.
+        The licence terms, as one text.
     terms : dict of str to str
-        The same in three parts: brainkit, backbone, data; empty in files that were written without.
+        The same in three parts: brainkit, backbone, data; empty in files written without them.
     citation : str
-        What work with the file rests on, one reference a line; may be empty.
+        What to cite, one reference per line; may be empty.
     backbone : dict
         name, weights_hash, pretrained, licence, source.
     provenance : dict
@@ -60,20 +61,20 @@ class EncoderInfo:
     certificate : dict or None
         The parity certificate, written by the export.
     volume : Volume or None
-        Which voxels the columns are, where the data are volumetric.
+        Which voxels the columns are, if the data are volumetric.
     form : str or None
         How the readout's arrays are laid out: ``"cells"``, one group for each four cells that vertices read, or
-        ``"padded"``, groups of 128 rows; None where the file does not say.
+        ``"padded"``, groups of 128 rows; None if the file does not say.
     storage : str
         ``"float32"``, or ``"float16"``: how the graph's large constants are stored; it computes in float32.
     quantised : dict or None
-        What of the graph is computed in int8: products, weights, activations, drift. None: nothing.
+        What the graph computes in int8: products, weights, activations, drift. None: nothing.
     ensemble : dict or None
-        members (how many models the predictions are the mean of), runs (one dict each). None: one model.
+        members (how many models the predictions are averaged over), runs (one dict each). None: one model.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
     container : str
-        The file it was read from: ``"onnx"``, ``"torchscript"`` or ``"pt2"``.
+        The kind of file it was read from: ``"onnx"``, ``"torchscript"`` or ``"pt2"``.
     """
 
     vertices: Vertices

@@ -1,8 +1,7 @@
-"""The licence of an encoder file, in three parts, and what to cite: words that travel in the file.
+"""The licence of an encoder file, in three parts, and what to cite: texts that are stored in the file.
 
-An encoder holds three people's work: brainkit's code wrote the graph, the backbone's weights lie in it, and the
-readout was fitted to responses. Each part keeps its own terms, and nothing here is guessed: what nobody stated is said
-to be not stated.
+An encoder combines three works: the graph, written by brainkit; the backbone's weights; and the readout, fitted to
+responses. Each part keeps its own terms, and nothing is guessed: terms that nobody has stated are "not stated".
 """
 
 from __future__ import annotations
@@ -12,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
 BRAINKIT = "Apache-2.0"
-NOT_STATED = "not stated: ask its authors"
 PARTS = ("brainkit", "backbone", "data")
+# Marks in the texts by which `is_stated` and `is_non_commercial` recognise them again.
+_SILENT = "not stated"
+_FORBIDDING = "NON-COMMERCIAL"
+NOT_STATED = f"{_SILENT}: ask its authors"
 
-# What a licence's name must hold to be known as one that forbids commercial use.
+# Parts of licence names that forbid commercial use.
 _NON_COMMERCIAL = ("-nc", "noncommercial", "non-commercial", "apple-amlr", "seer-license", "research-only")
 _PLAIN = {
     "apache-2.0": "Apache-2.0",
@@ -31,10 +33,10 @@ OWN = "own"
 _DATA = {
     NSD: (
         "Natural Scenes Dataset, as Algonauts 2023 gives it: its data use agreement allows research and education "
-        "alone (NON-COMMERCIAL), and the data must not be passed on; https://naturalscenesdataset.org"
+        f"alone ({_FORBIDDING}), and the data must not be passed on; https://naturalscenesdataset.org"
     ),
     SIMULATED: "simulated responses: nobody was measured, so no terms of a data set",
-    OWN: "not stated: ask those who measured the responses",
+    OWN: f"{_SILENT}: ask those who measured the responses",
 }
 
 _MODEL = "Yang, Gee & Shi (2023), Brain Decodes Deep Nets, arXiv:2312.01280"
@@ -68,25 +70,25 @@ BACKBONE_PAPERS = {
     "efficientnet_lite0": "Tan & Le (2019), EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, "
     "arXiv:1905.11946",
 }
-# Parts of timm's names that belong to one paper alone.
+# Parts of timm's model names that belong to a single paper.
 _FAMILIES = {"_dinov2.": "dinov2", "_dinov3.": "dinov3", "samvit_": "sam", "_224.mae": "mae", "eva02_": "eva02"}
 
 
-def three_parts(
+def licence_terms(
     *, backbone: str, licence: str | None, pretrained: bool = True, data: str | None = None
 ) -> dict[str, str]:
-    """The terms of an encoder file: of brainkit, of the backbone's weights, of the data it was fitted to.
+    """The licence terms of an encoder file: of brainkit, the backbone's weights, and the data it was fitted to.
 
     Parameters
     ----------
     backbone : str
         Its name.
     licence : str or None
-        Of its weights, as its makers name it; None or "unknown" where nobody said.
+        Of its weights, as its authors name it; None or "unknown" if nobody has stated it.
     pretrained : bool
-        Random weights are nobody's.
+        Random weights have no licence.
     data : {"nsd", "simulated", "own"} or None
-        What `data_kind` told; None where it is not known.
+        As `data_kind` returns it; None if unknown.
 
     Returns
     -------
@@ -94,26 +96,31 @@ def three_parts(
         ``brainkit``, ``backbone``, ``data``.
     """
     name = PurePath(backbone).name
-    of_backbone = licence_words(licence) if pretrained else "random weights, drawn by brainkit: none"
+    of_backbone = describe_licence(licence) if pretrained else "random weights, drawn by brainkit: none"
     return {"brainkit": BRAINKIT, "backbone": f"{name}: {of_backbone}", "data": _DATA.get(data or OWN, _DATA[OWN])}
 
 
-def licence_words(licence: str | None) -> str:
-    """A licence's name in words that say what it forbids."""
+def describe_licence(licence: str | None) -> str:
+    """A licence in words that say what it forbids."""
     name = (licence or "").strip()
     low = name.lower()
     if low in ("", "unknown", "none", "other"):
         return NOT_STATED
     if any(mark in low for mark in _NON_COMMERCIAL):
-        return f"{_PLAIN.get(low, name)}, NON-COMMERCIAL use alone"
+        return f"{_PLAIN.get(low, name)}, {_FORBIDDING} use alone"
     if low in _PLAIN:
         return _PLAIN[low]
     return f"{name}: terms of its own, to be read before the file is used or passed on"
 
 
-def is_non_commercial(words: str) -> bool:
-    """Whether a part's words say that it may not be used commercially."""
-    return "NON-COMMERCIAL" in words or any(mark in words.lower() for mark in _NON_COMMERCIAL)
+def is_non_commercial(terms: str) -> bool:
+    """Whether the terms of a part forbid commercial use."""
+    return _FORBIDDING in terms or any(mark in terms.lower() for mark in _NON_COMMERCIAL)
+
+
+def is_stated(terms: str) -> bool:
+    """Whether the terms of a part are known."""
+    return _SILENT not in terms
 
 
 def data_kind(image_names: Iterable[str], note: str | None) -> str:
@@ -124,7 +131,7 @@ def data_kind(image_names: Iterable[str], note: str | None) -> str:
 
 
 def citation(*, backbone: str, data: str | None = None) -> str:
-    """What work with an encoder file rests on, one reference a line."""
+    """What to cite when using an encoder file, one reference per line."""
     lines = ["brainkit: see CITATION.cff in its repository", _MODEL]
     family = next((alias for part, alias in _FAMILIES.items() if part in backbone), "")
     key = backbone if backbone in BACKBONE_PAPERS else family
@@ -134,6 +141,6 @@ def citation(*, backbone: str, data: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def as_licence(terms: Mapping[str, str]) -> str:
-    """The three parts as the one text of ``licence``, for readers that know only that."""
+def join_terms(terms: Mapping[str, str]) -> str:
+    """The three parts as the single text ``licence``, for readers that know only that key."""
     return f"brainkit: {terms['brainkit']}. Backbone {terms['backbone']}. Responses: {terms['data']}."

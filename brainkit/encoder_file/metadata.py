@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from brainkit.cortex.surface import SPACES, RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.encoder_file.arrays import MAX_ARRAY, is_int, pack_array, short, unpack_array
 from brainkit.encoder_file.container import MAX_METADATA
@@ -33,7 +34,7 @@ def to_json(info: EncoderInfo) -> str:
     Raises
     ------
     EncoderFileError
-        If a part cannot be said in JSON, such as NaN in the provenance.
+        If a part cannot be written as JSON, such as NaN in the provenance.
     """
     value = {
         "format": FORMAT,
@@ -73,7 +74,7 @@ def to_json(info: EncoderInfo) -> str:
         }
     if info.form is not None:
         value["form"] = info.form
-    # What most files have no need of is left out.
+    # Keys that most files do not need are left out.
     optional = {"quantised": info.quantised, "ensemble": info.ensemble}
     value |= {key: section for key, section in optional.items() if section is not None}
     if info.storage != "float32":
@@ -86,12 +87,12 @@ def to_json(info: EncoderInfo) -> str:
 
 
 def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderInfo:
-    """Check the JSON of an encoder file and unpack it; `source` is named in errors.
+    """Check the JSON of an encoder file and unpack it; errors name `source`.
 
     Raises
     ------
     EncoderFileError
-        If anything is missing, of the wrong kind or size, or of a later schema.
+        If anything is missing, of the wrong type or size, or of a later schema.
     """
     where = f"{source}: the brainkit metadata"
     if len(text) > MAX_METADATA:
@@ -145,7 +146,7 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
 
 def _parse(text: bytes | str, source: str | os.PathLike[str], where: str) -> dict[str, Any]:
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     def finite(digits: str) -> float:
         number = float(digits)
@@ -210,7 +211,8 @@ def _rois(value: Mapping[str, Any], n_vertices: int, where: str) -> RoiTable:
         if left < 0:
             raise EncoderFileError(f"{where}: the ROIs take over {MAX_ARRAY} bytes")
         if len(index) and (index.min() < 0 or index.max() >= n_vertices):
-            raise EncoderFileError(f"{what} must hold indices in 0..{n_vertices - 1}, found others")
+            found = f"{index.min()}..{index.max()}"
+            raise EncoderFileError(f"{what} must hold indices in 0..{n_vertices - 1}, found {found}")
         rois[name] = index
     try:
         return RoiTable(rois, n_vertices)
@@ -258,7 +260,7 @@ def _ensemble(value: Mapping[str, Any], where: str) -> dict[str, Any] | None:
     members = section.get("members")
     if not is_int(members, 2, MAX_MEMBERS) or value["bottleneck"] % members:
         raise EncoderFileError(
-            f"{where}: ensemble.members must be 2 to {MAX_MEMBERS} and share {value['bottleneck']} channels evenly, "
+            f"{where}: ensemble.members must be 2 to {MAX_MEMBERS} and divide {value['bottleneck']} channels evenly, "
             f"found {short(members)}"
         )
     return section

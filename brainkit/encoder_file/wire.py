@@ -1,6 +1,6 @@
 """The wire format of protobuf: fields one after another, every length bounded before it is used.
 
-Only what ONNX files need: https://protobuf.dev/programming-guides/encoding/.
+Only the parts that ONNX files use: https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ def fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, 
     Raises
     ------
     ValueError
-        If a field is damaged, of an unknown kind, or longer than what holds it.
+        If a field is damaged, of an unknown wire type, or longer than the message that holds it.
     """
     position = start
     while position < end:
         number, wire, before, length = head(data, position, end)
         position += before
         if length > end - position:
-            raise ValueError("a field is longer than what holds it")
+            raise ValueError("a field is longer than its message")
         yield number, wire, position, length
         position += length
 
@@ -52,16 +52,16 @@ def head(data: Buffer, position: int, end: int) -> tuple[int, int, int, int]:
         return number, wire, before, 8
     if wire == FIXED32:
         return number, wire, before, 4
-    raise ValueError("an unknown kind of field")
+    raise ValueError("a field of an unknown wire type")
 
 
 def varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
-    """A number of up to 64 bits, and the position behind it.
+    """A number of up to 64 bits, and the position after it.
 
     Raises
     ------
     ValueError
-        If it is cut off or too long.
+        If it is truncated or too long.
     """
     value = shift = 0
     while shift < 70:
@@ -77,15 +77,15 @@ def varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
 
 
 def varints(data: Buffer, wire: int, start: int, length: int) -> list[int]:
-    """The numbers of a repeated integer field: one, or a packed row of them.
+    """The numbers of a repeated integer field: one, or several packed.
 
     Raises
     ------
     ValueError
-        If the field is of another kind, or damaged.
+        If the field has another wire type, or is damaged.
     """
     if wire not in (VARINT, BYTES):
-        raise ValueError("a number of another kind than expected")
+        raise ValueError("a number of an unexpected wire type")
     found, position, end = [], start, start + length
     while position < end:
         value, position = varint(data, position, end)

@@ -1,4 +1,4 @@
-"""The readouts of an ensemble: one for each member, then their mean and spread."""
+"""The readouts of an ensemble: one per member, then their mean and s.d."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ def append_members(
     Parameters
     ----------
     proto : ModelProto
-        Ends in tokens; member m's channels are m*D..(m+1)*D. The names of member m's constants are ``readout.m.*``.
-    members : sequence of Readout
-        M of them.
+        Ends in tokens; the channels of member m are m*D..(m+1)*D. Its constants are named ``readout.m.*``.
+    members : sequence of M Readout
     append : callable
-        Adds one member's readout, from ``tokens`` (B, L, D, P + 1) to ``fmri``, to a model.
+        Adds the readout of a single model, from ``tokens`` (B, L, D, P + 1) to ``fmri``.
     grid : (int, int)
         Height and width of the token grid.
     n_layers : int
@@ -52,43 +51,44 @@ def append_members(
     axis = constant("channels", np.array([2], np.int64))
     predictions = []
     for m, member in enumerate(members):
-        ends = [constant(f"{m}.{end}", np.array([(m + at) * D], np.int64)) for at, end in enumerate(("begin", "end"))]
-        node("Slice", ["tokens", *ends, axis], f"readout/{m}/tokens")
-        # Made in a model of its own, then renamed: whatever form the readout has, members do not meet.
-        alone = onnx.ModelProto()
-        alone.graph.input.extend(graph.input)
-        append(alone, member)
-        for tensor in alone.graph.initializer:
-            tensor.name = _of_member(tensor.name, m)
+        begin = constant(f"{m}.begin", np.array([m * D], np.int64))
+        end = constant(f"{m}.end", np.array([(m + 1) * D], np.int64))
+        node("Slice", ["tokens", begin, end, axis], f"readout/{m}/tokens")
+        # Built in a model of its own and renamed, so that the names of members cannot collide.
+        single = onnx.ModelProto()
+        single.graph.input.extend(graph.input)
+        append(single, member)
+        for tensor in single.graph.initializer:
+            tensor.name = _member_name(tensor.name, m)
             graph.initializer.append(tensor)
-        for part in alone.graph.node:
-            part.name = _of_member(part.name, m)
-            part.input[:] = [_of_member(name, m) for name in part.input]
-            part.output[:] = [_of_member(name, m) for name in part.output]
+        for part in single.graph.node:
+            part.name = _member_name(part.name, m)
+            part.input[:] = [_member_name(name, m) for name in part.input]
+            part.output[:] = [_member_name(name, m) for name in part.output]
             graph.node.append(part)
-        predictions.append(_of_member("fmri", m))
+        predictions.append(_member_name("fmri", m))
 
     mean = node("Mean", predictions, "fmri")
     squares = []
     for m, prediction in enumerate(predictions):
-        miss = node("Sub", [prediction, mean], f"readout/{m}/miss")
-        squares.append(node("Mul", [miss, miss], f"readout/{m}/square"))
+        deviation = node("Sub", [prediction, mean], f"readout/{m}/miss")
+        squares.append(node("Mul", [deviation, deviation], f"readout/{m}/square"))
     total = node("Sum", squares, "readout/squares")
     freedom = constant("freedom", np.array(len(members) - 1, np.float32))
     node("Sqrt", [node("Div", [total, freedom], "readout/variance")], "fmri_sd")
 
-    # The input as a member's readout declared it.
+    # The input as the readout of a single model declares it.
     V, P = len(members[0].bias), grid[0] * grid[1]
     shapes = {"fmri": [V], "fmri_sd": [V], "tokens": [n_layers, len(members) * D, P + 1]}
     del graph.input[:], graph.output[:]
-    graph.input.extend(alone.graph.input)
+    graph.input.extend(single.graph.input)
     graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in shapes.items()
     )
 
 
-def _of_member(name: str, m: int) -> str:
-    """Member m's own name for a constant, node or value of a single readout."""
+def _member_name(name: str, m: int) -> str:
+    """Member m's name for a constant, node or value of a single model's readout."""
     if name in ("tokens", "fmri"):
         return f"readout/{m}/{name}"
     for separator in "./":

@@ -1,4 +1,4 @@
-"""The ONNX graph of an encoder: the network by torch.onnx.export, the readout node by node."""
+"""The ONNX graph of an encoder: the network from torch.onnx.export, then the readout node by node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from brainkit.encoder_file.graph_check import OPERATORS
 from brainkit.errors import BrainkitError
 from brainkit.export.ensemble import append_members
 from brainkit.export.onnx_readout import Readout, append_readout
-from brainkit.export.token_module import map_sizes, token_module
+from brainkit.export.token_module import token_map_sizes, token_module
 from brainkit.utils.text import root_cause
 
 if TYPE_CHECKING:
@@ -32,13 +32,12 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.19 reads; opset 20 needs 9
 def build_onnx(
     folded: Folded, readouts: Sequence[Readout], backbone: Any, info: EncoderInfo, *, storage: str = "float32"
 ) -> onnx.ModelProto:
-    """The whole graph; of an ensemble there is a readout for each member."""
+    """The whole graph, with one readout per member of an ensemble."""
     import torch
 
     size = info.preprocessing.size
-
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    module = token_module(folded, backbone, info.preprocessing, map_sizes(folded, backbone, info)).to(device)
+    module = token_module(folded, backbone, info.preprocessing, token_map_sizes(folded, backbone, info)).to(device)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8, device=device)
     name = info.backbone.get("name", type(backbone).__name__)
     try:
@@ -55,19 +54,18 @@ def build_onnx(
                 verbose=False,
             )
             assert program is not None
-            stored = sum(array.nbytes for v in program.model.graph.initializers.values() if (array := v.const_value))
-            whole = stored + sum(readout.nbytes for readout in readouts)
-            check_size(whole // 2 if storage == "float16" else whole, storage)
+            network = sum(array.nbytes for v in program.model.graph.initializers.values() if (array := v.const_value))
+            total = network + sum(readout.nbytes for readout in readouts)
+            check_size(total // 2 if storage == "float16" else total, storage)
             proto = program.model_proto
     except BrainkitError:
         raise
-    except Exception as error:  # the exporter raises whatever a backbone's code leads it to
-        reason = root_cause(error)
-        raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {reason}") from error
+    except Exception as error:  # the exporter raises errors of any class
+        raise BrainkitError(f"backbone {name}: torch.onnx.export cannot export it: {root_cause(error)}") from error
     tidy(proto)
 
-    def append(to: onnx.ModelProto, one: Readout) -> None:
-        append_readout(to, one, folded.grid, len(folded.layers))
+    def append(model: onnx.ModelProto, readout: Readout) -> None:
+        append_readout(model, readout, folded.grid, len(folded.layers))
 
     if len(readouts) > 1:
         append_members(proto, readouts, append, folded.grid, len(folded.layers))
@@ -79,8 +77,8 @@ def build_onnx(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter prints, logs and warns of its own deprecations; none of it helps a user."""
-    before = logging.root.manager.disable
+    """No output, logs or warnings: those of torch's exporters are about their own deprecations."""
+    level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with (
@@ -91,11 +89,11 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(level)
 
 
 def tidy(proto: onnx.ModelProto) -> None:
-    """Leave out what the exporter notes for its own use, such as stack traces with this machine's paths."""
+    """Remove the exporter's own notes, such as stack traces with this machine's paths."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "brainkit", __version__
     proto.doc_string = ""
@@ -109,34 +107,37 @@ def tidy(proto: onnx.ModelProto) -> None:
 
 
 def check_operators(proto: onnx.ModelProto, name: str) -> None:
+    """Raise BrainkitError for operators that are not standard or that prediction refuses; tidy the list of opsets."""
     foreign = sorted(
         {f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain not in ("", "ai.onnx")}
     )
     if foreign or proto.functions:
         found = ", ".join(foreign) or f"{len(proto.functions)} functions"
-        raise BrainkitError(f"backbone {name}: its ONNX form must use standard operators alone, found {found}")
+        raise BrainkitError(f"backbone {name}: its ONNX graph must have standard operators only, found {found}")
     if others := sorted({node.op_type for node in proto.graph.node} - OPERATORS):
-        raise BrainkitError(f"backbone {name}: its ONNX form needs operators that scoring refuses: {', '.join(others)}")
+        raise BrainkitError(f"backbone {name}: its ONNX graph has operators that predict refuses: {', '.join(others)}")
     standard = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     del proto.opset_import[:]
     proto.opset_import.extend(standard)
 
 
 def check_size(size: int, storage: str) -> None:
-    """Refuse a model that takes `size` bytes if no ONNX file holds it."""
+    """Raise BrainkitError if a model of `size` bytes exceeds the limit of ONNX files."""
     if size + encoder_file.MAX_METADATA > encoder_file.MAX_FILE:
-        fewer = "--roi and --vertices export fewer vertices"
-        advice = fewer if storage == "float16" else f"--fp16 stores it in half precision, in half the space; {fewer}"
+        advice = "export fewer vertices with --roi or --vertices"
+        if storage != "float16":
+            advice = f"use --fp16, which halves the file, or {advice}"
         raise BrainkitError(
-            f"the encoder file would take {size / 1e9:.1f} GB, and ONNX files hold at most 2 GB; {advice}"
+            f"the encoder file must be at most 2 GB, as every ONNX file, got {size / 1e9:.1f} GB; {advice}"
         )
 
 
-def serialised(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> bytes:
+def serialise(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a model that passes the ONNX checker; `path` is for errors."""
     import onnx
 
     try:
         onnx.checker.check_model(proto, full_check=False)
     except onnx.checker.ValidationError as error:
-        raise BrainkitError(f"{path}: not written: the ONNX checker refuses the model: {root_cause(error)}") from error
+        raise BrainkitError(f"{path}: not written: the ONNX checker rejects the model: {root_cause(error)}") from error
     return bytes(proto.SerializeToString())

@@ -1,4 +1,4 @@
-"""The parity certificate: an encoder file against torch."""
+"""The parity certificate: the predictions of an encoder file against those of torch."""
 
 from __future__ import annotations
 
@@ -14,23 +14,51 @@ from brainkit.errors import BrainkitError
 from brainkit.predict.session import import_runtime, open_session
 from brainkit.utils.text import one_line
 
-BOUND = 1e-4
+BOUND = 1e-4  # largest difference that is allowed, in units of a vertex's s.d.
 BATCHES = (1, 3)
 
 
-def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarray) -> dict[str, Any]:
-    """Compare an ONNX file on the CPU with torch's predictions, in batches of one and of three.
+def onnx_certificate(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarray) -> dict[str, Any]:
+    """The certificate of an ONNX file on the CPU.
 
-    The difference at each image and vertex is divided by max(that vertex's s.d. across the images, the pooled s.d.,
-    1e-3 of the rms): a vertex that hardly varies is judged on the scale of the others.
+    Parameters
+    ----------
+    path : path-like
+        The ONNX file.
+
+    The others, and what is returned and raised, are those of :func:`certificate`.
+    """
+    session = open_session(path, device="cpu", size=images.shape[1])
+    return certificate(
+        expected,
+        images,
+        lambda batch: session.run(["fmri"], batch)[0],
+        runtime="ONNX Runtime",
+        versions={"onnxruntime": import_runtime().__version__},
+    )
+
+
+def certificate(
+    expected: np.ndarray,
+    images: np.ndarray,
+    predict: Callable[[np.ndarray], np.ndarray],
+    *,
+    runtime: str,
+    versions: dict[str, str],
+) -> dict[str, Any]:
+    """Compare the predictions of a file with torch's, in batches of one and of three.
 
     Parameters
     ----------
     expected : array of shape (n, V), float32
         Torch's predictions.
-    path : path-like
-        The ONNX file.
     images : array of shape (n, S, S, 3), uint8
+    predict : callable
+        Predictions of the opened file: images (B, S, S, 3) -> fmri (B, V).
+    runtime : str
+        Name of what opened the file.
+    versions : dict
+        Versions to record next to those of brainkit and torch.
 
     Returns
     -------
@@ -40,50 +68,30 @@ def parity(expected: np.ndarray, path: str | os.PathLike[str], images: np.ndarra
     Raises
     ------
     BrainkitError
-        If ONNX Runtime fails, or a prediction is not finite.
+        If the runtime fails, or a prediction is not finite.
     """
-    session, _ = open_session(path, device="cpu", size=images.shape[1])
-    return compared(
-        expected,
-        images,
-        lambda batch: session.run(["fmri"], {"images": batch})[0],
-        runtime="ONNX Runtime",
-        versions={"onnxruntime": import_runtime().__version__},
-    )
-
-
-def compared(
-    expected: np.ndarray,
-    images: np.ndarray,
-    predict: Callable[[np.ndarray], np.ndarray],
-    *,
-    runtime: str,
-    versions: dict[str, str],
-) -> dict[str, Any]:
-    """The certificate of a file that `runtime` has opened: `predict` gives its fmri (B, V) for images (B, S, S, 3)."""
     import torch
 
-    errors = []
+    differences = []
     for batch in BATCHES:
         try:
             parts = [predict(images[start : start + batch]) for start in range(0, len(images), batch)]
-        except Exception as error:  # the runtime's own kinds, which share no other class
+        except Exception as error:  # each runtime has its own classes
             raise BrainkitError(
-                f"the exported network fails in {runtime} on {batch} images at a time: {one_line(error)}; a network "
-                "whose code makes a number of the batch's size, as len(images) does, cannot be exported"
+                f"the exported network fails in {runtime} with {batch} images per batch: {one_line(error)}; {_FIXED}"
             ) from error
         found = np.concatenate(parts)
         if found.shape != expected.shape:
             raise BrainkitError(
-                f"the exported network gives {found.shape} in {runtime} where {expected.shape} was expected, with "
-                f"{batch} images at a time; a network whose code makes a number of the batch's size cannot be exported"
+                f"the exported network must give {expected.shape} in {runtime} with {batch} images per batch, "
+                f"got {found.shape}; {_FIXED}"
             )
-        errors.append(relative_difference(found, expected))
-    if not np.isfinite(errors).all():
-        raise BrainkitError("the model's predictions are not finite on the images given; it cannot be exported")
+        differences.append(relative_difference(found, expected))
+    if not np.isfinite(differences).all():
+        raise BrainkitError("the model cannot be exported: its predictions of the parity images are not finite")
     return {
-        "largest": float(np.max(errors)),
-        "median": float(np.median(errors)),
+        "largest": float(np.max(differences)),
+        "median": float(np.median(differences)),
         "images": len(images),
         "batches": list(BATCHES),
         "bound": BOUND,
@@ -93,8 +101,23 @@ def compared(
 
 
 def relative_difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Difference of predictions (n, V), each over max(that vertex's s.d., the pooled s.d., 1e-3 of the rms)."""
+    """Difference of predictions in units of each vertex's s.d.
+
+    The unit is max(the vertex's s.d. across the images, the pooled s.d., 1e-3 of the rms): a vertex that hardly varies
+    is judged on the scale of the others.
+
+    Parameters
+    ----------
+    found, expected : array of shape (n, V)
+
+    Returns
+    -------
+    array of shape (n, V), float64
+    """
     reference = expected.astype(np.float64)
     spread = reference.std(0)
     floor = max(np.sqrt(np.mean(spread**2)), 1e-3 * np.sqrt(np.mean(reference**2)), np.finfo(np.float64).tiny)
     return np.asarray(np.abs(found - reference) / np.maximum(spread, floor))
+
+
+_FIXED = "a network whose code turns the batch size into a constant, for example by len(images), cannot be exported"

@@ -1,4 +1,4 @@
-"""A backbone and its bottlenecks as one torch module that ends in tokens, and what torch predicts."""
+"""Backbone, normalisation and bottlenecks as one torch module that ends in tokens; predictions in torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every submodule's own mode is put back."""
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every submodule has its own mode again."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     for module in modules:
         module.eval()
@@ -32,16 +32,16 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def exportable(backbone: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """For a while, the form of a network that can be exported, where it has another one for training."""
-    made: contextlib.AbstractContextManager[None] = getattr(backbone, "exporting", contextlib.nullcontext)()
-    return made
+def export_mode(backbone: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """A block in which the backbone can be exported, for those that compute differently in training."""
+    context: contextlib.AbstractContextManager[None] = getattr(backbone, "exporting", contextlib.nullcontext)()
+    return context
 
 
 def torch_predictions(
     model: FactorTopy | Ensemble, backbone: Any, images: np.ndarray, preprocessing: Preprocessing
 ) -> np.ndarray:
-    """What the model and its backbone predict in torch for prepared images (n, S, S, 3) uint8 -> (n, V) float32."""
+    """Predictions of the model and its backbone in torch: prepared images (n, S, S, 3) uint8 -> (n, V) float32."""
     import torch
 
     def device_of(module: nn.Module) -> torch.device:
@@ -51,18 +51,15 @@ def torch_predictions(
     with torch.no_grad():
         for start in range(0, len(images), 4):
             batch = torch.from_numpy(normalise(images[start : start + 4], preprocessing)).to(device_of(backbone))
-            local, whole = backbone.get_tokens(batch)
-            target = device_of(model)
-            fmri = model(
-                {name: local[name].float().to(target) for name in model.layers},
-                {name: whole[name].float().to(target) for name in model.layers},
-            )
+            tokens = backbone.get_tokens(batch)
+            device = device_of(model)
+            fmri = model(*({name: part[name].float().to(device) for name in model.layers} for part in tokens))
             parts.append(fmri.float().cpu().numpy())
     return np.concatenate(parts)
 
 
-def map_sizes(folded: Folded, backbone: Any, info: EncoderInfo) -> list[tuple[int, int]]:
-    """Height and width of the backbone's token maps, each once."""
+def token_map_sizes(folded: Folded, backbone: Any, info: EncoderInfo) -> list[tuple[int, int]]:
+    """The different (height, width) of the backbone's token maps."""
     import torch
 
     size = info.preprocessing.size
@@ -75,7 +72,7 @@ def map_sizes(folded: Folded, backbone: Any, info: EncoderInfo) -> list[tuple[in
 def token_module(
     folded: Folded, backbone: Any, preprocessing: Preprocessing, sizes: list[tuple[int, int]]
 ) -> nn.Module:
-    """uint8 images (B, S, S, 3) -> tokens (B, L, D, P + 1), all constants folded; `sizes` are those of token maps."""
+    """uint8 images (B, S, S, 3) -> tokens (B, L, D, P + 1), all constants folded; `sizes` are of `token_map_sizes`."""
     import torch
     from torch import nn
 

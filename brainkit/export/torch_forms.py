@@ -1,7 +1,7 @@
 """The encoder as one torch file that loads with torch alone: TorchScript, or a program of torch.export (.pt2).
 
-Both hold what the ONNX form holds, in plain torch operators: uint8 images (B, S, S, 3) -> fmri (B, V) and tokens
-(B, L, D, P + 1). A custom operator would make a file that does not load where brainkit is not installed.
+Both compute the same as the ONNX form, in plain torch operators: uint8 images (B, S, S, 3) -> fmri (B, V) and tokens
+(B, L, D, P + 1). With a custom operator the file would not load without brainkit.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from brainkit.encoder_file.archive import ENTRY
 from brainkit.errors import BrainkitError
 from brainkit.export.onnx_graph import quiet
 from brainkit.export.onnx_readout import Readout
-from brainkit.export.parity import compared
-from brainkit.export.token_module import map_sizes, token_module
+from brainkit.export.parity import certificate
+from brainkit.export.token_module import token_map_sizes, token_module
 from brainkit.utils.text import root_cause
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RUNTIMES = {"torchscript": "TorchScript", "pt2": "torch.export"}
 
 
-def torch_program(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo, form: str) -> Any:
+def trace_encoder(folded: Folded, readout: Readout, backbone: Any, info: EncoderInfo, form: str) -> Any:
     """The whole encoder on the CPU: a frozen ``ScriptModule``, or an ``ExportedProgram``.
 
     Raises
@@ -45,8 +45,7 @@ def torch_program(folded: Folded, readout: Readout, backbone: Any, info: Encoder
 
     size = info.preprocessing.size
     name = info.backbone.get("name", type(backbone).__name__)
-    # A copy, where it lies elsewhere: devices of constants are part of what is traced. Parameters that want gradients
-    # would ask for them in the file as well.
+    # A copy on the CPU, since devices of constants are part of a trace; without gradients, or the file has them too.
     if any(value.is_cuda or value.requires_grad for value in backbone.parameters()):
         backbone = copy.deepcopy(backbone).cpu().requires_grad_(False)
     module = encoder_module(folded, readout, backbone, info)
@@ -54,8 +53,8 @@ def torch_program(folded: Folded, readout: Readout, backbone: Any, info: Encoder
     how = {"torchscript": "torch.jit.trace", "pt2": "torch.export"}[form]
     try:
         with quiet(), torch.no_grad():
-            return _traced(module, example) if form == "torchscript" else _program(module, example)
-    except Exception as error:  # whatever a backbone's code leads torch to
+            return _torchscript(module, example) if form == "torchscript" else _exported(module, example)
+    except Exception as error:  # the exporters raise errors of any class
         raise BrainkitError(f"backbone {name}: {how} cannot export it: {root_cause(error)}") from error
 
 
@@ -66,8 +65,8 @@ def encoder_module(folded: Folded, readout: Readout, backbone: Any, info: Encode
     class Encoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = token_module(folded, backbone, info.preprocessing, map_sizes(folded, backbone, info))
-            self.readout = sorted_readout(readout)
+            self.network = token_module(folded, backbone, info.preprocessing, token_map_sizes(folded, backbone, info))
+            self.readout = readout_module(readout)
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             tokens = self.network(images)
@@ -76,8 +75,8 @@ def encoder_module(folded: Folded, readout: Readout, backbone: Any, info: Encode
     return Encoder().eval()
 
 
-def sorted_readout(readout: Readout) -> nn.Module:
-    """Tokens (B, L, D, P + 1) -> fmri (B, V), for any B; its buffers are the readout's arrays by their names."""
+def readout_module(readout: Readout) -> nn.Module:
+    """Tokens (B, L, D, P + 1) -> fmri (B, V), for any B; its buffers are the readout's arrays, with the same names."""
     import torch
     from torch import nn
 
@@ -110,7 +109,7 @@ def sorted_readout(readout: Readout) -> nn.Module:
             return torch.cat(rows)[self.order].t() + self.bias
 
         def at_once(self, taps: torch.Tensor) -> torch.Tensor:
-            # The batch in the middle of each product: last, torch 2.11 cannot export it for any number of images.
+            # The batch is in the middle of each product: if it is last, torch 2.11 fixes the number of images.
             G, n, D = len(counts), counts[0], self.weight.shape[1]
             taps = taps.permute(0, 3, 1, 4, 2).reshape(G, -1, D)  # (G, B * 5L, D)
             products = torch.bmm(taps, self.weight.reshape(G, n, D).transpose(1, 2)).reshape(G, -1, width, n)
@@ -121,23 +120,23 @@ def sorted_readout(readout: Readout) -> nn.Module:
     return SortedReadout()
 
 
-def torch_parity(expected: np.ndarray, path: Path, images: np.ndarray, form: str) -> dict[str, Any]:
-    """The certificate of a torch file: it is loaded as a user would, and compared with torch's predictions.
+def torch_certificate(expected: np.ndarray, path: Path, images: np.ndarray, form: str) -> dict[str, Any]:
+    """The certificate of a torch file, loaded as a user loads it; see :func:`brainkit.export.parity.certificate`.
 
     Raises
     ------
     BrainkitError
-        If torch cannot load or run it, or a prediction is not finite.
+        If torch cannot load or run the file, or a prediction is not finite.
     """
     try:
         predict = open_torch(path, form)
-    except Exception as error:  # the loader's own kinds
-        raise BrainkitError(f"{path}: not written: torch cannot load it again: {root_cause(error)}") from error
-    return compared(expected, images, predict, runtime=RUNTIMES[form], versions={})
+    except Exception as error:  # the loaders raise errors of any class
+        raise BrainkitError(f"{path}: not written: torch cannot load it: {root_cause(error)}") from error
+    return certificate(expected, images, predict, runtime=RUNTIMES[form], versions={})
 
 
 def open_torch(path: str | os.PathLike[str], form: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Load a torch file as a user would, in silence: images (B, S, S, 3) uint8 -> fmri (B, V) on the CPU."""
+    """Load a torch file as a user does, without warnings: images (B, S, S, 3) uint8 -> fmri (B, V) on the CPU."""
     import torch
 
     with quiet():
@@ -151,23 +150,23 @@ def open_torch(path: str | os.PathLike[str], form: str) -> Callable[[np.ndarray]
     return predict
 
 
-def save_torch(program: Any, form: str, stream: BinaryIO) -> None:
-    """Save it, with an empty extra file ``brainkit.json``."""
+def save_program(program: Any, form: str, stream: BinaryIO) -> None:
+    """Save what `trace_encoder` gave, with an empty extra file ``brainkit.json``."""
     import torch
 
-    place: Any = _Patient(stream)
+    guarded: Any = _GuardedStream(stream)
     with quiet():
         if form == "torchscript":
-            torch.jit.save(program, place, _extra_files={ENTRY: "{}"})
+            torch.jit.save(program, guarded, _extra_files={ENTRY: "{}"})
         else:
-            torch.export.save(program, place, extra_files={ENTRY: "{}"})
-    if place.error is not None:
-        raise place.error
+            torch.export.save(program, guarded, extra_files={ENTRY: "{}"})
+    if guarded.error is not None:
+        raise guarded.error
     stream.seek(0)
 
 
-class _Patient(io.RawIOBase):
-    """Takes all that is written, and remembers the error: a write that fails ends torch's writer with the process."""
+class _GuardedStream(io.RawIOBase):
+    """Keeps the first error of a write instead of raising it, which in torch's writer would abort the process."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -189,14 +188,14 @@ class _Patient(io.RawIOBase):
         return True
 
 
-def _traced(module: nn.Module, example: torch.Tensor) -> Any:
+def _torchscript(module: nn.Module, example: torch.Tensor) -> Any:
     import torch
 
     return torch.jit.freeze(torch.jit.trace(module, (example,), check_trace=False).eval())
 
 
-def _program(module: nn.Module, example: torch.Tensor) -> Any:
-    """Exported for any number of images, without the parameters that nothing reads and where our code lies on disk."""
+def _exported(module: nn.Module, example: torch.Tensor) -> Any:
+    """An ExportedProgram for any number of images, without unused parameters and paths of this machine."""
     import torch
 
     batch = torch.export.Dim("batch", min=1)

@@ -1,1 +1,20 @@
-"""Measures on arrays: correlation, noise ceilings, intervals, tests."""
+"""Measures on arrays: correlation, noise ceilings, scores, intervals, significance. README.md: what is where."""
+
+from brainkit.utils.lazy import lazy_names
+
+_NAMES = {
+    "StreamingCorrelation": "brainkit.metrics.correlation",
+    "Moments": "brainkit.metrics.moments",
+    "noise_ceiling_from_ncsnr": "brainkit.metrics.ceilings",
+    "noise_ceiling_from_repetitions": "brainkit.metrics.ceilings",
+    "LEAST_CEILING": "brainkit.metrics.scores",
+    "OfficialScore": "brainkit.metrics.scores",
+    "explained_share": "brainkit.metrics.scores",
+    "official_score": "brainkit.metrics.scores",
+    "bootstrap_interval": "brainkit.metrics.intervals",
+    "Comparison": "brainkit.metrics.significance",
+    "compare": "brainkit.metrics.significance",
+    "false_discovery_rate": "brainkit.metrics.significance",
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -1,4 +1,4 @@
-"""The linear bottlenecks of each layer: what the tokens are measured by, and the gauge that gives layers a meaning."""
+"""The linear bottleneck of each layer: token statistics, and the gauge that makes layer weights comparable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _ONEDNN = torch.backends.mkldnn.is_available()
 
 
 class TokenStatistics(nn.Module):
-    """Mean, s.d. and correlation of one layer's tokens over the training images: constants of the model."""
+    """Mean, s.d. and correlation of one layer's tokens over the training images: constants of the model.
+
+    Buffers: ``mean`` (C,), ``std`` (C,) and ``moment`` (C, C).
+    """
 
     mean: Tensor
     std: Tensor
@@ -26,29 +29,29 @@ class TokenStatistics(nn.Module):
         self.register_buffer("moment", torch.eye(channels))
 
     def set(self, mean: np.ndarray, std: np.ndarray, moment: np.ndarray) -> None:
-        """Take mean (C,), s.d. (C,) and the second moment (C, C) of the centred, scaled tokens."""
+        """Set the mean (C,), s.d. (C,) and second moment (C, C) of the centred, scaled tokens."""
         for name, value in (("mean", mean), ("std", std), ("moment", moment)):
             getattr(self, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
     @torch.no_grad()
     def leave_raw(self) -> None:
-        """Take tokens as they are: no mean, no s.d., and the second moment of the tokens themselves."""
+        """Use raw tokens: mean 0, s.d. 1, and the second moment of the raw tokens."""
         self.moment.copy_(self.moment * torch.outer(self.std, self.std) + torch.outer(self.mean, self.mean))
         self.mean.zero_()
         self.std.fill_(1.0)
 
     def inverse_std(self) -> Tensor:
-        """1 / s.d.; zero for a channel that never varied, which has nothing to tell."""
+        """1 / s.d. (C,); 0 for a constant channel, which is thereby ignored."""
         return torch.where(self.std > 0, 1 / self.std.clamp(min=torch.finfo(self.std.dtype).tiny), 0.0)
 
     def gain(self, weight: Tensor) -> Tensor:
-        """Brings the bottleneck's output to unit RMS over the training tokens: sqrt(D / tr(P S P^T)). ()"""
+        """The factor () that gives the bottleneck's output unit RMS over the training tokens: sqrt(D / tr(P S P^T))."""
         power, _ = _Power.apply(weight, self.moment)
-        # A bottleneck with no output at all has no gauge; it stays at zero rather than becoming NaN.
+        # A bottleneck whose output is always zero has no such factor: 0, not NaN.
         return torch.where(power > 0, power.clamp(min=torch.finfo(power.dtype).tiny).rsqrt(), 0.0)
 
-    def mapped(self, weight: Tensor, *, gauge: bool) -> tuple[Tensor, Tensor]:
-        """The affine map of raw tokens, (D, C) and (D,): centring, scaling and, if asked for, the gauge folded in."""
+    def affine_map(self, weight: Tensor, *, gauge: bool) -> tuple[Tensor, Tensor]:
+        """The bottleneck as an affine map (D, C), (D,) of raw tokens: centring, scaling, optionally the gauge."""
         if gauge:
             weight = weight * self.gain(weight)
         weight = weight * self.inverse_std()
@@ -56,14 +59,14 @@ class TokenStatistics(nn.Module):
 
 
 def pointwise(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply the affine map ``weight`` (D, C), ``bias`` (D,) to tokens (B, C, H, W) at every place: (B, D, H, W)."""
+    """Apply the affine map ``weight`` (D, C), ``bias`` (D,) to tokens (B, C, H, W) in every cell: (B, D, H, W)."""
     if _convolves(tokens):
         return F.conv2d(tokens, weight[:, :, None, None], bias)
     return (torch.matmul(weight, tokens.flatten(2)) + bias[:, None]).unflatten(2, tokens.shape[2:])
 
 
 class _Power(torch.autograd.Function):
-    """tr(P S P^T) / D for a symmetric S. Its gradient is 2 P S / D, so that one product serves both ways."""
+    """tr(P S P^T) / D for symmetric S. The gradient is 2 P S / D, so forward and backward share one product."""
 
     @staticmethod
     def forward(weight: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,14 +89,14 @@ def _times_symmetric(weight: Tensor, moment: Tensor) -> Tensor:
     """weight (D, C) @ moment (C, C)."""
     if not _convolves(weight):
         return weight @ moment
-    rows = moment[None, :, None].permute(0, 3, 1, 2)  # (1, C, C, 1) with the channels last: a view
+    rows = moment[None, :, None].permute(0, 3, 1, 2)  # (1, C, C, 1), channels last: a view
     return F.conv2d(rows, weight[:, :, None, None])[0, :, :, 0]
 
 
 def _convolves(tensor: Tensor) -> bool:
-    """Whether a pointwise convolution is the faster product here.
+    """Whether to compute a product as a pointwise convolution.
 
-    On a CPU PyTorch gives convolutions to oneDNN and products to MKL, which on AMD's processors is half as fast. On a
-    GPU a convolution would be rounded to TF32 unless forbidden.
+    On CPUs PyTorch runs convolutions in oneDNN and products in MKL, which is half as fast on AMD processors. On GPUs
+    convolutions may be rounded to TF32.
     """
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and _ONEDNN

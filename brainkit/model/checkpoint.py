@@ -1,4 +1,4 @@
-"""Reading a checkpoint without running anything in it."""
+"""Read checkpoints without running code from them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OverflowError)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU with ``weights_only=True``: nothing in it is run.
+    """Read a checkpoint onto the CPU, with ``weights_only=True``: no code in it is run.
 
     Raises
     ------
     DataError
-        If the file is missing, damaged or no checkpoint.
+        If the file is missing, damaged or not a checkpoint.
     """
     try:
-        # An archive's parts have checksums, which torch does not compare: a flipped byte would be another weight.
+        # torch does not verify the archive's checksums: a flipped byte would silently change a weight.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if (part := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(part)
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(damaged)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: file not found; expected a checkpoint") from None

@@ -1,7 +1,6 @@
-"""Coordinates on the cortex -> layer, location and scale: three small networks of a positional encoding.
+"""Selectors of layer, location and scale: three small networks of the encoded cortical coordinates.
 
-Because the encoding is smooth, vertices that are neighbours on the cortex choose alike. `FreeSelectors` is the control
-without it.
+The encoding is smooth, so neighbouring vertices select alike. `FreeSelectors` is the control without topography.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 FREQUENCIES = 32
-SPAN = 100.0  # the longest side of the coordinates is brought to this length before encoding
+SPAN = 100.0  # coordinates are scaled so that their longest side has this length
 ENCODED = 3 * FREQUENCIES * 2
-FACTOR_ERROR = 1e-6  # of the factored encoding, at most; a sine in float32 is off by ten times as much at the far end
-ROWS = 8192  # vertices that are factored at a time
+FACTOR_ERROR = 1e-6  # bound on the factored encoding; a float32 sine at an angle of 100 has ten times this error
+ROWS = 8192  # vertices factored at a time
 
 
 def coordinate_bounds(coordinates: Tensor) -> tuple[Tensor, Tensor]:
-    """What the encoding is relative to: the lowest corner (3,) and the longest side (), in mm.
+    """Origin and scale of the positional encoding: the coordinates' minimum (3,) and longest side (), in mm.
 
-    They are kept with the model: a subset of its vertices must be encoded as the whole was.
+    Buffers of the model: a subset of its vertices must be encoded with the bounds of all.
     """
     lower = coordinates.min(0).values
     side = (coordinates.max(0).values - lower).max()
@@ -37,67 +36,66 @@ def encode_positions(coordinates: Tensor, lower: Tensor, side: Tensor) -> Tensor
     coordinates : Tensor of shape (V, 3)
         Cortical coordinates in mm.
     lower : Tensor of shape (3,)
-        Lowest corner of the coordinates that the model was made for, in mm.
+        Minimum of the coordinates that the model was trained with, in mm.
     side : Tensor of shape ()
         Their longest side, in mm.
 
     Returns
     -------
     Tensor of shape (V, 192)
-        By coordinate, then frequency, then (sine, cosine), in [-1, 1].
+        Ordered by coordinate, then frequency, then (sine, cosine); in [-1, 1].
     """
-    places = (coordinates - lower) / side * SPAN
-    frequencies = 1000.0 ** -(torch.arange(FREQUENCIES, device=places.device, dtype=places.dtype) / FREQUENCIES)
-    angles = places[:, :, None] * frequencies  # (V, 3, F)
+    scaled = (coordinates - lower) / side * SPAN
+    frequencies = 1000.0 ** -(torch.arange(FREQUENCIES, device=scaled.device, dtype=scaled.dtype) / FREQUENCIES)
+    angles = scaled[:, :, None] * frequencies  # (V, 3, F)
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
 def factored_encoding(coordinates: Tensor, lower: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """The positional encoding as a product of few features and a constant matrix: it is smooth, so its rank is low.
+    """The positional encoding as a product of two matrices: it is smooth, so its numerical rank is low.
 
     Parameters
     ----------
     coordinates, lower, side : Tensor
-        As :func:`encode_positions` takes them.
+        As for :func:`encode_positions`.
 
     Returns
     -------
     features : Tensor of shape (V, r)
-        Coordinates of the encoding along its r largest principal directions; r is the smallest with which
-        ``features @ mix`` is within 1e-6 of the encoding everywhere. About 60 to 80 for a cortex, 1 for one vertex.
+        The encoding along its r largest principal directions; r is the smallest number for which ``features @ mix`` is
+        within 1e-6 of the encoding everywhere. About 60 to 80 for a cortex, 1 for one vertex.
     mix : Tensor of shape (r, 192)
         Those directions, orthonormal; the largest entry of each is positive.
 
-    Both are computed in float64 on the CPU, and given in the coordinates' dtype on their device.
+    Computed in float64 on the CPU, and returned in the coordinates' dtype on their device.
     """
-    places, corner, longest = (tensor.detach().cpu().double() for tensor in (coordinates, lower, side))
-    triangle = places.new_empty(0, ENCODED)
-    for part in places.split(ROWS):
-        # Not by the Gram matrix: it would lose the small directions, which still are above the error allowed.
-        triangle = torch.linalg.qr(torch.cat([triangle, encode_positions(part, corner, longest)]), mode="r").R
+    positions, origin, longest = (tensor.detach().cpu().double() for tensor in (coordinates, lower, side))
+    triangle = positions.new_empty(0, ENCODED)
+    for part in positions.split(ROWS):
+        # QR and not the Gram matrix, which would lose small directions that are still above the error bound.
+        triangle = torch.linalg.qr(torch.cat([triangle, encode_positions(part, origin, longest)]), mode="r").R
     directions = torch.linalg.svd(triangle).Vh
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * largest.sign()
 
     rank, features = 1, []
-    for part in places.split(ROWS):
-        encoded = encode_positions(part, corner, longest)
-        along = encoded @ directions.T
+    for part in positions.split(ROWS):
+        encoded = encode_positions(part, origin, longest)
+        projected = encoded @ directions.T
 
-        def is_enough(r: int, encoded: Tensor = encoded, along: Tensor = along) -> bool:
-            return bool((along[:, :r] @ directions[:r] - encoded).abs().max() <= FACTOR_ERROR)
+        def is_enough(r: int, encoded: Tensor = encoded, projected: Tensor = projected) -> bool:
+            return bool((projected[:, :r] @ directions[:r] - encoded).abs().max() <= FACTOR_ERROR)
 
         if not is_enough(rank):
             rank = bisect_left(range(ENCODED), True, lo=rank + 1, key=is_enough)
-        features.append(along.to(coordinates.dtype))
-    given = torch.cat([part[:, :rank] for part in features]).to(coordinates.device)
-    return given, directions[:rank].to(coordinates)
+        features.append(projected.to(coordinates.dtype))
+    return torch.cat([part[:, :rank] for part in features]).to(coordinates.device), directions[:rank].to(coordinates)
 
 
 def selector_network(n_outputs: int, width: int, head: nn.Module) -> nn.Sequential:
-    """Positional encoding (192) -> width -> width -> outputs; the last layer starts at zero, so every vertex alike.
+    """An MLP: positional encoding (192) -> width -> width -> outputs. At the start all outputs are zero.
 
-    The first entry stands where the published model computes its encoding, so that the parameters have its names.
+    The identity takes the index of the published model's encoding module, so that parameter names agree.
     """
     last = nn.Linear(width, n_outputs, bias=False)
     nn.init.zeros_(last.weight)
@@ -107,9 +105,9 @@ def selector_network(n_outputs: int, width: int, head: nn.Module) -> nn.Sequenti
 
 
 class FreeSelectors(nn.Module):
-    """Selectors without topography: ``location`` (V, 2), ``layer`` (V, L) and ``scale`` (V,), each vertex's own.
+    """Selectors without topography: parameters ``location`` (V, 2), ``layer`` (V, L) and ``scale`` (V,) per vertex.
 
-    They start at zero, as the networks' outputs do, and go through the same tanh, softmax and sigmoid.
+    They start at zero, like the networks' outputs, and go through the same tanh, softmax and sigmoid.
     """
 
     def __init__(self, vertices: int, layers: int) -> None:
@@ -126,12 +124,23 @@ class FreeSelectors(nn.Module):
 def regularity(layer_weights: Tensor, scale: Tensor, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
     """The published regulariser: normalised negative entropy of the layer weights, plus (scale - 0.5) squared.
 
-    It rises as selection sharpens, so adding it to the loss keeps selection soft. Mean over vertices, a scalar.
-    `entropy` and `middle` are factors of the two terms.
+    It rises as selection sharpens, so adding it to the loss keeps selection soft.
+
+    Parameters
+    ----------
+    layer_weights : Tensor of shape (V, L)
+    scale : Tensor of shape (V,)
+    entropy, middle : float
+        Factors of the two terms.
+
+    Returns
+    -------
+    Tensor of shape ()
+        Mean over vertices.
     """
     n_layers = layer_weights.shape[1]
     balance = middle * (scale - 0.5).square().mean()
     if n_layers == 1:
-        return balance  # one layer leaves nothing to choose: its entropy is zero, and so is log(L)
+        return balance  # with one layer, entropy and log(L) are both zero
     sharpness = (layer_weights * (layer_weights + 1e-8).log()).sum(-1).mean()
     return entropy * sharpness / math.log(n_layers) + balance

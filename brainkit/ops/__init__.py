@@ -1,6 +1,6 @@
-"""The FactorTopy operator and its selectors' networks: one public entry each, several implementations that agree."""
+"""The FactorTopy operator and its selector networks: one public function each, with several implementations."""
 
-# Not lazy: importing the module of the same name would otherwise put itself in the function's place.
+# Not lazy: importing a submodule of the same name would replace the function in this namespace.
 from brainkit.ops.factor_readout import available_backends, factor_readout, fastest_backend
 from brainkit.ops.selector_networks import selector_networks
 

@@ -1,4 +1,4 @@
-"""Tensors to the C++ extension ``brainkit._C``, which sees numpy arrays only."""
+"""Call the C++ extension ``brainkit._C``, which takes numpy arrays, with tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:
 
 
 def why_unavailable() -> str | None:
-    """Say in one phrase why the C++ extension is missing, or return None where it is there."""
+    """Why the C++ extension cannot be used, in one phrase; None if it can."""
     if _missing is None:
         return None
     if isinstance(_missing, ModuleNotFoundError) and _missing.name == "brainkit._C":
@@ -25,10 +25,10 @@ def why_unavailable() -> str | None:
 
 
 def why_no_bf16x3() -> str | None:
-    """Say in one phrase why precision ``bf16x3`` cannot run here, or return None where it can.
+    """Why precision ``bf16x3`` cannot be used, in one phrase; None if it can.
 
-    It needs a processor with AMX (``amx_tile`` and ``amx_bf16``), on Linux. With the environment variable
-    ``BRAINKIT_AMX=emulate``, read at the first call, it runs everywhere, but slowly: that is for tests.
+    It needs Linux and a processor with AMX (``amx_tile`` and ``amx_bf16``). With the environment variable
+    ``BRAINKIT_AMX=emulate``, read at the first call, it runs everywhere but slowly, for tests.
     """
     return why_unavailable() if _missing is not None else _C.why_no_bf16x3()
 
@@ -46,8 +46,8 @@ def forward(
 ) -> torch.Tensor:
     """Evaluate the operator in C++ on as many threads as torch uses.
 
-    The tensors are detached, contiguous, on the CPU and all float32 or all float64; nothing is copied. The result
-    does not depend on the number of threads.
+    The tensors must be detached, contiguous, on the CPU and all float32 or all float64; they are not copied. The
+    result does not depend on the number of threads.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ def forward(
     weight : tensor of shape (V, D)
     bias : tensor of shape (V,)
     precision : {"float32", "bf16x3"}, optional
-        ``bf16x3`` splits each number into two of bfloat16 and sums three of their four products in float32: on
-        processors with AMX alone, and only for float32 tensors. It loses about 5e-6 of the result's rms, and of
-        every gradient's; an infinite token or weight counts as NaN.
+        ``bf16x3`` splits each float32 number into two bfloat16 numbers and sums three of their four products in
+        float32. It needs a processor with AMX; the relative rms error of the result and of every gradient is about
+        5e-6, and infinite tokens or weights count as NaN.
 
     Returns
     -------
@@ -75,19 +75,11 @@ def forward(
     RuntimeError
         If the extension is missing, or the precision cannot run here: see :func:`why_no_bf16x3`.
     ValueError, TypeError
-        If shapes do not fit together, dtypes differ or do not suit the precision, or there is no such precision.
+        If shapes disagree, dtypes differ or do not suit the precision, or the precision is unknown.
     """
-    response = _function("factor_readout_forward", precision)(
-        local_tokens.numpy(),
-        global_tokens.numpy(),
-        locations.numpy(),
-        layer_weights.numpy(),
-        scale.numpy(),
-        weight.numpy(),
-        bias.numpy(),
-        torch.get_num_threads(),
-    )
-    return torch.from_numpy(response)
+    inputs = (local_tokens, global_tokens, locations, layer_weights, scale, weight, bias)
+    function = _function("factor_readout_forward", precision)
+    return torch.from_numpy(function(*(tensor.numpy() for tensor in inputs), torch.get_num_threads()))
 
 
 def backward(
@@ -110,7 +102,7 @@ def backward(
     grad_response : tensor of shape (B, V)
         Gradient of the loss with respect to the operator's result.
     local_tokens, global_tokens, locations, layer_weights, scale, weight : tensor
-        What :func:`forward` was given.
+        The inputs of :func:`forward`.
     precision : {"float32", "bf16x3"}, optional
         As for :func:`forward`.
 
@@ -118,28 +110,20 @@ def backward(
     -------
     list of tensor
         Gradients of the seven inputs of :func:`forward`, in their order and shapes. A vertex whose location is NaN or
-        infinite has a gradient of zero, and adds nothing to those of the tokens.
+        infinite has zero gradients and contributes nothing to those of the tokens.
 
     Raises
     ------
     RuntimeError, ValueError, TypeError
-        As :func:`forward` does.
+        As :func:`forward`.
     """
-    grads = _function("factor_readout_backward", precision)(
-        grad_response.numpy(),
-        local_tokens.numpy(),
-        global_tokens.numpy(),
-        locations.numpy(),
-        layer_weights.numpy(),
-        scale.numpy(),
-        weight.numpy(),
-        torch.get_num_threads(),
-    )
-    return [torch.from_numpy(grad) for grad in grads]
+    inputs = (grad_response, local_tokens, global_tokens, locations, layer_weights, scale, weight)
+    function = _function("factor_readout_backward", precision)
+    return list(map(torch.from_numpy, function(*(tensor.numpy() for tensor in inputs), torch.get_num_threads())))
 
 
 def kept_width(hidden: int) -> int:
-    """Numbers in a row of what :func:`networks_forward` keeps: the hidden units, padded to whole vectors."""
+    """Length of a row of what :func:`networks_forward` keeps: the hidden units, padded to whole vectors."""
     return (hidden + 15) // 16 * 16
 
 
@@ -155,10 +139,10 @@ def networks_forward(
     *,
     keep: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Evaluate the networks of the selectors in C++ on as many threads as torch uses.
+    """Evaluate the selector networks in C++ on as many threads as torch uses.
 
-    The tensors are detached, contiguous, on the CPU and all float32 or all float64; nothing is copied. The results do
-    not depend on the number of threads.
+    The tensors must be detached, contiguous, on the CPU and all float32 or all float64; they are not copied. The
+    results do not depend on the number of threads.
 
     Parameters
     ----------
@@ -171,40 +155,25 @@ def networks_forward(
     layer_head : tensor of shape (L, H)
     scale_head : tensor of shape (1, H)
     keep : bool
-        Keep what makes :func:`networks_backward` faster, in memory that is used again once it is free.
+        Keep intermediate results that make :func:`networks_backward` faster, in memory that later calls reuse.
 
     Returns
     -------
     tuple of tensor
-        Locations (V, 2), layer weights (V, L), scale (V,), and what was kept: (3, V, 2, kept_width(H)), or (0,).
+        Locations (V, 2), layer weights (V, L), scale (V,), and what was kept: (3, V, 2, kept_width(H)) or (0,).
 
     Raises
     ------
     RuntimeError
         If the extension is missing.
     ValueError, TypeError
-        If shapes do not fit together, or dtypes differ or are not float32 or float64.
+        If shapes disagree, or dtypes differ or are neither float32 nor float64.
     """
-    if _missing is not None:
-        raise RuntimeError(why_unavailable()) from _missing
-    locations, layer_weights, scale, kept = _C.selector_networks_forward(
-        features.numpy(),
-        hidden_weight.numpy(),
-        hidden_bias.numpy(),
-        second_weight.numpy(),
-        second_bias.numpy(),
-        location_head.numpy(),
-        layer_head.numpy(),
-        scale_head.numpy(),
-        torch.get_num_threads(),
-        keep,
-    )
-    return (
-        torch.from_numpy(locations),
-        torch.from_numpy(layer_weights),
-        torch.from_numpy(scale),
-        torch.from_numpy(kept),
-    )
+    function = _function("selector_networks_forward")
+    weights = (hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head)
+    arrays = function(*(tensor.numpy() for tensor in (features, *weights)), torch.get_num_threads(), keep)
+    locations, layer_weights, scale, kept = map(torch.from_numpy, arrays)
+    return locations, layer_weights, scale, kept
 
 
 def networks_backward(
@@ -224,19 +193,18 @@ def networks_backward(
     scale: torch.Tensor,
     kept: torch.Tensor,
 ) -> list[torch.Tensor]:
-    """Differentiate the networks of the selectors in C++ on as many threads as torch uses.
+    """Differentiate the selector networks in C++ on as many threads as torch uses.
 
-    Tensors are as in :func:`networks_forward`. The result depends neither on the number of threads nor on whether
-    anything was kept.
+    Tensors are as in :func:`networks_forward`. The result does not depend on the number of threads or on `kept`.
 
     Parameters
     ----------
     grad_locations, grad_layer_weights, grad_scale : tensor
         Gradients of the loss with respect to the three results of :func:`networks_forward`.
     features, hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head : tensor
-        What :func:`networks_forward` was given.
+        The inputs of :func:`networks_forward`.
     locations, layer_weights, scale, kept : tensor
-        What it gave; ``kept`` may be empty.
+        Its results; ``kept`` may be empty.
 
     Returns
     -------
@@ -248,32 +216,16 @@ def networks_backward(
     RuntimeError
         If the extension is missing.
     ValueError, TypeError
-        If shapes do not fit together, or dtypes differ or are not float32 or float64.
+        If shapes disagree, or dtypes differ or are neither float32 nor float64.
     """
-    if _missing is not None:
-        raise RuntimeError(why_unavailable()) from _missing
-    grads = _C.selector_networks_backward(
-        grad_locations.numpy(),
-        grad_layer_weights.numpy(),
-        grad_scale.numpy(),
-        features.numpy(),
-        hidden_weight.numpy(),
-        hidden_bias.numpy(),
-        second_weight.numpy(),
-        second_bias.numpy(),
-        location_head.numpy(),
-        layer_head.numpy(),
-        scale_head.numpy(),
-        locations.numpy(),
-        layer_weights.numpy(),
-        scale.numpy(),
-        kept.numpy(),
-        torch.get_num_threads(),
-    )
-    return [torch.from_numpy(grad) for grad in grads]
+    grads = (grad_locations, grad_layer_weights, grad_scale)
+    weights = (hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head)
+    tensors = (*grads, features, *weights, locations, layer_weights, scale, kept)
+    function = _function("selector_networks_backward")
+    return list(map(torch.from_numpy, function(*(tensor.numpy() for tensor in tensors), torch.get_num_threads())))
 
 
-def _function(name: str, precision: str) -> Callable[..., Any]:
+def _function(name: str, precision: str = "float32") -> Callable[..., Any]:
     if _missing is not None:
         raise RuntimeError(why_unavailable()) from _missing
     if precision not in ("float32", "bf16x3"):

@@ -1,4 +1,4 @@
-"""The public operator: it checks its arguments once, then hands them to the fastest path that can serve them."""
+"""The public operator: checks its arguments once, then calls the chosen or the fastest backend."""
 
 from __future__ import annotations
 
@@ -29,46 +29,46 @@ def factor_readout(
 ) -> Tensor:
     """Predict the response of every vertex to every image from the images' tokens.
 
-    ``y[b, v] = bias[v] + 1/D sum_d weight[v, d] z[b, v, d]``, where ``z`` mixes, over layers, the local tokens
-    sampled bilinearly at the vertex's location (zeros beyond the border, cell edges not aligned) and the global
-    tokens: ``z = (1 - scale) sum_l w_l local_l(location) + scale sum_l w_l global_l``.
+    ``y[b, v] = bias[v] + 1/D sum_d weight[v, d] z[b, v, d]`` with
+    ``z = (1 - scale) sum_l w_l local_l(location) + scale sum_l w_l global_l``: local tokens are sampled bilinearly at
+    the vertex's location, with zeros beyond the border (``align_corners=False``).
 
     Parameters
     ----------
     local_tokens : Tensor of shape (B, L, D, H, W)
         Bottlenecked local tokens: float32, float64, bfloat16 or float16.
     global_tokens : Tensor of shape (B, L, D)
-        Bottlenecked global tokens, in the same dtype. All other tensors are float32, or float64 beside float64 tokens.
+        Bottlenecked global tokens, in the same dtype. All other tensors are float32, or float64 if tokens are float64.
     locations : Tensor of shape (V, 2)
-        Where each vertex looks, x right and y down, the image spanning [-1, 1].
+        Location of each vertex in the image, x right and y down, in [-1, 1].
     layer_weights : Tensor of shape (V, L)
-        How each vertex mixes the layers.
+        Weight of each layer.
     scale : Tensor of shape (V,)
-        0 reads local tokens only, 1 the global token only.
+        0 reads local tokens only, 1 reads the global token only.
     weight : Tensor of shape (V, D)
         Channel weights.
     bias : Tensor of shape (V,)
         Baseline responses.
     backend : {"auto", "reference", "grouped", "cpu", "triton"}
-        ``auto`` takes the fastest that serves the tensors' device and dtype.
+        ``auto`` takes the fastest for the tensors' device and dtype.
     precision : {"float32", "tf32", "bf16x3"}
-        Of products of float32 tokens; ``tf32`` is for the ``triton`` backend, and rounds what is multiplied to 10 bits;
-        ``bf16x3`` is for the ``cpu`` backend on processors with AMX, and multiplies two bfloat16 parts of each number,
-        about 17 bits. Sums are float32 in all. Products of bfloat16 and float16 tokens are made in the tokens' dtype by
-        ``triton`` (which rounds the weights to it), and in float32 by the other backends.
+        Precision of products of float32 tokens; sums are always float32. ``tf32`` needs ``triton`` and rounds factors
+        to 10 bits; ``bf16x3`` needs ``cpu`` on a processor with AMX and multiplies two bfloat16 parts of each number,
+        about 17 bits. With bfloat16 and float16 tokens, ``triton`` rounds the weights to the tokens' dtype, and the
+        other backends compute in float32.
 
     Returns
     -------
     Tensor of shape (B, V)
-        Predicted responses in the dtype of the weights, differentiable in every tensor. A vertex whose location is not
-        finite is NaN.
+        Predicted responses in the dtype of `weight`, differentiable in every tensor. A vertex whose location is NaN or
+        infinite is NaN.
 
     Raises
     ------
     UsageError
-        If a tensor has the wrong rank, size, dtype or device, the backend is unknown, or it cannot give the precision.
+        If a tensor has the wrong rank, size, dtype or device, or the backend or its precision is not supported.
     BrainkitError
-        If the backend asked for cannot run here; says why.
+        If the requested backend cannot run here; says why.
 
     References
     ----------
@@ -89,18 +89,18 @@ def factor_readout(
 
 
 def available_backends() -> dict[str, str | None]:
-    """Which implementations run here.
+    """Which backends run here.
 
     Returns
     -------
     dict of str to (str or None)
-        None where the backend runs; else one sentence saying why it does not.
+        None if the backend runs, else the reason why not, in one phrase.
     """
     return {"reference": None, "grouped": None, "cpu": cpu.why_unavailable(), "triton": gpu.why_unavailable()}
 
 
 def fastest_backend(device: str, dtype: torch.dtype = torch.float32) -> str:
-    """What ``auto`` takes for tokens of a dtype on a kind of device: cpu, cuda or mps."""
+    """The backend that ``auto`` takes for tokens of a dtype on a type of device (cpu, cuda or mps)."""
     if device == "cuda" and dtype != torch.float64 and _why_not("triton") is None:
         return "triton"
     if device == "cpu" and dtype not in HALF and _why_not("cpu") is None:
@@ -127,7 +127,7 @@ def _choose(backend: str, tokens: Tensor) -> str:
 
 
 def _why_not(backend: str) -> str | None:
-    # Only the one is asked: who computes on a CPU must not wake a GPU.
+    # Only this backend is queried: computing on a CPU must not initialise a GPU.
     return {"cpu": cpu.why_unavailable, "triton": gpu.why_unavailable}.get(backend, lambda: None)()
 
 
@@ -167,7 +167,7 @@ def _check(
     }
     for axis, size in axes.items():
         if size == 0:
-            raise UsageError(f"the operator must get at least one of its {axis}, got 0")
+            raise UsageError(f"inputs must not be empty, got 0 {axis}")
     expected = {
         "local_tokens": (local_tokens, "(B, L, D, H, W)", (n_images, n_layers, n_channels, height, width)),
         "global_tokens": (global_tokens, "(B, L, D)", (n_images, n_layers, n_channels)),
@@ -193,7 +193,7 @@ def _check_dtype(name: str, tensor: Tensor, tokens: torch.dtype) -> None:
         raise UsageError(f"{name} must be float32 or float64, got {tensor.dtype}")
     elif name != "global_tokens" and tokens in HALF:
         if tensor.dtype != torch.float32:
-            raise UsageError(f"{name} must be torch.float32 beside {tokens} tokens, got {tensor.dtype}")
+            raise UsageError(f"{name} must be torch.float32 with {tokens} tokens, got {tensor.dtype}")
     elif tensor.dtype != tokens:
         raise UsageError(f"{name} must be {tokens} as local_tokens, got {tensor.dtype}")
 

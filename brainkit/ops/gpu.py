@@ -1,6 +1,6 @@
-"""Tensors to the Triton kernels, as operators that autograd and ``torch.compile`` know.
+"""The operator in Triton, registered with autograd and ``torch.compile``.
 
-Triton is imported when the first of them runs, not before.
+Triton is imported at the first call.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from brainkit.kernels import blocks
 
 
 def why_unavailable() -> str | None:
-    """Say in one phrase why the Triton kernels cannot run here, or return None where they run. Asked once."""
-    return _answer()
+    """Why the Triton kernels cannot run here, in one phrase; None if they can. Determined once."""
+    return _cached_reason()
 
 
-# While torch.compile traces, the answer is a constant. Its own decorator for this sets no more than this, but importing
-# it imports all of the compiler, and triton.
+# A constant for torch.compile. Its decorator sets only this attribute, but importing that imports the whole compiler
+# and triton.
 why_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
-def _answer() -> str | None:
+def _cached_reason() -> str | None:
     return kernels.why_unavailable()
 
 
 def serves(tokens: Tensor) -> bool:
-    """Whether the kernels take tensors on this device: CUDA, or the CPU in Triton's interpreter."""
+    """Whether the kernels take tensors on this device: CUDA, or the CPU with Triton's interpreter."""
     return tokens.is_cuda or (tokens.device.type == "cpu" and kernels.interpreted())
 
 
 def require() -> None:
-    """Raise BrainkitError where the kernels cannot run: a compiled program was not asked before."""
+    """Raise BrainkitError if the kernels cannot run: compiled programs skip the check of the public operator."""
     if reason := why_unavailable():
         raise BrainkitError(f"backend 'triton' cannot run here: {reason}")
 
@@ -52,7 +52,7 @@ def factor_readout(
     bias: Tensor,
     precision: str,
 ) -> Tensor:
-    """Evaluate the operator in Triton; arguments as of :func:`brainkit.ops.factor_readout`, and checked there."""
+    """Evaluate the operator in Triton; arguments as for :func:`brainkit.ops.factor_readout`, which checks them."""
     response, _, _ = triton_operator(
         local_tokens, global_tokens, locations, layer_weights, scale, weight, bias, precision
     )
@@ -70,7 +70,7 @@ def triton_operator(
     bias: Tensor,
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Responses (B, V), and what the backward pass takes over: the tokens' table and the plan."""
+    """Responses (B, V), and the token table and the plan for the backward pass."""
     require()
     from brainkit.kernels import launch
 
@@ -111,7 +111,7 @@ def triton_backward(
     width: int,
     precision: str,
 ) -> list[Tensor]:
-    """Gradients of the operator's seven tensors, in their order."""
+    """Gradients of the operator's seven inputs, in their order."""
     require()
     from brainkit.kernels import launch
 
@@ -149,7 +149,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     local_tokens, _, locations, layer_weights, scale, weight, _, precision = inputs
     _, table, plan = output
     ctx.mark_non_differentiable(table, plan)
-    # The table stands for the tokens; the bias is not needed.
+    # The table holds the tokens; the bias is not needed.
     ctx.save_for_backward(table, plan, locations, layer_weights, scale, weight)
     ctx.settings = (*local_tokens.shape[-2:], precision)
 

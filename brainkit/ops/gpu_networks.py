@@ -1,4 +1,4 @@
-"""The selectors' networks in Triton, as operators that autograd and ``torch.compile`` know."""
+"""The selector networks in Triton, registered with autograd and ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def triton_networks(
     scale_head: Tensor,
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Locations (V, 2), layer weights (V, L) and scale (V,); arguments were checked by who calls."""
+    """Locations (V, 2), layer weights (V, L) and scale (V,); callers have checked the arguments."""
     gpu.require()
     from brainkit.kernels import selectors
 

@@ -1,8 +1,8 @@
-"""The operator by tap-cell groups, in plain torch: the fallback everywhere, and the form that is exported.
+"""The operator by tap-cell groups, in plain torch: the fallback on every device.
 
-Vertices whose four bilinear taps are the same cells form a group. Sorted by group, gather and readout become
-small dense products `weight (n, D) @ tokens (D, B * 5L)`, weighted by the vertex's own coefficients and summed.
-No (B, V, D) tensor is ever made. The backward pass is written out: it keeps one group's products at a time.
+Vertices whose four bilinear taps are the same cells form a group. With vertices sorted by group, gather and readout
+become small dense products of weights and tokens. No (B, V, D) tensor is formed, and the explicit backward pass keeps
+one group's products at a time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-# Vertices of one product: large enough for the matrix library, small enough to stay in cache.
+# Vertices per product: large enough for the matrix library, small enough to stay in cache.
 TILE = 512
 
 
@@ -27,21 +28,21 @@ class Groups:
 
     order: Tensor  # (V,) int64, vertices sorted by group, stable
     counts: list[int]  # ((H+1) * (W+1),)
-    fraction: Tensor  # (V, 2), place within the cell, x then y, in vertex order
-    inside: Tensor  # (V,) bool: False where every tap lies outside the image
-    known: Tensor  # (V,) bool: False where the location is not a number
+    fraction: Tensor  # (V, 2), offset from the upper left tap in cells, x then y, in vertex order
+    inside: Tensor  # (V,) bool: False if every tap lies outside the image
+    known: Tensor  # (V,) bool: False if the location is NaN or infinite
 
 
 def group_vertices(locations: Tensor, height: int, width: int) -> Groups:
-    """Sort vertices by tap cell, with their places inside it."""
+    """Sort vertices by tap cell."""
     known = locations.isfinite().all(-1)
     size = locations.new_tensor([width, height])
-    place = ((torch.where(known[:, None], locations, 0.0) + 1) * size - 1) / 2  # in cells; cell centres are integers
-    corner = place.floor()
-    # Further out than one cell there is no tap left at all: such a vertex sees zeros.
+    position = ((torch.where(known[:, None], locations, 0.0) + 1) * size - 1) / 2  # in cells; centres are integers
+    corner = position.floor()
+    # More than one cell outside the image there is no tap: the vertex reads zeros.
     inside = ((corner >= -1) & (corner < size)).all(-1)
     corner = torch.minimum(corner.clamp(min=-1), size - 1)
-    fraction = torch.where(inside[:, None], place - corner, 0.0)
+    fraction = torch.where(inside[:, None], position - corner, 0.0)
     cell = corner.long() + 1
     group = cell[:, 1] * (width + 1) + cell[:, 0]
     order = torch.sort(group, stable=True).indices
@@ -56,22 +57,22 @@ def _taps(fraction: Tensor) -> Tensor:
 
 
 def coefficients(groups: Groups, layer_weights: Tensor, scale: Tensor) -> Tensor:
-    """What each vertex takes of its four taps' and the global token's layers, tap-major. (V, 5L)"""
+    """Coefficients of the layers of the four taps and of the global token, tap-major. (V, 5L)"""
     taps = _taps(groups.fraction) * ((1 - scale) * groups.inside)[:, None]
     weights = torch.cat([taps, scale[:, None]], 1)  # (V, 5)
     return (weights[:, :, None] * layer_weights[:, None, :]).flatten(1)
 
 
 def _token_table(local_tokens: Tensor, global_tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens laid out for the products: (H+2, W+2, L, B*D) with a ring of zeros, and (L, B*D)."""
+    """Tokens laid out for the products: (H+2, W+2, L, B*D), padded with zeros, and (L, B*D)."""
     n_images, n_layers, n_channels, height, width = local_tokens.shape
     table = local_tokens.new_zeros(height + 2, width + 2, n_layers, n_images * n_channels)
-    table[1:-1, 1:-1] = local_tokens.permute(3, 4, 1, 0, 2).reshape(height, width, n_layers, -1)
-    return table, global_tokens.transpose(0, 1).reshape(n_layers, -1)
+    table[1:-1, 1:-1] = rearrange(local_tokens, "b l d h w -> h w l (b d)")
+    return table, rearrange(global_tokens, "b l d -> l (b d)")
 
 
 def _slots(group: int, height: int, width: int) -> list[tuple[int, int, int]]:
-    """The taps of a group that lie inside the image: (tap, row, column) in the ringed grid."""
+    """The taps of a group that lie inside the image: (tap, row, column) in the padded grid."""
     row, column = divmod(group, width + 1)
     slots = [(0, row, column), (1, row, column + 1), (2, row + 1, column), (3, row + 1, column + 1)]
     return [(tap, r, c) for tap, r, c in slots if 1 <= r <= height and 1 <= c <= width]
@@ -149,10 +150,9 @@ def backward(
     local_share = (1 - scale) * groups.inside
     grad_x = ((1 - y) * (upper_right - upper_left) + y * (lower_right - lower_left)) * local_share * (width / 2)
     grad_y = ((1 - x) * (lower_left - upper_left) + x * (lower_right - upper_right)) * local_share * (height / 2)
-    shape = (height, width, n_layers, n_images, n_channels)
     return (
-        grad_table[1:-1, 1:-1].reshape(shape).permute(3, 2, 4, 0, 1),
-        grad_whole.view(n_layers, n_images, n_channels).transpose(0, 1),
+        rearrange(grad_table[1:-1, 1:-1], "h w l (b d) -> b l d h w", b=n_images),
+        rearrange(grad_whole, "l (b d) -> b l d", b=n_images),
         torch.stack([grad_x, grad_y], -1),
         grad_layers,
         grad_scale,
@@ -164,7 +164,7 @@ def backward(
 def _product(
     group: int, table: Tensor, whole: Tensor, coefficient: Tensor
 ) -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
-    """One group's tokens (k, B*D), its vertices' use of them (n, k), and the taps they stand for."""
+    """A group's tokens (k, B*D), its vertices' coefficients of them (n, k), and the taps that lie in the image."""
     slots = _slots(group, table.shape[0] - 2, table.shape[1] - 2)
     tokens = torch.cat([table[row, column] for _, row, column in slots] + [whole])
     return tokens, coefficient[:, [tap for tap, _, _ in slots] + [4]].flatten(1), slots

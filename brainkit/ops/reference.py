@@ -1,4 +1,4 @@
-"""The mathematics of the operator in plain torch, as the paper writes it. It is the spec: other paths match it.
+"""The operator in plain torch, as in the paper: the specification that every implementation is tested against.
 
 One letter per axis: B images, L layers, D bottleneck channels, H and W token grid, V vertices.
 """
@@ -21,7 +21,7 @@ def factor_readout(
 ) -> Tensor:  # (B, V)
     """Predict every vertex's response from every image's tokens (Brain Decodes Deep Nets, arXiv 2312.01280)."""
     n_images, n_layers, n_channels = global_tokens.shape
-    # A location that is no number names no place: its vertex is NaN, whatever the sampler would make of it.
+    # A location that is NaN or infinite makes its vertex NaN, whatever grid_sample would return.
     known = locations.isfinite().all(-1)
     grid = torch.where(known[:, None], locations, 0.0)[None, :, None].expand(n_images, -1, 1, 2)
     sampled = torch.stack(

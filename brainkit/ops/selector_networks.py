@@ -1,4 +1,4 @@
-"""The three networks of the selectors as one operator: arguments are checked once, then the fastest path serves."""
+"""The three selector networks as one operator: checks its arguments once, then calls the chosen or fastest backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from brainkit.ops import cpu, gpu, gpu_networks, selector_reference
 BACKENDS = ("reference", "cpu", "triton")
 PRECISIONS = ("float32", "tf32")
 NETWORKS = 3
-# Sums that the forward pass computes are kept for the backward pass up to this size, and computed again beyond it.
+# Intermediate results are kept for the backward pass up to this size, and recomputed beyond it.
 KEPT_BYTES = 256 * 2**20
 
 
@@ -28,30 +28,29 @@ def selector_networks(
     backend: str = "auto",
     precision: str = "float32",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose location, layers and scale of every vertex from its features.
+    """Select location, layer weights and scale of every vertex from its features.
 
     Three networks, each ``head @ gelu(second_weight @ gelu(hidden_weight @ features + hidden_bias) + second_bias)``
-    with the exact (erf) GELU. Network 0 gives the location (tanh), 1 the layer weights (softmax), 2 the scale
-    (sigmoid).
+    with the exact (erf) GELU: 0 for the location (tanh), 1 for the layer weights (softmax), 2 for the scale (sigmoid).
 
     Parameters
     ----------
     features : Tensor of shape (V, F)
-        What is known of each vertex; a constant.
+        Encoded coordinates of each vertex; constant.
     hidden_weight : Tensor of shape (3, H, F)
-        First layer of the three networks.
+        First layers of the three networks.
     hidden_bias : Tensor of shape (3, H)
     second_weight : Tensor of shape (3, H, H)
-        Second layer.
+        Second layers.
     second_bias : Tensor of shape (3, H)
     location_head : Tensor of shape (2, H)
     layer_head : Tensor of shape (L, H)
     scale_head : Tensor of shape (1, H)
     backend : {"auto", "reference", "cpu", "triton"}
-        ``auto`` takes the fastest that serves the tensors' device and dtype.
+        ``auto`` takes the fastest for the tensors' device and dtype.
     precision : {"float32", "tf32"}
-        ``tf32`` is for the ``triton`` backend: about 1e-5 off in layer weights, scale and gradients. Locations are
-        float32 in any case.
+        ``tf32`` needs ``triton``: relative errors of about 1e-5 in layer weights, scale and gradients. Locations are
+        always float32.
 
     Returns
     -------
@@ -62,16 +61,16 @@ def selector_networks(
     scale : Tensor of shape (V,)
         0 local, 1 global.
 
-    Differentiable in all but the features. Unless asked for, nothing is computed in less than the tensors' precision,
-    under autocast either. What is not finite in the features of one vertex stays in its results.
+    Differentiable in everything but the features. Autocast does not lower the precision. NaN or infinite features
+    affect their own vertex only.
 
     Raises
     ------
     UsageError
-        If a tensor has the wrong rank, size, dtype or device, features require a gradient, the backend is unknown, or
-        it cannot give the precision.
+        If a tensor has the wrong rank, size, dtype or device, features require a gradient, or the backend or its
+        precision is not supported.
     BrainkitError
-        If the backend asked for cannot run here; says why.
+        If the requested backend cannot run here; says why.
     """
     weights = (hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head)
     _check(features, *weights)
@@ -85,19 +84,19 @@ def selector_networks(
             return gpu_networks.triton_networks(features, *weights, precision)
         if chosen == "reference":
             return selector_reference.selector_networks(features, *weights)
-        trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        needs_grad = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
         size = features.shape[0] * 2 * NETWORKS * cpu.kept_width(hidden_bias.shape[1]) * features.element_size()
-        locations, layer_weights, scale, _ = _cpu_networks(features, *weights, trained and size <= KEPT_BYTES)
+        locations, layer_weights, scale, _ = _cpu_networks(features, *weights, needs_grad and size <= KEPT_BYTES)
     return locations, layer_weights, scale
 
 
 def available_backends() -> dict[str, str | None]:
-    """Which implementations run here.
+    """Which backends run here.
 
     Returns
     -------
     dict of str to (str or None)
-        None where the backend runs; else one sentence saying why it does not.
+        None if the backend runs, else the reason why not, in one phrase.
     """
     return {"reference": None, "cpu": cpu.why_unavailable(), "triton": gpu.why_unavailable()}
 
@@ -121,7 +120,7 @@ def _choose(backend: str, features: Tensor) -> str:
 
 
 def _why_not(backend: str) -> str | None:
-    # Only the one is asked: who computes on a CPU must not wake a GPU.
+    # Only this backend is queried: computing on a CPU must not initialise a GPU.
     return {"cpu": cpu.why_unavailable, "triton": gpu.why_unavailable}.get(backend, lambda: None)()
 
 
@@ -147,7 +146,7 @@ def _check(
     sizes = {"vertices (V)": n_vertices, "features (F)": n_features, "units (H)": n_hidden, "layers (L)": n_layers}
     for axis, size in sizes.items():
         if size == 0:
-            raise UsageError(f"the selectors' networks must get at least one of their {axis}, got 0")
+            raise UsageError(f"inputs must not be empty, got 0 {axis}")
     expected = {
         "features": (features, "(V, F)", (n_vertices, n_features)),
         "hidden_weight": (hidden_weight, f"({NETWORKS}, H, F)", (NETWORKS, n_hidden, n_features)),
@@ -171,7 +170,7 @@ def _check(
         raise UsageError("features must be constant, got a tensor that requires a gradient")
 
 
-# The fourth result is what the backward pass can take over from the forward pass; empty unless `keep`.
+# The fourth result holds intermediate results for the backward pass; empty unless `keep`.
 @torch.library.custom_op("brainkit::selector_networks", mutates_args=(), device_types="cpu")
 def _cpu_networks(
     features: Tensor,
@@ -266,14 +265,14 @@ def _(
 
 def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(output[3])
-    ctx.set_materialize_grads(False)  # or a gradient of zeros is made for what was kept, which is large
+    ctx.set_materialize_grads(False)  # no gradient of zeros for the fourth result, which is large
     ctx.save_for_backward(*inputs[:-1], *output)
 
 
 def _differentiate(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors  # type: ignore[attr-defined]
-    given = [torch.zeros_like(out) if grad is None else grad for grad, out in zip(grads[:3], saved[8:11], strict=True)]
-    return None, *_cpu_backward(*given, *saved), None
+    filled = [torch.zeros_like(out) if grad is None else grad for grad, out in zip(grads[:3], saved[8:11], strict=True)]
+    return None, *_cpu_backward(*filled, *saved), None
 
 
 _cpu_networks.register_autograd(_differentiate, setup_context=_save)

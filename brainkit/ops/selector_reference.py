@@ -1,4 +1,4 @@
-"""The networks of the selectors in plain torch: the specification that every implementation is held against."""
+"""The selector networks in plain torch: the specification that every implementation is tested against."""
 
 from __future__ import annotations
 

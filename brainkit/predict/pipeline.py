@@ -1,4 +1,4 @@
-"""Images through the network: decoded in threads ahead of it, run in a thread of its own; in order, memory bounded."""
+"""Images through the network, in order and in bounded memory: decoded in threads ahead, run in a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,41 +9,49 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from brainkit.errors import BrainkitError
-from brainkit.predict.batch_size import choose_batch_size
+from brainkit.errors import ImageError
 from brainkit.predict.inputs import remote
-from brainkit.predict.inputs.decode import prepare_into, reason_without_name
+from brainkit.predict.inputs.decode import prepare_into
 from brainkit.predict.inputs.image_source import ImageSource
-from brainkit.utils.system import cores
+from brainkit.predict.network import Network
+from brainkit.utils.system import PeakMemory, cores, free_memory, memory_now
 from brainkit.utils.text import as_text
 
-if TYPE_CHECKING:
-    from brainkit.predict.encoder import Encoder
-    from brainkit.predict.inputs.image_list import ImageList
+_REMOTE_THREADS = 16  # images fetched at once from remote storage, which mostly means waiting
+_BREAK_OFF_SECONDS = 5.0  # time that a run gets to end after it is aborted
+_MEMORY_SHARE = 0.5  # of the free memory: other processes need some too, and so does decoding
+_AMPLE = 1_000_000_000  # bytes per image, more than any network of these input sizes takes
 
-_REMOTE_AT_ONCE = 16  # images that are fetched at once: there it is the network that one waits for
-_END_WITHIN = 5.0  # seconds that a run gets to notice that it is not wanted any more
+
+class Entries(Protocol):
+    """What the pipeline uses of a `brainkit.predict.inputs.image_list.ImageList`."""
+
+    def __len__(self) -> int: ...
+
+    def entries(self, start: int, stop: int) -> Sequence[ImageSource]: ...
 
 
 @dataclass(frozen=True)
 class Block:
-    """What one batch gave, in the order of the images.
+    """The results of one batch, in the order of the images.
 
     Attributes
     ----------
     done : int
-        Images of the list finished after this block.
+        Images of the list processed after this block.
     names : list of str
-        Of the rows, as text: the paths as given; ``shard.tar/member.jpg`` in tar shards.
+        Names of the rows' images: paths as given; ``shard.tar/member.jpg`` in tar shards.
     fmri : array of shape (b, columns), float32
     skipped : list of (str, str)
         Name and reason of the images that could not be read.
     skipped_at : list of int
         Their positions in the list.
+    missing : list of int
+        Positions of those whose file does not exist.
     """
 
     done: int
@@ -51,11 +59,12 @@ class Block:
     fmri: np.ndarray
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_at: list[int] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
 
 
 def local_blocks(
-    encoder: Encoder,
-    sources: ImageList,
+    encoder: Network,
+    sources: Entries,
     *,
     start: int = 0,
     batch_size: int | None = None,
@@ -64,22 +73,22 @@ def local_blocks(
 ) -> Generator[Block, None, None]:
     """Predict the images of a list, from a position on.
 
-    A batch is `batch_size` images that follow each other in the list, less those that cannot be read: so the same
-    batches come as in a run from the beginning, if `start` is a multiple of `batch_size`.
+    A batch is `batch_size` consecutive images of the list, less those that cannot be read: so if `start` is a multiple
+    of `batch_size`, the batches are those of a run from the beginning.
 
     Parameters
     ----------
     encoder : Encoder
     sources : ImageList
-        Anything with a length and ``entries(start, stop)``, which gives images.
+        Or anything with a length and ``entries(start, stop)``, which returns images.
     start : int
         Position of the first image.
     batch_size : int, optional
-        Images at once; chosen by the input's size and the free memory when not given.
+        Images at once; chosen by the input's size and the free memory by default.
     columns : array of shape (n,), int, optional
         Columns to keep.
     spread : bool
-        Of an ensemble, rows (b, 2, columns): the mean and the s.d. over its members.
+        For an ensemble: rows (b, 2, columns), the mean and the s.d. over its members.
 
     Yields
     ------
@@ -87,44 +96,89 @@ def local_blocks(
     """
     total = len(sources)
     size = choose_batch_size(encoder, batch_size, total - start)
-    taken: collections.deque[list[ImageSource]] = collections.deque()
+    pending: collections.deque[Sequence[ImageSource]] = collections.deque()
 
-    def take(first: int, stop: int) -> list[ImageSource]:
-        taken.append(sources.entries(first, stop))
-        return taken[-1]
+    def take(first: int, stop: int) -> Sequence[ImageSource]:
+        pending.append(sources.entries(first, stop))
+        return pending[-1]
 
     def run(batch: np.ndarray) -> np.ndarray:
         return encoder.run_with_spread(batch, columns) if spread else encoder.run(batch, columns)
 
-    width = len(encoder.vertices) if columns is None else len(columns)
-    with contextlib.closing(batches(encoder, take, range(start, total), size, run)) as made:
-        for batch in made:
-            entries = taken.popleft()
-            bad = dict(batch.failed)
+    width = len(encoder.info.vertices) if columns is None else len(columns)
+    with contextlib.closing(batches(encoder, take, range(start, total), size, run)) as results:
+        for batch in results:
+            entries = pending.popleft()
+            failed = dict(batch.failed)
             first = batch.stop - len(entries)
             yield Block(
                 batch.stop,
-                [as_text(entry.name) for position, entry in enumerate(entries, first) if position not in bad],
+                [as_text(entry.name) for position, entry in enumerate(entries, first) if position not in failed],
                 np.empty((0, width), np.float32) if batch.fmri is None else batch.fmri,
-                [
-                    (as_text(entries[at - first].name), reason_without_name(error, entries[at - first].name))
-                    for at, error in batch.failed
-                ],
-                list(bad),
+                [(as_text(entries[at - first].name), as_text(error.reason)) for at, error in failed.items()],
+                list(failed),
+                [at for at, error in failed.items() if error.missing],
             )
+
+
+def choose_batch_size(encoder: Network, requested: int | None, images: int) -> int:
+    """How many images are run at once.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    requested : int, optional
+        What the user asks for, taken as it is.
+    images : int
+        How many there are.
+
+    Returns
+    -------
+    int
+        `Encoder.batch_size_for` the input's size; less if memory is short: then one image is run to measure what it
+        takes. On a GPU, which has memory of its own, no image is run.
+
+    Raises
+    ------
+    UsageError
+        If `requested` is less than 1.
+    """
+    size = encoder.batch_size_for(requested)
+    if requested is not None:
+        return size
+    size = max(1, min(size, images))
+    if size == 1 or encoder.device != "cpu":
+        return size
+    budget = int(free_memory() * _MEMORY_SHARE)
+    if budget >= size * _AMPLE:
+        return size
+    return max(1, min(size, budget // max(1, _bytes_per_image(encoder))))
+
+
+def _bytes_per_image(encoder: Network) -> int:
+    """By how much the process grows when it runs one image; 0 where the system does not say.
+
+    An encoder that has run before already holds its memory, and grows no more.
+    """
+    side = encoder.info.preprocessing.size
+    with PeakMemory() as peak:
+        before = memory_now()["anonymous"]
+        encoder.run(np.zeros((1, side, side, 3), np.uint8))
+        after = peak.lap()["anonymous"]
+    return 0 if before is None or after is None else max(0, after - before)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Of the images before `stop` one batch: rows of those that could be read (None: of none), and why others not."""
+    """One batch, of the images before `stop`: the rows of the readable ones (None if none is), and the errors."""
 
     stop: int
     fmri: np.ndarray | None
-    failed: list[tuple[int, BrainkitError]]
+    failed: list[tuple[int, ImageError]]
 
 
 def batches(
-    encoder: Encoder,
+    encoder: Network,
     take: Callable[[int, int], Sequence[Any]],
     positions: range,
     size: int,
@@ -132,14 +186,14 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """Run the images at some positions, `size` at once.
 
-    Decoding goes into buffers that are used again and again; there are enough of them for the network not to wait, and
-    no more.
+    Images are decoded into buffers that are reused; there are just enough of them for the network not to wait.
 
     Parameters
     ----------
     encoder : Encoder
+        Its preprocessing is applied, and `break_off` called if the consumer stops early.
     take : callable
-        The images from one position to another: whatever `brainkit.predict.inputs.decode.prepare_into` takes.
+        Returns the images from one position to another: anything `brainkit.predict.inputs.decode.prepare_into` takes.
     positions : range
     size : int
     run : callable
@@ -147,12 +201,12 @@ def batches(
     """
     preprocessing = encoder.info.preprocessing
     side = preprocessing.size
-    # One batch in the network, one ready for it, and as many images in the making as there are threads.
+    # One batch in the network, one ready for it, and as many images being decoded as there are threads.
     depth = 2 + -(-cores() // size)
     free = [np.empty((size, side, side, 3), np.uint8) for _ in range(min(depth, -(-len(positions) // size)))]
     waiting: collections.deque[tuple[np.ndarray, Future[Batch]]] = collections.deque()
     decoders: ThreadPoolExecutor | None = None
-    network = _Network()
+    network = _NetworkThread()
     try:
         upcoming = iter(range(positions.start, positions.stop, size))
         while True:
@@ -161,10 +215,10 @@ def batches(
                 decoders = decoders or _decoders(sources)
                 buffer = free.pop()
                 images = [
-                    decoders.submit(prepare_into, place, source, preprocessing)
-                    for place, source in zip(buffer, sources, strict=False)
+                    decoders.submit(prepare_into, row, source, preprocessing)
+                    for row, source in zip(buffer, sources, strict=False)
                 ]
-                waiting.append((buffer, network.submit(_finish, first, buffer, images, run)))
+                waiting.append((buffer, network.submit(_run_batch, first, buffer, images, run)))
             if not waiting:
                 break
             buffer, future = waiting.popleft()
@@ -173,16 +227,16 @@ def batches(
             yield batch
     finally:
         if decoders is not None:
-            decoders.shutdown(wait=False, cancel_futures=True)  # the network may be waiting for what is dropped now
+            decoders.shutdown(wait=False, cancel_futures=True)  # the network may be waiting for cancelled images
         network.end(encoder)
         if decoders is not None:
             decoders.shutdown(wait=True)
 
 
-def _finish(
+def _run_batch(
     first: int,
     buffer: np.ndarray,
-    images: list[Future[BrainkitError | None]],
+    images: list[Future[ImageError | None]],
     run: Callable[[np.ndarray], np.ndarray],
 ) -> Batch:
     """Wait for a batch's images, close the gaps of those that could not be read, and run the rest."""
@@ -198,40 +252,40 @@ def _finish(
 
 
 def _decoders(sources: Sequence[Any]) -> ThreadPoolExecutor:
-    away = any(isinstance(source, ImageSource) and remote.is_address(source.place) for source in sources)
-    threads = max(cores(), _REMOTE_AT_ONCE) if away else cores()
+    is_remote = any(isinstance(source, ImageSource) and remote.is_url(source.file) for source in sources)
+    threads = max(cores(), _REMOTE_THREADS) if is_remote else cores()
     return ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
 
-class _Network:
-    """A thread that does one thing after the other. It does not hold up the end of the process."""
+class _NetworkThread:
+    """A thread that runs one job after another. It does not keep the process from ending."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-        self._work = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
+        self._jobs = queue.SimpleQueue()
         self._ended = False
         self._thread = threading.Thread(target=self._serve, name="network", daemon=True)
         self._thread.start()
 
-    def submit(self, do: Callable[..., Batch], *given: Any) -> Future[Batch]:
+    def submit(self, function: Callable[..., Batch], *arguments: Any) -> Future[Batch]:
         future: Future[Batch] = Future()
-        self._work.put((future, do, given))
+        self._jobs.put((future, function, arguments))
         return future
 
-    def end(self, encoder: Encoder) -> None:
-        """Drop what waits, and break off what runs."""
+    def end(self, encoder: Network) -> None:
+        """Cancel what is queued, and abort what runs."""
         self._ended = True
-        self._work.put(None)
+        self._jobs.put(None)
         encoder.break_off(self._thread.ident)
-        self._thread.join(_END_WITHIN)
+        self._thread.join(_BREAK_OFF_SECONDS)
 
     def _serve(self) -> None:
-        while (job := self._work.get()) is not None:
-            future, do, given = job
+        while (job := self._jobs.get()) is not None:
+            future, function, arguments = job
             if self._ended:
                 future.cancel()
                 continue
             try:
-                future.set_result(do(*given))
-            except BaseException as error:  # it is raised where the result is waited for
+                future.set_result(function(*arguments))
+            except BaseException as error:  # raised where the result is waited for
                 future.set_exception(error)

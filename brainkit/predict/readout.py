@@ -1,6 +1,6 @@
-"""The readout of some vertices, computed from an encoder file's ``tokens``: a subset with no re-export.
+"""The readout of some vertices, computed from an encoder file's ``tokens``: a subset without a new export.
 
-The rows of those vertices are read straight from the file, and the C++ operator does the rest; without it, NumPy.
+The rows of those vertices are read straight from the file, and the C++ operator does the rest; NumPy if it is missing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.encoder_file import EncoderInfo
 from brainkit.encoder_file.graph import Tensor, read_graph, read_rows
+from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import EncoderFileError
 from brainkit.utils.system import cores
 
 try:
     import brainkit._C as _C
-except ImportError:  # installed without it: NumPy serves, and `brainkit doctor` says what is missing
+except ImportError:  # installed without it; `brainkit doctor` says so
     _C: Any = None  # type: ignore[no-redef]
 
 _ARRAYS = ("weight", "coefficients", "cells", "counts", "order", "bias")
@@ -26,14 +26,14 @@ _ARRAYS = ("weight", "coefficients", "cells", "counts", "order", "bias")
 
 @dataclass(frozen=True)
 class _Rows:
-    """The arrays of n vertices sorted by group; of an ensemble, those of one member."""
+    """The arrays of n vertices sorted by group; for an ensemble, those of one member."""
 
     weight: np.ndarray  # (n, D) float32, divided by D
     coefficients: np.ndarray  # (n, 5, L) float32
     bias: np.ndarray  # (n,) float32
     taps: np.ndarray  # (G, 5) int64
     starts: np.ndarray  # (G + 1,) int64
-    place: np.ndarray  # (n,) where each wanted vertex lies among the rows
+    order: np.ndarray  # (n,) the row of each requested vertex
 
 
 class SubsetReadout:
@@ -44,14 +44,14 @@ class SubsetReadout:
     path : path-like
         An encoder file whose digest was checked.
     info : EncoderInfo
-        What it says about itself.
+        Its metadata.
     columns : array of shape (n,), int
-        Positions of the vertices in 0..V-1, in the order wanted.
+        Positions of the vertices in 0..V-1, in the order of the results.
 
     Raises
     ------
     EncoderFileError
-        If the file lacks the arrays that its format promises, or they are of other kinds or sizes.
+        If the file lacks the arrays that its format promises, or they have other dtypes or sizes.
     """
 
     def __init__(self, path: str | os.PathLike[str], info: EncoderInfo, columns: np.ndarray) -> None:
@@ -62,10 +62,10 @@ class SubsetReadout:
         if not names:
             raise EncoderFileError(f"{path}: expected the readout's arrays (readout.weight ...), found none")
         chosen = np.asarray(columns, np.int64)
-        self._members = [_read_rows_of(path, info, found, name, chosen, len(names)) for name in names]
+        self._members = [_read_member(path, info, found, name, chosen, len(names)) for name in names]
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """Responses (B, n) float32 from tokens (B, L, D, P + 1) float32; of an ensemble, the mean over its members."""
+        """Responses (B, n) float32 from tokens (B, L, D, P + 1) float32; for an ensemble, the mean over its members."""
         if len(self._members) == 1:
             return _respond(np.ascontiguousarray(tokens), self._members[0])
         return self.members(tokens).mean(0)
@@ -85,11 +85,11 @@ def _respond(tokens: np.ndarray, rows: _Rows) -> np.ndarray:
         sorted_responses = _C.token_readout(
             tokens, rows.weight, rows.coefficients, rows.bias, rows.taps, rows.starts, threads=cores()
         )
-    return np.ascontiguousarray(sorted_responses[:, rows.place])
+    return np.ascontiguousarray(sorted_responses[:, rows.order])
 
 
 def _in_numpy(tokens: np.ndarray, rows: _Rows) -> np.ndarray:
-    """The same with one matrix product for each group: (B, n) in the order of the rows."""
+    """The same with one matrix product per group: (B, n) in the order of the rows."""
     B, L, D, _ = tokens.shape
     out = np.empty((B, len(rows.bias)), np.float32)
     for group, (first, end) in enumerate(zip(rows.starts[:-1], rows.starts[1:], strict=True)):
@@ -100,7 +100,7 @@ def _in_numpy(tokens: np.ndarray, rows: _Rows) -> np.ndarray:
     return out + rows.bias
 
 
-def _read_rows_of(
+def _read_member(
     path: str | os.PathLike[str],
     info: EncoderInfo,
     found: dict[str, Tensor],
@@ -129,12 +129,10 @@ def _read_rows_of(
         and bool(((row_of >= 0) & (row_of < n_rows)).all())
     )
     if not fits:
-        raise EncoderFileError(f"{path}: the readout's arrays fit neither together nor with the metadata")
+        raise EncoderFileError(f"{path}: the readout's arrays do not fit each other or the metadata")
     by_row = np.argsort(row_of[columns], kind="stable")
     rows = row_of[columns][by_row]
     groups, sizes = np.unique(np.repeat(np.arange(len(every_count)), every_count)[rows], return_counts=True)
-    place = np.empty(len(columns), np.int64)
-    place[by_row] = np.arange(len(columns))
     halves = ("<f4", "<f2")
     return _Rows(
         weight=read_rows(path, weight, rows, kinds=halves).astype(np.float32),
@@ -142,5 +140,5 @@ def _read_rows_of(
         bias=read_rows(path, bias, columns[by_row], kinds=("<f4",)),
         taps=np.ascontiguousarray(taps[groups]),
         starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        place=place,
+        order=np.argsort(by_row),
     )

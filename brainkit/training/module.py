@@ -1,43 +1,44 @@
-"""Fitting the model: a Lightning module that only trains, and the trainer around it."""
+"""The Lightning module: what a training step minimises and what a validation epoch scores."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from brainkit.config import TrainConfig
-from brainkit.errors import StoppedTraining, UsageError
-from brainkit.model.checkpoint import read_checkpoint
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.model.factor_topy import FactorTopy
-from brainkit.training import distributed
-from brainkit.training import launcher as processes
-from brainkit.training import loss as objective
-from brainkit.training.averaging import WeightAverage
-from brainkit.training.calibration import calibrate_checkpoint
-from brainkit.training.checkpoint import AtomicCheckpoints, Keeper, Stopped, read_position
-from brainkit.training.cuda_graph import StepChunks
+from brainkit.training import distributed, schedule
+from brainkit.training.callbacks import Patience, WeightAverage
 from brainkit.training.datamodule import Batch, EncodingData
-from brainkit.training.memory_budget import says_what_to_lower
-from brainkit.training.running_stats import DeviceScore, LossWatch
+from brainkit.training.loss import SumOverProcesses, misfit
+from brainkit.training.running_stats import LossWatch, streaming_correlation
 from brainkit.training.shares import Share
-from brainkit.training.signals import StopSignals
-from brainkit.training.stopping import Patience
 
-_FUSED = ("cpu", "cuda")  # where torch has AdamW in one pass
+_FUSED = ("cpu", "cuda")  # devices for which torch has AdamW in one pass
 
-# place(module, data, device, say): decides where the tokens lie, and how many steps are made at a time.
-Place = Callable[["EncodingModule", EncodingData, str, Callable[[str], None]], int]
+
+class Stepper(Protocol):
+    """Makes the optimiser's steps in place of the trainer: see `brainkit.training.cuda_graph`."""
+
+    regulariser: Tensor | None  # weight of the regulariser in this step
+
+    def run(self, staged_batches: Iterable[tuple[Tensor, ...]]) -> None:
+        """Make a step for each batch that a batch source has staged."""
+
+    def complete_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put into a checkpoint what it would hold if the trainer had made the steps."""
+
+
+class StepLoss(NamedTuple):
+    """What a step minimises, and the part of it that is reported: the misfit without the regulariser. Scalars."""
+
+    total: Tensor
+    misfit: Tensor
 
 
 class EncodingModule(lightning.LightningModule):
@@ -46,98 +47,88 @@ class EncodingModule(lightning.LightningModule):
     Parameters
     ----------
     model : FactorTopy
-        Its token statistics and response scale are set already.
+        With its token statistics and response scale set.
     config : TrainConfig
         Loss, learning rates, regulariser.
     planned_steps : int
-        All optimiser steps of the run: the schedule and the regulariser's decay are shares of it.
+        All optimiser steps of the run: the schedule and the regulariser's decay are fractions of it.
+
+    Attributes
+    ----------
+    stepper : Stepper, optional
+        Makes the steps in chunks, if `fit` has set one; otherwise the trainer does.
+    shares : EncodingData, optional
+        Knows this process's share of a batch; set by `fit` if that is not all of it.
+    all_reduce : callable, optional
+        Sums over the processes that share every batch, if there are several; set by `fit`.
     """
 
     def __init__(self, model: FactorTopy, config: TrainConfig, planned_steps: int) -> None:
         super().__init__()
         self.model, self.config, self.planned_steps = model, config, planned_steps
         self.watch = LossWatch(torch.device("cpu"))
-        self.validation: DeviceScore | None = None
-        # Where steps are made in chunks, and perhaps captured: see `brainkit.training.cuda_graph`.
-        self.chunks: StepChunks | None = None
-        # Where several processes divide every batch: knows who does what.
-        self.divided: EncodingData | None = None
+        self.validation: StreamingCorrelation | None = None
+        self.stepper: Stepper | None = None
+        self.shares: EncodingData | None = None
+        self.all_reduce: SumOverProcesses | None = None
+
+    def models(self) -> list[FactorTopy]:
+        """The trained models, one for each subject."""
+        return [self.model]
+
+    def parts(self, data: EncodingData) -> list[tuple[FactorTopy, EncodingData]]:
+        """Each subject's model and data."""
+        return [(self.model, data)]
 
     def setup(self, stage: str) -> None:
-        """Begin to count losses, before a checkpoint may say how many there were."""
+        """Start to count losses, before a checkpoint may restore the count."""
         self.watch = LossWatch(self.device)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor | None:
         """Loss on responses in units of their own s.d., plus the decaying regulariser."""
-        if self.chunks is not None:
-            self.chunks.run(batch)
+        if self.stepper is not None:
+            self.stepper.run(batch)
             return None
         share = self._share("train", batch_index, batch)
-        misfit, regulariser = self.losses(batch, share)
-        self.watch.add(misfit.detach(), share.images)
-        misfit = self.weighted(misfit, share)
-        return misfit if regulariser is None else misfit + regulariser
+        loss = self.step_loss(batch, share)
+        self.watch.add(loss.misfit.detach(), share.images)
+        return loss.total
 
-    def weighted(self, misfit: Tensor, share: Share) -> Tensor:
-        """The misfit of a process's share of a batch, by as much as it counts."""
-        everywhere = self.config.loss == "pearson" and self.divided is not None  # it has looked at all shares already
-        return misfit if everywhere or share.weight == 1 else misfit * share.weight
+    def step_loss(self, batch: Batch, share: Share | None = None, model: FactorTopy | None = None) -> StepLoss:
+        """The loss of a batch, or of this process's share of it; of several subjects, that of `model`."""
+        model = self.model if model is None else model
+        local, whole, response = batch
+        selectors = model.selectors()
+        prediction = model.standardised(local, whole, selectors)
+        target = (response - model.response_mean) / model.response_std
+        minimised, reported = misfit(self.config, prediction, target, share, self.all_reduce)
+        weight = self.regulariser_weight()
+        if weight is None:
+            return StepLoss(minimised, reported)
+        c = self.config
+        regulariser = weight * selectors.regularity(entropy=c.regulariser_entropy, middle=c.regulariser_scale)
+        return StepLoss(minimised + regulariser, reported)
 
-    def models(self) -> list[FactorTopy]:
-        """What is trained: one model, or of several subjects one each."""
-        return [self.model]
-
-    def parts(self, data: EncodingData) -> list[tuple[FactorTopy, EncodingData]]:
-        """Each of the models with its data."""
-        return [(self.model, data)]
-
-    def _share(self, side: str, batch_index: int, batch: Batch) -> Share:
-        return Share(1.0, len(batch[2])) if self.divided is None else self.divided.share(side, batch_index)
+    def regulariser_weight(self) -> float | Tensor | None:
+        """Weight of the regulariser in this step; None once it is 0. A tensor where a stepper makes the steps."""
+        if self.stepper is not None:
+            return self.stepper.regulariser
+        return schedule.regulariser_weight(self.config, self.global_step, self.planned_steps) or None
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Log the mean loss of the epoch once, with its last batch: until then it stays on the device."""
+        """Log the mean loss of the epoch with its last batch; until then it stays on the device."""
         if self.trainer.is_last_batch:
             self.log(
                 "train_loss", distributed.merged_losses(self.watch).mean(), on_step=False, on_epoch=True, batch_size=1
             )
 
     def on_train_epoch_end(self) -> None:
-        """The next epoch's losses are a mean of their own."""
+        """Start the mean of the next epoch's losses."""
         self.watch.next_epoch()
 
-    def losses(
-        self, batch: Batch, share: Share | None = None, model: FactorTopy | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What a step minimises: the misfit, a scalar, and the regulariser's share, None once it has decayed."""
-        model = self.model if model is None else model
-        local, whole, response = batch
-        selectors = model.selectors()
-        prediction = model.standardised(local, whole, selectors)
-        target = (response - model.response_mean) / model.response_std
-        if self.divided is not None and share is not None and self.config.loss == "pearson":
-            misfit = distributed.pearson_misfit(prediction, target, share)
-        else:
-            misfit = objective.misfit(self.config, prediction, target)
-        weight = self.regulariser_weight()
-        if weight is None:
-            return misfit, None
-        c = self.config
-        return misfit, weight * selectors.regularity(entropy=c.regulariser_entropy, middle=c.regulariser_scale)
-
-    def configure_callbacks(self) -> list[lightning.Callback]:
-        """The average of the weights and early stopping, if asked for: any Trainer takes them up."""
-        chosen: list[lightning.Callback] = [WeightAverage(self.config.ema)] if self.config.ema else []
-        return chosen + ([Patience(self.config.patience)] if self.config.patience else [])
-
-    def regulariser_weight(self) -> float | Tensor | None:
-        """Weight of the regulariser in this step; None once it has decayed. A tensor where the step is captured."""
-        if self.chunks is not None:
-            return self.chunks.regulariser
-        return objective.regulariser_weight(self.config, self.global_step, self.planned_steps) or None
-
     def on_validation_epoch_start(self) -> None:
-        """Start the streamed score anew."""
-        self.validation = DeviceScore(len(self.model.weight), self.device)
+        """Start the streamed score."""
+        self.validation = streaming_correlation(len(self.model.weight), self.device)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the streamed score."""
@@ -149,31 +140,22 @@ class EncodingModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the mean correlation over vertices; a vertex that never varied counts as 0."""
         assert self.validation is not None
-        self.validation = distributed.merged_scores(self.validation)
+        self.validation = distributed.merged_correlation(self.validation)
         self.log("val_r", self.validation.r.nan_to_num(0.0).mean().float())
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what of an epoch's losses is known, and rates as plain numbers, whoever makes the steps."""
-        checkpoint["losses"] = distributed.merged_losses(self.watch).state_dict()
-        if self.chunks is not None:
-            self.chunks.plain(checkpoint)
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """The average of the weights and early stopping, if the settings ask for them; any Trainer picks them up."""
+        chosen: list[lightning.Callback] = [WeightAverage(self.config.ema)] if self.config.ema else []
+        return chosen + ([Patience(self.config.patience)] if self.config.patience else [])
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from these losses; the optimiser is fused where it can be here, wherever the checkpoint was made."""
-        if "losses" in checkpoint:
-            self.watch.load_state_dict(distributed.own_losses(checkpoint["losses"]))
-        for state in checkpoint.get("optimizer_states", []):
-            for group in state["param_groups"]:
-                group["fused"] = self.device.type in _FUSED
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> Any:
         """AdamW with a learning rate for each part, linear warm-up and the schedule."""
         groups: dict[str, list[Tensor]] = {"selectors": [], "weight": [], "bottleneck": [], "bias": []}
         seen: set[int] = set()
         for model in self.models():
             for name, parameter in model.named_parameters():
                 if id(parameter) in seen:
-                    continue  # what several share is trained once
+                    continue  # shared by several subjects
                 seen.add(id(parameter))
                 if "_bottleneck." in name:
                     groups["bottleneck"].append(parameter)
@@ -191,261 +173,25 @@ class EncodingModule(lightning.LightningModule):
             [{"params": groups[part], "lr": lr, "weight_decay": decay} for part, (lr, decay) in rates.items()],
             fused=self.device.type in _FUSED,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
-        return OptimizerLRSchedulerConfig(optimizer=optimizer, lr_scheduler={"scheduler": schedule, "interval": "step"})
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _rate(self, step: int) -> float:
-        return objective.rate(self.config, step, self.planned_steps)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the epoch's losses so far; learning rates are plain numbers, whoever makes the steps."""
+        checkpoint["losses"] = distributed.merged_losses(self.watch).state_dict()
+        if self.stepper is not None:
+            self.stepper.complete_checkpoint(checkpoint)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the losses; the optimiser is fused where this device has that, whatever device saved it."""
+        if "losses" in checkpoint:
+            self.watch.load_state_dict(distributed.own_losses(checkpoint["losses"]))
+        for state in checkpoint.get("optimizer_states", []):
+            for group in state["param_groups"]:
+                group["fused"] = self.device.type in _FUSED
 
-def fit(
-    module: EncodingModule,
-    data: EncodingData,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    resume: bool = False,
-    devices: int = 1,
-    num_nodes: int = 1,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
-    identity: Mapping[str, str] | None = None,
-    chunk: int = 0,
-    place: Place | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Path:
-    """Train, leaving ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt`` and ``metrics.csv`` in `folder`.
+    def _learning_rate_factor(self, step: int) -> float:
+        return schedule.learning_rate_factor(self.config, step, self.planned_steps)
 
-    Parameters
-    ----------
-    module : EncodingModule
-        What is trained, in place.
-    data : EncodingData
-        Where batches come from.
-    folder : Path
-        The run folder.
-    device : str
-        cpu, cuda or mps.
-    resume : bool
-        Go on from ``last.ckpt`` if there is one.
-    devices, num_nodes : int
-        Processes of one machine, and machines. Unless torchrun or SLURM started them, they are started here, and then
-        `module` itself stays as it is: what was learnt is in the checkpoints.
-    on_epoch : callable, optional
-        Called after each validation with ``epoch``, ``train_loss``, ``val_r``, ``seconds``. Of several processes the
-        first one calls.
-    on_step : callable, optional
-        Called with the number of optimiser steps so far, after each or after a chunk of them.
-    identity : mapping of str to str, optional
-        What is trained on, kept in the checkpoints, see :func:`brainkit.training.checkpoint.check_identity`.
-    chunk : int
-        0: Lightning makes the steps. Otherwise so many are made at a time, on CUDA as replays of a captured graph;
-        `data` must have a source.
-    place : callable, optional
-        Called with `module`, `data`, `device` and `say` where the training is done; it may set ``data.source``, and
-        gives the `chunk`.
-    say : callable, optional
-        Takes lines.
-
-    Returns
-    -------
-    Path
-        The best checkpoint by validation score.
-
-    Raises
-    ------
-    TrainingError
-        If the loss is no longer finite; names the step and the last good checkpoint. If memory runs out; says what to
-        lower. If it is stopped by SIGTERM; ``last.ckpt`` holds the very step.
-    KeyboardInterrupt
-        If it is stopped by Ctrl-C; ``last.ckpt`` holds the very step. A second Ctrl-C does not wait for the step.
-    """
-    checkpoints, config = folder / "checkpoints", module.config
-    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
-    environment = distributed.surroundings() if devices * num_nodes > 1 else None
-    first = environment is None or environment.global_rank() == 0
-    if first:
-        checkpoints.mkdir(exist_ok=True)
-        _sweep(checkpoints, folder)
-    if devices * num_nodes > 1 and environment is None:
-        options = {"device": device, "resume": resume, "devices": devices, "identity": identity, "place": place}
-        work = functools.partial(_work, module, data, folder, options)
-        hear = {"epoch": on_epoch or _nothing, "step": on_step or _nothing, "say": say or _nothing}
-        processes.run_processes(work, devices, hear)
-        return best
-    strategy: dict[str, Any] = {"devices": 1}
-    if environment is not None:
-        strategy = distributed.strategy(environment, device, devices, num_nodes)
-        data.divide(environment.global_rank(), devices * num_nodes)
-        module.divided = data
-    if place is not None:
-        chunk = place(module, data, device, say or _nothing)
-    if chunk:
-        own = lightning.Callback.on_train_batch_end
-        callbacks = module.configure_callbacks()
-        if any(type(callback).on_train_batch_end is not own for callback in callbacks):
-            chunk = 1  # somebody wants to see every step
-        module.chunks = StepChunks(module, data, chunk, mode=config.cuda_graph, say=say or _nothing)
-    with StopSignals() as stop, _quiet_lightning(), _own_determinism():
-        keeper = Keeper(
-            checkpoints,
-            folder / "metrics.csv",
-            on_epoch,
-            on_step,
-            save_minutes=config.save_minutes,
-            identity=identity or {},
-            stop=stop,
-            writes=first,
-        )
-        trainer = lightning.Trainer(
-            accelerator={"cuda": "gpu"}.get(device, device),
-            max_epochs=config.epochs,
-            gradient_clip_val=None if chunk else config.clip or None,
-            callbacks=[keeper],
-            plugins=[AtomicCheckpoints()],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=folder,
-            deterministic=True,
-            reload_dataloaders_every_n_epochs=1,  # an epoch that is gone on with is shorter than the others
-            **strategy,
-        )
-        start = str(last) if resume and last.is_file() else None
-        try:
-            with says_what_to_lower("training", _what_to_lower(module, data.batch_size)):
-                _fit_or_interrupt(trainer, module, data, start, stop, last)
-        finally:
-            # Another trainer may have them next.
-            module.chunks, module.automatic_optimization, data.chunk = None, True, 0
-    if config.loss == "pearson" and first:
-        calibrate_checkpoint(module, best, data)
-    return best
-
-
-def _work(
-    module: EncodingModule,
-    data: EncodingData,
-    folder: Path,
-    options: dict[str, Any],
-    report: Callable[[str, Any], None],
-) -> None:
-    """What each of the processes does that `fit` starts: the same."""
-    told = 0.0
-
-    def on_step(step: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.1:
-            told = time.monotonic()
-            report("step", step)
-
-    say = functools.partial(report, "say") if int(os.environ["RANK"]) == 0 else None
-    fit(module, data, folder, on_epoch=functools.partial(report, "epoch"), on_step=on_step, say=say, **options)
-
-
-def _nothing(value: Any) -> None:
-    pass
-
-
-def load_best(module: EncodingModule, checkpoint: Path) -> None:
-    """Bring the module to the weights of a checkpoint, read with ``weights_only=True``."""
-    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
-
-
-def choose_device(wanted: str) -> str:
-    """Resolve ``auto``: CUDA, then Apple's MPS, then the CPU.
-
-    Raises
-    ------
-    UsageError
-        If a device is asked for that is not here.
-    """
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if here[device])
-    if not here.get(wanted, False):
-        raise UsageError(f"device {wanted!r} is not here; found: {', '.join(d for d, ok in here.items() if ok)}")
-    return wanted
-
-
-@contextlib.contextmanager
-def _own_determinism() -> Iterator[None]:
-    """Put torch's deterministic mode back after a trainer, which turns it on for the whole process.
-
-    Memory that is written before it is read need not be filled first, as that mode would.
-    """
-    before = torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-
-
-def _fit_or_interrupt(
-    trainer: lightning.Trainer,
-    module: EncodingModule,
-    data: EncodingData,
-    checkpoint: str | None,
-    stop: StopSignals,
-    last: Path,
-) -> None:
-    """Run the trainer; Ctrl-C comes out as KeyboardInterrupt, where Lightning leaves by SystemExit."""
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-        if stop.received is None:
-            return
-    except Stopped:
-        pass
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-    name = "SIGTERM" if stop.received == signal.SIGTERM else "Ctrl-C"
-    line = f"stopped by {name} before the first step was kept"
-    if last.is_file():
-        line = f"stopped by {name}; step {read_position(last).steps} of {module.planned_steps} is kept in {last}"
-    raise StoppedTraining(line) if stop.received == signal.SIGTERM else KeyboardInterrupt(line)
-
-
-def _sweep(checkpoints: Path, folder: Path) -> None:
-    """Remove what a run that was killed had half-written."""
-    for place, pattern in ((checkpoints, ".*.ckpt"), (folder, ".metrics.*.csv")):
-        for left in place.glob(pattern):
-            left.unlink(missing_ok=True)
-
-
-def _what_to_lower(module: EncodingModule, batch_size: int) -> str:
-    model = module.models()[0]
-    height, width = model.grid
-    return (
-        f"lower train.batch_size (now {batch_size}), model.bottleneck ({model.weight.shape[1]}) or model.grid "
-        f"({max(height, width)}), or on a GPU set train.residency=host"
-    )
-
-
-class _quiet_lightning:
-    """Silence the trainer's notices about hardware, loaders and tips, and put the loggers back after."""
-
-    names = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning.pytorch")
-
-    def __enter__(self) -> None:
-        import logging
-        import warnings
-
-        self.levels = {name: logging.getLogger(name).level for name in self.names}
-        for name in self.names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self.warnings = warnings.catch_warnings()
-        self.warnings.__enter__()
-        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning")
-        os.environ.setdefault("PL_DISABLE_FORK", "1")
-
-    def __exit__(self, *error: Any) -> None:
-        import logging
-
-        self.warnings.__exit__(None, None, None)
-        for name, level in self.levels.items():
-            logging.getLogger(name).setLevel(level)
+    def _share(self, side: str, batch_index: int, batch: Batch) -> Share:
+        return Share(1.0, len(batch[2])) if self.shares is None else self.shares.share(side, batch_index)

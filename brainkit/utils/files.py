@@ -80,6 +80,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: expected JSON, found something else ({error})") from None
 
 
+def write_all(file: Any, data: bytes | memoryview) -> None:
+    """Write all of `data` to an unbuffered file, which may take only part of it at once."""
+    rest = memoryview(data).cast("B")
+    while len(rest):
+        rest = rest[file.write(rest) :]
+
+
 def cache_folder() -> Path:
     """Folder of what can be recomputed: ``$BRAINKIT_CACHE``, else ``brainkit`` in the user's cache folder."""
     if chosen := os.environ.get("BRAINKIT_CACHE"):

@@ -38,6 +38,11 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def plural(count: int, one: str, more: str | None = None) -> str:
+    """A count and its noun: ``1 image``, ``3,000 images``; `more` is the plural if it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
 def as_text(path: str | os.PathLike[str]) -> str:
     """A path as valid Unicode, with bytes that are not UTF-8 escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -22,8 +22,9 @@ for package in ("pytorch_lightning", "torchvision", "onnx", "onnxscript", "onnxr
 import brainkit  # noqa: E402
 from brainkit.backbones import ALIASES, load_backbone, timm_backbone  # noqa: E402
 from brainkit.images import decode, normalise, prepare  # noqa: E402
-from brainkit.runs import train as workflow  # noqa: E402
+from brainkit.runs.export import export_all  # noqa: E402
 from brainkit.runs.folder import load_model  # noqa: E402
+from brainkit.runs.train import train  # noqa: E402
 
 # alias: size in pixels, two layers
 SMALL = {
@@ -96,7 +97,7 @@ def test_trains_exports_and_predicts(
     size, layers = SMALL[alias]
     chosen = (f"backbone.size={size}", f"backbone.layers=[{','.join(layers)}]")
     quiet: list[str] = []
-    run = workflow.train(
+    run = train(
         alias,
         data=photographs,
         out="run",
@@ -106,7 +107,7 @@ def test_trains_exports_and_predicts(
         say=quiet.append,
     )
     forms = ("onnx", "torchscript", "pt2") if alias in FAMILIES else ("onnx",)
-    exported, *in_torch = workflow.export_all(run, forms=forms, say=quiet.append)
+    exported, *in_torch = export_all(run, forms=forms, say=quiet.append)
 
     backbone = load_backbone(alias, random_weights=True, size=size, layers=layers)
     assert backbone.preprocessing.size == size

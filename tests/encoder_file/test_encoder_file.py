@@ -1,4 +1,4 @@
-"""The encoder file's container and its JSON: what is written is read, and nothing hostile gets through."""
+"""The encoder file's container and its JSON: what is written can be read, and nothing hostile gets through."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from brainkit import encoder_file
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file import EncoderInfo, container, pack_array, unpack_array
 from brainkit.errors import DataError, EncoderFileError
 from brainkit.images import Preprocessing
 
-# ir_version 10, then a graph of a few bytes: all that the container looks at.
+# ir_version 10, then a graph of a few bytes: all that the container reads.
 MODEL = b"\x08\x0a" + b"\x3a\x05hello" + b"\x42\x02\x10\x14"
 
 
@@ -74,7 +75,7 @@ def good(tmp_path: Path) -> Path:
     return tmp_path / "good.onnx"
 
 
-def test_all_that_is_written_is_read(good: Path) -> None:
+def test_what_is_written_can_be_read(good: Path) -> None:
     info, wrote = encoder_file.read(good), make_info()
     assert info.vertices == wrote.vertices
     assert info.rois.to_json() == wrote.rois.to_json()
@@ -133,7 +134,7 @@ def test_writing_refuses_what_could_not_be_read(tmp_path: Path, good: Path) -> N
 
 
 def test_a_file_that_would_pass_two_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_file, "MAX_FILE", 1000)
+    monkeypatch.setattr("brainkit.encoder_file.container.MAX_FILE", 1000)
     with pytest.raises(EncoderFileError, match="2 GB"):
         encoder_file.write(tmp_path / "x.onnx", MODEL, make_info())
     assert not os.listdir(tmp_path)
@@ -153,44 +154,47 @@ def test_every_truncation_is_found(good: Path, tmp_path: Path) -> None:
         refused(tmp_path / "bad.onnx", content[:size])
 
 
-def test_what_is_not_ours_is_said_in_words(good: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_encoder_files_are_refused(good: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
-    assert "empty" in refused(bad, b"")
-    assert "not a brainkit encoder" in refused(bad, MODEL)
-    assert "not an ONNX file" in refused(bad, b"\x89PNG\r\n\x1a\n" + bytes(100))
-    assert "not an ONNX file" in refused(bad, random.Random(0).randbytes(5000))
-    assert "not an ONNX file" in refused(bad, b"\x3a" + b"\xff" * 9 + b"\x01")  # a graph of 2**64 - 1 bytes
-    assert "not an ONNX file" in refused(bad, b"\xff" * 50)  # a number without end
-    assert "too many fields" in refused(bad, MODEL + b"\x08\x01" * 70_000)
     content = good.read_bytes()
-    assert "does not match its digest" in refused(bad, MODEL.replace(b"hello", b"jello") + content[len(MODEL) :])
-    assert "changed by another program" in refused(bad, content + b"\x08\x0a")
-    assert "two metadata entries" in refused(bad, content + content[len(MODEL) :])
-    for path, words in ((tmp_path, "folder"), (tmp_path / "missing", "not found"), (Path("a\0b"), "a\0b")):
-        with pytest.raises(EncoderFileError, match=words):
+    for strange in (
+        b"",
+        MODEL,
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        random.Random(0).randbytes(5000),
+        b"\x3a" + b"\xff" * 9 + b"\x01",  # a graph of 2**64 - 1 bytes
+        b"\xff" * 50,  # a number without end
+        MODEL + b"\x08\x01" * 70_000,  # too many fields
+        MODEL.replace(b"hello", b"jello") + content[len(MODEL) :],  # changed, with the old digest
+        content + b"\x08\x0a",  # extended by another program
+        content + content[len(MODEL) :],  # metadata twice
+    ):
+        refused(bad, strange)
+    for path in (tmp_path, tmp_path / "missing", Path("a\0b")):
+        with pytest.raises(EncoderFileError) as caught:
             encoder_file.read(path)
+        assert str(caught.value).startswith(f"{path}: ")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(EncoderFileError, match="regular file"):
+        with pytest.raises(EncoderFileError, match="pipe"):
             encoder_file.read(tmp_path / "pipe")
 
 
-def test_a_later_schema_asks_for_an_upgrade(tmp_path: Path) -> None:
+def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     value = json.loads(encoder_file.to_json(make_info()))
     value["schema"] = 2
     message = refused(tmp_path / "bad.onnx", sealed(json.dumps(value).encode()))
     assert "schema 2" in message
-    assert "upgrade" in message
 
 
-def test_unknown_keys_are_passed_over(tmp_path: Path) -> None:
+def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
     value = json.loads(encoder_file.to_json(make_info()))
     value["something_new"] = {"a": 1}
     (tmp_path / "x.onnx").write_bytes(sealed(json.dumps(value).encode()))
     assert encoder_file.read(tmp_path / "x.onnx").bottleneck == 4
 
 
-def test_json_that_is_none(tmp_path: Path) -> None:
+def test_what_is_not_json_is_refused(tmp_path: Path) -> None:
     for text in (b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}", b"[" * 200_000, b'{"format": 1e999}', b"9" * 10_000):
         refused(tmp_path / "bad.onnx", sealed(text))
     good = encoder_file.to_json(make_info())
@@ -245,9 +249,9 @@ def test_arrays_of_other_kinds_are_refused() -> None:
 
 
 def test_a_zlib_bomb_stays_small() -> None:
-    bomb = b64encode(zlib.compress(bytes(200 << 20), 9)).decode()
+    bomb = b64encode(zlib.compress(bytes(64 << 20), 1)).decode()
     tracemalloc.start()
-    with pytest.raises(EncoderFileError, match="more"):
+    with pytest.raises(EncoderFileError):
         unpack_array({"dtype": "<f4", "shape": [10], "data": bomb}, dtype="<f4", shape=(10,), what="it")
     assert tracemalloc.get_traced_memory()[1] < 2 << 20
     tracemalloc.stop()
@@ -275,23 +279,23 @@ HOSTILE = [
 
 
 def hostile_json(rng: random.Random, text: str) -> bytes:
-    """Replace, remove or add something at a random place of the JSON."""
+    """Replace, remove or add something at a random position in the JSON."""
     value = json.loads(text)
-    place, key = None, None
+    parent, key = None, None
     inside = value
-    while isinstance(inside, dict | list) and inside and (place is None or rng.random() < 0.8):
-        place, key = inside, rng.choice(list(inside)) if isinstance(inside, dict) else rng.randrange(len(inside))
-        inside = place[key]
+    while isinstance(inside, dict | list) and inside and (parent is None or rng.random() < 0.8):
+        parent, key = inside, rng.choice(list(inside)) if isinstance(inside, dict) else rng.randrange(len(inside))
+        inside = parent[key]
     kind = rng.randrange(4)
-    if kind == 0 and isinstance(place, dict):
-        del place[key]
+    if kind == 0 and isinstance(parent, dict):
+        del parent[key]
     elif kind == 1 and isinstance(inside, str) and inside:
         at = rng.randrange(len(inside))
-        place[key] = inside[:at] + chr(rng.randrange(1, 255)) + inside[at + 1 :]
+        parent[key] = inside[:at] + chr(rng.randrange(1, 255)) + inside[at + 1 :]
     elif kind == 2 and isinstance(inside, int):
-        place[key] = inside + rng.choice([-1, 1, 2**31, 2**63])
+        parent[key] = inside + rng.choice([-1, 1, 2**31, 2**63])
     else:
-        place[key] = copy.deepcopy(rng.choice(HOSTILE))
+        parent[key] = copy.deepcopy(rng.choice(HOSTILE))
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
@@ -314,7 +318,7 @@ def mutated(rng: random.Random, content: bytes) -> bytes:
     return bytes(data)
 
 
-# A longer run of the same is: BRAINKIT_FUZZ=5000 pytest tests/test_encoder_file.py -k mutated
+# A longer run of the same is: BRAINKIT_FUZZ=5000 pytest tests/encoder_file/test_encoder_file.py -k mutated
 @pytest.mark.parametrize("seed", range(int(os.environ.get("BRAINKIT_FUZZ", "100"))))
 def test_mutated_files_never_escape(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)

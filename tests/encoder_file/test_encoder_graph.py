@@ -1,4 +1,4 @@
-"""The bounded reader of ONNX graphs, held against the onnx package."""
+"""The bounded reader of ONNX graphs, compared with the onnx package."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def make_model(**changes: Any) -> Any:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    place = tmp_path / "model.onnx"
-    onnx.save(make_model(), place)
-    return place
+    path = tmp_path / "model.onnx"
+    onnx.save(make_model(), path)
+    return path
 
 
 def test_the_structure_is_that_of_the_onnx_package(path: Path) -> None:
@@ -94,15 +94,15 @@ def test_what_a_graph_may_hide_is_told(tmp_path: Path) -> None:
 
 def test_every_truncation_and_every_changed_byte_is_a_graph_or_one_line(path: Path, tmp_path: Path) -> None:
     whole = path.read_bytes()
-    place = tmp_path / "changed.onnx"
+    changed_file = tmp_path / "changed.onnx"
     lines = []
     for index in range(len(whole)):
         for changed in (whole[:index], whole[:index] + bytes([whole[index] ^ 0x55]) + whole[index + 1 :]):
-            place.write_bytes(changed)
+            changed_file.write_bytes(changed)
             try:
-                graph = read_graph(place)
+                graph = read_graph(changed_file)
                 for tensor in graph.initializers:
-                    read_rows(place, tensor, kinds=("<f4", "<i8", "<f2"))
+                    read_rows(changed_file, tensor, kinds=("<f4", "<i8", "<f2"))
             except EncoderFileError as error:
                 lines.append(str(error))
     assert len(lines) > len(whole)

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,8 +35,7 @@ from small_encoders import (  # noqa: E402
     make_model,
 )
 
-from brainkit import encoder_file, export  # noqa: E402
-from brainkit import predict as scoring  # noqa: E402
+from brainkit import encoder_file, export, predict  # noqa: E402
 from brainkit.encoder_file import archive  # noqa: E402
 from brainkit.encoder_file.describe import describe  # noqa: E402
 from brainkit.errors import BrainkitError, EncoderFileError, UsageError  # noqa: E402
@@ -64,31 +64,31 @@ def opened(path: Path, form: str) -> Any:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("target", ["cpu", "gpu"])
-def test_the_certificate_is_in_the_file(written: dict[str, Any], tmp_path: Path, form: str, target: str) -> None:
-    made = written[form] if target == "cpu" else write(tmp_path, form, target=target)
-    info = encoder_file.read(made.path)
+def test_the_certificate_is_in_the_file(written: dict[str, Any], form: str) -> None:
+    exported = written[form]
+    info = encoder_file.read(exported.path)
     assert info.container == form
-    assert info.form == {"cpu": "cells", "gpu": "padded"}[target]
-    assert info.certificate == made.result.certificate
+    assert info.form == "cells"
+    assert info.certificate == exported.result.certificate
     assert info.certificate["largest"] < 1e-4 and info.certificate["enforced"] is True
     assert info.certificate["batches"] == [1, 3] and info.certificate["images"] == 8
-    assert made.result.bytes == made.path.stat().st_size
-    assert os.listdir(made.path.parent) == [FORMS[form]]
-    assert info.rois.to_json() == make_info(made.model).rois.to_json()
-    assert info.vertices == make_info(made.model).vertices
+    assert exported.result.bytes == exported.path.stat().st_size
+    assert os.listdir(exported.path.parent) == [FORMS[form]]
+    assert info.rois.to_json() == make_info(exported.model).rois.to_json()
+    assert info.vertices == make_info(exported.model).vertices
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("batch", [1, 2, 3, 8])
-def test_predictions_and_tokens_are_those_of_torch(written: dict[str, Any], form: str, batch: int) -> None:
-    made = written[form]
-    images = made.images[:batch]
-    fmri, tokens = opened(made.path, form)(torch.from_numpy(images))
-    assert not fmri.requires_grad and fmri.dtype == torch.float32
-    expected = in_torch(made.model, made.backbone, images)
-    np.testing.assert_allclose(fmri.numpy(), expected, atol=2e-5 * expected.std(), rtol=1e-5)
-    assert tokens.shape == (batch, 2, 6, 21)
+def test_predictions_and_tokens_are_those_of_torch(written: dict[str, Any], form: str) -> None:
+    exported = written[form]
+    encode = opened(exported.path, form)
+    for batch in (1, 2, 3, 8):
+        images = exported.images[:batch]
+        fmri, tokens = encode(torch.from_numpy(images))
+        assert not fmri.requires_grad and fmri.dtype == torch.float32
+        expected = in_torch(exported.model, exported.backbone, images)
+        np.testing.assert_allclose(fmri.numpy(), expected, atol=2e-5 * expected.std(), rtol=1e-5)
+        assert tokens.shape == (batch, 2, 6, 21)
 
 
 WITHOUT_BRAINKIT = """
@@ -115,15 +115,16 @@ assert not [name for name in sys.modules if name.split(".")[0] == "brainkit"]
 """
 
 
+@pytest.mark.slow
 def test_they_load_where_brainkit_is_not(written: dict[str, Any], tmp_path: Path) -> None:
-    made = written["pt2"]
-    np.save(tmp_path / "images.npy", made.images)
-    files = [made_.path for made_ in written.values()] + [tmp_path / "images.npy", tmp_path / "out.npz"]
+    exported = written["pt2"]
+    np.save(tmp_path / "images.npy", exported.images)
+    files = [file.path for file in written.values()] + [tmp_path / "images.npy", tmp_path / "out.npz"]
     done = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT_BRAINKIT, *map(str, files)], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    expected = in_torch(made.model, made.backbone, made.images)
+    expected = in_torch(exported.model, exported.backbone, exported.images)
     with np.load(tmp_path / "out.npz") as found:
         assert len(found.files) == 6
         for name in found.files:
@@ -132,10 +133,11 @@ def test_they_load_where_brainkit_is_not(written: dict[str, Any], tmp_path: Path
             np.testing.assert_allclose(found[name], expected[:n], atol=2e-5 * expected.std(), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_only_what_is_used_is_stored_and_nothing_of_this_machine(written: dict[str, Any], form: str) -> None:
-    made = written[form]
-    with zipfile.ZipFile(made.path) as entries:
+    exported = written[form]
+    with zipfile.ZipFile(exported.path) as entries:
         assert entries.testzip() is None
         content = b"".join(entries.read(name) for name in entries.namelist())
         stored = [name for name in entries.namelist() if not name.endswith(".debug_pkl")]
@@ -148,11 +150,12 @@ def test_only_what_is_used_is_stored_and_nothing_of_this_machine(written: dict[s
             super().__init__()
             self.unread = torch.nn.Linear(1000, 1000)
 
-    deep = write(made.path.parent, form, Deep)
-    assert deep.result.bytes < made.result.bytes + 50_000
+    deep = write(exported.path.parent, form, Deep)
+    assert deep.result.bytes < exported.result.bytes + 50_000
     assert [name for name, value in deep.backbone.named_parameters() if not value.requires_grad] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_that_differs_from_torch_is_not_written(tmp_path: Path, form: str) -> None:
     class Traced(Drifting):
@@ -166,9 +169,11 @@ def test_a_file_that_differs_from_torch_is_not_written(tmp_path: Path, form: str
         write(tmp_path, form, Traced)
     assert "\n" not in str(caught.value)
     assert not os.listdir(tmp_path)
-    assert write(tmp_path, form, Traced, enforce=False).result.certificate["largest"] > 1e-4
+    if form == "torchscript":
+        assert write(tmp_path, form, Traced, enforce=False).result.certificate["largest"] > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "said"), [("torchscript", "torch.jit.trace"), ("pt2", "torch.export")])
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path: Path, form: str, said: str) -> None:
     class Failing(Branching):
@@ -183,6 +188,7 @@ def test_a_network_that_cannot_be_exported_is_one_line(tmp_path: Path, form: str
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_is_part_of_the_program_is_one_line(tmp_path: Path) -> None:
     class Fixed(Counting):
         def get_tokens(self, images: torch.Tensor) -> Any:
@@ -194,6 +200,7 @@ def test_a_batch_size_that_is_part_of_the_program_is_one_line(tmp_path: Path) ->
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("room", [0, 20_000])
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
@@ -205,12 +212,13 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(data)
 
-    monkeypatch.setattr(export.tempfile, "TemporaryFile", lambda dir: Full())
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: Full())
     with pytest.raises(BrainkitError, match="cannot be written: No space left on device"):
         write(tmp_path, form)
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_exporter_is_silent(tmp_path: Path, form: str, capfd: pytest.CaptureFixture[str], recwarn: Any) -> None:
     write(tmp_path, form)
@@ -241,13 +249,13 @@ def test_info_and_scoring_say_what_it_is(written: dict[str, Any], form: str, tmp
     assert facts["form"].startswith({"torchscript": "TorchScript", "pt2": ".pt2"}[form])
     assert "tiny" in facts["backbone"] and facts["note"] == "a test"
     with pytest.raises(UsageError, match=rf"holds the {form} form, .* brainkit export RUN --onnx$"):
-        scoring.load(written[form].path)
+        predict.load(written[form].path)
     run = tmp_path / "a run"
     run.mkdir()
     (run / "run.json").write_text("{}")
     shutil.copy(written[form].path, run / FORMS[form])
     with pytest.raises(UsageError, match=f"brainkit export '{re.escape(str(run))}' --onnx$"):
-        scoring.load(run / FORMS[form])
+        predict.load(run / FORMS[form])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -297,12 +305,12 @@ JSON = "a/extra/brainkit.json"
     [
         (b"PK\x03\x04" + bytes(200), "not a brainkit encoder"),
         (sealed_again(b"PK\x03\x04" + bytes(200)), "not an encoder file, or damaged"),
-        (packed({"a/constants.pkl": b""}), "0 entries brainkit.json"),
-        (packed({JSON: b"{}", "b/brainkit.json": b"{}", "a/constants.pkl": b""}), "2 entries brainkit.json"),
-        (packed({JSON: b"{}"}), "neither TorchScript nor a program of torch.export"),
+        (packed({"a/constants.pkl": b""}), "brainkit.json, found 0"),
+        (packed({JSON: b"{}", "b/brainkit.json": b"{}", "a/constants.pkl": b""}), "brainkit.json, found 2"),
+        (packed({JSON: b"{}"}), "neither TorchScript nor"),
         (packed({JSON: b"{}", "a/constants.pkl": b""}), "must be a JSON object with format"),
         (packed({JSON: bytes(65 << 20), "a/constants.pkl": b""}, zipfile.ZIP_DEFLATED), "at most 67108864 are read"),
-        (packed({JSON: b"{}", "a/constants.pkl": b""}, zipfile.ZIP_BZIP2), "packed in a way that is not read"),
+        (packed({JSON: b"{}", "a/constants.pkl": b""}, zipfile.ZIP_BZIP2), "compression method 12"),
         (packed({f"{n:0200d}": b"" for n in range(20_000)}), "at most 4194304 are read"),
     ],
     ids=["no digest", "no zip", "no JSON", "two JSONs", "another zip", "another JSON", "bomb", "bzip2", "many entries"],

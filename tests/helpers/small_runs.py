@@ -1,12 +1,14 @@
-"""What tests of whole runs share: small settings, a small plug-in network, and whether two runs came out the same."""
+"""What tests of whole runs share: small settings, data and a plug-in network, and whether two runs are the same."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 SMALL = ("train.batch_size=16", "model.bottleneck=4", "model.selector_width=8")
 
@@ -29,6 +31,31 @@ class Colours(torch.nn.Module):
 
 # Sums in another order, over some dozen steps of AdamW, whose first steps divide by their own size.
 SAME = {"rtol": 1e-3, "atol": 1e-4}
+
+
+def quiet(line: str) -> None:
+    """A `say` that reports nothing."""
+
+
+def draw_one_map(folder: Path, **_: object) -> list[Path]:
+    """In place of `brainkit.maps.draw.draw_maps`, which takes seconds: one empty figure."""
+    figure = Path(folder) / "layer.png"
+    figure.write_bytes(b"")
+    return [figure]
+
+
+def make_own_data(folder: Path, images: int = 24, vertices: int = 6) -> Path:
+    """A subject on no known surface, whose responses follow the mean colour of its images."""
+    draw = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    colours = draw.integers(0, 256, (images, 3), dtype=np.uint8)
+    for row, colour in enumerate(colours):
+        noise = draw.integers(0, 40, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(np.clip(noise + colour, 0, 255).astype(np.uint8)).save(folder / "images" / f"{row:03d}.png")
+    responses = colours / 128.0 @ draw.standard_normal((3, vertices))
+    np.save(folder / "responses.npy", responses.astype(np.float32))
+    np.save(folder / "coordinates.npy", draw.uniform(-50, 50, (vertices, 3)).astype(np.float32))
+    return folder
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -31,7 +29,7 @@ def make_inputs(images=2, layers=3, channels=5, height=4, width=7, vertices=61, 
 
 
 def define(inputs):
-    """The operator as its definition reads, in float64; a tap outside the image is left out."""
+    """The operator by its definition, in float64; taps outside the image are skipped."""
     local, token, locations, omega, scale, weight, bias = (inputs[name].astype("float64") for name in NAMES)
     _, _, channels, height, width = local.shape
     out = np.empty((len(local), len(locations)))
@@ -101,7 +99,7 @@ def test_locations_on_and_beyond_the_border(shift, dtype):
     close(forward(inputs), define(inputs))
 
 
-def test_cell_centres_read_their_cell_alone():
+def test_cell_centres_read_their_cell_only():
     inputs = make_inputs(height=4, width=8, vertices=32)
     rows, columns = np.divmod(np.arange(32), 8)
     inputs["locations"] = np.stack([(2 * columns + 1) / 8 - 1, (2 * rows + 1) / 4 - 1], 1)
@@ -122,7 +120,7 @@ def test_far_outside_only_the_global_token_is_read():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_location_that_is_not_finite_costs_its_vertex_alone(bad):
+def test_a_location_that_is_not_finite_affects_its_vertex_only(bad):
     inputs = make_inputs()
     clean = forward(inputs)
     inputs["locations"][7, 1] = bad
@@ -143,7 +141,7 @@ def test_a_nan_token_reaches_only_the_vertices_that_read_it():
 
 
 @pytest.mark.parametrize("name", ["layer_weights", "scale", "weight", "bias"])
-def test_a_nan_parameter_costs_its_vertex_alone(name):
+def test_a_nan_parameter_affects_its_vertex_only(name):
     inputs = make_inputs()
     inputs[name][3] = np.nan
     found = np.isnan(forward(inputs))
@@ -165,7 +163,7 @@ def test_the_number_of_threads_changes_no_bit(dtype):
     "sizes",
     [
         dict(channels=24, vertices=1003),
-        dict(images=9, layers=25, channels=150, vertices=400),  # blocks, images and layers are all shared out
+        dict(images=9, layers=25, channels=150, vertices=400),  # blocks, images and layers are split among threads
         dict(images=1, layers=40, channels=7, vertices=50),
     ],
     ids=["many vertices", "many tokens", "many layers"],
@@ -192,48 +190,6 @@ def test_a_gradient_is_that_of_the_definition():
         np.testing.assert_allclose((found * direction).sum(), expected, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("cpu", ["portable", "avx2", "avx512"])
-def test_every_instruction_set_gives_the_same_answer(cpu, tmp_path):
-    sizes = dict(images=3, layers=7, channels=83, vertices=333, dtype="float32")
-    script = """if True:
-        import numpy, sys
-        from brainkit import _C
-        try:
-            name = _C.instruction_set()
-        except RuntimeError as reason:
-            sys.exit(f"skipped: {reason}")
-        given = numpy.load(sys.argv[1])
-        arrays = [given[key] for key in sorted(given)]
-        out = _C.factor_readout_forward(*arrays[1:], threads=2)
-        numpy.savez(sys.argv[2], out, *_C.factor_readout_backward(*arrays[:-1], threads=2), name=name)
-    """
-    inputs = make_inputs(**sizes)
-    grad = make_grad(inputs)
-    given = {f"{i}": array for i, array in enumerate([grad, *(inputs[name] for name in NAMES)])}
-    np.savez(tmp_path / "in.npz", **given)
-    command = [sys.executable, "-c", script, tmp_path / "in.npz", tmp_path / "out.npz"]
-    done = subprocess.run(command, env={**os.environ, "BRAINKIT_CPU": cpu}, capture_output=True, text=True, timeout=60)
-    if "skipped" in done.stderr:
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "out.npz")
-    assert found["name"] == cpu
-    exact = {name: array.astype("float64") for name, array in inputs.items()}
-    truth = [forward(exact), *backward(exact, grad.astype("float64"))]
-    for i, expected in enumerate(truth):
-        error = np.sqrt(np.mean((found[f"arr_{i}"] - expected) ** 2) / np.mean(expected**2))
-        assert error < (2e-6 if i == 0 else 1e-5), ("response", *NAMES)[i]
-
-
-def test_an_unknown_instruction_set_is_refused_in_one_line():
-    command = [sys.executable, "-c", "from brainkit import _C; _C.instruction_set()"]
-    done = subprocess.run(
-        command, env={**os.environ, "BRAINKIT_CPU": "mmx"}, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode != 0
-    assert "BRAINKIT_CPU must be portable, avx2 or avx512, got 'mmx'" in done.stderr.splitlines()[-1]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_computes_too():
     inputs = make_inputs(vertices=500)
@@ -245,7 +201,7 @@ def test_a_forked_child_computes_too():
     np.testing.assert_array_equal(forward(inputs, threads=3), expected)
 
 
-def test_calls_from_several_threads_do_not_meet():
+def test_calls_from_several_threads_are_independent():
     jobs = [make_inputs(seed=seed, vertices=300) for seed in range(4)]
     found: dict[int, np.ndarray] = {}
     workers = [
@@ -260,7 +216,7 @@ def test_calls_from_several_threads_do_not_meet():
 
 
 @pytest.mark.parametrize("sizes", [dict(vertices=0), dict(images=0), dict(vertices=0, images=0)])
-def test_nothing_in_nothing_out(sizes):
+def test_empty_inputs_give_empty_outputs(sizes):
     inputs = make_inputs(**sizes)
     assert forward(inputs, threads=2).shape == (len(inputs["local_tokens"]), len(inputs["locations"]))
     for name, grad in zip(NAMES, backward(inputs, make_grad(inputs), threads=2), strict=True):
@@ -288,10 +244,10 @@ def test_groups_are_stable_and_complete(dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wrong_shape_is_refused_in_one_line(name):
-    for spoil in (lambda a: a[..., :0], lambda a: a[None], lambda a: np.repeat(a, 2, axis=min(1, a.ndim - 1))):
+def test_a_wrong_shape_is_refused(name):
+    for change in (lambda a: a[..., :0], lambda a: a[None], lambda a: np.repeat(a, 2, axis=min(1, a.ndim - 1))):
         inputs = make_inputs()
-        inputs[name] = np.ascontiguousarray(spoil(inputs[name]))
+        inputs[name] = np.ascontiguousarray(change(inputs[name]))
         with pytest.raises(ValueError, match="must") as refusal:
             forward(inputs)
         assert "\n" not in str(refusal.value)
@@ -302,23 +258,23 @@ def test_a_wrong_shape_is_refused_in_one_line(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_dtypes_and_strides_are_refused_not_copied(name):
-    for spoil in (lambda a: a.astype("float32"), lambda a: np.repeat(a, 2, axis=-1)[..., ::2], lambda a: a.tolist()):
+    for change in (lambda a: a.astype("float32"), lambda a: np.repeat(a, 2, axis=-1)[..., ::2], lambda a: a.tolist()):
         inputs = make_inputs()
-        inputs[name] = spoil(inputs[name])
+        inputs[name] = change(inputs[name])
         with pytest.raises(TypeError):
             forward(inputs)
 
 
 def test_other_wrong_arguments_are_refused():
     inputs = make_inputs()
-    with pytest.raises(ValueError, match=r"grad_response must have shape \(2, 61\), got \(2, 60\)"):
+    with pytest.raises(ValueError, match=r"^grad_response .*\(2, 61\), got \(2, 60\)"):
         backward(inputs, np.zeros((2, 60)))
-    with pytest.raises(ValueError, match="threads must be at least 1, got -1"):
+    with pytest.raises(ValueError, match=r"^threads .*-1"):
         backward(inputs, make_grad(inputs), threads=-1)
-    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^threads .*0"):
         forward(inputs, threads=0)
     for height, width in ((0, 4), (4, -1), (2**40, 4)):
-        with pytest.raises(ValueError, match="height and width must lie in"):
+        with pytest.raises(ValueError, match=r"^height and width"):
             _C.group_vertices(inputs["locations"], height, width)
     with pytest.raises(ValueError, match="locations"):
         _C.group_vertices(inputs["locations"].ravel(), 4, 4)
@@ -327,7 +283,7 @@ def test_other_wrong_arguments_are_refused():
         _C.group_vertices(buffer.view(np.float64).reshape(61, 2), 4, 4)
 
 
-def test_tensors_go_through_without_a_copy_of_their_meaning():
+def test_tensors_give_the_results_of_arrays():
     torch = pytest.importorskip("torch")
     from brainkit.ops import cpu
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +11,7 @@ from operator_cases import CASES, NAMES, Case
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.ops import available_backends, factor_readout
 
-# What takes float64 on the CPU. The Triton kernels have tests of their own.
+# Backends for float64 on the CPU. The Triton kernels have their own tests.
 HERE = [name for name, reason in available_backends().items() if reason is None and name not in ("reference", "triton")]
 needs_cpp = pytest.mark.skipif(
     available_backends()["cpu"] is not None, reason=f"the C++ extension: {available_backends()['cpu']}"
@@ -43,7 +38,7 @@ def relative(value, truth):
 @pytest.mark.parametrize("backend", HERE)
 def test_matches_reference(backend, case, dtype):
     inputs = case.inputs(dtype)
-    # The reference sees the same (rounded) numbers, in float64.
+    # The reference gets the same (rounded) numbers, in float64.
     out, grads = run("reference", [tensor.double() for tensor in inputs])
     got, got_grads = run(backend, inputs)
     # float32 sums of a few thousand terms: rms errors are near 1e-6, the largest of many thousands a little more
@@ -119,33 +114,33 @@ def test_bad_numbers_stay_in_their_place(backend, value):
         inputs[index][place] = value
         return ~torch.isclose(factor_readout(*inputs, backend=backend), base).nan_to_num(False)
 
-    # a location that is no place: that vertex is NaN for every image, and no other
+    # a location: its vertex is NaN for every image, and no other vertex
     inputs = [tensor.clone() for tensor in clean]
     inputs[2][5, 0] = value
     out = factor_readout(*inputs, backend=backend)
     assert out[:, 5].isnan().all() and torch.equal(out.isnan().sum(1), torch.ones(2, dtype=torch.long))
     torch.testing.assert_close(out[:, :5], base[:, :5])
-    # a weight, a bias, a scale: that vertex alone
+    # a weight, a bias, a scale: that vertex only
     for index in (5, 6, 4):
         hit = changed(index, (7, 0) if index == 5 else 7)
         assert hit[:, 7].all() and hit.sum() == 2
-    # a global token: that image alone
+    # a global token: that image only
     hit = changed(1, (1, 0, 0))
     assert hit[1].all() and not hit[0].any()
-    # a local token: that image's vertices with a tap on that cell, no other
+    # a local token: that image's vertices with a tap on that cell only
     hit = changed(0, (0, 1, 2, 3, 4))
-    place = (clean[2] + 1) * 4 - 0.5
-    near = ((place - torch.tensor([4.0, 3.0])).abs() < 1).all(-1)
+    position = (clean[2] + 1) * 4 - 0.5
+    near = ((position - torch.tensor([4.0, 3.0])).abs() < 1).all(-1)
     assert not hit[1].any() and torch.equal(hit[0], near)
 
 
-def test_a_vertex_with_no_place_teaches_nothing():
-    for backend in ["reference", *HERE]:
-        inputs = Case("plain").inputs()
-        inputs[2][5] = float("nan")
-        _, grads = run(backend, inputs)
-        assert all(grad.isfinite().all() for grad in grads), backend
-        assert (grads[5][5] == 0).all()
+@pytest.mark.parametrize("backend", ["reference", *HERE])
+def test_a_vertex_without_location_has_no_gradient(backend):
+    inputs = Case("plain").inputs()
+    inputs[2][5] = float("nan")
+    _, grads = run(backend, inputs)
+    assert all(grad.isfinite().all() for grad in grads)
+    assert (grads[5][5] == 0).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -180,18 +175,18 @@ def test_deterministic(backend):
 @pytest.mark.parametrize(
     ("index", "change", "message"),
     [
-        (0, lambda x: x[0], r"local_tokens must be \(B, L, D, H, W\), got shape"),
-        (1, lambda x: x[:, :2], r"global_tokens must be \(B, L, D\) = \(2, 3, 8\), got shape \(2, 2, 8\)"),
-        (2, lambda x: x[:, :1], r"locations must be \(V, 2\) = "),
-        (3, lambda x: x[:5], r"layer_weights must be \(V, L\) = \(63, 3\), got shape \(5, 3\)"),
-        (4, lambda x: x[:, None], r"scale must be \(V,\) = "),
-        (5, lambda x: x[:, :3], r"weight must be \(V, D\) = "),
-        (6, lambda x: x[:3], r"bias must be \(V,\) = "),
-        (6, lambda x: x.int(), r"bias must be float32 or float64, got torch.int32"),
-        (5, lambda x: x.float(), r"weight must be torch.float64 as local_tokens, got torch.float32"),
-        (4, lambda x: x.to("meta"), r"scale must be on cpu as local_tokens, got meta"),
-        (2, lambda x: x[:0], r"at least one of its vertices \(V\), got 0"),
-        (0, lambda x: x[:0], r"at least one of its images \(B\), got 0"),
+        (0, lambda x: x[0], r"^local_tokens .*\(3, 8, 8, 8\)"),
+        (1, lambda x: x[:, :2], r"^global_tokens .*\(2, 3, 8\), got shape \(2, 2, 8\)"),
+        (2, lambda x: x[:, :1], r"^locations .*\(63, 1\)"),
+        (3, lambda x: x[:5], r"^layer_weights .*\(63, 3\), got shape \(5, 3\)"),
+        (4, lambda x: x[:, None], r"^scale .*\(63, 1\)"),
+        (5, lambda x: x[:, :3], r"^weight .*\(63, 3\)"),
+        (6, lambda x: x[:3], r"^bias .*\(3,\)"),
+        (6, lambda x: x.int(), "^bias .*torch.int32"),
+        (5, lambda x: x.float(), "^weight .*torch.float64 .*torch.float32"),
+        (4, lambda x: x.to("meta"), "^scale .*cpu .*meta"),
+        (2, lambda x: x[:0], r"vertices \(V\)"),
+        (0, lambda x: x[:0], r"images \(B\)"),
     ],
 )
 def test_wrong_arguments_are_named(index, change, message):
@@ -201,33 +196,11 @@ def test_wrong_arguments_are_named(index, change, message):
         factor_readout(*inputs)
 
 
-def test_backends_are_honest():
+def test_unknown_and_missing_backends_are_refused():
     inputs = Case("plain").inputs()
-    with pytest.raises(UsageError, match="backend must be auto, reference"):
+    with pytest.raises(UsageError, match=r"^backend .*'magic'"):
         factor_readout(*inputs, backend="magic")
     for name, reason in available_backends().items():
         if reason is not None:
             with pytest.raises(BrainkitError, match=f"backend '{name}' cannot run here"):
                 factor_readout(*inputs, backend=name)
-
-
-@pytest.mark.slow
-@needs_cpp
-def test_the_benchmark_runs_and_checks_itself(tmp_path):
-    root = Path(__file__).resolve().parents[2]
-    script = f"""if True:
-        import pathlib, sys
-        from bench import operator
-        operator.RESULTS = pathlib.Path({str(tmp_path)!r})
-        operator.QUICK = operator.Sizes(vertices=300, layers=2, channels=16, grid=4, images=2)
-        sys.argv[1:] = ["--quick", "--rounds", "1", "--name", "tiny"]
-        operator.main()
-        wrong = lambda *inputs: 1.001 * operator.published.factor_readout(*inputs)
-        operator.check({{"cpu": operator.Implementation(wrong)}}, operator.QUICK, "cpu")
-    """
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert done.stderr.startswith("nothing is reported: cpu is wrong at Sizes(")
-    report = json.loads((tmp_path / "tiny.json").read_text())
-    assert {"published", "reference", "grouped", "cpu"} <= set(report["headline"]["implementations"])
-    assert "| cpu |" in (tmp_path / "tiny.md").read_text()

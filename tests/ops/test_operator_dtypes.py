@@ -1,4 +1,4 @@
-"""Dtypes and precisions of the public operator: what each backend takes, and what it says of the rest."""
+"""Dtypes and precisions of the public operator: what each backend supports, and what it refuses."""
 
 from __future__ import annotations
 
@@ -36,23 +36,22 @@ def test_half_tokens_are_read_in_float32(backend, dtype):
 
 @needs_cpp
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_the_extension_refuses_half_tokens_by_name(dtype):
-    message = f"local_tokens must be float32 or float64 for backend 'cpu', got {dtype}"
-    with pytest.raises(UsageError, match=message):
+def test_the_extension_refuses_half_tokens(dtype):
+    with pytest.raises(UsageError, match=f"^local_tokens .*'cpu', got {dtype}"):
         factor_readout(*inputs_of(dtype), backend="cpu")
 
 
 @pytest.mark.parametrize(
     ("tokens", "index", "dtype", "message"),
     [
-        ("float32", 0, "int64", "local_tokens must be float32, float64, bfloat16 or float16, got torch.int64"),
-        ("float32", 1, "bfloat16", "global_tokens must be torch.float32 as local_tokens, got torch.bfloat16"),
-        ("bfloat16", 1, "float32", "global_tokens must be torch.bfloat16 as local_tokens, got torch.float32"),
-        ("bfloat16", 5, "bfloat16", "weight must be float32 or float64, got torch.bfloat16"),
-        ("bfloat16", 5, "float64", "weight must be torch.float32 beside torch.bfloat16 tokens, got torch.float64"),
-        ("float16", 2, "float64", "locations must be torch.float32 beside torch.float16 tokens, got torch.float64"),
-        ("float64", 3, "float32", "layer_weights must be torch.float64 as local_tokens, got torch.float32"),
-        ("float32", 6, "float64", "bias must be torch.float32 as local_tokens, got torch.float64"),
+        ("float32", 0, "int64", "^local_tokens .*torch.int64"),
+        ("float32", 1, "bfloat16", "^global_tokens .*torch.float32 .*torch.bfloat16"),
+        ("bfloat16", 1, "float32", "^global_tokens .*torch.bfloat16 .*torch.float32"),
+        ("bfloat16", 5, "bfloat16", "^weight .*torch.bfloat16"),
+        ("bfloat16", 5, "float64", "^weight .*torch.float32 .*torch.float64"),
+        ("float16", 2, "float64", "^locations .*torch.float32 .*torch.float64"),
+        ("float64", 3, "float32", "^layer_weights .*torch.float64 .*torch.float32"),
+        ("float32", 6, "float64", "^bias .*torch.float32 .*torch.float64"),
     ],
 )
 def test_wrong_dtypes_are_named(tokens, index, dtype, message):
@@ -64,16 +63,14 @@ def test_wrong_dtypes_are_named(tokens, index, dtype, message):
 
 
 @pytest.mark.parametrize("backend", ["auto", "grouped", "reference"])
-def test_a_precision_that_cannot_be_given_is_refused(backend):
-    with pytest.raises(
-        UsageError, match=r"precision must be float32 for torch.float32 tokens on backend '\w+', got 'tf32'"
-    ):
+def test_unsupported_precisions_are_refused(backend):
+    with pytest.raises(UsageError, match=r"^precision .*'tf32'"):
         factor_readout(*inputs_of(torch.float32), backend=backend, precision="tf32")
-    with pytest.raises(UsageError, match="precision must be float32, tf32 or bf16x3, got 'half'"):
+    with pytest.raises(UsageError, match=r"^precision .*'half'"):
         factor_readout(*inputs_of(torch.float32), backend=backend, precision="half")
 
 
-def test_float32_is_what_every_backend_gives():
+def test_every_backend_computes_float32():
     inputs = inputs_of(torch.float32)
     for backend, reason in available_backends().items():
         if reason is None and backend != "triton":

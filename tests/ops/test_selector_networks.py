@@ -1,69 +1,23 @@
-"""The selectors' networks: the C++ path against plain torch in float64, and the factored encoding they read."""
+"""The selector networks in C++ against plain torch in float64: results, gradients, the same bits, refusals."""
 
 from __future__ import annotations
 
-import copy
-import json
-import os
-import subprocess
 import sys
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from selector_cases import RESULTS, WEIGHTS, Case, reference, relative_errors, run
 from torch import Tensor
 
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.model.factor_topy import FactorTopy
-from brainkit.model.selectors import FACTOR_ERROR, coordinate_bounds, encode_positions, factored_encoding
 from brainkit.ops import selector_networks
 from brainkit.ops.selector_networks import available_backends
 
-NAMES = (
-    "hidden_weight",
-    "hidden_bias",
-    "second_weight",
-    "second_bias",
-    "location_head",
-    "layer_head",
-    "scale_head",
-)
-RESULTS = ("locations", "layer_weights", "scale")
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 missing = available_backends()["cpu"]
 needs_cpp = pytest.mark.skipif(missing is not None, reason=f"the C++ extension: {missing}")
-
-
-@dataclass(frozen=True)
-class Case:
-    """V vertices, F features, H hidden units, L layers; the size of what enters the first GELU."""
-
-    vertices: int = 200
-    features: int = 20
-    hidden: int = 24
-    layers: int = 5
-    size: float = 2.0
-
-    def inputs(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-        draw = torch.Generator().manual_seed(0)
-
-        def normal(*shape: int, scale: float = 1.0) -> Tensor:
-            return (scale * torch.randn(*shape, generator=draw, dtype=torch.float64)).to(dtype)
-
-        f, h = self.features, self.hidden
-        return [
-            normal(self.vertices, f),
-            normal(3, h, f, scale=self.size * f**-0.5),
-            normal(3, h, scale=0.5 * self.size),
-            normal(3, h, h, scale=1.5 * h**-0.5),
-            normal(3, h),
-            normal(2, h, scale=h**-0.5),
-            normal(self.layers, h, scale=h**-0.5),
-            normal(1, h, scale=h**-0.5),
-        ]
-
 
 CASES = [
     Case(),
@@ -80,50 +34,26 @@ CASES = [
 ]
 
 
-def run(inputs: list[Tensor], backend: str, to: torch.dtype = torch.float64) -> tuple[list[Tensor], list[Tensor]]:
-    """Results and the seven gradients, in float64, under gradients drawn in the inputs' dtype."""
-    features, *weights = (tensor.detach().to(to) for tensor in inputs)
-    weights = [weight.requires_grad_() for weight in weights]
-    results = selector_networks(features, *weights, backend=backend)
-    draw = torch.Generator().manual_seed(1)
-    grads = [torch.randn(result.shape, generator=draw).to(inputs[0].dtype).to(to) for result in results]
-    found = torch.autograd.grad(results, weights, grads)
-    return [result.detach().double() for result in results], [grad.double() for grad in found]
-
-
-def loss_of_digits(value: Tensor, truth: Tensor) -> float:
-    """rms of the error over rms of the truth; of the error alone where the truth is nothing but zeros."""
-    error, size = (value - truth).square().mean().sqrt(), truth.square().mean().sqrt()
-    return (error / size if size > 0 else error).item()
-
-
-def assert_close(found: tuple[list[Tensor], list[Tensor]], truth: tuple[list[Tensor], list[Tensor]], dtype) -> None:
-    bound, grad_bound = (1e-11, 1e-11) if dtype == torch.float64 else (2e-6, 1e-5)
-    for name, value, true in zip(RESULTS, found[0], truth[0], strict=True):
-        assert loss_of_digits(value, true) <= bound, name
-    for name, value, true in zip(NAMES, found[1], truth[1], strict=True):
-        assert loss_of_digits(value, true) <= grad_bound, name
-
-
 # --- against the reference --------------------------------------------------------------------------------------
 
 
 @needs_cpp
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@DTYPES
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_reference(case, dtype):
-    inputs = case.inputs(dtype)
-    assert_close(run(inputs, "cpu", dtype), run(inputs, "reference"), dtype)
+    errors = relative_errors(run(case.inputs(dtype), case.grads(dtype), "cpu"), reference(case, dtype))
+    bound, grad_bound = (1e-11, 1e-11) if dtype == torch.float64 else (2e-6, 1e-5)
+    assert {name: error for name, error in errors.items() if error > (bound if name in RESULTS else grad_bound)} == {}
 
 
 @needs_cpp
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@DTYPES
 def test_gelu_and_its_slope_are_exact_to_rounding(dtype):
     far = torch.logspace(-20, 20, 81)
     x = torch.cat([torch.linspace(-14, 14, 801), far, -far]).to(dtype)
     h, tiny = len(x), 2.0**-100
-    # One vertex whose first sums are x. The second layer adds all units up to one that is large, where GELU is linear;
-    # the head makes of it almost nothing, where tanh is. So the gradient that comes back to every unit is 1.
+    # One vertex whose first sums are x. The second layer adds all units to one large number, where GELU is linear; the
+    # head scales it down to where tanh is linear. So the gradient of every unit is 1.
     second = torch.zeros(3, h, h, dtype=dtype)
     second[0, 0] = 1
     head = torch.zeros(2, h, dtype=dtype)
@@ -136,7 +66,7 @@ def test_gelu_and_its_slope_are_exact_to_rounding(dtype):
     slopes, values = grads[0][0, :, 0].double(), grads[2][0, 0].double()
 
     exact = x.double().requires_grad_()
-    expected = exact * 0.5 * torch.special.erfc(-exact * 0.5**0.5)  # as gelu is defined, and good in the tail too
+    expected = exact * 0.5 * torch.special.erfc(-exact * 0.5**0.5)  # GELU by its definition, accurate in the tail
     (expected_slopes,) = torch.autograd.grad(expected.sum(), exact)
     unit = torch.finfo(dtype).eps
     assert ((values - expected).abs() <= unit * exact.abs().clamp(min=1)).all()
@@ -146,32 +76,31 @@ def test_gelu_and_its_slope_are_exact_to_rounding(dtype):
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_cpp)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@DTYPES
 def test_extreme_sums_saturate(backend, dtype):
-    inputs = Case(size=1e4).inputs(dtype)
-    (locations, layer_weights, scale), grads = run(inputs, backend, dtype)
+    case = Case(size=1e4)
+    locations, layer_weights, scale, *grads = run(case.inputs(dtype), case.grads(dtype), backend)
     assert (locations.abs() <= 1).all()
     assert ((layer_weights >= 0) & (layer_weights <= 1)).all()
-    torch.testing.assert_close(layer_weights.sum(-1), torch.ones(200).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(layer_weights.sum(-1), torch.ones(200, dtype=dtype), rtol=0, atol=1e-6)
     assert ((scale >= 0) & (scale <= 1)).all()
     assert all(grad.isfinite().all() for grad in grads)
     if dtype == torch.float64:
-        truth = run(inputs, "reference")
-        for value, true in zip((locations, layer_weights, scale), truth[0], strict=True):
+        truth = reference(case)
+        for value, true in zip((locations, layer_weights, scale), truth[:3], strict=True):
             torch.testing.assert_close(value, true, rtol=0, atol=1e-9)
 
 
 @needs_cpp
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@DTYPES
 @pytest.mark.parametrize("hidden", [16, 21])
-def test_what_is_not_finite_stays_in_its_vertex(hidden, dtype):
+def test_nan_and_infinity_stay_in_their_vertex(hidden, dtype):
     inputs = Case(vertices=120, hidden=hidden).inputs(dtype)
     clean = selector_networks(*inputs, backend="cpu")
     inputs[0][7, 3], inputs[0][50, 0], inputs[0][119, 1] = torch.nan, torch.inf, -torch.inf
-    spoilt = [7, 50, 119]
     found = selector_networks(*inputs, backend="cpu")
     truth = selector_networks(*inputs, backend="reference")
-    others = torch.tensor([v for v in range(120) if v not in spoilt])
+    others = torch.tensor([v for v in range(120) if v not in (7, 50, 119)])
     for value, before, true in zip(found, clean, truth, strict=True):
         assert torch.equal(value[others], before[others])
         assert value[7].isnan().all()
@@ -179,7 +108,7 @@ def test_what_is_not_finite_stays_in_its_vertex(hidden, dtype):
 
 
 @needs_cpp
-def test_infinity_goes_through_as_in_float64():
+def test_infinite_features_give_the_results_of_float64():
     one = torch.ones(3, 1, 1)
     weights = [one, torch.zeros(3, 1), one, torch.zeros(3, 1), torch.ones(2, 1), torch.ones(2, 1), torch.ones(1, 1)]
     features = torch.tensor([[torch.inf], [-torch.inf], [3e38], [-3e38], [0.0]])
@@ -193,25 +122,25 @@ def test_infinity_goes_through_as_in_float64():
 
 
 @needs_cpp
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_threads_and_what_is_kept_change_no_bit(dtype, monkeypatch):
-    inputs = Case(vertices=2500, hidden=40).inputs(dtype)
+@DTYPES
+def test_threads_and_kept_results_change_no_bit(dtype, monkeypatch):
+    case = Case(vertices=2500, hidden=40)
     before = torch.get_num_threads()
     found = []
     try:
         for threads, kept in ((1, True), (1, False), (2, True), (3, False), (7, True), (7, True)):
             monkeypatch.setattr(sys.modules["brainkit.ops.selector_networks"], "KEPT_BYTES", 2**30 if kept else 0)
             torch.set_num_threads(threads)
-            found.append([tensor for part in run(inputs, "cpu", dtype) for tensor in part])
+            found.append(run(case.inputs(dtype), case.grads(dtype), "cpu"))
     finally:
         torch.set_num_threads(before)
     for again in found[1:]:
-        for name, one, other in zip((*RESULTS, *NAMES), found[0], again, strict=True):
+        for name, one, other in zip((*RESULTS, *WEIGHTS), found[0], again, strict=True):
             assert torch.equal(one, other), name
 
 
 @needs_cpp
-def test_what_is_kept_uses_its_memory_again():
+def test_memory_of_kept_results_is_reused():
     from brainkit.ops import cpu
 
     inputs = Case(vertices=5000, hidden=40).inputs(torch.float32)
@@ -224,38 +153,6 @@ def test_what_is_kept_uses_its_memory_again():
     del first
     assert cpu.networks_forward(*inputs, keep=True)[3].data_ptr() == address
     assert cpu.networks_forward(*inputs, keep=False)[3].numel() == 0
-
-
-@needs_cpp
-@pytest.mark.parametrize("cpu", ["portable", "avx2", "avx512"])
-def test_every_instruction_set_gives_the_same_answer(cpu, tmp_path):
-    script = """if True:
-        import sys, torch
-        from brainkit import _C
-        from brainkit.ops import selector_networks
-        try:
-            name = _C.instruction_set()
-        except RuntimeError as reason:
-            sys.exit(f"skipped: {reason}")
-        features, grads, weights = torch.load(sys.argv[1])
-        results = selector_networks(features, *weights, backend="cpu")
-        found = torch.autograd.grad(results, weights, grads)
-        torch.save((name, [result.detach() for result in results], found), sys.argv[2])
-    """
-    inputs = Case(vertices=333, features=30, hidden=83, layers=7).inputs(torch.float32)
-    # As run() draws them.
-    draw = torch.Generator().manual_seed(1)
-    grads = [torch.randn(shape, generator=draw) for shape in ((333, 2), (333, 7), (333,))]
-    torch.save((inputs[0], grads, [weight.requires_grad_() for weight in inputs[1:]]), tmp_path / "in.pt")
-    command = [sys.executable, "-c", script, str(tmp_path / "in.pt"), str(tmp_path / "out.pt")]
-    done = subprocess.run(command, env={**os.environ, "BRAINKIT_CPU": cpu}, capture_output=True, text=True, timeout=120)
-    if "skipped" in done.stderr:
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stderr
-    name, results, found = torch.load(tmp_path / "out.pt")
-    assert name == cpu
-    exact = ([value.double() for value in part] for part in (results, found))
-    assert_close(tuple(exact), run(inputs, "reference"), torch.float32)
 
 
 # --- autograd ---------------------------------------------------------------------------------------------------
@@ -282,7 +179,7 @@ def test_gradcheck(backend):
 
 
 @needs_cpp
-def test_one_result_alone_can_be_differentiated():
+def test_a_single_result_can_be_differentiated():
     inputs = Case().inputs()
     found = []
     for backend in ("cpu", "reference"):
@@ -303,7 +200,7 @@ def test_non_contiguous_weights():
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_cpp)])
-def test_autocast_does_not_reach_them(backend):
+def test_autocast_changes_nothing(backend):
     inputs = Case().inputs(torch.float32)
     expected = selector_networks(*inputs, backend=backend)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -324,26 +221,26 @@ def replaced(index: int, change) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("index", "change", "message"),
     [
-        (0, lambda x: x[0], r"features must be \(V, F\), got shape \(20,\)"),
-        (0, lambda x: x[:0], r"at least one of their vertices \(V\), got 0"),
-        (0, lambda x: x[:, :0], r"at least one of their features \(F\), got 0"),
-        (0, lambda x: x.requires_grad_(), "features must be constant, got a tensor that requires a gradient"),
-        (0, lambda x: x.half(), "features must be float32 or float64, got torch.float16"),
-        (1, lambda x: x[:, :, 1:], r"hidden_weight must be \(3, H, F\) = \(3, 24, 20\), got shape \(3, 24, 19\)"),
-        (1, lambda x: x.float(), "hidden_weight must be torch.float64 as features, got torch.float32"),
-        (1, lambda x: x.long(), "hidden_weight must be float32 or float64, got torch.int64"),
-        (1, lambda x: x.to("meta"), "hidden_weight must be on cpu as features, got meta"),
-        (2, lambda x: x[0], r"hidden_bias must be \(3, H\), got shape \(24,\)"),
-        (2, lambda x: x[:2], r"hidden_bias must be \(3, H\) = \(3, 24\), got shape \(2, 24\)"),
-        (3, lambda x: x[:, 1:], r"second_weight must be \(3, H, H\) = \(3, 24, 24\), got shape \(3, 23, 24\)"),
-        (4, lambda x: x[:, 1:], r"second_bias must be \(3, H\)"),
-        (5, lambda x: x[:1], r"location_head must be \(2, H\) = \(2, 24\), got shape \(1, 24\)"),
-        (6, lambda x: x[:0], r"at least one of their layers \(L\), got 0"),
-        (6, lambda x: x[:, 1:], r"layer_head must be \(L, H\) = \(5, 24\), got shape \(5, 23\)"),
-        (7, lambda x: x[0], r"scale_head must be \(1, H\) = \(1, 24\), got shape \(24,\)"),
+        (0, lambda x: x[0], r"^features .*\(20,\)"),
+        (0, lambda x: x[:0], r"vertices \(V\)"),
+        (0, lambda x: x[:, :0], r"features \(F\)"),
+        (0, lambda x: x.requires_grad_(), "^features .*gradient"),
+        (0, lambda x: x.half(), "^features .*torch.float16"),
+        (1, lambda x: x[:, :, 1:], r"^hidden_weight .*\(3, 24, 20\), got shape \(3, 24, 19\)"),
+        (1, lambda x: x.float(), "^hidden_weight .*torch.float64 .*torch.float32"),
+        (1, lambda x: x.long(), "^hidden_weight .*torch.int64"),
+        (1, lambda x: x.to("meta"), "^hidden_weight .*cpu .*meta"),
+        (2, lambda x: x[0], r"^hidden_bias .*\(24,\)"),
+        (2, lambda x: x[:2], r"^hidden_bias .*\(3, 24\), got shape \(2, 24\)"),
+        (3, lambda x: x[:, 1:], r"^second_weight .*\(3, 24, 24\), got shape \(3, 23, 24\)"),
+        (4, lambda x: x[:, 1:], r"^second_bias .*\(3, 24\), got shape \(3, 23\)"),
+        (5, lambda x: x[:1], r"^location_head .*\(2, 24\), got shape \(1, 24\)"),
+        (6, lambda x: x[:0], r"layers \(L\)"),
+        (6, lambda x: x[:, 1:], r"^layer_head .*\(5, 24\), got shape \(5, 23\)"),
+        (7, lambda x: x[0], r"^scale_head .*\(1, 24\), got shape \(24,\)"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(index, change, message):
+def test_wrong_arguments_are_named(index, change, message):
     with pytest.raises(UsageError, match=message) as refusal:
         selector_networks(*replaced(index, change))
     assert "\n" not in str(refusal.value)
@@ -351,10 +248,10 @@ def test_bad_input_is_refused_in_one_line(index, change, message):
 
 def test_unknown_and_missing_backends_are_refused(monkeypatch):
     inputs = Case().inputs()
-    with pytest.raises(UsageError, match="backend must be auto, reference, cpu, triton, got 'gpu'"):
+    with pytest.raises(UsageError, match=r"^backend .*'gpu'"):
         selector_networks(*inputs, backend="gpu")
     monkeypatch.setattr("brainkit.ops.cpu._missing", ImportError("not built"))
-    with pytest.raises(BrainkitError, match="backend 'cpu' cannot run here: the C\\+\\+ extension"):
+    with pytest.raises(BrainkitError, match=r"^backend 'cpu' cannot run here"):
         selector_networks(*inputs, backend="cpu")
     expected = selector_networks(*inputs, backend="reference")
     for one, other in zip(selector_networks(*inputs), expected, strict=True):
@@ -369,125 +266,15 @@ def test_the_extension_checks_shapes_itself():
     results = _C.selector_networks_forward(*arrays, threads=1, keep=True)
     grads = [np.zeros_like(result) for result in results[:3]]
     for i in range(len(arrays)):
-        for spoil in (lambda a: a[..., :0], lambda a: a[None], lambda a: np.repeat(a, 2, axis=-1)):
-            spoilt = [*arrays[:i], np.ascontiguousarray(spoil(arrays[i])), *arrays[i + 1 :]]
+        for change in (lambda a: a[..., :0], lambda a: a[None], lambda a: np.repeat(a, 2, axis=-1)):
+            wrong = [*arrays[:i], np.ascontiguousarray(change(arrays[i])), *arrays[i + 1 :]]
             with pytest.raises(ValueError, match="must"):
-                _C.selector_networks_forward(*spoilt)
+                _C.selector_networks_forward(*wrong)
             with pytest.raises(ValueError, match="must"):
-                _C.selector_networks_backward(*grads, *spoilt, *results)
-    with pytest.raises(ValueError, match=r"kept must have shape \(3, 200, 2, 32\), got \(3, 200, 2, 16\)"):
+                _C.selector_networks_backward(*grads, *wrong, *results)
+    with pytest.raises(ValueError, match=r"^kept .*\(3, 200, 2, 32\), got \(3, 200, 2, 16\)"):
         _C.selector_networks_backward(*grads, *arrays, *results[:3], np.zeros((3, 200, 2, 16)))
-    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^threads "):
         _C.selector_networks_forward(*arrays, threads=0)
     with pytest.raises(TypeError):
         _C.selector_networks_forward(arrays[0].astype("float32"), *arrays[1:])
-
-
-# --- the factored encoding --------------------------------------------------------------------------------------
-
-
-def two_spheres(n: int) -> Tensor:
-    """Points on two spheres side by side, in mm: what a cortex is to the encoding. (n, 3)"""
-    turn = torch.arange(n, dtype=torch.float64) + 0.5
-    height = 1 - 2 * turn / n
-    radius, angle = (1 - height**2).sqrt(), turn * 2.399963
-    shift = torch.where(torch.arange(n) % 2 == 0, 0.0, 300.0)
-    return torch.stack([100 * radius * angle.cos() + shift, 100 * radius * angle.sin(), 100 * height], 1).float()
-
-
-@pytest.mark.parametrize("n", [1, 2, 63, 3000, 20_000])
-def test_factors_give_the_encoding(n):
-    places = two_spheres(n)
-    bounds = coordinate_bounds(places)
-    features, mix = factored_encoding(places, *bounds)
-    assert features.dtype == mix.dtype == torch.float32
-    assert features.shape == (n, len(mix))
-    assert len(mix) <= min(n, 90)
-    exact = encode_positions(places.double(), *(bound.double() for bound in bounds))
-    # What float32 adds: a rounding of every factor.
-    assert (features.double() @ mix.double() - exact).abs().max() <= FACTOR_ERROR + 3e-7
-    torch.testing.assert_close(mix @ mix.T, torch.eye(len(mix)), rtol=0, atol=1e-6)
-
-
-def test_factors_are_as_few_as_can_be_and_always_the_same():
-    places = two_spheres(3000).double()
-    bounds = coordinate_bounds(places)
-    features, mix = factored_encoding(places, *bounds)
-    exact = encode_positions(places, *bounds)
-    assert (features @ mix - exact).abs().max() <= FACTOR_ERROR
-    assert (features[:, :-1] @ mix[:-1] - exact).abs().max() > FACTOR_ERROR
-    assert (mix.gather(1, mix.abs().argmax(1, keepdim=True)) > 0).all()
-    for one, other in zip(factored_encoding(places, *bounds), (features, mix), strict=True):
-        assert torch.equal(one, other)
-
-
-def selecting_model(layers: int = 3, n: int = 300) -> FactorTopy:
-    torch.manual_seed(0)
-    model = FactorTopy({f"layer{i}": 4 for i in range(layers)}, two_spheres(n), bottleneck=6, selector_width=32)
-    for network in (model.space_selector_mlp, model.layer_selector_mlp, model.scale_selector_mlp):
-        torch.nn.init.normal_(network[5].weight, std=0.5)
-    return model
-
-
-def by_encoding(model: FactorTopy) -> tuple[Tensor, Tensor, Tensor]:
-    """The selectors as the published model defines them: each network by itself, of the whole encoding."""
-    bounds = (model.coordinate_lower, model.coordinate_side)
-    encoding = encode_positions(model.coordinates, *bounds).to(model.weight.dtype)
-    networks = (model.space_selector_mlp, model.layer_selector_mlp, model.scale_selector_mlp)
-    locations, layer_weights, scale = (network(encoding) for network in networks)
-    return locations, layer_weights, scale[:, 0]
-
-
-@pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_the_model_selects_by_its_encoding(backend):
-    model = selecting_model()
-    model.backend = backend
-    parameters = [p for name, p in model.named_parameters() if "selector" in name]
-    exact = copy.deepcopy(model).double()
-    exact_parameters = [p for name, p in exact.named_parameters() if "selector" in name]
-    chosen, truth = model.selectors(), by_encoding(exact)
-    for name, true in zip(RESULTS, truth, strict=True):
-        assert loss_of_digits(getattr(chosen, name).detach().double(), true.detach()) < 5e-6, name
-    grads = torch.autograd.grad(sum(getattr(chosen, name).square().sum() for name in RESULTS), parameters)
-    true_grads = torch.autograd.grad(sum(true.square().sum() for true in truth), exact_parameters)
-    for grad, true in zip(grads, true_grads, strict=True):
-        assert loss_of_digits(grad.double(), true) < 5e-5
-
-
-def test_the_factors_follow_the_model():
-    model = selecting_model()
-    assert not any(key.startswith(("features", "mix")) for key in model.state_dict())
-    double = copy.deepcopy(model).double()
-    assert double.selectors().locations.dtype == torch.float64
-    expected = model.selectors()
-    torch.testing.assert_close(double.selectors().locations.float(), expected.locations, rtol=0, atol=1e-6)
-    copied = copy.deepcopy(model).cpu()
-    assert torch.equal(copied.selectors().locations, expected.locations)
-    features = model.features
-    model.load_state_dict(copied.state_dict())
-    assert model.features is features  # nothing has moved, so nothing is computed again
-
-
-# --- the benchmark ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@needs_cpp
-def test_the_benchmark_runs_and_checks_itself(tmp_path):
-    script = f"""if True:
-        import pathlib, sys
-        from bench import selectors
-        selectors.RESULTS = pathlib.Path({str(tmp_path)!r})
-        selectors.QUICK = selectors.Sizes(vertices=300, layers=2, hidden=16)
-        sys.argv[1:] = ["--quick", "--rounds", "1", "--name", "tiny"]
-        selectors.main()
-        problem = selectors.Problem(selectors.QUICK)
-        selectors.check(problem, {{"wrong": lambda: tuple(1.001 * result for result in problem.published())}})
-    """
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert done.stderr.startswith("nothing is reported: wrong is wrong: relative error 0.001 of locations")
-    report = json.loads((tmp_path / "tiny.json").read_text())
-    assert {"published", "torch", "fused", "fused, factors"} <= set(report["formulations"])
-    assert "| fused, factors |" in (tmp_path / "tiny.md").read_text()

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 pytest.importorskip("onnxruntime")
 
 from click.testing import CliRunner
-from pixel_encoder import write_encoder
 
-from brainkit import predict as scoring
 from brainkit.cli import group
 from brainkit.errors import UsageError
+from brainkit.predict import load, predict_to_file
 from brainkit.predict.top_images import contact_sheet
 from brainkit.predict.top_images.ranking import TopImages
 from brainkit.predict.top_images.writer import check_sheets, positions_of
@@ -28,11 +27,6 @@ REGIONS = {"FFA": np.arange(4), "PPA": np.array([2])}
 
 def look_up(row: int) -> tuple[str, Any]:
     return f"folder/image-{row}.png", row
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +64,15 @@ def test_the_ranking_is_that_of_sorting(k: int) -> None:
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:
-    with pytest.raises(UsageError, match="1 to 100 images, got 101"):
+    with pytest.raises(UsageError, match=r"1 to 100 .* 101"):
         TopImages(REGIONS, 101)
-    with pytest.raises(UsageError, match="need a region"):
+    with pytest.raises(UsageError, match="regions"):
         TopImages({}, 3)
-    with pytest.raises(UsageError, match="FFA: has no vertices"):
+    with pytest.raises(UsageError, match="FFA"):
         TopImages({"FFA": np.empty(0, np.int64)}, 3)
 
 
-def test_rows_lead_to_their_places_in_the_list() -> None:
+def test_rows_are_found_in_the_list_that_they_come_from() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         bad = set(rng.choice(30, rng.integers(0, 12), replace=False).tolist())
@@ -136,8 +130,6 @@ def test_few_images_make_a_sheet_too(tmp_path: Path, k: int, count: int) -> None
 
 def test_text_is_cut_in_its_middle_and_never_wider_than_its_room() -> None:
     image = Image.new("RGB", (400, 40), "white")
-    from PIL import ImageDraw
-
     contact_sheet._write(ImageDraw.Draw(image), (10, 30), "image-" * 40 + "0042.png\nsecond", 15, "#000000", 232)
     dark = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(0))
     assert dark.min() >= 9 and 200 < dark.max() <= 10 + 232
@@ -163,46 +155,46 @@ def test_letters_that_no_font_has_are_question_marks() -> None:
         assert contact_sheet._drawable("ü\ufffe.png", 15)[0] == "ü?.png"
 
 
-def test_sheets_beside_the_predictions(path: Path, photos: Path, tmp_path: Path) -> None:
-    encoder = scoring.load(path, "cpu")
-    done = scoring.predict_to_file(photos, tmp_path / "fmri.npy", encoder, rois=["V1", "PPA"], top=3, batch_size=4)
+def test_sheets_next_to_the_predictions(path: Path, photos: Path, tmp_path: Path) -> None:
+    encoder = load(path, "cpu")
+    done = predict_to_file(photos, tmp_path / "fmri.npy", encoder, rois=["V1", "PPA"], top=3, batch_size=4)
     assert [sheet.name for sheet in done.sheets] == ["fmri-top-V1.png", "fmri-top-PPA.png"]
     assert all(sheet.parent == tmp_path and sheet.is_file() for sheet in done.sheets)
-    said = json.loads((tmp_path / "fmri.json").read_text("utf-8"))
+    description = json.loads((tmp_path / "fmri.json").read_text("utf-8"))
     fmri = np.load(tmp_path / "fmri.npy")
     for name in ("V1", "PPA"):
-        means = fmri[:, said["rois"][name]].mean(1)
+        means = fmri[:, description["rois"][name]].mean(1)
         order = np.argsort(-means, kind="stable")
         for key, rows in (("highest", order[:3]), ("lowest", order[::-1][:3])):
-            listed = said["top"][name][key]
+            listed = description["top"][name][key]
             assert [one["row"] for one in listed] == rows.tolist()
-            assert [one["image"] for one in listed] == [said["images"][row] for row in rows]
+            assert [one["image"] for one in listed] == [description["images"][row] for row in rows]
             np.testing.assert_allclose([one["mean"] for one in listed], means[rows], atol=1e-6)
         # The image shown is the one named: the first tile has its colour.
-        first = said["top"][name]["highest"][0]["image"]
-        with Image.open(first) as image, Image.open(tmp_path / said["top"][name]["sheet"]) as sheet:
+        first = description["top"][name]["highest"][0]["image"]
+        with Image.open(first) as image, Image.open(tmp_path / description["top"][name]["sheet"]) as sheet:
             assert sheet.getpixel((56 + 116, 150 + 28 + 48 + 116)) == image.getpixel((0, 0))
-    best = encoder.top([Path(name) for name in said["images"]], "PPA", k=3)
-    assert [one.row for one in best] == [one["row"] for one in said["top"]["PPA"]["highest"]]
+    best = encoder.top([Path(name) for name in description["images"]], "PPA", k=3)
+    assert [one.row for one in best] == [one["row"] for one in description["top"]["PPA"]["highest"]]
 
 
-def test_what_is_there_is_kept_and_regions_are_needed(path: Path, photos: Path, tmp_path: Path) -> None:
+def test_existing_sheets_are_kept_and_regions_are_needed(path: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "fmri-top-PPA.png").write_text("precious")
-    with pytest.raises(UsageError, match=r"fmri-top-PPA\.png: exists already"):
-        scoring.predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=3)
+    with pytest.raises(UsageError, match=r"fmri-top-PPA\.png"):
+        predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=3)
     assert (tmp_path / "fmri-top-PPA.png").read_text() == "precious"
-    with pytest.raises(UsageError, match="name them with roi"):
-        scoring.predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", top=3)
+    with pytest.raises(UsageError, match="roi"):
+        predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", top=3)
     with pytest.raises(UsageError, match="1 to 100"):
-        scoring.predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=0)
+        predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=0)
     out = tmp_path / "means.csv"
     command = ["predict", str(photos), "--out", str(out), "--encoder", str(path), "--roi", "PPA", "--top", "2"]
     done = CliRunner().invoke(group, command)
     assert done.exit_code == 0, done.output
-    assert f"{tmp_path / 'means-top-PPA.png'}: the images that drive it most" in done.output
+    assert str(tmp_path / "means-top-PPA.png") in done.output
 
 
 def test_regions_whose_sheets_would_be_one_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="ROI a b and a_b: their contact sheets would be one file"):
+    with pytest.raises(UsageError, match="a b and a_b"):
         check_sheets(tmp_path / "fmri.npy", ["a b", "V1", "a_b"], 3, overwrite=False)
     check_sheets(tmp_path / "fmri.npy", ["V1", "v1"], 3, overwrite=False)

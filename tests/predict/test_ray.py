@@ -1,9 +1,11 @@
-"""The same scoring on the workers of a Ray cluster, one of which is killed on the way; and outputs at addresses."""
+"""The same predictions on the workers of a Ray cluster, one of which is killed on the way."""
 
+# ruff: noqa: E402  (what is imported first may be missing: then the file is skipped)
 from __future__ import annotations
 
+import builtins
+import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,19 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-ray = pytest.importorskip("ray", reason="scoring over Ray needs brainkit[ray]")
+ray = pytest.importorskip("ray", reason="predicting over Ray needs brainkit[ray]")
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 
-import pixel_encoder as tiny  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
+from pixel_encoder import save_images
+from ray.cluster_utils import Cluster
 
-from brainkit import encoder_file  # noqa: E402
-from brainkit import predict as scoring  # noqa: E402
-from brainkit.errors import BrainkitError, DataError, UsageError  # noqa: E402
-from brainkit.predict import ray as on_ray  # noqa: E402
+from brainkit import encoder_file
+from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.predict import Block, list_images, load, local_blocks, predict_to_file
+from brainkit.predict import ray as on_ray
 
 IMAGES, BROKEN = 200, 71
 
@@ -31,51 +32,46 @@ IMAGES, BROKEN = 200, 71
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Cluster]:
     """A cluster of this machine: a head that computes nothing, and two nodes of one core each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *([before] if before else [])])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    os.environ.pop("PYTHONPATH")
-    if before is not None:
-        os.environ["PYTHONPATH"] = before
+    plain_print = builtins.print
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TQDM_PATCH_PRINT", "0")  # otherwise Ray replaces print, for later tests too
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+    assert builtins.print is plain_print
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder and a folder of images, of which one is broken."""
     folder = tmp_path_factory.mktemp("cluster")
-    tiny.write_encoder(folder)
-    (folder / "photos").mkdir()
-    draw = np.random.default_rng(0)
-    for number in range(IMAGES):
-        picture = Image.fromarray(draw.integers(0, 256, (20, 30, 3), np.uint8))
-        picture.save(folder / "photos" / f"{number:04d}.png")
-    (folder / "photos" / f"{BROKEN:04d}.png").write_bytes(b"no image")
+    (folder / "encoder.onnx").write_bytes(path.read_bytes())
+    save_images(folder / "photos", IMAGES, broken=(BROKEN,))
     return folder
 
 
 @pytest.fixture(scope="module")
-def alone(place: Path) -> tuple[bytes, Any]:
+def alone(folder: Path) -> tuple[bytes, Any]:
     """The output of this process: its bytes and its description."""
-    scoring.predict_to_file(place / "photos", place / "alone.npy", place / "encoder.onnx", batch_size=4)
-    description = json.loads((place / "alone.json").read_text())
-    return (place / "alone.npy").read_bytes(), {**description, "file": None}
+    predict_to_file(folder / "photos", folder / "alone.npy", folder / "encoder.onnx", batch_size=4)
+    description = json.loads((folder / "alone.json").read_text())
+    return (folder / "alone.npy").read_bytes(), {**description, "file": None}
 
 
 def workers() -> list[Any]:
-    """Processes of this test's own cluster that score."""
+    """Worker processes of this test's own cluster."""
     mine = psutil.Process().children(recursive=True)
     return [process for process in mine if "_Worker" in " ".join(process.cmdline())]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_though_a_worker_is_killed_on_the_way(
-    two_nodes: Cluster, place: Path, alone: tuple[bytes, Any], tmp_path: Path
+    two_nodes: Cluster, folder: Path, alone: tuple[bytes, Any], tmp_path: Path
 ) -> None:
     killed: list[int] = []
 
@@ -84,10 +80,10 @@ def test_the_same_bytes_though_a_worker_is_killed_on_the_way(
             found[0].kill()
             killed.append(found[0].pid)
 
-    result = scoring.predict_to_file(
-        place / "photos",
+    result = predict_to_file(
+        folder / "photos",
         tmp_path / "fmri.npy",
-        place / "encoder.onnx",
+        folder / "encoder.onnx",
         batch_size=4,
         engine="ray",
         workers=2,
@@ -98,11 +94,12 @@ def test_the_same_bytes_though_a_worker_is_killed_on_the_way(
     assert (tmp_path / "fmri.npy").read_bytes() == alone[0]
     description = json.loads((tmp_path / "fmri.json").read_text())
     assert {**description, "file": None} == alone[1]
-    assert [Path(entry["path"]).name for entry in description["skipped"]] == [f"{BROKEN:04d}.png"]
+    assert [Path(entry["path"]).name for entry in description["skipped"]] == [f"image-{BROKEN:03d}.png"]
 
 
-def test_one_engine_goes_on_with_what_the_other_began(
-    two_nodes: Cluster, place: Path, alone: tuple[bytes, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_one_engine_resumes_what_the_other_began(
+    two_nodes: Cluster, folder: Path, alone: tuple[bytes, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopped(Exception):
         pass
@@ -112,8 +109,8 @@ def test_one_engine_goes_on_with_what_the_other_began(
             raise Stopped
 
     def predict(**more: Any) -> None:
-        out, file = tmp_path / "fmri.npy", place / "encoder.onnx"
-        scoring.predict_to_file(place / "photos", out, file, batch_size=4, **more)
+        out, file = tmp_path / "fmri.npy", folder / "encoder.onnx"
+        predict_to_file(folder / "photos", out, file, batch_size=4, **more)
 
     with pytest.raises(Stopped):
         predict(progress=stop)
@@ -123,14 +120,15 @@ def test_one_engine_goes_on_with_what_the_other_began(
     assert (tmp_path / "fmri.npy").read_bytes() == alone[0]
 
 
+@pytest.mark.slow
 def test_some_vertices_and_a_file_that_the_workers_do_not_see(
-    two_nodes: Cluster, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_nodes: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = scoring.load(place / "encoder.onnx")
+    encoder = load(folder / "encoder.onnx")
     columns = np.array([1, 7, 19])
-    listed = scoring.list_images(place / "photos")
-    kept = list(scoring.local_blocks(encoder, listed, start=160, batch_size=8, columns=columns))
-    (tmp_path / "own.onnx").write_bytes((place / "encoder.onnx").read_bytes())
+    listed = list_images(folder / "photos")
+    kept = list(local_blocks(encoder, listed, start=160, batch_size=8, columns=columns))
+    (tmp_path / "own.onnx").write_bytes((folder / "encoder.onnx").read_bytes())
     encoder.path = tmp_path / "own.onnx"
     blocks = on_ray.ray_blocks(encoder, listed, start=160, batch_size=8, columns=columns, workers=1)
     first = next(blocks)
@@ -140,13 +138,13 @@ def test_some_vertices_and_a_file_that_the_workers_do_not_see(
     assert [block.done for block in found] == [block.done for block in kept]
 
 
-def test_the_file_that_was_sent_along_is_used_where_no_other_is(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    digest = encoder_file.read(place / "encoder.onnx").digest
-    data = np.fromfile(place / "encoder.onnx", np.uint8)
+def test_the_file_that_was_sent_along_is_used_where_no_other_is(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    digest = encoder_file.read(folder / "encoder.onnx").digest
+    data = np.fromfile(folder / "encoder.onnx", np.uint8)
     monkeypatch.setattr(ray, "get", lambda reference: data)
     columns = np.array([3, 1])
     file = str(tmp_path / "elsewhere.onnx")
-    worker = on_ray._Worker([None], file, digest, "cpu", {"cores": 1}, columns=columns)
+    worker = on_ray._Worker([None], file, digest, "cpu", 1, columns=columns)
     assert worker._encoder.info.digest == digest
     assert worker._encoder.path.parent != tmp_path
     assert not worker._encoder.path.parent.exists()  # Ray kills its workers: what they leave behind stays
@@ -156,117 +154,30 @@ def test_the_file_that_was_sent_along_is_used_where_no_other_is(place: Path, tmp
     np.testing.assert_allclose(found, worker._encoder.run(batch)[:, columns], atol=1e-6)
 
 
-def test_images_that_only_this_machine_sees_are_an_error(place: Path) -> None:
-    listed = scoring.list_images(place / "photos")
-    name = listed.entries(3, 4)[0].name
-    block = scoring.Block(4, [], np.empty((0, 1), np.float32), [(name, "file not found")], [3])
-    with pytest.raises(DataError, match=r"0003\.png: is here, but not on the worker far; put the images on a disk"):
-        on_ray._check_seen(block, listed, "far")
-    on_ray._check_seen(scoring.Block(4, [], block.fmri, [(name, "expected an image")], [3]), listed, "far")
+def test_images_that_only_this_machine_sees_are_an_error(folder: Path) -> None:
+    images = list_images(folder / "photos")
+    name = images.entries(3, 4)[0].name
+    block = Block(4, [], np.empty((0, 1), np.float32), [(name, "gone")], [3], missing=[3])
+    with pytest.raises(DataError, match=r"image-003\.png.* far;"):
+        on_ray._check_visible(block, images, "far")
+    on_ray._check_visible(dataclasses.replace(block, missing=[]), images, "far")  # it is broken there too
 
 
-def test_what_fails_on_a_worker_is_one_line(two_nodes: Cluster, place: Path, tmp_path: Path) -> None:
-    encoder = scoring.load(place / "encoder.onnx")
-    listed = scoring.list_images(place / "photos")
+@pytest.mark.slow
+def test_what_fails_on_a_worker_is_one_line(two_nodes: Cluster, folder: Path, tmp_path: Path) -> None:
+    encoder = load(folder / "encoder.onnx")
+    listed = list_images(folder / "photos")
     columns = np.array([5_000])  # no such vertex
     with pytest.raises(BrainkitError, match=r"^Ray: ") as caught:
         list(on_ray.ray_blocks(encoder, listed, batch_size=8, columns=columns, workers=1))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_requests_that_cannot_be(two_nodes: Cluster, place: Path, tmp_path: Path) -> None:
-    def predict(**more: Any) -> None:
-        scoring.predict_to_file(place / "photos", tmp_path / "fmri.npy", place / "encoder.onnx", **more)
-
-    with pytest.raises(UsageError, match="engine must be one of local, ray, got 'spark'"):
-        predict(engine="spark")
-    with pytest.raises(UsageError, match="workers are of the engine ray"):
-        predict(workers=2)
-    with pytest.raises(UsageError, match="workers must be at most the cluster's 2 cores, got 9"):
-        predict(engine="ray", workers=9)
+@pytest.mark.slow
+def test_more_workers_than_cores_are_refused(two_nodes: Cluster, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2 cores, got 9"):
+        predict_to_file(folder / "photos", tmp_path / "fmri.npy", folder / "encoder.onnx", engine="ray", workers=9)
     assert not list(tmp_path.iterdir())
-
-
-# --- addresses --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """fsspec's file system in memory, and a cache of our own."""
-    monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path / "cache"))
-    system = pytest.importorskip("fsspec").filesystem("memory")
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".zarr", ".csv"])
-def test_outputs_at_an_address(place: Path, memory: Any, tmp_path: Path, suffix: str) -> None:
-    if suffix == ".zarr":
-        pytest.importorskip("zarr")
-    address = f"memory://bucket/results/fmri{suffix}"
-    here = tmp_path / f"fmri{suffix}"
-    scoring.predict_to_file(place / "photos", here, place / "encoder.onnx", batch_size=4)
-    result = scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4)
-    assert result.path == address and result.n == IMAGES - 1
-    local = [path for path in (here.rglob("*") if here.is_dir() else [here]) if path.is_file()]
-    for path in [*local, tmp_path / "fmri.json"]:
-        name = path.relative_to(tmp_path).as_posix()
-        assert memory.cat_file(f"/bucket/results/{name}") == path.read_bytes(), name
-    assert not list((tmp_path / "cache" / "outputs").iterdir())
-    with pytest.raises(UsageError, match="exists already; --overwrite replaces it"):
-        scoring.predict_to_file(place / "photos", address, place / "encoder.onnx")
-    again = scoring.predict_to_file(place / "photos" / "0001.png", address, place / "encoder.onnx", overwrite=True)
-    assert again.n == 1
-    assert json.loads(memory.cat_file("/bucket/results/fmri.json"))["shape"][0] == 1
-
-
-def test_contact_sheets_are_sent_too(place: Path, memory: Any) -> None:
-    result = scoring.predict_to_file(
-        place / "photos", "memory://bucket/fmri.npy", place / "encoder.onnx", rois=["PPA"], top=2
-    )
-    assert result.sheets == ("memory://bucket/fmri-top-PPA.png",)
-    assert memory.cat_file("/bucket/fmri-top-PPA.png").startswith(b"\x89PNG")
-
-
-def test_images_and_output_elsewhere(place: Path, memory: Any, alone: tuple[bytes, Any]) -> None:
-    for path in sorted((place / "photos").iterdir()):
-        memory.pipe_file(f"/photos/{path.name}", path.read_bytes())
-    scoring.predict_to_file("memory://photos", "memory://results/fmri.npy", place / "encoder.onnx", batch_size=4)
-    assert memory.cat_file("/results/fmri.npy") == alone[0]
-
-
-def test_what_cannot_be_sent_is_not_lost(place: Path, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Any, path: str, address: str, **more: Any) -> None:
-        raise OSError("no room in the bucket")
-
-    monkeypatch.setattr(type(memory), "put_file", refuse)
-    monkeypatch.setattr(scoring.remote, "_PAUSE", 0.001)
-    address = "memory://bucket/fmri.npy"
-    with pytest.raises(
-        DataError, match="cannot be written: no room in the bucket; the output is complete in "
-    ) as caught:
-        scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4)
-    folder = Path(str(caught.value).split("complete in ")[1].removesuffix(", send it from there"))
-    assert np.load(folder / "fmri.npy").shape == (IMAGES - 1, tiny.V)
-    assert (folder / "fmri.json").is_file()
-
-
-def test_an_interrupted_output_at_an_address_goes_on(place: Path, memory: Any, alone: tuple[bytes, Any]) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(done: int, total: int) -> None:
-        if done >= 100:
-            raise Stopped
-
-    address = "memory://bucket/fmri.npy"
-    with pytest.raises(Stopped):
-        scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4, progress=stop)
-    said: list[str] = []
-    scoring.predict_to_file(place / "photos", address, place / "encoder.onnx", batch_size=4, say=said.append)
-    assert any("goes on after" in line for line in said)
-    assert memory.cat_file("/bucket/fmri.npy") == alone[0]
 
 
 # --- what workers get -------------------------------------------------------------------------------------------
@@ -289,11 +200,11 @@ def test_workers_fit_on_the_machines(machines: Any, device: str, workers: int | 
     nodes = [{"Alive": True, "Resources": machine} for machine in machines]
     pretended = SimpleNamespace(nodes=lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99, "GPU": 99}}])
     found = on_ray._pool(pretended, device, workers)
-    assert (found["workers"], found["cores"]) == expected
-    assert found["gpus"] == int(device == "cuda")
+    assert (found.workers, found.cores) == expected
+    assert found.gpus == int(device == "cuda")
 
 
-def test_a_cluster_with_nothing_to_score_with() -> None:
+def test_a_cluster_without_gpus() -> None:
     pretended = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4}}])
-    with pytest.raises(BrainkitError, match="the cluster has no GPUs to score with"):
+    with pytest.raises(BrainkitError, match="GPU"):
         on_ray._pool(pretended, "cuda", None)

@@ -1,4 +1,4 @@
-"""Some vertices scored from tokens, by the C++ extension and by NumPy, against the whole and against the spec."""
+"""Some vertices predicted from tokens, by the C++ extension and by NumPy, against the whole and the definition."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_the_same_bits_for_every_number_of_threads(tmp_path: Path, monkeypatch: 
     assert len(set(found)) == 1
 
 
-def test_a_nan_token_reaches_only_those_who_read_it(how: str, tmp_path: Path) -> None:
+def test_a_nan_token_reaches_only_the_vertices_that_read_it(how: str, tmp_path: Path) -> None:
     folded = folded_of("many")
     info = write_file(tmp_path / "e.onnx", [folded])
     tokens = draw_tokens("many", 1)
@@ -173,15 +173,15 @@ def test_arrays_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
     whole = onnx.load(path)
-    places = {tensor.name: index for index, tensor in enumerate(whole.graph.initializer)}
+    positions = {tensor.name: index for index, tensor in enumerate(whole.graph.initializer)}
 
     def changed(name: str, array: np.ndarray | None) -> None:
         model = onnx.ModelProto()
         model.CopyFrom(whole)
         if array is None:
-            del model.graph.initializer[places[name]]
+            del model.graph.initializer[positions[name]]
         else:
-            model.graph.initializer[places[name]].CopyFrom(numpy_helper.from_array(array, name))
+            model.graph.initializer[positions[name]].CopyFrom(numpy_helper.from_array(array, name))
         path.write_bytes(model.SerializeToString())
 
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
@@ -189,12 +189,12 @@ def test_arrays_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         array = stored[f"readout.{name}"].copy()
         array.flat[0] = 1 << 40
         changed(f"readout.{name}", array)
-        refused("fit neither together nor with the metadata")
+        refused("do not fit")
         array.flat[0] = -1
         changed(f"readout.{name}", array)
-        refused("fit neither together nor with the metadata")
+        refused("do not fit")
     changed("readout.weight", stored["readout.weight"][:, :-1])
-    refused("fit neither together nor with the metadata")
+    refused("do not fit")
     changed("readout.bias", stored["readout.bias"].astype(np.float64))
     refused("readout.bias must be <f4, found <f8")
     changed("readout.order", None)

@@ -21,13 +21,13 @@ from small_models import problem
 from small_runs import SAME, assert_same_run, weights_of
 
 from brainkit.config import TrainConfig
-from brainkit.errors import SaidElsewhere, TrainingError, UsageError
-from brainkit.training import distributed
-from brainkit.training import launcher as processes
-from brainkit.training import module as training
+from brainkit.errors import FailedElsewhere, TrainingError, UsageError
+from brainkit.training import distributed, launcher
 from brainkit.training.datamodule import EncodingData, EpochOrder
-from brainkit.training.module import EncodingModule, fit
-from brainkit.training.shares import share_of, weight_of
+from brainkit.training.fit import fit
+from brainkit.training.module import EncodingModule
+from brainkit.training.shares import positions_of, share_of
+from brainkit.training.worker import reported_error
 
 
 def small(batch_size: int = 7, **train: Any) -> tuple[EncodingModule, EncodingData]:
@@ -42,8 +42,8 @@ def small(batch_size: int = 7, **train: Any) -> tuple[EncodingModule, EncodingDa
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_shares_make_up_the_batch(images: int, count: int) -> None:
     batch = np.arange(100, 100 + images)
-    parts = [share_of(batch, rank, count) for rank in range(count)]
-    shares = [weight_of(images, rank, count) for rank in range(count)]
+    parts = [positions_of(batch, rank, count) for rank in range(count)]
+    shares = [share_of(images, rank, count) for rank in range(count)]
     assert all(len(part) for part in parts) and all(share.images <= images for share in shares)
     worked_on = [part for part, share in zip(parts, shares, strict=True) if share.weight]
     np.testing.assert_array_equal(np.concatenate(worked_on), batch)
@@ -71,7 +71,7 @@ def test_the_mean_over_processes_is_the_gradient_of_the_batch(share_name: str) -
 
         def step(rank: int, processes: int, module: EncodingModule = module, data: EncodingData = data) -> Any:
             data.divide(rank, processes)
-            module.divided = data
+            module.shares = data
             module.zero_grad()
             module.log = lambda *_, **__: None  # type: ignore[assignment, method-assign]
             (batch,) = data.train_dataloader()
@@ -95,36 +95,21 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, loss: str) -> None:
     options: dict[str, Any] = {"loss": loss} | ({"ema": 0.9, "epochs": 2} if loss == "pearson" else {})
     module, data = small(**options)
     fit(module, data, tmp_path / "one")
-    module, data = small(**options)
+    module, data = small(**options, devices=2)
     before = module.model.weight.detach().clone()
     seen: list[dict[str, float]] = []
     steps: list[int] = []
     said: list[str] = []
-    fit(
-        module,
-        data,
-        tmp_path / "two",
-        devices=2,
-        on_epoch=seen.append,
-        on_step=steps.append,
-        place=choose_place,
-        say=said.append,
-    )
+    fitted = fit(module, data, tmp_path / "two", on_epoch=seen.append, on_step=steps.append, say=said.append)
+    assert fitted.best == tmp_path / "two" / "checkpoints" / "best.ckpt"
     assert torch.equal(module.model.weight, before)
     assert_same_run(tmp_path / "one", tmp_path / "two")
     epochs = module.config.epochs
     assert [row["epoch"] for row in seen] == list(range(1, epochs + 1))
     assert steps == sorted(steps) and steps[-1] <= 4 * epochs
-    assert said == ["placed on cpu for 20 vertices"]
-
-
-def choose_place(module: EncodingModule, data: EncodingData, device: str, say: Any) -> int:
-    """Read the batches ahead, as a run does."""
-    from brainkit.training.batch_source import Streamed
-
-    data.source = Streamed(data.tokens, data.responses, device)
-    say(f"placed on {device} for {len(module.model.weight)} vertices")
-    return 0
+    assert (fitted.epochs, fitted.steps, fitted.stopped_early) == (epochs, 4 * epochs, False)
+    assert fitted.tokens_on == ("host",) and fitted.steps_per_chunk == 0
+    assert len(said) == 2  # once, not by each process
 
 
 def test_ctrl_c_saves_the_step_and_any_number_goes_on(tmp_path: Path) -> None:
@@ -139,7 +124,7 @@ def test_ctrl_c_saves_the_step_and_any_number_goes_on(tmp_path: Path) -> None:
     for first, then in ((2, 1), (1, 2)):
         folder = tmp_path / f"{first} {then}"
         folder.mkdir()
-        module, data = small(**long)
+        module, data = small(**long, devices=first)
 
         pressed: list[int] = []
 
@@ -150,12 +135,12 @@ def test_ctrl_c_saves_the_step_and_any_number_goes_on(tmp_path: Path) -> None:
 
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            with pytest.raises(KeyboardInterrupt, match=r"stopped by Ctrl-C; step \d+ of 48 is kept in .*last\.ckpt"):
-                fit(module, data, folder, devices=first, on_step=interrupt)
+            with pytest.raises(KeyboardInterrupt, match=r"stopped by Ctrl-C; step \d+ of 48 is saved in .*last\.ckpt"):
+                fit(module, data, folder, on_step=interrupt)
         finally:
             signal.signal(signal.SIGINT, before)
-        module, data = small(**long)
-        fit(module, data, folder, resume=True, devices=then)
+        module, data = small(**long, devices=then)
+        fit(module, data, folder, resume=True)
         assert_same_run(tmp_path / "one", folder)
 
 
@@ -180,32 +165,32 @@ class Broken(EncodingData):
     ],
 )
 def test_when_one_fails_all_end_with_its_line(tmp_path: Path, how: str, error: type[Exception], line: str) -> None:
-    module, data = small()
+    module, data = small(devices=2)
     broken = Broken(data.tokens, data.responses, data.split, batch_size=7)
     broken.how = how
     with pytest.raises(error, match=line):
-        fit(module, broken, tmp_path, devices=2)
+        fit(module, broken, tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_errors_travel_as_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    told = processes._told(ValueError("one\nof a kind"))
+    told = reported_error(ValueError("one\nof a kind"))
     assert type(told) is TrainingError
-    assert str(told) == "training process 2 of 3 failed: ValueError: one of a kind"
-    assert str(processes._told(ValueError())) == "training process 2 of 3 failed: ValueError: no reason given"
-    assert isinstance(processes._told(MemoryError("64 GB", object())), MemoryError)
-    lost = processes._told(RuntimeError("Connection closed by peer [127.0.0.1]:4242"))
-    assert isinstance(lost, SaidElsewhere)
+    assert str(told).startswith("training process 2 of 3 failed: ValueError: one") and "\n" not in str(told)
+    assert str(reported_error(ValueError())).endswith("ValueError")
+    assert isinstance(reported_error(MemoryError("64 GB", object())), MemoryError)
+    lost = reported_error(RuntimeError("Connection closed by peer [127.0.0.1]:4242"))
+    assert isinstance(lost, FailedElsewhere)
     # The cause is what is told, not what follows from it elsewhere.
     own, killed = UsageError("mine"), TrainingError("process 1 was ended by SIGKILL")
-    assert min([lost, killed, own], key=processes._explains_less) is own
-    assert min([lost, killed], key=processes._explains_less) is killed
+    assert min([lost, killed, own], key=launcher._rank_of_explanation) is own
+    assert min([lost, killed], key=launcher._rank_of_explanation) is killed
 
 
 def test_an_error_here_ends_the_processes(tmp_path: Path) -> None:
-    module, data = small(epochs=200)
+    module, data = small(epochs=200, devices=2)
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -217,9 +202,9 @@ def test_an_error_here_ends_the_processes(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes.subprocess, "Popen", start)
+        patch.setattr(launcher.subprocess, "Popen", start)
         with pytest.raises(KeyboardInterrupt):
-            fit(module, data, tmp_path, devices=2, on_epoch=interrupt)
+            fit(module, data, tmp_path, on_epoch=interrupt)
     assert len(started) == 2 and all(process.poll() is not None for process in started)
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
@@ -291,8 +276,8 @@ def one_of_several(place: Path) -> None:
     with world.together():
         made = world.in_turn(lambda: place.joinpath("made").write_text("once") and "first", lambda: "other")
         assert made == ("first" if world.first else "other") and (place / "made").is_file()
-        module, data = small()
-        fit(module, data, place, devices=2)
+        module, data = small(devices=2)
+        fit(module, data, place)
         world.once(lambda: place.joinpath(f"finished by {world.rank}").write_text(""))
         assert (place / "finished by 0").is_file()
 
@@ -304,7 +289,7 @@ def one_of_several(place: Path) -> None:
 
 def test_processes_that_were_started_from_outside(tmp_path: Path) -> None:
     code = TOGETHER.format(path=[str(Path(__file__).parent), *sys.path], place=str(tmp_path))
-    around = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(processes._free_port()), "WORLD_SIZE": "2"}
+    around = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launcher._free_port()), "WORLD_SIZE": "2"}
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -341,12 +326,12 @@ def test_what_is_asked_for_must_be_there(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     with pytest.raises(UsageError, match=r"train\.devices must be at most 3, the GPUs of this machine, got 4"):
         join("cuda", devices=4)
-    with pytest.raises(UsageError, match=r"train\.num_nodes must be 1 where brainkit starts the processes, got 2"):
+    with pytest.raises(UsageError, match=r"train\.num_nodes must be 1 .* got 2"):
         join(num_nodes=2)
     around = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}
     for name, value in around.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="4 processes were started for a run of one; give --devices"):
+    with pytest.raises(UsageError, match="4 processes were started, expected 1; give --devices"):
         join()
     with pytest.raises(UsageError, match=r"must be the number of processes that were started, 4, got 2 \* 1"):
         join(devices=2)
@@ -361,14 +346,14 @@ def test_slurm_is_believed_within_srun_alone(monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_JOB_ID", "120042")
-    assert distributed.surroundings() is None  # the batch script itself
+    assert distributed.cluster_environment() is None  # the batch script itself
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     monkeypatch.setenv("SLURM_PROCID", "3")
     with pytest.raises(UsageError, match=r"SLURM: .*--ntasks-per-node"):
-        distributed.surroundings()
+        distributed.cluster_environment()
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     monkeypatch.setenv("SLURM_NODELIST", "node[7-8]")
-    found = distributed.surroundings()
+    found = distributed.cluster_environment()
     assert found is not None
     monkeypatch.setattr(os, "environ", dict(os.environ))  # Lightning notes there what it finds
     assert (found.global_rank(), found.world_size(), found.main_address) == (3, 4, "node7")
@@ -384,8 +369,8 @@ def test_who_says_what(capsys: pytest.CaptureFixture[str]) -> None:
 
     lost = RuntimeError("[../third_party/gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:4242")
     first = end(lost, 0)
-    assert isinstance(first, TrainingError) and str(first) == distributed.gone(2)
-    silent = (end(lost, 1), end(SaidElsewhere("x"), 1), end(KeyboardInterrupt(), 1))
+    assert isinstance(first, TrainingError) and str(first) == distributed.peer_lost_message(2)
+    silent = (end(lost, 1), end(FailedElsewhere("x"), 1), end(KeyboardInterrupt(), 1))
     assert [type(error) for error in silent] == [SystemExit] * 3
     assert [error.code for error in silent if isinstance(error, SystemExit)] == [1, 1, 130]
     assert isinstance(end(KeyboardInterrupt(), 0), KeyboardInterrupt)
@@ -403,12 +388,11 @@ def test_memory_maps_travel_as_their_place(tmp_path: Path) -> None:
     mapped = np.load(tmp_path / "array.npy", mmap_mode="r")
     for value in (mapped, mapped[7:90], mapped[11]):
         content = io.BytesIO()
-        processes._Pickler(content).dump(value)
+        launcher._Pickler(content).dump(value)
         assert content.tell() < 1000
         back = pickle.loads(content.getvalue())
         assert isinstance(back, np.memmap)
         np.testing.assert_array_equal(back, value)
     content = io.BytesIO()
-    processes._Pickler(content).dump(mapped[:, ::3])
+    launcher._Pickler(content).dump(mapped[:, ::3])
     np.testing.assert_array_equal(pickle.loads(content.getvalue()), array[:, ::3])
-    assert training is not None

@@ -16,7 +16,7 @@ pytest.importorskip("nilearn")
 
 from brainkit.errors import BrainkitError
 from brainkit.ops import available_backends, cpu
-from brainkit.runs import train as workflow
+from brainkit.runs.train import train
 
 NET = "efficientnet_lite0"
 SHORT = ("train.batch_size=8", "model.bottleneck=8", "model.selector_width=16")
@@ -46,10 +46,10 @@ def test_the_loss_curve_on_the_sample_is_that_of_the_reference(
     for name in ("forward", "backward"):
         monkeypatch.setattr(cpu, name, counted(name))
     common = dict(data=tiny_sample, epochs=6, say=lambda line: None)
-    workflow.train(NET, out="fast", overrides=(*SHORT, "train.device=cpu"), **common)
+    train(NET, out="fast", overrides=(*SHORT, "train.device=cpu"), **common)
     steps = used.count("backward")
     assert used.count("forward") > steps > 20
-    workflow.train(NET, out="plain", overrides=(*SHORT, "train.device=cpu", "model.backend=reference"), **common)
+    train(NET, out="plain", overrides=(*SHORT, "train.device=cpu", "model.backend=reference"), **common)
     assert used.count("backward") == steps, "the reference was asked for"
     fast, plain = losses(tmp_path / "fast"), losses(tmp_path / "plain")
     assert fast == pytest.approx(plain, rel=1e-3)
@@ -76,7 +76,7 @@ def test_a_precision_that_cannot_be_trained_in_leaves_no_folder(
     tiny_sample: Path, tmp_path: Path, settings: list[str], message: str
 ) -> None:
     with pytest.raises(BrainkitError) as caught:
-        workflow.train(
+        train(
             NET,
             data=tiny_sample,
             out=tmp_path / "run",

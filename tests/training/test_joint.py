@@ -26,12 +26,12 @@ from brainkit.data.joint_splits import make_joint_splits
 from brainkit.data.splits import Split, make_split
 from brainkit.errors import DataError, UsageError
 from brainkit.model.factor_topy import FactorTopy
-from brainkit.runs import train as workflow
 from brainkit.runs.folder import finished_run, load_model, run_folders
 from brainkit.runs.latest import latest_encoder, latest_run
-from brainkit.runs.prepare import folder_names
-from brainkit.training import module as training
+from brainkit.runs.subjects import subject_folder_names
+from brainkit.runs.train import train
 from brainkit.training.datamodule import EncodingData, EpochOrder
+from brainkit.training.fit import fit
 from brainkit.training.joint import SHARED, JointData, JointModule
 from brainkit.training.token_statistics import fit_statistics
 
@@ -168,9 +168,9 @@ def test_every_image_of_every_subject_comes_once_an_epoch() -> None:
         assert len(order) == 6 and [part.share("train", k).images for k in range(6)] == sizes
         seen = [position for k, batch in enumerate(order) for position in batch if part.share("train", k).images]
         assert sorted(seen) == list(range(len(part.split.train)))
-    near_equal = EpochOrder(23, 99, seed=0, steps=5)
+    near_equal = EpochOrder(23, 99, seed=0, batches=5)
     assert [len(batch) for batch in near_equal] == [5, 5, 5, 4, 4]
-    later = EpochOrder(23, 99, seed=0, start=3, steps=5)
+    later = EpochOrder(23, 99, seed=0, start=3, batches=5)
     assert list(later) == list(near_equal)[3:] and len(later) == 2 and later.share(1).images == 4
 
 
@@ -178,12 +178,15 @@ def test_the_loss_is_the_mean_of_the_subjects(monkeypatch: pytest.MonkeyPatch) -
     module, data = two_subjects(regulariser=0.0)
 
     class Attached:
-        datamodule, global_step = data, 0
+        global_step = 0
 
     monkeypatch.setattr(JointModule, "trainer", Attached())
+    module.shares = data  # type: ignore[assignment]
     batches = list(data.train_dataloader())
     full, without = batches[0], batches[-1]  # in the last step there is no image of the second subject
-    alone = [module.losses(part, None, model)[0].item() for model, part in zip(module.models(), full, strict=True)]
+    alone = [
+        module.step_loss(part, None, model).misfit.item() for model, part in zip(module.models(), full, strict=True)
+    ]
     assert module.training_step(full, 0).item() == pytest.approx(np.mean(alone), rel=1e-6)
     assert float(module.watch.mean()) == pytest.approx((4 * alone[0] + alone[1]) / 5, rel=1e-6)
     module.zero_grad()
@@ -199,7 +202,7 @@ def test_two_subjects_are_learnt_and_gone_on_with(tmp_path: Path, options: dict[
         (tmp_path / name).mkdir()
     module, data = two_subjects(**options)
     seen: list[dict[str, float]] = []
-    training.fit(module, data, tmp_path / "through", on_epoch=seen.append)  # type: ignore[arg-type]
+    fit(module, data, tmp_path / "through", on_epoch=seen.append)  # type: ignore[arg-type]
     assert seen[-1]["train_loss"] < seen[0]["train_loss"]
     assert seen[-1]["step"] == 18
 
@@ -212,9 +215,9 @@ def test_two_subjects_are_learnt_and_gone_on_with(tmp_path: Path, options: dict[
 
     module, data = two_subjects(**options, save_minutes=1e-9)  # every step is kept
     with pytest.raises(KeyboardInterrupt):
-        training.fit(module, data, tmp_path / "halves", on_step=stop)  # type: ignore[arg-type]
+        fit(module, data, tmp_path / "halves", on_step=stop)  # type: ignore[arg-type]
     module, data = two_subjects(**options)
-    training.fit(module, data, tmp_path / "halves", resume=True)  # type: ignore[arg-type]
+    fit(module, data, tmp_path / "halves", resume=True)  # type: ignore[arg-type]
     states = [
         torch.load(tmp_path / name / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
         for name in ("through", "halves")
@@ -228,8 +231,8 @@ def test_two_subjects_are_learnt_and_gone_on_with(tmp_path: Path, options: dict[
 def test_two_processes_train_two_subjects_as_one_does(tmp_path: Path) -> None:
     for count in (1, 2):
         (tmp_path / str(count)).mkdir()
-        module, data = two_subjects(epochs=2)
-        training.fit(module, data, tmp_path / str(count), devices=count)  # type: ignore[arg-type]
+        module, data = two_subjects(epochs=2, devices=count)
+        fit(module, data, tmp_path / str(count))  # type: ignore[arg-type]
     assert_same_run(tmp_path / "1", tmp_path / "2")
 
 
@@ -301,7 +304,7 @@ def test_each_subject_has_a_run_of_its_own(run: tuple[brainkit.Run, list[str]], 
     again = brainkit.api.Run(both, summary)
     assert {name: one.path for name, one in again.subjects.items()} == {n: both / n for n in summary["subjects"]}
     for ask in (lambda: again.selectors, again.model, again.export, lambda: brainkit.Run.open(both)):
-        with pytest.raises(DataError, match=r"both: is a run of 2 subjects; name one of theirs: .*both/subject, .*-2$"):
+        with pytest.raises(DataError, match=r"both: is a run of 2 subjects; .*both/subject, .*-2$"):
             ask()
 
 
@@ -326,7 +329,7 @@ def test_encoders_predict_what_the_joint_model_does(run: tuple[brainkit.Run, lis
     from brainkit.features.extract import extract_tokens
 
     result = CliRunner().invoke(group, ["export", "--onnx", "--out", "one.onnx"])
-    assert result.exit_code == 2 and "out must be left away for a run of 2 subjects" in result.output + result.stderr
+    assert result.exit_code == 2 and "2 subjects" in result.stderr
     result = CliRunner().invoke(group, ["export", "--onnx"], catch_exceptions=False)
     assert result.exit_code == 0 and result.output.count("torch against ONNX Runtime") == 2
     state = torch.load(place / "both" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
@@ -349,20 +352,20 @@ def test_a_joint_run_is_resumed(run: tuple[brainkit.Run, list[str]], place: Path
     said: list[str] = []
     options: dict[str, Any] = {"out": tmp_path / "again", "overrides": SMALL, "say": said.append, "resume": True}
     shutil.copytree(place / "both", tmp_path / "again")
-    workflow.train("net.py:Colours", **options)
+    train("net.py:Colours", **options)
     assert said[-1].endswith("is complete, nothing to resume")
     (tmp_path / "again" / "run.json").unlink()
     (tmp_path / "again" / "subject-2" / "run.json").unlink()
     before = (tmp_path / "again" / "subject-2" / "selectors.npz").read_bytes()
-    workflow.train("net.py:Colours", **options)
+    train("net.py:Colours", **options)
     assert (tmp_path / "again" / "run.json").is_file()
     with (
         np.load(tmp_path / "again" / "subject-2" / "selectors.npz") as now,
         np.load(place / "both" / "subject-2" / "selectors.npz") as held,
     ):
         assert before and all(np.array_equal(now[name], held[name]) for name in held.files)
-    with pytest.raises(UsageError, match=r"was begun with other settings: data\.path"):
-        workflow.train("net.py:Colours", data=place / "a" / "subject", **options)
+    with pytest.raises(UsageError, match=r"data\.path"):
+        train("net.py:Colours", data=place / "a" / "subject", **options)
 
 
 def test_data_of_several_subjects_in_the_settings() -> None:
@@ -373,10 +376,10 @@ def test_data_of_several_subjects_in_the_settings() -> None:
     with pytest.raises(UsageError, match="different subjects, got a twice"):
         DataConfig(paths=("a", "b", "a"))
     with pytest.raises(DataError, match=r"gone: expected a data folder, found nothing"):
-        workflow.train("net.py:Colours", data=["a/subject", "gone"], out="never", say=print)
+        train("net.py:Colours", data=["a/subject", "gone"], out="never", say=print)
     assert not Path("never").exists()
 
 
 def test_folders_have_different_names() -> None:
-    assert folder_names(["subj01", "subj02"]) == ["subj01", "subj02"]
-    assert folder_names(["s", "S", "s", "maps", "s-2"]) == ["s", "S-2", "s-3", "maps-2", "s-2-2"]
+    assert subject_folder_names(["subj01", "subj02"]) == ["subj01", "subj02"]
+    assert subject_folder_names(["s", "S", "s", "maps", "s-2"]) == ["s", "S-2", "s-3", "maps-2", "s-2-2"]

@@ -22,9 +22,10 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem
 
 from brainkit.errors import BrainkitError, DataError, StoppedTraining, TrainingError
-from brainkit.training import checkpoint as checkpoints
-from brainkit.training.checkpoint import Keeper, check_identity, read_position, read_state
-from brainkit.training.module import EncodingModule, fit
+from brainkit.training import checkpoint
+from brainkit.training.checkpoint import RunCheckpoints, check_identity, read_position, read_state
+from brainkit.training.fit import fit
+from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
 from brainkit.utils import files
 
@@ -104,7 +105,7 @@ class Fate:
 
 def train_until_killed(folder: Path, events: int, save_minutes: float) -> None:
     fate = Fate(events)
-    checkpoints._Writer.write = fate.watch(checkpoints._Writer.write)  # type: ignore[method-assign]
+    checkpoint._Writer.write = fate.watch(checkpoint._Writer.write)  # type: ignore[method-assign]
     files.os.replace = fate.watch(os.replace)  # type: ignore[assignment]
     module, data = problem(save_minutes=save_minutes)
     fit(module, data, folder, resume=True, on_step=fate.event, identity=IDENTITY)
@@ -113,7 +114,7 @@ def train_until_killed(folder: Path, events: int, save_minutes: float) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL and no fork server")
 def test_a_run_killed_again_and_again_ends_as_if_left_alone(tmp_path: Path, alone: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "pytorch_lightning", "brainkit.training.module"])
+    context.set_forkserver_preload(["torch", "pytorch_lightning", "brainkit.training.fit"])
     draw = random.Random(4)
     last = tmp_path / "checkpoints" / "last.ckpt"
     deaths: list[int] = []
@@ -144,7 +145,7 @@ def test_ctrl_c_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None,
             os.kill(os.getpid(), signal.SIGINT)
 
     last = tmp_path / "checkpoints" / "last.ckpt"
-    with pytest.raises(KeyboardInterrupt, match=rf"stopped by Ctrl-C; step {step} of 12 is kept in {last}"):
+    with pytest.raises(KeyboardInterrupt, match=rf"stopped by Ctrl-C; step {step} of 12 is saved in {last}"):
         go_on(send, tmp_path)
     # The last step of an epoch is kept with the epoch.
     assert read_position(last) == (step // 3, step % 3, step)
@@ -174,7 +175,7 @@ def test_sigterm_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does
 
-    with pytest.raises(StoppedTraining, match="stopped by SIGTERM; step 4 of 12 is kept in "):
+    with pytest.raises(StoppedTraining, match="stopped by SIGTERM; step 4 of 12 is saved in "):
         go_on(send, tmp_path)
     go_on(lambda step: None, tmp_path)
     assert same_result(tmp_path, alone)
@@ -189,7 +190,7 @@ def test_a_second_ctrl_c_does_not_wait(
 
     with monkeypatch.context() as patch:
         patch.setattr(EncodingModule, "validation_step", twice)
-        with pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C before the first step was kept"):
+        with pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C before the first step was saved"):
             go_on(lambda step: None, tmp_path)
     go_on(lambda step: None, tmp_path)
     assert same_result(tmp_path, alone)
@@ -209,7 +210,7 @@ def test_ignored_signals_stay_ignored(tmp_path: Path, alone: Path) -> None:
 
 def test_states_are_saved_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
     kept: list[int] = []
 
     def minute(step: int) -> None:
@@ -337,11 +338,13 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch:
 
 
 def test_losses_on_a_gpu_are_looked_at_whatever_steps_the_chunks_end_at(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, tmp_path / "metrics.csv", None, None, save_minutes=0, identity={}, stop=StopSignals())
+    checkpoints = RunCheckpoints(
+        tmp_path, tmp_path / "metrics.csv", None, None, save_minutes=0, identity={}, stop=StopSignals()
+    )
     looked: list[int] = []
     trainer: Any = SimpleNamespace(global_step=0, is_last_batch=False, world_size=1)
     watch = SimpleNamespace(first_bad=lambda: looked.append(trainer.global_step))
     module: Any = SimpleNamespace(device=torch.device("cuda"), watch=watch)
     for trainer.global_step in range(19, 1100, 32):  # never a multiple of 256
-        keeper.on_train_batch_end(trainer, module, None)
+        checkpoints.on_train_batch_end(trainer, module, None)
     assert looked == [275, 531, 787, 1043]

@@ -20,14 +20,17 @@ from small_models import GRID, coordinates, memory_tokens, problem, small_model
 import brainkit
 from brainkit.config import Config, TrainConfig
 from brainkit.errors import UsageError
-from brainkit.metrics.scores import StreamingScore
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.model.selectors import regularity
+from brainkit.runs.export import export
 from brainkit.runs.folder import load_model
-from brainkit.runs.train import export
-from brainkit.training import loss as objective
+from brainkit.runs.train import train
+from brainkit.training import schedule
 from brainkit.training.calibration import calibrate
-from brainkit.training.module import EncodingModule, fit
+from brainkit.training.fit import fit
+from brainkit.training.loss import misfit
+from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +73,7 @@ def test_the_correlation_loss_and_its_gradient_follow_the_formula() -> None:
     draw = torch.Generator().manual_seed(0)
     prediction, target = torch.randn(2, 12, 7, generator=draw, dtype=torch.float64)
     prediction = (prediction + 0.4).requires_grad_()
-    loss = objective.misfit(TrainConfig(loss="pearson"), prediction, target)
+    loss, _ = misfit(TrainConfig(loss="pearson"), prediction, target)
     (grad,) = torch.autograd.grad(loss, prediction)
 
     p, t = prediction.detach().numpy(), target.numpy()
@@ -80,7 +83,7 @@ def test_the_correlation_loss_and_its_gradient_follow_the_formula() -> None:
     expected = -(t / lengths[1] - cosine * p / lengths[0]) / lengths[0] / p.shape[1]
     np.testing.assert_allclose(grad.numpy(), expected, atol=1e-14)
     gains = torch.linspace(0.5, 3, 7, dtype=torch.float64)
-    assert float(objective.misfit(TrainConfig(loss="pearson"), prediction * gains, target).detach()) == pytest.approx(
+    assert float(misfit(TrainConfig(loss="pearson"), prediction * gains, target)[0].detach()) == pytest.approx(
         float(loss.detach()), rel=1e-12
     )
 
@@ -88,23 +91,23 @@ def test_the_correlation_loss_and_its_gradient_follow_the_formula() -> None:
 def test_a_vertex_with_nothing_to_correlate_has_a_finite_loss() -> None:
     target = torch.zeros(4, 3)
     prediction = torch.zeros(4, 3, requires_grad=True)
-    loss = objective.misfit(TrainConfig(loss="pearson"), prediction, target)
+    loss, _ = misfit(TrainConfig(loss="pearson"), prediction, target)
     loss.backward()
     assert loss.isfinite() and prediction.grad is not None and prediction.grad.isfinite().all()
 
 
 def test_beta_is_where_the_square_becomes_a_line() -> None:
     prediction, target = torch.tensor([[0.3], [2.0]]), torch.zeros(2, 1)
-    loss = objective.misfit(TrainConfig(loss="smooth_l1", smooth_l1_beta=0.5), prediction, target)
+    loss, _ = misfit(TrainConfig(loss="smooth_l1", smooth_l1_beta=0.5), prediction, target)
     assert float(loss) == pytest.approx((0.3**2 / 1.0 + 2.0 - 0.25) / 2)
 
 
 def test_after_the_correlation_loss_predictions_have_the_responses_units(tmp_path: Path) -> None:
     module, data = problem(epochs=12, loss="pearson")
-    best = fit(module, data, tmp_path)
+    best = fit(module, data, tmp_path).best
     held = best.read_bytes()
     rows = data.split.train
-    score = StreamingScore(len(module.model.weight))
+    score = StreamingCorrelation(len(module.model.weight))
     with torch.inference_mode():
         predicted = module.model.eval()(*data.tokens.batch(rows)).double().numpy()
     target = data.responses.rows(rows).astype(float)
@@ -117,7 +120,7 @@ def test_after_the_correlation_loss_predictions_have_the_responses_units(tmp_pat
     assert score.r.mean() > 0.5
 
     # The validation score of the table is still this model's, and a resumed run leaves it alone.
-    validation = StreamingScore(len(module.model.weight))
+    validation = StreamingCorrelation(len(module.model.weight))
     with torch.inference_mode():
         predicted = module.model(*data.tokens.batch(data.split.validation)).numpy()
     validation.update(predicted, data.responses.rows(data.split.validation))
@@ -144,7 +147,7 @@ def test_a_prediction_that_does_not_vary_is_calibrated_to_the_mean() -> None:
 def test_schedules() -> None:
     def course(**options: Any) -> np.ndarray:
         config = TrainConfig(**options)
-        return np.array([objective.rate(config, step, 100) for step in range(101)])
+        return np.array([schedule.learning_rate_factor(config, step, 100) for step in range(101)])
 
     cosine, linear, constant = (course(schedule=name, warmup=0.0) for name in ("cosine", "linear", "constant"))
     steps = np.arange(101)
@@ -159,12 +162,12 @@ def test_schedules() -> None:
 def test_the_regulariser_ends_at_its_step_or_its_share() -> None:
     def ends(**options: Any) -> int:
         config = TrainConfig(**options)
-        return next(step for step in range(9999) if not objective.regulariser_weight(config, step, 1000))
+        return next(step for step in range(9999) if not schedule.regulariser_weight(config, step, 1000))
 
     assert ends(regulariser_end=0.3) == 300
     assert ends(regulariser_end=0.3, regulariser_steps=2000) == 2000
     config = TrainConfig(regulariser=0.1, regulariser_steps=2000)
-    assert objective.regulariser_weight(config, 500, 7) == pytest.approx(0.075)
+    assert schedule.regulariser_weight(config, 500, 7) == pytest.approx(0.075)
 
 
 def test_the_two_terms_of_the_regulariser_have_their_own_factors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,8 +183,8 @@ def test_the_two_terms_of_the_regulariser_have_their_own_factors(monkeypatch: py
 
     module, data = problem(regulariser=0.5, regulariser_entropy=2.0, regulariser_scale=3.0)
     small = module.model.selectors()
-    _, share = module.losses(next(iter(data.train_dataloader())))
-    assert share is not None
+    loss = module.step_loss(next(iter(data.train_dataloader())))
+    share = loss.total - loss.misfit
     found = regularity(small.layer_weights, small.scale, entropy=2.0, middle=3.0)
     assert float(share.detach()) == pytest.approx(0.5 * float(found.detach()), rel=1e-6)
 
@@ -198,7 +201,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
 def test_training_stops_once_patience_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1, 0.9, 0.9])
     module, data = problem(epochs=10, patience=3)
-    best = fit(module, data, tmp_path)
+    best = fit(module, data, tmp_path).best
     assert [row["epoch"] for row in rows_of(tmp_path)] == list(range(1, 9))
     assert checkpoint(tmp_path, "best")["epoch"] == 4
     module, data = problem(epochs=10, patience=3)
@@ -251,7 +254,7 @@ def test_the_average_is_what_is_validated_kept_and_left(tmp_path: Path) -> None:
     for name, value in seen[3 * best + 2].items():
         torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-6)
     module.load_state_dict(state)
-    score = StreamingScore(len(module.model.weight))
+    score = StreamingCorrelation(len(module.model.weight))
     with torch.inference_mode():
         predicted = module.model.eval()(*data.tokens.batch(data.split.validation)).numpy()
     score.update(predicted, data.responses.rows(data.split.validation))
@@ -340,7 +343,7 @@ def test_without_topography_coordinates_play_no_part(tmp_path: Path) -> None:
     torch.testing.assert_close(a.locations, found[0].free_selectors.location.tanh())  # type: ignore[union-attr]
     assert torch.allclose(a.layer_weights.sum(1), torch.ones(20))
     rates = [group["lr"] for group in module.configure_optimizers()["optimizer"].param_groups]
-    warmup = module._rate(0)
+    warmup = module._learning_rate_factor(0)
     assert rates[0] == pytest.approx(TrainConfig().lr_free_selectors * warmup)
 
 
@@ -406,7 +409,7 @@ def test_unusual_settings_hold_from_training_to_the_encoder_file(tmp_path: Path,
     assert brainkit.load(exported.path).info.gauge == "published"
     (run.path / "run.json").unlink()
     with pytest.raises(UsageError, match=r"model\.topography was False, got True"):
-        brainkit.runs.train.train(
+        train(
             "efficientnet_lite0",
             data=tiny_sample,
             out=run.path,
@@ -421,12 +424,16 @@ def test_the_published_settings_train(tmp_path: Path, tiny_sample: Path, monkeyp
     settings = Config.read(file)
     assert (settings.train.loss, settings.train.batch_size, settings.model.gauge) == ("smooth_l1", 8, "published")
     assert {settings.train.lr_weight, settings.train.lr_bottleneck, settings.train.lr_selectors} == {1e-3}
-    assert objective.rate(settings.train, 0, 100) == objective.rate(settings.train, 99, 100) == 1
-    assert objective.regulariser_weight(settings.train, 1000, 77) == pytest.approx(0.05)
+    assert (
+        schedule.learning_rate_factor(settings.train, 0, 100)
+        == schedule.learning_rate_factor(settings.train, 99, 100)
+        == 1
+    )
+    assert schedule.regulariser_weight(settings.train, 1000, 77) == pytest.approx(0.05)
     monkeypatch.chdir(tmp_path)
     text = file.read_text(encoding="utf-8").replace("name: dinov2", "name: efficientnet_lite0")
     Path("mine.yaml").write_text(text, encoding="utf-8")
-    path = brainkit.runs.train.train(None, config="mine.yaml", data=tiny_sample, epochs=1, say=lambda line: None)
+    path = train(None, config="mine.yaml", data=tiny_sample, epochs=1, say=lambda line: None)
     assert path.name.endswith("-efficientnet_lite0")
     held = Config.read(path / "config.yaml")
     assert held.model == settings.model
@@ -436,7 +443,7 @@ def test_the_published_settings_train(tmp_path: Path, tiny_sample: Path, monkeyp
 
 def test_a_run_without_a_network_is_refused() -> None:
     with pytest.raises(UsageError, match="backbone must be named"):
-        brainkit.runs.train.train(None)
+        train(None)
 
 
 def test_settings_of_older_runs_still_load(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem
 
 from brainkit.errors import DataError, TrainingError, UsageError
-from brainkit.training import module as training
+from brainkit.training.checkpoint import load_best
 from brainkit.training.datamodule import EpochOrder
-from brainkit.training.module import EncodingModule, fit, load_best
+from brainkit.training.fit import choose_device, fit
+from brainkit.training.module import EncodingModule
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:
@@ -44,7 +45,10 @@ def test_the_loss_falls_and_the_validation_score_rises(tmp_path: Path) -> None:
     module, data = problem(epochs=30)
     seen: list[dict[str, float]] = []
     steps: list[int] = []
-    best = fit(module, data, tmp_path, on_epoch=seen.append, on_step=steps.append)
+    fitted = fit(module, data, tmp_path, on_epoch=seen.append, on_step=steps.append)
+    best = fitted.best
+    assert (fitted.epochs, fitted.steps, fitted.stopped_early) == (30, 90, False)
+    assert (fitted.tokens_on, fitted.steps_per_chunk) == (("host",), 0)
     assert steps == list(range(1, 91))
     assert [row["epoch"] for row in seen] == list(range(1, 31))
     assert seen[-1]["train_loss"] < 0.5 * seen[0]["train_loss"]
@@ -194,7 +198,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
         fit(module, data, tmp_path)
     assert f"the loss is no longer finite at step {first_bad + 1};" in str(failure.value)
     last = tmp_path / "checkpoints" / "last.ckpt"
-    assert (f"the last good state is {last} (step 6)" in str(failure.value)) == (first_bad == 7)
+    assert (f"{last} (step 6)" in str(failure.value)) == (first_bad == 7)
     if first_bad == 7:
         assert all(value.isfinite().all() for value in weights_of(tmp_path).values())
 
@@ -238,7 +242,7 @@ def test_every_parameter_has_its_learning_rate_and_schedule() -> None:
     assert rates[id(model.bias)] == (0.2, 0.0)
     assert rates[id(model.local_token_bottleneck["late"].weight)] == (0.2, 0.4)
     assert rates[id(model.layer_selector_mlp[1].weight)] == (0.3, 0.01)
-    shape = [module._rate(step) for step in range(13)]  # 12 steps are planned, 3 of them warm up
+    shape = [module._learning_rate_factor(step) for step in range(13)]  # 12 steps are planned, 3 of them warm up
     assert 0 < shape[0] < shape[1] < shape[2]
     assert np.diff(shape[4:]).max() < 0
     assert shape[12] == pytest.approx(0, abs=1e-9)
@@ -308,8 +312,8 @@ def test_rows_of_tokens_and_responses_belong_together() -> None:
 
 
 def test_devices() -> None:
-    assert training.choose_device("cpu") == "cpu"
-    assert training.choose_device("auto") in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") in ("cpu", "cuda", "mps")
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="found: cpu"):
-            training.choose_device("cuda")
+            choose_device("cuda")

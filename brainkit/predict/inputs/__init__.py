@@ -1,1 +1,1 @@
-"""Where images come from."""
+"""What images are given as, and how they are read."""

@@ -1,4 +1,4 @@
-"""Whatever an image is given as, made ready for the network."""
+"""Images in any form that `Encoder.predict` takes, decoded and resized for the network."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.errors import BrainkitError, ImageError, UsageError
 from brainkit.images import Preprocessing, decode, find_images, prepare
 from brainkit.predict.inputs.image_source import ImageSource
 
 
-def sources_of(images: Any) -> Sequence[Any] | np.ndarray:
-    """Whatever `Encoder.predict` takes, as a sequence of paths, PIL images or arrays (H, W, 3)."""
+def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
+    """What `Encoder.predict` takes, as a sequence of paths, PIL images or arrays (H, W, 3)."""
     if isinstance(images, str | os.PathLike):
         return find_images(images)
     if isinstance(images, Image.Image):
@@ -27,11 +27,11 @@ def sources_of(images: Any) -> Sequence[Any] | np.ndarray:
             )
         return images
     try:
-        given = list(images)
+        sequence = list(images)
     except TypeError:
         found = type(images).__name__
         raise UsageError(f"images must be a path, PIL images, paths or a uint8 array, got {found}") from None
-    for index, image in enumerate(given):
+    for index, image in enumerate(sequence):
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
                 raise UsageError(
@@ -39,16 +39,16 @@ def sources_of(images: Any) -> Sequence[Any] | np.ndarray:
                 )
         elif not isinstance(image, str | os.PathLike | Image.Image):
             raise UsageError(f"images[{index}] must be a path, a PIL image or an array, got {type(image).__name__}")
-    return given
+    return sequence
 
 
-def prepare_into(place: np.ndarray, source: Any, preprocessing: Preprocessing) -> BrainkitError | None:
-    """Make one image ready for the network, in its place of a batch: uint8 (S, S, 3).
+def prepare_into(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> ImageError | None:
+    """Decode and resize one image into its row of a batch, uint8 (S, S, 3).
 
     Returns
     -------
-    BrainkitError or None
-        Why it cannot be read. Errors are results here, since one image must not end the work.
+    ImageError or None
+        Why the image cannot be read. It is returned, not raised: one bad image must not end the run.
     """
     try:
         if isinstance(source, np.ndarray):
@@ -59,14 +59,11 @@ def prepare_into(place: np.ndarray, source: Any, preprocessing: Preprocessing) -
             image = decode(source.open(), source.name)
         else:
             image = decode(source)
-        place[...] = prepare(image, preprocessing)
-    except BrainkitError as error:
+        out[...] = prepare(image, preprocessing)
+    except ImageError as error:
         return error
+    except BrainkitError as error:  # a missing package, for example
+        return ImageError(str(error))
     except MemoryError:
-        return DataError("not enough memory to decode it")
+        return ImageError("not enough memory to decode it")
     return None
-
-
-def reason_without_name(error: BrainkitError, path: str | os.PathLike[str]) -> str:
-    """Why an image could not be read, without its name."""
-    return str(error).removeprefix(f"{path}: ").encode("utf-8", "backslashreplace").decode()

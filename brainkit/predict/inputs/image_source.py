@@ -1,4 +1,4 @@
-"""One image to be scored: where it lies, and how to get at it."""
+"""One image to predict: where its bytes are, and how to read them."""
 
 from __future__ import annotations
 
@@ -8,76 +8,73 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from brainkit.errors import DataError
+from brainkit.errors import ImageError
 from brainkit.predict.inputs import remote
 
-# No image of that many bytes could be decoded in the memory that MAX_PIXELS allows; whatever says so lies.
+# No image of that many bytes can be decoded within the memory that MAX_PIXELS allows; a header that says so lies.
 MAX_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image of a list: plain data, which travels to other processes and is opened there.
+    """An image of a list: plain data that can be sent to another process and opened there.
 
     Attributes
     ----------
     name : str
-        As it was given, or found under what was given; ``shard.tar/member.jpg`` in a tar shard.
-    place : str
-        The file (or shard) itself: an absolute path or an address (``s3://...``).
+        As given, or as found under what was given; ``shard.tar/member.jpg`` in a tar shard.
+    file : str
+        The image file, or the tar shard that holds it: an absolute path or a URL (``s3://...``).
     offset : int
         Where its bytes begin in a shard; -1: the file is the image.
     size : int
-        Bytes; -1 where not known.
+        Bytes; -1 if unknown.
     problem : str, optional
-        Why it cannot be read, where that is known from the list.
+        Why it cannot be read, if that is known already.
     """
 
     name: str
-    place: str
+    file: str
     offset: int = -1
     size: int = -1
     problem: str | None = None
 
     def open(self) -> Path | BinaryIO:
-        """What `brainkit.images.decode` reads: the path of a local file, else its bytes.
+        """What `brainkit.images.decode` reads: the path of a local image file, otherwise the image's bytes.
 
         Raises
         ------
-        DataError
+        ImageError
             If it cannot be read.
         """
         if self.problem is not None:
-            raise DataError(self.problem)
-        away = remote.is_address(self.place)
-        if self.offset < 0 and not away:
-            return Path(self.place)
+            raise ImageError(self.problem)
+        is_remote = remote.is_url(self.file)
+        if self.offset < 0 and not is_remote:
+            return Path(self.file)
         if self.size > MAX_BYTES:
-            raise DataError(f"expected at most {MAX_BYTES:,} bytes, found {self.size:,}")
-        if away:
-            data = remote.read(self.place, self.offset, self.size)
-        else:
-            data = _read_part(self.place, self.offset, self.size)
+            raise ImageError(f"expected at most {MAX_BYTES:,} bytes, found {self.size:,}")
+        data = (remote.read if is_remote else _read_range)(self.file, self.offset, self.size)
         if 0 <= self.size != len(data):
-            raise DataError(f"expected {self.size:,} bytes, found {len(data):,}: it is cut off, or has changed")
+            raise ImageError(f"expected {self.size:,} bytes, found {len(data):,}: it is truncated, or has changed")
         return io.BytesIO(data)
 
 
 def as_path(name: str) -> Path | str:
-    """An image's name as a path; an address stays one."""
-    return name if remote.is_address(name) else Path(name)
+    """An image's name as a path; a URL stays text."""
+    return name if remote.is_url(name) else Path(name)
 
 
-def _read_part(place: str, offset: int, size: int) -> bytes:
+def _read_range(file: str, offset: int, size: int) -> bytes:
     try:
-        with open(place, "rb", buffering=0) as file:
-            if offset + size > os.fstat(file.fileno()).st_size:
-                raise DataError(f"expected {size:,} bytes, found fewer: the shard is cut off")
-            file.seek(offset)
+        with open(file, "rb", buffering=0) as stream:
+            if offset + size > os.fstat(stream.fileno()).st_size:
+                raise ImageError(f"expected {size:,} bytes, found fewer: the shard is truncated")
+            stream.seek(offset)
             parts = []
-            while size > 0 and (part := file.read(size)):
+            while size > 0 and (part := stream.read(size)):
                 parts.append(part)
                 size -= len(part)
             return b"".join(parts)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}") from None
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None

@@ -1,1 +1,1 @@
-"""What predictions are written as."""
+"""The formats that predictions are written in."""

@@ -1,4 +1,4 @@
-"""Rows as ``.npy``: one file, or one a hemisphere as the Algonauts challenge takes them."""
+"""Rows as ``.npy``: one file, or one per hemisphere as the Algonauts challenge takes them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from brainkit.errors import DataError
-from brainkit.predict.resume import write_all
+from brainkit.predict.outputs.rows import Layout, RowWriter
+from brainkit.utils.files import write_all
 
-HEADER_BYTES = 128  # bytes: room for any number of rows, and the alignment the format asks for
+HEADER_BYTES = 128  # room for any number of rows, and the alignment that the format asks for
+
+
+def open_npy(path: Path, layout: Layout, resume_rows: int) -> RowWriter:
+    """One ``.npy`` file, or one per hemisphere."""
+    if not layout.by_hemisphere:
+        return NpyRows(path, len(layout.vertices), resume_rows)
+    widths = [part.columns.stop - part.columns.start for part in layout.parts]
+    return HemisphereRows([part.path(path) for part in layout.parts], widths, resume_rows)
 
 
 class NpyRows:
@@ -22,9 +31,7 @@ class NpyRows:
     path : Path
     columns : int
     resume_rows : int
-        The file is there and keeps so many rows; what follows them is cut off.
-    offset : int
-        Bytes before the array: those of a container that the file is to become.
+        The file exists and keeps so many rows; what follows them is cut off.
 
     Raises
     ------
@@ -32,33 +39,33 @@ class NpyRows:
         If the file holds fewer rows than it is to keep.
     """
 
-    def __init__(self, path: Path, columns: int, resume_rows: int = 0, *, offset: int = 0) -> None:
-        self.path, self.columns, self.rows, self.offset = path, columns, resume_rows, offset
-        # Unbuffered: a disk that is full must say so at once, and not again when the file is closed.
+    def __init__(self, path: Path, columns: int, resume_rows: int = 0) -> None:
+        self.path, self.columns, self.rows = path, columns, resume_rows
+        if resume_rows and not path.is_file():
+            raise DataError(f"{path}: expected {resume_rows} rows to resume from, found no file")
+        # Unbuffered: a full disk must be an error at once, and not again when the file is closed.
         self._stream = path.open("r+b" if resume_rows else "w+b", buffering=0)
         if not resume_rows:
-            write_all(self._stream, bytes(offset) + self._header())
+            write_all(self._stream, self._header())
             return
-        end = offset + HEADER_BYTES + resume_rows * columns * 4
+        end = HEADER_BYTES + resume_rows * columns * 4
         if self._stream.seek(0, os.SEEK_END) < end:
             self._stream.close()
-            raise DataError(f"{path}: expected {resume_rows} rows to go on from, found a shorter file")
+            raise DataError(f"{path}: expected {resume_rows} rows to resume from, found a shorter file")
         self._stream.truncate(end)
         self._stream.seek(end)
 
     def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
-        """Write rows (b, columns) float32; their names are not kept."""
         write_all(self._stream, np.ascontiguousarray(rows, "<f4").data)
         self.rows += len(rows)
 
     def checkpoint(self) -> int:
-        """Bring all rows to the disk; how many there are."""
         os.fsync(self._stream.fileno())
         return self.rows
 
     def finish(self, names: Collection[str] = ()) -> None:
-        """Write the header that says how many rows there are."""
-        self._stream.seek(self.offset)
+        """Write the header again, now with the number of rows."""
+        self._stream.seek(0)
         write_all(self._stream, self._header())
         os.fsync(self._stream.fileno())
 
@@ -77,25 +84,25 @@ class HemisphereRows:
 
     def __init__(self, paths: Sequence[Path], widths: Sequence[int], resume_rows: int = 0) -> None:
         self._edges = np.cumsum([0, *widths])
-        self._parts: list[NpyRows] = []
+        self._files: list[NpyRows] = []
         try:
             for path, width in zip(paths, widths, strict=True):
-                self._parts.append(NpyRows(path, width, resume_rows))
+                self._files.append(NpyRows(path, width, resume_rows))
         except BaseException:
             self.close()
             raise
 
     def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
-        for part, low, high in zip(self._parts, self._edges, self._edges[1:], strict=False):
-            part.append(rows[:, low:high])
+        for file, low, high in zip(self._files, self._edges, self._edges[1:], strict=False):
+            file.append(rows[:, low:high])
 
     def checkpoint(self) -> int:
-        return min(part.checkpoint() for part in self._parts)
+        return min(file.checkpoint() for file in self._files)
 
     def finish(self, names: Collection[str] = ()) -> None:
-        for part in self._parts:
-            part.finish()
+        for file in self._files:
+            file.finish()
 
     def close(self) -> None:
-        for part in self._parts:
-            part.close()
+        for file in self._files:
+            file.close()

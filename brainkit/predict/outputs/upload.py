@@ -1,4 +1,4 @@
-"""Outputs at an address (``s3://...``): made in a folder here, where an interrupted run goes on, and sent whole."""
+"""Outputs at a URL (``s3://...``): written in a local folder, where an interrupted run is resumed, then uploaded."""
 
 from __future__ import annotations
 
@@ -15,85 +15,84 @@ from brainkit.predict.outputs.formats import description_path
 from brainkit.utils.files import cache_folder
 
 
-class Parcel:
-    """An output on its way to an address.
+class Upload:
+    """An output on its way to a URL.
 
     Parameters
     ----------
-    address : str
-        Where the output is to lie.
+    url : str
+        Where the output is to go.
     overwrite : bool
-        Replace what lies there.
+        Replace what is there.
 
     Attributes
     ----------
     path : Path
-        Where to make it. The folder is the address's own, in the cache: the next call for this address finds there
-        what an interrupted one has left.
+        Where to write it. The folder belongs to this URL, in the cache: the next call for the same URL finds there what
+        an interrupted one has left.
 
     Raises
     ------
     UsageError
-        If something lies at the address and may not be replaced.
+        If something exists at the URL and may not be replaced.
     DataError
-        If the place cannot be reached.
+        If the storage cannot be reached.
     """
 
-    def __init__(self, address: str, overwrite: bool) -> None:
-        self.address = address
-        name = PurePosixPath(address.split("://", 1)[1]).name
-        beside = description_path(Path(name)).name
-        for place in (address, self._place(beside)):
-            if not overwrite and remote.kind(place) is not None:
-                raise UsageError(f"{place}: exists already; --overwrite replaces it")
-        digest = hashlib.sha256(address.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    def __init__(self, url: str, overwrite: bool) -> None:
+        self.url = url
+        name = PurePosixPath(url.split("://", 1)[1]).name
+        self._description = description_path(Path(name)).name
+        for target in (url, self._sibling(self._description)):
+            if not overwrite and remote.kind(target) is not None:
+                raise UsageError(f"{target}: exists already; --overwrite replaces it")
+        digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         self.folder = cache_folder() / "outputs" / digest
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / name
-        self._last = beside
 
-    def send(self) -> list[str]:
-        """Send all files of the output, the description last, and forget them here; their addresses.
+    def send(self) -> dict[str, str]:
+        """Upload all files of the output, the description last, and delete them here; name -> URL of each.
 
         Raises
         ------
         DataError
-            If one cannot be sent; nothing is lost: the line says where all of it lies.
+            If one cannot be uploaded; nothing is lost: the message names the folder that holds all of them.
         """
-        entries = sorted(self.folder.iterdir(), key=lambda path: (path.name == self._last, path.name))
+        entries = sorted(self.folder.iterdir(), key=lambda path: (path.name == self._description, path.name))
         complete = [entry for entry in entries if not entry.name.startswith(".")]
         try:
             for entry in complete:
-                self._send_one(entry)
+                self._send_entry(entry)
         except BrainkitError as error:
-            raise DataError(f"{error}; the output is complete in {self.folder}, send it from there") from None
+            raise DataError(f"{error}; the output is complete in {self.folder}, upload it from there") from None
         shutil.rmtree(self.folder, ignore_errors=True)
-        return [self._place(entry.name) for entry in complete]
+        return {entry.name: self._sibling(entry.name) for entry in complete}
 
-    def _send_one(self, entry: Path) -> None:
-        place = self._place(entry.name)
+    def _send_entry(self, entry: Path) -> None:
+        target = self._sibling(entry.name)
         if not entry.is_dir():
-            remote.send(entry, place)
+            remote.upload(entry, target)
             return
-        remote.remove(place)  # parts of another array would stay in this one
+        remote.remove(target)  # chunks of an older array would remain in this one
         for path in sorted(entry.rglob("*")):
             if path.is_file():
-                remote.send(path, f"{place}/{path.relative_to(entry).as_posix()}")
+                remote.upload(path, f"{target}/{path.relative_to(entry).as_posix()}")
 
-    def _place(self, name: str) -> str:
-        return self.address.rsplit("/", 1)[0] + "/" + name
+    def _sibling(self, name: str) -> str:
+        return self.url.rsplit("/", 1)[0] + "/" + name
 
 
 @contextlib.contextmanager
-def parcel_for(out: str | os.PathLike[str], overwrite: bool) -> Iterator[Parcel | None]:
-    """The parcel for an output at an address; None for one on this machine."""
+def upload_for(out: str | os.PathLike[str], overwrite: bool) -> Iterator[Upload | None]:
+    """The upload of an output at a URL; None for an output on this machine."""
     text = os.fspath(out)
-    if not remote.is_address(text):
+    if not remote.is_url(text):
         yield None
         return
-    parcel = Parcel(text, overwrite)
+    upload = Upload(text, overwrite)
     try:
-        yield parcel
+        yield upload
     finally:
         with contextlib.suppress(OSError):
-            parcel.folder.rmdir()  # where nothing was begun
+            upload.folder.rmdir()  # if nothing was begun

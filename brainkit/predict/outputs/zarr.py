@@ -1,34 +1,49 @@
-"""Rows as a Zarr array, for results that are larger than a disk or read in parts."""
+"""Rows as a Zarr array, for results that are read in parts or are larger than one disk."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainkit.errors import DataError, require
+from brainkit.predict.outputs.rows import Layout, RowWriter
 
 CHUNK_BYTES = 8 << 20
-CHUNK_ROWS = 1024  # at most: what is lost when it is interrupted
-_GROWTH = 1.5  # so that the array's metadata are written a few times, not once a chunk
+CHUNK_ROWS = 1024  # at most: an interruption loses the rows of an unfinished chunk
+_GROWTH = 1.5  # so that the array's metadata are written a few times, not once per chunk
+
+
+def open_zarr(path: Path, layout: Layout, resume_rows: int) -> RowWriter:
+    """An array (n, columns) with the attributes ``units``, ``space``, ``note``, ``encoder_sha256`` and ``vertices``."""
+    info = layout.info
+    attributes = {
+        "units": info.units,
+        "space": info.vertices.space,
+        "note": info.note or "",
+        "encoder_sha256": info.digest,
+        "vertices": layout.ids.tolist(),
+    }
+    return ZarrRows(path, len(layout.vertices), attributes, resume_rows)
 
 
 class ZarrRows:
-    """A Zarr (format 3) array (n, columns) of float32, chunked by rows, its attributes saying what it holds.
+    """A Zarr (format 3) array (n, columns) of float32, chunked by rows.
 
     Only whole chunks are written before the end, each once: what is on the disk never changes.
 
     Parameters
     ----------
     store : path-like or str
-        A folder, or an address that fsspec understands.
+        A folder, or a URL that fsspec knows.
     columns : int
     attributes : mapping
         Plain values: units, space, vertex ids.
     resume_rows : int
-        The array is there, unfinished, and keeps so many rows.
+        The array exists, unfinished, and keeps so many rows.
     chunk_rows : int, optional
         Rows of a chunk; by default about 8 MB, and at most 1,024.
 
@@ -37,7 +52,7 @@ class ZarrRows:
     MissingDependency
         If zarr is not installed.
     DataError
-        If the array to go on with is not of this kind.
+        If the array to resume has another shape.
     """
 
     def __init__(
@@ -55,7 +70,7 @@ class ZarrRows:
             self._array = zarr.open_array(os.fspath(store), mode="r+")
             shape, rows = self._array.shape, self._array.chunks[0]
             if len(shape) != 2 or shape[1] != columns or shape[0] < resume_rows:
-                raise DataError(f"{store}: expected {resume_rows} rows of {columns} to go on from, found {shape}")
+                raise DataError(f"{store}: expected {resume_rows} rows of {columns} to resume from, found {shape}")
         else:
             self._array = zarr.create_array(
                 os.fspath(store),
@@ -69,26 +84,26 @@ class ZarrRows:
             )
         self._buffer = np.empty((rows, columns), np.float32)
         self._written = resume_rows - resume_rows % rows
-        self._held = resume_rows - self._written
-        self._buffer[: self._held] = self._array[self._written : resume_rows]
+        self._buffered = resume_rows - self._written
+        self._buffer[: self._buffered] = self._array[self._written : resume_rows]
 
     def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
         """Take rows (b, columns); a chunk is written when it is full."""
         while len(rows):
-            taken = min(len(rows), len(self._buffer) - self._held)
-            self._buffer[self._held : self._held + taken] = rows[:taken]
-            self._held += taken
-            rows = rows[taken:]
-            if self._held == len(self._buffer):
+            count = min(len(rows), len(self._buffer) - self._buffered)
+            self._buffer[self._buffered : self._buffered + count] = rows[:count]
+            self._buffered += count
+            rows = rows[count:]
+            if self._buffered == len(self._buffer):
                 self._write()
 
     def checkpoint(self) -> int:
-        """How many rows are on the disk: those of whole chunks."""
+        """The number of rows in whole chunks, which are on the disk."""
         return self._written
 
     def finish(self, names: Collection[str] = ()) -> None:
         """Write the last chunk, and cut the array to its rows."""
-        if self._held:
+        if self._buffered:
             self._write()
         self._array.resize((self._written, self._array.shape[1]))
 
@@ -96,8 +111,8 @@ class ZarrRows:
         """Nothing is open between writes."""
 
     def _write(self) -> None:
-        end = self._written + self._held
+        end = self._written + self._buffered
         if end > self._array.shape[0]:
             self._array.resize((max(end, int(end * _GROWTH)), self._array.shape[1]))
-        self._array[self._written : end] = self._buffer[: self._held]
-        self._written, self._held = end, 0
+        self._array[self._written : end] = self._buffer[: self._buffered]
+        self._written, self._buffered = end, 0

@@ -1,4 +1,4 @@
-"""A contact sheet: the images that drive a region most, and least, with their means. Pillow alone draws it."""
+"""A contact sheet: the images that drive a region most, and least, with their means. Drawn with Pillow only."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from PIL import Image, ImageDraw, ImageFont
 from brainkit.errors import BrainkitError
 from brainkit.images import decode
 from brainkit.predict.top_images.ranking import Ranked, Ranking
-from brainkit.utils.files import write_beside
+from brainkit.utils.files import atomic_write
+from brainkit.utils.text import plural
 
 _INK, _FAINT, _WARN, _LINE, _BED = "#1b1f24", "#68717d", "#a63c06", "#d9dde2", "#f1f3f5"
 _HIGH, _LOW = "#b2182b", "#2166ac"  # the ends of the maps' colours
 _TILE, _GAP, _EDGE = 232, 24, 56  # pixels
 _CAPTION = 84
 _MOST_COLUMNS, _LEAST_COLUMNS = 6, 3
-_LATIN = frozenset(map(chr, range(32, 127))) | {"·", "…"}  # what Pillow's own font is sure to have
+_LATIN = frozenset(map(chr, range(32, 127))) | {"·", "…"}  # letters that Pillow's own font certainly has
 _NO_LETTER = "\uffff"  # in no font
-# Fonts that systems have, for names in other scripts; Pillow knows where each system keeps them.
+# System fonts for names in other scripts; Pillow knows where each system keeps them.
 _OTHERS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "segoeui.ttf", "arial.ttf")
 
 
@@ -49,68 +50,65 @@ def draw_contact_sheet(
         The PNG file; its folder must exist.
     ranking : Ranking
     source : str
-        What predicted, for example the backbone's name.
+        What predicts, for example the backbone's name.
     units : str
     note : str, optional
-        Printed on the sheet in a colour that is seen, for example that the subject is simulated.
+        Printed on the sheet in a signal colour, for example that the subject is simulated.
     opener : callable
-        Gives the image for ``Ranked.image``; by default it is a path. One that cannot be opened any more leaves its
-        place empty, and the sheet says so.
+        Opens ``Ranked.image``, by default a path. An image that can no longer be opened leaves its tile empty, and the
+        sheet says so.
 
     Returns
     -------
     Path
     """
-    shown = max(len(ranking.highest), len(ranking.lowest))
-    columns = max(_LEAST_COLUMNS, min(_MOST_COLUMNS, shown))
-    if shown > _MOST_COLUMNS:  # rows of about the same length look better than a single one left over
-        columns = math.ceil(shown / math.ceil(shown / _MOST_COLUMNS))
+    columns = _columns(max(len(ranking.highest), len(ranking.lowest)))
     width = 2 * _EDGE + columns * _TILE + (columns - 1) * _GAP
+    room = width - 2 * _EDGE
     sections = [("highest predicted response", _HIGH, ranking.highest)]
     if ranking.lowest:
         sections.append(("lowest predicted response", _LOW, ranking.lowest))
+    heights = [48 + math.ceil(len(ranked) / columns) * (_TILE + _CAPTION) for _, _, ranked in sections]
     head = 150 + (28 if note else 0)
-    room = width - 2 * _EDGE
     legend = _legend(ranking, units, room)
-    rows = [math.ceil(len(ranked) / columns) for _, _, ranked in sections]
-    section_heights = [48 + count * (_TILE + _CAPTION) for count in rows]
-    height = head + sum(section_heights) + 30 + 22 * max(1, len(legend))
+    height = head + sum(heights) + 30 + 22 * max(1, len(legend))
     sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
 
-    _write(
-        pen,
-        (_EDGE, 66),
-        f"{ranking.region}: the images that drive it most" + (", and least" if ranking.lowest else ""),
-        34,
-        _INK,
-        room,
-    )
-    facts = [
-        _count(ranking.images, "image", "images"),
-        "mean over " + _count(ranking.vertices, "vertex", "vertices"),
-        source,
-    ]
-    _write(pen, (_EDGE, 100), "  ·  ".join(fact for fact in facts if fact), 18, _FAINT, room)
-    if note:
-        _write(pen, (_EDGE, 130), note, 18, _WARN, room)
+    _draw_head(pen, ranking, source, note, room)
     top = head
-    for (words, colour, ranked), tall in zip(sections, section_heights, strict=True):
-        _write(pen, (_EDGE, top + 18), words, 20, colour, room)
+    for (title, colour, ranked), section_height in zip(sections, heights, strict=True):
+        _write(pen, (_EDGE, top + 18), title, 20, colour, room)
         pen.line((_EDGE, top + 30, width - _EDGE, top + 30), fill=_LINE, width=1)
-        for place, one in enumerate(ranked):
-            row, column = divmod(place, columns)
+        for index, one in enumerate(ranked):
+            row, column = divmod(index, columns)
             x, y = _EDGE + column * (_TILE + _GAP), top + 48 + row * (_TILE + _CAPTION)
-            _tile(sheet, pen, (x, y), one, ranking, colour, opener)
-        top += tall
-    for line, words in enumerate(legend):
-        _write(pen, (_EDGE, height - 30 - 22 * (len(legend) - 1 - line)), words, 15, _FAINT, room)
-    with write_beside(path) as beside:
-        sheet.save(beside, format="PNG", optimize=True)
+            _draw_tile(sheet, pen, (x, y), one, ranking, colour, opener)
+        top += section_height
+    for line, text in enumerate(legend):
+        _write(pen, (_EDGE, height - 30 - 22 * (len(legend) - 1 - line)), text, 15, _FAINT, room)
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
     return path
 
 
-def _tile(
+def _columns(tiles: int) -> int:
+    """How many tiles stand in a row: rows of about the same length look better than a single tile left over."""
+    if tiles > _MOST_COLUMNS:
+        return math.ceil(tiles / math.ceil(tiles / _MOST_COLUMNS))
+    return max(_LEAST_COLUMNS, tiles)
+
+
+def _draw_head(pen: ImageDraw.ImageDraw, ranking: Ranking, source: str, note: str | None, room: int) -> None:
+    title = f"{ranking.region}: the images that drive it most" + (", and least" if ranking.lowest else "")
+    _write(pen, (_EDGE, 66), title, 34, _INK, room)
+    facts = [plural(ranking.images, "image"), "mean over " + plural(ranking.vertices, "vertex", "vertices"), source]
+    _write(pen, (_EDGE, 100), "  ·  ".join(fact for fact in facts if fact), 18, _FAINT, room)
+    if note:
+        _write(pen, (_EDGE, 130), note, 18, _WARN, room)
+
+
+def _draw_tile(
     sheet: Image.Image,
     pen: ImageDraw.ImageDraw,
     corner: tuple[int, int],
@@ -124,25 +122,26 @@ def _tile(
     try:
         image = opener(one.image)
     except (BrainkitError, OSError):
-        pen.text((x + _TILE / 2, y + _TILE / 2), "cannot be read any more", _FAINT, _font(15), anchor="mm")
+        pen.text((x + _TILE / 2, y + _TILE / 2), "can no longer be read", _FAINT, _font(15), anchor="mm")
     else:
         fit = _TILE / max(image.size)
         size = (max(1, round(image.width * fit)), max(1, round(image.height * fit)))
         small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
         sheet.paste(small, (x + (_TILE - size[0]) // 2, y + (_TILE - size[1]) // 2))
-    rank = f"{one.rank}"
-    pen.text((x, y + _TILE + 27), rank, colour, _font(22), anchor="ls")
+    pen.text((x, y + _TILE + 27), str(one.rank), colour, _font(22), anchor="ls")
     pen.text((x + _TILE, y + _TILE + 27), _number(one.mean, ranking), _INK, _font(22), anchor="rs")
     if _has_bar(ranking):
-        every = (*ranking.highest, *ranking.lowest)  # all bars of a sheet have one length
+        every = (*ranking.highest, *ranking.lowest)  # all bars of a sheet have the same length
         left = x + 12 + max(_width(str(other.rank)) for other in every)
         right = x + _TILE - 12 - max(_width(_number(other.mean, ranking)) for other in every)
-        _bar(pen, left, right, y + _TILE + 19, one.mean, ranking, colour)
+        _draw_bar(pen, left, right, y + _TILE + 19, one.mean, ranking, colour)
     _write(pen, (x, y + _TILE + 52), Path(one.name).name, 15, _FAINT, _TILE)
 
 
-def _bar(pen: ImageDraw.ImageDraw, left: int, right: int, y: int, mean: float, ranking: Ranking, colour: str) -> None:
-    """From the mean of all images to this one's, on a line from the lowest of all to the highest."""
+def _draw_bar(
+    pen: ImageDraw.ImageDraw, left: int, right: int, y: int, mean: float, ranking: Ranking, colour: str
+) -> None:
+    """A bar from the mean of all images to this one's, on a line from the lowest mean to the highest."""
     low, high = ranking.lowest[0].mean, ranking.highest[0].mean
     at, middle = (left + round((value - low) / (high - low) * (right - left)) for value in (mean, ranking.mean))
     pen.rectangle((left, y - 2, right, y + 2), fill="#e6e9ed")
@@ -155,7 +154,7 @@ def _has_bar(ranking: Ranking) -> bool:
 
 
 def _legend(ranking: Ranking, units: str, room: int) -> list[str]:
-    """What numbers and bars mean, on as many lines as it takes."""
+    """What numbers and bars mean, on one line if it fits."""
     of_numbers = [f"mean predicted response ({units})"] if units else []
     of_bars = ["line: from the lowest image to the highest; tick: the mean of all"] if _has_bar(ranking) else []
     together = "  ·  ".join(of_numbers + of_bars)
@@ -172,13 +171,9 @@ def _number(mean: float, ranking: Ranking) -> str:
     return f"{mean:.{decimals}f}"
 
 
-def _count(count: int, one: str, more: str) -> str:
-    return f"{count:,} {one if count == 1 else more}"
-
-
-def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], words: str, size: int, colour: str, room: float) -> None:
-    """One line of text on its baseline, shortened in its middle where it is too long."""
-    clean, font = _drawable(" ".join(words.split()), size)
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: str, room: float) -> None:
+    """One line of text on its baseline, shortened in its middle if it is too long."""
+    clean, font = _drawable(" ".join(text.split()), size)
     if font.getlength(clean) > room:
         keep = len(clean)
         while keep > 2 and font.getlength(_cut(clean, keep)) > room:
@@ -193,7 +188,7 @@ def _cut(text: str, keep: int) -> str:
 
 
 def _drawable(text: str, size: int) -> tuple[str, Any]:
-    """The text, and a font that has its letters; where no font does, a question mark stands for each."""
+    """The text, and a font that has its letters; a question mark replaces each letter that no font has."""
     if _LATIN.issuperset(text):
         return text, _font(size)
     other = _other_font(size)
@@ -207,7 +202,7 @@ def _drawable(text: str, size: int) -> tuple[str, Any]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two letters are drawn alike: as the box that stands for those a font does not have."""
+    """Whether two letters look the same: as the box that a font draws for letters it lacks."""
     return one.size == other.size and bytes(one) == bytes(other)
 
 

@@ -1,4 +1,4 @@
-"""Which images drive a region most: the K highest and lowest mean predictions, found as rows go by."""
+"""Which images drive a region most: the K highest and lowest mean predictions, kept while rows stream by."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from brainkit.errors import UsageError
 from brainkit.metrics.moments import Moments
-from brainkit.predict.outputs.csv import check_regions
+from brainkit.predict.regions import check_have_vertices
 
-MOST = 100  # images of a ranking: more make no sheet that anybody looks at
+MAX_IMAGES = 100  # of a ranking: nobody looks at a sheet of more
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Ranked:
     rank : int
         From 1.
     row : int
-        Which of the predictions' rows.
+        Row of the predictions.
     name : str
     mean : float
         Mean prediction over the region's vertices.
     image : object
-        What opens it: a path, or what was given with its row.
+        What opens it: a path, or whatever `TopImages.finish` looked up.
     """
 
     rank: int
@@ -49,15 +49,15 @@ class Ranking:
     ----------
     region : str
     vertices : int
-        Over which a mean was taken.
+        How many the mean is over.
     images : int
-        Ranked in all; one whose mean is not finite is not among them.
+        How many were ranked; those whose mean is not finite are left out.
     mean, sd : float
         Over those images.
     highest : tuple of Ranked
-        From the highest mean downwards; where two are equal, the earlier row first.
+        From the highest mean downwards; of equal ones the earlier row first.
     lowest : tuple of Ranked
-        From the lowest mean upwards; empty where it would share images with `highest`.
+        From the lowest mean upwards; empty if it would share images with `highest`.
     """
 
     region: str
@@ -69,9 +69,9 @@ class Ranking:
     lowest: tuple[Ranked, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; without what opens the images."""
+        """Plain values, without what opens the images."""
 
-        def listed(ranked: tuple[Ranked, ...]) -> list[dict[str, Any]]:
+        def to_list(ranked: tuple[Ranked, ...]) -> list[dict[str, Any]]:
             return [{"rank": one.rank, "image": one.name, "row": one.row, "mean": one.mean} for one in ranked]
 
         return {
@@ -79,13 +79,13 @@ class Ranking:
             "images": self.images,
             "mean": self.mean if math.isfinite(self.mean) else None,
             "sd": self.sd if math.isfinite(self.sd) else None,
-            "highest": listed(self.highest),
-            "lowest": listed(self.lowest),
+            "highest": to_list(self.highest),
+            "lowest": to_list(self.lowest),
         }
 
 
 class TopImages:
-    """Keep the `k` highest and lowest images of each region while mean predictions go by; memory does not grow.
+    """Keeps the `k` highest and lowest images of each region while mean predictions stream by, in constant memory.
 
     Parameters
     ----------
@@ -101,19 +101,18 @@ class TopImages:
     """
 
     def __init__(self, regions: Mapping[str, np.ndarray], k: int) -> None:
-        if not 1 <= k <= MOST:
-            raise UsageError(f"top must be 1 to {MOST} images, got {k}")
+        check_count(k)
         if not regions:
-            raise UsageError("the images that drive a region most need a region: name it with roi")
-        check_regions(regions)
+            raise UsageError("top needs the regions to rank images by: name them with roi")
+        check_have_vertices(regions)
         self._regions, self._k, self._rows = regions, k, 0
-        # Smallest first, so that the one to give up is on top; rows are negated, so that of equals the later one goes.
+        # Heaps, the smallest on top, which is dropped first; rows are negated, so that of equals the later one goes.
         self._highest: list[list[tuple[float, int]]] = [[] for _ in regions]
         self._lowest: list[list[tuple[float, int]]] = [[] for _ in regions]
         self._moments = [Moments(1) for _ in regions]
 
     def add(self, means: np.ndarray) -> None:
-        """Take the means of some images, (b, regions), see :func:`brainkit.predict.outputs.csv.region_means`."""
+        """Add the means of some images, (b, regions), see :func:`brainkit.predict.regions.region_means`."""
         for column, moments in enumerate(self._moments):
             finite = np.isfinite(means[:, column])
             moments.add(means[finite, column : column + 1])
@@ -127,19 +126,19 @@ class TopImages:
         self._rows += len(means)
 
     def finish(self, look_up: Callable[[int], tuple[str, Any]]) -> dict[str, Ranking]:
-        """The rankings so far, by region; `look_up` gives the name of a row's image, and what opens it."""
+        """The rankings so far, by region; `look_up` returns the name of a row's image, and what opens it."""
 
         def ranked(kept: list[tuple[float, int]], sign: float) -> tuple[Ranked, ...]:
-            ordered = sorted(kept, reverse=True)
-            return tuple(
-                Ranked(rank, -negated, *_named(look_up(-negated), sign * value))
-                for rank, (value, negated) in enumerate(ordered, 1)
-            )
+            found = []
+            for rank, (value, negated) in enumerate(sorted(kept, reverse=True), 1):
+                name, image = look_up(-negated)
+                found.append(Ranked(rank, -negated, name, sign * value, image))
+            return tuple(found)
 
-        found = {}
+        rankings = {}
         for column, (name, index) in enumerate(self._regions.items()):
             moments = self._moments[column]
-            found[name] = Ranking(
+            rankings[name] = Ranking(
                 name,
                 len(index),
                 moments.count,
@@ -148,8 +147,10 @@ class TopImages:
                 ranked(self._highest[column], 1.0),
                 ranked(self._lowest[column], -1.0) if moments.count >= 2 * self._k else (),
             )
-        return found
+        return rankings
 
 
-def _named(found: tuple[str, Any], mean: float) -> tuple[str, float, Any]:
-    return found[0], mean, found[1]
+def check_count(k: int) -> None:
+    """Refuse a number of images that a ranking cannot have."""
+    if not 1 <= k <= MAX_IMAGES:
+        raise UsageError(f"top must be 1 to {MAX_IMAGES} images, got {k}")

@@ -1,4 +1,4 @@
-"""``--top K``: the contact sheets that go beside an output, one a region."""
+"""``--top K``: the contact sheets next to an output, one per region."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.encoder_file import EncoderInfo
+from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import UsageError
 from brainkit.images import decode
 from brainkit.predict.inputs.image_source import ImageSource
-from brainkit.predict.outputs.csv import region_means
-from brainkit.predict.outputs.formats import RowWriter, beside_output
+from brainkit.predict.outputs.formats import sibling
 from brainkit.predict.outputs.npy import NpyRows
+from brainkit.predict.outputs.rows import RowWriter
+from brainkit.predict.regions import region_means
 from brainkit.predict.top_images.contact_sheet import draw_contact_sheet, sheet_name
-from brainkit.predict.top_images.ranking import MOST, TopImages
+from brainkit.predict.top_images.ranking import TopImages, check_count
 from brainkit.utils.text import as_text
 
 _BLOCK = 65_536  # rows of means that are ranked at once
 
 
-class Sheets:
-    """The images that drive each of some regions most, drawn when all predictions have gone by.
+class ContactSheets:
+    """The images that drive some regions most, drawn when all images are predicted.
 
-    The regions' means wait in a file of their own beside the rows, so that interrupted work goes on.
+    The regions' means wait in a file next to the rows, so that an interrupted run can be resumed.
 
     Parameters
     ----------
     out : Path
-        The output that the sheets go beside: ``fmri.npy`` gives ``fmri-top-FFA.png``.
+        The output next to which they go: ``fmri.npy`` gives ``fmri-top-FFA.png``.
     regions : mapping of str to array of int
         Positions of each among the columns of the rows.
     k : int
-        Images of each end.
+        Images at each end of the ranking.
 
     Raises
     ------
@@ -46,15 +47,21 @@ class Sheets:
         TopImages(regions, k)
         self._out, self._regions, self._k = out, regions, k
 
-    def file_names(self) -> list[str]:
-        return [beside_output(self._out, sheet_name(name)).name for name in self._regions]
+    @property
+    def paths(self) -> list[Path]:
+        """Where the sheets go."""
+        return [sibling(self._out, sheet_name(name)) for name in self._regions]
 
-    def beside(self, writer: RowWriter, folder: Path, resume_rows: int) -> RowWriter:
+    def with_means(self, writer: RowWriter, folder: Path, resume_rows: int) -> RowWriter:
         """A writer that also keeps the means, in `folder`."""
-        return _WithMeans(writer, self._regions, NpyRows(_means(folder), len(self._regions), resume_rows))
+        return _WithMeans(writer, self._regions, NpyRows(_means_path(folder), len(self._regions), resume_rows))
 
     def draw(
-        self, folder: Path, info: EncoderInfo, positions: Callable[[list[int]], list[int]], entry: Callable[[int], Any]
+        self,
+        folder: Path,
+        info: EncoderInfo,
+        positions: Callable[[list[int]], list[int]],
+        entry: Callable[[int], ImageSource],
     ) -> dict[str, Any]:
         """Draw the sheets in `folder`; the rankings for the JSON.
 
@@ -64,31 +71,30 @@ class Sheets:
             Where the means are.
         info : EncoderInfo
         positions : callable
-            Where the images of some rows (ascending) stand in the list.
+            Positions in the list of the images of some rows (ascending).
         entry : callable
-            The :class:`ImageSource` at a position.
+            The image at a position.
         """
         top = TopImages(self._regions, self._k)
-        means = np.load(_means(folder), mmap_mode="r")
+        means = np.load(_means_path(folder), mmap_mode="r")
         for start in range(0, len(means), _BLOCK):
             top.add(means[start : start + _BLOCK])
-        rows = sorted(
-            {one.row for ranking in top.finish(_nameless).values() for one in ranking.highest + ranking.lowest}
-        )
+        ranked = [one for ranking in top.finish(_nameless).values() for one in ranking.highest + ranking.lowest]
+        rows = sorted({one.row for one in ranked})
         sources = dict(zip(rows, map(entry, positions(rows)), strict=True))
         rankings = top.finish(lambda row: (as_text(sources[row].name), sources[row]))
-        found = {}
-        for name, ranking in rankings.items():
+        description = {}
+        for (name, ranking), final_path in zip(rankings.items(), self.paths, strict=True):
             path = draw_contact_sheet(
-                folder / beside_output(self._out, sheet_name(name)).name,
+                folder / final_path.name,
                 ranking,
                 source=str(info.backbone.get("name") or ""),
                 units=info.units,
                 note=info.note,
                 opener=_open,
             )
-            found[name] = {"sheet": path.name, **ranking.to_json()}
-        return found
+            description[name] = {"sheet": path.name, **ranking.to_json()}
+        return description
 
 
 def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool) -> None:
@@ -101,14 +107,15 @@ def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool)
     """
     if not rois:
         raise UsageError("top needs the regions to rank images by: name them with roi")
-    if not 1 <= k <= MOST:
-        raise UsageError(f"top must be 1 to {MOST} images, got {k}")
+    check_count(k)
     sheets: dict[str, str] = {}
     for name in rois:
         other = sheets.setdefault(sheet_name(name), name)
         if other.strip().lower() != name.strip().lower():
-            raise UsageError(f"ROI {other} and {name}: their contact sheets would be one file; draw them one by one")
-        path = beside_output(out, sheet_name(name))
+            raise UsageError(
+                f"ROI {other} and {name}: their contact sheets would have the same file name; draw them one by one"
+            )
+        path = sibling(out, sheet_name(name))
         if path.is_dir():
             raise UsageError(f"{path}: is a folder; the contact sheet must be a file")
         if path.exists() and not overwrite:
@@ -116,12 +123,12 @@ def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool)
 
 
 def positions_of(rows: Iterable[int], skipped: Iterable[int]) -> list[int]:
-    """Where rows stand in the list that they come from, both ascending, the skipped images between them counted."""
-    found, bad = [], iter(skipped)
-    before, upcoming = 0, next(bad, None)
+    """Positions of rows in the list that they come from, where skipped images count too; both are ascending."""
+    found, remaining = [], iter(skipped)
+    before, upcoming = 0, next(remaining, None)
     for row in rows:
         while upcoming is not None and upcoming <= row + before:
-            before, upcoming = before + 1, next(bad, None)
+            before, upcoming = before + 1, next(remaining, None)
         found.append(row + before)
     return found
 
@@ -148,7 +155,7 @@ class _WithMeans:
         self._means.close()
 
 
-def _means(folder: Path) -> Path:
+def _means_path(folder: Path) -> Path:
     return folder / "means.npy.rows"
 
 

@@ -1,0 +1,324 @@
+"""`fit` trains an encoding module: from its data to the checkpoints in a run folder, on any number of processes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+
+from brainkit.errors import StoppedTraining, UsageError
+from brainkit.training import distributed
+from brainkit.training.batch_source import DeviceSource, choose_sources
+from brainkit.training.calibration import calibrate_checkpoint
+from brainkit.training.checkpoint import AtomicCheckpoints, RunCheckpoints, Stopped, read_position
+from brainkit.training.cuda_graph import STEPS_PER_CHUNK, ChunkStepper, check_cuda_graph
+from brainkit.training.datamodule import EncodingData
+from brainkit.training.launcher import run_processes
+from brainkit.training.lightning_internals import quiet_lightning, restored_determinism
+from brainkit.training.loss import leaves_gain_open
+from brainkit.training.memory_budget import explain_out_of_memory
+from brainkit.training.module import EncodingModule
+from brainkit.training.signals import StopSignals
+from brainkit.training.worker import Report
+from brainkit.utils.progress import Say
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training was, as facts.
+
+    Attributes
+    ----------
+    best : Path
+        The best checkpoint by validation score.
+    epochs, steps : int
+        Trained in all, including those before a resumption.
+    stopped_early : bool
+        Whether early stopping ended it before the last planned epoch.
+    tokens_on : tuple of str
+        For each subject, where tokens and responses were: ``"device"``, or ``"host"`` (on the disk, streamed).
+    steps_per_chunk : int
+        Steps made without the host (on CUDA, as replays of a captured graph); 0 where the trainer made each.
+    """
+
+    best: Path
+    epochs: int
+    steps: int
+    stopped_early: bool
+    tokens_on: tuple[str, ...]
+    steps_per_chunk: int
+
+
+def fit(
+    module: EncodingModule,
+    data: EncodingData,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    identity: Mapping[str, str] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+    say: Say | None = None,
+    steps_per_chunk: int | None = None,
+) -> Fitted:
+    """Train, leaving ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt`` and ``metrics.csv`` in `folder`.
+
+    Everything else is in ``module.config``: epochs, where tokens are kept, CUDA graphs, the number of processes
+    (``devices`` on each of ``num_nodes`` machines). Unless torchrun or SLURM started the processes, they are started
+    here, and then `module` itself stays as it is: the trained weights are in the checkpoints.
+
+    Parameters
+    ----------
+    module : EncodingModule
+        Trained in place.
+    data : EncodingData
+        Where batches come from. A ``source`` that is set is kept; otherwise one is chosen while training.
+    folder : Path
+        The run folder.
+    device : str
+        cpu, cuda or mps.
+    resume : bool
+        Resume from ``last.ckpt`` if there is one.
+    identity : mapping of str to str, optional
+        What is trained on, kept in the checkpoints, see :func:`brainkit.training.checkpoint.check_identity`.
+    on_epoch : callable, optional
+        Called after each validation with ``epoch``, ``step``, ``train_loss``, ``val_r``, ``seconds``; of several
+        processes, by the first.
+    on_step : callable, optional
+        Called with the number of optimiser steps so far, after each step or chunk of steps.
+    say : callable, optional
+        Called with each line of progress.
+    steps_per_chunk : int, optional
+        How many steps to make at a time without the host, 0 to let the trainer make each; by default chosen by
+        ``module.config.cuda_graph``. `data` must have a source for it.
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    TrainingError
+        If the loss is no longer finite; names the step and the last good checkpoint. If memory runs out; says what to
+        lower. If it is stopped by SIGTERM; ``last.ckpt`` holds the current step.
+    KeyboardInterrupt
+        If it is stopped by Ctrl-C; ``last.ckpt`` holds the current step. A second Ctrl-C does not wait for the step.
+    """
+    config = module.config
+    processes = config.devices * config.num_nodes
+    environment = distributed.cluster_environment() if processes > 1 else None
+    first = environment is None or environment.global_rank() == 0
+    checkpoints = folder / "checkpoints"
+    if first:
+        checkpoints.mkdir(exist_ok=True)
+        _remove_unfinished(checkpoints, folder)
+    if processes > 1 and environment is None:
+        options = {"device": device, "resume": resume, "identity": identity, "steps_per_chunk": steps_per_chunk}
+        return _fit_in_processes(module, data, folder, options, on_epoch, on_step, say)
+
+    strategy: dict[str, Any] = {"devices": 1}
+    if environment is not None:
+        strategy = distributed.strategy(environment, device, config.devices, config.num_nodes)
+        data.divide(environment.global_rank(), processes)
+        module.all_reduce = distributed.sum_over_processes
+    if processes > 1 or len(module.parts(data)) > 1:
+        module.shares = data
+    say = say or _ignore
+    with (
+        _batch_sources(module, data, device, say) as tokens_on,
+        _stepper(module, data, device, steps_per_chunk, say) as steps_per_chunk,
+        StopSignals() as stop,
+        quiet_lightning(),
+        restored_determinism(),
+    ):
+        run_checkpoints = RunCheckpoints(
+            checkpoints,
+            folder / "metrics.csv",
+            on_epoch,
+            on_step,
+            save_minutes=config.save_minutes,
+            identity=identity or {},
+            stop=stop,
+            writes=first,
+        )
+        trainer = lightning.Trainer(
+            accelerator={"cuda": "gpu"}.get(device, device),
+            max_epochs=config.epochs,
+            gradient_clip_val=None if steps_per_chunk else config.clip or None,
+            callbacks=[run_checkpoints],
+            plugins=[AtomicCheckpoints()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+            deterministic=True,
+            reload_dataloaders_every_n_epochs=1,  # the rest of a resumed epoch is shorter than the others
+            **strategy,
+        )
+        with explain_out_of_memory("training", _what_to_lower(module, data.batch_size)):
+            _run(trainer, run_checkpoints, module, data, resume)
+    best = checkpoints / "best.ckpt"
+    if first and leaves_gain_open(config):
+        calibrate_checkpoint(module, best, data)
+    epochs = run_checkpoints.epochs
+    return Fitted(best, epochs, trainer.global_step, epochs < config.epochs, tokens_on, steps_per_chunk)
+
+
+def choose_device(wanted: str) -> str:
+    """Resolve ``auto``: CUDA, then Apple's MPS, then the CPU.
+
+    Raises
+    ------
+    UsageError
+        If the device that is asked for is not available.
+    """
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if here[device])
+    if not here.get(wanted, False):
+        found = ", ".join(device for device, available in here.items() if available)
+        raise UsageError(f"device {wanted!r} is not available; found: {found}")
+    return wanted
+
+
+def _fit_in_processes(
+    module: EncodingModule,
+    data: EncodingData,
+    folder: Path,
+    options: dict[str, Any],
+    on_epoch: Callable[[dict[str, float]], None] | None,
+    on_step: Callable[[int], None] | None,
+    say: Say | None,
+) -> Fitted:
+    """`fit` in processes that are started here; what the first one reports is passed on."""
+    found: list[Fitted] = []
+    handlers = {
+        "epoch": on_epoch or _ignore,
+        "step": on_step or _ignore,
+        "say": say or _ignore,
+        "fitted": found.append,
+    }
+    run_processes(functools.partial(_work, module, data, folder, options), module.config.devices, handlers)
+    return found[0]
+
+
+def _work(module: EncodingModule, data: EncodingData, folder: Path, options: dict[str, Any], report: Report) -> None:
+    """What each of the processes does that `fit` starts."""
+    first, reported = int(os.environ["RANK"]) == 0, 0.0
+
+    def on_step(step: int) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > 0.1:
+            reported = time.monotonic()
+            report("step", step)
+
+    def say(line: str) -> None:
+        if first:
+            report("say", line)
+
+    fitted = fit(module, data, folder, on_epoch=lambda row: report("epoch", row), on_step=on_step, say=say, **options)
+    if first:
+        report("fitted", fitted)
+
+
+@contextlib.contextmanager
+def _batch_sources(module: EncodingModule, data: EncodingData, device: str, say: Say) -> Iterator[tuple[str, ...]]:
+    """Choose where batches come from while training, and free what was on the device afterwards."""
+    parts = module.parts(data)
+    before = [part.source for _, part in parts]
+    try:
+        choose_sources(parts, wanted=module.config.residency, device=device, say=say)
+        yield tuple("device" if isinstance(part.source, DeviceSource) else "host" for _, part in parts)
+    finally:
+        for (_, part), source in zip(parts, before, strict=True):
+            part.source = source
+
+
+@contextlib.contextmanager
+def _stepper(
+    module: EncodingModule, data: EncodingData, device: str, steps_per_chunk: int | None, say: Say
+) -> Iterator[int]:
+    """Let the module make its steps in chunks, if that is chosen; afterwards it is as before, for another trainer."""
+    if steps_per_chunk is None:
+        steps_per_chunk = _choose_steps_per_chunk(module, len(module.parts(data)), device, say)
+    if steps_per_chunk and _watches_steps(module):
+        steps_per_chunk = 1
+    try:
+        if steps_per_chunk:
+            module.stepper = ChunkStepper(module, data, steps_per_chunk, mode=module.config.cuda_graph, say=say)
+        yield steps_per_chunk
+    finally:
+        module.stepper, module.automatic_optimization, data.chunk = None, True, 0
+
+
+def _choose_steps_per_chunk(module: EncodingModule, subjects: int, device: str, say: Say) -> int:
+    config, model = module.config, module.models()[0]
+    reason = check_cuda_graph(config, backend=model.backend, device=device, subjects=subjects)
+    if not reason:
+        say(f"steps: {model.precision}, {STEPS_PER_CHUNK} at a time, as replays of a CUDA graph")
+        return STEPS_PER_CHUNK
+    asked = device == "cuda" or config.cuda_graph == "off"  # elsewhere nobody expects a graph
+    say(f"steps: {model.precision}, one by one{f' ({reason})' if asked else ''}")
+    return 0
+
+
+def _watches_steps(module: EncodingModule) -> bool:
+    """Whether one of the module's callbacks must see every step."""
+    own = lightning.Callback.on_train_batch_end
+    return any(type(callback).on_train_batch_end is not own for callback in module.configure_callbacks())
+
+
+def _run(
+    trainer: lightning.Trainer,
+    checkpoints: RunCheckpoints,
+    module: EncodingModule,
+    data: EncodingData,
+    resume: bool,
+) -> None:
+    """Run the trainer; a stop is a KeyboardInterrupt or StoppedTraining, where Lightning raises SystemExit."""
+    last, stop = checkpoints.last, checkpoints.stop
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume and last.is_file() else None)
+        if stop.received is None:
+            return
+    except Stopped:
+        pass
+    except SystemExit:
+        if not checkpoints.interrupted:
+            raise
+    name = "SIGTERM" if stop.received == signal.SIGTERM else "Ctrl-C"
+    line = f"stopped by {name} before the first step was saved"
+    if last.is_file():
+        line = f"stopped by {name}; step {read_position(last).steps} of {module.planned_steps} is saved in {last}"
+    raise StoppedTraining(line) if stop.received == signal.SIGTERM else KeyboardInterrupt(line)
+
+
+def _remove_unfinished(checkpoints: Path, folder: Path) -> None:
+    """Remove the half-written files of a run that was killed."""
+    for where, pattern in ((checkpoints, ".*.ckpt"), (folder, ".metrics.*.csv")):
+        for left in where.glob(pattern):
+            left.unlink(missing_ok=True)
+
+
+def _what_to_lower(module: EncodingModule, batch_size: int) -> str:
+    model = module.models()[0]
+    height, width = model.grid
+    return (
+        f"lower train.batch_size (now {batch_size}), model.bottleneck ({model.weight.shape[1]}) or model.grid "
+        f"({max(height, width)}), or on a GPU set train.residency=host"
+    )
+
+
+def _ignore(value: Any) -> None:
+    pass
