@@ -30,6 +30,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     model : FactorTopy
         Its model.
     """
+    from brainkit.backbones.catalog import paper_of
     from brainkit.export import describe
     from brainkit.images import Preprocessing
 
@@ -58,7 +59,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         note=figure_note(summary),
         licence=join_terms(terms),
         terms=terms,
-        citation=citation(backbone=backbone["name"], data=kind),
+        citation=citation(backbone=backbone["name"], paper=paper_of(backbone["name"]), data=kind),
         provenance={
             **({"imported": summary["imported"]} if "imported" in summary else {}),
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},

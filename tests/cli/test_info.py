@@ -39,7 +39,11 @@ def test_info_says_what_the_file_holds(tmp_path: Path) -> None:
 
 def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
     parts = licence_terms(backbone="mae", licence="cc-by-nc-4.0", data="nsd")
-    write_encoder(tmp_path / "e.onnx", terms=parts, citation=citation(backbone="mae", data="nsd"))
+    write_encoder(
+        tmp_path / "e.onnx",
+        terms=parts,
+        citation=citation(backbone="mae", paper="a paper, arXiv:2111.06377", data="nsd"),
+    )
     text = call("info", tmp_path / "e.onnx").stdout
     for expected in (
         "licence     brainkit: Apache-2.0",
