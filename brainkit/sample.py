@@ -295,7 +295,7 @@ def _true_bottleneck(
         values, vectors = np.linalg.eigh(np.cov(((rows - mean) / std).T, bias=True))
         order = np.argsort(values)[::-1][:keep]
         basis = vectors[:, order]
-        # The sign of an eigenvector is arbitrary: the largest entry of each is made positive.
+        # The sign of an eigenvector is arbitrary: the largest entry of each is set positive.
         basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(keep)])
         # With few images some directions have no variance, and whitening would amplify rounding errors.
         spread = np.sqrt(np.maximum(values[order], 1e-6 * values[order[0]]))

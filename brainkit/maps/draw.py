@@ -78,8 +78,8 @@ def draw_maps(
     """
     count = len(vertices)
     _check_shapes(layer_weights=(layer_weights, (count, len(layers))), locations=(locations, (count, 2)))
-    given = {"scale": scale, "r": r, "R2": R2, "noise_ceiling": noise_ceiling}
-    _check_shapes(**{name: (values, (count,)) for name, values in given.items() if values is not None})
+    per_vertex = {"scale": scale, "r": r, "R2": R2, "noise_ceiling": noise_ceiling}
+    _check_shapes(**{name: (values, (count,)) for name, values in per_vertex.items() if values is not None})
     flatmap = _open_flatmap(vertices, rois)
 
     def maps() -> Iterator[tuple[str, MapFigure]]:

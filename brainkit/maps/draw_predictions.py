@@ -76,7 +76,7 @@ def draw_prediction_file(
     file : path-like
         The ``.npy`` file of predictions, with its ``.json`` next to it.
     encoder_info : EncoderInfo
-        The encoder that made them.
+        Metadata of the encoder that predicted them.
     folder, max_maps
         As in `draw_predictions`.
     images : sequence, optional
@@ -98,7 +98,7 @@ def draw_prediction_file(
     try:
         named, ids = list(description["images"]), description["vertices"].get("ids")
     except (AttributeError, KeyError, TypeError):
-        raise DataError(f"{json_path}: expected images and vertices, as predict writes them, found neither") from None
+        raise DataError(f"{json_path}: expected a description of predictions, with images and vertices") from None
     columns = None if ids is None else np.flatnonzero(np.isin(encoder_info.vertices.ids, ids))
     try:
         rows = np.load(file, mmap_mode="r", allow_pickle=False)

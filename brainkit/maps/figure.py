@@ -259,7 +259,7 @@ def _overview_image(vertices: Vertices) -> tuple[View, np.ndarray]:
 def _label_positions(
     anchors: list[tuple[int, str, float, float]], view: View, per_mm: float
 ) -> tuple[tuple[str, float, float], ...]:
-    """Labels at their anchors (size, name, x, y), shifted where they would overlap; left out where there is no room."""
+    """Labels at their anchors (size, name, x, y), shifted if they would overlap; dropped if there is no room."""
     line = _LABEL_SIZE / 72 / per_mm  # height of a line of text, in mm
     left, right, bottom, top = view.extent
     boxes: list[tuple[float, float, float, float]] = []  # x, half width, y, half height

@@ -176,7 +176,7 @@ def _message_if_empty(figure: MapFigure, valid: np.ndarray) -> None:
     if not valid.any():
         figure.message("no vertex has a value to show")
     elif not (valid & figure.flatmap.on_flatmap).any():
-        figure.message("no vertex with a value lies on the flatmap")
+        figure.message("no vertex with a value is on the flatmap")
 
 
 def _location_legend(figure: MapFigure) -> None:

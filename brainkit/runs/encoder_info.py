@@ -10,7 +10,7 @@ import numpy as np
 
 from brainkit.config import Config
 from brainkit.cortex.vertices import Vertices
-from brainkit.encoder_file.licence import SIMULATED, as_licence, citation, three_parts
+from brainkit.encoder_file.licence import SIMULATED, citation, join_terms, licence_terms
 from brainkit.runs.folder import figure_note, read_rois, read_volume
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     model : FactorTopy
         Its model.
     """
+    from brainkit.backbones.catalog import paper_of
     from brainkit.export import describe
     from brainkit.images import Preprocessing
 
@@ -41,7 +42,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         backbone = {**backbone, "name": Path(backbone["name"]).name}
     # Runs of versions that did not store the kind can only be told to be simulated by their note.
     kind = summary["data"].get("kind", SIMULATED if summary["note"] else None)
-    terms = three_parts(
+    terms = licence_terms(
         backbone=backbone["name"], licence=backbone["licence"], pretrained=backbone["pretrained"], data=kind
     )
     info = describe(
@@ -56,9 +57,9 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         units=summary["units"],
         gauge=summary["gauge"],
         note=figure_note(summary),
-        licence=as_licence(terms),
+        licence=join_terms(terms),
         terms=terms,
-        citation=citation(backbone=backbone["name"], data=kind),
+        citation=citation(backbone=backbone["name"], paper=paper_of(backbone["name"]), data=kind),
         provenance={
             **({"imported": summary["imported"]} if "imported" in summary else {}),
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},

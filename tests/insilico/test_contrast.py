@@ -127,6 +127,7 @@ def test_what_is_refused(encoder: predict.Encoder, sets: tuple[Path, Path], tmp_
     assert os.listdir(tmp_path) == ["contrast.json"]
 
 
+@pytest.mark.slow
 def test_the_command_and_its_figure(path: Path, sets: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")

@@ -96,6 +96,7 @@ def test_all_maps_are_written(paths):
         assert path.stat().st_size < 500_000
 
 
+@pytest.mark.slow
 def test_maps_without_scores_leave_them_out(tmp_path, subject):
     given = {**subject, "r": None, "R2": None, "noise_ceiling": None}
     assert [path.name for path in draw.draw_maps(tmp_path, **given)] == FILES[2:]
@@ -193,6 +194,7 @@ def test_low_ceilings_are_left_out(flatmap, subject):
     assert "450 of 600" in words(figures.explained_figure(flatmap, subject["r"], ceiling, "", None))
 
 
+@pytest.mark.slow
 def test_nothing_to_show_says_so(flatmap, subject):
     empty = np.full(len(subject["R2"]), np.nan)
     for figure in (
@@ -225,7 +227,7 @@ def test_off_the_flatmap():
     vertices = Vertices("fsaverage5", off)
     assert not on_flatmap(vertices).any()
     figure = figures.accuracy_figure(make_flatmap(vertices, RoiTable({}, len(off))), np.ones(len(off)), "", None)
-    assert "lies on the flatmap" in words(figure)
+    assert "is on the flatmap" in words(figure)
 
 
 def test_views():
@@ -237,6 +239,7 @@ def test_views():
     assert not everything.cropped and everything == full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["fsaverage6", "fsaverage"])
 def test_finer_spaces_are_drawn_on_their_own_mesh(space):
     count = {"fsaverage6": 40962, "fsaverage": 163842}[space]
