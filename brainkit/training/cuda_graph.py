@@ -28,7 +28,7 @@ WARM_UP = 3  # steps before the capture, in which kernels are compiled and memor
 
 
 def check_cuda_graph(config: TrainConfig, *, backend: str, device: str, subjects: int) -> str:
-    """Why steps are not captured in a CUDA graph; empty if they are.
+    """The reason why steps are not captured in a CUDA graph; empty if they are.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def check_cuda_graph(config: TrainConfig, *, backend: str, device: str, subjects
     Raises
     ------
     UsageError
-        If ``cuda_graph`` is on where it cannot be done.
+        If ``cuda_graph`` is on but not possible.
     """
     reason = ""
     if config.cuda_graph == "off":
