@@ -107,7 +107,7 @@ def choose_source(
     free = free_memory(device) if free is None else free
     fits = need.data + need.work <= USABLE * free
     sizes = f"tokens {format_bytes(need.tokens)} and responses {format_bytes(need.responses)} of {len(rows)} images"
-    rest = f"all else takes about {format_bytes(need.work)}, {format_bytes(free)} free on {device}"
+    rest = f"everything else takes about {format_bytes(need.work)}, {format_bytes(free)} free on {device}"
     if wanted == "device" and not fits:
         raise UsageError(
             f"train.residency 'device' does not fit: {sizes}, {rest}; use train.residency=auto, or lower model.grid "

@@ -163,11 +163,12 @@ def fit(
         trainer = _trainer(module.config, checkpoints, folder, device, environment, clip=not steps_per_chunk)
         with explain_out_of_memory("training", _what_to_lower(module, data.batch_size)):
             _run(trainer, checkpoints, module, data, resume)
+        steps = trainer.global_step  # of the trainer or the stepper, while the module knows which
     best = folder / "checkpoints" / "best.ckpt"
     if first and leaves_gain_open(module.config):
         calibrate_checkpoint(module, best, data)
     stopped_early = checkpoints.epochs < module.config.epochs
-    return Fitted(best, checkpoints.epochs, trainer.global_step, stopped_early, tokens_on, steps_per_chunk)
+    return Fitted(best, checkpoints.epochs, steps, stopped_early, tokens_on, steps_per_chunk)
 
 
 def choose_device(wanted: str) -> str:

@@ -39,12 +39,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
 def test_training_stops_once_patience_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1, 0.9, 0.9])
     module, data = problem(epochs=10, patience=3)
-    best = fit(module, data, tmp_path).best
+    fitted = fit(module, data, tmp_path)
+    best = fitted.best
+    assert (fitted.epochs, fitted.steps, fitted.stopped_early) == (8, 24, True)
     assert [row["epoch"] for row in rows_of(tmp_path)] == list(range(1, 9))
     assert checkpoint_of(tmp_path, "best")["epoch"] == 4
     module, data = problem(epochs=10, patience=3)
     held = best.read_bytes()
-    fit(module, data, tmp_path, resume=True)  # it has stopped: there is nothing to go on with
+    assert fit(module, data, tmp_path, resume=True) == fitted  # nothing is left to train
     assert len(rows_of(tmp_path)) == 8
     assert best.read_bytes() == held
 

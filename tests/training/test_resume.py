@@ -243,6 +243,15 @@ def test_changed_data_is_noticed(alone: Path) -> None:
         check_identity(last, {"responses": "b" * 64, "backbone layers": "late"})
 
 
+def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
+    module, data = problem(epochs=2)
+    first = fit(module, data, tmp_path, resume=True)  # there is nothing to resume yet
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    module, data = problem(epochs=2)
+    assert fit(module, data, tmp_path, resume=True) == first
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_table_that_the_state_is_ahead_of_is_written_again(tmp_path: Path) -> None:
     module, data = problem(epochs=2)
     fit(module, data, tmp_path)
