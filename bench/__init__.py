@@ -1,5 +1,5 @@
 """Benchmarks. Run them from the repository's folder: ``python -m bench.operator``."""
 
-from brainkit.utils.system import settle_openmp
+from brainkit.utils.system import configure_openmp
 
-settle_openmp()  # before torch is imported: as the commands run, so they are timed
+configure_openmp()  # before torch is imported, as the commands do

@@ -1,4 +1,4 @@
-"""The page of `bench.accuracy`: its report in Markdown."""
+"""The page of `bench.accuracy`, in Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def page(report: dict[str, Any]) -> str:
-    """All parts that the report has."""
+    """The parts in the report."""
     lines = ["# Accuracy, and whether maps repeat", ""]
     lines += ["Simulated sample subjects (`brainkit sample`), EfficientNet-Lite0; their planted truth is known."]
     for part, write in (("accuracy", _accuracy), ("maps", _maps), ("noise", _noise)):
@@ -26,11 +26,12 @@ def _accuracy(part: dict[str, Any]) -> list[str]:
     lines = [
         "## Settings, and ridge regression from the same tokens",
         "",
-        f"{part['images']} training images, {part['vertices']} vertices; subjects of seeds {', '.join(seeds)}, which "
-        "no setting was tuned on (the seed is that of the split, the start and the order too). Medians over vertices "
-        "with a noise ceiling above 0.3, on the test images: the mean over subjects, and each subject's. `r2/ceiling` "
-        "is max(r, 0)^2 over the ceiling, 1 at most. Ridge regressions are himalaya's, in kernel form, hyperparameters "
-        "by 5 folds of photographs within the training images, a vertex's best layer by validation. They have no maps.",
+        f"{part['images']} training images, {part['vertices']} vertices; subjects of seeds {', '.join(seeds)}, on "
+        "which no setting was tuned (the seed is also that of split, weights and batches). Medians over vertices with "
+        "a noise ceiling above 0.3, on the test images: the mean over subjects, and each subject. `r2/ceiling` is "
+        "max(r, 0)^2 over the ceiling, at most 1. Ridge regressions are himalaya's, in kernel form, with "
+        "hyperparameters from 5 folds of photographs within the training images, and a vertex's best layer from "
+        "validation. They have no maps.",
         "",
         "| | r2/ceiling | r | R2 | r, all vertices | R2, all vertices | steps | CPU seconds |",
         "|---|---|---|---|---|---|---|---|",
@@ -42,7 +43,7 @@ def _accuracy(part: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | {' | '.join(cells)} | {steps} | {_each(rows, 'seconds', '.0f')} |")
     return lines + [
         "",
-        "Maps of the same runs against the planted truth:",
+        "Maps of the same runs compared with the planted truth:",
         "",
         *_table(
             [
@@ -59,22 +60,22 @@ def _maps(part: dict[str, Any]) -> list[str]:
         "## Do two trainings give the same maps?",
         "",
         f"Subject {part['subject']}, {part['images']} training images, {part['vertices']} vertices; over vertices with "
-        "a noise ceiling above 0.3. Other seed: the same images, another start and order. Other half: the training "
-        "images in two random halves. Each cell has the mean and the numbers of three pairs of trainings; for the "
-        "planted truth, of three trainings.",
+        "a noise ceiling above 0.3. Other seed: the same images, other weights and batches. Other half: two random "
+        "halves of the training images. Cells have the mean and each of three pairs of trainings; for the planted "
+        "truth, of three trainings.",
     ]
     for kind in ("other seed", "other half of the images", "planted truth"):
         rows = [(name, found[kind]) for name, found in part["parametrisations"].items()]
         lines += ["", f"### {kind[0].upper()}{kind[1:]}", "", *_table(rows)]
     lines += [
         "",
-        "### The same model, its gains written otherwise",
+        "### The same model with other gains",
         "",
-        "Where the gauge is open, every layer's bottlenecks can be multiplied by a k and its layer weights divided by "
-        "it. Here k brings local tokens to unit RMS: what the model predicts stays, and what its layer map says does "
-        "not. In the gauge `unit` there is no such k.",
+        "Without a fixed gauge, a layer's bottlenecks can be multiplied by a k and its layer weights divided by it. "
+        "Here k gives local tokens unit RMS: predictions stay the same, the layer map does not. In the gauge `unit` "
+        "there is no such k.",
         "",
-        "| | predictions move by (of their s.d.) | depth moves by, median | at most | largest k / smallest |",
+        "| | change of predictions, s.d. | change of depth, median | largest | largest k / smallest |",
         "|---|---|---|---|---|",
     ]
     for name, found in part["parametrisations"].items():
@@ -90,13 +91,13 @@ def _noise(part: dict[str, Any]) -> list[str]:
     lines = [
         "## Settings against overfitting",
         "",
-        f"{part['images']} training images, {part['vertices']} vertices, subjects of seeds {seeds}; noise is added "
-        "until all ceilings are the share named of what they were. Measures as above, over vertices with a ceiling "
-        "above 0.3, or above the median where that is lower. All settings but those named are the defaults.",
+        f"{part['images']} training images, {part['vertices']} vertices, subjects of seeds {seeds}; noise is added so "
+        "that all ceilings are multiplied by the given factor. Measures as above, over vertices with a ceiling above "
+        "0.3, or above the median if that is lower. All other settings are the defaults.",
     ]
     for share, rows in part["shares"].items():
         ceiling = ", ".join(f"{value:.2f}" for value in rows["ceiling"])
-        lines += ["", f"### Ceilings x {share}: their median is {ceiling}", ""]
+        lines += ["", f"### Ceilings x {share}: median {ceiling}", ""]
         lines += ["| | r2/ceiling | r | R2 | R2, all vertices | best epoch |", "|---|---|---|---|---|---|"]
         names = [name for name in rows if name != "ceiling"]
         for name in names:
@@ -109,7 +110,7 @@ def _noise(part: dict[str, Any]) -> list[str]:
 def _table(rows: Iterable[tuple[str, list[dict[str, float]]]]) -> list[str]:
     """Agreement of maps."""
     lines = [
-        "| | depth r | depth apart, layers | within one layer | location apart | scale r | scale apart |",
+        "| | depth r | depth difference, layers | within one layer | location distance | scale r | scale difference |",
         "|---|---|---|---|---|---|---|",
     ]
     keys = ("depth_r", "depth_apart", "depth_within_one", "location_apart", "scale_r", "scale_apart")
@@ -117,7 +118,7 @@ def _table(rows: Iterable[tuple[str, list[dict[str, float]]]]) -> list[str]:
 
 
 def _each(rows: list[dict[str, float]], key: str, form: str = ".3f") -> str:
-    """One number a row; of more than one also their mean."""
+    """Each row's number, and their mean if there are several."""
     values = [row[key] for row in rows]
     each = " ".join(format(value, form) for value in values)
     return f"**{format(np.mean(values), form)}** ({each})" if len(values) > 1 else each

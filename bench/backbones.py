@@ -1,6 +1,6 @@
-"""Writes the table of aliases in ``docs/backbones.md`` from the catalogue: ``python -m bench.backbones``.
+"""Write the table of aliases in ``docs/backbones.md`` from the catalogue: ``python -m bench.backbones``.
 
-No weights are needed: the networks are built without memory behind them.
+No weights are needed: networks are built on the meta device.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ LICENCES = {
     "cc-by-nc-4.0": "CC BY-NC 4.0",
     "dinov3-license": "DINOv3 License",
 }
-# Classifiers, pooling and necks are not in the way of the tokens, and are not counted.
-BESIDE = re.compile(r"^(head|heads|classifier|fc|attn_pool|neck)\b")
+# Classifiers, pooling and necks do not contribute to tokens, and are not counted.
+UNUSED = re.compile(r"^(head|heads|classifier|fc|attn_pool|neck)\b")
 
 
 def main() -> None:
-    """Replace what stands between the two marks."""
+    """Replace the text between the two marks."""
     text = PAGE.read_text(encoding="utf-8")
     pattern = re.compile(f"{BEGIN}\n.*?{END}", re.DOTALL)
     PAGE.write_text(pattern.sub(lambda _: f"{BEGIN}\n{table(networks())}{END}", text), encoding="utf-8")
 
 
 def networks() -> dict[str, Backbone]:
-    """Every alias at its default settings, shapes alone."""
+    """Every alias at its default settings, without weights."""
     with torch.device("meta"):
         return {alias: load_backbone(alias, random_weights=True) for alias in ALIASES}
 
 
 def table(backbones: Mapping[str, Backbone]) -> str:
-    """One row an alias."""
+    """One row per alias."""
     side = ModelConfig().grid
     lines = [
         "| name | network | weights | licence | layers | channels | global token | parameters | input, px | patch, px "
@@ -60,7 +60,7 @@ def _cells(alias: str, backbone: Backbone, side: int) -> list[str]:
     network: Any = backbone.network
     first, last = backbone.layer_names[0], backbone.layer_names[-1]
     widths, grids = list(backbone.widths.values()), list(backbone.grids.values())
-    parameters = sum(value.numel() for name, value in network.model.named_parameters() if not BESIDE.match(name))
+    parameters = sum(value.numel() for name, value in network.model.named_parameters() if not UNUSED.match(name))
     size = backbone.preprocessing.size
     patch = str(size // grids[0][0]) if len(set(grids)) == 1 else ""
     # float16, every layer's local tokens on the common grid and its global token
@@ -82,7 +82,7 @@ def _cells(alias: str, backbone: Backbone, side: int) -> list[str]:
 
 
 def _network(entry: Any) -> str:
-    """timm's tag names weights, so it stands only where they are timm's."""
+    """The model's name, with timm's tag only if the weights are timm's."""
     own_weights = entry.hub_file is None and entry.url is None and entry.package is None
     return entry.architecture if own_weights else entry.architecture.partition(".")[0]
 

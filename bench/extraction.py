@@ -1,15 +1,14 @@
 """How fast images become tokens on this machine: ``python -m bench.extraction``.
 
-The whole of it (reading, decoding, resizing, the network, the token grid, half precision, checksums, writing) beside
-the network's bare forward pass over images that are ready in memory, taking turns in one process: in seconds, and in
-processor time, which tells the same where other programs keep the processor busy. Then what opening a store costs,
-which compares every checksum, beside reading the same records.
+The whole extraction (reading, decoding, resizing, the network, the token grid, half precision, checksums, writing)
+against the network's forward pass alone over prepared images in memory, interleaved in one process. Both in seconds and
+in CPU time, which does not change on a busy machine. Then the cost of opening a token store, which verifies every
+checksum, against reading the same records.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -23,20 +22,20 @@ import torch
 from PIL import Image
 
 from bench import machine
+from bench.report import load_average, write_report
 from bench.timing import interleaved
 from brainkit.backbones import Backbone, load_backbone
 from brainkit.features.extract import extract_tokens
 from brainkit.features.fill import read_input
 from brainkit.features.forward import TokenExtractor
 
-RESULTS = Path(__file__).resolve().parent / "results"
-SIDE = 425  # pixels of an image in the natural scenes data set
-# Images of one turn: some seconds each.
+SIDE = 425  # pixels, as in the Natural Scenes Dataset
+# Images per round: some seconds each.
 NETWORKS = {"dinov2": 32, "efficientnet_lite0": 192}
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
-    """PNGs with the grain of photographs, so that they take as long to decode."""
+    """PNGs with noise, so that decoding takes as long as for photographs."""
 
     def write(number: int) -> Path:
         draw = np.random.default_rng(number)
@@ -52,7 +51,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 
 class Bare:
-    """The network alone."""
+    """The network's forward pass alone."""
 
     def __init__(self, backbone: Backbone, batches: list[torch.Tensor]) -> None:
         self.backbone, self.batches = backbone, batches
@@ -67,7 +66,7 @@ class Bare:
 
 
 class Extraction:
-    """All of it, into a new store each time; making the store and what is done once for all is not timed."""
+    """The whole extraction, into a new store each time; creating the store and one-time work are not timed."""
 
     def __init__(self, backbone: Backbone, images: list[Path], folder: Path, device: str) -> None:
         self.backbone, self.images, self.folder, self.device = backbone, images, folder, device
@@ -86,20 +85,20 @@ class Extraction:
 
 
 def measure(name: str, count: int, rounds: int, device: str) -> dict[str, Any]:
-    """Images a second, bare and whole, and the rates of opening and reading."""
+    """Images per second of both, and the rates of opening and reading a store."""
     backbone = load_backbone(name, random_weights=name != "efficientnet_lite0")
     network = TokenExtractor(backbone, (8, 8), device=device)
-    with tempfile.TemporaryDirectory() as place:
-        images = write_images(Path(place), count + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        images = write_images(Path(folder), count + 1)
         ready = [read_input(path, backbone.preprocessing) for path in images[1:]]
         size = network.batch_size
         batches = [torch.from_numpy(np.stack(ready[k : k + size])).to(device) for k in range(0, count, size)]
-        whole = Extraction(backbone, images, Path(place), device)
+        whole = Extraction(backbone, images, Path(folder), device)
         bare = Bare(backbone, batches)
         seconds = interleaved({"bare": bare, "whole": whole}, rounds, {}, device)
         ours = float(np.median(whole.seconds[1:]))
         busy = [float(np.median(run.processor[1:])) for run in (bare, whole)]
-        tokens = extract_tokens(backbone, images[1:], cache=Path(place) / "1", device=device)
+        tokens = extract_tokens(backbone, images[1:], cache=Path(folder) / "1", device=device)
         rows = np.arange(len(tokens))
         store = tokens.store
         assert store is not None
@@ -128,8 +127,8 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"PNGs of {SIDE} x {SIDE} pixels, 224 x 224 for the network, 8x8 tokens, float16 on disk. `bare` is the "
-        "network alone over images that lie ready in memory; `whole` is decoding, resizing, the network, the token "
-        "grid, checksums and writing, and the look at an image that was there. Medians of turns in one process.",
+        "network alone over prepared images in memory; `whole` is decoding, resizing, the network, the token grid, "
+        "checksums and writing, and checking one stored image again. Medians, interleaved in one process.",
         "",
         "| network | images | batch | MB an image | bare, images/s | whole, images/s | whole / bare | "
         "bare / whole, processor time |",
@@ -143,8 +142,8 @@ def table(report: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Opening a store compares the checksums of the images asked for; beside it, reading the same records into "
-        "memory once. Both from the page cache:",
+        "Opening a store verifies the checksums of the requested images; for comparison, reading the same records into "
+        "memory. Both from the page cache:",
         "",
         "| network | checksums compared, GB/s | records read, GB/s |",
         "|---|---|---|",
@@ -160,18 +159,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--network", choices=tuple(NETWORKS), action="append", help="[default: all]")
-    parser.add_argument("--images", type=int, help="of one turn")
-    parser.add_argument("--name", default="extraction", help="of the files in bench/results")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    report: dict[str, Any] = {"machine": machine.describe(given.threads, given.device), "networks": {}}
-    for name in given.network or NETWORKS:
-        report["networks"][name] = measure(name, given.images or NETWORKS[name], given.rounds, given.device)
-    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+    parser.add_argument("--images", type=int, help="per round")
+    parser.add_argument("--name", default="extraction", help="name of the files in bench/results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    report: dict[str, Any] = {"machine": machine.describe(options.threads, options.device), "networks": {}}
+    for name in options.network or NETWORKS:
+        report["networks"][name] = measure(name, options.images or NETWORKS[name], options.rounds, options.device)
+    report["machine"]["load after"] = load_average()
+    write_report(options.name, report, table(report))
 
 
 if __name__ == "__main__":

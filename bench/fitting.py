@@ -1,4 +1,4 @@
-"""Sample subjects in memory, and brainkit fitted to them with any settings: what `bench.accuracy` repeats."""
+"""Sample subjects in memory, and models trained on them with any settings, for `bench.accuracy`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
 from brainkit.evaluation.recovery import read_truth
 from brainkit.evaluation.scores import Scores, score
-from brainkit.features import extract as features
 from brainkit.features.cache import TokenCache
+from brainkit.features.extract import extract_tokens
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.folder import model_shape
 from brainkit.sample import BACKBONE, make_sample
-from brainkit.training import fit as training
 from brainkit.training.checkpoint import load_best
 from brainkit.training.datamodule import EncodingData
+from brainkit.training.fit import fit
 from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
 
@@ -41,8 +41,8 @@ class Responses:
 
 
 @dataclass(frozen=True)
-class Material:
-    """A sample subject with its tokens: responses (n, V), noise ceilings (V,), what was planted."""
+class Sample:
+    """A sample subject with its tokens, responses (n, V), noise ceilings (V,) and planted selectors."""
 
     subject: Subject
     tokens: TokenCache
@@ -51,20 +51,20 @@ class Material:
     truth: dict[str, np.ndarray]
 
     def split(self, seed: int) -> Split:
-        """As brainkit makes it."""
+        """The split of `brainkit train`."""
         names = [path.name for path in self.subject.images]
         return make_split(self.subject.groups, self.subject.official_test, seed, names=names)
 
-    def noisier(self, share: float, seed: int) -> Material:
-        """The same with noise added, so that every ceiling is multiplied by `share`."""
+    def noisier(self, share: float, seed: int) -> Sample:
+        """The subject with added noise that multiplies every ceiling by `share`."""
         noise = np.random.default_rng((seed, 3)).standard_normal(self.responses.values.shape, np.float32)
         values = share**0.5 * self.responses.values + (1 - share) ** 0.5 * noise
         return replace(self, responses=Responses(values.astype(np.float32)), ceiling=share * self.ceiling)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A trained model at its best epoch, its scores on the test images, and the processor's seconds of its training."""
+class Trained:
+    """A trained model at its best epoch, its scores on the test images, and the CPU seconds of its training."""
 
     model: FactorTopy
     scores: Scores
@@ -75,52 +75,53 @@ class Fitted:
     def selectors(self) -> dict[str, np.ndarray]:
         """Expected ``depth`` (V,), ``location`` (V, 2), ``scale`` (V,)."""
         with torch.inference_mode():
-            chosen = self.model.selectors()
-        depth = chosen.layer_weights.double().numpy() @ np.arange(len(self.model.layers))
-        return {"depth": depth, "location": chosen.locations.numpy(), "scale": chosen.scale.numpy()}
+            selected = self.model.selectors()
+        depth = selected.layer_weights.double().numpy() @ np.arange(len(self.model.layers))
+        return {"depth": depth, "location": selected.locations.numpy(), "scale": selected.scale.numpy()}
 
 
-def material(folder: Path, seed: int, *, vertices: int, images: int) -> Material:
-    """Make a sample subject; its tokens are in the cache from then on."""
-    place = folder / f"subject-{seed}"
-    make_sample(place, seed=seed, vertices=vertices, images=images, say=lambda line: None)
-    subject = open_subject(place)
-    tokens = features.extract_tokens(load_backbone(BACKBONE), subject.images)
+def load_sample(folder: Path, seed: int, *, vertices: int, images: int) -> Sample:
+    """Make a sample subject and extract its tokens."""
+    path = folder / f"subject-{seed}"
+    make_sample(path, seed=seed, vertices=vertices, images=images, say=lambda line: None)
+    subject = open_subject(path)
+    tokens = extract_tokens(load_backbone(BACKBONE), subject.images)
     responses = Responses(subject.responses.rows(np.arange(len(subject))))
-    return Material(subject, tokens, responses, np.asarray(subject.noise_ceiling), read_truth(place / "truth.npz"))
+    return Sample(subject, tokens, responses, np.asarray(subject.noise_ceiling), read_truth(path / "truth.npz"))
 
 
 _STATISTICS: dict[tuple[Path, bytes], dict[str, torch.Tensor]] = {}
 
 
-def fit(given: Material, settings: Config, split: Split) -> Fitted:
-    """What `brainkit train` does between the tokens and the scores; `settings.seed` decides start and order."""
+def train(sample: Sample, settings: Config, split: Split) -> Trained:
+    """Train and score as `brainkit train` does; `settings.seed` is the seed of weights and batches."""
     torch.manual_seed(settings.seed)
-    model = FactorTopy(given.tokens.widths, given.subject.coordinates, **model_shape(settings.model))
-    _set_statistics(model, given, split)
+    model = FactorTopy(sample.tokens.widths, sample.subject.coordinates, **model_shape(settings.model))
+    _set_statistics(model, sample, split)
     if not settings.model.standardise:
         model.leave_tokens_raw()
-    training_responses = given.responses.rows(split.train)
+    training_responses = sample.responses.rows(split.train)
     model.set_response_scale(training_responses.mean(0), training_responses.std(0))
-    data = EncodingData(given.tokens, given.responses, split, batch_size=settings.train.batch_size, seed=settings.seed)
-    steps = -(-len(split.train) // settings.train.batch_size) * settings.train.epochs
+    batch_size = settings.train.batch_size
+    data = EncodingData(sample.tokens, sample.responses, split, batch_size=batch_size, seed=settings.seed)
+    steps = -(-len(split.train) // batch_size) * settings.train.epochs
     module = EncodingModule(model, settings.train, steps)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
-        best = training.fit(module, data, Path(folder), on_epoch=rows.append).best
+        best = fit(module, data, Path(folder), on_epoch=rows.append).best
         seconds = time.process_time() - started
         load_best(module, best)
-    scores = score(model, given.tokens, given.responses, split.test, given.ceiling)
+    scores = score(model, sample.tokens, sample.responses, split.test, sample.ceiling)
     best_epoch = 1 + int(np.argmax([row["val_r"] for row in rows]))
-    return Fitted(model, scores, seconds, best_epoch, int(rows[-1]["step"]))
+    return Trained(model, scores, seconds, best_epoch, int(rows[-1]["step"]))
 
 
-def _set_statistics(model: FactorTopy, given: Material, split: Split) -> None:
-    """Computed once for the training images of a subject: they do not depend on the settings."""
-    key = given.subject.root, split.train.tobytes()
+def _set_statistics(model: FactorTopy, sample: Sample, split: Split) -> None:
+    """Fit the token statistics once per subject and split: they do not depend on the settings."""
+    key = sample.subject.root, split.train.tobytes()
     if key not in _STATISTICS:
-        fit_statistics(model, given.tokens, split.train)
+        fit_statistics(model, sample.tokens, split.train)
         state: dict[str, Any] = model.state_dict()
         _STATISTICS[key] = {name: value.clone() for name, value in state.items() if "statistics" in name}
     model.load_state_dict(_STATISTICS[key], strict=False)

@@ -1,10 +1,10 @@
-"""Hostile encoder files: thousands of damaged and ill-meant variants, each read, opened and run.
+"""Hostile encoder files: thousands of damaged and malicious variants are read, opened and run.
 
     python -m bench.hostile                          # 2,400 variants of a small encoder, 600 of an exported transformer
     python -m bench.hostile --variants 100 --no-export
 
-Every variant must work, or be answered by one line. Workers take many variants each, with a limit on their memory; one
-that dies, hangs or prints names the variant that did it, and the next worker goes on behind it.
+Every variant must work, or be refused with a one-line error. Workers with limited memory test many variants each; if
+one dies, hangs or prints, the report names the variant, and the next worker continues after it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,22 @@ from typing import Any
 import numpy as np
 
 import brainkit
+from bench.report import RESULTS, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results"
-SECONDS = 60.0  # for one variant; most take some milliseconds
-MEMORY = 6 << 30  # bytes of address space of a worker, of which the libraries alone take some 2 GB
+SECONDS = 60.0  # per variant; most take some milliseconds
+MEMORY = 6 << 30  # bytes of address space of a worker, of which libraries take about 2 GB
 GOOD = ("works", "refused")
 
 
 def main() -> None:
-    """Make the variants, send them through the workers, and write what came of them."""
+    """Make the variants, test them in workers, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", type=int, default=2400)
     parser.add_argument("--exported", type=int, default=600, help="variants of an exported transformer")
-    parser.add_argument("--no-export", action="store_true", help="the small encoder alone; needs no torch")
+    parser.add_argument("--no-export", action="store_true", help="only the small encoder; needs no torch")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="only kinds whose names hold this")
-    parser.add_argument("--name", type=Path, default=RESULTS / "hostile", help="where to write .json and .md")
+    parser.add_argument("--only", default="", help="only kinds whose names contain this")
+    parser.add_argument("--name", type=Path, default=RESULTS / "hostile", help="where to write the .json and .md")
     parser.add_argument("--worker", nargs=3, metavar=("FOLDER", "START", "STOP"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -66,12 +65,12 @@ def main() -> None:
     bad = [row for row in rows if row["outcome"] not in GOOD]
     for row in bad:
         print(f"{row['base']} {row['variant']}, {row['kind']}: {row['outcome']}: {row['text'][:300]}")
-    print(f"{len(rows)} variants, {len(bad)} of them badly answered, {time.monotonic() - started:.0f} s")
+    print(f"{len(rows)} variants, {len(bad)} handled badly, {time.monotonic() - started:.0f} s")
     sys.exit(1 if bad else 0)
 
 
 def attack(folder: Path, seed: int, only: str, count: int) -> list[dict[str, Any]]:
-    """Send all variants through workers; what each led to, in order."""
+    """Test all variants in workers; the outcome of each, in order."""
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         start = len(rows)
@@ -96,27 +95,27 @@ def attack(folder: Path, seed: int, only: str, count: int) -> list[dict[str, Any
             if not line:
                 break
             rows.append(json.loads(line))
-        said = worker.stderr.read()
+        stderr = worker.stderr.read()
         code = worker.wait()
         if code and len(rows) < stop:
             outcome = "hung" if hung else f"died ({code})"
             kind = (folder / "kind.txt").read_text(encoding="utf-8")
-            said += (folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
-            rows.append({"variant": len(rows), "kind": kind, "outcome": outcome, "text": said[-500:], "seconds": 0.0})
-        elif said:
-            rows[-1] |= {"outcome": "printed", "text": said[-500:]}
+            stderr += (folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
+            rows.append({"variant": len(rows), "kind": kind, "outcome": outcome, "text": stderr[-500:], "seconds": 0.0})
+        elif stderr:
+            rows[-1] |= {"outcome": "printed", "text": stderr[-500:]}
     return rows
 
 
 def work(folder: Path, seed: int, only: str, start: int, stop: int) -> None:
-    """One worker: a line of JSON for each variant."""
+    """One worker: prints a line of JSON for each variant."""
     from bench.hostile_variants import Parts, kind_of, variant
     from brainkit.predict.session import import_runtime
 
     parts = Parts.of((folder / "base.onnx").read_bytes())
     import_runtime()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    # What libraries print goes to files, so that it is seen; the protocol has the first standard output for itself.
+    # Output of libraries goes to a file, where it is checked; standard output is for the protocol only.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     printed = open(folder / "printed.txt", "w+b", buffering=0)  # noqa: SIM115
     os.dup2(printed.fileno(), 1)
@@ -142,16 +141,16 @@ def work(folder: Path, seed: int, only: str, start: int, stop: int) -> None:
 
 
 def judge(path: Path) -> tuple[str, str, str]:
-    """Read, open and run one file: what came of it, at which stage, and the words."""
+    """Read, open and run one file: the outcome, the stage, and the error's text."""
     from brainkit import encoder_file
-    from brainkit import predict as scoring
     from brainkit.errors import BrainkitError
+    from brainkit.predict import load
 
     stage = "metadata and digest"
     try:
         info = encoder_file.read(path)
         stage = "opening"
-        encoder = scoring.load(path, "cpu")
+        encoder = load(path, "cpu")
         stage = "predicting"
         size = info.preprocessing.size
         encoder.predict(np.zeros((2, size, size, 3), np.uint8), prepared=True)
@@ -166,13 +165,13 @@ def judge(path: Path) -> tuple[str, str, str]:
         elif "ONNX Runtime" in text:
             stage = f"ONNX Runtime, {stage}"
         return "refused", stage, text
-    except BaseException as error:  # whatever else it may be is what is looked for
+    except BaseException as error:  # any other exception is a finding
         return f"raised {type(error).__name__}", stage, str(error)[:500]
     return "works", "predicted", ""
 
 
 def small_encoder(path: Path) -> None:
-    """An encoder of a few kilobytes whose graph has what exported networks have."""
+    """An encoder of a few kilobytes with the operators of exported networks."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -230,7 +229,7 @@ def small_encoder(path: Path) -> None:
         ("ReduceMean", ["local", "last"], ["whole"], {"keepdims": 1}),
         ("Concat", ["local", "whole"], ["tokens"], {"axis": 3}),
     ]
-    nodes = [helper.make_node(op, given, made, **attributes) for op, given, made, attributes in steps]
+    nodes = [helper.make_node(op, inputs, outputs, **attributes) for op, inputs, outputs, attributes in steps]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
     stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     model = helper.make_model(
@@ -268,7 +267,7 @@ def small_encoder(path: Path) -> None:
 
 
 def exported_encoder(path: Path) -> None:
-    """The smallest of timm's transformers, with random weights, through `brainkit.export`."""
+    """The smallest of timm's transformers with random weights, exported by `brainkit.export`."""
     import torch
 
     from brainkit import export
@@ -296,7 +295,7 @@ def exported_encoder(path: Path) -> None:
 
 
 def write(name: Path, rows: list[dict[str, Any]], seed: int, seconds: float) -> None:
-    """The table by kind, and what stopped them."""
+    """Write the counts by kind and by the check that refused them."""
     versions = {"python": platform.python_version(), "brainkit": brainkit.__version__, "numpy": np.__version__}
     for package in ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "timm"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -324,15 +323,15 @@ def write(name: Path, rows: list[dict[str, Any]], seed: int, seconds: float) -> 
         "# Hostile encoder files",
         "",
         f"`python -m bench.hostile`, seed {seed}: {len(rows)} variants of two encoder files, each read, opened and run "
-        f"once. Badly answered (a crash, a hang over {SECONDS:.0f} s, a traceback, printed text, more than one line): "
+        f"once. Handled badly (a crash, a hang over {SECONDS:.0f} s, a traceback, printed text, more than one line): "
         f"**{summary['bad']}**.",
         "",
-        f"{summary['seconds']} s in all, the slowest variant {summary['slowest variant, s']:.2f} s; no worker held "
-        f"more than {summary['largest resident memory of a worker, MB']} MB. "
+        f"{summary['seconds']} s in all, the slowest variant {summary['slowest variant, s']:.2f} s; peak memory of a "
+        f"worker {summary['largest resident memory of a worker, MB']} MB. "
         + ", ".join(f"{package} {version}" for package, version in versions.items())
         + f", {summary['system']}.",
         "",
-        "| stopped by | variants |",
+        "| refused by | variants |",
         "|---|---|",
         *(f"| {stage} | {count} |" for stage, count in stages.most_common()),
         "",

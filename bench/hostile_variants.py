@@ -1,7 +1,7 @@
-"""Hostile variants of an encoder file: damaged, and well sealed with something wrong inside.
+"""Hostile variants of an encoder file: damaged, or with a valid digest and malicious content.
 
-Each kind is a function of a seeded generator and the parts of a good file. Most are sealed again with a right digest,
-so that they reach the JSON reader, the graph's reader, or ONNX Runtime.
+Each kind is a function of a seeded generator and the parts of a good file. Most get a valid digest, so that they reach
+the JSON reader, the graph's checks, or ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ATOMS = [None, True, -1, 0, 2.5, 1e308, 10**300, "", "x", "\n\x1b[2J", "custom",
 
 @dataclass(frozen=True)
 class Parts:
-    """A good encoder file: the whole, its model alone, and its JSON."""
+    """A good encoder file: all its bytes, its model, and its JSON."""
 
     whole: bytes
     model: bytes
@@ -44,19 +44,19 @@ class Parts:
 
 
 def sealed(model: bytes, text: bytes) -> bytes:
-    """A file with a digest that is right, whatever is in it."""
+    """A file with a valid digest, whatever its content."""
     body = model + metadata_entry(METADATA_KEY.encode(), text)
     return body + metadata_entry(DIGEST_KEY.encode(), hashlib.sha256(body).hexdigest().encode())
 
 
 def variant(parts: Parts, number: int, seed: int, only: str = "") -> tuple[str, bytes]:
-    """The `number`-th variant: its kind and its bytes, the same whenever it is asked for."""
+    """Kind and bytes of the `number`-th variant; always the same for the same arguments."""
     kind = kind_of(number, only)
     return kind, KINDS[kind](random.Random(f"{seed} {number}"), parts)
 
 
 def kind_of(number: int, only: str = "") -> str:
-    """Of the `number`-th variant: the kinds whose names hold `only` take turns."""
+    """Kind of the `number`-th variant: the kinds whose names contain `only` take turns."""
     kinds = [kind for kind in KINDS if only in kind]
     return kinds[number % len(kinds)]
 
@@ -119,16 +119,16 @@ def _json(change: Callable[[random.Random, Any], Any]) -> Callable[[random.Rando
 
 
 def _replaced(rng: random.Random, value: Any) -> None:
-    place, key, inside = None, None, value
-    while isinstance(inside, dict | list) and inside and (place is None or rng.random() < 0.8):
-        place, key = inside, rng.choice(list(inside)) if isinstance(inside, dict) else rng.randrange(len(inside))
-        inside = place[key]
-    if rng.random() < 0.2 and isinstance(place, dict):
-        del place[key]
+    parent, key, inside = None, None, value
+    while isinstance(inside, dict | list) and inside and (parent is None or rng.random() < 0.8):
+        parent, key = inside, rng.choice(list(inside)) if isinstance(inside, dict) else rng.randrange(len(inside))
+        inside = parent[key]
+    if rng.random() < 0.2 and isinstance(parent, dict):
+        del parent[key]
     elif isinstance(inside, int) and not isinstance(inside, bool) and rng.random() < 0.5:
-        place[key] = inside + rng.choice((-1, 1, 2**31, 2**63))
+        parent[key] = inside + rng.choice((-1, 1, 2**31, 2**63))
     else:
-        place[key] = copy.deepcopy(rng.choice(ATOMS))
+        parent[key] = copy.deepcopy(rng.choice(ATOMS))
 
 
 def _an_array(rng: random.Random, value: Any) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _constant_bytes(rng: random.Random, proto: onnx.ModelProto) -> None:
 
 
 def _constant_values(rng: random.Random, proto: onnx.ModelProto) -> None:
-    """Numbers that steer other operators: shapes, indices, counts, axes."""
+    """Change integers that other operators use: shapes, indices, counts, axes."""
     whole = [tensor for tensor in proto.graph.initializer if tensor.data_type == TensorProto.INT64]
     tensor = rng.choice(whole)
     values = numpy_helper.to_array(tensor).copy().reshape(-1)
@@ -239,16 +239,16 @@ def _external(rng: random.Random, proto: onnx.ModelProto) -> None:
     tensor.data_location = TensorProto.EXTERNAL
     if rng.random() < 0.8:
         tensor.ClearField("raw_data")
-    place = rng.choice(
+    location = rng.choice(
         ("/etc/passwd", "../x", "/dev/zero", "/proc/self/mem", "encoder.onnx", "", "x\0y", "*/_ORT_MEM_ADDR_/*")
     )
-    tensor.external_data.add(key="location", value=place)
+    tensor.external_data.add(key="location", value=location)
     tensor.external_data.add(key="offset", value=rng.choice(("0", "-1", "9" * 30, "x")))
     tensor.external_data.add(key="length", value=rng.choice(("0", "-1", "9" * 30, "1024")))
 
 
 def _wiring(rng: random.Random, proto: onnx.ModelProto) -> None:
-    """Cycles, loose ends, values made twice."""
+    """Cycles, missing values, values with two producers."""
     names = [name for node in proto.graph.node for name in (*node.input, *node.output)] + ["", "nowhere", "\n"]
     node = _some_node(rng, proto)
     side = node.input if rng.random() < 0.7 and node.input else node.output
@@ -306,7 +306,7 @@ def _signature(rng: random.Random, proto: onnx.ModelProto) -> None:
 
 
 def _inner_shapes(rng: random.Random, proto: onnx.ModelProto) -> None:
-    """Shapes that are declared for values within."""
+    """Declare shapes of inner values."""
     for node in rng.sample(list(proto.graph.node), min(5, len(proto.graph.node))):
         sizes = [rng.choice((*INTEGERS, "batch", 4, 8)) for _ in range(rng.choice((0, 2, 3, 4, 5)))]
         kind = rng.choice((1, 1, 1, 7, 8, 99))
@@ -340,7 +340,7 @@ def _long_chain(rng: random.Random, proto: onnx.ModelProto) -> None:
 
 
 def _giant(rng: random.Random, proto: onnx.ModelProto) -> None:
-    """Values of any size, made of a few bytes."""
+    """Huge values from a few bytes."""
     name = f"giant{rng.randrange(1 << 30)}"
     sizes = rng.choice(([2**40], [2**20, 2**20], [-1], [2**31, 4], [0, 2**62], [2**29]))
     shape = numpy_helper.from_array(np.array(sizes, np.int64), f"{name}.shape")

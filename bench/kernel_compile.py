@@ -1,7 +1,7 @@
-"""What Triton's compiler makes of a kernel, with no GPU: registers, spills and shared memory of one program.
+"""Registers, spills and shared memory of compiled Triton kernels, without a GPU.
 
-Triton does not refuse a kernel that spills, nor (before the launch) one that wants more shared memory than the device
-has. So tests ask here, and hold the figures against `SHARED_LIMITS`.
+Triton accepts kernels that spill, and (until launched) kernels that need more shared memory than the device has. Tests
+compare these figures with `SHARED_LIMITS`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Bytes of shared memory that one program may have, by compute capability.
+# Bytes of shared memory available to one program, by compute capability.
 SHARED_LIMITS = {80: 166_912, 89: 101_376, 90: 232_448, 100: 232_448}
 WARP = 32
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one compiled kernel: registers per thread, spills in bytes per thread, shared memory in bytes per program.
+    """A compiled kernel: registers per thread, bytes spilled per thread, bytes of shared memory per program.
 
-    ``tensor_cores`` names the matrix instructions in the PTX: "wgmma", "mma", or "" where products run on plain cores.
+    ``tensor_cores`` names the matrix instructions in the PTX: "wgmma", "mma", or "" if there are none.
     """
 
     registers: int
@@ -42,25 +42,25 @@ def compile_figures(
     divisible: Collection[str] = (),
     max_registers: int | None = None,
 ) -> Figures:
-    """Compile a kernel for a device that need not be there.
+    """Compile a kernel for a device that need not be present.
 
     Parameters
     ----------
     kernel : triton.JITFunction
-        A function under ``@triton.jit``, imported without ``TRITON_INTERPRET``.
+        A function with ``@triton.jit``, imported without ``TRITON_INTERPRET``.
     signature : mapping of str to str
-        Types of the arguments that are no constants, by name: ``"*fp32"``, ``"*bf16"``, ``"i32"``, ``"fp32"``.
+        Types of the arguments that are not constants, by name: ``"*fp32"``, ``"*bf16"``, ``"i32"``, ``"fp32"``.
     constexprs : mapping of str to value
-        The arguments annotated ``tl.constexpr``.
+        Values of the ``tl.constexpr`` arguments.
     num_warps, num_stages : int
-        As given at launch.
+        As at launch.
     capability : int
         Compute capability: 80, 89, 90, 100.
     divisible : collection of str
-        Integer arguments known to be multiples of 16. Pointers always are taken to be: without it, the compiler
-        leaves out asynchronous copies, and the figures would be those of another program.
+        Integer arguments known to be multiples of 16. Pointers are always assumed to be: otherwise the compiler omits
+        asynchronous copies, and the figures are those of another program.
     max_registers : int, optional
-        Registers of a thread at most (``maxnreg`` at launch).
+        Upper bound on registers per thread (``maxnreg`` at launch).
 
     Returns
     -------
@@ -75,8 +75,8 @@ def compile_figures(
     if missing:
         raise ValueError(f"{kernel.__name__}: every argument must have a type or a value, got none for {missing}")
     aligned = {
-        (place,): [["tt.divisibility", 16]]
-        for place, (name, kind) in enumerate(types.items())
+        (position,): [["tt.divisibility", 16]]
+        for position, (name, kind) in enumerate(types.items())
         if kind.startswith("*") or name in divisible
     }
     compiled = triton.compile(
@@ -92,7 +92,7 @@ def compile_figures(
 def compiled_figures(
     capabilities: Collection[int] = (80, 90), sizes: tuple[int, int, int] = (72, 128, 12), precision: str = "float32"
 ) -> dict[str, dict[int, Figures]]:
-    """Of every kernel of the selectors, by name and capability, at `sizes` features, hidden units and layers."""
+    """Figures of every selector kernel, by name and capability, for `sizes` (features, hidden units, layers)."""
     from brainkit.kernels.selectors import make_plan
 
     figures: dict[str, dict[int, Figures]] = {}
@@ -108,14 +108,14 @@ def compiled_figures(
 
 
 def _type(argument: str) -> str:
-    """By the names that the selectors' kernels give their arguments."""
+    """The type of a selector kernel's argument, by its name."""
     if argument in ("V", "begin", "resumed", "places"):
         return "i32"
     return "*bf16" if argument in ("first", "second", "heads", "signals") else "*fp32"
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers, and bytes of local memory (stack and spilled registers), of the one kernel in a cubin."""
+    """Registers, and bytes of local memory (stack and spills), of the kernel in a cubin."""
     from triton.backends import nvidia
 
     tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"

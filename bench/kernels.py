@@ -1,28 +1,25 @@
-"""What the Triton kernels are made of, with no GPU: ``python -m bench.kernels``.
+"""Registers, spills and shared memory of the Triton kernels, without a GPU: ``python -m bench.kernels``.
 
-Every launch of the operator's forward and backward pass is recorded as the package would make it, compiled for an A100
-(sm_80) and an H100 (sm_90), and its registers, spills and shared memory are read from the machine code. Then come the
-kernels of the selectors' networks. Beside them stands what the hardware's data sheet allows the operator at best: a
-floor, not a measurement.
+Every launch of the operator's forward and backward pass is recorded, compiled for an A100 (sm_80) and an H100 (sm_90),
+and its figures are read from the machine code; then the kernels of the selector networks. The page also has the
+operator's shortest possible time by the hardware's data sheet, which is computed, not measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from bench.kernel_compile import SHARED_LIMITS, Figures, compile_figures, compiled_figures
+from bench.report import write_report
 from brainkit.kernels import launch
 
-RESULTS = Path(__file__).resolve().parent / "results"
 KERNELS = (
     "prepare_kernel",
     "scan_kernel",
@@ -40,12 +37,12 @@ KINDS = {
     "float32": (torch.float32, "float32"),
 }
 CAPABILITIES = (80, 90)
-# Of one multiprocessor, both devices: registers, threads; shared memory in bytes.
+# Per multiprocessor of both devices: registers, threads; bytes of shared memory.
 REGISTERS, THREADS = 65_536, 2_048
 SHARED = {80: 167_936, 90: 233_472}
-# What CUDA keeps of it for itself, for every program.
+# Bytes of it that CUDA reserves for every program.
 RESERVED = 1_024
-# H100 SXM: bytes a second of memory, operations a second of dense bfloat16 products.
+# H100 SXM: memory bandwidth in bytes per second, dense bfloat16 operations per second.
 BANDWIDTH, PRODUCTS = 3.35e12, 989e12
 
 
@@ -84,7 +81,7 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch as the package makes it."""
+    """One recorded launch."""
 
     kernel: Any
     programs: int
@@ -135,18 +132,18 @@ def launches(sizes: Sizes, dtype: torch.dtype, precision: str, capability: int) 
 
 
 def resident(figures: Figures, warps: int, capability: int) -> int:
-    """Programs that one multiprocessor holds at a time."""
+    """Programs that one multiprocessor runs at a time."""
     by_registers = REGISTERS // (-(-figures.registers // 8) * 8 * 32 * warps)
     by_shared = SHARED[capability] // (figures.shared + RESERVED)
     return min(by_registers, by_shared, THREADS // (32 * warps))
 
 
 def floor(sizes: Sizes, bytes_a_token: int = 2) -> dict[str, dict[str, float]]:
-    """Microseconds on an H100 that no ordering of the work can beat, if every number moves once.
+    """Lower bound in microseconds on an H100, if every number is moved once.
 
-    Forward reads the weights, what vertices select and the tokens, and writes the responses: 2 V 5L B D operations.
-    Backward reads them again, and the responses' gradients, and writes all gradients: two more such products for what
-    belongs to vertices (the first is the forward product again), one for the tokens.
+    Forward reads the weights, selectors and tokens, and writes the responses: 2 V 5L B D operations. Backward reads
+    them and the responses' gradients again and writes all gradients: two more such products for the gradients of
+    vertices (the first repeats the forward product), one for those of tokens.
     """
     v, n, d, b = sizes.vertices, sizes.layers, sizes.channels, sizes.images
     tokens = b * n * d * (sizes.height * sizes.width + 1) * bytes_a_token
@@ -169,7 +166,7 @@ def floor(sizes: Sizes, bytes_a_token: int = 2) -> dict[str, dict[str, float]]:
 
 
 def rows(cases: dict[str, tuple[Sizes, str]], capabilities: tuple[int, ...] = CAPABILITIES) -> Iterator[dict[str, Any]]:
-    """Figures of every kernel, for sizes and a kind of product by name."""
+    """Figures of every kernel, for cases of sizes and a kind of product."""
     for title, (sizes, kind) in cases.items():
         for capability in capabilities:
             for found in launches(sizes, *KINDS[kind], capability):
@@ -190,7 +187,7 @@ def rows(cases: dict[str, tuple[Sizes, str]], capabilities: tuple[int, ...] = CA
 
 
 def selector_rows() -> Iterator[dict[str, Any]]:
-    """Figures of every kernel of the selectors' networks, at the sizes of a cortex and a ViT-B."""
+    """Figures of every selector kernel, for a cortex and a ViT-B."""
     from brainkit.kernels.selectors import make_plan
 
     for precision in ("float32", "tf32"):
@@ -219,9 +216,9 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"- triton {report['triton']}, torch {report['torch']}",
         "- compiled without a GPU; nothing here is a timing",
-        f"- shared memory of a program at most: {limits}",
-        "- resident: programs that one multiprocessor holds at a time, by registers, shared memory and threads",
-        "- programs: as launched. Most bounds are static, so some programs find nothing to do and end at once.",
+        f"- limit of shared memory per program: {limits}",
+        "- resident: programs that one multiprocessor runs at a time, by registers, shared memory and threads",
+        "- programs: as launched. Most bounds are static, so some programs have nothing to do and end at once.",
         "",
     ]
     for sm in CAPABILITIES:
@@ -240,11 +237,11 @@ def table(report: dict[str, Any]) -> str:
                 )
         lines.append("")
     lines += [
-        "## The floor on an H100",
+        "## Lower bounds on an H100",
         "",
         f"Computed, not measured: bfloat16 tokens, {BANDWIDTH / 1e12} TB/s of memory, {PRODUCTS / 1e12:.0f} TFLOP/s of "
-        "dense bfloat16 products, every number moved once, nothing kept in cache between the passes, launches free, "
-        "memory and products perfectly overlapped. Backward counts the forward product again.",
+        "dense bfloat16 products; every number is moved once, nothing stays in cache between the passes, launches cost "
+        "nothing, memory traffic and products overlap perfectly. Backward repeats the forward product.",
         "",
         "| sizes | pass | MB | GFLOP | memory, us | products, us | floor, us |",
         "|---|---|---|---|---|---|---|",
@@ -263,10 +260,10 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the first sizes only")
-    parser.add_argument("--name", default="kernels", help="of the files in bench/results")
-    given = parser.parse_args()
+    parser.add_argument("--name", default="kernels", help="name of the files in bench/results")
+    options = parser.parse_args()
     cases = {f"{BASE} ({kind})": (BASE, kind) for kind in KINDS}
-    if not given.quick:
+    if not options.quick:
         cases |= {str(sizes): (sizes, "bf16") for sizes in OTHERS}
     report: dict[str, Any] = {
         "triton": triton.__version__,
@@ -278,11 +275,8 @@ def main() -> None:
     for row in rows(cases):
         report["kernels"].append(row | {"case": row["case"].split(" (")[0]})
         print(f"sm_{row['sm']} {row['case']}: {row['kernel']}, {row['registers']} registers, {row['spills']} spilled")
-    report["kernels"] += [] if given.quick else list(selector_rows())
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+    report["kernels"] += [] if options.quick else list(selector_rows())
+    write_report(options.name, report, table(report))
 
 
 if __name__ == "__main__":

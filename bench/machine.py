@@ -1,4 +1,4 @@
-"""What a benchmark ran on: hardware, versions, and how fast this machine multiplies matrices."""
+"""The machine that a benchmark runs on: hardware, versions, and the rate of matrix products."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ import numpy
 import torch
 
 import brainkit
+from bench.report import ROOT, load_average
 from bench.timing import Run, timed
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Hardware and versions, and how busy the machine was."""
+    """Hardware, versions and the load before the benchmark."""
     gpu = {}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -33,7 +32,7 @@ def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
             "triton": metadata.version("triton"),
         }
     return gpu | {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "instruction set": _instruction_set(),
@@ -44,14 +43,14 @@ def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
         "numpy": numpy.__version__,
         "brainkit": brainkit.__version__,
         "commit": _commit(),
-        "load before": round(os.getloadavg()[0], 2),
+        "load before": load_average(),
     }
 
 
 def matmul_rate(size: int = 2048, runs: int = 9) -> dict[str, float]:
-    """float32 GFLOP/s of a square product on torch's threads, for each of the libraries that torch brings.
+    """float32 GFLOP/s of a square matrix product on torch's threads, by library that torch ships.
 
-    Which of them is the fastest depends on the processor's maker, so a share is a share of the best.
+    Which one is the fastest depends on the processor, so shares are shares of the best.
     """
     a, b = torch.randn(size, size), torch.randn(size, size)
     products = {"torch.matmul": lambda: a @ b}
@@ -62,7 +61,7 @@ def matmul_rate(size: int = 2048, runs: int = 9) -> dict[str, float]:
 
 
 def gpu_matmul_rate(size: int = 8192, runs: int = 5) -> dict[str, float]:
-    """GFLOP/s of a square product on the GPU, for each kind of number."""
+    """GFLOP/s of a square matrix product on the GPU, by number format."""
     rates = {}
     before = torch.get_float32_matmul_precision()
     for name, dtype, precision in (
@@ -84,7 +83,7 @@ def _median_seconds(run: Run, runs: int, device: str) -> float:
 
 
 def gpu_extra(run: Callable[[], Iterable[torch.Tensor]]) -> float:
-    """MB of GPU memory that a run takes beyond what was there and what it returns."""
+    """Peak MB of GPU memory that a run allocates, without its results."""
     run()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -93,14 +92,15 @@ def gpu_extra(run: Callable[[], Iterable[torch.Tensor]]) -> float:
 
 
 def resident(field: str) -> float:
-    """MB of memory of this process: VmRSS now, VmHWM at most since that was last cleared. Linux alone tells."""
+    """MB of this process: VmRSS (now) or VmHWM (the peak since it was cleared). Linux only."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024 / 1e6
     raise LookupError(field)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

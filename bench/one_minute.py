@@ -1,10 +1,10 @@
-"""A whole map, from pictures on a disk to the encoder file: ``python -m bench.one_minute``.
+"""A whole map, from image files to the encoder file: ``python -m bench.one_minute``.
 
-9,841 pictures of 425 px, a ViT-B/14 with random weights, 37,984 vertices, 20 epochs: decoding, features, training,
-scores, figures and export, with nothing in the cache. On a GPU all of it is run, and the phases are listed. On a CPU a
-share of the pictures is run through the same commands, each phase's rate is measured, and what follows for the whole is
-computed: rates of this machine for this machine, and for an H100 the sum of the work over the rates it can reach, which
-is marked as computed. The training phase is held against the published formulation's step in the same process.
+9,841 images of 425 px, a ViT-B/14 with random weights, 37,984 vertices, 20 epochs: decoding, tokens, training, scores,
+figures and export, with an empty cache. On a GPU everything runs, and the phases are listed. On a CPU a part of the
+images runs through the same functions, and the time for all of them is computed from each phase's rate: for this
+machine, and for an H100 from the rates that it can reach. The training phase is compared with the published
+formulation's step in the same process.
 """
 
 from __future__ import annotations
@@ -28,62 +28,57 @@ import numpy as np
 import psutil
 import torch
 
+import brainkit
 from bench import machine, published, step
 from bench.cortex import coordinates
 from bench.extraction import SIDE, write_images
+from bench.report import load_average, write_report
 from bench.timing import timed
 from brainkit.backbones import load_backbone
 from brainkit.images import Preprocessing, decode, prepare
-from brainkit.runs.export import export
-from brainkit.runs.train import train
-from brainkit.utils.files import read_json
 
-RESULTS = Path(__file__).resolve().parent / "results"
 IMAGES, VERTICES, EPOCHS, CHANNELS = 9_841, 37_984, 20, 64
 NETWORK = "dinov2"
-FORWARD_TFLOP = 0.0465  # of one image through a ViT-B/14 at 224 px
+FORWARD_TFLOP = 0.0465  # one image through a ViT-B/14 at 224 px
 STEP_8 = 0.5e-3  # seconds of a step at batch 8
-# What the columns for an H100 rest on where none was there.
+# Assumptions of the columns for an H100.
 H100 = {
-    "tokens": "decoding on 16 cores at the rate a core has here, then 46.5 GFLOP an image at 40 % of 990 TFLOP/s "
-    "(bfloat16); the two one after the other, although they overlap",
-    "training": "0.5 ms a step at batch 8, in proportion beyond; the floor of its memory traffic is 0.10 to 0.15 ms",
-    "the rest": "as it was measured here, on two cores",
+    "tokens": "decoding on 16 cores at the rate of a core here, then 46.5 GFLOP per image at 40 % of 990 TFLOP/s "
+    "(bfloat16); one after the other, although they overlap",
+    "training": "0.5 ms per step at batch 8, in proportion beyond; the floor of its memory traffic is 0.10 to 0.15 ms",
+    "the rest": "as measured here",
 }
 
 
 def main() -> None:
-    """Make the pictures, run the commands, and write the table."""
+    """Make the images, run all phases, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, help="[default: 9841 on a GPU, 160 on a CPU]")
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32, 64], help="images of a training step")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32, 64], help="images per training step")
     parser.add_argument("--vertices", type=int, default=VERTICES)
-    parser.add_argument("--epochs", type=int, help="[default: 20 on a GPU, on a CPU some 32 steps]")
+    parser.add_argument("--epochs", type=int, help="[default: 20 on a GPU, about 32 steps on a CPU]")
     parser.add_argument("--backbone", default=NETWORK)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--name", default="one_minute", help="of the files in bench/results")
-    given = parser.parse_args()
-    images = given.images or (IMAGES if given.device == "cuda" else 160)
+    parser.add_argument("--name", default="one_minute", help="name of the files in bench/results")
+    options = parser.parse_args()
+    images = options.images or (IMAGES if options.device == "cuda" else 160)
 
     def epochs(batch: int) -> int:
-        few = EPOCHS if given.device == "cuda" else math.ceil(32 / math.ceil(0.8 * images / batch))
-        return given.epochs or few
+        few = EPOCHS if options.device == "cuda" else math.ceil(32 / math.ceil(0.8 * images / batch))
+        return options.epochs or few
 
-    report: dict[str, Any] = {"machine": machine.describe(torch.get_num_threads(), given.device)}
+    report: dict[str, Any] = {"machine": machine.describe(torch.get_num_threads(), options.device)}
     with tempfile.TemporaryDirectory() as work, _inside(Path(work)):
-        make_data(Path("subject"), images, given.vertices)
+        make_data(Path("subject"), images, options.vertices)
         runs = {
-            batch: run_once(given.backbone, batch, epochs(batch), given.device, given.vertices)
-            for batch in given.batches
+            batch: run_once(options.backbone, batch, epochs(batch), options.device, options.vertices)
+            for batch in options.batches
         }
         decoding = decoding_rate(sorted(Path("subject/images").iterdir())[: min(images, 200)])
-    report |= {"images": images, "vertices": given.vertices, "device": given.device}
-    report |= {"backbone": given.backbone, "runs": runs, "decoded images/s": decoding}
-    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+    report |= {"images": images, "vertices": options.vertices, "device": options.device}
+    report |= {"backbone": options.backbone, "runs": runs, "decoded images/s": decoding}
+    report["machine"]["load after"] = load_average()
+    write_report(options.name, report, table(report))
 
 
 @contextlib.contextmanager
@@ -97,7 +92,7 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def make_data(folder: Path, images: int, vertices: int) -> None:
-    """A subject's folder: pictures as bench/extraction.py makes them, and responses that are noise."""
+    """A subject's folder: images as in bench/extraction.py, and responses of noise."""
     (folder / "images").mkdir(parents=True)
     write_images(folder / "images", images)
     draw = np.random.default_rng(0)
@@ -108,12 +103,12 @@ def make_data(folder: Path, images: int, vertices: int) -> None:
     left = vertices // 2
     ids = [*range(left), *range(163_842, 163_842 + vertices - left)]
     (folder / "vertices.json").write_text(json.dumps({"space": "fsaverage", "ids": ids}))
-    # So that no surface need be installed where this runs.
+    # No cortical surface need be installed.
     np.save(folder / "coordinates.npy", coordinates(vertices))
 
 
 def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int) -> dict[str, Any]:
-    """The commands once, from an empty cache: phases in seconds, and what the published step takes in their place."""
+    """All phases once, from an empty cache: seconds of each, and of the published step."""
     network = load_backbone(backbone, random_weights=True)
     widths = list(network.widths.values())
     sizes = step.Sizes(vertices=vertices, layers=len(widths), width=widths[0], channels=CHANNELS, images=batch)
@@ -122,17 +117,17 @@ def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int)
     os.environ["BRAINKIT_CACHE"] = str(Path.cwd() / f"cache-{batch}")
     started = time.monotonic()
     overrides = (f"train.batch_size={batch}", f"train.device={device}", f"model.bottleneck={CHANNELS}")
-    train(network, data="subject", out=folder, epochs=epochs, overrides=overrides, say=print)
+    run = brainkit.fit(network, "subject", out=folder, epochs=epochs, overrides=overrides)
     trained = time.monotonic() - started
-    summary = read_json(folder / "run.json")
+    summary = run.summary
     phases = {**summary["seconds"], "all else": trained - sum(summary["seconds"].values())}
     started = time.monotonic()
-    exported = export(folder, backbone=network, say=print)
+    exported = run.export()
     phases["export"] = time.monotonic() - started
     shutil.rmtree(os.environ["BRAINKIT_CACHE"])
     with (folder / "metrics.csv").open(newline="") as file:
         seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    # The first epoch finds memory and starts threads; what is over is spent before the first step.
+    # The first epoch allocates memory and starts threads. The rest of the phase precedes the first step.
     epoch = median(seconds[1:] or seconds)
     phases = {
         name: part
@@ -149,7 +144,7 @@ def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int)
         "phases": phases,
         "epochs": epochs,
         "steps": steps,
-        "a step": phases["training"] / steps,  # with its share of validation and of the checkpoint
+        "a step": phases["training"] / steps,  # including validation and checkpoints
         "published step": mean(theirs) if theirs else None,
         "split": summary["split"],
         "encoder, MB": exported.bytes / 1e6,
@@ -158,7 +153,7 @@ def run_once(backbone: str, batch: int, epochs: int, device: str, vertices: int)
 
 
 def published_step(sizes: step.Sizes, device: str) -> float | None:
-    """Seconds of one step of the published formulation; None where its features do not fit into memory."""
+    """Seconds per step of the published formulation; None if its features do not fit into memory."""
     needed = 2.5 * 4 * sizes.layers * sizes.images * sizes.vertices * sizes.channels
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
     if needed > 0.9 * free:
@@ -170,7 +165,7 @@ def published_step(sizes: step.Sizes, device: str) -> float | None:
 
 
 def decoding_rate(images: list[Path]) -> float:
-    """Images a second and core: decoded and resized as training does it, on one thread."""
+    """Images per second and core, decoded and resized as for training."""
     preprocessing = Preprocessing(size=224, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
     started = time.monotonic()
     for image in images:
@@ -185,7 +180,7 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"{report['backbone']} with random weights, {report['vertices']:,} vertices, D = {CHANNELS}, from an empty "
-        f"cache. Run here: {count:,} pictures of {SIDE} px; seconds of each phase.",
+        f"cache. Run here: {count:,} images of {SIDE} px; seconds per phase.",
         "",
         "| | " + " | ".join(f"batch {batch}" for batch in runs) + " |",
         "|---" * (len(runs) + 1) + "|",
@@ -197,41 +192,41 @@ def table(report: dict[str, Any]) -> str:
     lines += ["", "| training | " + " | ".join(f"batch {batch}" for batch in runs) + " |"]
     lines += ["|---" * (len(runs) + 1) + "|"]
     lines.append(
-        "| a step of the training phase, ms | " + " | ".join(f"{1e3 * r['a step']:.1f}" for r in runs.values()) + " |"
+        "| one step of the training phase, ms | " + " | ".join(f"{1e3 * r['a step']:.1f}" for r in runs.values()) + " |"
     )
     shown = [f"{1e3 * r['published step']:,.0f}" if r["published step"] else "does not fit" for r in runs.values()]
-    lines.append("| a published step, ms | " + " | ".join(shown) + " |")
+    lines.append("| one published step, ms | " + " | ".join(shown) + " |")
     shown = [f"{r['published step'] / r['a step']:.0f}x" if r["published step"] else "" for r in runs.values()]
     lines.append("| ratio | " + " | ".join(shown) + " |")
-    lines += ["", f"Decoding and resizing: {report['decoded images/s']:.0f} images/s a core.", ""]
+    lines += ["", f"Decoding and resizing: {report['decoded images/s']:.0f} images/s per core.", ""]
     if report["device"] == "cpu" or count < IMAGES or any(run["epochs"] < EPOCHS for run in runs.values()):
         lines += whole(report)
     return "\n".join(lines) + "\n"
 
 
 def whole(report: dict[str, Any]) -> list[str]:
-    """What follows for all pictures and epochs: computed, and said to be."""
+    """Seconds for all images and epochs, computed from the rates."""
     batches = list(report["runs"])
     here, there = [computed(report, batch) for batch in batches], [on_h100(report, batch) for batch in batches]
-    heads = [f"here, batch {batch}" for batch in batches] + [f"H100, batch {batch}" for batch in batches]
+    columns = [f"here, batch {batch}" for batch in batches] + [f"H100, batch {batch}" for batch in batches]
     lines = [
-        f"## All {IMAGES:,} pictures, {EPOCHS} epochs: computed, not run",
+        f"## All {IMAGES:,} images, {EPOCHS} epochs: computed, not run",
         "",
-        "*Here*: the rates above, scaled by the number of pictures and steps. *H100*: nothing of this was run on one; "
-        "each phase is the work over a rate that is said below. Seconds.",
+        "*Here*: the times above, scaled by the number of images and steps. *H100*: not run on one; each phase is its "
+        "work over the rate below. Seconds.",
         "",
-        "| | " + " | ".join(heads) + " |",
-        "|---" * (len(heads) + 1) + "|",
+        "| | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     for phase in here[0]:
         lines.append(f"| {phase} | " + " | ".join(f"{column[phase]:,.0f}" for column in here + there) + " |")
     lines.append("| **all** | " + " | ".join(f"{sum(column.values()):,.0f}" for column in here + there) + " |")
-    lines += ["", "What the H100's columns assume:", ""]
+    lines += ["", "Assumptions of the H100 columns:", ""]
     return lines + [f"- {phase}: {why}" for phase, why in H100.items()]
 
 
 def computed(report: dict[str, Any], batch: int) -> dict[str, float]:
-    """Seconds of each phase on this machine, by the rates that were measured."""
+    """Seconds per phase on this machine, from the measured rates."""
     run = report["runs"][batch]
     share = IMAGES / report["images"]
     steps = EPOCHS * math.ceil(0.8 * IMAGES / batch)
@@ -240,7 +235,7 @@ def computed(report: dict[str, Any], batch: int) -> dict[str, float]:
 
 
 def on_h100(report: dict[str, Any], batch: int) -> dict[str, float]:
-    """Seconds of each phase on an H100 with 16 cores, by the assumptions in `H100`."""
+    """Seconds per phase on an H100 with 16 cores, by the assumptions in `H100`."""
     run = report["runs"][batch]
     decoding = IMAGES / (16 * report["decoded images/s"])
     steps = EPOCHS * math.ceil(0.8 * IMAGES / batch)

@@ -1,20 +1,19 @@
 """The operator's speed and memory on this machine: ``python -m bench.operator``.
 
-All implementations run interleaved in one process, and medians are taken. Nothing is reported if they disagree.
-Locations are drawn where all four taps lie in the image, so that nobody skips work: forward is 2 * V * 5L * B * D
-operations, and forward with backward is counted as three times that, whatever an implementation does.
+All implementations run interleaved in one process; times are medians. Nothing is reported if their results disagree.
+All four taps of every location lie in the image, so that no implementation can skip work: forward counts as
+2 * V * 5L * B * D operations, forward with backward as three times that, for every implementation.
 """
 
 from __future__ import annotations
 
 import sys
 
-if not __package__:  # as a script, this file would stand in for the standard library's module of the same name
-    sys.exit("run benchmarks from the repository's folder as modules: python -m bench.operator")
+if not __package__:  # as a script, this file would replace the standard library's operator module
+    sys.exit("bench/operator.py must run as a module, from the repository's folder: python -m bench.operator")
 
 import argparse
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,12 +25,12 @@ import torch
 from torch import Tensor
 
 from bench import machine, published
+from bench.report import ROOT, load_average, write_report
 from bench.timing import Run, captured, interleaved
 from brainkit.ops import available_backends, factor_readout, grouped
 
 NAMES = ("local_tokens", "global_tokens", "locations", "layer_weights", "scale", "weight", "bias")
-RESULTS = Path(__file__).resolve().parent / "results"
-# rms of the error over rms of the truth, of the result and of every gradient. Long plain sums lose more.
+# Bounds on the rms error over the rms of the truth, of the response and of every gradient.
 EXACT, LOOSE, TF32, HALF = (2e-6, 1e-5), (1e-5, 1e-4), (2e-3, 4e-3), (1e-2, 1e-2)
 
 Operator = Callable[..., Tensor]
@@ -39,12 +38,12 @@ Operator = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Implementation:
-    """What is compared: an operator, the numbers its tokens are, and the errors it may have."""
+    """An operator to compare, the dtype of its tokens, and bounds on its errors."""
 
     operator: Operator
     bounds: tuple[float, float] = LOOSE
     tokens: torch.dtype = torch.float32
-    rate: str = ""  # of matrix products that it is held against; empty: the fastest
+    rate: str = ""  # kind of matrix product to compare with; empty: the fastest
     repeats: int = 1
 
     def inputs(self, sizes: Sizes, device: str) -> list[Tensor]:
@@ -101,13 +100,13 @@ LETTERS = {"vertices": "V", "layers": "L", "channels": "D", "grid": "grid", "ima
 
 
 def implementations(device: str) -> dict[str, Implementation]:
-    """What runs here, by name."""
+    """The implementations that run here, by name."""
     found = {"published": Implementation(published.factor_readout)}
     reasons = available_backends()
     fastest = "triton" if device == "cuda" else "cpu"
     for name in ("reference", "grouped", fastest):
         if reasons[name] is not None:
-            print(f"{name} is left out: {reasons[name]}")
+            print(f"{name} is not measured: {reasons[name]}")
             continue
         operator = partial(factor_readout, backend=name)
         if name == "cpu":
@@ -146,13 +145,13 @@ def errors(kind: Implementation, sizes: Sizes, device: str, truth: tuple[Tensor,
 
 
 def true_values(sizes: Sizes) -> tuple[Tensor, ...]:
-    """In float64, by the implementation that is tested against the reference there."""
+    """Response and gradients in float64."""
     inputs = [tensor.double() for tensor in sizes.inputs()]
     return both(grouped.factor_readout, inputs, sizes.grad().double())
 
 
 def check(found: dict[str, Implementation], sizes: Sizes, device: str) -> dict[str, dict[str, float]]:
-    """Errors of every implementation; ends the program if one is wrong."""
+    """Errors of every implementation; exits if one exceeds its bounds."""
     truth = true_values(sizes)
     report = {}
     for name, kind in found.items():
@@ -192,7 +191,7 @@ def headline(found: dict[str, Implementation], sizes: Sizes, rounds: int, device
 def scaling(
     name: str, kind: Implementation, base: Sizes, axes: dict[str, tuple[int, ...]], rounds: int, device: str
 ) -> list[dict[str, Any]]:
-    """One axis at a time, each point checked before it is timed."""
+    """One size changed at a time; results are checked before they are timed."""
     rows = []
     points = [("base", base)] + [
         (axis, replace(base, **{axis: value})) for axis, values in axes.items() for value in values
@@ -223,30 +222,30 @@ def gpu_memory(name: str, kind: Implementation, sizes: Sizes) -> dict[str, float
 
 
 def peak_memory(name: str, kind: Implementation, sizes: Sizes) -> dict[str, float] | None:
-    """MB beyond inputs and results that an implementation touches; None where the system does not tell."""
+    """Peak MB beyond inputs and results; None if the system does not report it."""
     command = [sys.executable, "-m", "bench.operator", "--memory", name, "--sizes", json.dumps(asdict(sizes))]
     command += ["--threads", str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=machine.ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 def print_memory(name: str, sizes: Sizes) -> None:
-    """In a process of its own, before anything else has grown it."""
+    """Print the memory of one implementation, in a process of its own."""
     inputs, grad = sizes.inputs(), sizes.grad()
     operator = implementations("cpu")[name].operator
     tiny = Sizes(vertices=50, layers=2, channels=16, grid=4, images=2)
-    both(operator, tiny.inputs(), tiny.grad())  # libraries and threads start here
+    both(operator, tiny.inputs(), tiny.grad())  # starts libraries and threads
     report = {}
     for what, run in (
         ("forward", lambda: (forward(operator, inputs),)),
         ("both", lambda: both(operator, inputs, grad)),
     ):
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the largest size so far
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset VmHWM
         before = machine.resident("VmRSS")
-        kept = run()
-        results = sum(tensor.numel() * tensor.element_size() for tensor in kept) / 1e6
-        report[what] = max(0.0, machine.resident("VmHWM") - before - results)
-        del kept
+        results = run()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in results) / 1e6
+        report[what] = max(0.0, machine.resident("VmHWM") - before - size)
+        del results
     print(json.dumps(report))
 
 
@@ -259,11 +258,11 @@ def table(report: dict[str, Any]) -> str:
         "# The operator's speed",
         "",
         *(f"- {key}: {value}" for key, value in about.items()),
-        f"- matrix products, GFLOP/s: {rates}; shares below are of the best, or of the kind a row names",
+        f"- matrix products, GFLOP/s: {rates}; shares are of the best, or of the kind in the row's name",
         "",
         f"V = {sizes.vertices:,}, L = {sizes.layers}, D = {sizes.channels}, {sizes.grid}x{sizes.grid} tokens, "
         f"B = {sizes.images}. Medians. Forward is counted as 2*V*5L*B*D operations, forward + backward as "
-        "three times that. Extra memory is what is touched beyond inputs and results.",
+        "three times that. Extra memory is beyond inputs and results.",
         "",
         "| | forward, ms | ratio | GFLOP/s | of matmul | extra MB "
         "| forward + backward, ms | ratio | GFLOP/s | of matmul | extra MB |",
@@ -289,8 +288,8 @@ def table(report: dict[str, Any]) -> str:
         lines += ["", f"{report['scaling of']}, one size changed at a time:", ""]
         if about["load after"] > about["threads"] + 1:
             lines += [
-                "(Other programs had a good part of the cores while this was measured: on a quiet machine times are "
-                "shorter, as the base case in the first table shows.)",
+                "(Other programs were running: on an idle machine these times are shorter; compare the base case with "
+                "the first table.)",
                 "",
             ]
         lines += ["| | forward, ms | GFLOP/s | forward + backward, ms | GFLOP/s |", "|---|---|---|---|---|"]
@@ -306,34 +305,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="operator", help="of the files in bench/results")
-    parser.add_argument("--quick", action="store_true", help="small sizes and no scaling, to see that it runs")
+    parser.add_argument("--name", default="operator", help="name of the files in bench/results")
+    parser.add_argument("--quick", action="store_true", help="small sizes and no scaling, to check that it runs")
     parser.add_argument("--no-scaling", action="store_true")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=json.loads, default={}, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    if given.memory:
-        print_memory(given.memory, Sizes(**given.sizes))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.memory:
+        print_memory(options.memory, Sizes(**options.sizes))
         return
 
-    base, device = QUICK if given.quick else BASE, given.device
-    report: dict[str, Any] = {"machine": machine.describe(given.threads, device)}
+    base, device = QUICK if options.quick else BASE, options.device
+    report: dict[str, Any] = {"machine": machine.describe(options.threads, device)}
     found = implementations(device)
     report["errors"] = check(found, base, device)
-    report["headline"] = headline(found, base, given.rounds, device)
+    report["headline"] = headline(found, base, options.rounds, device)
     memory = gpu_memory if device == "cuda" else peak_memory
     report["extra MB"] = {name: memory(name, found[name], base) for name in found}
     report["scaling"], report["scaling of"] = [], list(found)[-1] if device == "cpu" else "triton bfloat16"
-    if report["scaling of"] in found and not given.quick and not given.no_scaling:
+    if report["scaling of"] in found and not options.quick and not options.no_scaling:
         name = report["scaling of"]
-        report["scaling"] = scaling(name, found[name], base, SCALING, given.rounds, device)
-    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+        report["scaling"] = scaling(name, found[name], base, SCALING, options.rounds, device)
+    report["machine"]["load after"] = load_average()
+    write_report(options.name, report, table(report))
 
 
 if __name__ == "__main__":

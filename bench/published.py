@@ -1,8 +1,7 @@
-"""The model as the paper formulates it, for comparison: features are sampled layer by layer and materialised.
+"""The model as formulated in the paper (Yang, Gee, Shi: Brain Decodes Deep Nets, arXiv 2312.01280), for comparison.
 
-Written from Yang, Gee, Shi: Brain Decodes Deep Nets, arXiv 2312.01280. Every layer's (B, V, D) features, local and
-global, are made, weighted by the vertices' layer selection, and summed; scale selection blends the two, and the
-channel weights read the blend out.
+Every layer's local and global features (B, V, D) are computed, weighted by the vertices' layer weights, and summed; the
+scale blends the two, and the channel weights read out the blend.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def factor_readout(
 class FactorTopy(nn.Module):
     """The whole model as published: bottlenecks, three selector networks of the encoded coordinates, the operator.
 
-    Its state has the published names. Every step encodes the coordinates and evaluates the networks one by one.
+    State dicts have the published names. Every step encodes the coordinates and evaluates the networks one by one.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     batch: tuple[Mapping[str, Tensor], Mapping[str, Tensor], Tensor],
 ) -> Tensor:
-    """One step of training: smooth-L1 (beta 0.1) plus a tenth of the regulariser, clipped at 0.5, AdamW. The loss."""
+    """One training step: smooth L1 (beta 0.1) plus 0.1 of the regulariser, clipping at 0.5, AdamW. Returns the loss."""
     local, whole, target = batch
     optimizer.zero_grad()
     response, regulariser = model(local, whole)
@@ -93,7 +92,7 @@ def training_step(
 
 
 class _Encoding(nn.Module):
-    """Sines and cosines of the coordinates, brought to a span of 100, at frequencies 1000 ** -(k / 32)."""
+    """Sines and cosines of the coordinates, scaled to a span of 100, at frequencies 1000 ** -(k / 32)."""
 
     def forward(self, coordinates: Tensor) -> Tensor:  # (V, 3) -> (V, 192)
         lower = coordinates.min(0).values

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results"
+from bench.report import RESULTS, ROOT
+
 BEGIN, END = "<!-- speed table: begin -->", "<!-- speed table: end -->"
 
 
 def main() -> None:
-    """Replace what stands between the two marks."""
+    """Replace the text between the two marks."""
     page = ROOT / "README.md"
     text = page.read_text(encoding="utf-8")
     pattern = re.compile(f"{BEGIN}\n.*?{END}", re.DOTALL)
@@ -22,7 +21,7 @@ def main() -> None:
 
 
 def table() -> str:
-    """Published against brainkit, from ``operator.json`` and ``step.json``."""
+    """The published formulation and brainkit, from ``operator.json`` and ``step.json``."""
     operator, step = (_read(name) for name in ("operator", "step"))
     rows, memory = operator["headline"]["implementations"], operator["extra MB"]
     published, ours = rows["published"], rows["cpu"]
@@ -40,9 +39,9 @@ def table() -> str:
     caption = (
         f"{sizes['vertices']:,} vertices, {sizes['layers']} layers of {sizes['width']} channels, "
         f"D = {sizes['channels']}, {sizes['grid']}x{sizes['grid']} tokens, {sizes['images']} images, float32, "
-        f"{about['threads']} threads of an {about['processor']}, torch {about['torch']}. Each row's two were timed in "
-        "turns in one process, after their results and all gradients were seen to agree. `make bench` makes this table "
-        "on your machine; [operator](bench/results/operator.md) and [step](bench/results/step.md) have the rest."
+        f"{about['threads']} threads of an {about['processor']}, torch {about['torch']}. Each pair was timed in turns "
+        "in one process, after checking that results and all gradients agree. `make bench` makes this table on your "
+        "machine; details: [operator](bench/results/operator.md), [step](bench/results/step.md)."
     )
     lines += ["", *textwrap.wrap(caption, 118, break_long_words=False, break_on_hyphens=False)]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Ridge regression from the same tokens by himalaya, in kernel form: exact, and cheap where images are few."""
+"""Ridge regressions from the same tokens by himalaya, in kernel form: exact, and cheap for few images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from himalaya.kernel_ridge import KernelRidgeCV, MultipleKernelRidgeCV
 from sklearn.model_selection import GroupKFold
 
-from bench.fitting import Material
+from bench.fitting import Sample
 from brainkit.data.splits import Split
 from brainkit.evaluation.scores import Scores
 from brainkit.metrics.correlation import StreamingCorrelation
 
-# Features are scaled so that a kernel's mean diagonal is 1.
+# Kernels are scaled to a mean diagonal of 1.
 ALPHAS = np.logspace(-4, 4, 17)
 FOLDS = 5
 
@@ -28,27 +28,27 @@ class Kernels:
     whole: list[np.ndarray]
 
 
-def kernels(given: Material, split: Split) -> Kernels:
-    """Channels are brought to mean 0 and s.d. 1 and every feature is centred, by the training images alone."""
-    everything = np.arange(len(given.tokens))
+def kernels(sample: Sample, split: Split) -> Kernels:
+    """Channels are z-scored and every feature is centred, with statistics of the training images."""
+    everything = np.arange(len(sample.tokens))
     found = Kernels([], [])
-    for layer in given.tokens.layers:
-        local, whole = given.tokens.batch(everything)
-        for tokens, kept in ((local[layer].flatten(2), found.local), (whole[layer][:, :, None], found.whole)):
+    for layer in sample.tokens.layers:
+        local, whole = sample.tokens.batch(everything)
+        for tokens, target in ((local[layer].flatten(2), found.local), (whole[layer][:, :, None], found.whole)):
             training = tokens[split.train]
-            std = training.std((0, 2)).clamp(min=1e-12)  # of a channel, over images and places
+            std = training.std((0, 2)).clamp(min=1e-12)  # per channel, over images and cells
             features = ((tokens - training.mean(0)) / std[None, :, None]).flatten(1).numpy()
             kernel = features @ features.T
-            kept.append(kernel / np.diag(kernel)[split.train].mean())
+            target.append(kernel / np.diag(kernel)[split.train].mean())
     return found
 
 
-def baselines(given: Material, split: Split, iterations: int) -> dict[str, tuple[Scores, float]]:
-    """Scores on the test images, and seconds of the processor, of each way to use the tokens."""
-    held = kernels(given, split)
-    pairs = [(local + whole) / 2 for local, whole in zip(held.local, held.whole, strict=True)]
-    target = given.responses.rows(split.train)
-    groups = np.asarray(given.subject.groups)[split.train]
+def baselines(sample: Sample, split: Split, iterations: int) -> dict[str, tuple[Scores, float]]:
+    """Scores on the test images and CPU seconds, for each way to use the tokens."""
+    stacks = kernels(sample, split)
+    pairs = [(local + whole) / 2 for local, whole in zip(stacks.local, stacks.whole, strict=True)]
+    target = sample.responses.rows(split.train)
+    groups = np.asarray(sample.subject.groups)[split.train]
     folds = list(GroupKFold(FOLDS).split(target, groups=groups))  # crops of one photograph stay together
 
     def ridge(kernel: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -60,12 +60,12 @@ def baselines(given: Material, split: Split, iterations: int) -> dict[str, tuple
         both = np.concatenate([split.validation, split.test])
         predicted = np.stack([ridge(pair, both) for pair in pairs])  # (L, n, V)
         validation, test = np.split(predicted, [len(split.validation)], axis=1)
-        shown = given.responses.rows(split.validation)
-        chosen = np.argmax([_correlation(layer, shown) for layer in validation], axis=0)
-        return np.asarray(test[chosen, :, np.arange(len(chosen))].T)
+        responses = sample.responses.rows(split.validation)
+        best = np.argmax([_correlation(layer, responses) for layer in validation], axis=0)
+        return np.asarray(test[best, :, np.arange(len(best))].T)
 
     def banded() -> np.ndarray:
-        stacked = np.stack(held.local + held.whole)
+        stacked = np.stack(stacks.local + stacks.whole)
         fitted = MultipleKernelRidgeCV(
             kernels="precomputed",
             solver="random_search",
@@ -77,19 +77,19 @@ def baselines(given: Material, split: Split, iterations: int) -> dict[str, tuple
         fitted.fit(stacked[:, split.train[:, None], split.train], target)
         return np.asarray(fitted.predict(stacked[:, split.test[:, None], split.train]))
 
-    ways: dict[str, Callable[[], np.ndarray]] = {
-        "ridge, global tokens of all layers": lambda: ridge(sum(held.whole) / len(pairs), split.test),
+    regressions: dict[str, Callable[[], np.ndarray]] = {
+        "ridge, global tokens of all layers": lambda: ridge(sum(stacks.whole) / len(pairs), split.test),
         "ridge, each vertex's best layer": best_layer,
         "ridge, all tokens": lambda: ridge(sum(pairs) / len(pairs), split.test),
         "banded ridge, a band for each layer's local and global tokens": banded,
     }
     found = {}
-    for name, way in ways.items():
+    for name, regression in regressions.items():
         started = time.process_time()
-        predicted = way()
+        predicted = regression()
         streamed = StreamingCorrelation(target.shape[1])
-        streamed.update(predicted, given.responses.rows(split.test))
-        scores = Scores(np.asarray(streamed.r), np.asarray(streamed.R2), given.ceiling, len(split.test))
+        streamed.update(predicted, sample.responses.rows(split.test))
+        scores = Scores(np.asarray(streamed.r), np.asarray(streamed.R2), sample.ceiling, len(split.test))
         found[name] = scores, time.process_time() - started
     return found
 

@@ -1,16 +1,14 @@
-"""What scoring costs beside the bare network: ``python -m bench.scoring``.
+"""The cost of predicting compared with the bare network: ``python -m bench.scoring``.
 
-A ViT-B/14 with random weights, 37,984 vertices, D = 128, 8x8 tokens. Everything that is compared takes turns in one
-process: the readout and the whole encoder beside the backbone alone in ONNX Runtime, ``predict`` from PNGs and JPEGs to
-a file beside the backbone over images that are ready in memory, and torch eager with the readout as published. Then,
-each in a process of its own, the peak memory with few and with many images, and the time from nothing to the first
-prediction.
+A ViT-B/14 with random weights, 37,984 vertices, D = 128, 8x8 tokens. Interleaved in one process: the whole encoder, the
+backbone alone and the readout alone in ONNX Runtime; ``predict`` from PNGs and JPEGs to a file, the backbone over
+prepared images in memory, and eager torch with the published readout. Then, in processes of their own, the peak memory
+with few and with many images, and the time from start to the first prediction.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -28,26 +26,27 @@ import onnxruntime
 import torch
 from PIL import Image
 
+import brainkit
 from bench import machine, published
 from bench.extraction import write_images
+from bench.report import load_average, write_report
 from bench.scoring_files import TinyBackbone, vision_transformer, write_bare, write_encoder, write_readout
 from bench.timing import interleaved
-from brainkit import predict as scoring
 from brainkit.backbones import Backbone
 from brainkit.export import relative_difference
 from brainkit.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, decode, normalise, prepare
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops.token_grid import to_grid
+from brainkit.predict import predict_to_file
 
-RESULTS = Path(__file__).resolve().parent / "results"
 VERTICES, BOTTLENECK = 37_984, 128
-FEW, MANY = 200, 20_000  # images, for the memory
+FEW, MANY = 200, 20_000  # images, for peak memory
 
-# A process that scores, and nothing else: what this one has loaded would hide what grows.
+# A process that only predicts: what this one has loaded would hide the growth.
 _PEAK = """
 import sys
-from brainkit import predict as scoring
-scoring.predict_to_file(sys.argv[1], sys.argv[2], sys.argv[3], device="cpu", overwrite=True)
+from brainkit.predict import predict_to_file
+predict_to_file(sys.argv[1], sys.argv[2], sys.argv[3], device="cpu", overwrite=True)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
@@ -56,36 +55,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=32, help="of one turn from files")
+    parser.add_argument("--images", type=int, default=32, help="per round from files")
     parser.add_argument("--vertices", type=int, default=VERTICES)
-    parser.add_argument("--name", default="scoring", help="of the files in bench/results")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parser.add_argument("--name", default="scoring", help="name of the files in bench/results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     report: dict[str, Any] = {
-        "machine": machine.describe(given.threads) | {"onnxruntime": onnxruntime.__version__},
-        "vertices": given.vertices,
+        "machine": machine.describe(options.threads) | {"onnxruntime": onnxruntime.__version__},
+        "vertices": options.vertices,
     }
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         backbone = vision_transformer()
-        model = write_encoder(folder / "encoder.onnx", backbone, "dinov2", given.vertices, BOTTLENECK)
-        write_encoder(folder / "int8.onnx", backbone, "dinov2", given.vertices, BOTTLENECK, storage="int8")
+        model = write_encoder(folder / "encoder.onnx", backbone, "dinov2", options.vertices, BOTTLENECK)
+        write_encoder(folder / "int8.onnx", backbone, "dinov2", options.vertices, BOTTLENECK, storage="int8")
         write_bare(folder / "bare.onnx", backbone)
         write_readout(folder / "readout.onnx", folder / "encoder.onnx")
         size = backbone.preprocessing.size
-        report["parts"] = {f"B = {batch}": parts(folder, size, batch, given.rounds, given.threads) for batch in (1, 8)}
-        report["whole"] = whole(folder, backbone, model, given.images, given.rounds, given.threads)
+        report["parts"] = {
+            f"B = {batch}": parts(folder, size, batch, options.rounds, options.threads) for batch in (1, 8)
+        }
+        report["whole"] = whole(folder, backbone, model, options.images, options.rounds, options.threads)
         report["memory"] = memory(folder)
         report["first"] = first_prediction(folder)
-    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{given.name}.md").write_text(page(report), encoding="utf-8")
-    print(page(report))
+    report["machine"]["load after"] = load_average()
+    write_report(options.name, report, page(report))
 
 
 def plain_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """As anybody would open it: the runtime's own settings."""
+    """A session with the runtime's default settings."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -93,11 +91,11 @@ def plain_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def parts(folder: Path, size: int, batch: int, rounds: int, threads: int) -> dict[str, float]:
-    """Seconds of a run of the whole graph, of the backbone alone and of the readout alone; then of both forms, each in
-    a session as scoring opens it, by itself: threads of other sessions that wait, spinning, would take its cores.
+    """Seconds per run of the whole graph, the backbone and the readout; then of float32 and int8 files in brainkit's
+    sessions. Those are timed without other sessions, whose spinning threads would take their cores.
     """
     images = np.random.default_rng(2).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
-    rounds *= 4 if batch == 1 else 1  # short runs scatter more
+    rounds *= 4 if batch == 1 else 1  # short runs vary more
     plain = {name: plain_session(folder / f"{name}.onnx", threads) for name in ("encoder", "bare", "readout")}
     (tokens,) = plain["encoder"].run(["tokens"], {"images": images})
     seconds = interleaved(
@@ -110,15 +108,15 @@ def parts(folder: Path, size: int, batch: int, rounds: int, threads: int) -> dic
         {"readout": 3},
     )
     del plain
-    ours = {name: scoring.load(folder / f"{name}.onnx", "cpu", threads=threads) for name in ("encoder", "int8")}
-    both = interleaved({name: partial(encoder.run, images) for name, encoder in ours.items()}, rounds, {})
-    return seconds | {"float32, as scored": both["encoder"], "int8, as scored": both["int8"]}
+    ours = {name: brainkit.load(folder / f"{name}.onnx", "cpu", threads=threads) for name in ("encoder", "int8")}
+    scored = interleaved({name: partial(encoder.run, images) for name, encoder in ours.items()}, rounds, {})
+    return seconds | {"float32, as scored": scored["encoder"], "int8, as scored": scored["int8"]}
 
 
 def whole(
     folder: Path, backbone: Backbone, model: FactorTopy, count: int, rounds: int, threads: int
 ) -> dict[str, float]:
-    """Seconds for `count` images: from files to a file, the bare backbone, and torch with the published readout."""
+    """Seconds for `count` images: `predict` from files, the bare backbone, and torch with the published readout."""
     (folder / "png").mkdir()
     (folder / "jpeg").mkdir()
     paths = write_images(folder / "png", count)
@@ -126,11 +124,11 @@ def whole(
         Image.open(path).save(folder / "jpeg" / f"{path.stem}.jpg", quality=92)
     ready = np.stack([prepare(decode(path), backbone.preprocessing) for path in paths])
     bare = plain_session(folder / "bare.onnx", threads)
-    encoder = scoring.load(folder / "encoder.onnx", device="cpu")
+    encoder = brainkit.load(folder / "encoder.onnx", device="cpu")
     batch = encoder.batch_size_for(None)
 
     def from_files(kind: str) -> None:
-        scoring.predict_to_file(folder / kind, folder / "fmri.npy", encoder, overwrite=True)
+        predict_to_file(folder / kind, folder / "fmri.npy", encoder, overwrite=True)
 
     def bare_network() -> None:
         for start in range(0, count, batch):
@@ -138,11 +136,12 @@ def whole(
 
     readout = PublishedReadout(model)
 
-    def torch_published(of: np.ndarray = ready) -> list[torch.Tensor]:
+    def torch_published(images: np.ndarray = ready) -> list[torch.Tensor]:
+        batches = (images[start : start + batch] for start in range(0, len(images), batch))
         with torch.inference_mode():
             return [
-                readout(*backbone.get_tokens(torch.from_numpy(normalise(of[at : at + batch], backbone.preprocessing))))
-                for at in range(0, len(of), batch)
+                readout(*backbone.get_tokens(torch.from_numpy(normalise(each, backbone.preprocessing))))
+                for each in batches
             ]
 
     check(torch.cat(torch_published(ready[:4])).numpy(), encoder.run(ready[:4]))
@@ -160,14 +159,14 @@ def whole(
 
 
 def check(expected: np.ndarray, found: np.ndarray) -> None:
-    """What does not predict the same is not timed."""
-    wrong = float(relative_difference(found, expected).max())
-    if not wrong < 1e-3:
-        sys.exit(f"nothing is reported: the encoder file differs from the published readout by {wrong:.1e} of a s.d.")
+    """Exit if the predictions differ."""
+    error = float(relative_difference(found, expected).max())
+    if not error < 1e-3:
+        sys.exit(f"nothing is reported: the encoder file differs from the published readout by {error:.1e} s.d.")
 
 
 class PublishedReadout:
-    """Bottlenecks and the readout as published, from a backbone's tokens."""
+    """Bottlenecks and the published readout, from a backbone's tokens."""
 
     def __init__(self, model: FactorTopy) -> None:
         folded = model.folded()
@@ -194,7 +193,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def memory(folder: Path) -> dict[str, float]:
-    """Peak resident MB of a process that scores few and many images with a tiny network."""
+    """Peak resident MB of a process that predicts for few and for many images with a tiny network."""
     tiny = TinyBackbone().eval()
     tiny.preprocessing = Preprocessing(32, IMAGENET_MEAN, IMAGENET_STD)  # type: ignore[assignment]
     write_encoder(folder / "tiny.onnx", tiny, "tiny", 500, 8)
@@ -212,11 +211,11 @@ def memory(folder: Path) -> dict[str, float]:
 
 
 def first_prediction(folder: Path) -> dict[str, float]:
-    """Seconds from starting a process to the predictions for one photograph on disk."""
-    photograph = next((folder / "png").iterdir())
+    """Seconds from starting a process to the predictions for one image on disk."""
+    image = next((folder / "png").iterdir())
 
     def run(encoder: str) -> Callable[[], float]:
-        command = [sys.executable, "-m", "brainkit.cli", "predict", photograph, "--encoder", folder / encoder]
+        command = [sys.executable, "-m", "brainkit.cli", "predict", image, "--encoder", folder / encoder]
         command += ["--out", folder / "first.npy", "--overwrite", "--device", "cpu"]
 
         def once() -> float:
@@ -234,15 +233,15 @@ def first_prediction(folder: Path) -> dict[str, float]:
 def page(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     about, runs, found = report["machine"], report["parts"], report["whole"]
-    lines = ["# What scoring costs", "", *(f"- {key}: {value}" for key, value in about.items())]
+    lines = ["# The cost of predicting", "", *(f"- {key}: {value}" for key, value in about.items())]
     lines += [
         "",
         f"ViT-B/14 at 224 with random weights, {report['vertices']:,} vertices, D = {BOTTLENECK}, 8x8 tokens, float32. "
-        "Medians of runs that take turns in one process. The first four columns: sessions with the runtime's own "
-        "settings. The last three: sessions as `predict` opens them.",
+        "Medians, interleaved in one process. The first four columns: sessions with the runtime's default settings. "
+        "The last three: sessions as in `predict`.",
         "",
         "| one run in ONNX Runtime | backbone alone | whole encoder | readout alone | readout's share | "
-        "float32, scored | int8, scored | int8 is faster by |",
+        "float32, predict | int8, predict | int8 is faster by |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in runs.items():
@@ -255,9 +254,9 @@ def page(report: dict[str, Any]) -> str:
     count, bare = found["images"], found["bare backbone"]
     lines += [
         "",
-        f"{count} images of 425 x 425 pixels, {found['batch']} at a time. `predict` reads, decodes, resizes, runs and "
-        "writes; the bare backbone has images that are ready in memory; torch runs the same backbone eagerly, the "
-        "bottlenecks, and the readout as published.",
+        f"{count} images of 425 x 425 pixels in batches of {found['batch']}. `predict` reads, decodes, resizes, runs "
+        "and writes; the bare backbone gets prepared images in memory; torch runs the same backbone eagerly, the "
+        "bottlenecks and the published readout, from prepared images too.",
         "",
         "| | images/s | of the bare backbone's |",
         "|---|---|---|",
@@ -268,12 +267,12 @@ def page(report: dict[str, Any]) -> str:
     few, many = report["memory"].values()
     lines += [
         "",
-        f"From PNG, brainkit is {gain:.2f}x as fast as torch with the published readout, which need not decode.",
+        f"From PNG, brainkit is {gain:.2f}x as fast as torch with the published readout, which does not decode.",
         "",
-        f"Peak memory of a process that scores with a tiny network: {few:.1f} MB for {FEW:,} images, {many:.1f} MB for "
-        f"{MANY:,} ({many / few - 1:+.1%}).",
+        f"Peak memory of a process that predicts with a tiny network: {few:.1f} MB for {FEW:,} images, "
+        f"{many:.1f} MB for {MANY:,} ({many / few - 1:+.1%}).",
         "",
-        f"From starting `brainkit predict` to its end, with one photograph and the ViT-B/14: "
+        f"`brainkit predict` from start to end, with one image and the ViT-B/14: "
         f"{report['first']['predict, seconds']:.2f} s.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Encoder files to time: a network of random weights with a whole brain's worth of vertices, and parts of it."""
+"""Encoder files to time: networks with random weights, and parts of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from brainkit.model.factor_topy import FactorTopy
 
 
 class TinyBackbone(nn.Module):
-    """Two small convolutions: scoring with it costs little beside what surrounds the network."""
+    """Two small convolutions, much cheaper than everything around the network."""
 
     pretrained = False
 
@@ -37,10 +37,10 @@ class TinyBackbone(nn.Module):
 
 
 def random_model(widths: dict[str, int], vertices: Vertices, bottleneck: int) -> FactorTopy:
-    """A model whose vertices look everywhere: at the start of training all look at one place."""
+    """A model whose vertices have different locations; at the start of training all have the same."""
     torch.manual_seed(0)
-    places = np.random.default_rng(2).uniform(-80, 80, (len(vertices), 3))  # where they lie changes no speed
-    model = FactorTopy(widths, places, bottleneck=bottleneck).eval()
+    coordinates = np.random.default_rng(2).uniform(-80, 80, (len(vertices), 3))  # do not matter for speed
+    model = FactorTopy(widths, coordinates, bottleneck=bottleneck).eval()
     with torch.no_grad():
         for network in (model.space_selector_mlp, model.layer_selector_mlp, model.scale_selector_mlp):
             network[5].weight.normal_(0, 0.8)
@@ -49,13 +49,13 @@ def random_model(widths: dict[str, int], vertices: Vertices, bottleneck: int) ->
 
 
 def some_vertices(count: int) -> Vertices:
-    """So many vertices of fsaverage, drawn at random."""
+    """Random vertices of fsaverage."""
     ids = np.random.default_rng(0).choice(327_684, count, replace=False)
     return Vertices("fsaverage", np.sort(ids).astype(np.int32))
 
 
 def encoder_info(model: FactorTopy, backbone: Any, vertices: Vertices, name: str) -> Any:
-    """What the file says of itself."""
+    """The file's metadata."""
     return describe(
         model.folded(),
         vertices=vertices,
@@ -67,21 +67,21 @@ def encoder_info(model: FactorTopy, backbone: Any, vertices: Vertices, name: str
 
 
 def write_encoder(path: Path, backbone: Any, name: str, vertices: int, bottleneck: int, **options: Any) -> FactorTopy:
-    """An encoder file of a network with random weights; the model it was made of."""
-    place = some_vertices(vertices)
+    """Write an encoder file of a network with random weights; returns its model."""
+    chosen = some_vertices(vertices)
     size = backbone.preprocessing.size
     images = np.random.default_rng(1).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     with torch.no_grad():
         local, _ = backbone.get_tokens(torch.zeros((1, 3, size, size)))
-    model = random_model({layer: tokens.shape[1] for layer, tokens in local.items()}, place, bottleneck)
+    model = random_model({layer: tokens.shape[1] for layer, tokens in local.items()}, chosen, bottleneck)
     export_onnx(
-        model, backbone, path, info=encoder_info(model, backbone, place, name), images=images, enforce=False, **options
+        model, backbone, path, info=encoder_info(model, backbone, chosen, name), images=images, enforce=False, **options
     )
     return model
 
 
 def write_bare(path: Path, backbone: Backbone) -> None:
-    """The backbone alone, by the same exporter: uint8 images -> the last layer's global token."""
+    """The backbone alone, with the same exporter: uint8 images -> the last layer's global token."""
     mean, std = (
         torch.tensor(values).reshape(1, 3, 1, 1) for values in (backbone.preprocessing.mean, backbone.preprocessing.std)
     )
@@ -114,7 +114,7 @@ def write_bare(path: Path, backbone: Backbone) -> None:
 
 
 def write_readout(path: Path, encoder: Path) -> None:
-    """The readout alone, cut out of an encoder file: tokens -> fmri."""
+    """The readout alone, extracted from an encoder file: tokens -> fmri."""
     onnx.utils.extract_model(encoder, path, ["tokens"], ["fmri"], check_model=False)
 
 

@@ -1,20 +1,19 @@
-"""The speed of the selectors' networks on this machine: ``python -m bench.selectors``.
+"""The speed of the selector networks on this machine: ``python -m bench.selectors``.
 
-All formulations run interleaved in one process, and medians are taken. Nothing is reported if they disagree. Each goes
-from the published model's parameters to the selectors, and back to those parameters' gradients:
+All formulations run interleaved in one process; times are medians. Nothing is reported if their results disagree. Each
+computes the selectors from the published model's parameters, and the gradients of these parameters:
 
-published        three networks one by one, of a positional encoding that is computed anew in every step
-torch            the same layers in plain torch, the encoding computed once
-torch, factors   the same, of the encoding's low-rank factors
-fused            one pass in C++, or on a GPU in Triton, of the whole encoding
-fused, factors   one pass of the factors: what the model does
+published        three separate networks; the positional encoding is recomputed in every step
+torch            the same layers in plain torch; the encoding is computed once
+torch, factors   the same, with low-rank factors of the encoding
+fused            one pass in C++, or in Triton on a GPU, with the full encoding
+fused, factors   one pass with the factors: what the model does
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,13 +27,13 @@ from torch import Tensor, nn
 
 from bench import machine
 from bench.cortex import coordinates
+from bench.report import ROOT, load_average, write_report
 from bench.timing import Run, captured, interleaved
 from brainkit.model.selectors import ENCODED, coordinate_bounds, encode_positions, factored_encoding, selector_network
 from brainkit.ops.selector_networks import available_backends, selector_networks
 
-RESULTS = Path(__file__).resolve().parent / "results"
-# rms of the error over rms of the truth, of the results and of every gradient. The published formulation computes
-# angles of up to 100 in float32, and they lose what such a number loses.
+# Bounds on the rms error over the rms of the truth, of the results and of every gradient. The published formulation
+# rounds angles of up to 100 to float32.
 BOUND, GRAD_BOUND = 2e-5, 2e-4
 
 Selectors = Callable[[], tuple[Tensor, Tensor, Tensor]]
@@ -74,7 +73,7 @@ class Problem:
         self.grads = [torch.randn(shape, generator=draw).to(device, dtype) for shape in shapes]
 
     def formulations(self) -> dict[str, Selectors]:
-        """What runs here, by name."""
+        """The formulations that run here, by name."""
         encoding = encode_positions(self.coordinates, *self.bounds), None
         factors = factored_encoding(self.coordinates, *self.bounds)
         found = {
@@ -84,7 +83,7 @@ class Problem:
         }
         fused = "triton" if self.device == "cuda" else "cpu"
         if (reason := available_backends()[fused]) is not None:
-            print(f"the fused pass is left out: {reason}")
+            print(f"the fused pass is not measured: {reason}")
             return found
         found["fused"] = partial(self.merged, *encoding, fused)
         found["fused, factors"] = partial(self.merged, *factors, fused)
@@ -93,11 +92,11 @@ class Problem:
         return found
 
     def published(self) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = []
+        outputs = []
         for network in self.networks:
-            encoding = encode_positions(self.coordinates, *self.bounds)  # each network has its own, as published
-            chosen.append(network(encoding))
-        return chosen[0], chosen[1], chosen[2][:, 0]
+            encoding = encode_positions(self.coordinates, *self.bounds)  # once for each network, as published
+            outputs.append(network(encoding))
+        return outputs[0], outputs[1], outputs[2][:, 0]
 
     def merged(
         self, features: Tensor, mix: Tensor | None, backend: str, precision: str = "float32"
@@ -128,7 +127,7 @@ class Problem:
         return len(factored_encoding(self.coordinates, *self.bounds)[1])
 
     def gflop(self, features: int, *, backward: bool) -> float:
-        """Of the products alone: GELUs and the like are not counted."""
+        """GFLOP of the matrix products; GELUs and the like are not counted."""
         h, outputs = self.sizes.hidden, self.sizes.layers + 3
         forward = 3 * (features * h + h * h) + outputs * h
         back = 3 * (features * h + 2 * h * h) + 2 * outputs * h
@@ -142,7 +141,7 @@ def _linear(network: nn.Sequential, index: int) -> nn.Linear:
 
 
 def check(problem: Problem, found: dict[str, Selectors]) -> dict[str, dict[str, float]]:
-    """Errors of every formulation against the published one in float64; ends the program if one is wrong."""
+    """Errors of every formulation against the published one in float64; exits if one exceeds the bounds."""
     exact = Problem(problem.sizes, torch.float64)
     truth = exact.both(exact.published)
     names = ("locations", "layer_weights", "scale", *problem.names)
@@ -183,7 +182,7 @@ def measure(problem: Problem, found: dict[str, Selectors], rounds: int) -> dict[
 
 
 def gpu_memory(problem: Problem, run: Selectors) -> dict[str, float]:
-    """MB of GPU memory beyond parameters, features and results."""
+    """Peak MB of GPU memory beyond parameters, features and results."""
     return {
         "forward": machine.gpu_extra(partial(problem.forward, run)),
         "both": machine.gpu_extra(partial(problem.both, run)),
@@ -191,26 +190,26 @@ def gpu_memory(problem: Problem, run: Selectors) -> dict[str, float]:
 
 
 def peak_memory(name: str, sizes: Sizes) -> dict[str, float] | None:
-    """MB beyond parameters, features and results that a formulation touches; None where the system does not tell."""
+    """Peak MB beyond parameters, features and results; None if the system does not report it."""
     command = [sys.executable, "-m", "bench.selectors", "--memory", name, "--sizes", json.dumps(asdict(sizes))]
     command += ["--threads", str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=machine.ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 def print_memory(name: str, sizes: Sizes) -> None:
-    """In a process of its own, before anything else has grown it."""
+    """Print the memory of one formulation, in a process of its own."""
     tiny, problem = Problem(Sizes(vertices=50, layers=2, hidden=16)), Problem(sizes)
-    tiny.both(tiny.formulations()[name])  # libraries and threads start here
+    tiny.both(tiny.formulations()[name])  # starts libraries and threads
     run = problem.formulations()[name]
     report = {}
     for what, step in (("forward", problem.forward), ("both", problem.both)):
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the largest size so far
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset VmHWM
         before = machine.resident("VmRSS")
-        kept = step(run)
-        results = sum(tensor.numel() * tensor.element_size() for tensor in kept) / 1e6
-        report[what] = max(0.0, machine.resident("VmHWM") - before - results)
-        del kept
+        results = step(run)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in results) / 1e6
+        report[what] = max(0.0, machine.resident("VmHWM") - before - size)
+        del results
     print(json.dumps(report))
 
 
@@ -219,16 +218,16 @@ def table(report: dict[str, Any]) -> str:
     sizes = Sizes(**report["sizes"])
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in report["matmul GFLOP/s"].items())
     lines = [
-        "# The speed of the selectors' networks",
+        "# The speed of the selector networks",
         "",
         *(f"- {key}: {value}" for key, value in report["machine"].items()),
-        f"- matrix products, GFLOP/s: {rates}; shares below are of the best in float32",
+        f"- matrix products, GFLOP/s: {rates}; shares are of the best in float32",
         "",
         f"V = {sizes.vertices:,} vertices spread over both hemispheres, L = {sizes.layers}, three networks "
         f"{ENCODED} -> {sizes.hidden} -> {sizes.hidden} -> 2, L and 1, float32. The encoding's rank is "
         f"{report['rank']}. Medians, from the published parameters to the selectors and back to the parameters' "
-        "gradients. GFLOP/s count the products that a formulation needs (of its own number of features), nothing else. "
-        "Extra memory is what is touched beyond parameters, features and results.",
+        "gradients. GFLOP/s count the matrix products that a formulation needs for its number of features. Extra "
+        "memory is beyond parameters, features and results.",
         "",
         "| | features | forward, ms | ratio | GFLOP/s | of matmul | extra MB "
         "| forward + backward, ms | ratio | GFLOP/s | of matmul | extra MB |",
@@ -258,32 +257,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--name", default="selectors", help="of the files in bench/results")
+    parser.add_argument("--name", default="selectors", help="name of the files in bench/results")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that it runs")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=json.loads, default={}, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    if given.memory:
-        print_memory(given.memory, Sizes(**given.sizes))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.memory:
+        print_memory(options.memory, Sizes(**options.sizes))
         return
 
-    sizes = QUICK if given.quick else Sizes()
-    report: dict[str, Any] = {"machine": machine.describe(given.threads, given.device), "sizes": asdict(sizes)}
-    problem = Problem(sizes, device=given.device)
+    sizes = QUICK if options.quick else Sizes()
+    report: dict[str, Any] = {"machine": machine.describe(options.threads, options.device), "sizes": asdict(sizes)}
+    problem = Problem(sizes, device=options.device)
     found = problem.formulations()
     report["errors"] = check(problem, found)
-    report |= measure(problem, found, given.rounds)
+    report |= measure(problem, found, options.rounds)
     report["extra MB"] = {
-        name: gpu_memory(problem, run) if given.device == "cuda" else peak_memory(name, sizes)
+        name: gpu_memory(problem, run) if options.device == "cuda" else peak_memory(name, sizes)
         for name, run in found.items()
     }
-    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+    report["machine"]["load after"] = load_average()
+    write_report(options.name, report, table(report))
 
 
 if __name__ == "__main__":

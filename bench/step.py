@@ -1,19 +1,16 @@
 """A whole training step's speed on this machine: ``python -m bench.step``.
 
-Selectors, bottlenecks, the gauge, the operator, the loss, their gradients, clipping and AdamW, at the size of a
-subject's visual cortex and a ViT-B's twelve layers. The published model and brainkit's start from the same weights and
-see the same tokens; nothing is reported unless their losses and all their gradients agree.
+Selectors, bottlenecks, the gauge, the operator, the loss, their gradients, clipping and AdamW, for the visual cortex of
+one subject and the twelve layers of a ViT-B. The published model and brainkit's start from the same weights and get the
+same tokens; nothing is reported unless losses and all gradients agree.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from bench import machine, published
 from bench.cortex import coordinates
+from bench.report import load_average, write_report
 from bench.timing import captured, interleaved
 from brainkit.config import TrainConfig
 from brainkit.model.factor_topy import FactorTopy
@@ -28,8 +26,7 @@ from brainkit.model.selectors import regularity
 from brainkit.ops import available_backends, factor_readout
 from brainkit.training.module import EncodingModule
 
-RESULTS = Path(__file__).resolve().parent / "results"
-# Relative error of a gradient, in the norm of the whole tensor, against the published model's.
+# Bound on a gradient's relative error (norm of the difference) against the published model's.
 BOUND = 1e-4
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
@@ -65,7 +62,7 @@ QUICK = Sizes(vertices=1_200, layers=3, width=48, channels=16, images=4)
 
 
 def published_model(sizes: Sizes) -> published.FactorTopy:
-    """At a point in training where every vertex has chosen its own place, layer and scale."""
+    """The published model in mid-training: every vertex has its own location, layer and scale."""
     torch.manual_seed(0)
     model = published.FactorTopy(sizes.widths, torch.from_numpy(coordinates(sizes.vertices)), bottleneck=sizes.channels)
     with torch.no_grad():
@@ -86,7 +83,7 @@ def our_module(
 
 
 def our_step(module: EncodingModule, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
-    """What Lightning runs, without Lightning."""
+    """One training step, without Lightning."""
     optimizer.zero_grad(set_to_none=True)
     loss = module.step_loss(batch).total
     loss.backward()
@@ -98,7 +95,7 @@ def our_step(module: EncodingModule, optimizer: torch.optim.Optimizer, batch: Ba
 def check(
     sizes: Sizes, start: published.FactorTopy, batch: Batch, device: str, backends: list[str]
 ) -> dict[str, float]:
-    """Largest relative error of a gradient for each backend; ends the program if one is wrong."""
+    """Largest relative error of a gradient for each backend; exits if one exceeds the bound."""
     local, whole, target = batch
     response, regulariser = start(local, whole)
     loss = torch.nn.functional.smooth_l1_loss(response, target, beta=0.1) + 0.1 * regulariser
@@ -123,7 +120,7 @@ def check(
 def _check_gauge(
     sizes: Sizes, start: published.FactorTopy, batch: Batch, device: str, backends: list[str]
 ) -> dict[str, float]:
-    """Under the gauge nothing published compares: every backend is held against the first."""
+    """With the gauge there is no published result: every backend is compared with the first."""
     grads = []
     for backend in backends:
         module, _ = our_module(sizes, start, device, backend=backend, gauge="unit")
@@ -140,13 +137,13 @@ def _check_gauge(
 
 
 def parts(module: EncodingModule, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, Any]:
-    """What a step consists of, each with its gradients, to be timed apart."""
+    """The parts of a step, each with its gradients, to be timed separately."""
     model, (local, whole, target) = module.model, batch
-    chosen = model.selectors()
-    chosen_leaves = [t.detach().requires_grad_() for t in (chosen.locations, chosen.layer_weights, chosen.scale)]
+    selected = model.selectors()
+    leaves = [t.detach().requires_grad_() for t in (selected.locations, selected.layer_weights, selected.scale)]
     tokens = [t.detach().requires_grad_() for t in model.bottlenecked(local, whole)]
     prediction = torch.randn_like(target).requires_grad_()
-    grads = [torch.randn_like(t) for t in (*chosen_leaves, *tokens, target)]
+    grads = [torch.randn_like(t) for t in (*leaves, *tokens, target)]
 
     def selectors() -> None:
         found = model.selectors()
@@ -156,19 +153,19 @@ def parts(module: EncodingModule, optimizer: torch.optim.Optimizer, batch: Batch
         torch.autograd.backward(list(model.bottlenecked(local, whole)), grads[3:5])
 
     def operator() -> None:
-        leaves = [*tokens, *chosen_leaves, model.weight, model.bias]
-        out = factor_readout(*leaves, backend=model.backend)
-        torch.autograd.grad(out, leaves, grads[5])
+        inputs = [*tokens, *leaves, model.weight, model.bias]
+        out = factor_readout(*inputs, backend=model.backend)
+        torch.autograd.grad(out, inputs, grads[5])
 
     def loss() -> None:
         misfit = torch.nn.functional.smooth_l1_loss(prediction, target, beta=0.1)
-        (misfit + regularity(chosen_leaves[1], chosen_leaves[2])).backward()
+        (misfit + regularity(leaves[1], leaves[2])).backward()
 
     def clip() -> None:
         torch.nn.utils.clip_grad_norm_(module.parameters(), module.config.clip)
 
     module.zero_grad()
-    our_step(module, optimizer, batch)  # so that every parameter has a gradient
+    our_step(module, optimizer, batch)  # gives every parameter a gradient
     runs = {"selectors": selectors, "operator": operator, "bottlenecks and gauge": bottlenecks}
     return runs | {"loss and regulariser": loss, "clipping": clip, "AdamW": optimizer.step}
 
@@ -181,7 +178,7 @@ def measure(sizes: Sizes, rounds: int, device: str) -> dict[str, Any]:
     reasons = available_backends()
     backends = ["grouped"] + ([fastest] if reasons[fastest] is None else [])
     if fastest not in backends:
-        print(f"{fastest} is left out: {reasons[fastest]}")
+        print(f"{fastest} is not measured: {reasons[fastest]}")
     errors = check(sizes, start, batch, device, backends)
 
     runs: dict[str, Any] = {
@@ -199,10 +196,10 @@ def measure(sizes: Sizes, rounds: int, device: str) -> dict[str, Any]:
         runs[name] = captured(partial(our_step, graphed, graphed_optimizer, batch))
     names = list(runs)
     seconds = interleaved(runs, rounds, {name: 1 if name == "published" else 4 for name in names}, device)
-    apart = interleaved(parts(module, optimizer, batch), rounds, {}, device)  # of the last: the default
+    part_seconds = interleaved(parts(module, optimizer, batch), rounds, {}, device)  # of the last one, the default
     parts_of = f"brainkit, {backends[-1]}, gauge unit"
     rows = {name: {"seconds": value, "ratio": seconds["published"] / value} for name, value in seconds.items()}
-    return {"sizes": asdict(sizes), "errors": errors, "steps": rows, "parts": apart, "parts of": parts_of}
+    return {"sizes": asdict(sizes), "errors": errors, "steps": rows, "parts": part_seconds, "parts of": parts_of}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -213,7 +210,7 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"V = {sizes.vertices:,}, L = {sizes.layers} layers of {sizes.width} channels, D = {sizes.channels}, "
         f"{sizes.grid}x{sizes.grid} tokens, B = {sizes.images}, float32. Forward, backward, clipping and AdamW; "
-        "medians. `gauge unit` is what brainkit trains with: the gains of all bottlenecks, exact in every step.",
+        "medians. `gauge unit` is the default of brainkit: exact gains of all bottlenecks in every step.",
         "",
         "| | a step, ms | ratio |",
         "|---|---|---|",
@@ -222,7 +219,7 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"| {name} | {1e3 * row['seconds']:,.1f} | {row['ratio']:.1f}x |")
     lines += [
         "",
-        f"What `{report['parts of']}` consists of, each part with its gradients and timed apart:",
+        f"Parts of `{report['parts of']}`, each with its gradients, timed separately:",
         "",
         "| | ms |",
         "|---|---|",
@@ -247,18 +244,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--name", default="step", help="of the files in bench/results")
-    parser.add_argument("--quick", action="store_true", help="a small size, to see that it runs")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32 in all that is compared
-    report: dict[str, Any] = {"machine": machine.describe(given.threads, given.device)}
-    report |= measure(QUICK if given.quick else BASE, given.rounds, given.device)
-    report["machine"]["load after"] = round(os.getloadavg()[0], 2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{given.name}.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+    parser.add_argument("--name", default="step", help="name of the files in bench/results")
+    parser.add_argument("--quick", action="store_true", help="a small size, to check that it runs")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.backends.cudnn.allow_tf32 = False  # everything compared is float32
+    report: dict[str, Any] = {"machine": machine.describe(options.threads, options.device)}
+    report |= measure(QUICK if options.quick else BASE, options.rounds, options.device)
+    report["machine"]["load after"] = load_average()
+    write_report(options.name, report, table(report))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing things side by side, on a CPU or a GPU."""
+"""Timing, interleaved, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Run = Callable[[], object]
 
 
 def timed(run: Run, times: int, device: str = "cpu") -> list[float]:
-    """Seconds of each of several runs; on a GPU the mean of ten that follow one another, as they do in training."""
+    """Seconds of each of several runs; on a GPU each is the mean of ten in a row."""
     if device == "cuda":
         return [_on_gpu(run, 10) for _ in range(times)]
     seconds = []
@@ -37,7 +37,7 @@ def _on_gpu(run: Run, count: int) -> float:
 def interleaved(
     runs: Mapping[str, Run], rounds: int, repeats: Mapping[str, int], device: str = "cpu"
 ) -> dict[str, float]:
-    """Median seconds of each, all taking turns in every round; the first run of each only warms up."""
+    """Median seconds of each; in every round they take turns. The first run of each is a warm-up."""
     for run in runs.values():
         timed(run, 1, device)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -50,20 +50,20 @@ def interleaved(
 
 
 def captured(run: Run) -> Run:
-    """The same work as one CUDA graph: what is left when launching costs nothing."""
+    """The same work as one CUDA graph, without the cost of launching kernels."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # kernels are compiled and memory is found before the capture
+    with torch.cuda.stream(side):  # compiles kernels and allocates memory before the capture
         for _ in range(3):
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = run()
+        results = run()
 
     def replay() -> object:
         graph.replay()
-        return kept
+        return results
 
     return replay
 

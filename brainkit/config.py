@@ -410,8 +410,8 @@ class Config:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML."""
         yaml = require("yaml", extra="train", purpose="a run's configuration")
-        with atomic_write(path) as beside:
-            beside.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Config:

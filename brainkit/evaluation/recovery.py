@@ -129,7 +129,7 @@ def _positions(planted: np.ndarray, ids: np.ndarray) -> np.ndarray:
     try:
         return np.array([position[int(vertex)] for vertex in ids])
     except KeyError as error:
-        raise DataError(f"truth.npz: has no truth for vertex {error.args[0]}") from None
+        raise DataError(f"truth.npz: has no planted selectors of vertex {error.args[0]}") from None
 
 
 def _depth_rows(planted: np.ndarray, found: np.ndarray) -> dict[str, tuple[float, float]]:

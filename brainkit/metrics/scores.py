@@ -9,11 +9,6 @@ import numpy.typing as npt
 
 from brainkit.errors import UsageError
 
-# The old names, until their users follow.
-from brainkit.metrics.ceilings import noise_ceiling_from_ncsnr, noise_ceiling_from_repetitions  # noqa: F401
-from brainkit.metrics.correlation import StreamingCorrelation as StreamingScore  # noqa: F401
-from brainkit.metrics.intervals import bootstrap_interval  # noqa: F401
-
 LEAST_CEILING = 0.05  # below it, the share of explainable variance is mostly noise
 
 

@@ -16,6 +16,7 @@ from brainkit.runs.ensemble import Member, build_ensemble, check_members
 from brainkit.runs.folder import finished_run, run_folders
 from brainkit.runs.network import load_network
 from brainkit.utils.progress import Say
+from brainkit.utils.text import format_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -279,7 +280,7 @@ def _report(exported: Exported, form: str, images: int, storage: str, say: Say) 
 
     certificate = exported.certificate
     say(
-        f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against {RUNTIMES.get(form, 'ONNX Runtime')} on "
+        f"{exported.path}: {format_bytes(exported.bytes)}; torch against {RUNTIMES.get(form, 'ONNX Runtime')} on "
         f"{images} images: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
         f"{certificate['median']:.1e}"
     )

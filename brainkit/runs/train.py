@@ -111,11 +111,11 @@ def train(
         if out is None and not folder.is_dir():
             raise UsageError(f"{folder}: no run to resume; name it with --out")
         settings = resumed_settings(folder, wanted)
-    _train_in(folder, settings, backbone, given, resume=resume, say=say)
+    _start_or_resume(folder, settings, backbone, given, resume=resume, say=say)
     return folder
 
 
-def _train_in(
+def _start_or_resume(
     folder: Path,
     settings: Config,
     backbone: str | nn.Module | None,

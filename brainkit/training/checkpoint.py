@@ -190,7 +190,7 @@ class RunCheckpoints(Checkpoint):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Lightning turns Ctrl-C into SystemExit; here it can still be told from an exit."""
+        """Note Ctrl-C, which Lightning turns into SystemExit."""
         self.interrupted = isinstance(exception, KeyboardInterrupt)
 
     def _save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, path: Path) -> None:

@@ -28,7 +28,7 @@ WARM_UP = 3  # steps before the capture, in which kernels are compiled and memor
 
 
 def check_cuda_graph(config: TrainConfig, *, backend: str, device: str, subjects: int) -> str:
-    """Why steps are not captured in a CUDA graph; empty if they are.
+    """The reason why steps are not captured in a CUDA graph; empty if they are.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def check_cuda_graph(config: TrainConfig, *, backend: str, device: str, subjects
     Raises
     ------
     UsageError
-        If ``cuda_graph`` is on where it cannot be done.
+        If ``cuda_graph`` is on but not possible.
     """
     reason = ""
     if config.cuda_graph == "off":
@@ -60,6 +60,19 @@ def check_cuda_graph(config: TrainConfig, *, backend: str, device: str, subjects
     if reason and config.cuda_graph == "on":
         raise UsageError(f"train.cuda_graph 'on' is not possible: {reason}; use train.cuda_graph=auto")
     return reason
+
+
+def choose_steps_per_chunk(module: EncodingModule, device: str, say: Say) -> int:
+    """How many steps to make at a time; 0 to let the trainer make each. Calls `say` with the choice."""
+    config, models = module.config, module.models()
+    backend, precision = models[0].backend, models[0].precision
+    reason = check_cuda_graph(config, backend=backend, device=device, subjects=len(models))
+    if not reason:
+        say(f"steps: {precision}, {STEPS_PER_CHUNK} at a time, as replays of a CUDA graph")
+        return STEPS_PER_CHUNK
+    asked = device == "cuda" or config.cuda_graph == "off"  # elsewhere nobody expects a graph
+    say(f"steps: {precision}, one by one{f' ({reason})' if asked else ''}")
+    return 0
 
 
 class ChunkStepper:

@@ -20,6 +20,7 @@ from brainkit.errors import FailedElsewhere, StoppedTraining, TrainingError, Usa
 from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.training.running_stats import LossWatch
 from brainkit.utils.system import cores
+from brainkit.utils.text import one_line
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
@@ -132,10 +133,8 @@ def join(config: TrainConfig, choose_device: Callable[[], str]) -> World:
             f"{config.devices} * {config.num_nodes}"
         )
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-    rank, backend = environment.global_rank(), "gloo"
-    if device == "cuda":
-        torch.cuda.set_device(environment.local_rank())
-        backend = "nccl"
+    rank, backend = environment.global_rank(), "nccl" if device == "cuda" else "gloo"
+    select_gpu(environment, device)
     torch.distributed.init_process_group(backend, rank=rank, world_size=total)
     return World(rank, total, torch.distributed.new_group(backend="gloo", timeout=_TIMEOUT))
 
@@ -150,16 +149,20 @@ def cluster_environment() -> ClusterEnvironment | None:
         try:
             return SLURMEnvironment(auto_requeue=False)
         except RuntimeError as error:
-            raise UsageError(f"SLURM: {' '.join(str(error).split())}") from None
+            raise UsageError(f"SLURM: {one_line(error)}") from None
     return None
 
 
-def strategy(environment: ClusterEnvironment, device: str, devices: int, num_nodes: int) -> dict[str, Any]:
+def select_gpu(environment: ClusterEnvironment, device: str) -> None:
+    """Let ``cuda`` mean this process's own GPU."""
+    if device == "cuda":
+        torch.cuda.set_device(environment.local_rank())
+
+
+def strategy(environment: ClusterEnvironment, devices: int, num_nodes: int) -> dict[str, Any]:
     """A trainer's options for several processes: each has the model, and the mean of all gradients."""
     from pytorch_lightning.strategies import DDPStrategy
 
-    if device == "cuda":
-        torch.cuda.set_device(environment.local_rank())
     return {
         "devices": devices,
         "num_nodes": num_nodes,

@@ -99,10 +99,10 @@ def _follow(
 ) -> list[BaseException]:
     """Handle reports until all processes have ended, or one has failed; what has failed, if anything."""
     failures: dict[int, BaseException] = {}
-    running, told, deadline = set(range(len(processes))), False, float("inf")
+    running, stop_sent, deadline = set(range(len(processes))), False, float("inf")
     while running:
-        if stop.received is not None and not told:
-            told = True
+        if stop.received is not None and not stop_sent:
+            stop_sent = True
             for process in processes:
                 with contextlib.suppress(OSError):
                     process.stdin.write(TERMINATE if stop.received == signal.SIGTERM else INTERRUPT)  # type: ignore

@@ -13,9 +13,9 @@ import torch
 
 
 def count_steps(trainer: lightning.Trainer, steps: int) -> None:
-    """Add optimiser steps to ``trainer.global_step``, which has no setter: the stepper makes them without a trainer."""
-    made = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
-    made.ready, made.completed = made.ready + steps, made.completed + steps
+    """Add optimiser steps to ``trainer.global_step``, which has no setter; a stepper makes them itself."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+    progress.ready, progress.completed = progress.ready + steps, progress.completed + steps
 
 
 def begin_after(checkpoint: dict[str, Any], epochs: int, steps: int) -> None:

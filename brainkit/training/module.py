@@ -177,7 +177,7 @@ class EncodingModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the epoch's losses so far; learning rates are plain numbers, whoever makes the steps."""
+        """Save the epoch's losses so far; a stepper saves what the trainer would."""
         checkpoint["losses"] = distributed.merged_losses(self.watch).state_dict()
         if self.stepper is not None:
             self.stepper.complete_checkpoint(checkpoint)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from brainkit.features.cache import TokenCache
@@ -81,12 +82,12 @@ class _Sums:
         """Add tokens (k, C, P), in half precision about `offset` (C,); products are of the images `chosen` alone."""
         images, width, cells = values.shape
         block = torch.empty(width, images, cells, device=values.device)
-        block.copy_(values.transpose(0, 1))
+        block.copy_(rearrange(values, "b c p -> c b p"))
         if self.centre is None:
             self.centre = offset + block.mean((1, 2)).cpu().numpy().astype(np.float64)
         block += torch.from_numpy((offset - self.centre).astype(np.float32)).to(block.device)[:, None, None]
         part = block if len(chosen) == images else block[:, chosen]
-        rows, part = block.flatten(1), part.flatten(1)
+        rows, part = rearrange(block, "c b p -> c (b p)"), rearrange(part, "c b p -> c (b p)")
         device = self.total.device
         self.total += rows.sum(1).to(device)
         self.square += (rows * rows).sum(1).to(device)

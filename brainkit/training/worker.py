@@ -46,6 +46,7 @@ def serve() -> None:
     work = read_message(sys.stdin.buffer)
     if work is None:
         return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the parent does with its own
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_follow_parent, args=(parent_ended,), daemon=True).start()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,9 +64,13 @@ def rows_of(folder: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+def checkpoint_of(folder: Path, name: str = "last") -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return checkpoint
+
+
+def weights_of(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = checkpoint_of(folder, name)["state_dict"]
     return state
 
 
@@ -80,3 +85,16 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert a["val_r"] == pytest.approx(b["val_r"], abs=1e-4)
     files = [sorted(path.relative_to(place).as_posix() for path in place.rglob("*")) for place in (one, other)]
     assert files[0] == files[1]
+
+
+def identical(a: object, b: object) -> bool:
+    """Whether the contents of two checkpoints, or two batches, are equal bit for bit; seconds are left out."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a.cpu(), b.cpu())
+    if isinstance(a, dict):
+        keys = [key for key in a if key != "seconds"]
+        assert isinstance(b, dict)
+        return keys == [key for key in b if key != "seconds"] and all(identical(a[key], b[key]) for key in keys)
+    if isinstance(a, (list, tuple)):
+        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(identical, a, b))
+    return a == b

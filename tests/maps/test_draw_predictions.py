@@ -31,16 +31,15 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_predictions_are_drawn_row_by_row(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps import draw as static
-    from brainkit.maps import draw_predictions as predicted
+    from brainkit.maps import draw_predictions
 
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr(static, "draw_response", lambda path, **given: drawn.append({"path": path, **given}))
+    monkeypatch.setattr("brainkit.maps.draw.draw_response", lambda path, **given: drawn.append({"path": path, **given}))
     columns = np.array([2, 3, 25])
     rows = np.arange(9, dtype=np.float32).reshape(3, 3)
     images = [photos / "a.png", photos / "b.png", photos / "a.png"]
     info = encoder_info()
-    paths = predicted.draw_predictions(info, rows, images, Path("figures"), columns=columns, max_maps=2)
+    paths = draw_predictions.draw_predictions(info, rows, images, Path("figures"), columns=columns, max_maps=2)
     assert [path.name for path in paths] == ["0000-a.png", "0001-b.png"]
     assert [entry["path"] for entry in drawn] == paths
     assert [entry["limit"] for entry in drawn] == [5.0, 5.0]
@@ -49,28 +48,27 @@ def test_predictions_are_drawn_row_by_row(photos: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(drawn[0]["rois"]["early"], [0, 1])
     assert drawn[0]["note"] == "SIMULATED subject, not a brain"
     with pytest.raises(DataError, match="expected 3 rows"):
-        predicted.draw_predictions(info, rows, images, Path("figures"))
+        draw_predictions.draw_predictions(info, rows, images, Path("figures"))
 
 
 def test_a_prediction_file_is_drawn_with_its_own_columns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps import draw as static
-    from brainkit.maps import draw_predictions as predicted
+    from brainkit.maps import draw_predictions
 
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr(static, "draw_response", lambda path, **given: drawn.append(given))
+    monkeypatch.setattr("brainkit.maps.draw.draw_response", lambda path, **given: drawn.append(given))
     info = encoder_info()
     columns = np.array([1, 30])
     np.save("fmri.npy", np.array([[1.0, 2.0]], np.float32))
     write_json(
         "fmri.json", {"images": [str(photos / "b.png")], "vertices": {"ids": info.vertices.ids[columns].tolist()}}
     )
-    assert [path.name for path in predicted.draw_prediction_file("fmri.npy", info, "figures")] == ["0000-b.png"]
+    assert [path.name for path in draw_predictions.draw_prediction_file("fmri.npy", info, "figures")] == ["0000-b.png"]
     np.testing.assert_array_equal(drawn[0]["vertices"].ids, info.vertices.ids[columns])
     write_json("fmri.json", [])
     with pytest.raises(DataError, match=r"fmri.json"):
-        predicted.draw_prediction_file("fmri.npy", info, "figures")
+        draw_predictions.draw_prediction_file("fmri.npy", info, "figures")
 
 
 def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,6 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.data.splits import Split
 from brainkit.encoder_file.describe import describe
 from brainkit.errors import UsageError
-from brainkit.evaluation import scores as evaluation
 from brainkit.runs import export as run_export
 from brainkit.runs.ensemble import Member, build_ensemble, check_members
 from brainkit.utils.files import read_json, write_json
@@ -130,7 +129,7 @@ def test_data_that_is_gone_or_another_is_not_scored_on(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (run.path for run in runs.shared[:2])
-    monkeypatch.setattr(evaluation, "score", None)  # is not called
+    monkeypatch.setattr("brainkit.evaluation.scores.score", None)  # is not called
 
     def why(*places: Path) -> str:
         said: list[str] = []

@@ -25,7 +25,6 @@ from brainkit.cli import group
 from brainkit.config import Config
 from brainkit.errors import DataError, UsageError
 from brainkit.runs import stages
-from brainkit.runs import train as train_module
 from brainkit.runs.latest import latest_run
 from brainkit.runs.log import RunLog
 from brainkit.runs.train import train
@@ -221,7 +220,7 @@ def test_two_processes_cannot_train_in_one_folder(net: str, own_data: Path, monk
 def test_a_folder_that_appears_meanwhile_is_left_alone(
     net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "check_is_new", lambda folder: folder.mkdir())
+    monkeypatch.setattr("brainkit.runs.train.check_is_new", lambda folder: folder.mkdir())
     with pytest.raises(UsageError, match="run: exists already"):
         fit(net, own_data)
     assert not any(Path("run").iterdir())

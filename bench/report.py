@@ -1,0 +1,25 @@
+"""Where benchmarks write their results."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+
+
+def write_report(name: str | Path, report: dict[str, Any], page: str) -> None:
+    """Write ``<name>.json`` and ``<name>.md`` in bench/results (or at an absolute path), and print the page."""
+    path = RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f"{path.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    path.with_name(f"{path.name}.md").write_text(page, encoding="utf-8")
+    print(page)
+
+
+def load_average() -> float:
+    """Processes that ran or waited over the last minute."""
+    return round(os.getloadavg()[0], 2)
