@@ -111,9 +111,6 @@ def read_vertices(path: Path, columns: int, *, has_coordinates: bool) -> Vertice
         raise DataError(f"{path}: expected ids in 0 .. {2 * SPACES[space] - 1}, found larger ones") from None
 
 
-read_listed = read_vertices  # the name before, until all imports follow
-
-
 def _list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder with images, found {'a file' if folder.exists() else 'nothing'}")

@@ -143,7 +143,7 @@ def make_split(
     sizes = collections.Counter(free)
     shares = {"validation": validation_share} | ({} if test_groups else {"test": test_share})
     if len(sizes) <= len(shares):
-        raise DataError(f"split: expected at least 2 stimulus groups beside the official test set, found {len(sizes)}")
+        raise DataError(f"split: expected at least 2 stimulus groups outside the official test set, found {len(sizes)}")
     sides = _assign_sides(sizes, seed, shares, notes)
     return _split(groups, official, sides, seed, notes, "" if names is None else _hash_names(names))
 
@@ -207,7 +207,7 @@ def make_joint_splits(
     for own, sides, subject in zip(free, needed, subjects, strict=True):
         if len(set(own)) < len(sides):
             raise DataError(
-                f"split: expected at least {len(sides)} stimulus groups of {subject} beside the official test sets, "
+                f"split: expected at least {len(sides)} stimulus groups of {subject} outside the official test sets, "
                 f"found {len(set(own))}"
             )
     sizes = collections.Counter(group for own in free for group in own)

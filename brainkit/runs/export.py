@@ -171,7 +171,7 @@ def _write(
     say: Say,
 ) -> list[Exported]:
     _require_packages(request)
-    from brainkit.backbones.wrapping import given_back
+    from brainkit.backbones.plugin import preserved_state
     from brainkit.export import check_storage, choose_subset, export_onnx, export_torch
 
     check_storage(request.storage)
@@ -180,7 +180,7 @@ def _write(
     _check_exportable(folder, summary, backbone)
     members = [Member.open(each) for each in (folder, *request.ensemble)]
     check_members(members)
-    with given_back(backbone):
+    with preserved_state(backbone):
         network = load_network(Config.read(folder / "config.yaml"), backbone)
         check_network(folder, summary["backbone"], network)
         images, *_ = [check_predictions(each.folder, each.model, network) for each in members]
@@ -209,7 +209,7 @@ def _require_packages(request: ExportRequest) -> None:
 
 
 def _check_exportable(folder: Path, summary: dict[str, Any], backbone: nn.Module | None) -> None:
-    from brainkit.backbones.wrapping import IN_PYTHON
+    from brainkit.backbones.plugin import IN_PYTHON
 
     if summary["backbone"]["weights_hash"] is None:
         raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")

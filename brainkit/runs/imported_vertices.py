@@ -14,7 +14,7 @@ from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.surface import sphere_coordinates
 from brainkit.cortex.vertex_lookup import vertices_on_sphere
 from brainkit.cortex.vertices import CUSTOM, Vertices
-from brainkit.data.folder import read_coordinates, read_listed
+from brainkit.data.folder import read_coordinates, read_vertices
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.progress import Say
@@ -82,7 +82,7 @@ def locate_vertices(
         If these do not determine the vertices, or contradict each other.
     """
     xyz = None if coordinates is None else _read_coordinates(Path(coordinates), count)
-    found = None if vertices is None else read_listed(Path(vertices), count, has_coordinates=xyz is not None)
+    found = None if vertices is None else read_vertices(Path(vertices), count, has_coordinates=xyz is not None)
     if found is None and xyz is not None:
         found = vertices_on_sphere(xyz)
         if found is not None:

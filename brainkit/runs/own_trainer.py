@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 import torch
 
 from brainkit.backbones import Backbone
-from brainkit.backbones.wrapping import IN_PYTHON, given_back, name_of
+from brainkit.backbones.plugin import IN_PYTHON, backbone_name, preserved_state
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
@@ -64,7 +64,7 @@ def save_run(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with RunLog(say) as log, PeakMemory() as memory:
         clock = PhaseClock(memory)
-        with given_back(backbone), atomic_write(folder) as temporary:
+        with preserved_state(backbone), atomic_write(folder) as temporary:
             network = load_network(settings, backbone)
             _check_network(model, network)
             if leaves_gain_open(module.config):
@@ -116,7 +116,7 @@ def _settings(
         precision=model.precision,
     )
     overrides = Overrides(
-        backbone=name_of(backbone),
+        backbone=backbone_name(backbone),
         data=(subject,),
         random_weights=_has_loadable_name(backbone) and not backbone.pretrained,
         assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),

@@ -14,8 +14,7 @@ import numpy as np
 
 from brainkit.config import Config
 from brainkit.data import make_split, open_subject
-from brainkit.data.joint_splits import make_joint_splits
-from brainkit.data.splits import Split
+from brainkit.data.splits import Split, make_joint_splits
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError
 from brainkit.evaluation.recovery import read_truth

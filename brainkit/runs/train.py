@@ -83,11 +83,11 @@ def train(
     """
     for package in ("torch", "pytorch_lightning"):
         require(package, extra="train", purpose="brainkit train")
-    from brainkit.backbones.wrapping import name_of
+    from brainkit.backbones.plugin import backbone_name
 
     if backbone is None and config is None:
         raise UsageError("backbone must be named, directly or in a settings file, got neither")
-    name = backbone if backbone is None or isinstance(backbone, str) else name_of(backbone)
+    name = backbone if backbone is None or isinstance(backbone, str) else backbone_name(backbone)
     if name is not backbone and (weights is not None or random_weights):
         raise UsageError("weights and random_weights are for a backbone's name; a network brings its own weights")
     if RUNS.exists() and not RUNS.is_dir():
@@ -127,7 +127,7 @@ def _start_or_resume(
     """Start or resume the run in `folder`. Of several processes, the first one writes and reports."""
     # cuBLAS reads it at its first product; without it, deterministic training on a GPU is an error.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from brainkit.backbones.wrapping import given_back
+    from brainkit.backbones.plugin import preserved_state
     from brainkit.runs.finish import finish_interrupted
     from brainkit.runs.stages import RunContext
     from brainkit.training.distributed import join
@@ -138,7 +138,7 @@ def _start_or_resume(
         world.together(),
         RunLog(say if world.first else _ignore) as log,
         PeakMemory() as memory,
-        given_back(backbone),
+        preserved_state(backbone),
     ):
         clock = PhaseClock(memory)
         if resume and (folder / "run.json").is_file():

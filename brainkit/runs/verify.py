@@ -141,7 +141,7 @@ def _predict_in_torch(
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """What the runs predict for the file's vertices (n, V), the images (n, S, S, 3), and facts about the runs."""
     require("torch", extra="train", purpose="brainkit verify --run")
-    from brainkit.backbones.wrapping import IN_PYTHON
+    from brainkit.backbones.plugin import IN_PYTHON
     from brainkit.export.token_module import evaluation_mode, torch_predictions
 
     members = (info.ensemble or {}).get("members", 1)

@@ -19,7 +19,7 @@ from brainkit.errors import DataError, TrainingError
 from brainkit.model.checkpoint import read_checkpoint
 from brainkit.training.lightning_internals import begin_after, datamodule_of
 from brainkit.training.signals import StopSignals
-from brainkit.utils.files import write_beside
+from brainkit.utils.files import atomic_write
 
 # On a GPU the host reads this often, in steps, whether a loss was not finite; on a CPU, every step.
 CHECK_LOSSES_EVERY = 256
@@ -218,7 +218,7 @@ class RunCheckpoints(Checkpoint):
     def _write_table(self) -> None:
         if not self.rows or not self.writes:
             return
-        with write_beside(self.table) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
@@ -231,7 +231,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints are written to a file next to their own and renamed, and read without running any code in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with write_beside(path) as beside, beside.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             writer = _Writer(file)
             torch.save(checkpoint, cast(IO[bytes], writer))
             if writer.error is not None:

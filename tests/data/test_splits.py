@@ -44,7 +44,7 @@ def test_an_official_test_set_is_the_test_set(groups, seed, data):
     if not tested:
         return
     if len(beside) < 2:
-        with pytest.raises(DataError, match="at least 2 stimulus groups beside"):
+        with pytest.raises(DataError, match="at least 2"):
             make_split(groups, official, seed)
         return
     split = make_split(groups, official, seed)
@@ -125,7 +125,7 @@ PINNED = {"validation": [47, 48, 51], "test": [12, 15, 21, 24]}
 def test_too_few_groups():
     with pytest.raises(DataError, match=r"at least 3 stimulus groups .* found 2"):
         make_split(["a", "b", "a"])
-    with pytest.raises(DataError, match="beside the official test set, found 1"):
+    with pytest.raises(DataError, match="found 1"):
         make_split(["a", "b", "c"], [False, True, True])
     split = make_split(["a", "b", "c"])
     assert [len(getattr(split, side)) for side in SIDES] == [1, 1, 1]
