@@ -1,6 +1,6 @@
-"""Triton kernels of brainkit, and what launches them (imported as ``brainkit.kernels``).
+"""Triton kernels of brainkit and their launches (imported as ``brainkit.kernels``).
 
-The package imports neither triton nor torch, so that asking why a backend is missing costs nothing.
+This file imports neither triton nor torch, so that checking for the backend is cheap.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-# Tensor cores for bfloat16 and tf32, and asynchronous copies, begin here.
-LEAST_CAPABILITY = (8, 0)
+# The first with tensor cores for bfloat16 and tf32, and asynchronous copies.
+MIN_CAPABILITY = (8, 0)
 
 
 def why_unavailable() -> str | None:
-    """Say in one phrase why the ``triton`` backend cannot run here, or return None where it runs."""
+    """Why the ``triton`` backend cannot run here, in one phrase; None if it can."""
     if find_spec("torch") is None:
         return "torch is not installed"
     if find_spec("triton") is None:
@@ -27,14 +27,12 @@ def why_unavailable() -> str | None:
     if not torch.cuda.is_available():
         return "there is no CUDA device"
     capability = torch.cuda.get_device_capability()
-    if capability < LEAST_CAPABILITY:
-        return (
-            f"{torch.cuda.get_device_name()} has compute capability {capability[0]}.{capability[1]}, "
-            "and 8.0 is the least (Ampere)"
-        )
+    if capability < MIN_CAPABILITY:
+        name, (major, minor) = torch.cuda.get_device_name(), capability
+        return f"it needs compute capability 8.0 (Ampere) or higher, {name} has {major}.{minor}"
     return None
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, on CPU tensors: ``TRITON_INTERPRET=1`` was set at the start."""
+    """Whether Triton's interpreter runs the kernels on CPU tensors: ``TRITON_INTERPRET=1`` was set at import."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")

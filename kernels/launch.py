@@ -1,6 +1,6 @@
 """Launches of the operator's kernels: three or four for the forward pass, three for the backward pass.
 
-Nothing here waits for the device or asks it anything, so both run inside a CUDA graph.
+Nothing waits for the device or reads from it, so both can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from brainkit.kernels.plan import order_kernel, prepare_kernel, scan_kernel
 
 # Four local taps and the global token.
 TAPS = 5
-# Cells and channels that one program of the packing and of the gathering kernel lays out.
+# Cells and channels per program of the packing and of the gathering kernel.
 PACKED = (64, 64)
 GATHERED = (32, 64)
 
@@ -40,22 +40,22 @@ def forward(
     Parameters
     ----------
     local_tokens : tensor of shape (B, L, D, H, W)
-        float32, bfloat16 or float16, of any strides.
+        float32, bfloat16 or float16, any strides.
     global_tokens : tensor of shape (B, L, D)
-        In the same dtype, of any strides.
+        Same dtype, any strides.
     locations, layer_weights, scale, weight, bias : tensor
         Of shapes (V, 2), (V, L), (V,), (V, D) and (V,); float32 and contiguous.
     precision : {"float32", "tf32"}
-        Of products of float32 tokens.
+        Precision of products of float32 tokens.
 
     Returns
     -------
     response : tensor of shape (B, V)
         float32.
     table : tensor of shape (H * W + 1, L, B, DP)
-        The tokens laid out for the kernels.
+        The tokens laid out for the kernels, for :func:`backward`.
     plan : tensor of int32
-        The vertices' order and tiles. :func:`backward` wants both.
+        The vertices' order and tiles, for :func:`backward`.
     """
     local_tokens, global_tokens = _within_reach(local_tokens, 1), _within_reach(global_tokens, 1)
     n_images, n_layers, n_channels, height, width = local_tokens.shape
@@ -120,21 +120,21 @@ def backward(
     Parameters
     ----------
     grad_response : tensor of shape (B, V)
-        float32, of any strides.
+        float32, any strides.
     table, plan : tensor
-        As :func:`forward` returned them.
+        Results of :func:`forward`.
     locations, layer_weights, scale, weight : tensor
-        As :func:`forward` got them.
+        Inputs of :func:`forward`.
     height, width : int
-        Of the token grid.
+        Size of the token grid.
     precision : {"float32", "tf32"}
-        As :func:`forward` got it.
+        As for :func:`forward`.
 
     Returns
     -------
     tuple of tensor
         Gradients of the seven inputs of :func:`forward`, in their order and dtypes, contiguous. A vertex whose location
-        is NaN or infinite has a gradient of zero, and adds nothing to those of the tokens.
+        is NaN or infinite has zero gradients and contributes nothing to those of the tokens.
     """
     grad_response = _within_reach(grad_response, 0)
     n_images, n_vertices = grad_response.shape
@@ -147,7 +147,7 @@ def backward(
     grad_global = table.new_empty((n_images, n_layers, n_channels))
     grad_locations, grad_layer_weights = torch.empty_like(locations), torch.empty_like(layer_weights)
     grad_scale, grad_weight, grad_bias = torch.empty_like(scale), torch.empty_like(weight), torch.empty_like(scale)
-    # Gradients are too small for float16, and bfloat16 is as precise as the result need be.
+    # float16 has too little range for gradients; bfloat16 is precise enough.
     half = table.dtype != torch.float32
     sorted_weight = table.new_empty((n_vertices, padded), dtype=torch.bfloat16 if half else torch.float32)
     sorted_values = weight.new_empty((n_images + n_layers + 3, n_vertices))
@@ -222,8 +222,8 @@ def backward(
             num_stages=tile.stages,
             maxnreg=tile.registers,
         )
-        some_cells, channels = GATHERED[0], min(GATHERED[1], padded)
-        programs = n_images * n_layers * (padded // channels) * -(-height * width // some_cells)
+        cells_each, channels = GATHERED[0], min(GATHERED[1], padded)
+        programs = n_images * n_layers * (padded // channels) * -(-height * width // cells_each)
         gather_kernel[(programs,)](
             partial,
             firsts,
@@ -234,7 +234,7 @@ def backward(
             n_channels=n_channels,
             padded=padded,
             n_cells=height * width,
-            some_cells=some_cells,
+            cells_each=cells_each,
             channels=channels,
             at_once=16,
             num_warps=4,
@@ -248,7 +248,7 @@ def _check_size(*entries: int) -> None:
 
 
 def _within_reach(tensor: Tensor, first: int) -> Tensor:
-    """The tensor, or a copy where a view of something large strides farther than 32 bits from dimension `first` on."""
+    """The tensor, or a contiguous copy if offsets from dimension `first` on exceed 32 bits."""
     reach = sum((n - 1) * step for n, step in zip(tensor.shape[first:], tensor.stride()[first:], strict=True))
     return tensor.contiguous() if reach >= 2**31 else tensor
 
@@ -259,7 +259,7 @@ def _prepare(
     """Fill the token table and the plan."""
     n_images, n_layers, n_channels, height, width = local_tokens.shape
     n_vertices, padded = len(locations), table.shape[-1]
-    scanned = sizes.counted * sizes.counters > blocks.SCAN_BEYOND
+    scanned = sizes.counted * sizes.counters > blocks.MAX_UNSCANNED
     counts = plan.new_empty((2 * sizes.counted + 1, sizes.counters))
     cells, channels = PACKED[0], min(PACKED[1], padded)
     packed = n_images * n_layers * (padded // channels) * -(-height * width // cells)
@@ -288,9 +288,9 @@ def _prepare(
         num_warps=4,
     )
     if scanned:
-        taken = 32
-        scan_kernel[(sizes.counters // taken,)](
-            counts, sizes.counted, counters=sizes.counters, taken=taken, rows=64, num_warps=4
+        groups_each = 32
+        scan_kernel[(sizes.counters // groups_each,)](
+            counts, sizes.counted, counters=sizes.counters, groups_each=groups_each, rows=64, num_warps=4
         )
     some_tiles = max(1, 8192 // sizes.counters)
     order_kernel[(sizes.counted + -(-sizes.tiles // some_tiles),)](
@@ -321,7 +321,7 @@ def _choose(table: Tensor, n_channels: int, precision: str) -> Choice:
 
 
 def capability_of(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a device; what the interpreter runs is cut as for Hopper."""
+    """Compute capability of a device; the interpreter counts as Hopper."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else blocks.HOPPER
 
 
@@ -330,7 +330,7 @@ def _dot_precision(precision: str) -> str:
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which may be another than the tensor's."""
+    """Triton launches on the current device, which need not be the tensor's."""
     if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(tensor.device)

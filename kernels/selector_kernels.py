@@ -1,28 +1,28 @@
-"""The three selector networks in Triton: what runs on the device. `selectors.py` launches it and says what is what.
+"""The three selector networks in Triton: device code. `selectors.py` launches it and documents the arguments.
 
-A program holds a tile of vertices and one network (0 space, 1 layers, 2 scale). In the forward pass the hidden layers
-live in registers: the first one is made a slab of units at a time and consumed at once by the second.
+A program computes one network (0 space, 1 layers, 2 scale) for a tile of vertices. In the forward pass the hidden
+layers stay in registers: a slab of units of the first is computed at a time and used at once by the second.
 
-Products of float32 matrices run on the bfloat16 tensor cores, every number as a sum of PARTS bfloat16 numbers: three
-hold all 24 bits (the six largest of the nine products are taken: as exact as float32), two hold 16 (three products,
-3e-6). Unlike tf32, bfloat16 operands may be read transposed, and go from one product to the next in registers.
+Products of float32 matrices run on the bfloat16 tensor cores, with every number as a sum of PARTS bfloat16 numbers:
+three hold all 24 bits (six of the nine products are computed, as exact as float32), two hold 16 (three products, errors
+of 3e-6). Unlike tf32, bfloat16 operands can be transposed, and go from one product to the next in registers.
 
-Axis letters: V vertices, F features, H hidden units, L layers; FP, HP, LP are padded, and zero outside. Features are
-taken FM at a time, MAINS times, and then FR (none if 0), because tiles are powers of two and 72 = 64 + 8 is not. Names
-in capitals are known when a kernel is compiled.
+Axis letters: V vertices, F features, H hidden units, L layers; FP, HP, LP are padded with zeros. Features are read FM
+at a time, MAINS times, then FR (none if 0), because tiles are powers of two and 72 = 64 + 8 is not. Names in capitals
+are constants at compile time.
 """
 
 from __future__ import annotations
 
-import os
-
 import triton
 import triton.language as tl
 
+from brainkit.kernels import interpreted
+
 EXACT: tl.constexpr = tl.constexpr(3)
-# Triton's interpreter, also chosen at import, multiplies the bits of bfloat16 numbers as if they were integers, and
-# cuts numbers off where the device rounds them: there, parts are float32 numbers that bfloat16 would hold.
-INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+# Triton's interpreter multiplies bfloat16 numbers as integers, and truncates where the device rounds: there, parts are
+# float32 numbers that bfloat16 can represent.
+INTERPRETED: tl.constexpr = tl.constexpr(interpreted())
 PART: tl.constexpr = tl.constexpr(tl.float32 if INTERPRETED.value else tl.bfloat16)
 
 
@@ -32,7 +32,7 @@ def pack_kernel(
     F: tl.constexpr, H: tl.constexpr, L: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr,
     FP: tl.constexpr, FB: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """ROWS rows of a network's weights, in three parts: (3, 3, HP, FP), (3, 3, HP, HP) and (3, 3, LP, HP)."""
+    """Split ROWS rows of a network's weights into parts: (3, 3, HP, FP), (3, 3, HP, HP) and (3, 3, LP, HP)."""
     network = tl.program_id(1)
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     feature = tl.arange(0, FB)[None, :]
@@ -67,7 +67,7 @@ def forward_kernel(
     F: tl.constexpr, H: tl.constexpr, L: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr,
     FM: tl.constexpr, MAINS: tl.constexpr, FR: tl.constexpr, BM: tl.constexpr, SLAB: tl.constexpr, OTHERS: tl.constexpr,
 ):  # fmt: skip
-    """The three outputs, for one tile of vertices and one network. OTHERS: parts of what is not a location."""
+    """The output of one network for one tile of vertices. OTHERS: PARTS for networks 1 and 2."""
     tile = tl.program_id(0)
     network = tl.program_id(1)
     start = tile.to(tl.int64) * BM
@@ -97,7 +97,7 @@ def recompute_kernel(
 ):  # fmt: skip
     """The forward pass again, for a chunk of vertices from `begin`.
 
-    It leaves what enters the second layer, (3, CHUNK, HP), and the gradients of the logits, (3, CHUNK, LP).
+    Writes the inputs of the second GELU, (3, CHUNK, HP), and the gradients of the logits, (3, CHUNK, LP).
     """
     tile = tl.program_id(0)
     network = tl.program_id(1)
@@ -133,11 +133,11 @@ def signal_kernel(
     H: tl.constexpr, L: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Back through the heads, for ROWS vertices and COLUMNS units: the gradient of what enters the second layer.
+    """Back through the heads, for ROWS vertices and COLUMNS units: gradients of the inputs of the second GELU.
 
-    It goes to `signals` (PARTS, 3, CHUNK, HP). Gradients of the heads and of the second bias are summed over
-    the chunks in `sums` (3, CHUNK / ROWS, LP + 1, HP): the place of a tile in its chunk owns a sum. Outputs are few, so
-    they are taken one at a time on the plain cores rather than padded to the tensor cores' sixteen.
+    They go to `signals` (PARTS, 3, CHUNK, HP). Gradients of the heads and of the second bias are summed over chunks in
+    `sums` (3, CHUNK / ROWS, LP + 1, HP), one sum per tile of a chunk. There are few outputs, so they are computed one
+    at a time without tensor cores, rather than padded to 16.
     """
     tile = tl.program_id(0)
     network = tl.program_id(1)
@@ -171,7 +171,7 @@ def signal_kernel(
 
 @triton.jit
 def _add_to(pointer, x, resumed):
-    """Store x, or add it to what is there."""
+    """Store x, or add it to the stored values."""
     if resumed > 0:
         x += tl.load(pointer)
     tl.store(pointer, x)
@@ -185,9 +185,9 @@ def second_weight_kernel(
 ):  # fmt: skip
     """The gradient of the second weight, transposed.
 
-    A program owns UNITS units of the first layer and every SLOTS-th tile of the chunk, and sums in registers. Matrices
-    lie transposed here (units, vertices): so everything that is multiplied next is where the tensor cores look for it.
-    Sums are (3, SLOTS, HP, HP).
+    A program sums UNITS units of the first layer over every SLOTS-th tile of the chunk, in registers. Matrices are
+    transposed here (units, vertices), so that operands of the next product are in the layout of the tensor cores. Sums
+    are (3, SLOTS, HP, HP).
     """
     slot = tl.program_id(0)
     network = tl.program_id(2)
@@ -218,7 +218,7 @@ def first_weight_kernel(
 ):  # fmt: skip
     """Gradients of the first weight and bias: back through the first hidden layer. Like `second_weight_kernel`.
 
-    A program also owns FM features, and the narrower rest of them with the first FM. Sums are (3, SLOTS, HP, FP).
+    A program also covers FM features, and those with the first FM also the remaining FR. Sums are (3, SLOTS, HP, FP).
     """
     slot = tl.program_id(0)
     part = tl.program_id(1)
@@ -271,23 +271,23 @@ def _first_layer(
     F: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, FM: tl.constexpr, MAINS: tl.constexpr, FR: tl.constexpr,
     BM: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """What enters the units `unit` of the first hidden layer, before GELU, transposed: (units, BM)."""
+    """Inputs of the first GELU of the units `unit`, transposed: (units, BM)."""
     FP: tl.constexpr = FM * MAINS + FR
     row = tl.arange(0, BM)
     z = tl.zeros((unit.shape[0], BM), tl.float32)
     if FR > 0:
         rest = MAINS * FM + tl.arange(0, FR)
         r0, r1, r2 = load_features(features, row, n_rows, rest, F, PARTS)
-        z = _turned(first, unit, rest, r0, r1, r2, z, FP, 3 * HP * FP, PARTS)
+        z = _transposed_product(first, unit, rest, r0, r1, r2, z, FP, 3 * HP * FP, PARTS)
     for main in tl.static_range(MAINS):
         feature = main * FM + tl.arange(0, FM)
         x0, x1, x2 = load_features(features, row, n_rows, feature, F, PARTS)
-        z = _turned(first, unit, feature, x0, x1, x2, z, FP, 3 * HP * FP, PARTS)
+        z = _transposed_product(first, unit, feature, x0, x1, x2, z, FP, 3 * HP * FP, PARTS)
     return z + tl.load(bias + unit, mask=unit < H, other=0.0)[:, None]
 
 
 @triton.jit
-def _turned(
+def _transposed_product(
     weight, row, column, x0, x1, x2, z, stride: tl.constexpr, size: tl.constexpr, PARTS: tl.constexpr
 ):  # fmt: skip
     w0, w1, w2 = load_parts(weight, row, column, stride, size, PARTS)
@@ -301,7 +301,7 @@ def sum_kernel(
     F: tl.constexpr, H: tl.constexpr, L: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr, FP: tl.constexpr,
     FB: tl.constexpr, PLACES: tl.constexpr, SECOND_SLOTS: tl.constexpr, FIRST_SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """Add up the programs' sums, always in the same order: one row of every gradient of one network."""
+    """Add the programs' sums in a fixed order: one row of every gradient of one network."""
     row = tl.program_id(0)
     network = tl.program_id(1)
     unit = tl.arange(0, HP)
@@ -337,7 +337,7 @@ def sum_kernel(
 def _add(
     pointer, column, rows, stride: tl.constexpr, columns: tl.constexpr, WIDTH: tl.constexpr, MOST: tl.constexpr
 ):  # fmt: skip
-    """The sum of `rows` (at most MOST) rows: 32 are on their way at once, and the order of additions never changes."""
+    """The sum of `rows` (at most MOST) rows, loaded 32 at a time and added in a fixed order."""
     total = tl.zeros((WIDTH,), tl.float32)
     for start in range(0, MOST, 32):
         row = start + tl.arange(0, 32)
@@ -352,7 +352,7 @@ def _tile(
     F: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, LP: tl.constexpr, FM: tl.constexpr, MAINS: tl.constexpr,
     FR: tl.constexpr, BM: tl.constexpr, SLAB: tl.constexpr, OTHERS: tl.constexpr,
 ):  # fmt: skip
-    """What enters the second layer (BM, HP), and the logits (BM, LP), of one tile of vertices and one network."""
+    """Inputs of the second GELU (BM, HP) and logits (BM, LP) of one tile of vertices and one network."""
     first += network * HP * (FM * MAINS + FR)
     second += network * HP * HP
     heads += network * LP * HP
@@ -382,7 +382,7 @@ def _network(
     )  # fmt: skip
     a0, a1, a2 = split(gelu(z), PARTS)
     zero = tl.zeros((BM, LP), tl.float32)
-    return z, _times_turned(a0, a1, a2, heads, tl.arange(0, LP), tl.arange(0, HP), zero, HP, 3 * LP * HP, PARTS)
+    return z, _times_transposed(a0, a1, a2, heads, tl.arange(0, LP), tl.arange(0, HP), zero, HP, 3 * LP * HP, PARTS)
 
 
 @triton.jit
@@ -391,7 +391,7 @@ def _second_layer(
     F: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, FM: tl.constexpr, MAINS: tl.constexpr, FR: tl.constexpr,
     BM: tl.constexpr, SLAB: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """What enters the second hidden layer, before GELU: (BM, HP). The first one exists SLAB units at a time."""
+    """Inputs of the second GELU: (BM, HP). The first layer is computed SLAB units at a time."""
     FP: tl.constexpr = FM * MAINS + FR
     row = tl.arange(0, BM)
     unit = tl.arange(0, HP)
@@ -407,18 +407,18 @@ def _second_layer(
         for m in tl.static_range(1, MAINS):
             more = m * FM + feature
             y0, y1, y2 = load_features(features, row, n_rows, more, F, PARTS)
-            h = _times_turned(y0, y1, y2, first, slab, more, h, FP, 3 * HP * FP, PARTS)
+            h = _times_transposed(y0, y1, y2, first, slab, more, h, FP, 3 * HP * FP, PARTS)
         if FR > 0:
-            h = _times_turned(r0, r1, r2, first, slab, rest, h, FP, 3 * HP * FP, PARTS)
-        h = _times_turned(x0, x1, x2, first, slab, feature, h, FP, 3 * HP * FP, PARTS)
+            h = _times_transposed(r0, r1, r2, first, slab, rest, h, FP, 3 * HP * FP, PARTS)
+        h = _times_transposed(x0, x1, x2, first, slab, feature, h, FP, 3 * HP * FP, PARTS)
         h += tl.load(hidden_bias + slab, mask=slab < H, other=0.0)[None, :]
         a0, a1, a2 = split(gelu(h), PARTS)
-        z = _times_turned(a0, a1, a2, second, unit, slab, z, HP, 3 * HP * HP, PARTS)
+        z = _times_transposed(a0, a1, a2, second, unit, slab, z, HP, 3 * HP * HP, PARTS)
     return z + tl.load(second_bias + unit, mask=unit < H, other=0.0)[None, :]
 
 
 @triton.jit
-def _times_turned(
+def _times_transposed(
     a0, a1, a2, weight, row, column, z, stride: tl.constexpr, size: tl.constexpr, PARTS: tl.constexpr
 ):  # fmt: skip
     w0, w1, w2 = load_parts(weight, row, column, stride, size, PARTS)
@@ -435,7 +435,7 @@ def load_features(features, row, n_rows, feature, F: tl.constexpr, PARTS: tl.con
 def load_parts(
     pointer, row, column, stride: tl.constexpr, size: tl.constexpr, PARTS: tl.constexpr
 ):  # fmt: skip
-    """A tile of a matrix of parts; `size` lies between one part and the next."""
+    """A tile of a matrix of parts; `size` is the offset between parts."""
     place = row[:, None] * stride + column[None, :]
     high = tl.load(pointer + place).to(PART)
     middle = tl.load(pointer + size + place).to(PART)
@@ -447,7 +447,7 @@ def load_parts(
 
 @triton.jit
 def split(x, PARTS: tl.constexpr):
-    """float32 as a sum of bfloat16 numbers, the largest first; with two parts the third is not used."""
+    """float32 as a sum of bfloat16 numbers, largest first; with two parts the third is not used."""
     high = _rounded(x)
     rest = x - high.to(tl.float32)
     middle = _rounded(rest)
@@ -479,7 +479,7 @@ def product(a0, a1, a2, b0, b1, b2, z, PARTS: tl.constexpr):
 
 @triton.jit
 def gelu(x):
-    """x times the normal distribution function of x: max(x, 0) less the tail beyond |x|. NaN stays NaN."""
+    """x times the normal distribution function of x: max(x, 0) minus |x| times the tail beyond |x|. NaN stays NaN."""
     distance, tail, _bell = _tail(x)
     return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) - distance * tail
 
@@ -492,10 +492,10 @@ def gelu_slope(x):
 
 @triton.jit
 def _tail(x):
-    """Of a normal variable, the probability beyond |x| (at most 8, where it is nothing), and exp(-x^2 / 2).
+    """|x| clamped to 8, the probability of a normal variable beyond it, and exp(-x^2 / 2).
 
-    The probability is a polynomial times the exponential, which the slope needs anyway: a minimax fit of |x| times it,
-    good to 1e-7, at half the instructions of the library's erf and exp.
+    The probability is a polynomial times the exponential, which the slope needs anyway: a minimax fit with an error of
+    1e-7 in |x| times it, with half the instructions of the library's erf and exp.
     """
     distance = tl.minimum(tl.abs(x), 8.0)
     bell = tl.exp2(distance * distance * -0.7213475204444817)
@@ -514,7 +514,7 @@ def _tail(x):
 
 @triton.jit
 def tanh(x):
-    """Also exact where x is small, and where exp would overflow."""
+    """tanh, accurate for small x, and where exp would overflow."""
     square = x * x
     series = x * (1.0 + square * (-0.3333333333 + square * (0.1333333333 - square * 0.0539682540)))
     e = tl.exp(-2.0 * tl.abs(x))

@@ -1,13 +1,13 @@
-"""The three selector networks on a GPU: features of every vertex -> locations, layer weights, scale, and back.
+"""Launches of the selector networks: features of every vertex -> locations, layer weights, scale, and gradients.
 
 Three MLPs of the same features, F -> H -> H -> outputs with exact GELU: network 0 (space) ends in tanh, 1 (layers) in
-softmax, 2 (scale) in sigmoid. Everything is float32, and results are the same from run to run: no atomics, fixed
-partial sums added in a fixed order. Shapes are static and nothing waits for the device, so CUDA graphs may capture it.
+softmax, 2 (scale) in sigmoid. Everything is float32, and results are the same in every run: no atomics, and partial
+sums are added in a fixed order. Shapes are static and nothing waits for the device, so CUDA graphs can capture it.
 Callers have checked shapes, dtypes and devices.
 
-Forward: the weights are split into bfloat16 parts (a small launch), then one launch in which no (V, H) tensor reaches
-memory. Backward in one kernel spills registers, so it is four; the vertices are taken a chunk at a time, so that what
-passes from one to the next is 65 MB at most, whatever V, and mostly stays in the second level cache.
+Forward: a small launch splits the weights into bfloat16 parts, then one launch computes everything, without storing a
+(V, H) tensor. A single backward kernel would spill registers, so there are four; they take vertices in chunks, so that
+buffers between them are at most 65 MB for any V, and mostly stay in the L2 cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from brainkit.kernels import selector_kernels as kernels
 
-# bfloat16 numbers that stand for a float32 number, by precision.
+# bfloat16 numbers per float32 number, by precision.
 PARTS = {"float32": 3, "tf32": 2}
 NETWORKS = 3
 SIGNAL_COLUMNS = 32
@@ -33,16 +33,16 @@ PACKED_ROWS = 16
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a kernel divides its work.
+    """Tile sizes of a kernel.
 
     Attributes
     ----------
     rows : int
-        Vertices of a tile.
+        Vertices per tile.
     units : int
-        Of the first hidden layer: how many are made at a time (forward), or summed by one program (gradients).
+        Units of the first hidden layer computed at a time (forward), or summed by one program (gradients).
     stages : int
-        One more than the loads that are on their way while a program computes.
+        Stages of the pipelined loads.
     """
 
     rows: int
@@ -52,18 +52,18 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How one kind of device is used: chosen by what the compiler makes of it, see `bench/kernel_compile.py`.
+    """Tile sizes for one kind of device, chosen by the compiler's figures, see `bench/kernel_compile.py`.
 
     Attributes
     ----------
     programs : int
-        How many programs run at once: registers allow one a multiprocessor.
+        How many programs run at once: registers allow one per multiprocessor.
     networks, second, first : Tiles
-        The kernels of the forward pass, and those that sum the gradients of the second and of the first weight.
+        Kernels of the forward pass, and those that sum the gradients of the second and of the first weight.
     many_features : Tiles
-        The kernels of the forward pass for 81 to 192 features.
+        Kernels of the forward pass for 81 to 192 features.
     wide_networks, wide_sums : Tiles
-        Both for more features still, and for more than 128 hidden units: they work, and are not made to be fast.
+        Both for more features or more than 128 hidden units; not optimised for speed.
     """
 
     programs: int
@@ -76,7 +76,7 @@ class Blocks:
 
     @property
     def chunk(self) -> int:
-        """Vertices between launches of the backward pass: a tile for every program, of each network."""
+        """Vertices per launch of the backward pass: one tile for every program."""
         return self.programs * self.networks.rows
 
 
@@ -88,14 +88,14 @@ _SMALL = Blocks(
     many_features=Tiles(32, 16, 1),
     wide_sums=Tiles(16, 16, 1),
 )
-# By compute capability: the highest one that is not above the device's. 8.6 to 8.9 and 12.0 have less shared memory.
+# By compute capability; the highest entry not above the device's. 8.6 to 8.9 and 12.0 have less shared memory.
 BLOCKS = {
     (8, 0): Blocks(108, Tiles(128, 16, 2), Tiles(16, 128, 1), Tiles(16, 64, 1)),
     (8, 6): _SMALL,
     (9, 0): Blocks(132, Tiles(128, 32, 2), Tiles(64, 128, 2), Tiles(32, 128, 1)),
     (12, 0): _SMALL,
 }
-# Triton's interpreter: few vertices, so tiles are small, and so are chunks, that there may be several.
+# For Triton's interpreter: small tiles and chunks, so that few vertices make several chunks.
 INTERPRETED = Blocks(
     6, Tiles(32, 64, 1), Tiles(32, 64, 1), Tiles(32, 128, 1), Tiles(32, 64, 1), Tiles(32, 128, 1), Tiles(32, 64, 1)
 )
@@ -103,7 +103,7 @@ INTERPRETED = Blocks(
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel with what it is compiled for."""
+    """A kernel with its compile-time constants."""
 
     kernel: Any
     constants: dict[str, int]
@@ -116,17 +116,17 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """The launches for one kind of device, one set of sizes and one precision; padded sizes HP, LP, FP."""
+    """The launches for one kind of device, sizes and precision; hidden, layers and features are padded."""
 
     hidden: int
     layers: int
     features: int
-    mains: int  # how many programs share the features
-    parts: int  # in which gradients are multiplied
+    mains: int  # programs that share the features
+    parts: int  # bfloat16 numbers per number in the gradients' products
     rows: int
     chunk: int
-    second_owners: int  # how many programs share the units
-    second_slots: int  # how many share the vertices
+    second_owners: int  # programs that share the units
+    second_slots: int  # programs that share the vertices
     first_owners: int
     first_slots: int
     launches: dict[str, Launch]
@@ -149,16 +149,16 @@ def forward(
     Parameters
     ----------
     features : Tensor of shape (V, F), float32
-        What the networks read of each vertex.
+        Inputs of the networks.
     hidden_weight, hidden_bias : Tensor of shape (3, H, F) and (3, H), float32
-        First layers of the networks: space, layers, scale.
+        First layers of the networks space, layers and scale.
     second_weight, second_bias : Tensor of shape (3, H, H) and (3, H), float32
         Second layers.
     location_head, layer_head, scale_head : Tensor of shape (2, H), (L, H) and (1, H), float32
         Last layers, which have no bias.
     precision : {"float32", "tf32"}
-        "tf32" halves the products of the layers' and the scale's network, which then err by 1e-5 (tf32 itself would by
-        3e-4), and of all gradients; locations are float32 in any case.
+        "tf32" halves the products of the networks of layers and scale, and of all gradients, with errors of 1e-5 (true
+        tf32: 3e-4); locations are always float32.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def backward(
     ----------
     grad_locations, grad_layer_weights, grad_scale : Tensor of shape (V, 2), (V, L) and (V,), float32
     features, hidden_weight, hidden_bias, second_weight, second_bias, location_head, layer_head, scale_head, precision
-        As in `forward`.
+        As for `forward`.
 
     Returns
     -------
@@ -216,12 +216,12 @@ def backward(
     features, hidden_weight, hidden_bias, second_weight, second_bias, *heads = _contiguous(features, *parameters)
     n_vertices, n_hidden = len(features), len(second_bias[0])
     plan = plan_for(features, hidden_weight, len(layer_head), precision)
-    launch, chunk, places = plan.launches, plan.chunk, plan.chunk // plan.rows
+    launch, chunk, tiles_per_chunk = plan.launches, plan.chunk, plan.chunk // plan.rows
 
     entering = features.new_empty(NETWORKS, chunk, plan.hidden)
     logit_grads = features.new_empty(NETWORKS, chunk, plan.layers)
     signals = features.new_empty(plan.parts, NETWORKS, chunk, plan.hidden, dtype=torch.bfloat16)
-    head_sums = features.new_empty(NETWORKS, places, plan.layers + 1, plan.hidden)
+    head_sums = features.new_empty(NETWORKS, tiles_per_chunk, plan.layers + 1, plan.hidden)
     second_sums = features.new_empty(NETWORKS, plan.second_slots, plan.hidden, plan.hidden)
     first_sums = features.new_empty(NETWORKS, plan.first_slots, plan.hidden, plan.features)
     bias_sums = features.new_empty(NETWORKS, plan.first_slots, plan.hidden)
@@ -253,13 +253,13 @@ def backward(
         launch["sum"](
             (max(n_hidden, plan.layers + 1), NETWORKS),
             *(head_sums, second_sums, first_sums, bias_sums, *gradients),
-            min(places, triton.cdiv(n_vertices, plan.rows)),
+            min(tiles_per_chunk, triton.cdiv(n_vertices, plan.rows)),
         )
     return gradients
 
 
 def plan_for(features: Tensor, hidden_weight: Tensor, n_layers: int, precision: str) -> Plan:
-    """The launches that serve these tensors. On anything but CUDA only the interpreter runs kernels."""
+    """The launches for these tensors. On devices other than CUDA, only the interpreter runs kernels."""
     on_gpu = features.device.type == "cuda"
     capability = torch.cuda.get_device_capability(features.device) if on_gpu else None
     return make_plan(capability, features.shape[1], hidden_weight.shape[1], n_layers, precision)
@@ -271,7 +271,7 @@ def make_plan(
 ) -> Plan:
     """The launches for F features, H hidden units and L layers on a device of this compute capability.
 
-    None stands for the interpreter. Nothing is launched, and no device is asked.
+    A capability of None is for the interpreter. Nothing is launched, and no device is queried.
     """
     blocks = INTERPRETED if capability is None else BLOCKS[max(known for known in BLOCKS if known <= capability)]
     parts = PARTS[precision]
@@ -290,7 +290,7 @@ def make_plan(
     networks = {**sizes, **heads, "BM": tiles.rows, "SLAB": min(tiles.units, hp), "OTHERS": parts}
 
     def sums(own: Tiles, shared: int) -> tuple[int, int, dict[str, int]]:
-        """Programs that share the units, programs that share the vertices, and constants."""
+        """Programs that share the units, programs that share the vertices, and compile-time constants."""
         units = min(own.units, hp)
         slots = max(1, blocks.programs // (NETWORKS * shared * (hp // units)))
         divided = {"BM": own.rows, "UNITS": units, "CHUNK": blocks.chunk, "SLOTS": slots, "PARTS": parts}
@@ -332,7 +332,7 @@ def make_plan(
 
 
 def _pack(plan: Plan, hidden_weight: Tensor, second_weight: Tensor, heads: Sequence[Tensor]) -> list[Tensor]:
-    """The weights padded, in three bfloat16 parts: (3, 3, HP, FP), (3, 3, HP, HP), (3, 3, LP, HP); parts first."""
+    """The padded weights in three bfloat16 parts: (3, 3, HP, FP), (3, 3, HP, HP), (3, 3, LP, HP); parts first."""
     shapes = ((plan.hidden, plan.features), (plan.hidden, plan.hidden), (plan.layers, plan.hidden))
     packed = [hidden_weight.new_empty(3, NETWORKS, *shape, dtype=torch.bfloat16) for shape in shapes]
     grid = (triton.cdiv(max(plan.hidden, plan.layers), PACKED_ROWS), NETWORKS)
@@ -350,5 +350,5 @@ def _on(device: torch.device) -> contextlib.AbstractContextManager:
 
 
 def _padded(n: int) -> int:
-    """A tile's width: a power of two, of at least 16 for the tensor cores."""
+    """A tile's width: a power of two, at least 16 for the tensor cores."""
     return max(16, triton.next_power_of_2(n))

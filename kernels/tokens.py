@@ -1,7 +1,7 @@
-"""The tokens' own layout, and where a group's taps lie in it.
+"""The layout of tokens for the kernels, and the taps of a group in it.
 
-The table is (H * W + 1, L, B, DP): cells in reading order, the global token as one more; channels padded with zeros to
-whole tiles. All that a tap of a vertex reads is then contiguous. Taps beyond the border are masked, not stored.
+The token table is (H * W + 1, L, B, DP): cells in row-major order, then the global token; channels padded with zeros to
+global_token tiles. All tokens that a tap reads are contiguous. Taps beyond the border are masked, not stored.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def pack(
     layer = job % n_layers
     cell = (job // n_layers) * cells + tl.arange(0, cells)
     channel = part * channels + tl.arange(0, channels)
-    place = cell * local_w if flat else (cell // width) * local_h + (cell % width) * local_w
-    # Read with cells running fastest, as tokens usually come; written with channels running fastest.
+    offset = cell * local_w if flat else (cell // width) * local_h + (cell % width) * local_w
+    # Read with cells fastest, as tokens usually are in memory; written with channels fastest.
     source = local_tokens + image.to(tl.int64) * local_b + layer * local_l
-    live = (channel < n_channels)[:, None] & (cell < n_cells)[None, :]
-    tokens = tl.load(source + channel[:, None] * local_d + place[None, :], mask=live, other=0.0)
+    valid = (channel < n_channels)[:, None] & (cell < n_cells)[None, :]
+    tokens = tl.load(source + channel[:, None] * local_d + offset[None, :], mask=valid, other=0.0)
     row = (cell.to(tl.int64) * n_layers + layer) * n_images + image
     tl.store(table + row[:, None] * padded + channel[None, :], tl.trans(tokens), mask=(cell < n_cells)[:, None])
     if job // n_layers == 0:
-        whole_source = global_tokens + image.to(tl.int64) * global_b + layer * global_l
-        whole = tl.load(whole_source + channel * global_d, mask=channel < n_channels, other=0.0)
+        global_source = global_tokens + image.to(tl.int64) * global_b + layer * global_l
+        global_token = tl.load(global_source + channel * global_d, mask=channel < n_channels, other=0.0)
         last_row = (layer.to(tl.int64) + n_cells * n_layers) * n_images + image
-        tl.store(table + last_row * padded + channel, whole)
+        tl.store(table + last_row * padded + channel, global_token)
 
 
 @triton.jit
@@ -74,27 +74,27 @@ def tap_cell(group, tap, height: tl.constexpr, width: tl.constexpr):
 
 @triton.jit
 def tap_share(tap, x, y, scale):
-    """What each vertex takes of a tap: bilinear in x and y for the four local ones."""
+    """Each vertex's weight of a tap: bilinear in x and y for the four local ones."""
     along = tl.where(tap % 2 == 1, x, 1.0 - x)
     down = tl.where(tap // 2 == 1, y, 1.0 - y)
     return tl.where(tap == 4, scale, (1.0 - scale) * along * down)
 
 
 @triton.jit
-def factor(values):
-    """What a product is made of: as it is, but for the interpreter, which takes bfloat16 for whole numbers there."""
+def operand(values):
+    """An operand of tl.dot: unchanged, except in the interpreter, which reads bfloat16 as integers there."""
     return values.to(tl.float32) if INTERPRETED else values
 
 
 @triton.jit
 def spread_layers(values, images: tl.constexpr):
-    """(n, layers) -> (n, layers * images), each layer's value for all images."""
+    """(n, layers) -> (n, layers * images): each layer's value for all images."""
     wide = tl.broadcast_to(values[:, :, None], (values.shape[0], values.shape[1], images))
     return tl.reshape(wide, (values.shape[0], values.shape[1] * images))
 
 
 @triton.jit
 def spread_images(values, layers: tl.constexpr):
-    """(n, images) -> (n, layers * images), all images' values for each layer."""
+    """(n, images) -> (n, layers * images): all images' values for each layer."""
     wide = tl.broadcast_to(values[:, None, :], (values.shape[0], layers, values.shape[1]))
     return tl.reshape(wide, (values.shape[0], layers * values.shape[1]))

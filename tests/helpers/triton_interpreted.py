@@ -57,9 +57,9 @@ def main() -> None:
     report("exact weights", "bfloat16", compare(SMALL, torch.bfloat16, exact_weight=True))
     report("exact weights", "float16", compare(SMALL, torch.float16, exact_weight=True))
     report("tf32", "plain", compare(SMALL, torch.float32, precision="tf32"))
-    blocks.SCAN_BEYOND = 0
+    blocks.MAX_UNSCANNED = 0
     report("float32", "scanned", compare(replace(SMALL, vertices=600, height=2, width=1), torch.float32))
-    blocks.SCAN_BEYOND = 32_768
+    blocks.MAX_UNSCANNED = 32_768
     report("tiny gradients", "float16", compare(SMALL, torch.float16, gradient=1e-6))
     report("deterministic", "twice", deterministic())
     report("strides", "all", strides())
