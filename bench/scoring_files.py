@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from brainkit.backbones import Backbone, load_backbone
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.export import describe, export_onnx
 from brainkit.export.onnx_graph import quiet
 from brainkit.model.factor_topy import FactorTopy

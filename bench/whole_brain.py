@@ -26,7 +26,7 @@ from bench.cortex import coordinates
 from bench.report import RESULTS, write_report
 from brainkit.config import Config
 from brainkit.model.factor_topy import FactorTopy
-from brainkit.training.memory_budget import needed
+from brainkit.training.memory_budget import estimate_memory
 from brainkit.utils.system import PeakMemory
 
 WHOLE = 327_684
@@ -78,7 +78,7 @@ def peak_of(stage: Callable[[], Any]) -> dict[str, Any]:
 
 def on_a_gpu(model: FactorTopy, images: int, batch_size: int) -> dict[str, int]:
     """Estimated bytes of the training phase on a GPU, with tokens streamed from disk."""
-    need = needed(model, images, batch_size, "cuda")
+    need = estimate_memory(model, images, batch_size, "cuda")
     return {"state": need.state, "step": need.step, "all": need.work}
 
 

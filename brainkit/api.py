@@ -1,19 +1,23 @@
-"""Training from Python, and what comes of it: a run, as an object."""
+"""brainkit from Python: train, and use the run that comes out."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.runs import train as workflow
+from brainkit.runs.draw import draw_run
+from brainkit.runs.export import export
 from brainkit.runs.folder import finished_run, load_model
+from brainkit.runs.settings import Data
+from brainkit.runs.train import train
 from brainkit.utils.files import read_json
+from brainkit.utils.progress import Say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +27,6 @@ if TYPE_CHECKING:
     from brainkit.model.factor_topy import FactorTopy
     from brainkit.training.datamodule import EncodingData
     from brainkit.training.module import EncodingModule
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Run:
     path : Path
         The run folder.
     summary : dict
-        What ``run.json`` holds: backbone, data, versions and scores on the test images.
+        Its ``run.json``: backbone, data, versions and scores on the test images.
     backbone : Module or None
-        The network that it was trained on, where it was given in Python.
+        The network that it was trained on, if it was given in Python.
     """
 
     path: Path
@@ -47,7 +49,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Run:
-        """A finished run's folder, by default the newest.
+        """Open a finished run's folder, by default the newest.
 
         Raises
         ------
@@ -65,31 +67,31 @@ class Run:
 
     @property
     def subjects(self) -> dict[str, Run]:
-        """The runs of the subjects that were trained together, by name; of a run of one, none.
+        """The runs of subjects that were trained together, by name; empty for a run of one subject.
 
-        Where there are some, all but ``path``, ``summary`` and ``scores`` (by subject) is theirs.
+        A run of several has only ``path``, ``summary`` and ``scores`` (by subject) of its own.
         """
         names = self.summary.get("subjects", ())
         return {name: Run(self.path / name, read_json(self.path / name / "run.json"), self.backbone) for name in names}
 
     @property
     def vertex_scores(self) -> dict[str, np.ndarray]:
-        """``r``, ``R2`` and ``noise_ceiling`` of each vertex, (V,); NaN where not known. ``vertices``: their ids."""
-        return _arrays(self.path / "scores.npz", ("r", "R2", "noise_ceiling", "vertices"))
+        """``r``, ``R2`` and ``noise_ceiling`` of each vertex (V,), NaN if unknown; ``vertices``: their ids."""
+        return _read_arrays(self.path / "scores.npz", ("r", "R2", "noise_ceiling", "vertices"))
 
     @property
     def selectors(self) -> dict[str, np.ndarray]:
         """``layer_weights`` (V, L), ``locations`` (V, 2), ``scale`` (V,); ``vertices`` and ``layers`` name the axes."""
-        return _arrays(self.path / "selectors.npz", ("layer_weights", "locations", "scale", "layers", "vertices"))
+        return _read_arrays(self.path / "selectors.npz", ("layer_weights", "locations", "scale", "layers", "vertices"))
 
     @property
     def maps(self) -> list[Path]:
-        """The figures drawn so far."""
+        """The figures in the run folder."""
         return sorted((self.path / "maps").glob("*.png"))
 
     @property
     def encoder(self) -> Path | None:
-        """The encoder file in the run folder, once it is exported."""
+        """The encoder file in the run folder; None until it is exported."""
         file = self.path / "encoder.onnx"
         return file if file.is_file() else None
 
@@ -110,29 +112,35 @@ class Run:
         ensemble: Sequence[str | os.PathLike[str] | Run] = (),
         say: Say = print,
     ) -> Exported:
-        """Write the run as one encoder file, see :func:`brainkit.runs.train.export`.
+        """Write the run as one encoder file.
 
         Parameters
         ----------
         out : path-like, optional
             The file; by default ``encoder.onnx`` in the run folder, ``ensemble.onnx`` for an ensemble.
         backbone : Module, optional
-            The network, where it was made in Python and the run does not hold it: when it was opened again.
+            The network, if it was made in Python and the run was opened again.
         form : {"onnx", "torchscript", "pt2"}
-            ONNX, which scoring takes, or a file that loads with torch alone.
+            ONNX, which ``brainkit.load`` reads, or a file that loads with torch alone.
         target : {"cpu", "gpu"}
-            What the readout's form suits; either runs on both.
+            The device that the form of the readout suits; either form runs on both.
         rois, vertices
-            Export the vertices of these regions, or these ids, alone.
+            Export only the vertices of these ROIs, or these ids.
         storage : {"float32", "float16", "int8"}
         ensemble : sequence of Run or path-like
-            Runs of other seeds.
+            Runs of other seeds: the file predicts the mean of all and their spread.
+        say : callable
+            Called with each line of progress.
+
+        Returns
+        -------
+        Exported
+            ``path``, ``bytes``, ``certificate`` and ``drift``.
         """
-        given = backbone if backbone is not None else self.backbone
-        return workflow.export(
+        return export(
             self.path,
             out=out,
-            backbone=given,
+            backbone=backbone if backbone is not None else self.backbone,
             form=form,
             target=target,
             rois=rois,
@@ -143,13 +151,19 @@ class Run:
         )
 
     def draw(self, out: str | os.PathLike[str] | None = None, *, say: Say = print) -> list[Path]:
-        """Draw its maps, see :func:`brainkit.runs.train.draw_run`."""
-        return workflow.draw_run(self.path, out=out, say=say)
+        """Draw the maps of accuracy, layer, location and scale; by default in ``maps/`` in the run folder.
+
+        Returns
+        -------
+        list of Path
+            The figures.
+        """
+        return draw_run(self.path, out=out, say=say)
 
 
 def fit(
     backbone: str | nn.Module,
-    data: workflow.Data | Sequence[workflow.Data] | None = None,
+    data: Data | Sequence[Data] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -160,20 +174,20 @@ def fit(
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
-    say: Say = print,
+    say: Say | None = None,
 ) -> Run:
-    """Train an encoder from Python; the same as ``brainkit train``.
+    """Train an encoder from Python, like ``brainkit train``.
 
     Parameters
     ----------
     backbone : str or Module
-        A name, what :func:`brainkit.load_backbone` gives, or any module with ``get_tokens(images)``. A module is left
-        as it was: its mode, its device, and what of it is trainable.
+        A name, what :func:`brainkit.load_backbone` returns, or any module with ``get_tokens(images)``. A module keeps
+        its mode, its device and which of its parameters are trainable.
     data : path-like or Subject, or several of them, optional
-        A subject's folder, or what ``brainkit.data.open_subject`` gives; by default as for `train`. Several are trained
-        together, with shared bottlenecks: see ``Run.subjects``.
+        A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
+        sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
     out, weights, random_weights, epochs, seed, devices, resume, config, overrides, say
-        As for :func:`brainkit.runs.train.train`.
+        See :func:`brainkit.runs.train.train`.
 
     Returns
     -------
@@ -186,7 +200,7 @@ def fit(
     >>> run.scores["all"]["r"]  # doctest: +SKIP
     >>> run.export()  # doctest: +SKIP
     """
-    path = workflow.train(
+    path = train(
         backbone,
         data=data,
         out=out,
@@ -211,27 +225,26 @@ def save_run(
     backbone: nn.Module,
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
-    say: Callable[[str], None] = print,
+    say: Say | None = None,
 ) -> Run:
-    """Make a run folder of a module that your own Trainer has fitted: scores on the test images, selectors, maps.
+    """Create a run folder for a module that your own Trainer has fitted: scores on the test images, selectors, maps.
 
     Parameters
     ----------
     out : path-like
         The run folder; it must not exist.
     module : EncodingModule
-        Fitted. It is left as it was, but for `checkpoint`.
+        Fitted. It is left unchanged, except for `checkpoint`.
     data : EncodingData
-        What it was fitted on.
+        The data it was fitted on.
     backbone : Module
         The network that the tokens of `data` came from.
     subject : path-like or Subject
-        Where the responses of `data` came from.
+        The subject that the responses of `data` came from.
     checkpoint : path-like, optional
-        Weights to load into `module` first, as ``ModelCheckpoint.best_model_path`` names them; by default those that
-        it has.
-    say : callable
-        Takes lines of progress.
+        Weights to load into `module` first, such as ``ModelCheckpoint.best_model_path``; by default those it has.
+    say : callable, optional
+        Called with each line of progress; by default lines are printed.
 
     Returns
     -------
@@ -251,8 +264,8 @@ def save_run(
     return dataclasses.replace(Run.open(folder), backbone=backbone)
 
 
-def _arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     if not file.is_file() and (file.parent / "run.json").is_file():
-        finished_run(file.parent)  # of several subjects: says so
+        finished_run(file.parent)  # raises for a run of several subjects
     with np.load(file) as arrays:
         return {name: arrays[name] for name in names}

@@ -1,4 +1,4 @@
-"""What a run is made of: frozen dataclasses that travel as YAML. Unknown keys are refused, with the nearest name."""
+"""The settings of a run: frozen dataclasses, written as YAML. Unknown keys are refused, naming the nearest one."""
 
 from __future__ import annotations
 
@@ -11,67 +11,68 @@ from typing import Any
 
 from brainkit.errors import DataError, UsageError, require
 from brainkit.utils.fields import (
-    built,
+    build,
     check_at_least_zero,
     check_below_one,
+    check_fraction,
     check_one_of,
     check_positive,
-    check_share,
     plain,
 )
-from brainkit.utils.files import write_beside
+from brainkit.utils.files import atomic_write
 from brainkit.utils.text import nearest_name
 
 
-# The first paragraph of a setting's text says what it means, the second when to change it: docs/settings.md is made of
-# them by docs/make_settings.py.
+# Of a setting's text, the first paragraph says what it means, the second when to change it: docs/make_settings.py
+# writes docs/settings.md from them.
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of the encoding model."""
 
     bottleneck: int = 64
-    """Channels D that each layer is brought to.
+    """Channels D that each layer is reduced to.
 
-    More where there are many images and the score still rises; time and memory grow with it.
+    Increase it for large data sets, as long as the score still rises; time and memory grow with it.
     """
     grid: int = 8
     """Side of the common token grid, in cells.
 
-    Finer where early visual cortex matters and the network's tokens are finer; the token cache grows with its square.
+    Increase it for early visual cortex if the network's tokens are finer; the token cache grows with its square.
     """
     selector_width: int = 128
     """Hidden units of the three selector networks.
 
-    Hardly ever; fewer give smoother maps.
+    Rarely; fewer give smoother maps.
     """
     topography: bool = True
-    """Selectors are networks of a vertex's place on the cortex, so that neighbours choose alike; false: every vertex
-    has free parameters of its own, and coordinates play no part.
+    """Whether selectors are functions of a vertex's cortical coordinates, so that neighbours select alike; false: every
+    vertex has free selector parameters, and coordinates are not used.
 
-    False as a control, to see what smoothness adds, or where coordinates say nothing.
+    false as a control, to see what smoothness adds, or if the coordinates are meaningless.
     """
     gauge: str = "unit"
-    """unit holds every bottleneck's output at unit RMS over the training tokens, so that layers and scales compare;
-    published leaves the gains free.
+    """unit fixes every bottleneck's output at unit RMS over the training tokens, so that layers and scales can be
+    compared; published leaves the gains free.
 
-    published only to compare with published results: its layer maps are not determined, and figures say so.
+    published only to compare with published results: its layer maps are not determined by the data, and figures say so.
     """
     standardise: bool = True
-    """Centre and scale every channel of the tokens by the training images; false: tokens as the network gives them.
+    """Whether to standardise every token channel with its mean and s.d. over the training images; false: use the raw
+    tokens.
 
-    False only to compare with published results: layers of unlike size then learn at unlike speed.
+    false only to compare with published results: layers with larger tokens then learn faster.
     """
     backend: str = "auto"
     """Implementation of the operator: auto, reference, grouped, cpu or triton.
 
-    To find an error; all give the same.
+    For debugging; all give the same result.
     """
     precision: str = "auto"
-    """What training multiplies: float32; or, faster, tf32 or bfloat16 on a GPU with the Triton kernels, bf16x3 on a
-    processor with AMX; auto is tf32 with the Triton kernels and float32 elsewhere. Sums, locations, weights and all
-    scores are float32 in any case.
+    """Precision of matrix products while training: float32; faster, tf32 or bfloat16 on a GPU with the Triton kernels,
+    bf16x3 on a processor with AMX; auto: tf32 with the Triton kernels, else float32. Sums, locations, weights and all
+    scores are always float32.
 
-    bfloat16 or bf16x3 for speed, where the score stays.
+    bfloat16 or bf16x3 for speed, if the score does not drop.
     """
 
     def __post_init__(self) -> None:
@@ -88,144 +89,144 @@ class TrainConfig:
     epochs: int = 25
     """Passes over the training images.
 
-    More for few images (below a thousand), fewer for many; the schedule is stretched to them.
+    More for few images (below a thousand), fewer for many; the learning rate schedule spans all of them.
     """
     batch_size: int = 32
-    """Images of one step.
+    """Images per step.
 
     Larger on a GPU, with more epochs or higher learning rates.
     """
     loss: str = "mse"
-    """mse; smooth_l1, as published; or pearson, which looks at each vertex's correlation over the batch alone, and
-    learns its gain and offset from the training images at the end.
+    """mse; smooth_l1, as published; or pearson, the correlation of each vertex over the batch: its gain and offset are
+    fitted to the training images at the end.
 
-    smooth_l1 for responses with outliers; pearson to compare with work that uses it, in batches of 32 and more: on the
-    sample subject mse finds the higher correlations.
+    smooth_l1 for responses with outliers; pearson to compare with work that uses it, with batches of 32 or more: on the
+    sample subject mse gives higher correlations.
     """
     smooth_l1_beta: float = 0.1
-    """Miss at which smooth_l1 turns from a square into a line, in s.d. of a vertex's responses.
+    """Error at which smooth_l1 changes from quadratic to linear, in s.d. of a vertex's responses.
 
-    With the loss smooth_l1 alone.
+    Only for the loss smooth_l1.
     """
     lr_weight: float = 0.2
     """Learning rate of the readout weights: large, because the readout is a mean over D channels and the gauge keeps
-    the bottlenecks from growing in their place.
+    the bottlenecks from growing instead.
 
-    Lower if the loss is no longer finite, or falls on training images alone.
+    Lower it if the loss becomes non-finite, or improves on training images only.
     """
     lr_bottleneck: float = 6e-3
     """Learning rate of the bottlenecks and biases.
 
-    Lower if the loss is no longer finite.
+    Lower it if the loss becomes non-finite.
     """
     lr_selectors: float = 2e-3
     """Learning rate of the three selector networks.
 
-    Hardly ever.
+    Rarely.
     """
     lr_free_selectors: float = 0.05
-    """Learning rate of the vertices' own selectors, where topography is off.
+    """Learning rate of free selector parameters.
 
-    With model.topography=false alone.
+    Only for model.topography=false.
     """
     weight_decay: float = 0.02
-    """Weight decay of readout and bottlenecks: AdamW's, so a step shrinks a weight by this times its learning rate.
+    """AdamW's weight decay of readout and bottlenecks: a step shrinks a weight by this times its learning rate.
 
-    More, up to 0.1, for noisy responses, where the best epoch comes early; it costs accuracy where they are clean.
+    Up to 0.1 for noisy responses, when the best epoch is early; it costs accuracy when they are clean.
     """
     weight_decay_selectors: float = 0.01
     """Weight decay of the selectors.
 
-    Hardly ever.
+    Rarely.
     """
     schedule: str = "cosine"
-    """How the learning rates go on after the warm-up: cosine and linear fall to zero at the last step, constant stays.
+    """Learning rates after the warm-up: cosine and linear fall to zero at the last step, constant does not change.
 
-    constant with early stopping or an average of the weights, where the number of epochs is open.
+    constant with early stopping or averaged weights, if the number of epochs is not known in advance.
     """
     warmup: float = 0.05
-    """Share of the steps over which the learning rates rise at first.
+    """Fraction of the steps over which the learning rates rise from zero.
 
-    Hardly ever.
+    Rarely.
     """
     clip: float = 0.5
-    """Largest norm of the gradient; 0 leaves it alone.
+    """Largest norm of the gradient; 0: no clipping.
 
-    Hardly ever.
+    Rarely.
     """
     regulariser: float = 0.1
-    """Weight of the term that keeps selectors soft early on; without it training can collapse onto one layer.
+    """Weight of the regulariser, which keeps selectors soft early in training; without it training can collapse onto
+    one layer.
 
-    More if all vertices choose one layer.
+    Increase it if all vertices select the same layer.
     """
     regulariser_entropy: float = 1.0
-    """Factor, within the regulariser, of the entropy of layer selection.
+    """Weight of the entropy of layer selection within the regulariser.
 
-    More if all vertices choose one layer, 0 to leave layer selection free.
+    Increase it if all vertices select the same layer; 0 leaves layer selection free.
     """
     regulariser_scale: float = 1.0
-    """Factor, within the regulariser, of the squared distance of scale from 0.5.
+    """Weight of the squared distance of scale from 0.5 within the regulariser.
 
     0 leaves scale free.
     """
     regulariser_end: float = 0.4
-    """Share of the steps at which the regulariser has decayed, in a line, to nothing.
+    """Fraction of the steps over which the regulariser decays linearly to zero.
 
-    Later if all vertices choose one layer.
+    Increase it if all vertices select the same layer.
     """
     regulariser_steps: int = 0
-    """Step at which it has decayed to nothing, in place of regulariser_end; 0: the share holds.
+    """Number of steps over which the regulariser decays, instead of regulariser_end; 0: use regulariser_end.
 
     To compare with published results; a fixed number of steps is too long for short runs.
     """
     patience: int = 0
-    """Stop after so many epochs without a better validation r; 0: train all epochs.
+    """Stop after this many epochs without a better validation r; 0: train all epochs.
 
-    With schedule constant: the others reach their best at the end.
+    With schedule constant: the other schedules are best at the end.
     """
     ema: float = 0.0
-    """Decay of a running average of the weights over the steps, which is validated, kept and exported in place of the
-    last weights; 0: none. Over its first steps n the decay is at most (1 + n) / (10 + n).
+    """Decay of an exponential moving average of the weights, which is validated, saved and exported instead of the last
+    weights; 0: no averaging. At step n the decay is at most (1 + n) / (10 + n).
 
     0.99 to 0.999 with schedule constant, or for noisy responses; with a schedule that falls to zero it adds little.
     """
     device: str = "auto"
     """auto, cpu, cuda or mps.
 
-    To keep a GPU free.
+    To leave a GPU free.
     """
     devices: int = 1
-    """GPUs of each machine, each with a process; on a CPU, processes. Each has its share of every batch, so that the
+    """GPUs per machine, with one process each; on a CPU, processes. Every batch is divided among them, so that the
     result is the same.
 
     With several GPUs, for large batches: with small ones they wait for each other.
     """
     num_nodes: int = 1
-    """Machines; for more than one torchrun or SLURM starts the processes.
+    """Machines; for more than one, torchrun or SLURM starts the processes.
 
-    With more GPUs than one machine has.
+    To use more GPUs than one machine has.
     """
     residency: str = "auto"
-    """Where the tokens lie while training: device, host (on the disk, mapped and streamed), or auto, on a GPU if they
-    fit there.
+    """Where the tokens are while training: device, host (on disk, memory-mapped and streamed), or auto: on a GPU if
+    they fit.
 
-    host to leave memory of the GPU to others.
+    host to leave GPU memory to other programs.
     """
     cuda_graph: str = "auto"
-    """Whether steps on one GPU are captured once and replayed: on, off, or auto, where it can be done.
+    """Whether steps on a single GPU are captured as a CUDA graph and replayed: on, off, or auto: if possible.
 
-    off to find an error; on to be told where it cannot be done.
+    off for debugging; on to get an error if it is not possible.
     """
     save_minutes: float = 5.0
-    """Minutes after which the state is saved within an epoch too; 0: at the ends of epochs only.
+    """Minutes between checkpoints within an epoch; 0: save at the end of each epoch only.
 
-    Less where jobs are ended without notice.
+    Less if jobs are killed without notice.
     """
     tensorboard: str = "auto"
-    """Whether epochs are written for TensorBoard, in the run's folder tensorboard: on, off, or auto, where it is
-    installed.
+    """Whether to log epochs for TensorBoard, in the run's folder tensorboard: on, off, or auto: if it is installed.
 
-    off where nobody looks.
+    off if you do not use it.
     """
 
     def __post_init__(self) -> None:
@@ -241,7 +242,7 @@ class TrainConfig:
         check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
         check_one_of(self, "residency", ("auto", "device", "host"))
         check_one_of(self, "cuda_graph", ("auto", "on", "off"))
-        check_share(self, "regulariser_end")
+        check_fraction(self, "regulariser_end")
         check_below_one(self, "warmup", "ema")
         if self.loss == "pearson" and self.batch_size < 2:
             raise UsageError(f"batch_size must be 2 or greater for loss 'pearson', got {self.batch_size}")
@@ -249,62 +250,62 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images are for what, and how they are shown to the backbone."""
+    """The data, their split, and how images are shown to the backbone."""
 
     path: str = ""
     """The subject's folder; empty: $BRAINKIT_DATA, else the sample subject.
 
-    Commonly given as --data.
+    Usually given as --data.
     """
     paths: tuple[str, ...] = ()
-    """In place of path, the folders of several subjects that are trained together: with shared bottlenecks, each with
-    selectors and a readout of its own.
+    """Instead of path, the folders of several subjects to train together: they share bottlenecks, and each has its own
+    selectors and readout.
 
-    Commonly given as --data, more than once.
+    Usually given as --data, more than once.
     """
     validation: float = 0.1
-    """Share of the stimulus groups that selection looks at.
+    """Fraction of the stimulus groups used to select the best epoch.
 
-    More for few images.
+    Increase it for few images.
     """
     test: float = 0.1
-    """Share of the stimulus groups that scores are reported on, where the data brings no test set of its own.
+    """Fraction of the stimulus groups that scores are reported on, if the data have no official test set.
 
-    More for few images.
+    Increase it for few images.
     """
     split_seed: int = -1
-    """Decides the split alone; -1: the run's seed does.
+    """Seed of the split; -1: the run's seed.
 
-    The same for runs with several seeds that will be one ensemble: it can be scored only where all of them left the
-    same test images out.
+    Set it for runs with different seeds that will form an ensemble: it can be scored only if all have the same test
+    images.
     """
     fit: str = "whole"
-    """whole shows the backbone the whole image, crop cuts as timm's evaluation transform does.
+    """whole shows the backbone the whole image, crop cuts it as timm's evaluation transform does.
 
     crop to compare with results on crops; locations then refer to the crop.
     """
     preset: str = ""
-    """published: the seed's preprocessing for every backbone (224 pixels, ImageNet mean and s.d.).
+    """published: the preprocessing of the published code for every backbone (224 pixels, ImageNet mean and s.d.).
 
     To compare with published results.
     """
     token_dtype: str = "float16"
-    """What the token cache keeps: float16, or bfloat16 for tokens that float16 cannot hold.
+    """Data type of the token cache: float16, or bfloat16 for tokens beyond the range of float16.
 
-    If training says that tokens are too large for float16.
+    If training reports that tokens are too large for float16.
     """
 
     def __post_init__(self) -> None:
-        check_share(self, "validation", "test")
+        check_fraction(self, "validation", "test")
         if not -1 <= self.split_seed < 2**63:
             raise UsageError(f"split_seed must be -1, or 0 or greater and below 2**63, got {self.split_seed}")
         if self.paths and self.path:
-            raise UsageError("path and paths exclude each other: give one subject or several")
+            raise UsageError("path and paths exclude each other: set one of them")
         if len(self.paths) == 1:
-            raise UsageError("paths must name at least two subjects, got one; it is for path")
+            raise UsageError("paths must name at least two subjects, got one; use path for one subject")
         if len(set(self.paths)) < len(self.paths):
-            twice = next(place for place in self.paths if self.paths.count(place) > 1)
-            raise UsageError(f"paths must name different subjects, got {twice} twice")
+            repeated = next(path for path in self.paths if self.paths.count(path) > 1)
+            raise UsageError(f"paths must name different subjects, got {repeated} twice")
         check_one_of(self, "token_dtype", ("float16", "bfloat16"))
         check_one_of(self, "fit", ("whole", "crop"))
         check_one_of(self, "preset", ("", "published"))
@@ -317,41 +318,41 @@ class BackboneConfig:
     name: str = "dinov2"
     """An alias, any timm model name, or file.py:ClassName.
 
-    Commonly given as --backbone.
+    Usually given as --backbone.
     """
     weights: str = ""
-    """A local weights file, in place of the published ones.
+    """A local weights file, instead of the backbone's pretrained weights.
 
-    Commonly given as --weights.
+    Usually given as --weights.
     """
     random_weights: bool = False
-    """Take seeded random weights: for tests and controls.
+    """Use seeded random weights: for tests and controls.
 
     As a control: what the network's architecture alone explains.
     """
     layers: tuple[str, ...] = ()
-    """Layers to read; empty: the backbone's own choice.
+    """Layers to read; empty: the backbone's default layers.
 
-    Fewer for speed; a score per layer is a run with one.
+    Fewer for speed; one for the score of a single layer.
     """
     size: int = 0
-    """Side of the input in pixels; 0: the backbone's own.
+    """Side of the input in pixels; 0: the backbone's default.
 
-    Larger where small things matter; the network's time grows with its square.
+    Larger to resolve small objects; the network's time grows with its square.
     """
 
     def __post_init__(self) -> None:
         if self.weights and self.random_weights:
-            raise UsageError("weights and random_weights exclude each other: give a file or ask for random weights")
+            raise UsageError("weights and random_weights exclude each other: set one of them")
         check_at_least_zero(self, "size")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run's result."""
+    """All settings of a run."""
 
     seed: int = 0
-    """Decides the split (unless data.split_seed does), the order of the images and the initial weights."""
+    """Seed of the split (unless data.split_seed is set), the order of the images and the initial weights."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -363,7 +364,7 @@ class Config:
             raise UsageError(f"seed must be below 2 ** 63, got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict, lists for tuples."""
+        """The settings as a nested dict, with lists for tuples."""
         return plain(dataclasses.asdict(self))
 
     @classmethod
@@ -373,9 +374,9 @@ class Config:
         Raises
         ------
         UsageError
-            On an unknown key (the nearest is named), a wrong type or a value out of range.
+            On an unknown key (names the nearest), a wrong type or a value out of range.
         """
-        return built(cls, values, source)
+        return build(cls, values, source)
 
     def replace(self, assignments: Iterable[str]) -> Config:
         """Apply ``section.key=value`` assignments; values are read as YAML.
@@ -383,7 +384,7 @@ class Config:
         Raises
         ------
         UsageError
-            If an assignment has no ``=``, or its key or value is refused.
+            If an assignment has no ``=``, or its key or value is not valid.
         """
         yaml = require("yaml", extra="train", purpose="a run's configuration")
         values = self.to_dict()
@@ -392,29 +393,29 @@ class Config:
             if not equals:
                 raise UsageError(f"--set must be KEY=VALUE, got {assignment!r}")
             *sections, last = key.strip().split(".")
-            place = values
-            for section in sections:
-                if not isinstance(place.get(section), dict):
-                    raise UsageError(f"--set {key}: no section {section!r}{nearest_name(section, place)}")
-                place = place[section]
-            if last not in place or isinstance(place[last], dict):
-                raise UsageError(f"--set {key}: no such key{nearest_name(last, place)}")
+            section = values
+            for name in sections:
+                if not isinstance(section.get(name), dict):
+                    raise UsageError(f"--set {key}: no section {name!r}{nearest_name(name, section)}")
+                section = section[name]
+            if last not in section or isinstance(section[last], dict):
+                raise UsageError(f"--set {key}: no such key{nearest_name(last, section)}")
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError:
                 raise UsageError(f"--set {key}: cannot read the value {text!r}") from None
-            place[last] = "" if value is None and isinstance(place[last], str) else value
-        return built(type(self), values, "--set")
+            section[last] = "" if value is None and isinstance(section[last], str) else value
+        return build(type(self), values, "--set")
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML."""
         yaml = require("yaml", extra="train", purpose="a run's configuration")
-        with write_beside(path) as beside:
-            beside.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Config:
-        """Read a YAML file; keys that are left out keep their defaults."""
+        """Read a YAML file; missing keys have their defaults."""
         yaml = require("yaml", extra="train", purpose="a run's configuration")
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -424,4 +425,4 @@ class Config:
             raise DataError(f"{path}: expected YAML, found something else") from None
         if not isinstance(values, dict):
             raise DataError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
-        return built(cls, values, str(path))
+        return build(cls, values, str(path))

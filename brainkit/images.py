@@ -1,7 +1,7 @@
-"""Images: find, decode, resize, crop, normalise. ONE path for training and for scoring.
+"""Images: find, decode, resize, crop, normalise. One path for training and prediction.
 
-Resizing differently in the two places costs up to a tenth of a prediction's spread, so nothing else in brainkit
-turns an image file into numbers.
+Resizing differently in the two costs up to a tenth of a prediction's s.d., so nothing else in brainkit turns an image
+file into numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# Only plain raster formats: Pillow would also hand PostScript to an external program. (MPO files open as JPEG.)
+# Only raster formats: Pillow would pass PostScript to an external program. (MPO files open as JPEG.)
 _SUFFIXES_OF = {
     "PNG": ".png .apng",
     "JPEG": ".jpg .jpeg .jpe .jfif .mpo",
@@ -48,18 +48,11 @@ _SUFFIXES_OF = {
 FORMATS = tuple(_SUFFIXES_OF)
 SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES_OF.values() for suffix in suffixes.split())
 
-# Above the largest cameras' 151 million pixels, below the limit at which Pillow itself refuses.
+# Above the 151 million pixels of the largest cameras, below the limit of Pillow itself.
 MAX_PIXELS = 170_000_000
 
-
-def _three_floats(name: str, value: Any) -> tuple[float, float, float]:
-    try:
-        first, second, third = (float(number) for number in value)
-    except (TypeError, ValueError):
-        raise UsageError(f"{name} must be three numbers, got {value!r}") from None
-    if not all(math.isfinite(number) for number in (first, second, third)):
-        raise UsageError(f"{name} must be finite, got {value!r}")
-    return first, second, third
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -73,13 +66,13 @@ class Preprocessing:
     mean, std : tuple of three floats
         Per channel (red, green, blue), for pixel values in [0, 1].
     interpolation : str
-        One of `INTERPOLATIONS`; always with antialiasing, as Pillow resizes.
+        One of `INTERPOLATIONS`; always with antialiasing, as in Pillow.
     fit : {"whole", "crop"}
-        ``whole``: the whole image is resized to size x size, so a location refers to all that the subject saw.
-        ``crop``: timm's eval transform, bit for bit: the short side to ``floor(size / crop_fraction)``, then a
-        centre crop.
+        ``whole``: the whole image is resized to size x size, so that locations refer to all that the subject saw.
+        ``crop``: timm's evaluation transform, bit for bit: the short side is resized to
+        ``floor(size / crop_fraction)``, and the centre is cropped.
     crop_fraction : float
-        For ``fit="crop"``: share of the short side that stays, in (0, 1].
+        For ``fit="crop"``: share of the short side that is kept, in (0, 1].
 
     Raises
     ------
@@ -111,12 +104,12 @@ class Preprocessing:
         object.__setattr__(self, "crop_fraction", float(fraction))
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values; `from_json` gives the same object back."""
+        """All fields as JSON values, for `from_json`."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, value: Any) -> Preprocessing:
-        """Read what `to_json` wrote.
+        """Create from the result of `to_json`.
 
         Raises
         ------
@@ -133,18 +126,25 @@ class Preprocessing:
             raise DataError(f"preprocessing: {error}") from None
 
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+def _three_floats(name: str, value: Any) -> tuple[float, float, float]:
+    try:
+        first, second, third = (float(number) for number in value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} must be three numbers, got {value!r}") from None
+    if not all(math.isfinite(number) for number in (first, second, third)):
+        raise UsageError(f"{name} must be finite, got {value!r}")
+    return first, second, third
 
-# What the published model did for every backbone.
+
+# The published model's preprocessing, for every backbone.
 PUBLISHED = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear", "whole", 1.0)
 
 
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Collect image files from files and folders.
 
-    Folders are walked recursively, following links; a folder reached twice is listed once. Inside folders, files are
-    recognised by their suffix and hidden ones are skipped. A file named outright is kept whatever it is.
+    Folders are searched recursively, following links, each folder once. In folders, images are recognised by their
+    suffix, and hidden files are skipped. A file given by its path is always included.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     Returns
     -------
     list of Path
-        Sorted by path, part by part, upper case before lower, the same on every system; no path twice.
+        Sorted by path, part by part, upper case before lower case, the same on every system; no path twice.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     """
     given = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
     if not given:
-        raise UsageError("no images given; name image files or folders that hold some")
+        raise UsageError("no images given; name image files or folders with images")
     found: dict[str, Path] = {}
     walked: set[str] = set()
     for path in given:
@@ -178,51 +178,52 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
         else:
             raise UsageError(f"{path}: no such file or folder")
     if not found:
-        where = ", ".join(str(path) for path in given[:3]) + (" ..." if len(given) > 3 else "")
-        raise UsageError(f"{where}: no images found; expected files that end in {' '.join(sorted(SUFFIXES))}")
+        names = ", ".join(str(path) for path in given[:3]) + (" ..." if len(given) > 3 else "")
+        raise UsageError(f"{names}: no images found; expected files that end in {' '.join(sorted(SUFFIXES))}")
     return sorted(found.values(), key=lambda path: path.parts)
 
 
 def decode(path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB, upright.
 
-    The orientation in its EXIF data is applied; of an animation the first frame is taken; for the other modes see
-    `to_rgb`. At most `MAX_PIXELS` pixels are accepted, before any is decoded.
+    The orientation in the EXIF data is applied; of an animation, the first frame is used; other modes are converted as
+    in `to_rgb`. Images of more than `MAX_PIXELS` pixels are refused before they are decoded.
 
     Parameters
     ----------
     path : path-like or binary file
-        An open file is read from where it stands, and must be seekable.
+        An open file is read from its current position, and must be seekable.
     name : str, optional
-        What errors call it; by default its path.
+        Its name in errors; by default its path.
 
     Raises
     ------
     ImageError
-        If the file cannot be read as an image: one line that names it and says why.
+        If the file cannot be read as an image: one line with its name and the reason.
     """
     with _reading(path, name), _open(path) as image:
         image.load()
-        # After load(), because for some formats Pillow turns the image itself and then drops the tag.
-        turn = _TURNS.get(_orientation(image))
+        # After load(), because for some formats Pillow rotates the image itself and then removes the tag.
+        transpose = _TRANSPOSES.get(_orientation(image))
         rgb = to_rgb(image)
-        # A copy, because `image` hangs on to its closed file.
-        return rgb.transpose(turn) if turn is not None else rgb.copy() if rgb is image else rgb
+        if transpose is not None:
+            return rgb.transpose(transpose)
+        return rgb.copy() if rgb is image else rgb  # a copy, because `image` keeps its closed file
 
 
 def verify(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Check an image file without decoding its pixels: its header, its size, and for PNG the checksum of every part.
+    """Check an image file without decoding its pixels: its header, its size, and for PNG the checksum of every chunk.
 
-    A truncated JPEG passes: only `decode` finds that.
+    Truncated JPEG files pass; only `decode` finds them.
 
     Returns
     -------
-    (width, height) : pixels, before the EXIF orientation
+    (width, height) : pixels, before applying the EXIF orientation
 
     Raises
     ------
     ImageError
-        As for `decode`.
+        As `decode`.
     """
     with _reading(path), _open(path) as image:
         size = image.size
@@ -233,9 +234,9 @@ def verify(path: str | os.PathLike[str]) -> tuple[int, int]:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow image to 8-bit RGB.
 
-    Transparency is laid over white, as a browser shows it on an empty page. 16-bit grey values are scaled by 255/65535
-    (integer images with other values are refused, as are floating-point ones: their range is not known). Opaque 8-bit
-    pixels keep their values exactly.
+    Transparency is composited over white, as on an empty page in a browser. 16-bit grey values are scaled by 255/65535.
+    Integer images with other values and floating-point images are refused, because their range is not known. Opaque
+    8-bit pixels keep their values exactly.
 
     Raises
     ------
@@ -249,10 +250,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("expected 8-bit or 16-bit pixels, found floating-point ones, whose range is not known")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        # Premultiplied modes convert only by way of their plain ones.
+        # Premultiplied modes can only be converted to their plain ones.
         plain = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode]) if image.mode in ("RGBa", "La") else image
-        layer = plain.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        rgba = plain.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     try:
         return image.convert("RGB")
     except ValueError as error:
@@ -260,12 +261,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Resize, and for ``fit="crop"`` crop, one image.
+    """Resize an image, and crop it if ``fit="crop"``.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        Any mode; converted as `to_rgb` does.
+        In any mode; converted as in `to_rgb`.
     preprocessing : Preprocessing
 
     Returns
@@ -275,7 +276,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.
     Raises
     ------
     ImageError
-        If the image is so elongated that the resized one would exceed `MAX_PIXELS`.
+        If the image is so elongated that the resized image would exceed `MAX_PIXELS`.
     """
     image = to_rgb(image)
     size = preprocessing.size
@@ -295,7 +296,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.
 
 
 def normalise(batch: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """Scale prepared images to [0, 1], then subtract the mean and divide by the standard deviation, in float32.
+    """Scale prepared images to [0, 1], subtract the mean and divide by the standard deviation, in float32.
 
     Parameters
     ----------
@@ -332,7 +333,7 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -344,7 +345,7 @@ _TURNS = {
 
 
 class _reading:
-    """Turn whatever a decoder raises into one ImageError that names the file."""
+    """Convert any error of a decoder to an ImageError of one line that names the file."""
 
     def __init__(self, path: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
         self.path = path
@@ -354,8 +355,7 @@ class _reading:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # Decoders raise nearly anything on damaged files (OSError, SyntaxError, struct.error, ...), so all of
-        # Exception is turned; none of it is dropped.
+        # Decoders raise nearly anything for damaged files: OSError, SyntaxError, struct.error, ...
         if error is None or not isinstance(error, Exception):
             return
         reason = _reason(self.path, error)
@@ -384,7 +384,7 @@ def _open(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     if isinstance(path, (str, os.PathLike)):
         path = Path(path)
         if not path.is_file():
-            # A named pipe would wait for ever.
+            # A named pipe would wait forever.
             if path.exists():
                 raise ImageError("expected an image file, found a folder or a device")
             raise ImageError("file not found", missing=True)
@@ -398,7 +398,7 @@ def _open(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
 
 @functools.cache
 def _readable() -> tuple[str, ...]:
-    # Pillow loads its rarer plug-ins on demand, but not for a list of formats; and not every build has all.
+    # Pillow loads its less common plug-ins on demand, but not for a list of formats; and not every build has all.
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -407,7 +407,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error):
-        # Damaged EXIF data beside good pixels: viewers show such an image as it is stored.
+        # Damaged EXIF data next to good pixels: viewers show such an image as it is stored.
         return 1
 
 
@@ -424,7 +424,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _absolute(path: Path) -> str:
-    # Path.resolve would follow links, and a link beside its target is an image of its own.
+    # Path.resolve would follow links, and a link next to its target is an image of its own.
     return os.path.abspath(path)
 
 
@@ -443,6 +443,6 @@ def _walk(folder: Path, walked: set[str]) -> Iterator[Path]:
             path = Path(here, name)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
-            # A link to nothing is kept, so that it is reported as unreadable and not lost in silence.
+            # A broken link is kept, so that it is reported as unreadable and not dropped silently.
             if path.is_file() or path.is_symlink():
                 yield path

@@ -1,13 +1,12 @@
-"""The simulated subject: real photographs, real tokens, and a planted truth that training has to find again.
+"""The simulated subject: photographs, tokens of a real network, and a known ground truth for training to recover.
 
-It is no brain. Its responses are FactorTopy's own forward pass over real tokens, in the gauge of the model, plus
-noise: so it tells whether training recovers what was planted, and nothing about people. See `make_sample`.
+It is not a brain. Its responses are FactorTopy's own forward pass over the tokens, in the gauge of the model, plus
+noise: it tests whether training recovers the ground truth, and says nothing about brains. See `make_sample`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +16,27 @@ import torch
 from PIL import Image
 
 from brainkit.backbones import load_backbone
-from brainkit.cortex.surface import SPACES, Vertices, mesh, sphere_coordinates
+from brainkit.cortex.surface import mesh, sphere_coordinates
+from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
-from brainkit.metrics.scores import noise_ceiling_from_repetitions
+from brainkit.metrics.ceilings import noise_ceiling_from_repetitions
 from brainkit.ops import grouped
-from brainkit.utils.files import cache_folder, write_beside, write_json
+from brainkit.utils.files import atomic_write, cache_folder, write_json
+from brainkit.utils.progress import Say
 
 SPACE = "fsaverage5"
 BACKBONE = "efficientnet_lite0"
 NOTE = "SIMULATED subject: planted truth, not a brain"
 IMAGE_SIZE = 256
-IDENTIFIERS = 73_000  # numbers that a file name can carry, as in the natural scenes data set
+IDENTIFIERS = 73_000  # numbers in file names, as in the Natural Scenes Dataset
 REPETITIONS = 3
-CHANNELS = 16  # channels of the planted readout
-DEPTH_SPREAD = 0.45  # s.d. of the planted layer weights, in layers
+CHANNELS = 16  # of the true readout
+DEPTH_SPREAD = 0.45  # s.d. of the true layer weights, in layers
 SCALE_RANGE = (0.05, 0.7)
-SMOOTH_SHARE = 0.7  # of the variance of the channel weights; the rest differs from vertex to vertex
+SMOOTH_SHARE = 0.7  # of the variance of the channel weights; the rest is independent between vertices
 _VERSION = 2
 
 STREAMS = ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal")
@@ -43,10 +44,10 @@ STREAMS = ("early", "midventral", "midlateral", "midparietal", "ventral", "later
 
 @dataclass(frozen=True)
 class Patch:
-    """The simulated vertices of both hemispheres, laid out around the occipital pole.
+    """The simulated vertices of both hemispheres, around the occipital pole.
 
-    ``distance`` is 0 at the pole and 1 at the rim; ``medial`` and ``dorsal`` are the same distance split in two
-    directions; ``side`` is +1 on the left hemisphere, which sees the right of the image, and -1 on the right.
+    ``distance`` is 0 at the pole and 1 at the edge; ``medial`` and ``dorsal`` are its components in two directions;
+    ``side`` is +1 in the left hemisphere, which sees the right visual field, and -1 in the right.
     """
 
     vertices: Vertices
@@ -64,34 +65,34 @@ def make_sample(
     images: int = 900,
     test_images: int | None = None,
     vertices: int = 2400,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Path:
     """Write a simulated subject in the layout of Algonauts 2023.
 
-    Photographs are seeded crops and flips of those that scikit-image, scikit-learn and matplotlib ship, split into
-    training and test by source photograph. The vertices are those of fsaverage5 nearest the two occipital poles.
-    Location is contralateral retinotopy; depth and scale grow from the pole; channel weights are partly smooth.
-    Each image is shown three times, with noise; the noise ceiling is estimated from the test images' repetitions.
+    The images are random crops and flips of photographs in scikit-image, scikit-learn and matplotlib, split into
+    training and test by source photograph. The vertices are those of fsaverage5 closest to the two occipital poles.
+    Locations are contralateral retinotopy; layer and scale increase from the pole; channel weights are partly smooth.
+    Each image has three noisy repetitions; the noise ceiling is estimated from those of the test images.
 
     Parameters
     ----------
     directory : path-like
-        The subject's folder; must not exist. ``truth.npz`` in it holds what was planted.
+        Folder of the subject; must not exist. Its ``truth.npz`` has the ground truth.
     seed : int
-        Decides crops, truth and noise; the same seed gives the same bytes.
+        Of crops, ground truth and noise; the same seed gives the same bytes.
     images : int
         Training images, at least 20.
     test_images : int, optional
-        Test images; by default in the proportion 240 to 900, at least 20.
+        Test images, at least 20; by default 240 per 900 training images.
     vertices : int
         Vertices of both hemispheres together: even, 20 to 20,484.
     say : callable
-        Takes lines of progress.
+        Called with each line of progress.
 
     Returns
     -------
     Path
-        The subject's folder.
+        Folder of the subject.
 
     Raises
     ------
@@ -106,90 +107,91 @@ def make_sample(
     if images < 20 or test_images < 20:
         raise UsageError(f"images must be at least 20, got {images} for training and {test_images} for test")
     if images + test_images > IDENTIFIERS:
-        raise UsageError(f"images must be {IDENTIFIERS} at most, training and test, got {images + test_images}")
+        raise UsageError(
+            f"images must be at most {IDENTIFIERS} for training and test together, got {images + test_images}"
+        )
     if vertices % 2 or not 20 <= vertices <= 2 * SPACES[SPACE]:
-        raise UsageError(f"vertices must be even and lie in 20..{2 * SPACES[SPACE]}, got {vertices}")
+        raise UsageError(f"vertices must be even and in 20..{2 * SPACES[SPACE]}, got {vertices}")
     if seed < 0:
         raise UsageError(f"seed must be 0 or greater, got {seed}")
     if folder.exists():
-        raise UsageError(f"{folder}: exists already; name a new folder for the sample subject")
+        raise UsageError(f"{folder}: exists already; give a new folder for the sample subject")
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with write_beside(folder) as beside:
-        say(f"sample subject: cutting {images} training and {test_images} test images")
-        paths, groups = _write_images(beside, seed, images, test_images)
-        say(f"sample subject: {BACKBONE} looks at them")
+    with atomic_write(folder) as temporary:
+        say(f"sample subject: cropping {images} training and {test_images} test images")
+        paths, groups = _write_images(temporary, seed, images, test_images)
+        say(f"sample subject: extracting tokens with {BACKBONE}")
         backbone = load_backbone(BACKBONE)
         tokens = extract_tokens(backbone, paths)
-        say(f"sample subject: planting a truth at {vertices} vertices")
-        patch = occipital_patch(vertices)
-        _simulate(beside, tokens, patch, seed, images, backbone.weights_hash)
-        write_json(beside / "stimuli.json", groups)
-        _write_notes(beside, seed)
+        say(f"sample subject: simulating responses of {vertices} vertices")
+        _simulate(temporary, tokens, occipital_patch(vertices), seed, images, backbone.weights_hash)
+        write_json(temporary / "stimuli.json", groups)
+        _write_notes(temporary, seed)
     return folder
 
 
-def default_sample(say: Callable[[str], None] = print) -> Path:
-    """The sample subject of seed 0 in the user's cache folder, made at first use."""
+def default_sample(say: Say = print) -> Path:
+    """The sample subject with seed 0 in the user's cache folder, created on first use."""
     folder = cache_folder() / f"sample-subject-v{_VERSION}"
     if not folder.is_dir():
-        say("making the sample subject (once; it is simulated, not a brain)")
+        say("creating the sample subject, once (it is simulated, not a brain)")
         try:
             make_sample(folder, say=say)
         except BrainkitError:
-            if not folder.is_dir():  # else another process has just made the same
+            if not folder.is_dir():  # otherwise another process has just created it
                 raise
     return folder
 
 
 def occipital_patch(vertices: int) -> Patch:
-    """The fsaverage5 vertices nearest the occipital poles, half of them on each hemisphere."""
-    ids, places = [], []
+    """The fsaverage5 vertices closest to the occipital poles, half of them in each hemisphere."""
+    ids, layouts = [], []
     for index, hemisphere in enumerate(("left", "right")):
         sphere, _ = mesh(SPACE, hemisphere, "sphere")
         sphere = sphere / np.linalg.norm(sphere, axis=1, keepdims=True)
-        # The pole is the point of the cortex that lies furthest back.
+        # The pole is the most posterior point of the cortex.
         pole = sphere[mesh(SPACE, hemisphere, "pial")[0][:, 1].argmin()]
         angle = np.arccos(np.clip(sphere @ pole, -1, 1))
-        chosen = np.sort(np.argsort(angle, kind="stable")[: vertices // 2])
+        nearest = np.sort(np.argsort(angle, kind="stable")[: vertices // 2])
         up = np.array([0.0, 0.0, 1.0])
         up = up - pole * (up @ pole)
         up /= np.linalg.norm(up)
         across = np.cross(up, pole)
         if across[0] * (1 if hemisphere == "left" else -1) < 0:
-            across = -across  # towards the midline: to the right on the left hemisphere
-        offset = sphere[chosen] - pole
+            across = -across  # towards the midline: to the right in the left hemisphere
+        offset = sphere[nearest] - pole
         flat = np.stack([offset @ across, offset @ up], 1)
-        distance = angle[chosen] / angle[chosen].max()
+        distance = angle[nearest] / angle[nearest].max()
         flat *= (distance / np.maximum(np.linalg.norm(flat, axis=1), 1e-9))[:, None]
-        ids.append(chosen + index * SPACES[SPACE])
-        side = np.full(len(chosen), 1.0 if hemisphere == "left" else -1.0)
-        places.append(np.column_stack([distance, flat, side]))
-    layout = np.concatenate(places)
-    found = Vertices(SPACE, np.concatenate(ids).astype(np.int32))
-    return Patch(found, sphere_coordinates(found), *layout.T)
+        ids.append(nearest + index * SPACES[SPACE])
+        side = np.full(len(nearest), 1.0 if hemisphere == "left" else -1.0)
+        layouts.append(np.column_stack([distance, flat, side]))
+    occipital = Vertices(SPACE, np.concatenate(ids).astype(np.int32))
+    return Patch(occipital, sphere_coordinates(occipital), *np.concatenate(layouts).T)
 
 
 def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tuple[list[Path], dict[str, str]]:
+    """Write the images; their paths, and the source photograph of each file name."""
     photographs = load_photographs()
-    draw = np.random.default_rng((seed, 1))
+    rng = np.random.default_rng((seed, 1))
     jobs: list[tuple[Path, Image.Image]] = []
     groups: dict[str, str] = {}
     total = images + test_images
-    # Identifiers as in the natural scenes data set, but of no image there: numbers of this subject alone.
-    numbers = np.sort(draw.choice(IDENTIFIERS, total, replace=False))
-    draw.shuffle(numbers)
+    # Identifiers as in the Natural Scenes Dataset, but not of its images.
+    numbers = np.sort(rng.choice(IDENTIFIERS, total, replace=False))
+    rng.shuffle(numbers)
     for split, names, count, start in (
         ("train", TRAINING_PHOTOGRAPHS, images, 0),
         ("test", TEST_PHOTOGRAPHS, test_images, images),
     ):
         kind = "training" if split == "train" else "test"
-        place = folder / f"{kind}_split" / f"{kind}_images"
-        place.mkdir(parents=True)
+        images_folder = folder / f"{kind}_split" / f"{kind}_images"
+        images_folder.mkdir(parents=True)
         for row in range(count):
-            source, crop = random_crop(draw, photographs, names, IMAGE_SIZE)
+            source, crop = random_crop(rng, photographs, names, IMAGE_SIZE)
             name = f"{split}-{row + 1:04d}_nsd-{numbers[start + row]:05d}.png"
-            jobs.append((place / name, crop))
+            jobs.append((images_folder / name, crop))
             groups[name] = source
 
     def save(job: tuple[Path, Image.Image]) -> None:
@@ -201,29 +203,29 @@ def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tup
 
 
 def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images: int, weights_hash: str) -> None:
-    """Plant the truth, add noise, and write responses, masks, ROIs, ceilings and ``truth.npz``."""
-    draw = np.random.default_rng((seed, 2))
+    """Draw the ground truth, add noise, and write responses, masks, ROIs, ceilings and ``truth.npz``."""
+    rng = np.random.default_rng((seed, 2))
     training = np.arange(images)
-    truth = _plant(draw, patch, len(tokens.layers))
-    signal = _signal(draw, tokens, training, truth)
+    truth = _ground_truth(rng, patch, len(tokens.layers))
+    signal = _signal(rng, tokens, training, truth)
     signal = (signal - signal.mean(0)) / signal.std(0)
 
-    # How much of a response can be explained differs over the cortex; noise is set by the test images' signal.
-    field = _smooth_field(draw, patch.coordinates, 1, 40.0)[:, 0]
+    # The noise ceiling varies over the cortex; the noise is set relative to the signal on the test images.
+    field = _smooth_field(rng, patch.coordinates, 1, 40.0)[:, 0]
     field = (field - field.mean()) / field.std()
-    ease = 1 / (1 + np.exp(-(field + 0.6 * draw.standard_normal(len(field)) + 0.1)))
-    wanted = 0.05 + 0.75 * ease
-    noise = signal[images:].std(0) / np.sqrt(wanted / (1 - wanted) / REPETITIONS)
-    shown = signal + draw.standard_normal((REPETITIONS, *signal.shape)).astype(np.float32) * noise
-    shown = (shown - shown.mean((0, 1))) / shown.std((0, 1))
-    ceiling = noise_ceiling_from_repetitions(shown[:, images:]).astype(np.float32)
-    responses = shown.mean(0)
+    sigmoid = 1 / (1 + np.exp(-(field + 0.6 * rng.standard_normal(len(field)) + 0.1)))
+    true_ceiling = 0.05 + 0.75 * sigmoid
+    noise = signal[images:].std(0) / np.sqrt(true_ceiling / (1 - true_ceiling) / REPETITIONS)
+    trials = signal + rng.standard_normal((REPETITIONS, *signal.shape)).astype(np.float32) * noise
+    trials = (trials - trials.mean((0, 1))) / trials.std((0, 1))
+    ceiling = noise_ceiling_from_repetitions(trials[:, images:]).astype(np.float32)
+    responses = trials.mean(0)
     responses = (responses - responses[:images].mean(0)) / responses[:images].std(0)
 
     _write_subject(folder, patch, responses.astype(np.float32), ceiling, images)
-    with write_beside(folder / "truth.npz") as beside:
+    with atomic_write(folder / "truth.npz") as temporary:
         np.savez(
-            beside,
+            temporary,
             layer_weights=truth["layer_weights"].astype(np.float32),
             locations=truth["locations"].astype(np.float32),
             scale=truth["scale"].astype(np.float32),
@@ -236,66 +238,66 @@ def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images:
         )
 
 
-def _plant(draw: np.random.Generator, patch: Patch, n_layers: int) -> dict[str, np.ndarray]:
+def _ground_truth(rng: np.random.Generator, patch: Patch, n_layers: int) -> dict[str, np.ndarray]:
     """Selectors and channel weights that are smooth on the cortex."""
-    wobble = _smooth_field(draw, patch.coordinates, 2, 60.0)
-    depth = (n_layers - 1) * np.clip(patch.distance**0.8 + 0.06 * wobble[:, 0], 0, 1)
+    variation = _smooth_field(rng, patch.coordinates, 2, 60.0)
+    depth = (n_layers - 1) * np.clip(patch.distance**0.8 + 0.06 * variation[:, 0], 0, 1)
     layer_weights = np.exp(-0.5 * ((np.arange(n_layers) - depth[:, None]) / DEPTH_SPREAD) ** 2)
     low, high = SCALE_RANGE
     shrink = 1 - 0.3 * patch.distance
     x = patch.side * (0.08 + 0.67 * (patch.medial + 1) / 2) * shrink
-    y = 0.8 * patch.dorsal * shrink  # dorsal cortex sees the lower field
-    weight = np.sqrt(SMOOTH_SHARE) * _smooth_field(draw, patch.coordinates, CHANNELS, 45.0)
-    weight = weight + np.sqrt(1 - SMOOTH_SHARE) * draw.standard_normal(weight.shape)
+    y = 0.8 * patch.dorsal * shrink  # dorsal cortex sees the lower visual field
+    weight = np.sqrt(SMOOTH_SHARE) * _smooth_field(rng, patch.coordinates, CHANNELS, 45.0)
+    weight = weight + np.sqrt(1 - SMOOTH_SHARE) * rng.standard_normal(weight.shape)
     return {
         "layer_weights": layer_weights / layer_weights.sum(1, keepdims=True),
         "locations": np.stack([x, y], 1),
-        "scale": low + (high - low) * np.clip(patch.distance**1.2 + 0.06 * wobble[:, 1], 0, 1),
+        "scale": low + (high - low) * np.clip(patch.distance**1.2 + 0.06 * variation[:, 1], 0, 1),
         "weight": weight,
     }
 
 
 def _signal(
-    draw: np.random.Generator, tokens: TokenCache, training: np.ndarray, truth: dict[str, np.ndarray]
+    rng: np.random.Generator, tokens: TokenCache, training: np.ndarray, truth: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """FactorTopy's forward over the tokens, through planted bottlenecks at unit RMS. (n, V)"""
-    maps = [_planted_bottleneck(draw, tokens, layer, training) for layer in tokens.layers]
-    chosen = [torch.from_numpy(truth[name]).float() for name in ("locations", "layer_weights", "scale", "weight")]
-    chosen.append(torch.zeros(len(chosen[0])))  # no bias
-    out = []
+    """FactorTopy's forward pass over the tokens, through true bottlenecks at unit RMS. (n, V)"""
+    maps = [_true_bottleneck(rng, tokens, layer, training) for layer in tokens.layers]
+    arrays = [torch.from_numpy(truth[name]).float() for name in ("locations", "layer_weights", "scale", "weight")]
+    arrays.append(torch.zeros(len(arrays[0])))  # no bias
+    signal = []
     for start in range(0, len(tokens), 128):
-        local, whole = tokens.batch(np.arange(start, min(start + 128, len(tokens))))
+        local, global_ = tokens.batch(np.arange(start, min(start + 128, len(tokens))))
         local_tokens, global_tokens = [], []
         for layer, ((weight, bias), (global_weight, global_bias)) in zip(tokens.layers, maps, strict=True):
             flat = weight @ local[layer].flatten(2) + bias[:, None]
             local_tokens.append(flat.unflatten(2, tokens.grid))
-            global_tokens.append(whole[layer] @ global_weight.T + global_bias)
-        tokens_in = torch.stack(local_tokens, 1), torch.stack(global_tokens, 1)
-        out.append(grouped.forward(*tokens_in, *chosen).numpy())
-    return np.concatenate(out)
+            global_tokens.append(global_[layer] @ global_weight.T + global_bias)
+        stacked = torch.stack(local_tokens, 1), torch.stack(global_tokens, 1)
+        signal.append(grouped.forward(*stacked, *arrays).numpy())
+    return np.concatenate(signal)
 
 
-def _planted_bottleneck(
-    draw: np.random.Generator, tokens: TokenCache, layer: str, training: np.ndarray
+def _true_bottleneck(
+    rng: np.random.Generator, tokens: TokenCache, layer: str, training: np.ndarray
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Affine maps of a layer's local and global tokens to the planted channels.
+    """Affine maps of a layer's local and global tokens to the true channels.
 
     A random rotation of the first principal components, whitened and weighted by rank ** -0.5, each channel at unit
-    RMS over the training tokens: the gauge in which layer weights and scale have a meaning.
+    RMS over the training tokens: the gauge in which layer weights and scale can be compared.
     """
     width = tokens.widths[layer]
     keep = min(width, 2 * CHANNELS)
-    rotation, _ = np.linalg.qr(draw.standard_normal((keep, keep)))
+    rotation, _ = np.linalg.qr(rng.standard_normal((keep, keep)))
     maps = []
-    for found in tokens.layer(layer, training):
-        rows = np.moveaxis(found.numpy(), 1, -1).reshape(-1, width).astype(np.float64)
+    for part in tokens.layer(layer, training):  # local, global
+        rows = np.moveaxis(part.numpy(), 1, -1).reshape(-1, width).astype(np.float64)
         mean, std = rows.mean(0), rows.std(0) + 1e-6
         values, vectors = np.linalg.eigh(np.cov(((rows - mean) / std).T, bias=True))
         order = np.argsort(values)[::-1][:keep]
         basis = vectors[:, order]
-        # Eigenvectors have no sign of their own: the largest entry of each is made positive.
+        # The sign of an eigenvector is arbitrary: the largest entry of each is set positive.
         basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(keep)])
-        # Few images leave directions without variance: whitening would blow their rounding up.
+        # With few images some directions have no variance, and whitening would amplify rounding errors.
         spread = np.sqrt(np.maximum(values[order], 1e-6 * values[order[0]]))
         whitened = basis / spread * np.arange(1, keep + 1) ** -0.5
         weight = (whitened @ rotation[:, : min(CHANNELS, keep)]) / std[:, None]  # (C, D)
@@ -304,20 +306,20 @@ def _planted_bottleneck(
     return maps
 
 
-def _smooth_field(draw: np.random.Generator, coordinates: np.ndarray, count: int, length: float) -> np.ndarray:
+def _smooth_field(rng: np.random.Generator, coordinates: np.ndarray, count: int, length: float) -> np.ndarray:
     """Random fields of unit variance, smooth over `length` mm: random Fourier features. (V, count)"""
-    frequencies = draw.standard_normal((3, 64)) / length
-    phases = draw.uniform(0, 2 * np.pi, 64)
+    frequencies = rng.standard_normal((3, 64)) / length
+    phases = rng.uniform(0, 2 * np.pi, 64)
     waves = np.cos(coordinates @ frequencies + phases)
-    return np.asarray(waves @ draw.standard_normal((64, count)) * np.sqrt(2 / 64))
+    return np.asarray(waves @ rng.standard_normal((64, count)) * np.sqrt(2 / 64))
 
 
 def _streams(patch: Patch) -> np.ndarray:
-    """Label of each vertex in `STREAMS`, from 1: by distance from the pole, then by direction. (V,) int32"""
+    """Index of each vertex in `STREAMS`, from 1: by distance from the pole, then by direction. (V,) int32"""
     angle = np.degrees(np.arctan2(patch.dorsal, -patch.medial))  # 0 lateral, 90 dorsal, -90 ventral
     direction = np.where(angle > 30, 2, np.where(angle < -30, 0, 1))  # ventral, lateral, parietal
-    label = np.where(patch.distance < 0.35, 1, np.where(patch.distance < 0.65, 2 + direction, 5 + direction))
-    return label.astype(np.int32)
+    index = np.where(patch.distance < 0.35, 1, np.where(patch.distance < 0.65, 2 + direction, 5 + direction))
+    return index.astype(np.int32)
 
 
 def _write_subject(folder: Path, patch: Patch, responses: np.ndarray, ceiling: np.ndarray, images: int) -> None:
@@ -327,7 +329,7 @@ def _write_subject(folder: Path, patch: Patch, responses: np.ndarray, ceiling: n
     for part in ("training_split/training_fmri", "test_split/test_fmri", "test_split/noise_ceiling"):
         (folder / part).mkdir(parents=True)
     n_left = patch.vertices.n_left
-    for short, columns, local in (
+    for short, columns, local in (  # local: ids within the hemisphere
         ("lh", slice(0, n_left), patch.vertices.left),
         ("rh", slice(n_left, None), patch.vertices.right),
     ):

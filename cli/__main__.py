@@ -1,4 +1,4 @@
-"""``python -m brainkit.cli``, for where the script is not on the path."""
+"""``python -m brainkit.cli``, if the script is not on the path."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Examples:
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to write: .npz, or .csv with a row a vertex. A .json beside it says what is what.",
+    help="Output file: .npz, or .csv with one row per vertex. A .json next to it describes it.",
 )
 @click.option(
     "--encoder",
@@ -40,7 +40,7 @@ Examples:
     "--max-q",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="Q",
-    help="Draw only vertices whose false discovery rate is under Q.  [default: all]",
+    help="Draw only vertices with a false discovery rate below Q.  [default: all]",
 )
 @click.option(
     "--roi",
@@ -48,15 +48,19 @@ Examples:
     multiple=True,
     callback=split_names,
     metavar="NAME",
-    help="Only these regions, also for the false discovery rate; may be repeated.",
+    help="Only these ROIs, also for the false discovery rate; may be repeated.",
 )
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Device to predict on.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at once.  [default: by the input's size]"
+    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per batch.  [default: by input size]"
 )
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def command(
     a: str,
     b: str,
@@ -69,41 +73,41 @@ def command(
     batch_size: int | None,
     overwrite: bool,
 ) -> None:
-    """Compare the responses predicted to two sets of images, A against B, at each vertex.
+    """Compare the responses predicted to two sets of images, A and B, at each vertex.
 
-    A and B are folders of images, or whatever else predict takes. Effect size is Hedges' g (Cohen's d of the pooled
-    s.d., corrected for small samples); t is Welch's, p two-sided, q the false discovery rate after Benjamini and
-    Hochberg. They are over images for one deterministic model, not over subjects.
+    A and B are folders of images, or anything else that predict accepts. The effect size is Hedges' g (Cohen's d with
+    the pooled s.d., corrected for small samples); t is Welch's, p two-sided, q the false discovery rate after Benjamini
+    and Hochberg. p and q are over images for one deterministic model, not over subjects.
     """
-    from brainkit import encoder_file
-    from brainkit.insilico import contrast as contrasts
-    from brainkit.runs import latest as runs
+    from brainkit.encoder_file import read
+    from brainkit.insilico.contrast import contrast
+    from brainkit.insilico.contrast_output import check_contrast_output, draw_contrast, table_lines, write_contrast
+    from brainkit.runs import latest
     from brainkit.utils.progress import progress_bar
-    from brainkit.utils.text import printable
+    from brainkit.utils.text import plural, printable
 
     if max_q is not None and maps is None:
-        raise click.UsageError("--max-q is for the figure; say where it goes with --maps")
-    encoder = encoder or runs.latest_encoder()
-    contrasts.check_contrast_output(out, overwrite)
+        raise click.UsageError("--max-q needs --maps: it is for the figure")
+    encoder = encoder or latest.latest_encoder()
+    check_contrast_output(out, overwrite)
     if maps is not None:
-        from brainkit.maps import draw_predictions as predicted
+        from brainkit.maps.draw_predictions import check_drawable
 
-        predicted.check_drawable(maps, encoder_file.read(encoder))
+        check_drawable(maps, read(encoder))
     with progress_bar("predicting", "images") as progress:
-        found = contrasts.contrast(
-            a, b, encoder, rois=rois or None, device=device, batch_size=batch_size, progress=progress
-        )
-    beside = contrasts.write_contrast(found, out, overwrite=overwrite)
-    for images in (found.a, found.b):
+        result = contrast(a, b, encoder, rois=rois or None, device=device, batch_size=batch_size, progress=progress)
+    json_path = write_contrast(result, out, overwrite=overwrite)
+    for images in (result.a, result.b):
         for path, reason in images.skipped[:SHOWN]:
             click.echo(f"skipped {printable(path)}: {printable(reason)}", err=True)
         if len(images.skipped) > SHOWN:
-            click.echo(f"skipped {len(images.skipped) - SHOWN} more; {beside} lists them", err=True)
-    click.echo("\n".join(contrasts.table_lines(found)))
-    click.echo(f"{out}: {found.a.name} ({len(found.a.images)} images) against {found.b.name} ({len(found.b.images)})")
-    click.echo(f"p and q are over images for this one model, not over subjects; {beside} says what is what")
+            click.echo(f"skipped {len(images.skipped) - SHOWN} more; {json_path} lists them", err=True)
+    click.echo("\n".join(table_lines(result)))
+    first, second = (f"{images.name} ({plural(len(images.images), 'image')})" for images in (result.a, result.b))
+    click.echo(f"{out}: {first} vs {second}")
+    click.echo(f"p and q are over images for one model, not over subjects; {json_path} describes the arrays")
     if maps is not None:
-        click.echo(f"{contrasts.draw_contrast(found, maps, max_q=max_q)}: the effect size")
+        click.echo(f"{draw_contrast(result, maps, max_q=max_q)}: effect size")
 
 
-SHOWN = 10  # unreadable images of a set that are named; the rest is counted
+SHOWN = 10  # unreadable images of a set that are named; the others are counted

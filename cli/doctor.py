@@ -13,7 +13,7 @@ Example:
 """,
 )
 def command() -> None:
-    """Say what this machine can do: devices, what is installed, backends, weights, surfaces, folders."""
+    """Report what this machine can do: devices, installed packages, backends, weights, surfaces, folders."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -27,7 +27,7 @@ def command() -> None:
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     section = ""
-    with console.status("looking at this machine"):
+    with console.status("checking this machine"):
         for found in examine():
             if found.section != section:
                 section = found.section

@@ -24,21 +24,23 @@ Examples:
 """,
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
-@click.option("--onnx", is_flag=True, help="One ONNX file with standard operators (the default); predict takes it.")
+@click.option("--onnx", is_flag=True, help="An ONNX file of standard operators, for brainkit predict (the default).")
 @click.option("--torchscript", is_flag=True, help="A TorchScript file, which loads with torch alone.")
 @click.option("--pt2", is_flag=True, help="A torch.export file, which loads with torch alone.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The file, for one form.  [default: encoder.onnx, .pt or .pt2 in the run; of some vertices encoder-subset]",
+    help="Output file, for one form.  [default: encoder.onnx, .pt or .pt2 in the run folder; encoder-subset for some "
+    "of the vertices]",
 )
 @click.option(
     "--target",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
     show_default=True,
-    help="What the readout's form suits: many small products, or one of padded groups. Either runs on both.",
+    help="Device that the form of the readout suits: many small matrix products, or one of padded groups. Either form "
+    "runs on both.",
 )
 @click.option(
     "--roi",
@@ -46,22 +48,24 @@ Examples:
     multiple=True,
     callback=split_names,
     metavar="NAME",
-    help="Only these regions' vertices: a smaller file; may be repeated.",
+    help="Export only the vertices of this ROI; can be repeated.",
 )
 @click.option(
     "--vertices",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Only these vertices: a .npy of ids in the run's space, or text with one id a line.",
+    help="Export only these vertices: ids in the run's space, as .npy or as text with one id per line.",
 )
-@click.option("--fp16", is_flag=True, help="Half the file: large constants are stored in half precision.")
-@click.option("--int8", is_flag=True, help="A third of the file, faster on a CPU: the backbone multiplies in bytes.")
+@click.option("--fp16", is_flag=True, help="Half the file size: store large constants in half precision.")
+@click.option(
+    "--int8", is_flag=True, help="A third of the file size, faster on a CPU: int8 matrix products in the backbone."
+)
 @click.option(
     "--ensemble",
     type=click.Path(path_type=Path),
     metavar="RUN",
     multiple=True,
-    help="Another run, of another seed: predict the mean of all, and their spread. Repeat it for more.",
+    help="Another run, with another seed: predict the mean of all and their spread; can be repeated.",
 )
 def command(
     run: Path | None,
@@ -76,20 +80,20 @@ def command(
     int8: bool,
     ensemble: tuple[Path, ...],
 ) -> None:
-    """Write a trained run as one encoder file that predicts fMRI anywhere ONNX Runtime runs, or torch.
+    """Write a trained run as one encoder file, which predicts fMRI with ONNX Runtime or torch alone.
 
-    RUN is a run folder; without it, the newest finished run. The file is checked against the trained model on real
-    images before it is kept. Several forms may be asked for at once. Needs brainkit[train].
+    RUN is a run folder, by default the newest finished run. The file is compared with the trained model on real images
+    before it is kept. Several forms can be written at once. Needs brainkit[train].
     """
-    from brainkit.runs import train as workflow
+    from brainkit.runs.export import export_all
 
     if fp16 and int8:
-        raise click.UsageError("--fp16 and --int8 exclude each other: a file is stored in one way.")
-    asked = {"onnx": onnx, "torchscript": torchscript, "pt2": pt2}
-    workflow.export_all(
+        raise click.UsageError("--fp16 and --int8 exclude each other: give one of them")
+    wanted = {"onnx": onnx, "torchscript": torchscript, "pt2": pt2}
+    export_all(
         run,
         out=out,
-        forms=tuple(form for form, wanted in asked.items() if wanted) or ("onnx",),
+        forms=tuple(form for form, given in wanted.items() if given) or ("onnx",),
         target=target,
         rois=rois,
         vertices=vertices,

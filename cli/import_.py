@@ -24,42 +24,43 @@ Examples:
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Coordinates that the model was trained with: (V, 3) in mm, .npy or a saved tensor.  "
-    "[default: those of --data, or fsaverage's sphere at --vertices]",
+    "[default: those of --data, else of fsaverage's sphere at --vertices]",
 )
 @click.option(
     "--backbone",
     metavar="NAME",
-    help="Network that the model reads, as for train; without it there are maps, and no predictions.",
+    help="Network that the model reads, as for train; without it maps can be drawn, but nothing predicted.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The subject's folder: vertices, ROIs, noise ceilings, and test scores where it has test responses.",
+    help="Subject folder, for vertices, ROIs, noise ceilings, and scores if it has official test images.",
 )
 @click.option(
     "--vertices",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="vertices.json, as own data have it.  [default: found by the coordinates, if they lie on fsaverage's sphere]",
+    help="A vertices.json, as in own data.  [default: looked up by the coordinates on fsaverage's sphere]",
 )
 @click.option(
     "--layers",
     multiple=True,
     callback=split_names,
     metavar="NAMES",
-    help="The backbone's layers that the model's are, in its order.  [default: by their names or depth]",
+    help="Layers of the backbone that the model reads, in the model's order.  [default: by name or depth]",
 )
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Photographs that export compares torch and the encoder file on.  [default: the data's, else packaged ones]",
+    help="Photographs on which export compares torch and the encoder file.  [default: those of --data, else of "
+    "installed packages]",
 )
 @click.option(
-    "--weights", type=click.Path(path_type=Path), metavar="FILE", help="The backbone's weights, from a local file."
+    "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
 )
-@click.option("--random-weights", is_flag=True, help="Do not load the backbone's weights: for tests.")
+@click.option("--random-weights", is_flag=True, help="Use an untrained network: for tests.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="RUN", help="Run folder.  [default: runs/<date>-<file>]"
 )
@@ -75,18 +76,18 @@ def command(
     random_weights: bool,
     out: Path | None,
 ) -> None:
-    """Make a run folder from weights of the published implementation (Brain Decodes Deep Nets).
+    """Create a run from weights of the published implementation (Brain Decodes Deep Nets).
 
-    FILE is a bare state dict. The run can be exported, mapped and predicted with as if it had been trained here; what
-    nobody knows about it, such as test scores without data, stays empty. Its gains are free, so its layers and scales
-    do not compare: every figure says so. Needs brainkit[train].
+    FILE is a state dict. The run can be exported, mapped and used to predict like any other; what is unknown, such as
+    test scores without data, stays empty. Its gains are free, so layers and scales cannot be compared: every figure
+    says so. Needs brainkit[train].
     """
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 
-    from brainkit.runs import import_published as importing
+    from brainkit.runs.import_published import import_published
 
-    importing.import_published(
+    import_published(
         file,
         coordinates=coordinates,
         backbone=backbone,
@@ -97,5 +98,4 @@ def command(
         weights=weights,
         random_weights=random_weights,
         out=out,
-        say=click.echo,
     )

@@ -21,18 +21,18 @@ Examples:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the figures.  [default: maps/ in the run, <file>-maps/ beside a file]",
+    help="Folder for the figures.  [default: maps/ in the run folder, <file>-maps/ next to an encoder file]",
 )
 def command(run: Path | None, out: Path | None) -> None:
     """Draw accuracy, preferred layer, location and scale on the flattened cortex.
 
-    RUN is a run folder or an encoder file; without it, the newest finished run. Needs brainkit[maps].
+    RUN is a run folder or an encoder file, by default the newest finished run. Needs brainkit[maps].
     """
     if run is not None and (run.suffix == ".onnx" or run.is_file()):
         from brainkit.maps.draw_predictions import draw_encoder_file
 
         draw_encoder_file(run, out, say=click.echo)
     else:
-        from brainkit.runs import train as workflow
+        from brainkit.runs.draw import draw_all
 
-        workflow.draw_all(run, out=out, say=click.echo)
+        draw_all(run, out=out, say=click.echo)

@@ -16,18 +16,18 @@ Examples:
 """,
 )
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Same seed, same bytes.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="The same seed gives the same bytes.")
 @click.option("--images", type=int, default=900, show_default=True, metavar="N", help="Training images.")
-@click.option("--test-images", type=int, metavar="N", help="Test images.  [default: in the proportion 240 to 900]")
+@click.option("--test-images", type=int, metavar="N", help="Test images.  [default: 240 for every 900 training images]")
 @click.option(
-    "--vertices", type=int, default=2400, show_default=True, metavar="N", help="Of both hemispheres together."
+    "--vertices", type=int, default=2400, show_default=True, metavar="N", help="Vertices of both hemispheres together."
 )
 def command(directory: Path, seed: int, images: int, test_images: int | None, vertices: int) -> None:
-    """Make the sample subject: simulated responses to real photographs, with the truth beside them.
+    """Create the sample subject: simulated responses to real photographs, and the selectors that generated them.
 
-    The folder has the layout of an Algonauts 2023 subject, and says that it is simulated. Nothing is downloaded. Needs
-    brainkit[train].
+    The folder has the layout of an Algonauts 2023 subject, and states that it is simulated. Nothing is downloaded.
+    Needs brainkit[train].
     """
-    from brainkit import sample
+    from brainkit.sample import make_sample
 
-    sample.make_sample(directory, seed=seed, images=images, test_images=test_images, vertices=vertices, say=click.echo)
+    make_sample(directory, seed=seed, images=images, test_images=test_images, vertices=vertices, say=click.echo)

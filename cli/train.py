@@ -23,45 +23,50 @@ Examples:
     "--backbone",
     metavar="NAME",
     help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName. "
-    "Needed unless --config names one.",
+    "Required unless --config names one.",
 )
 @click.option(
     "--data",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Subject folder (Algonauts 2023 layout or your own); else $BRAINKIT_DATA, else the sample subject. Given more "
-    "than once, the subjects are trained together.",
+    help="Subject folder (Algonauts 2023 layout or your own). Repeat it to train several subjects together.  "
+    "[default: $BRAINKIT_DATA, else the sample subject]",
 )
 @click.option(
-    "--weights", type=click.Path(path_type=Path), metavar="FILE", help="The backbone's weights, from a local file."
+    "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
 )
-@click.option("--random-weights", is_flag=True, help="Do not load weights: an untrained network, for comparison.")
+@click.option("--random-weights", is_flag=True, help="Use an untrained network, as a control.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="RUN", help="Run folder.  [default: runs/<date>-<backbone>]"
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed of the split, the start and the order.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="S",
+    help="Seed of the split, the initial weights and the order of images.",
+)
 @click.option(
     "--devices",
     type=click.IntRange(min=1),
     metavar="N",
-    help="GPUs of each machine; on a CPU, processes.  [default: 1]",
+    help="GPUs per machine; on a CPU, processes.  [default: 1]",
 )
 @click.option(
     "--num-nodes",
     type=click.IntRange(min=1),
     metavar="M",
-    help="Machines; for more than one, torchrun or srun starts brainkit on each.  [default: 1]",
+    help="Machines; for more than one, start brainkit on each with torchrun or srun.  [default: 1]",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run (give the same --out).")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as YAML.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change one setting, for example train.batch_size=64; may be repeated, and wins over --config.",
+    help="Change one setting, for example train.batch_size=64; can be repeated, and wins over --config.",
 )
 def command(
     backbone: str | None,
@@ -79,17 +84,17 @@ def command(
 ) -> None:
     """Train a brain encoder on a frozen backbone's features and write a run folder.
 
-    The run holds the checkpoints, the scores on held-out images, what each vertex selects (layer, place in the image,
-    scale) and its maps. Needs brainkit[train].
+    The run folder has the checkpoints, the scores on held-out images, what each vertex selects (layer, location in the
+    image, scale) and the maps of these. Needs brainkit[train].
     """
     if backbone is None and config is None:
         raise click.UsageError("Missing option '--backbone' (or a --config that names one).")
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 
-    from brainkit.runs import train as workflow
+    from brainkit.runs.train import train
 
-    workflow.train(
+    train(
         backbone,
         data=data or None,
         out=out,
@@ -102,5 +107,4 @@ def command(
         resume=resume,
         config=config,
         overrides=overrides,
-        say=click.echo,
     )

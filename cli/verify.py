@@ -23,7 +23,7 @@ Examples:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="The run folder it was made of; repeated for an ensemble. Needs brainkit[train].",
+    help="The run folder it was made from; repeat it for an ensemble. Needs brainkit[train].",
 )
 @click.option(
     "--images",
@@ -32,23 +32,23 @@ Examples:
     help="Photographs to compare on.  [default: the run's validation images]",
 )
 def command(file: Path, runs: tuple[Path, ...], images: Path | None) -> None:
-    """Check an encoder file: against the run it was made of, or, without one, by itself.
+    """Check an encoder file against the run it was made from, or by itself.
 
-    With --run the model and its backbone predict in torch, and the file is held against them as its certificate was
-    made. Without, its digest, graph and signature are checked, and that single images give what batches give; this
-    needs no torch. Exits with 1 where the file differs by more than it may.
+    With --run, the file must predict what model and backbone predict in torch, as when it was exported. Without it,
+    digest, graph and signature are checked, and that single images give what batches give; this needs no torch. Exits
+    with 1 if the differences are larger than allowed.
     """
     from brainkit.errors import BrainkitError
     from brainkit.runs.verify import verify
 
     found = verify(file, runs, images)
-    for what, text in found.facts:
-        click.echo(f"{what:<12}{text}")
+    for name, text in found.facts:
+        click.echo(f"{name:<12}{text}")
     if not found.holds:
-        which, differs, allowed = "", found.largest, found.allowed
-        if differs <= allowed:
-            which, differs, allowed = " at the median", found.median, found.allowed_median
+        where, difference, allowed = "", found.largest, found.allowed
+        if difference <= allowed:
+            where, difference, allowed = " at the median", found.median, found.allowed_median
         raise BrainkitError(
-            f"{file}: differs by {differs:.1e} of a vertex's s.d.{which}, at most {allowed:.1e} is allowed"
+            f"{file}: differs by {difference:.1e} of a vertex's s.d.{where}, at most {allowed:.1e} is allowed"
         )
     click.echo(f"{'verdict':<12}good")

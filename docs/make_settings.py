@@ -1,4 +1,4 @@
-"""Make docs/settings.md of the texts in brainkit/config.py: ``python docs/make_settings.py``."""
+"""Write the tables of docs/settings.md from the texts in brainkit/config.py: ``python docs/make_settings.py``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEGIN, END = "<!-- made by docs/make_settings.py -->\n", "<!-- end -->\n"
 
 
 def tables() -> str:
-    """One table a section, and the seed."""
+    """One table per section."""
     published = yaml.safe_load((ROOT / "examples" / "published.yaml").read_text(encoding="utf-8"))
     parts = []
     for field in dataclasses.fields(config.Config):
@@ -39,14 +39,14 @@ def tables() -> str:
 
 
 def page(text: str) -> str:
-    """The page with its tables renewed."""
+    """The page with new tables."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + tables() + END + after
 
 
 def _texts(section: type) -> dict[str, tuple[str, str]]:
-    """Meaning, and when to change it, of each setting: the two paragraphs of the text under it."""
+    """What each setting means and when to change it: the two paragraphs of the text under it."""
     (body,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(body, ast.ClassDef)
     found = {}

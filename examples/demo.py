@@ -1,7 +1,7 @@
-"""From a network to a brain map, in five commands: what ``make demo`` runs.
+"""From a network to a brain map in five commands: what ``make demo`` runs.
 
-It calls the ``brainkit`` command as you would, and shows each line before it runs. Everything is written into the
-folder ``demo`` of this clone, caches included; a second run keeps the subject and makes a new run beside the first.
+It runs the ``brainkit`` command as you would, and shows each command first. Everything is written to the folder
+``demo`` of this clone, caches included; when repeated, it keeps the subject and adds a run.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[1]
 STEPS = 5
-PHOTOGRAPHS = ("chelsea", "china", "hopper")  # the subject's training images are not cut from these
-# What the table of recovery calls its rows, in words. The first number of each is what training found.
-WORDS = {
-    "depth_r": "layer: correlation with the planted depth",
+PHOTOGRAPHS = ("chelsea", "china", "hopper")  # the training images are not crops of these
+# Names of the rows of the recovery table.
+ROWS = {
+    "depth_r": "layer: correlation with the true depth",
     "depth_within_one": "layer: share of vertices within one layer",
-    "location_median": "place: median error (the image spans -1 to 1)",
-    "scale_r": "scale: correlation with the planted scale",
-    "accuracy_share": "accuracy: median r2 over noise ceiling",
+    "location_median": "location: median error (the image is -1 to 1)",
+    "scale_r": "scale: correlation with the true scale",
+    "accuracy_share": "accuracy: median r2 / noise ceiling",
 }
 
 
 def main() -> int:
-    """Run the demo; gives the exit code."""
-    given = arguments()
+    """Run the demo; returns the exit code."""
+    options = arguments()
     if missing := [name for name in ("brainkit", "torch", "timm", "nilearn") if importlib.util.find_spec(name) is None]:
         print(f"demo: {missing[0]} is not installed; run `make demo`, or: pip install '.[train]'", file=sys.stderr)
         return 1
     started = time.monotonic()
-    folder = given.folder.resolve()
+    folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     demo = Demo(folder)
-    print(f"Everything is written into {folder}; the commands below run there.")
+    print(f"Everything is written to {folder}; the commands below run there.")
 
-    demo.title("a subject to learn from: simulated, because no brain data come with brainkit")
+    demo.title("sample: a simulated subject, since brainkit contains no brain data")
     if (folder / "subject").is_dir():
-        print("subject/ is there from an earlier run, and is kept")
+        print("subject/ exists from an earlier demo, and is kept")
     else:
-        demo.brainkit("sample", "subject", "--images", given.images, "--vertices", given.vertices)
+        demo.brainkit("sample", "subject", "--images", options.images, "--vertices", options.vertices)
 
-    demo.title("train: which layer, where in the image and at what scale does each point of the cortex read?")
+    demo.title("train: which layer, which location in the image and which scale predict each vertex?")
     run = next_run(folder / "runs").relative_to(folder)
-    epochs = ["--epochs", given.epochs] if given.epochs else []
+    epochs = ["--epochs", options.epochs] if options.epochs else []
     demo.brainkit("train", "--backbone", "efficientnet_lite0", "--data", "subject", "--out", run.as_posix(), *epochs)
 
-    demo.title("export: the trained encoder as one file that needs no training software")
+    demo.title("export: the encoder as one file, which predicts without PyTorch")
     demo.brainkit("export", "--onnx")
 
-    demo.title("predict: the response to photographs that were not trained on")
+    demo.title("predict: the response to photographs that are not in the training images")
     save_photographs(folder / "photographs")
     demo.brainkit("predict", "photographs", "--out", "fmri.npy", "--maps", "responses", "--overwrite")
 
-    demo.title("what the encoder file says of itself")
+    demo.title("info: the metadata of the encoder file")
     demo.brainkit("info", f"{run.as_posix()}/encoder.onnx")
 
     report(folder, run, time.monotonic() - started)
@@ -67,9 +67,9 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    """The few settings there are; the defaults are what ``make demo`` runs."""
+    """Command-line options; the defaults are those of ``make demo``."""
     parser = argparse.ArgumentParser(description="Train, export, predict and draw on a simulated subject.")
-    parser.add_argument("--folder", type=Path, default=CLONE / "demo", help="where to write  [default: demo]")
+    parser.add_argument("--folder", type=Path, default=CLONE / "demo", help="output folder  [default: demo]")
     parser.add_argument("--images", type=int, default=900, help="training images of the subject")
     parser.add_argument("--vertices", type=int, default=2400, help="vertices of the subject")
     parser.add_argument("--epochs", type=int, help="passes over the training images  [default: brainkit's]")
@@ -82,7 +82,7 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.folder, self.step = folder, 0
         cache = folder / "cache"
-        # Nothing outside the folder is touched, and figures need no display.
+        # Nothing is written outside the folder, and figures need no display.
         self.environment = {
             **os.environ,
             "BRAINKIT_CACHE": str(cache),
@@ -97,21 +97,21 @@ class Demo:
         print(f"\n[{self.step}/{STEPS}] {text}", flush=True)
 
     def brainkit(self, *words: object) -> None:
-        """Show a command line and run it; where it fails, the demo ends with its exit code."""
-        line = [str(word) for word in words]
-        print(f"$ brainkit {shlex.join(line)}", flush=True)
+        """Show a command and run it; if it fails, the demo ends with its exit code."""
+        command = [str(word) for word in words]
+        print(f"$ brainkit {shlex.join(command)}", flush=True)
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "brainkit.cli", *line], cwd=self.folder, env=self.environment, check=False
+            [sys.executable, "-m", "brainkit.cli", *command], cwd=self.folder, env=self.environment, check=False
         )
         if done.returncode:
-            print(f"demo: step {self.step} failed; the line above says why", file=sys.stderr)
-            sys.exit(max(done.returncode, 1))  # below 0: ended by a signal
+            print(f"demo: step {self.step} failed; see the message above", file=sys.stderr)
+            sys.exit(max(done.returncode, 1))  # negative: ended by a signal
         print(f"({time.monotonic() - started:.0f} s)", flush=True)
 
 
 def next_run(runs: Path) -> Path:
-    """The first free number: runs are never overwritten."""
+    """The first unused number: runs are never overwritten."""
     number = 1
     while (runs / str(number)).exists():
         number += 1
@@ -119,7 +119,7 @@ def next_run(runs: Path) -> Path:
 
 
 def save_photographs(folder: Path) -> None:
-    """Save some of the photographs that installed packages ship."""
+    """Save some of the photographs that come with installed packages."""
     from brainkit.data.photographs import load_photographs
 
     folder.mkdir(exist_ok=True)
@@ -129,30 +129,30 @@ def save_photographs(folder: Path) -> None:
 
 
 def report(folder: Path, run: Path, seconds: float) -> None:
-    """Say how good the encoder is, and where everything lies."""
+    """Print how accurate the encoder is, and where everything is."""
     scores = json.loads((folder / run / "run.json").read_text(encoding="utf-8"))["scores"]
     recovery = json.loads((folder / run / "recovery.json").read_text(encoding="utf-8"))
-    everywhere = scores["all"]
-    print(f"\nDone in {seconds:.0f} s.\n\nHow good is the encoder?")
-    print(f"  On {scores['images']} test images cut from other photographs, over {everywhere['vertices']} vertices:")
+    all_vertices = scores["all"]
+    print(f"\nDone in {seconds:.0f} s.\n\nHow accurate is the encoder?")
+    print(f"  On {scores['images']} test images from other photographs, over {all_vertices['vertices']} vertices:")
     explained = scores["official"]["median"]
-    print(f"  median correlation {everywhere['r']:.2f}, and {explained:.0f} % of what can be explained (median).")
-    print("\n  The subject is simulated, so what training should have found is known:")
+    print(f"  median correlation {all_vertices['r']:.2f}; {explained:.0f} % of the explainable variance (median).")
+    print("\n  The subject is simulated, so the true selectors are known:")
     print(f"  {'':<48}{'found':>7}{'best constant':>16}")
     for name, row in recovery["rows"].items():
-        print(f"  {WORDS[name]:<48}{row['value']:>7.3f}{row['constant']:>16.3f}")
-    places = {
+        print(f"  {ROWS[name]:<48}{row['value']:>7.3f}{row['constant']:>16.3f}")
+    outputs = {
         f"{run}/maps": "brain maps: layer, location, scale, accuracy",
-        "responses": "each photograph beside its predicted response",
-        f"{run}/encoder.onnx": "the encoder: send this one file to a colleague",
-        "fmri.npy": "the predictions, one row a photograph; fmri.json says what is what",
+        "responses": "each photograph next to its predicted response",
+        f"{run}/encoder.onnx": "the encoder: one file to send to a colleague",
+        "fmri.npy": "the predictions, one row per photograph, described in fmri.json",
         f"{run}": "the run: scores, selectors, split, settings, log",
         "subject": "the simulated subject, in the layout of Algonauts 2023",
     }
-    width = max(len(str(folder / place)) for place in places)
-    print("\nWhere everything lies:")
-    for place, what in places.items():
-        print(f"  {folder / place!s:<{width}}  {what}")
+    width = max(len(str(folder / path)) for path in outputs)
+    print("\nFiles:")
+    for path, text in outputs.items():
+        print(f"  {folder / path!s:<{width}}  {text}")
     print("\nNext: docs/own-data.md (your data), docs/backbones.md (your network), docs/python.md (from Python).")
 
 

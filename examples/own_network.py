@@ -2,8 +2,8 @@
 
     brainkit train --backbone own_network.py:OwnNetwork
 
-brainkit needs one method, ``get_tokens``. For each layer it gives a map of local tokens and one global token; the
-cortex then picks among the layers, the places of the maps and the global tokens.
+brainkit needs one method, ``get_tokens``. For each layer it returns a map of local tokens and a global token; each
+cortical vertex then selects layers, a location on the maps, and between local and global tokens.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from brainkit.images import Preprocessing
 
-# The weights of your network, as torch.save(network.state_dict(), ...) wrote them.
+# The weights of your network, written by torch.save(network.state_dict(), ...).
 WEIGHTS = Path(__file__).with_name("own_network.pt")
 
 
 class SmallNet(nn.Module):
-    """Stands for your network: any module whose intermediate features you can reach."""
+    """A placeholder for your network: any module whose intermediate features you can access."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -39,20 +39,20 @@ class SmallNet(nn.Module):
 
 
 class OwnNetwork(nn.Module):
-    """What brainkit sees. It is made without arguments, and loads its own weights."""
+    """The backbone. It is created without arguments, and loads its own weights."""
 
-    # How your network was trained to see an image. Without this: 224 pixels, ImageNet's mean and s.d.
+    # The preprocessing that your network was trained with. By default: 224 pixels, ImageNet's mean and s.d.
     preprocessing = Preprocessing(
         size=128, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bicubic"
     )
-    licence = "my own"  # travels with the encoder file
+    licence = "my own"  # stored in the encoder file
 
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # while there is no weights file: the same random weights whenever it is made
+            torch.manual_seed(0)  # without a weights file: the same random weights every time
             self.network = SmallNet()
-        # A network without training is a control: brainkit then says so wherever its results are.
+        # An untrained network is a control, and marked as such in all results.
         self.pretrained = WEIGHTS.is_file()
         if self.pretrained:
             self.network.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
@@ -60,13 +60,13 @@ class OwnNetwork(nn.Module):
     def get_tokens(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Local tokens (B, C, H, W) and global tokens (B, C) of each layer, from shallow to deep.
 
-        `images` is float32 (B, 3, S, S), normalised as `preprocessing` says. The maps may have any size, and each
-        layer its own width. For a transformer: reshape the patch tokens to (B, C, H, W), and take the class token,
-        or the mean, as the global one.
+        `images` is float32 (B, 3, S, S), normalised according to `preprocessing`. The maps may have any size, and each
+        layer its own number of channels. For a transformer, reshape the patch tokens to (B, C, H, W), and use the class
+        token, or the mean, as the global token.
         """
-        local, whole = {}, {}
+        local_tokens, global_tokens = {}, {}
         for number, stage in enumerate(self.network.stages, 1):
             images = stage(images)
-            local[f"stage{number}"] = images
-            whole[f"stage{number}"] = images.mean((2, 3))
-        return local, whole
+            local_tokens[f"stage{number}"] = images
+            global_tokens[f"stage{number}"] = images.mean((2, 3))
+        return local_tokens, global_tokens

@@ -1,8 +1,8 @@
-"""Training with a Trainer of your own: its loggers and callbacks, and brainkit's model, data and run folder.
+"""Training with your own Trainer: its loggers and callbacks, and brainkit's model, data and run folder.
 
     python examples/own_trainer.py SUBJECT OUT
 
-SUBJECT is a subject's folder (`brainkit sample subject` makes one), OUT the run folder to write.
+SUBJECT is a subject's folder (`brainkit sample subject` creates one), OUT the run folder to write.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from brainkit.training import fit_statistics
 
 
 def main(subject_folder: Path, out: Path, epochs: int = 15) -> brainkit.Run:
-    """Train, choose the best epoch, and make a run folder of it."""
+    """Train, choose the best epoch, and write it as a run folder."""
     logs = out.with_name(f"{out.name}-logs")
     lightning.seed_everything(0)
 
-    # Data: each image passes the frozen network once; the tokens are kept in brainkit's cache.
+    # Data: each image passes the frozen network once; its tokens are kept in the token cache.
     subject = brainkit.data.open_subject(subject_folder)
-    backbone = brainkit.load_backbone("efficientnet_lite0")  # or any module of yours: brainkit.wrap_network(module)
+    backbone = brainkit.load_backbone("efficientnet_lite0")  # or your own module: brainkit.wrap_network(module)
     tokens = extract_tokens(backbone, subject.images)
     split = brainkit.data.make_split(subject.groups, subject.official_test, seed=0)
     config = TrainConfig(epochs=epochs)
     data = brainkit.EncodingData(tokens, subject.responses, split, batch_size=config.batch_size)
 
-    # Model: the token statistics and the scale of the responses come from the training images alone.
+    # Model: token statistics and the scale of the responses are those of the training images alone.
     model = brainkit.FactorTopy(tokens.widths, subject.coordinates, bottleneck=32)
     fit_statistics(model, tokens, split.train)
     training = subject.responses.rows(split.train)
     model.set_response_scale(training.mean(0), training.std(0))
-    steps = epochs * -(-len(split.train) // config.batch_size)  # the learning rate follows these
+    steps = epochs * -(-len(split.train) // config.batch_size)  # the learning rate schedule spans these
     module = brainkit.EncodingModule(model, config, steps)
 
-    # Trainer: all yours. The module logs `train_loss` and, after each epoch, `val_r`: the mean correlation over
-    # vertices on the validation images, the larger the better.
+    # Trainer: your own. The module logs `train_loss` and, after each epoch, `val_r`: the mean correlation over
+    # vertices on the validation images.
     best = ModelCheckpoint(logs / "checkpoints", monitor="val_r", mode="max")
     loggers = [CSVLogger(logs, name="csv")]
     if importlib.util.find_spec("tensorboard") is not None:  # pip install 'brainkit[log]'

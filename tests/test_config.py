@@ -35,8 +35,8 @@ def test_every_setting_has_a_sentence() -> None:
     lines = Path(brainkit.config.__file__).read_text(encoding="utf-8").splitlines()
     for section in (ModelConfig, TrainConfig, DataConfig, BackboneConfig):
         for field in dataclasses.fields(section):
-            place = next(i for i, line in enumerate(lines) if line.startswith(f"    {field.name}: "))
-            assert lines[place + 1].lstrip().startswith('"""'), field.name
+            row = next(i for i, line in enumerate(lines) if line.startswith(f"    {field.name}: "))
+            assert lines[row + 1].lstrip().startswith('"""'), field.name
 
 
 def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
@@ -96,6 +96,14 @@ def test_assignments_are_read_as_yaml() -> None:
     assert changed.backbone == BackboneConfig(layers=("a", "b"), random_weights=True)
     assert (changed.seed, changed.data.preset) == (4, "")
     assert changed.replace([]) == changed
+
+
+def test_on_and_off_are_text() -> None:
+    # YAML reads them as true and false.
+    assert Config().replace(["train.tensorboard=on"]).train.tensorboard == "on"
+    assert Config().replace(["train.tensorboard=off"]).train.tensorboard == "off"
+    with pytest.raises(UsageError, match=r"tensorboard must be one of .*'maybe'"):
+        Config().replace(["train.tensorboard=maybe"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every kind of image file, every kind of damage, and equality with timm's transform."""
+"""All kinds of image files and of damage, and equality with timm's transform."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from brainkit.images import (
 
 
 def photograph(width=60, height=40, seed=0):
-    """A smooth image with some noise, so that every interpolation gives other values."""
+    """A smooth image with some noise, so that every interpolation gives different values."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / random.uniform(3, 9) + y / random.uniform(3, 9)) for _ in range(3)]
@@ -92,10 +92,10 @@ def test_normalise_by_hand_and_its_checks():
             normalise(bad, PUBLISHED)
 
 
-def test_an_elongated_image_is_refused_for_crop_and_fine_for_whole():
+def test_an_elongated_image_is_refused_only_for_crop():
     line = Image.new("RGB", (1, 20000), "red")
     crop = Preprocessing(224, (0.5,) * 3, (0.5,) * 3, fit="crop", crop_fraction=0.9)
-    with pytest.raises(DataError, match="too elongated for fit=crop"):
+    with pytest.raises(DataError, match="1 x 20000"):
         prepare(line, crop)
     assert prepare(line, PUBLISHED).shape == (224, 224, 3)
 
@@ -144,7 +144,7 @@ def test_preprocessing_refuses_unknown_and_missing_keys():
 # ---- modes
 
 
-def test_rgb_png_is_read_as_it_is(tmp_path):
+def test_an_rgb_png_is_read_unchanged(tmp_path):
     image = photograph()
     image.save(tmp_path / "a.png")
     got = decode(tmp_path / "a.png")
@@ -233,7 +233,7 @@ def test_one_bit_and_cmyk(tmp_path):
 @pytest.mark.parametrize(
     "mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LA", "PA", "La", "RGBa", "I;16"]
 )
-def test_every_mode_a_user_may_pass_becomes_rgb(mode):
+def test_every_mode_becomes_rgb(mode):
     got = to_rgb(Image.new(mode, (3, 2)))
     assert got.mode == "RGB"
     assert got.size == (3, 2)
@@ -274,7 +274,7 @@ def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
     assert np.abs(got - upright).mean() < 6
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own remarks on the damage
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own warnings about the damage
 def test_damaged_exif_does_not_make_an_image_unreadable(tmp_path):
     photograph().save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff" + b"\x99" * 40)
     assert decode(tmp_path / "a.jpg").size == (60, 40)
@@ -298,12 +298,12 @@ def test_unreadable_files_get_one_line_that_names_them(tmp_path):
     (tmp_path / "empty.png").touch()
     one_line(tmp_path / "empty.png", "empty file (0 bytes)")
     (tmp_path / "text.png").write_text("this is a text")
-    one_line(tmp_path / "text.png", "expected an image (PNG, JPEG", "found something else")
+    one_line(tmp_path / "text.png", "PNG, JPEG")
     one_line(tmp_path / "missing.png", "file not found")
     (tmp_path / "folder.png").mkdir()
     one_line(tmp_path / "folder.png", "found a folder")
     (tmp_path / "code.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    one_line(tmp_path / "code.eps", "found something else")
+    one_line(tmp_path / "code.eps", "PNG, JPEG")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff", "bmp", "gif"])
@@ -317,11 +317,11 @@ def test_truncated_files(tmp_path, suffix):
         decode(path)
 
 
-def test_verify_finds_a_truncated_png_without_decoding(tmp_path):
+def test_verify_finds_a_truncated_png(tmp_path):
     photograph(200, 150).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
-    one_line(tmp_path / "a.png", "cannot be decoded")
+    one_line(tmp_path / "a.png")
 
 
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
@@ -361,7 +361,7 @@ def encoded(tmp_path_factory):
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own remarks on the damage
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own warnings about the damage
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_give_an_image_or_one_line(encoded, tmp_path, data):
@@ -402,7 +402,7 @@ def test_find_images_walks_sorts_and_skips(tmp_path):
     assert find_images(str(tmp_path / "sub")) == [tmp_path / "sub" / "c.webp"]
 
 
-def test_find_images_keeps_what_is_named_outright_and_lists_nothing_twice(tmp_path):
+def test_find_images_includes_named_files_and_lists_nothing_twice(tmp_path):
     touch(tmp_path, "a.png", "notes.txt", "sub/b.png", ".hidden.png")
     given_paths = [tmp_path / "notes.txt", tmp_path, tmp_path / "a.png", tmp_path / "sub", tmp_path / ".hidden.png"]
     names = [path.name for path in find_images(given_paths)]
@@ -419,14 +419,14 @@ def test_find_images_follows_links_without_looping(tmp_path):
     assert found == ["a.png", "b.png", "gone.png"]
     os.mkfifo(tmp_path / "pipe.png")
     assert len(find_images([tmp_path])) == 3
-    with pytest.raises(UsageError, match="expected an image file or a folder"):
+    with pytest.raises(UsageError, match=r"pipe\.png"):
         find_images([tmp_path / "pipe.png"])
 
 
-def test_find_images_says_what_is_missing(tmp_path):
-    with pytest.raises(UsageError, match="no such file or folder"):
+def test_the_errors_of_find_images(tmp_path):
+    with pytest.raises(UsageError, match="nowhere"):
         find_images([tmp_path / "nowhere"])
-    with pytest.raises(UsageError, match="no images found; expected files that end in"):
+    with pytest.raises(UsageError, match=r"no images found.*\.png"):
         find_images([tmp_path])
     with pytest.raises(UsageError, match="no images given"):
         find_images([])

@@ -18,7 +18,7 @@ import pytest
 
 import brainkit
 from brainkit.backbones.catalog import ALIASES
-from brainkit.encoder_file.licence import BACKBONE_PAPERS, NSD
+from brainkit.encoder_file.licence import NSD
 from brainkit.encoder_file.licence import citation as citation_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,7 +129,7 @@ def test_citation_and_licence():
             assert identifier["type"] in ("doi", "url", "swh", "other")
             assert isinstance(identifier["value"], str)
     # What brainkit info tells to cite is in the file: the model, the data, and every backbone.
-    told = [BACKBONE_PAPERS[alias] for alias in ALIASES] + citation_lines(backbone="dinov2", data=NSD).splitlines()
+    told = [alias.paper for alias in ALIASES.values()] + citation_lines(backbone="dinov2", data=NSD).splitlines()
     numbers = {number for line in told for number in re.findall(r"arXiv:([0-9.]+[0-9])", line)}
     assert len(numbers) >= 18
     assert numbers == set(re.findall(r"arXiv:([0-9.]+[0-9])", json.dumps(citation)))

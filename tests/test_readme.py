@@ -190,6 +190,7 @@ def check_attribute(dotted: str, where: str) -> None:
 def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, **_: [])  # each run's figures take seconds
     make_sample("subject", images=60, vertices=100, say=lambda line: None)
     Path("photos").mkdir()
     for name, photograph in load_photographs(["coffee", "chelsea", "astronaut", "rocket"]).items():

@@ -1,4 +1,4 @@
-"""The sample subject: the layout of Algonauts 2023, the same bytes each time, and a truth that is what it says."""
+"""The sample subject: the layout of Algonauts 2023, the same bytes for a seed, and its ground truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("torch")
 pytest.importorskip("skimage")
@@ -16,10 +15,11 @@ pytest.importorskip("sklearn")
 pytest.importorskip("nilearn")
 
 from brainkit import sample
-from brainkit.data import Algonauts, make_split, photographs
-from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
+from brainkit.cortex.surface import mesh
+from brainkit.data import Algonauts, make_split
+from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS
 from brainkit.data.subject import check_images
-from brainkit.errors import BrainkitError, DataError, MissingDependency, UsageError
+from brainkit.errors import BrainkitError, UsageError
 from brainkit.sample import SCALE_RANGE, make_sample, occipital_patch
 
 
@@ -135,12 +135,10 @@ def test_regions_are_the_streams(tiny_sample: Path) -> None:
     assert distance[rois["ventral"]].min() > 0.65
 
 
-def test_regions_lie_where_their_names_say() -> None:
+def test_regions_are_in_the_direction_of_their_names() -> None:
     patch = occipital_patch(400)
     rois = {name: np.flatnonzero(sample._streams(patch) == k + 1) for k, name in enumerate(sample.STREAMS)}
     assert all(len(members) > 0 for members in rois.values())
-    from brainkit.cortex.surface import mesh
-
     height = np.concatenate(
         [
             mesh("fsaverage5", side, "sphere")[0][ids][:, 2]
@@ -150,22 +148,31 @@ def test_regions_lie_where_their_names_say() -> None:
     assert height[rois["parietal"]].mean() > height[rois["lateral"]].mean() > height[rois["ventral"]].mean()
 
 
-def test_a_seed_gives_the_same_bytes_and_another_other_ones(
-    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
+SMALLEST: dict[str, Any] = {"images": 20, "test_images": 20, "vertices": 20, "seed": 2, "say": quiet}
+
+
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sample(tmp_path_factory.mktemp("smallest") / "s", **SMALLEST)
+
+
+@pytest.mark.slow
+def test_bytes_depend_on_the_seed_alone(
+    tmp_path: Path, tiny_sample: Path, smallest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With a cache of its own, so that the tokens are computed again.
     monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path / "cache"))
-    sizes: dict[str, Any] = dict(images=60, test_images=20, vertices=60, say=quiet)
-    first, again = files_of(tiny_sample), files_of(make_sample(tmp_path / "again", **sizes))
+    first, again = files_of(smallest), files_of(make_sample(tmp_path / "again", **SMALLEST))
     assert list(first) and sorted(first) == sorted(again)
     assert [name for name in first if first[name] != again[name]] == []
-    other = files_of(make_sample(tmp_path / "other", seed=1, images=20, test_images=20, vertices=20, say=quiet))
+    other = files_of(tiny_sample)  # of seed 0
     assert not {other[name] for name in other if name.endswith(".png")} & set(first.values())
 
 
-def test_the_smallest_one_is_whole(tmp_path: Path) -> None:
-    # Fewer images than planted channels: the global tokens do not span them.
-    subject = Algonauts(make_sample(tmp_path / "s", images=20, test_images=20, vertices=20, seed=2, say=quiet))
+@pytest.mark.slow
+def test_the_smallest_sample(smallest: Path) -> None:
+    # Fewer images than channels: the global tokens do not span them.
+    subject = Algonauts(smallest)
     assert subject.responses.shape == (40, 20)
     assert subject.excluded == {"constant": [], "nan": []}
 
@@ -175,7 +182,7 @@ def test_the_smallest_one_is_whole(tmp_path: Path) -> None:
     [
         ({"images": 19}, "images must be at least 20"),
         ({"test_images": 3}, "images must be at least 20"),
-        ({"images": 73_000}, "73000 at most"),
+        ({"images": 73_000}, "at most 73000"),
         ({"vertices": 61}, "vertices must be even"),
         ({"vertices": 18}, "vertices must be even"),
         ({"vertices": 20_486}, "vertices must be even"),
@@ -194,24 +201,25 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sample, "_write_subject", full)
+    monkeypatch.setattr(sample, "extract_tokens", full)  # after the images
     with pytest.raises(BrainkitError, match=r"s: cannot be written: No space left"):
         make_sample(tmp_path / "s", images=20, test_images=20, vertices=20, say=quiet)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_default_one_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_sample_is_created_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path))
-    made: list[Path] = []
+    created: list[Path] = []
 
     def make(folder: Path, *, say: object) -> Path:
-        made.append(folder)
+        created.append(folder)
         folder.mkdir()
-        if len(made) > 1:  # another process was faster
+        if len(created) > 1:  # another process was faster
             raise UsageError("exists already")
         return folder
 
@@ -219,44 +227,7 @@ def test_the_default_one_is_made_once(tmp_path: Path, monkeypatch: pytest.Monkey
     said: list[str] = []
     folder = sample.default_sample(said.append)
     assert sample.default_sample(said.append) == folder
-    assert made == [folder] and folder.parent == tmp_path
+    assert created == [folder] and folder.parent == tmp_path
     assert len(said) == 1 and "simulated" in said[0]
     folder.rmdir()
     assert sample.default_sample(said.append) == folder
-
-
-# --- photographs ------------------------------------------------------------------------------------------------
-
-
-def test_all_photographs_are_there_in_colour() -> None:
-    found = load_photographs()
-    assert len(found) == 19
-    assert set(found) == set(TRAINING_PHOTOGRAPHS) | set(TEST_PHOTOGRAPHS)
-    assert all(image.mode == "RGB" and min(image.size) >= 64 for image in found.values())
-
-
-def test_crops_are_seeded_and_lie_in_one_photograph() -> None:
-    ramp = np.zeros((200, 300, 3), np.uint8)
-    ramp[..., 0] = np.linspace(0, 255, 300).astype(np.uint8)
-    shots = {"chelsea": Image.fromarray(ramp), "china": Image.new("RGB", (100, 100), (0, 90, 0))}
-    crops = [random_crop(np.random.default_rng(k), shots, ["chelsea", "china"], 32) for k in range(60)]
-    again = [random_crop(np.random.default_rng(k), shots, ["chelsea", "china"], 32) for k in range(60)]
-    assert all(a[0] == b[0] and a[1].tobytes() == b[1].tobytes() for a, b in zip(crops, again, strict=True))
-    assert {name for name, _ in crops} == {"chelsea", "china"}
-    slopes = []
-    for name, crop in crops:
-        assert crop.size == (32, 32)
-        if name == "chelsea":
-            row = np.asarray(crop)[16, :, 0].astype(float)
-            slopes.append(row[-1] - row[0])
-    assert min(slopes) < 0 < max(slopes)  # half of them are flipped
-    assert max(np.abs(slopes)) > 100 > 80 > min(np.abs(slopes))  # large and small crops
-
-
-def test_a_package_that_is_missing_or_lacks_a_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(photographs._SOURCES, "chelsea", ("skimage", "data/gone.png", 1))
-    with pytest.raises(DataError, match=r"gone\.png.*scikit-image"):
-        load_photographs(["chelsea"])
-    monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match=r"pip install 'brainkit\[train\]'"):
-        load_photographs(["china"])

@@ -1,4 +1,4 @@
-"""The one class through which the rest of brainkit sees a vision network."""
+"""The class through which the rest of brainkit sees a vision network."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import Preprocessing
 
 TokenPair = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+"""Local tokens (B, C, H, W) and global tokens (B, C) by layer."""
 
 
 class TokenNetwork(Protocol):
@@ -26,29 +27,29 @@ class TokenNetwork(Protocol):
 class Backbone(nn.Module):
     """A frozen vision network that turns images into local and global tokens, layer by layer.
 
-    It stays in evaluation mode whatever ``train()`` is asked for, and none of its parameters requires a gradient.
+    It always stays in evaluation mode, and none of its parameters requires a gradient.
 
     Parameters
     ----------
     network : nn.Module
-        Has ``get_tokens(images)``; its layer names may hold dots.
+        Has ``get_tokens(images)``; its layer names may contain dots.
     name : str
-        What the user asked for.
+        As given by the user.
     preprocessing : Preprocessing
         How an image becomes this network's input.
     layers : mapping of str to str
-        The layers to give out, in depth order: name without dots -> the network's own key.
+        The layers to return, in order of depth: name without dots -> the network's own key.
     pretrained : bool
-        False only where the weights are random.
+        False if the weights are random.
     licence : str
-        Licence of the weights, "unknown" where nothing is known.
+        Of the weights; "unknown" if it is not known.
     source : str
-        Where the weights came from, in words.
+        Where the weights came from.
 
     Attributes
     ----------
     layer_names : tuple of str
-        Depth order, without dots.
+        In order of depth, without dots.
     widths : dict of str to int
         Channels C per layer.
     grids : dict of str to (int, int)
@@ -90,18 +91,18 @@ class Backbone(nn.Module):
         Parameters
         ----------
         images : float32 tensor of shape (B, 3, S, S)
-            Normalised as `preprocessing` says.
+            Normalised according to `preprocessing`.
 
         Returns
         -------
         local : dict of str to tensor of shape (B, C, H, W)
-            The grid is the network's own at that depth; nothing is resized here.
+            On the network's own grid at that depth; nothing is resized.
         global : dict of str to tensor of shape (B, C)
         """
-        local, whole = self.network.get_tokens(images)  # type: ignore[operator]
+        local, global_ = self.network.get_tokens(images)  # type: ignore[operator]
         return (
             {layer: local[key] for layer, key in self._keys.items()},
-            {layer: whole[key] for layer, key in self._keys.items()},
+            {layer: global_[key] for layer, key in self._keys.items()},
         )
 
     def forward(self, images: torch.Tensor) -> TokenPair:
@@ -109,12 +110,12 @@ class Backbone(nn.Module):
         return self.get_tokens(images)
 
     def exporting(self) -> contextlib.AbstractContextManager[None]:
-        """For a while, the form of the network that can be exported, where it is another one."""
-        made: contextlib.AbstractContextManager[None] = getattr(self.network, "exporting", contextlib.nullcontext)()
-        return made
+        """Context manager in which the network has a form that can be exported, if its usual one cannot."""
+        manager: contextlib.AbstractContextManager[None] = getattr(self.network, "exporting", contextlib.nullcontext)()
+        return manager
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode: a Lightning module calls ``train()`` on everything it holds."""
+        """Stay in evaluation mode: a Lightning module calls ``train()`` on all its submodules."""
         del mode
         return super().train(False)
 
@@ -132,7 +133,7 @@ class Backbone(nn.Module):
 
     @staticmethod
     def probe(network: nn.Module, size: int) -> dict[str, tuple[int, int, int]]:
-        """Widths and grids of every layer, found with one forward pass of a blank image.
+        """Widths and grids of every layer, from a forward pass of a blank image.
 
         Parameters
         ----------
@@ -144,61 +145,65 @@ class Backbone(nn.Module):
         Returns
         -------
         dict of str to (C, H, W)
-            In the order in which the network gives its layers.
+            In the order in which the network returns its layers.
 
         Raises
         ------
         BrainkitError
-            If what comes back is not two dicts of the same layers, of shapes (B, C, H, W) and (B, C).
+            If the result is not two dicts with the same layers, of shapes (B, C, H, W) and (B, C).
         """
         device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
         with torch.no_grad():
-            given = network.get_tokens(torch.zeros(1, 3, size, size, device=device))  # type: ignore[operator]
-        kind = type(network).__name__
-        if not (isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(part, dict) for part in given)):
+            tokens = network.get_tokens(torch.zeros(1, 3, size, size, device=device))  # type: ignore[operator]
+        name = f"{type(network).__name__}.get_tokens"
+        is_pair = isinstance(tokens, tuple | list) and len(tokens) == 2
+        if not is_pair or not all(isinstance(part, dict) for part in tokens):
+            raise BrainkitError(f"{name} must return two dicts (local tokens, global tokens), got {_describe(tokens)}")
+        local, global_ = tokens
+        if not local or set(local) != set(global_):
             raise BrainkitError(
-                f"{kind}.get_tokens must return two dicts (local tokens, global tokens), got {_describe(given)}"
+                f"{name} must return the same layers in both dicts, got local {sorted(map(str, local))} "
+                f"and global {sorted(map(str, global_))}"
             )
-        local, whole = given
-        if not local or set(local) != set(whole):
-            raise BrainkitError(
-                f"{kind}.get_tokens must return the same layers twice, got local {sorted(map(str, local))} "
-                f"and global {sorted(map(str, whole))}"
-            )
-        shapes: dict[str, tuple[int, int, int]] = {}
-        for layer, tokens in local.items():
-            if not isinstance(layer, str):
-                raise BrainkitError(f"{kind}.get_tokens must name its layers with strings, got {layer!r}")
-            if not (isinstance(tokens, torch.Tensor) and tokens.ndim == 4 and tokens.shape[0] == 1):
-                raise BrainkitError(
-                    f"{kind}.get_tokens, layer {layer!r}: local tokens must have shape (1, C, H, W) "
-                    f"for one image, got {_describe(tokens)}"
-                )
-            width = tokens.shape[1]
-            if not (isinstance(whole[layer], torch.Tensor) and tuple(whole[layer].shape) == (1, width)):
-                raise BrainkitError(
-                    f"{kind}.get_tokens, layer {layer!r}: global tokens must have shape (1, {width}) "
-                    f"as the local ones have {width} channels, got {_describe(whole[layer])}"
-                )
-            shapes[layer] = (int(width), int(tokens.shape[2]), int(tokens.shape[3]))
-        return shapes
+        return {layer: _token_shape(name, layer, local[layer], global_[layer]) for layer in local}
+
+
+def _token_shape(name: str, layer: object, local: object, global_: object) -> tuple[int, int, int]:
+    """(C, H, W) of a layer's tokens of one image."""
+    if not isinstance(layer, str):
+        raise BrainkitError(f"{name} must name its layers with strings, got {layer!r}")
+    if not (isinstance(local, torch.Tensor) and local.ndim == 4 and local.shape[0] == 1):
+        raise BrainkitError(
+            f"{name}, layer {layer!r}: local tokens must have shape (1, C, H, W) for one image, got {_describe(local)}"
+        )
+    _, width, height, columns = (int(side) for side in local.shape)
+    if not (isinstance(global_, torch.Tensor) and tuple(global_.shape) == (1, width)):
+        raise BrainkitError(
+            f"{name}, layer {layer!r}: global tokens must have shape (1, {width}), since the local tokens have "
+            f"{width} channels, got {_describe(global_)}"
+        )
+    return width, height, columns
+
+
+def _describe(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def dot_free(layer: str) -> str:
-    """A layer's name as brainkit uses it: parameters of a torch module cannot have dots in their names."""
+    """A layer's name in brainkit: parameters of a torch module cannot have dots in their names."""
     return layer.replace(".", "_")
 
 
 def name_layers(keys: list[str], *, owner: str) -> dict[str, str]:
-    """Dot-free names for a network's own keys, in the same order.
+    """Names without dots -> a network's own keys, in the same order.
 
-    A name becomes the key of a torch module and a part of file names.
+    A name becomes a key of a torch module and part of file names.
 
     Raises
     ------
     UsageError
-        If a name has other characters than letters, digits, ``_``, ``.`` and ``-``, is one that
-        ``torch.nn.ModuleDict`` needs for itself (``values``, ``type``), or if two keys fall together.
+        If a name has other characters than letters, digits, ``_``, ``.`` and ``-``, is reserved by
+        ``torch.nn.ModuleDict`` (``values``, ``type``), or equals another one without dots.
     """
     names: dict[str, str] = {}
     for key in keys:
@@ -206,30 +211,26 @@ def name_layers(keys: list[str], *, owner: str) -> dict[str, str]:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise UsageError(f"{owner}: layer {key!r}: expected a name of letters, digits, '_', '.' and '-' only")
         if hasattr(nn.ModuleDict(), name):
-            raise UsageError(f"{owner}: layer {key!r}: torch keeps this name for itself; give the layer another one")
+            raise UsageError(f"{owner}: layer {key!r}: torch reserves this name; give the layer another one")
         if name in names:
             raise UsageError(f"{owner}: layers {names[name]!r} and {key!r} have the same name {name!r} without dots")
         names[name] = key
     return names
 
 
-def choose_layers(wanted: Sequence[str] | None, available: Sequence[str], name: str) -> list[str]:
-    """The layers asked for, by default all that are available.
+def select_layers(requested: Sequence[str] | None, available: Sequence[str], name: str) -> list[str]:
+    """The requested layers; by default all that are available.
 
     Raises
     ------
     UsageError
-        If one is not available, or stands twice.
+        If one is not available, or is requested twice.
     """
-    if wanted is None:
+    if requested is None:
         return list(available)
-    for layer in wanted:
+    for layer in requested:
         if layer not in available:
             raise UsageError(f"{name} has no layer {layer!r}; available: {', '.join(available)}")
-    if len(set(wanted)) != len(wanted):
-        raise UsageError(f"{name}: a layer is named twice in {', '.join(wanted)}")
-    return list(wanted)
-
-
-def _describe(value: object) -> str:
-    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+    if len(set(requested)) != len(requested):
+        raise UsageError(f"{name}: a layer is named twice in {', '.join(requested)}")
+    return list(requested)

@@ -13,21 +13,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from brainkit.backbones.base import Backbone, choose_layers
-from brainkit.backbones.catalog import ALIASES, DEFAULT_SIZE, Alias
-from brainkit.backbones.conversions import set_sincos_positions
-from brainkit.backbones.lite0 import load_lite0_weights
-from brainkit.backbones.plugin import is_plugin, load_plugin
+from brainkit.backbones.base import Backbone, select_layers
+from brainkit.backbones.catalog import ALIASES, Alias
+from brainkit.backbones.plugin import is_plugin, load_plugin, wrap_network
 from brainkit.backbones.timm_backbone import TimmNetwork
 from brainkit.backbones.torchvision_vit import TorchvisionVit
-from brainkit.backbones.weight_sources import Published, published_weights
-from brainkit.backbones.weights import load_weights_file
-from brainkit.backbones.wrapping import wrap_network
+from brainkit.backbones.weight_sources import PublishedWeights, published_weights
+from brainkit.backbones.weights import load_weights_by_order, load_weights_file, set_sincos_positions
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
+from brainkit.utils.text import one_line
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 Fit = Literal["whole", "crop"]
 
 
@@ -54,14 +50,14 @@ def load_backbone(
         Draw the weights from `seed` instead: the same bytes each time. LayerScale gains are set to 1, because at
         their usual initial value (1e-5) the class token would hardly depend on the image.
     layers : sequence of str, optional
-        Which layers to give out: standard names ("block3", "stage2", "stem"), or dotted names of submodules
-        ("blocks.3.0", which comes out as "blocks_3_0"). Default: all standard ones but the stem.
+        The layers to return: standard names ("block3", "stage2", "stem"), or dotted names of submodules
+        ("blocks.3.0", which is returned as "blocks_3_0"). Default: all standard ones but the stem.
     size : int, optional
         Side of the input in pixels. Default 224, SAM 1024.
     fit : {"whole", "crop"}
         "whole" resizes the whole image to a square; "crop" equals timm's evaluation transform.
     preset : {"published"}, optional
-        ImageNet mean and s.d. and the whole image at 224 (SAM 1024), whatever the network was trained with.
+        ImageNet mean and s.d. and the whole image at 224 (SAM 1024), however the network was trained.
     seed : int
         Of the random weights.
 
@@ -72,11 +68,11 @@ def load_backbone(
     Raises
     ------
     UsageError
-        An unknown name, layer or preset, a size that the network cannot take, or options that exclude each other.
+        An unknown name, layer or preset, a size that the network does not support, or options that exclude each other.
     DataError
         A weight file that is unreadable or does not fit.
     BrainkitError
-        The weights are neither here nor reachable, or a plug-in fails.
+        The weights are not available, or a plug-in fails.
     """
     if weights is not None and random_weights:
         raise UsageError("weights and random weights exclude each other; give one")
@@ -85,7 +81,7 @@ def load_backbone(
     if preset not in (None, "published"):
         raise UsageError(f"preset must be 'published', got {preset!r}")
     if preset == "published" and fit == "crop":
-        raise UsageError("preset 'published' shows the whole image; it excludes fit 'crop'")
+        raise UsageError("preset 'published' uses the whole image; it excludes fit 'crop'")
     if size is not None and size < 1:
         raise UsageError(f"size must be a positive number of pixels, got {size}")
     if layers is not None:
@@ -96,18 +92,15 @@ def load_backbone(
         if weights is not None or random_weights:
             raise UsageError(f"{name}: a plug-in loads its own weights; drop the option")
         if fit == "crop":
-            raise UsageError(f"{name}: a plug-in says how to fit in its 'preprocessing'; drop fit 'crop'")
-        return _plugin(name, layers, size, preset, seed)
-    request = _Request(
-        name, None if weights is None else Path(weights), random_weights, layers, size, fit, preset, seed
-    )
+            raise UsageError(f"{name}: the fit of a plug-in is part of its 'preprocessing'; drop fit 'crop'")
+        source = f"plug-in {Path(name.rpartition(':')[0]).name}"
+        return wrap_network(load_plugin(name, seed), name=name, layers=layers, size=size, preset=preset, source=source)
     alias = ALIASES.get(name)
-    if alias is not None and alias.kind == "torchvision":
-        return _torchvision(request)
     if alias is None:
         _check_timm_name(name)
-        alias = Alias("timm", name)
-    return _timm(request, alias)
+        alias = Alias(name)
+    path = None if weights is None else Path(weights)
+    return LOADERS[alias.loader](_Request(name, alias, path, random_weights, layers, size, fit, preset, seed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +108,7 @@ class _Request:
     """The arguments of :func:`load_backbone`, checked."""
 
     name: str
+    alias: Alias
     weights: Path | None
     random_weights: bool
     layers: list[str] | None
@@ -123,67 +117,97 @@ class _Request:
     preset: str | None
     seed: int
 
-    def preprocessing(self, own: Preprocessing) -> Preprocessing:
-        return dataclasses.replace(PUBLISHED, size=own.size) if self.preset == "published" else own
+    def backbone(
+        self,
+        network: nn.Module,
+        own: Preprocessing,
+        layers: Sequence[str],
+        published: PublishedWeights,
+        licence: str | None,
+        shapes: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> Backbone:
+        source = published.text if self.weights is None else f"file {self.weights.name}"
+        return Backbone(
+            network,
+            name=self.name,
+            preprocessing=dataclasses.replace(PUBLISHED, size=own.size) if self.preset == "published" else own,
+            layers={layer: layer for layer in layers},
+            pretrained=not self.random_weights,
+            licence=self.alias.licence or licence or "unknown",
+            source=f"random weights, seed {self.seed}" if self.random_weights else source,
+            shapes=shapes,
+        )
 
-    def source(self, published: str) -> str:
-        if self.random_weights:
-            return f"random weights, seed {self.seed}"
-        return f"file {self.weights.name}" if self.weights is not None else published
 
-
-def _timm(request: _Request, alias: Alias) -> Backbone:
+def _load_timm(request: _Request) -> Backbone:
     import timm
     from timm.data import resolve_data_config
 
-    config: Any = timm.get_pretrained_cfg(alias.timm_name)
+    alias = request.alias
+    config: Any = timm.get_pretrained_cfg(alias.architecture)
     published = published_weights(alias)
     file = _published_file(request, published)
 
     def build(size: int) -> TimmNetwork:
-        # The head is kept only where the published weights are loaded whole.
-        options: dict[str, Any] = {} if alias.kind == "lite0" else {"num_classes": 0}
+        # The head is kept only if the published weights are loaded by their order, as a whole.
+        options: dict[str, Any] = {} if alias.package else {"num_classes": 0}
         if getattr(config, "fixed_input_size", False):
             options["img_size"] = size
         if published.by_timm and file is not None:
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
         with _seeded(request.seed):
-            model = timm.create_model(alias.timm_name, exportable=True, **options)
+            model = timm.create_model(alias.architecture, exportable=True, **options)
         patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
         if isinstance(patch, tuple) and any(size % side for side in patch):
-            # timm would cut the rest off in silence, and locations would no longer refer to the whole image.
+            # timm would silently crop the rest, and locations would no longer refer to the whole image.
             raise ValueError(f"the size must be a multiple of its patches' {patch[0]} px")
         return TimmNetwork(model, size=size, layers=request.layers, name=request.name)
 
-    network, size = _build_at(build, request, alias.size, config)
+    network, size = _build_at_supported_size(build, request, config)
     model = network.model
-    if alias.kind == "mocov3":
+    if alias.sincos_positions:
         set_sincos_positions(model)
     if request.random_weights:
-        _open_layer_scales(model)
-    elif alias.kind == "lite0" and request.weights is None:
-        load_lite0_weights(model)
+        _set_layer_scales_to_one(model)
+    elif alias.package and file is not None:
+        load_weights_by_order(model, file)
     elif not published.by_timm or request.weights is not None:
-        # Not by timm, which says nothing when a file lacks parameters and the head is left out.
-        _fill(model, request, file)
+        # Not through timm, which does not report parameters that a file lacks when the head is left out.
+        _load_weights(model, request, file)
     data = resolve_data_config(pretrained_cfg=getattr(model, "pretrained_cfg", {}), model=model)
-    if alias.kind == "mocov3":
-        data |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear", "crop_pct": 0.875}
-    own = _timm_preprocessing(data, size, request.fit, request.name)
-    return Backbone(
-        network,
-        name=request.name,
-        preprocessing=request.preprocessing(own),
-        layers={layer: layer for layer in network.layer_keys},
-        pretrained=not request.random_weights,
-        licence=alias.licence or getattr(config, "license", None) or "unknown",
-        source=request.source(published.text),
-        shapes=network.shapes,
+    own = timm_preprocessing({**data, **(alias.preprocessing or {})}, size, request.fit, request.name)
+    return request.backbone(
+        network, own, network.layer_keys, published, getattr(config, "license", None), network.shapes
     )
 
 
-def _published_file(request: _Request, published: Published) -> Path | None:
-    """The published weights' file, if the request asks for them and they lie in one to be fetched."""
+def _load_torchvision(request: _Request) -> Backbone:
+    from torchvision.models import vit_b_16
+
+    alias = request.alias
+    size = request.size or alias.size
+    if size % 16:
+        raise UsageError(f"{request.name}: size must be a multiple of 16 pixels, got {size}")
+    published = published_weights(alias)
+    file = _published_file(request, published)
+    with _seeded(request.seed):
+        model = vit_b_16(image_size=size)
+    model.heads = nn.Identity()
+    if not request.random_weights:
+        _load_weights(model, request, file)
+    available = [f"block{i + 1}" for i in range(len(model.encoder.layers))]
+    layers = select_layers(request.layers, available, request.name)
+    network = TorchvisionVit(model, depth=max(available.index(layer) for layer in layers) + 1)
+    own = timm_preprocessing(alias.preprocessing or {}, size, request.fit, request.name)
+    return request.backbone(network, own, layers, published, None)
+
+
+LOADERS: dict[str, Callable[[_Request], Backbone]] = {"timm": _load_timm, "torchvision": _load_torchvision}
+"""How each kind of network is built and filled with weights; `Alias.loader` names one."""
+
+
+def _published_file(request: _Request, published: PublishedWeights) -> Path | None:
+    """The file of the published weights, if they are requested and in a file."""
     if request.weights is not None or request.random_weights:
         return None
     if not published.text:
@@ -194,22 +218,22 @@ def _published_file(request: _Request, published: Published) -> Path | None:
     return published.file(request.name)
 
 
-def _fill(model: nn.Module, request: _Request, published: Path | None) -> None:
-    """Load the file that was asked for, else the published one, which may hold parts that a backbone has no use for."""
+def _load_weights(model: nn.Module, request: _Request, published: Path | None) -> None:
+    """Load the file given by the user, else the published one, which may have parts that a backbone does not use."""
     file = request.weights or published
     assert file is not None
     load_weights_file(model, file, label=request.name, allow_unexpected=request.weights is None)
 
 
-def _timm_preprocessing(data: Mapping[str, Any], size: int, fit: str, name: str) -> Preprocessing:
-    """What timm's evaluation transform does, in our terms."""
+def timm_preprocessing(data: Mapping[str, Any], size: int, fit: str, name: str) -> Preprocessing:
+    """timm's evaluation transform as a :class:`Preprocessing`; `data` is a data configuration of timm."""
     mode = data.get("crop_mode") or "center"
     if fit == "crop" and mode == "squash" and data["crop_pct"] == 1:
-        # timm squashes the whole image here, which is what "whole" does.
+        # timm resizes the whole image to a square, as "whole" does.
         fit = "whole"
     elif fit == "crop" and mode != "center":
         raise UsageError(
-            f"{name}: fit 'crop' is not offered, as timm evaluates it with crop mode {mode!r}; use fit 'whole'"
+            f"{name}: fit 'crop' is not available, as timm evaluates it with crop mode {mode!r}; use fit 'whole'"
         )
     return Preprocessing(
         size=size,
@@ -221,50 +245,11 @@ def _timm_preprocessing(data: Mapping[str, Any], size: int, fit: str, name: str)
     )
 
 
-def _torchvision(request: _Request) -> Backbone:
-    from torchvision.models import vit_b_16
-
-    size = request.size or DEFAULT_SIZE
-    if size % 16:
-        raise UsageError(f"{request.name}: size must be a multiple of 16 pixels, got {size}")
-    published = published_weights(ALIASES[request.name])
-    file = _published_file(request, published)
-    with _seeded(request.seed):
-        model = vit_b_16(image_size=size)
-    model.heads = nn.Identity()
-    if not request.random_weights:
-        _fill(model, request, file)
-    available = [f"block{i + 1}" for i in range(len(model.encoder.layers))]
-    chosen = choose_layers(request.layers, available, request.name)
-    network = TorchvisionVit(model, depth=max(available.index(layer) for layer in chosen) + 1)
-    own = Preprocessing(
-        size=size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        interpolation="bilinear",
-        fit=request.fit,
-        crop_fraction=224 / 256,
-    )
-    return Backbone(
-        network,
-        name=request.name,
-        preprocessing=request.preprocessing(own),
-        layers={layer: layer for layer in chosen},
-        pretrained=not request.random_weights,
-        licence=ALIASES[request.name].licence or "unknown",
-        source=request.source(published.text),
-    )
-
-
-def _plugin(name: str, layers: Sequence[str] | None, size: int | None, preset: str | None, seed: int) -> Backbone:
-    source = f"plug-in {Path(name.rpartition(':')[0]).name}"
-    return wrap_network(load_plugin(name, seed), name=name, layers=layers, size=size, preset=preset, source=source)
-
-
-def _build_at(
-    build: Callable[[int], TimmNetwork], request: _Request, preferred: int, config: Any
+def _build_at_supported_size(
+    build: Callable[[int], TimmNetwork], request: _Request, config: Any
 ) -> tuple[TimmNetwork, int]:
-    """Build at the size asked for, else at the preferred one, else at the size that the network was trained at."""
+    """Build at the size requested, else at the alias's size, else at the size that the network was trained at."""
+    preferred = request.alias.size
     own = int((getattr(config, "input_size", None) or (3, preferred, preferred))[-1])
     sizes = [request.size] if request.size else list(dict.fromkeys((preferred, own)))
     for size in sizes:
@@ -274,10 +259,9 @@ def _build_at(
             raise
         except Exception as error:  # timm reports a size that does not fit in many ways, depending on the network
             failure = error
-    text = " ".join(str(failure).split())
     raise UsageError(
         f"{request.name} cannot be used at {' or '.join(map(str, sizes))} px (its own size is {own}): "
-        f"{type(failure).__name__}: {text[:300]}"
+        f"{type(failure).__name__}: {one_line(failure)}"
     ) from failure
 
 
@@ -301,13 +285,13 @@ def _check_timm_name(name: str) -> None:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed inside the block, and leave the caller's random state as it was."""
+    """Draw from a seed inside the block, and restore the caller's random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
-def _open_layer_scales(model: nn.Module) -> None:
+def _set_layer_scales_to_one(model: nn.Module) -> None:
     for key, parameter in model.named_parameters():
         if re.fullmatch(r"gamma(_?\d)?", key.rpartition(".")[2]):
             nn.init.ones_(parameter)

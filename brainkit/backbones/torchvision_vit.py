@@ -17,7 +17,7 @@ class TorchvisionVit(nn.Module):
     ----------
     model : torchvision.models.VisionTransformer
     depth : int or None
-        Blocks to run; None for all.
+        Number of blocks to run; None for all.
     """
 
     class_token = True
@@ -32,12 +32,13 @@ class TorchvisionVit(nn.Module):
         """See :meth:`brainkit.backbones.Backbone.get_tokens`."""
         model = self.model
         patches = model._process_input(images)  # (B, P, C)
-        first = model.class_token.expand(images.shape[0], -1, -1)
-        hidden = torch.cat([first, patches], dim=1) + model.encoder.pos_embedding
+        class_tokens = model.class_token.expand(images.shape[0], -1, -1)
+        hidden = torch.cat([class_tokens, patches], dim=1) + model.encoder.pos_embedding
         side = images.shape[-1] // model.patch_size
-        local, whole = {}, {}
-        for index, block in enumerate(list(model.encoder.layers)[: self.depth], start=1):
+        local, global_ = {}, {}
+        for number, block in enumerate(list(model.encoder.layers)[: self.depth], start=1):
             hidden = block(hidden)
-            local[f"block{index}"] = hidden[:, 1:].transpose(1, 2).unflatten(2, (side, side)).contiguous()
-            whole[f"block{index}"] = hidden[:, 0]
-        return local, whole
+            # "b (h w) c -> b c h w", in torch's own operations: einops would change the exported graph.
+            local[f"block{number}"] = hidden[:, 1:].transpose(1, 2).unflatten(2, (side, side)).contiguous()
+            global_[f"block{number}"] = hidden[:, 0]
+        return local, global_

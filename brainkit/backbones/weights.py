@@ -1,31 +1,31 @@
-"""Weights from local files and from the network, each failure in one line."""
+"""Weight files: read without running code, and converted to the network's own keys and shapes."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import pickle
 import re
-import ssl
 import sys
-import threading
-import urllib.error
-import urllib.request
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import nn
 
-from brainkit.backbones.conversions import readings
-from brainkit.errors import BrainkitError, DataError
+from brainkit.errors import DataError
 from brainkit.utils.text import first_line
 
+State = dict[str, torch.Tensor]
+
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
-# Where training code keeps the state dict.
+# Keys under which training code stores the state dict.
 _CONTAINERS = (
     "state_dict",
     "model",
@@ -36,28 +36,45 @@ _CONTAINERS = (
     "target_encoder",
     "module",
 )
-# Parts that a backbone has no use for: classifiers, decoders, projection heads, the token that hides patches.
+# Prefixes that training code adds to the keys of a state dict.
+_PREFIXES = (
+    "",
+    "module.",
+    "model.",
+    "backbone.",
+    "encoder.",
+    "visual.",
+    "_orig_mod.",
+    "base_encoder.",
+    "target_encoder.",
+    "image_encoder.",
+    "network.model.",
+    "module.backbone.",
+    "module.base_encoder.",
+    "model.backbone.",
+    "teacher.backbone.",
+)
+# Parts that a backbone does not use: classifiers, decoders, projection heads, mask tokens.
 _HEADS = re.compile(
     r"^(head|heads|head_dist|fc|classifier|last_linear|fc_norm|decoder|predictor|projector|mask_token)\b|^decoder_"
 )
-# What training code saves beside the weights, and what runs nothing as it is read: options and single numbers.
+# What training code saves next to the weights and is safe to unpickle: options and single numbers.
 _SCALAR = np.float64(0).__reduce__()[0]
-_PLAIN: list[Any] = [
+_SAFE: list[Any] = [
     argparse.Namespace,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "b1")),
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-_PROBE_SECONDS = 6
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a flat state dict, without running any code that a pickle may hold.
+def read_state_dict(path: str | Path) -> State:
+    """Read a flat state dict, without running code that a pickle may contain.
 
     Parameters
     ----------
     path : path-like
-        A .safetensors file, or what ``torch.save`` wrote. The state dict may lie under "state_dict", "model",
+        A .safetensors file, or one written by ``torch.save``. The state dict may be under "state_dict", "model",
         "teacher" and the like.
 
     Returns
@@ -68,7 +85,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     Raises
     ------
     DataError
-        If the file is missing, damaged, holds more than tensors and plain values, or holds no state dict.
+        If the file is missing, damaged, has other objects than tensors and plain values, or has no state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,15 +100,15 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             except SafetensorError as error:
                 raise DataError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
         else:
-            # Mapped where the format allows it: I-JEPA's file has 10 GB, of which the encoder is a quarter.
-            with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what follows as an error
+            # Memory-mapped if the format allows it: I-JEPA's file has 10 GB, a quarter of it the encoder.
+            with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about what is then raised as an error
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError:
         raise DataError(
-            f"{path}: expected a state dict of tensors, found a damaged file or one that runs code as it loads; "
+            f"{path}: expected a state dict of tensors, found a damaged file or one that runs code when loaded; "
             "save it again with torch.save(model.state_dict(), FILE)"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -100,19 +117,19 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights_file(model: nn.Module, path: str | Path, *, label: str, allow_unexpected: bool = False) -> None:
-    """Fill `model` from a local file; every parameter of the model must be in it.
+    """Load weights from a local file, which must have every parameter of the model.
 
     Parameters
     ----------
     model : nn.Module
         A timm or torchvision model.
     path : path-like
-        See :func:`read_state_dict`. Wrapper prefixes ("module.", "backbone." ...) are stripped, formats of the
-        original authors that timm can convert are converted, classifier heads are dropped.
+        See :func:`read_state_dict`. Prefixes of wrappers ("module.", "backbone." ...) are removed, formats of the
+        original authors are converted if timm can convert them, classifier heads are left out.
     label : str
-        What to call the network in the message.
+        The network's name in messages.
     allow_unexpected : bool
-        Leave out what the model does not have: published files carry parts that only their authors' tasks need.
+        Leave out what the model does not have: published files contain parts for the authors' own tasks.
 
     Raises
     ------
@@ -120,9 +137,9 @@ def load_weights_file(model: nn.Module, path: str | Path, *, label: str, allow_u
         If parameters are missing, unexpected or of another shape: one line with the counts and an example each.
     """
     own = model.state_dict()
-    best: dict[str, torch.Tensor] | None = None
+    best: State | None = None
     best_faults: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for candidate in readings(read_state_dict(path), model):
+    for candidate in _conversions(read_state_dict(path), model):
         candidate = {k: v for k, v in candidate.items() if k in own or not (allow_unexpected or _HEADS.match(k))}
         faults = _faults(own, candidate)
         if best is None or sum(map(len, faults)) < sum(map(len, best_faults)):
@@ -141,67 +158,39 @@ def load_weights_file(model: nn.Module, path: str | Path, *, label: str, allow_u
     model.load_state_dict(best)
 
 
-def hub_file(repository: str, filename: str | None, *, label: str) -> Path:
-    """A file of a Hugging Face repository: from the local cache, else downloaded.
+def load_weights_by_order(model: nn.Module, path: Path) -> None:
+    """Load a file whose tensors have other names than the model's, but come in the same order.
 
     Raises
     ------
-    BrainkitError
-        If it is neither cached nor reachable; the line names the three ways out.
+    DataError
+        If the number of tensors or any shape differs.
     """
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    names = _hub_names(filename)
-    sought = f"{repository}/{filename or names[0]} on {constants.ENDPOINT}"
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(repository, name)
-        if isinstance(cached, str):
-            return Path(cached)
-    if constants.HF_HUB_OFFLINE:
-        raise _unavailable(label, sought, "HF_HUB_OFFLINE is set and they are not in the local cache")
-    _check_reachable(constants.ENDPOINT, label, sought)
-    reason = ""
-    for name in names:
-        try:
-            return Path(huggingface_hub.hf_hub_download(repository, name))
-        except (huggingface_hub.errors.GatedRepoError, huggingface_hub.errors.RepositoryNotFoundError) as error:
-            raise _unavailable(
-                label, sought, f"the hub refuses access ({type(error).__name__}); accept its terms and log in"
-            ) from None
-        except huggingface_hub.errors.EntryNotFoundError as error:
-            reason = first_line(error)
-        # Every network failure of the hub's client is an OSError or one of these; httpx's own are neither.
-        except (OSError, huggingface_hub.errors.HfHubHTTPError, RuntimeError) as error:
-            raise _unavailable(label, sought, first_line(error)) from None
-    raise _unavailable(label, sought, reason)
+    given, own = read_state_dict(path), model.state_dict()
+    if len(given) != len(own):
+        raise DataError(f"{path}: expected {len(own)} tensors, found {len(given)}")
+    for (own_key, parameter), (key, value) in zip(own.items(), given.items(), strict=True):
+        if parameter.shape != value.shape:
+            raise DataError(
+                f"{path}: {key}: expected shape {tuple(parameter.shape)} ({own_key}), found {tuple(value.shape)}"
+            )
+    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
 
 
-def url_file(url: str, *, label: str) -> Path:
-    """A file behind a plain address, kept in torch's cache of downloads.
-
-    Raises
-    ------
-    BrainkitError
-        If it is neither cached nor reachable; the line names the three ways out.
-    """
-    target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    if target.is_file():
-        return target
-    _check_reachable(url, label, url)
-    found = re.search(r"-([a-f0-9]{8,})\.", target.name)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # It writes beside and renames, and compares the hash that the name carries.
-        torch.hub.download_url_to_file(
-            url, str(target), found.group(1) if found else None, progress=sys.stderr.isatty()
-        )
-    except (OSError, RuntimeError) as error:
-        raise _unavailable(label, url, first_line(error)) from None
-    return target
+def set_sincos_positions(model: Any) -> None:
+    """Set MoCo v3's fixed position embedding: 2-D sine and cosine, zero for the class token."""
+    height, width = model.patch_embed.grid_size
+    channels = model.pos_embed.shape[-1]
+    frequency = 10000.0 ** -(torch.arange(channels // 4) / (channels // 4))  # (C/4,)
+    # MoCo v3 numbers the columns by the row index and the rows by the column index; on a square grid, a transpose.
+    columns, rows = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="ij")
+    waves = [axis.flatten()[:, None] * frequency for axis in (columns, rows)]  # (P, C/4)
+    table = torch.cat([part for wave in waves for part in (wave.sin(), wave.cos())], dim=1)
+    with torch.no_grad():
+        model.pos_embed.copy_(torch.cat([torch.zeros(1, channels), table])[None])
 
 
-def _unwrap(content: object, path: Path) -> dict[str, torch.Tensor]:
+def _unwrap(content: object, path: Path) -> State:
     for _ in range(4):
         if not isinstance(content, Mapping):
             break
@@ -213,55 +202,93 @@ def _unwrap(content: object, path: Path) -> dict[str, torch.Tensor]:
     raise DataError(f"{path}: expected a state dict of tensors, found none")
 
 
-def _faults(
-    own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]
-) -> tuple[list[str], list[str], list[str]]:
+def _faults(own: State, given: State) -> tuple[list[str], list[str], list[str]]:
     missing = [key for key in own if key not in given]
     unexpected = [key for key in given if key not in own]
     misshapen = [key for key in own if key in given and own[key].shape != given[key].shape]
     return missing, unexpected, misshapen
 
 
-def _hub_names(filename: str | None) -> tuple[str, ...]:
-    """The safetensors form first, as timm does."""
-    if filename is None:
-        return ("model.safetensors", "pytorch_model.bin")
-    if filename == "open_clip_pytorch_model.bin":
-        return ("open_clip_model.safetensors", filename)
-    return (filename,)
+def _conversions(given: State, model: nn.Module) -> Iterator[State]:
+    """State dicts that may fit the model, the simplest first.
 
-
-def _check_reachable(url: str, label: str, sought: str) -> None:
-    """One quick request: the hub's client would try for the better part of a minute before it gives up.
-
-    It runs in a thread of its own, because a time limit on a connection counts anew for every address of a host,
-    and does not count while the name is looked up.
+    Without a wrapper's prefix; then converted by timm's own filter for this architecture, which also resamples position
+    embeddings; then with what timm does not convert.
     """
-    failure: list[str] = []
+    candidates = []
+    for prefix in _PREFIXES:
+        state = {key[len(prefix) :]: value for key, value in given.items() if key.startswith(prefix)}
+        if state:
+            candidates.append(state)
+    yield from candidates
+    for state in candidates:
+        for converted in _converted_by_timm(state, model):
+            yield converted
+            yield _renamed_and_resized(converted, model)
+        yield _renamed_and_resized(state, model)
 
-    def ask() -> None:
+
+def _converted_by_timm(given: State, model: nn.Module) -> Iterator[State]:
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return
+    # Twice, because the position embeddings of some layouts are only resampled once their keys are renamed.
+    for _ in range(2):
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_SECONDS).close()
-        except urllib.error.HTTPError as error:
-            if error.code >= 500:
-                failure.append(f"the server answers {error.code}")
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            # The hub's client brings its own certificates, so a refusal of the system's proves nothing.
-            if not isinstance(reason, ssl.SSLError):
-                failure.append(f"no connection ({first_line(reason)})")
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PROBE_SECONDS + 2)
-    if thread.is_alive():
-        failure.append(f"no connection (no answer within {_PROBE_SECONDS + 2} s)")
-    if failure:
-        raise _unavailable(label, sought, failure[0])
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints each bias of DINOv3 that it drops
+                converted = convert(dict(given), model)
+        except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, AssertionError, TypeError):
+            # timm's filters mistake other layouts for theirs; the next candidate may fit.
+            return
+        given = {key: value for key, value in converted.items() if isinstance(value, torch.Tensor)}
+        yield given
 
 
-def _unavailable(label: str, sought: str, reason: str) -> BrainkitError:
-    return BrainkitError(
-        f"{label}: no weights: sought {sought}: {reason}. Connect once to download them, "
-        "or give a local file with --weights FILE, or try without training with --random-weights"
-    )
+def _renamed_and_resized(given: State, model: nn.Module) -> State:
+    own = model.state_dict()
+    state = {_own_key(key, own): value for key, value in given.items()}
+    for key, value in state.items():
+        if key in own and own[key].shape != value.shape:
+            if key == "pos_embed" and value.ndim == 4:  # (1, H, W, C): SAM
+                state[key] = _resize_position_map(value, own[key].shape[1:3])
+            elif key.endswith((".rel_pos_h", ".rel_pos_w")) and value.ndim == 2:
+                state[key] = _resize_relative_positions(value, len(own[key]))
+            elif key == "encoder.pos_embedding" and value.ndim == 3:  # (1, 1 + P, C): torchvision
+                state[key] = _resize_position_sequence(value, own[key].shape[1])
+    return state
+
+
+def _own_key(key: str, own: State) -> str:
+    """The model's key for a key of the file; the same key if it has none."""
+    # torchvision's transformers before 0.13, including the published vit_b_16-c867db91.pth.
+    renamed = key.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.")
+    if renamed in own:
+        return renamed
+    # The name of the last norm depends on the pooling, which differs between training and use; tokens do not use it.
+    first, _, rest = key.partition(".")
+    other = {"norm": "fc_norm", "fc_norm": "norm"}.get(first)
+    return f"{other}.{rest}" if other and key not in own and f"{other}.{rest}" in own else key
+
+
+def _resize_position_map(value: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """(1, H, W, C) to another H and W, as timm does when SAM runs."""
+    channels_first = rearrange(value.float(), "1 h w c -> 1 c h w")
+    resized = nn.functional.interpolate(channels_first, size=tuple(size), mode="bicubic", antialias=True)
+    return rearrange(resized, "1 c h w -> 1 h w c").to(value.dtype)
+
+
+def _resize_relative_positions(value: torch.Tensor, length: int) -> torch.Tensor:
+    """Relative positions (2 N - 1, C) of another grid, as SAM does when it runs."""
+    resized = nn.functional.interpolate(rearrange(value.float(), "n c -> 1 c n"), size=length, mode="linear")
+    return rearrange(resized, "1 c n -> n c").to(value.dtype)
+
+
+def _resize_position_sequence(value: torch.Tensor, length: int) -> torch.Tensor:
+    """(1, 1 + P, C) with a class token to another square grid, as torchvision does; unchanged if P is not square."""
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    side = round((length - 1) ** 0.5)
+    try:
+        return interpolate_embeddings(side, 1, {"encoder.pos_embedding": value})["encoder.pos_embedding"]
+    except ValueError:
+        return value

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.cortex.rois import RoiTable  # noqa: F401  here until all imports follow
-from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices, space_of_mask, space_size  # noqa: F401
+from brainkit.cortex.vertices import SPACES, Vertices, space_size
 from brainkit.errors import DataError, UsageError, require
 
 HEMISPHERES = ("left", "right")

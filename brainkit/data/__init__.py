@@ -1,4 +1,4 @@
-"""Subjects read from disk, and their splits. Names load on first use; none of them needs torch."""
+"""Subjects read from disk, and their splits. Names load on first use, without torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _LAZY = {
     "Subject": "brainkit.data.subject",
     "check_images": "brainkit.data.subject",
     "make_split": "brainkit.data.splits",
-    "open_subject": "brainkit.data.folder",
+    "open_subject": "brainkit.data.readers",
 }
 
 __all__ = sorted(_LAZY)
 
 if TYPE_CHECKING:
     from brainkit.data.algonauts import Algonauts
-    from brainkit.data.folder import Folder, open_subject
+    from brainkit.data.folder import Folder
+    from brainkit.data.readers import open_subject
     from brainkit.data.splits import Split, make_split
     from brainkit.data.subject import Subject, check_images
 

@@ -1,4 +1,4 @@
-"""Subject folders of the Algonauts 2023 challenge, as they come."""
+"""Subject folders of the Algonauts 2023 challenge."""
 
 from __future__ import annotations
 
@@ -11,35 +11,32 @@ import numpy as np
 import numpy.typing as npt
 
 from brainkit.cortex.vertices import Vertices
+from brainkit.data.responses import Responses, open_array
 from brainkit.data.roi_mapping import read_mapping
-from brainkit.data.subject import (
-    Responses,
-    Subject,
-    assemble,
-    open_array,
-    read_groups,
-    read_noise_ceiling,
-    read_note,
-)
+from brainkit.data.subject import Subject, assemble, read_groups, read_noise_ceiling, read_note
 from brainkit.errors import DataError
 from brainkit.images import SUFFIXES
 
 HEMISPHERES = ("lh", "rh")
 
-# The challenge's own order; classes beyond these follow by name.
+# The challenge's own order; other classes follow by name.
 _CLASSES = ("prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words", "streams")
+_IMAGE_NAME = re.compile(r"(train|test)-(\d+)(?:_(.+))?")
+
+Masks = dict[str, npt.NDArray[np.bool_]]
 
 
 def Algonauts(root: str | os.PathLike[str]) -> Subject:
-    """Read a subject folder of the Algonauts 2023 layout.
+    """Read a subject folder in the layout of Algonauts 2023.
 
-    The masks' length tells the space: 10,242 / 40,962 / 163,842 for fsaverage5 / fsaverage6 / fsaverage. Test images
-    count only where ``test_fmri`` is there; their rows come after the training rows, with ``official_test`` True.
+    The length of the masks determines the space: 10,242 / 40,962 / 163,842 for fsaverage5 / fsaverage6 / fsaverage.
+    Test images are used only with their responses (``test_fmri``); their rows follow the training rows, with
+    ``official_test`` True.
 
     Parameters
     ----------
     root : path-like
-        For example ``algonauts_2023/subj01``: it holds ``training_split`` and ``roi_masks``.
+        For example ``algonauts_2023/subj01``, with the folders ``training_split`` and ``roi_masks``.
 
     Returns
     -------
@@ -48,7 +45,7 @@ def Algonauts(root: str | os.PathLike[str]) -> Subject:
     Raises
     ------
     DataError
-        If something is missing or does not fit: the message names the file, what was expected and what was found.
+        If a file is missing or wrong: the message names the file, what was expected and what was found.
 
     References
     ----------
@@ -67,24 +64,21 @@ def Algonauts(root: str | os.PathLike[str]) -> Subject:
         files.append(_hemisphere_files(test_fmri, "test_fmri"))
         counts.append(len(test_images))
     responses = _open_responses(files, counts, vertices)
-    everything = [*images, *test_images]
-    names = {path.name for path in everything} | _names_in(folder / "test_split" / "test_images")
-    given = read_groups(folder / "stimuli.json", names)
+    all_images = [*images, *test_images]
+    names = {path.name for path in all_images} | _file_names(folder / "test_split" / "test_images")
+    groups = read_groups(folder / "stimuli.json", names)
     return assemble(
         name=folder.resolve().name,
         root=folder,
-        images=everything,
+        images=all_images,
         responses=responses,
-        groups=[given.get(path.name) or _group_of(path) for path in everything],
-        official_test=np.arange(len(everything)) >= len(images),
+        groups=[groups.get(path.name) or _group_of(path) for path in all_images],
+        official_test=np.arange(len(all_images)) >= len(images),
         vertices=vertices,
         rois=_read_rois(folder / "roi_masks", masks),
         noise_ceiling=_read_ceiling(folder, vertices),
         note=read_note(folder),
     )
-
-
-Masks = dict[str, npt.NDArray[np.bool_]]
 
 
 def _need_folder(folder: Path, what: str) -> None:
@@ -107,51 +101,48 @@ def _read_masks(folder: Path) -> tuple[Vertices, Masks]:
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None
     if not len(vertices):
-        raise DataError(f"{folder}: expected masks with some ones, found zeros alone")
+        raise DataError(f"{folder}: expected masks with some ones, found only zeros")
     return vertices, masks
 
 
-_NAME = re.compile(r"(train|test)-(\d+)(?:_(.+))?")
-
-
 def _list_images(folder: Path, kind: str) -> list[Path]:
-    """Images in the order of their numbers, which must run 1, 2, 3, ... without a gap."""
+    """Images in the order of their numbers, which must be 1, 2, 3, ... without gaps."""
     example = f"{kind}-0001_nsd-00013.png"
     _need_folder(folder, f"a folder with images such as {example}")
     numbered: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
             continue
-        match = _NAME.fullmatch(path.stem)
+        match = _IMAGE_NAME.fullmatch(path.stem)
         if match is None or match[1] != kind:
             raise DataError(f"{path}: expected an image named like {example}, found {path.name}")
         number = int(match[2])
         if number in numbered:
-            raise DataError(f"{path}: expected one image of number {number}, found also {numbered[number].name}")
+            raise DataError(f"{path}: expected one image with number {number}, found also {numbered[number].name}")
         numbered[number] = path
     if not numbered:
         raise DataError(f"{folder}: expected images such as {example}, found none")
     for number in range(1, len(numbered) + 1):
         if number not in numbered:
             raise DataError(
-                f"{folder}: expected images numbered 1 to {max(numbered)} without a gap, "
+                f"{folder}: expected images numbered from 1 to {max(numbered)}, "
                 f"found no {kind}-{number:04d} ({len(numbered)} images)"
             )
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _names_in(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _group_of(path: Path) -> str:
-    match = _NAME.fullmatch(path.stem)
-    # Without an id after its number an image is a stimulus of its own.
+    match = _IMAGE_NAME.fullmatch(path.stem)
+    # An image without an id after its number is a separate stimulus.
     return (match[3] if match else None) or path.stem
 
 
-def _hemisphere_files(folder: Path, ending: str) -> list[Path]:
-    files = [folder / f"{side}_{ending}.npy" for side in HEMISPHERES]
+def _hemisphere_files(folder: Path, name: str) -> list[Path]:
+    files = [folder / f"{side}_{name}.npy" for side in HEMISPHERES]
     _need_folder(folder, f"a folder with {files[0].name} and {files[1].name}")
     for file, other in zip(files, reversed(files), strict=True):
         if not file.is_file():
@@ -166,8 +157,8 @@ def _open_responses(files: list[list[Path]], counts: list[int], vertices: Vertic
             array = open_array(file, "responses (images, vertices)")
             if array.ndim == 2 and array.shape[1] != columns:
                 raise DataError(
-                    f"{file}: expected {columns} columns, the ones in {side}.all-vertices_fsaverage_space.npy, "
-                    f"found {array.shape[1]}"
+                    f"{file}: expected {columns} columns, as many as there are ones in "
+                    f"{side}.all-vertices_fsaverage_space.npy, found {array.shape[1]}"
                 )
             if array.ndim == 2 and array.shape[0] != images:
                 folder = file.parent.name.replace("_fmri", "_images")
@@ -178,15 +169,15 @@ def _open_responses(files: list[list[Path]], counts: list[int], vertices: Vertic
 
 
 def _read_ceiling(folder: Path, vertices: Vertices) -> npt.NDArray[np.float32] | None:
-    for place in (folder / "test_split" / "noise_ceiling", folder / "noise_ceiling"):
-        if any((place / f"{side}_noise_ceiling.npy").exists() for side in HEMISPHERES):
-            files = _hemisphere_files(place, "noise_ceiling")
+    for parent in (folder / "test_split" / "noise_ceiling", folder / "noise_ceiling"):
+        if any((parent / f"{side}_noise_ceiling.npy").exists() for side in HEMISPHERES):
+            files = _hemisphere_files(parent, "noise_ceiling")
             return read_noise_ceiling([(files[0], len(vertices.left)), (files[1], len(vertices.right))])
     return None
 
 
 def _read_rois(folder: Path, masks: Masks) -> dict[str, npt.NDArray[np.int64]]:
-    """All ROI classes: name -> positions among all challenge vertices, left then right; empty ones are kept."""
+    """ROIs of all classes: name -> positions among all challenge vertices, left then right. Empty ones are kept."""
     found = {
         match[1]
         for path in folder.iterdir()
@@ -203,31 +194,31 @@ def _read_rois(folder: Path, masks: Masks) -> dict[str, npt.NDArray[np.int64]]:
             raise DataError(
                 f"{mapping_file}: expected a name for every label of {roi_class}, found none for {unknown[0]}"
             )
-        taken = {name.lower() for name in rois}
+        earlier_names = {name.lower() for name in rois}
         for label, name in sorted(mapping.items()):
             if label != 0:
-                # The same name in two classes: the later one carries its class.
-                unique = f"{roi_class}.{name}" if name.lower() in taken else name
+                # A name that an earlier class has too gets its class as a prefix.
+                unique = f"{roi_class}.{name}" if name.lower() in earlier_names else name
                 rois[unique] = np.flatnonzero(labels == label)
     return rois
 
 
 def _read_labels(folder: Path, side: str, roi_class: str, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Labels of one hemisphere's challenge vertices, from the challenge file or else through the mask."""
+    """Labels of a hemisphere's challenge vertices, from the challenge file, else from the fsaverage file."""
     challenge = folder / f"{side}.{roi_class}_challenge_space.npy"
     whole = folder / f"{side}.{roi_class}_fsaverage_space.npy"
     if challenge.exists() or not whole.exists():
-        path, count, through_mask = challenge, int(mask.sum()), False
+        path, count, is_whole = challenge, int(mask.sum()), False
     else:
-        path, count, through_mask = whole, len(mask), True
+        path, count, is_whole = whole, len(mask), True
     raw = open_array(path, f"labels of {roi_class} for {count} vertices")
     if raw.shape != (count,):
         raise DataError(f"{path}: expected labels of {count} vertices, found shape {raw.shape}")
-    labels = _whole_numbers(path, np.asarray(raw))
-    return labels[mask] if through_mask else labels
+    labels = _to_integers(path, np.asarray(raw))
+    return labels[mask] if is_whole else labels
 
 
-def _whole_numbers(path: Path, raw: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _to_integers(path: Path, raw: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     if raw.dtype.kind not in "fiub" or (raw.dtype.kind == "f" and not (raw == np.round(raw)).all()):
         raise DataError(f"{path}: expected whole numbers as labels, found {raw.dtype}")
     return raw.astype(np.int64)

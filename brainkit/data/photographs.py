@@ -1,4 +1,4 @@
-"""The photographs that installed packages ship, and seeded crops of them: what the sample subject looks at."""
+"""Photographs that installed packages ship, and random crops of them: the sample subject's images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 from brainkit.errors import DataError, MissingDependency
 
-# Photograph -> (package, file inside it, share of the crops it gives relative to the others). Rich colour scenes
-# give most; textures and microscopy, which vary little from crop to crop, give less.
+# Photograph -> (package, file in it, relative share of the crops). Colourful scenes have the largest share, textures
+# and microscopy, whose crops vary little, a smaller one.
 _SOURCES: dict[str, tuple[str, str, float]] = {
     "astronaut": ("skimage", "data/astronaut.png", 4),
     "coffee": ("skimage", "data/coffee.png", 4),
@@ -42,12 +42,12 @@ _PIP_NAMES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib"
 
 
 def load_photographs(names: Sequence[str] | None = None) -> dict[str, Image.Image]:
-    """Read photographs from the packages that ship them, without importing these.
+    """Read photographs from the packages that ship them, without importing the packages.
 
     Parameters
     ----------
     names : sequence of str, optional
-        Some of them; by default all 19.
+        By default all 19.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def load_photographs(names: Sequence[str] | None = None) -> dict[str, Image.Imag
     Raises
     ------
     MissingDependency
-        If a package is not installed; the message holds the pip line.
+        If a package is not installed; the message has the pip command.
     DataError
         If an installed package no longer ships a file.
     """
@@ -64,25 +64,25 @@ def load_photographs(names: Sequence[str] | None = None) -> dict[str, Image.Imag
 
 
 def random_crop(
-    draw: np.random.Generator, photographs: dict[str, Image.Image], names: Sequence[str], size: int
+    rng: np.random.Generator, photographs: dict[str, Image.Image], names: Sequence[str], size: int
 ) -> tuple[str, Image.Image]:
-    """One square crop of one of the photographs named, flipped half of the time.
+    """A square crop of one of the named photographs, flipped with probability one half.
 
-    Its side is log-uniform between 0.18 and 1 of the photograph's shorter side (at least 64 pixels).
+    Its side is log-uniform between 0.18 and 1 of the photograph's shorter side, and at least 64 pixels.
 
     Returns
     -------
     (str, image)
-        The photograph's name, and the crop at `size` x `size` pixels.
+        The photograph's name, and the crop resized to `size` x `size` pixels.
     """
     shares = np.array([_SOURCES[name][2] for name in names])
-    name = str(draw.choice(list(names), p=shares / shares.sum()))
+    name = str(rng.choice(list(names), p=shares / shares.sum()))
     photograph = photographs[name]
     width, height = photograph.size
-    side = max(int(min(width, height) * np.exp(draw.uniform(np.log(SMALLEST_SIDE), 0))), 64)
-    left, top = int(draw.integers(0, width - side + 1)), int(draw.integers(0, height - side + 1))
+    side = max(int(min(width, height) * np.exp(rng.uniform(np.log(SMALLEST_SIDE), 0))), 64)
+    left, top = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
     crop = photograph.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
-    if draw.random() < 0.5:
+    if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return name, crop
 
@@ -97,5 +97,5 @@ def _path(name: str) -> Path:
         )
     path = Path(spec.origin).parent / file
     if not path.is_file():
-        raise DataError(f"{path}: the photograph {name!r} is not in this version of {_PIP_NAMES[package]}")
+        raise DataError(f"{path}: file not found; this version of {_PIP_NAMES[package]} lacks the photograph {name!r}")
     return path

@@ -1,4 +1,4 @@
-"""ROI mappings of Algonauts 2023: ``np.save`` of a dict, that is a pickle, read without running anything in it."""
+"""ROI mappings of Algonauts 2023: a dict saved with ``np.save``, that is a pickle, read without running its code."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ import numpy as np
 from brainkit.errors import DataError
 from brainkit.utils.text import one_line
 
-# The real ones have a few hundred bytes.
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20  # the real files have a few hundred
 
 
 def read_mapping(path: Path) -> dict[int, str]:
-    """Read ``mapping_<class>.npy``: which label is which region.
-
-    A pickle can call anything that it can name. Here it can name only numpy's array, dtype and scalar, and gets inert
-    stand-ins for them.
+    """Read ``mapping_<class>.npy``: the name of the region of each label.
 
     Parameters
     ----------
     path : Path
-        What ``np.save(path, {0: "Unknown", 1: "V1v", ...})`` writes.
+        As ``np.save(path, {0: "Unknown", 1: "V1v", ...})`` writes it.
 
     Returns
     -------
@@ -34,7 +30,7 @@ def read_mapping(path: Path) -> dict[int, str]:
     Raises
     ------
     DataError
-        If the file is missing, damaged, too large, names anything else, or does not hold {label: name}.
+        If the file is missing, damaged or too large, or contains other objects than labels and names.
     """
     try:
         with path.open("rb") as file:
@@ -45,15 +41,12 @@ def read_mapping(path: Path) -> dict[int, str]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(content) > _MAX_BYTES:
         raise DataError(f"{path}: expected a mapping of ROI labels to names, found a file of over {_MAX_BYTES} bytes")
-    value = _unpickle(path, content)
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected a dict of ROI labels to names, found {type(value).__name__}")
-    mapping: dict[int, str] = {}
-    for key, name in value.items():
-        label = key.value if isinstance(key, _Scalar) else key
-        if isinstance(label, bool) or not isinstance(label, int) or not isinstance(name, str) or not name:
-            raise DataError(f"{path}: expected whole numbers mapped to names, found {key!r}: {name!r}")
-        mapping[label] = name
+    mapping = _unpickle(path, content)
+    if not isinstance(mapping, dict):
+        raise DataError(f"{path}: expected a dict of ROI labels to names, found {type(mapping).__name__}")
+    for label, name in mapping.items():
+        if type(label) is not int or not isinstance(name, str) or not name:
+            raise DataError(f"{path}: expected whole numbers mapped to names, found {label!r:.40}: {name!r:.40}")
     return mapping
 
 
@@ -68,32 +61,38 @@ def _unpickle(path: Path, content: bytes) -> Any:
     if dtype != np.dtype(object):
         raise DataError(f"{path}: expected a dict saved with np.save, found an array of {dtype}")
     try:
-        value = _Restricted(stream).load()
+        value = _MappingUnpickler(stream).load()
     except Exception as error:
-        # Unpickling damaged bytes raises nearly anything; all of it means the same to the reader.
+        # Damaged pickles raise nearly anything, always for the same reason.
         raise DataError(
-            f"{path}: expected a dict of ROI labels to names, found one not readable ({one_line(error)})"
+            f"{path}: expected a dict of ROI labels to names, found an unreadable one ({one_line(error)})"
         ) from error
     items = value.items if isinstance(value, _Array) else None
     return items[0] if isinstance(items, list) and len(items) == 1 else value
 
 
-# The unpickler in C takes memory by numbers that the file states; the one in Python does not.
-class _Restricted(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class _MappingUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """Knows numpy's arrays, dtypes and scalars, as objects that do nothing, and refuses every other name.
+
+    It is Python's own unpickler, because the one in C allocates as many memo entries as the file states.
+    """
+
+    # Without the one operation that allocates as many bytes as the file states.
+    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]  # noqa: RUF012
+    del dispatch[pickle.BYTEARRAY8[0]]
+
     def find_class(self, module: str, name: str) -> Any:
+        allowed = {
+            ("_codecs", "encode"): _encode,
+            ("numpy.core.multiarray", "_reconstruct"): _Array,
+            ("numpy", "ndarray"): _Array,
+            ("numpy", "dtype"): _Dtype,
+            ("numpy.core.multiarray", "scalar"): _scalar,
+        }
         wanted = (module.replace("numpy._core", "numpy.core"), name)
-        if wanted not in _STAND_INS:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return _STAND_INS[wanted]
-
-
-class _Dtype:
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.kind = str(code)[:1]
-        self.big_endian = False
-
-    def __setstate__(self, state: Any) -> None:
-        self.big_endian = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
+        if wanted not in allowed:
+            raise pickle.UnpicklingError(f"it uses {module}.{name}")
+        return allowed[wanted]
 
 
 class _Array:
@@ -105,25 +104,23 @@ class _Array:
         self.items = state[-1]
 
 
-class _Scalar:
-    def __init__(self, dtype: Any, content: Any = b"") -> None:
-        if not isinstance(dtype, _Dtype) or dtype.kind not in "iu" or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("a numpy scalar that is no whole number")
-        self.value = int.from_bytes(content, "big" if dtype.big_endian else "little", signed=dtype.kind == "i")
+class _Dtype:
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.kind = str(code)[:1]
+        self.big_endian = False
 
-    def __repr__(self) -> str:
-        return str(self.value)
+    def __setstate__(self, state: Any) -> None:
+        self.big_endian = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
+
+
+def _scalar(dtype: Any, content: Any = b"") -> int:
+    if not isinstance(dtype, _Dtype) or dtype.kind not in "iu" or not isinstance(content, bytes) or len(content) > 8:
+        raise pickle.UnpicklingError("a numpy scalar that is not a whole number")
+    return int.from_bytes(content, "big" if dtype.big_endian else "little", signed=dtype.kind == "i")
 
 
 def _encode(text: str, *_: Any) -> bytes:
-    # How old protocols spell bytes.
+    """The bytes of a scalar in old protocols."""
+    if len(text) > 8:
+        raise pickle.UnpicklingError("a numpy scalar of more than 8 bytes")
     return text.encode("latin1")
-
-
-_STAND_INS = {
-    ("_codecs", "encode"): _encode,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "scalar"): _Scalar,
-}

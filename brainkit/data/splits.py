@@ -1,10 +1,12 @@
-"""Seeded three-way splits by stimulus group."""
+"""Seeded three-way splits by stimulus group, of one subject or of several that share images."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ SIDES = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which images are trained on, selected on and scored on.
+    """The images used for training, for model selection and for scoring.
 
     Attributes
     ----------
@@ -29,7 +31,7 @@ class Split:
         Row numbers, increasing; no row on two sides, no side empty.
     seed : int
     notes : tuple of str
-        What else happened: groups moved so that no side is empty or too large, rows left out.
+        Exceptions: groups moved so that no side is empty or too large, images left out.
     names_hash : str
         SHA-256 over the images' names in order; "" if they were not given.
     """
@@ -50,36 +52,36 @@ class Split:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, names: Sequence[str] | None = None) -> Split:
-        """Read what `write` wrote.
+        """Read a file written by `write`.
 
         Parameters
         ----------
         path : path-like
         names : sequence of str, optional
-            The images' names now; they must be those that were split.
+            The images' names; they must be those that were split.
 
         Raises
         ------
         DataError
-            If the file is missing or is not a split, or the images are others.
+            If the file is missing or not a split, or the images are different ones.
         """
         value = read_json(path)
         if not isinstance(value, dict) or value.get("version") != _VERSION:
             found = value.get("version") if isinstance(value, dict) else type(value).__name__
             raise DataError(f"{path}: expected a split of version {_VERSION}, found {found}")
-        sides = {side: _rows(path, side, value.get(side)) for side in SIDES}
-        everything = np.concatenate(list(sides.values()))
-        if len(np.unique(everything)) != len(everything):
+        sides = {side: _read_rows(path, side, value.get(side)) for side in SIDES}
+        rows = np.concatenate(list(sides.values()))
+        if len(np.unique(rows)) != len(rows):
             raise DataError(f"{path}: expected every row on one side, found some on two")
         notes, seed, names_hash = value.get("notes", []), value.get("seed"), value.get("names_sha256", "")
         texts = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
         if not texts or type(seed) is not int or not isinstance(names_hash, str):
             raise DataError(f"{path}: expected a seed, notes and a hash of names, found something else")
         if names is not None:
-            if names_hash and names_hash != hash_names(names):
+            if names_hash and names_hash != _hash_names(names):
                 raise DataError(f"{path}: expected the images that were split, found others ({len(names)} images)")
-            if everything.max() >= len(names):
-                raise DataError(f"{path}: expected rows below {len(names)}, found {everything.max()}")
+            if rows.max() >= len(names):
+                raise DataError(f"{path}: expected rows below {len(names)}, found {rows.max()}")
         return cls(**sides, seed=seed, notes=tuple(notes), names_hash=names_hash)
 
 
@@ -93,15 +95,15 @@ def make_split(
 ) -> Split:
     """Split images into train, validation and test by the groups they belong to.
 
-    A group's side follows from a hash of the seed and the group's name alone, so that an image lies on the same side
-    for every subject and adding images moves none. Only with few groups must this bend, and `Split.notes` says so:
+    The side of a group depends only on a hash of the seed and the group's name, so that an image is on the same side
+    for every subject, and adding images moves none. There are two exceptions, reported in `Split.notes`, when there are
+    few groups:
 
     - a side that would be empty gets the group with the smallest hash (the largest, for training);
-    - a hashed validation or test side with more than twice its share of the images gives its groups with the largest
-      hashes back to training, until it has at most twice its share or one group is left.
+    - a validation or test side with more than twice its share of the images returns the groups with its largest hashes
+      to training, until it has at most twice its share or one group is left.
 
-    Where the data set has an official test set, that is the test side; images of its groups are neither trained nor
-    validated on, and are left out.
+    If the data set has an official test set, that is the test side; other images of its groups are left out.
 
     Parameters
     ----------
@@ -109,9 +111,9 @@ def make_split(
     official_test : array of shape (n,), bool, optional
     seed : int
     fractions : (validation, test)
-        Shares of the images; the second is not used where there is an official test set.
+        Shares of the images; the second is not used if there is an official test set.
     names : sequence of str, (n,), optional
-        The images' names; their hash is kept with the split.
+        The images' names; their hash is stored with the split.
 
     Returns
     -------
@@ -120,79 +122,113 @@ def make_split(
     Raises
     ------
     DataError
-        If there are fewer than 3 groups, or fewer than 2 beside those of the official test set.
+        If there are fewer than 3 groups, or fewer than 2 that are not in the official test set.
     UsageError
         If an argument is out of range or the lengths differ.
     """
-    share_validation, share_test = check_fractions(fractions)
+    validation_share, test_share = _check_fractions(fractions)
     groups = [str(group) for group in groups]
     official = np.zeros(len(groups), bool) if official_test is None else np.asarray(official_test, bool)
     if official.shape != (len(groups),) or (names is not None and len(names) != len(groups)):
-        raise UsageError(f"groups, official_test and names must have one length, got {len(groups)} groups")
+        raise UsageError(f"groups, official_test and names must have the same length, got {len(groups)} groups")
     if len(set(groups)) < 3:
         raise DataError(
             f"split: expected at least 3 stimulus groups (train, validation, test), found {len(set(groups))}"
         )
+    test_groups = set(np.array(groups, object)[official])
+    free = [group for group in groups if group not in test_groups]
     notes: list[str] = []
-    taken = {group for group, is_test in zip(groups, official, strict=True) if is_test}
-    free = np.array([group not in taken for group in groups])
-    if left_out := int((~free & ~official).sum()):
+    if left_out := len(groups) - len(free) - int(official.sum()):
         notes.append(f"{left_out} images left out: their stimuli are in the official test set")
-    sizes: dict[str, int] = {}
-    for group in np.asarray(groups, object)[free]:
-        sizes[group] = sizes.get(group, 0) + 1
-    shares = {"validation": share_validation} if taken else {"validation": share_validation, "test": share_test}
+    sizes = collections.Counter(free)
+    shares = {"validation": validation_share} | ({} if test_groups else {"test": test_share})
     if len(sizes) <= len(shares):
-        raise DataError(f"split: expected at least 2 stimulus groups beside the official test set, found {len(sizes)}")
-    side_of = place_groups(sizes, seed, shares, notes)
-    rows = {
-        side: np.array([i for i, group in enumerate(groups) if side_of.get(group) == side], np.int64) for side in SIDES
-    }
-    if taken:
-        rows["test"] = np.flatnonzero(official).astype(np.int64)
-    return Split(**rows, seed=seed, notes=tuple(notes), names_hash="" if names is None else hash_names(names))
+        raise DataError(f"split: expected at least 2 stimulus groups outside the official test set, found {len(sizes)}")
+    sides = _assign_sides(sizes, seed, shares, notes)
+    return _split(groups, official, sides, seed, notes, "" if names is None else _hash_names(names))
 
 
-def hash_names(names: Sequence[str]) -> str:
-    """SHA-256 over names in order, in hexadecimal."""
-    return hashlib.sha256("\0".join(names).encode()).hexdigest()
+def make_joint_splits(
+    groups: Sequence[Sequence[str]],
+    official_test: Sequence[npt.ArrayLike],
+    seed: int = 0,
+    fractions: tuple[float, float] = (0.1, 0.1),
+    *,
+    names: Sequence[Sequence[str]],
+    subjects: Sequence[str],
+) -> list[Split]:
+    """Split the images of several subjects together, so that an image is on the same side for all of them.
+
+    The union of their stimulus groups is split like the groups of one subject (`make_split`), including the exceptions
+    for few groups, and each subject gets its own images of each side. With many groups, a subject's split is therefore
+    the same as without the other subjects. In addition
+
+    - a stimulus in the official test set of one subject is not used to train or validate any subject;
+    - if only some subjects have an official test set, the hashed test side is for the others: a stimulus on it that one
+      of them saw is left out for the subjects with an official test set, and any other one is used for training;
+    - a side that would be empty for a subject gets one of its groups, for all subjects.
+
+    Parameters
+    ----------
+    groups : sequence of sequences of str
+        For each subject, the groups of its images.
+    official_test : sequence of bool arrays
+        For each subject, the rows of its official test set.
+    seed, fractions
+        As for `make_split`.
+    names : sequence of sequences of str
+        For each subject, its images' names.
+    subjects : sequence of str
+        The subjects' names in messages.
+
+    Returns
+    -------
+    list of Split
+        One for each subject, in order.
+
+    Raises
+    ------
+    DataError
+        If a subject has too few groups, or a side cannot be filled without emptying another one.
+    UsageError
+        If an argument is out of range or the lengths differ.
+    """
+    validation_share, test_share = _check_fractions(fractions)
+    groups = [[str(group) for group in own] for own in groups]
+    official = [np.asarray(rows, bool) for rows in official_test]
+    for own, rows, own_names in zip(groups, official, names, strict=True):
+        if rows.shape != (len(own),) or len(own_names) != len(own):
+            raise UsageError(f"groups, official_test and names must have the same length, got {len(own)} groups")
+    test_groups = {g for own, rows in zip(groups, official, strict=True) for g in np.array(own, object)[rows]}
+    free = [[group for group in own if group not in test_groups] for own in groups]
+    # Subjects without an official test set are tested on a hashed side.
+    needs_test = [not rows.any() for rows in official]
+    needed = [SIDES if test else SIDES[:2] for test in needs_test]
+    for own, sides, subject in zip(free, needed, subjects, strict=True):
+        if len(set(own)) < len(sides):
+            raise DataError(
+                f"split: expected at least {len(sides)} stimulus groups of {subject} outside the official test sets, "
+                f"found {len(set(own))}"
+            )
+    sizes = collections.Counter(group for own in free for group in own)
+    shares = {"validation": validation_share} | ({"test": test_share} if any(needs_test) else {})
+    notes: list[str] = []
+    side_of = _assign_sides(sizes, seed, shares, notes)
+    tested = {group for own, test in zip(free, needs_test, strict=True) if test for group in own}
+    side_of = {g: "train" if side == "test" and g not in tested else side for g, side in side_of.items()}
+    _fill_empty_sides(side_of, [set(own) for own in free], needed, seed, notes, subjects)
+    splits = []
+    for own, rows, own_names in zip(groups, official, names, strict=True):
+        split = _split(own, rows, side_of, seed, notes, _hash_names(own_names))
+        if left_out := len(own) - sum(len(getattr(split, side)) for side in SIDES):
+            note = f"{left_out} images left out: their stimuli are in the test set of one of the subjects"
+            split = dataclasses.replace(split, notes=(*notes, note))
+        splits.append(split)
+    return splits
 
 
-def place_groups(sizes: dict[str, int], seed: int, shares: dict[str, float], notes: list[str]) -> dict[str, str]:
-    """Side of each group; `sizes` are images per group, `shares` the hashed sides in order, training the rest."""
-    at = {group: position(seed, group) for group in sizes}
-    order = sorted(sizes, key=lambda group: (at[group], group))
-    # In order of their hashes the groups of a side are neighbours: [validation | test | train].
-    cuts = np.searchsorted([at[group] for group in order], np.cumsum(list(shares.values()))).tolist()
-    start, placed = 0, {}
-    for k, (side, share) in enumerate(shares.items()):
-        # Leave one group for each side still to come.
-        last = len(order) - (len(shares) - k)
-        stop = min(max(cuts[k], start + 1), last)
-        if stop != cuts[k]:
-            notes.append(f"groups moved so that no side is empty: {side} has {stop - start} of {len(order)} groups")
-        members = order[start:stop]
-        start = stop
-        limit = 2 * share * sum(sizes.values())
-        given_back = 0
-        while len(members) > 1 and sum(sizes[group] for group in members) > limit:
-            members.pop()
-            given_back += 1
-        if given_back:
-            notes.append(f"{given_back} groups given back to train: {side} had more than twice its share of images")
-        placed.update(dict.fromkeys(members, side))
-    return {group: placed.get(group, "train") for group in order}
-
-
-def position(seed: int, group: str) -> float:
-    """Where a group lies in [0, 1): uniform over groups, the same wherever and whenever it is asked."""
-    digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
-    # 53 bits, so that the quotient is exact and below 1.
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
-
-
-def check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
-    """Shares of validation and test, in (0, 1) with a sum below 1."""
+def _check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
+    """Shares of validation and test, each above 0, together below 1."""
     try:
         validation, test = (float(fraction) for fraction in fractions)
     except (TypeError, ValueError):
@@ -202,8 +238,96 @@ def check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
     return validation, test
 
 
-def _rows(path: str | os.PathLike[str], side: str, value: Any) -> npt.NDArray[np.int64]:
-    whole = isinstance(value, list) and all(type(row) is int and 0 <= row < 2**62 for row in value)
-    if not whole or not value:
+def _hash_position(seed: int, group: str) -> float:
+    """A group's position in [0, 1): uniform over groups, and always the same."""
+    digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
+    # 53 bits, so that the quotient is exact and below 1.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def _assign_sides(sizes: Mapping[str, int], seed: int, shares: dict[str, float], notes: list[str]) -> dict[str, str]:
+    """The side of each group, from the images per group and the shares of all sides but training."""
+    positions = {group: _hash_position(seed, group) for group in sizes}
+    order = sorted(sizes, key=lambda group: (positions[group], group))
+    # In the order of their hashes, the groups of a side are neighbours: [validation | test | train].
+    cuts = np.searchsorted([positions[group] for group in order], np.cumsum(list(shares.values()))).tolist()
+    start, side_of = 0, dict.fromkeys(order, "train")
+    for k, (side, share) in enumerate(shares.items()):
+        # Leave at least one group for each of the other sides.
+        last = len(order) - (len(shares) - k)
+        stop = min(max(cuts[k], start + 1), last)
+        if stop != cuts[k]:
+            notes.append(f"groups moved so that no side is empty: {side} has {stop - start} of {len(order)} groups")
+        members = order[start:stop]
+        start = stop
+        limit = 2 * share * sum(sizes.values())
+        returned = 0
+        while len(members) > 1 and sum(sizes[group] for group in members) > limit:
+            members.pop()
+            returned += 1
+        if returned:
+            notes.append(f"{returned} groups given back to train: {side} had more than twice its share of images")
+        side_of.update(dict.fromkeys(members, side))
+    return side_of
+
+
+def _fill_empty_sides(
+    side_of: dict[str, str],
+    groups: list[set[str]],
+    needed: Sequence[tuple[str, ...]],
+    seed: int,
+    notes: list[str],
+    subjects: Sequence[str],
+) -> None:
+    """Give every subject a group on each side that it needs, by moving groups for all subjects."""
+
+    def members(subject: int, side: str) -> list[str]:
+        return [group for group in groups[subject] if side_of[group] == side]
+
+    def can_move(group: str) -> bool:
+        side = side_of[group]
+        return all(
+            group not in own or side not in sides or len(members(k, side)) > 1
+            for k, (own, sides) in enumerate(zip(groups, needed, strict=True))
+        )
+
+    for subject, sides in enumerate(needed):
+        for side in sides:
+            if members(subject, side):
+                continue
+            movable = sorted(filter(can_move, groups[subject]), key=lambda group: (_hash_position(seed, group), group))
+            # Training has the largest hashes, the other sides the smallest.
+            order = movable[::-1] if side == "train" else [g for g in movable if side_of[g] == "train"] + movable
+            if not order:
+                raise DataError(
+                    f"split: no stimulus group of {subjects[subject]} can be its {side} side without emptying another "
+                    "side; train these subjects one by one"
+                )
+            side_of[order[0]] = side
+            notes.append(f"a group moved to {side} for all subjects, so that {subjects[subject]} has one")
+
+
+def _split(
+    groups: Sequence[str],
+    official: npt.NDArray[np.bool_],
+    side_of: Mapping[str, str],
+    seed: int,
+    notes: Sequence[str],
+    names_hash: str,
+) -> Split:
+    rows = {side: np.array([i for i, g in enumerate(groups) if side_of.get(g) == side], np.int64) for side in SIDES}
+    if official.any():
+        rows["test"] = np.flatnonzero(official).astype(np.int64)
+    return Split(**rows, seed=seed, notes=tuple(notes), names_hash=names_hash)
+
+
+def _hash_names(names: Sequence[str]) -> str:
+    """SHA-256 over names in order, in hexadecimal."""
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()
+
+
+def _read_rows(path: str | os.PathLike[str], side: str, value: Any) -> npt.NDArray[np.int64]:
+    integers = isinstance(value, list) and all(type(row) is int and 0 <= row < 2**62 for row in value)
+    if not integers or not value:
         raise DataError(f"{Path(path)}: expected row numbers for {side}, found {'none' if value == [] else 'others'}")
     return np.array(value, np.int64)

@@ -184,7 +184,7 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
 def _target(info: EncoderInfo) -> str:
     count = f"{len(info.vertices):,} vertices"
     if info.vertices.space == "custom":
-        where = "a space of its own"
+        where = "a custom space"
     else:
         left = info.vertices.n_left
         where = f"{info.vertices.space} ({left:,} left, {len(info.vertices) - left:,} right)"

@@ -23,7 +23,7 @@ from brainkit.encoder_file.container import DIGEST_KEY, METADATA_KEY, metadata_e
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.metadata import from_json, to_json
 from brainkit.errors import EncoderFileError
-from brainkit.utils.files import write_beside
+from brainkit.utils.files import atomic_write
 
 
 def read(path: str | os.PathLike[str]) -> EncoderInfo:
@@ -77,7 +77,7 @@ def write(path: str | os.PathLike[str], model: bytes | str | os.PathLike[str], i
     str
         The digest (hex).
     """
-    with write_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         if isinstance(model, bytes):
             temporary.write_bytes(model)
         else:

@@ -115,7 +115,7 @@ def _check_kind(graph: Graph) -> None:
     if graph.sparse:
         raise ValueError("it has sparse constants")
     if graph.inputs != ("images",):
-        raise ValueError(f"it must take 'images' alone, found {len(graph.inputs)} inputs")
+        raise ValueError(f"it must have the single input 'images', found {len(graph.inputs)} inputs")
     if len(graph.nodes) > MAX_NODES:
         raise ValueError(f"it has {len(graph.nodes)} nodes; at most {MAX_NODES} are allowed")
     for node in graph.nodes:

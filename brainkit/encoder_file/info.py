@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.images import Preprocessing
 

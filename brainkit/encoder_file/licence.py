@@ -46,35 +46,9 @@ _NSD_PAPERS = (
     "Gifford et al. (2023), The Algonauts Project 2023 Challenge: How the Human Brain Makes Sense of Natural Scenes, "
     "arXiv:2301.03198",
 )
-_VIT = "Dosovitskiy et al. (2021), An Image is Worth 16x16 Words, arXiv:2010.11929"
-_RESNET = "He et al. (2016), Deep Residual Learning for Image Recognition, arXiv:1512.03385"
-BACKBONE_PAPERS = {
-    "dinov2": "Oquab et al. (2023), DINOv2: Learning Robust Visual Features without Supervision, arXiv:2304.07193",
-    "clip": "Radford et al. (2021), Learning Transferable Visual Models From Natural Language Supervision, "
-    "arXiv:2103.00020; Gadre et al. (2023), DataComp, arXiv:2304.14108",
-    "sam": "Kirillov et al. (2023), Segment Anything, arXiv:2304.02643",
-    "mae": "He et al. (2022), Masked Autoencoders Are Scalable Vision Learners, arXiv:2111.06377",
-    "mocov3": "Chen, Xie & He (2021), An Empirical Study of Training Self-Supervised Vision Transformers, "
-    "arXiv:2104.02057",
-    "imagenet": _VIT,
-    "dinov3": "Siméoni et al. (2025), DINOv3, arXiv:2508.10104",
-    "siglip2": "Tschannen et al. (2025), SigLIP 2, arXiv:2502.14786",
-    "eva02": "Fang et al. (2023), EVA-02: A Visual Representation for Neon Genesis, arXiv:2303.11331",
-    "pe_core": "Bolya et al. (2025), Perception Encoder, arXiv:2504.13181",
-    "ijepa": "Assran et al. (2023), Self-Supervised Learning from Images with a Joint-Embedding Predictive "
-    "Architecture, arXiv:2301.08243",
-    "convnext": "Liu et al. (2022), A ConvNet for the 2020s, arXiv:2201.03545",
-    "swin": "Liu et al. (2021), Swin Transformer, arXiv:2103.14030",
-    "resnet50": _RESNET,
-    "resnet": _RESNET,
-    "efficientnet_lite0": "Tan & Le (2019), EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, "
-    "arXiv:1905.11946",
-}
-# Parts of timm's model names that belong to a single paper.
-_FAMILIES = {"_dinov2.": "dinov2", "_dinov3.": "dinov3", "samvit_": "sam", "_224.mae": "mae", "eva02_": "eva02"}
 
 
-def three_parts(
+def licence_terms(
     *, backbone: str, licence: str | None, pretrained: bool = True, data: str | None = None
 ) -> dict[str, str]:
     """The licence terms of an encoder file: of brainkit, the backbone's weights, and the data it was fitted to.
@@ -96,11 +70,11 @@ def three_parts(
         ``brainkit``, ``backbone``, ``data``.
     """
     name = PurePath(backbone).name
-    of_backbone = licence_words(licence) if pretrained else "random weights, drawn by brainkit: none"
+    of_backbone = describe_licence(licence) if pretrained else "random weights, drawn by brainkit: none"
     return {"brainkit": BRAINKIT, "backbone": f"{name}: {of_backbone}", "data": _DATA.get(data or OWN, _DATA[OWN])}
 
 
-def licence_words(licence: str | None) -> str:
+def describe_licence(licence: str | None) -> str:
     """A licence in words that say what it forbids."""
     name = (licence or "").strip()
     low = name.lower()
@@ -130,17 +104,15 @@ def data_kind(image_names: Iterable[str], note: str | None) -> str:
     return NSD if any(re.search(r"(?:^|[_-])nsd-?\d", name) for name in image_names) else OWN
 
 
-def citation(*, backbone: str, data: str | None = None) -> str:
-    """What to cite when using an encoder file, one reference per line."""
+def citation(*, backbone: str, paper: str = "", data: str | None = None) -> str:
+    """What to cite when using an encoder file, one reference per line; `paper` is the backbone's."""
     lines = ["brainkit: see CITATION.cff in its repository", _MODEL]
-    family = next((alias for part, alias in _FAMILIES.items() if part in backbone), "")
-    key = backbone if backbone in BACKBONE_PAPERS else family
-    lines += [BACKBONE_PAPERS[key]] if key else [f"the authors of {PurePath(backbone).name}"]
+    lines += [paper or f"the authors of {PurePath(backbone).name}"]
     if data == NSD:
         lines += _NSD_PAPERS
     return "\n".join(lines)
 
 
-def as_licence(terms: Mapping[str, str]) -> str:
+def join_terms(terms: Mapping[str, str]) -> str:
     """The three parts as the single text ``licence``, for readers that know only that key."""
     return f"brainkit: {terms['brainkit']}. Backbone {terms['backbone']}. Responses: {terms['data']}."

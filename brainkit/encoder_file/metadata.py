@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from brainkit.cortex.surface import SPACES, RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.encoder_file.arrays import MAX_ARRAY, is_int, pack_array, short, unpack_array
 from brainkit.encoder_file.container import MAX_METADATA

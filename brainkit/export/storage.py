@@ -173,7 +173,7 @@ def _predictions(path: Path, images: np.ndarray, batches: tuple[int, ...]) -> li
             for batch in batches
         ]
     except Exception as error:  # ONNX Runtime's own classes
-        raise BrainkitError(f"the network fails in ONNX Runtime as it is stored: {first_line(error)}") from error
+        raise BrainkitError(f"the stored network fails in ONNX Runtime: {first_line(error)}") from error
 
 
 def _write_float32(proto: onnx.ModelProto, target: Path, path: str | os.PathLike[str]) -> None:

@@ -172,7 +172,7 @@ def _positions(ids: np.ndarray, vertices: Vertices, name: str) -> np.ndarray:
     if len(missing):
         raise UsageError(
             f"{name}: {len(missing)} of {len(ids)} ids are not among the encoder's {len(vertices)} vertices of "
-            f"{vertices.space}, for example {missing[0]}"
+            f"{vertices.space}, the first is {missing[0]}"
         )
     return positions
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -92,7 +93,7 @@ class TokenExtractor:
         preprocessing = self.backbone.preprocessing
         images = normalise(probe_images(preprocessing), preprocessing)
         local, global_ = self.tokens(torch.from_numpy(images))
-        values = [tokens.transpose(0, 1).flatten(1) for part in (local, global_) for tokens in part.values()]
+        values = [rearrange(tokens, "b c ... -> c (b ...)") for part in (local, global_) for tokens in part.values()]
         for layer, value in zip(2 * self.backbone.layer_names, values, strict=True):
             if not value.isfinite().all():
                 raise BrainkitError(f"layer {layer}: the backbone's tokens are not finite; check its weights")

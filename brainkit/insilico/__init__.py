@@ -1,1 +1,1 @@
-"""Experiments on an encoder."""
+"""Experiments on predictions. README.md: what there is, and how to add one."""

@@ -1,1 +1,1 @@
-"""Brain maps: static figures, drawn without any download."""
+"""Maps on the flattened cortex. README.md: which file draws what."""

@@ -1,6 +1,6 @@
-"""The flatmap as pixels: which triangle each pixel lies in, worked out once a view, and values painted through it.
+"""The flatmap as pixels: the triangle of each pixel, computed once per view, and values interpolated in it.
 
-Axes: V vertices given, n vertices of both hemispheres of the space, k pixels that lie on cortex, H and W pixels.
+Axes: V vertices of the data, n vertices of both hemispheres of the space, k pixels on the cortex, H and W pixels.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainkit.cortex.surface import SPACES, Vertices, mesh, scalar
+from brainkit.cortex.surface import mesh, scalar
+from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.maps.view import Box, View, hemisphere_on_flatmap
 
-GYRUS, SULCUS = 0.86, 0.74  # soft greys, so that the data stand out
+GYRUS, SULCUS = 0.86, 0.74  # light greys, so that the data stand out
 _FADE = 5.0  # mm over which a cropped map fades out
-_CANDIDATES = 1 << 20  # pixel-triangle pairs tried at once: bounds the memory
-_SMOOTHING = {"fsaverage5": 1, "fsaverage6": 3, "fsaverage": 8}  # passes that leave outlines equally smooth in mm
+_CANDIDATES = 1 << 20  # pixel-triangle pairs tested at once: bounds the memory
+_SMOOTHING = {"fsaverage5": 1, "fsaverage6": 3, "fsaverage": 8}  # passes; outlines are equally smooth in mm
 
 
 class Canvas:
@@ -25,7 +26,7 @@ class Canvas:
     Parameters
     ----------
     vertices : Vertices
-        Of an fsaverage space.
+        In an fsaverage space.
     view : View
     scale : float
         Pixels per mm.
@@ -48,10 +49,10 @@ class Canvas:
         Returns
         -------
         pixels : array of shape (p,)
-            Which of the k pixels have any data.
+            Indices of the pixels with data, among the k.
         painted : array of shape (p,) or (p, K), float32
         alpha : array of shape (p,), float32
-            0 .. 1, with a soft edge a pixel wide about halfway between vertices with and without data.
+            0 .. 1; the edge is a pixel wide, about halfway between vertices with and without data.
         """
         raster, valid = self._raster, np.asarray(valid, dtype=bool)
         known = np.zeros(self._count, dtype=np.float32)
@@ -61,16 +62,16 @@ class Canvas:
         corners = raster.corners[pixels]
         weights = raster.weights[pixels] * known[corners]
         weights /= weights.sum(axis=1, keepdims=True)
-        whole = np.zeros((self._count, *np.shape(values)[1:]), dtype=np.float32)
-        whole[self.vertices.ids[valid]] = np.asarray(values, dtype=np.float32)[valid]
-        if whole.ndim == 1:
-            painted = (weights * whole[corners]).sum(axis=1)
+        full = np.zeros((self._count, *np.shape(values)[1:]), dtype=np.float32)
+        full[self.vertices.ids[valid]] = np.asarray(values, dtype=np.float32)[valid]
+        if full.ndim == 1:
+            painted = (weights * full[corners]).sum(axis=1)
         else:  # one corner at a time: (p, 3, K) would be large
-            painted = sum(weights[:, i, None] * whole[corners[:, i]] for i in range(3))
+            painted = sum(weights[:, i, None] * full[corners[:, i]] for i in range(3))
         return pixels, painted, self._soft_edge(self._covered(valid))[pixels]
 
     def compose(self, pixels: np.ndarray, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """Lay colours over the curvature.
+        """Blend colours with the curvature.
 
         Parameters
         ----------
@@ -81,7 +82,7 @@ class Canvas:
         Returns
         -------
         array of shape (H, W, 4), uint8
-            RGBA, transparent off the cortex.
+            RGBA, transparent outside the cortex.
         """
         raster = self._raster
         flat = np.repeat(raster.grey[:, None], 3, axis=1)
@@ -91,24 +92,24 @@ class Canvas:
         filled[raster.pixels, :3] = flat
         filled[raster.pixels, 3] = 1.0
         image = filled.reshape(height, width, 4)
-        # The outer edge is softened over three pixels, with the inside's colours carried outwards under it.
-        spread = _blur(image)
-        outside = (image[..., 3] == 0) & (spread[..., 3] > 0)
-        image[outside, :3] = spread[outside, :3] / spread[outside, 3:]
-        image[..., 3] = spread[..., 3] * raster.fade
+        # The outer edge is softened over three pixels; the pixels outside take the colours of those inside.
+        blurred = _blur(image)
+        outside = (image[..., 3] == 0) & (blurred[..., 3] > 0)
+        image[outside, :3] = blurred[outside, :3] / blurred[outside, 3:]
+        image[..., 3] = blurred[..., 3] * raster.fade
         return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
     def smooth_colours(self, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-        """Soften the borders between flat patches of colour by about a pixel. (p, 3) -> (p, 3)."""
+        """Soften the borders between uniform areas by about a pixel. (p, 3) -> (p, 3)."""
         height, width = self.shape
         image = np.zeros((height * width, 4), dtype=np.float32)
-        at = self._raster.pixels[pixels]
-        image[at, :3], image[at, 3] = colours, 1.0
-        soft = _blur(image.reshape(height, width, 4)).reshape(-1, 4)[at]
-        return soft[:, :3] / soft[:, 3:]
+        index = self._raster.pixels[pixels]
+        image[index, :3], image[index, 3] = colours, 1.0
+        blurred = _blur(image.reshape(height, width, 4)).reshape(-1, 4)[index]
+        return blurred[:, :3] / blurred[:, 3:]
 
     def outline(self, positions: np.ndarray) -> np.ndarray:
-        """Border of a region as line pieces of shape (s, 2, 2) in the common plane (mm)."""
+        """Border of a region as line segments of shape (s, 2, 2) in the common plane (mm)."""
         faces, points = self._near_faces, self._plane
         smooth = self._smoothed(self.vertices.ids[positions])
         if smooth.max(initial=0.0) <= 0.55:  # a region of a few vertices would vanish
@@ -117,43 +118,43 @@ class Canvas:
         inside = smooth[faces] > 0.5
         mixed = inside.any(axis=1) & ~inside.all(axis=1)
         faces, inside = faces[mixed], inside[mixed]
-        # The corner that differs from the other two comes first; the border crosses its two edges.
+        # The corner that differs from the other two is put first; the border crosses its two edges.
         odd = np.where(inside.sum(axis=1) == 1, inside.argmax(axis=1), inside.argmin(axis=1))
-        turned = faces[np.arange(len(faces))[:, None], (odd[:, None] + np.arange(3)) % 3]
-        one = turned[:, :1].repeat(2, axis=1)
-        other = turned[:, 1:]
-        along = ((0.5 - smooth[one]) / (smooth[other] - smooth[one]))[..., None]
-        return points[one] + along * (points[other] - points[one])
+        rolled = faces[np.arange(len(faces))[:, None], (odd[:, None] + np.arange(3)) % 3]
+        start = rolled[:, :1].repeat(2, axis=1)
+        end = rolled[:, 1:]
+        along = ((0.5 - smooth[start]) / (smooth[end] - smooth[start]))[..., None]
+        return points[start] + along * (points[end] - points[start])
 
     def anchors(self, positions: np.ndarray, outline: np.ndarray) -> list[tuple[float, float]]:
-        """Where a region's name goes: in each hemisphere shown, the member in view farthest from any border."""
+        """Positions of a region's name: in each hemisphere shown, its vertex in view that is farthest from a border."""
         found = []
         ids = self.vertices.ids[positions]
         border = outline.mean(axis=1)
         border = np.concatenate([border[:: len(border) // 400 + 1], self._rim])
         for box in self.view.boxes:
-            at = self._plane[_of_hemisphere(ids, self.view.space, box.hemisphere)]
-            at = at[np.isfinite(at).all(axis=1)]
-            at = at[:: len(at) // 400 + 1]
-            if not len(at):
+            points = self._plane[_of_hemisphere(ids, self.view.space, box.hemisphere)]
+            points = points[np.isfinite(points).all(axis=1)]
+            points = points[:: len(points) // 400 + 1]
+            if not len(points):
                 continue
-            # Names are wide, so room across counts half.
-            away = np.square((at[:, None] - border[None]) * [0.5, 1.0]).sum(axis=2).min(axis=1, initial=np.inf)
-            room = np.minimum(np.sqrt(away), 1e3)
-            centre = np.hypot(*(at - at.mean(axis=0)).T)
-            best = at[(room - 0.1 * centre).argmax()]
+            # Names are wide, so horizontal distance counts half.
+            squares = np.square((points[:, None] - border[None]) * [0.5, 1.0]).sum(axis=2).min(axis=1, initial=np.inf)
+            distance = np.minimum(np.sqrt(squares), 1e3)
+            from_centre = np.hypot(*(points - points.mean(axis=0)).T)
+            best = points[(distance - 0.1 * from_centre).argmax()]
             found.append((float(best[0]), float(best[1])))
         return found
 
     @functools.cached_property
     def _plane(self) -> np.ndarray:
-        """Points of both hemispheres in the common plane; NaN where not in view. (n, 2)."""
+        """Vertices of both hemispheres in the common plane; NaN if not in view. (n, 2)."""
         half = self._count // 2
         plane = np.full((self._count, 2), np.nan)
         for box in self.view.boxes:
             points = mesh(self.view.space, box.hemisphere, "flat")[0][:, :2]
             x, y = points.T
-            seen = (
+            in_view = (
                 hemisphere_on_flatmap(self.view.space, box.hemisphere)
                 & (x > box.x0)
                 & (x < box.x1)
@@ -161,12 +162,12 @@ class Canvas:
                 & (y < box.y1)
             )
             start = 0 if box.hemisphere == "left" else half
-            plane[start : start + half][seen] = points[seen] + [box.shift, 0.0]
+            plane[start : start + half][in_view] = points[in_view] + [box.shift, 0.0]
         return plane
 
     @functools.cached_property
     def _near_faces(self) -> np.ndarray:
-        """Faces in view at and around the vertices given. (m, 3)."""
+        """Faces in view at and around the vertices with data. (m, 3)."""
         parts = []
         for box in self.view.boxes:
             faces = mesh(self.view.space, box.hemisphere, "flat")[1]
@@ -181,7 +182,7 @@ class Canvas:
 
     @functools.cached_property
     def _rim(self) -> np.ndarray:
-        """Points where the flatmap itself ends, at most 400 a hemisphere. (p, 2)."""
+        """Points on the edge of the flatmap itself, at most 400 per hemisphere. (p, 2)."""
         found = []
         for box in self.view.boxes:
             faces = mesh(self.view.space, box.hemisphere, "flat")[1]
@@ -189,15 +190,15 @@ class Canvas:
             count = SPACES[self.view.space]
             code, times = np.unique(edges[:, 0].astype(np.int64) * count + edges[:, 1], return_counts=True)
             start = 0 if box.hemisphere == "left" else count
-            one, other = (self._plane[ends + start] for ends in np.divmod(code[times == 1], count))
-            # Some edges along the cuts are long: points along each.
-            points = np.concatenate([one + along * (other - one) for along in (0.0, 0.25, 0.5, 0.75)])
+            first, second = (self._plane[ends + start] for ends in np.divmod(code[times == 1], count))
+            # Some edges along the cuts are long, so there are several points on each.
+            points = np.concatenate([first + along * (second - first) for along in (0.0, 0.25, 0.5, 0.75)])
             points = points[np.isfinite(points[:, 0])]
             found.append(points[:: len(points) // 400 + 1])
         return np.concatenate(found)
 
     def _smoothed(self, ids: np.ndarray) -> np.ndarray:
-        """Membership of each vertex, 0 or 1, averaged over its neighbours a few times. (n,)."""
+        """1 at these vertices and 0 elsewhere, averaged over neighbours a few times. (n,)."""
         smooth = np.zeros(self._count)
         smooth[ids] = 1.0
         faces = self._near_faces
@@ -208,34 +209,34 @@ class Canvas:
         return smooth
 
     def _covered(self, valid: np.ndarray) -> np.ndarray:
-        """A field over the pixels that passes 0.5 where the data end, without the mesh's zigzag. (k,).
+        """A field over the pixels that crosses 0.5 at the edge of the data, without the zigzag of the mesh. (k,).
 
-        Every vertex with data stays inside, and every vertex given without data outside: smoothing may round the
-        outer rim, and must neither hide data nor fill holes.
+        Vertices with data stay inside, and vertices of the subject without data outside: smoothing may round the outer
+        edge, but must neither hide data nor fill holes.
         """
         data, gaps = self.vertices.ids[valid], self.vertices.ids[~valid]
         field = self._smoothed(data)
-        # One among others unlike it would shrink to a dot: those go back to 0 or 1, and reach halfway to them.
+        # A single vertex among the other kind would shrink to a dot, so it is reset to 0 or 1.
         field[data] = np.where(field[data] < 0.35, 1.0, np.maximum(field[data], 0.52))
         field[gaps] = np.where(field[gaps] > 0.65, 0.0, np.minimum(field[gaps], 0.48))
         return (self._raster.weights * field[self._raster.corners]).sum(axis=1)
 
     def _soft_edge(self, field: np.ndarray) -> np.ndarray:
-        """Turn a field that passes 0.5 at an edge into an edge one pixel wide. (k,) -> (k,)."""
+        """Turn a field that crosses 0.5 at an edge into an edge one pixel wide. (k,) -> (k,)."""
         image = np.zeros(self.shape, dtype=np.float32)
         image.ravel()[self._raster.pixels] = field
         down, across = np.gradient(image)
         slope = np.maximum(np.hypot(down, across), 1e-3)
         edge = np.clip((image - 0.5) / slope + 0.5, 0.0, 1.0)
-        edge[image > 0.95] = 1.0  # flat inside, where the slope says nothing
+        edge[image > 0.95] = 1.0  # flat inside, where the slope means nothing
         return edge.ravel()[self._raster.pixels]
 
 
 @dataclass(frozen=True)
 class _Raster:
     shape: tuple[int, int]
-    pixels: np.ndarray  # (k,) flat pixel numbers, row 0 at the top
-    corners: np.ndarray  # (k, 3) vertices, right hemisphere offset
+    pixels: np.ndarray  # (k,) flat indices, row 0 at the top
+    corners: np.ndarray  # (k, 3) vertices of the triangle, right hemisphere offset
     weights: np.ndarray  # (k, 3) barycentric
     grey: np.ndarray  # (k,) curvature as grey
     fade: np.ndarray  # (H, W) 1 inside, falling to 0 at cropped sides
@@ -260,7 +261,7 @@ def _rasterise(view: View, scale: float) -> _Raster:
 
 
 def _box_pixels(view: View, box: Box, scale: float, height: int, width: int) -> tuple[np.ndarray, ...]:
-    """Pixels of one hemisphere: flat numbers, corners, weights, grey."""
+    """Pixels of one hemisphere: flat indices, corners, weights, grey."""
     points, faces = mesh(view.space, box.hemisphere, "flat")
     # Pixel coordinates with centres at whole numbers, y down.
     x = (points[:, 0] + box.shift) * scale - 0.5
@@ -293,13 +294,13 @@ def _box_pixels(view: View, box: Box, scale: float, height: int, width: int) -> 
         second = ((cy - ay) * (column - cx) + (ax - cx) * (row - cy)) / area
         weight = np.stack([first, second, 1 - first - second], axis=1)
         inside = (weight >= -1e-9).all(axis=1) & np.isfinite(area)
-        at = row[inside] * width + column[inside]
-        owner[at], share[at] = face[inside], np.clip(weight[inside], 0, 1)
+        index = row[inside] * width + column[inside]
+        owner[index], share[index] = face[inside], np.clip(weight[inside], 0, 1)
         start = stop
     pixels = np.flatnonzero(owner >= 0)
     corners, weights = faces[owner[pixels]], share[pixels]
-    bend = (scalar(view.space, box.hemisphere, "curv")[corners] * weights).sum(axis=1)
-    grey = GYRUS + (SULCUS - GYRUS) * (0.5 + 0.5 * np.tanh(bend / 0.025))
+    curvature = (scalar(view.space, box.hemisphere, "curv")[corners] * weights).sum(axis=1)
+    grey = GYRUS + (SULCUS - GYRUS) * (0.5 + 0.5 * np.tanh(curvature / 0.025))
     offset = 0 if box.hemisphere == "left" else SPACES[view.space]
     return pixels, (corners + offset).astype(np.int32), weights, grey.astype(np.float32)
 
@@ -309,7 +310,7 @@ def _of_hemisphere(ids: np.ndarray, space: str, hemisphere: str) -> np.ndarray:
 
 
 def _blur(image: np.ndarray) -> np.ndarray:
-    """A [1 2 1] / 4 blur down and across, zero beyond the border."""
+    """A [1 2 1] / 4 filter along both axes, zero beyond the border."""
     for axis in (0, 1):
         padded = np.pad(image, [(1, 1) if i == axis else (0, 0) for i in range(image.ndim)])
         size = image.shape[axis]

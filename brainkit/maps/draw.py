@@ -1,4 +1,4 @@
-"""Brain maps as PNG files: accuracy, preferred layer, location, scale, and a response beside its photograph."""
+"""Brain maps as PNG files: those of an encoder, a response next to its image, an effect size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.errors import UsageError, require
-from brainkit.maps import figures as pages
-from brainkit.maps.figure import DPI, Page, make_scene
-from brainkit.utils.files import write_beside
+from brainkit.maps import figures
+from brainkit.maps.figure import DPI, Flatmap, MapFigure, make_flatmap
+from brainkit.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,9 +42,9 @@ def draw_maps(
     Parameters
     ----------
     folder : path-like
-        Where the files go; it must exist.
+        Folder of the files; it must exist.
     vertices : Vertices
-        Of an fsaverage space.
+        In an fsaverage space.
     rois : RoiTable
         Outlined and named.
     layers : sequence of L names, shallow first
@@ -54,14 +55,14 @@ def draw_maps(
     scale : array of shape (V,)
         0 local .. 1 global.
     r, R2, noise_ceiling : array of shape (V,), optional
-        Test correlation, test R2 and noise ceiling (on r^2, in [0, 1]). NaN where there is none. ``accuracy.png``
-        needs R2; ``explained.png`` needs r and the noise ceiling. Without them the file is left out.
+        Test correlation, test R2 and noise ceiling (on r^2, in [0, 1]); NaN where unknown. ``accuracy.png`` needs R2;
+        ``explained.png`` needs r and the noise ceiling. Without them the file is not drawn.
     title : str
-        Put in front of each figure's own title, for example the subject and the backbone.
+        Start of each figure's title, for example the subject and the backbone.
     note : str, optional
         Printed on every figure, for example that the subject is simulated.
     layer_note : str, optional
-        Printed where layer and scale are shown, for example which gauge they are in.
+        Printed on the maps of layer and scale, for example their gauge.
 
     Returns
     -------
@@ -75,31 +76,22 @@ def draw_maps(
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
-    _check_space(vertices)
     count = len(vertices)
-    _check_shape("layer_weights", layer_weights, (count, len(layers)))
-    _check_shape("locations", locations, (count, 2))
-    _check_shape("scale", scale, (count,))
-    for name, values in (("r", r), ("R2", R2), ("noise_ceiling", noise_ceiling)):
-        if values is not None:
-            _check_shape(name, values, (count,))
-    _check_rois(rois, count)
-    require("matplotlib", extra="maps", purpose="drawing brain maps")  # the surfaces say themselves what they need
-    scene = make_scene(vertices, rois)
+    _check_shapes(layer_weights=(layer_weights, (count, len(layers))), locations=(locations, (count, 2)))
+    per_vertex = {"scale": scale, "r": r, "R2": R2, "noise_ceiling": noise_ceiling}
+    _check_shapes(**{name: (values, (count,)) for name, values in per_vertex.items() if values is not None})
+    flatmap = _open_flatmap(vertices, rois)
 
-    def drawn() -> Iterator[tuple[str, Page]]:
+    def maps() -> Iterator[tuple[str, MapFigure]]:
         if R2 is not None:
-            yield "accuracy.png", pages.accuracy_page(scene, R2, title, note)
+            yield "accuracy.png", figures.accuracy_figure(flatmap, R2, title, note)
         if r is not None and noise_ceiling is not None:
-            yield "explained.png", pages.explained_page(scene, r, noise_ceiling, title, note)
-        yield "layer.png", pages.layer_page(scene, layers, layer_weights, title, note, layer_note)
-        yield "location.png", pages.location_page(scene, locations, title, note)
-        yield "scale.png", pages.scale_page(scene, scale, title, note, layer_note)
+            yield "explained.png", figures.explained_figure(flatmap, r, noise_ceiling, title, note)
+        yield "layer.png", figures.layer_figure(flatmap, layers, layer_weights, title, note, layer_note)
+        yield "location.png", figures.location_figure(flatmap, locations, title, note)
+        yield "scale.png", figures.scale_figure(flatmap, scale, title, note, layer_note)
 
-    written = []
-    for name, page in drawn():
-        written.append(_write(Path(folder) / name, page))
-    return written
+    return [_write(Path(folder) / name, figure) for name, figure in maps()]
 
 
 def draw_response(
@@ -114,24 +106,24 @@ def draw_response(
     units: str = "",
     limit: float | None = None,
 ) -> Path:
-    """Draw a response on the flatmap beside the photograph that evokes it.
+    """Draw a response on the flatmap next to the image that evokes it.
 
     Parameters
     ----------
     path : path-like
         The PNG file; its folder must exist.
     vertices : Vertices
-        Of an fsaverage space.
+        In an fsaverage space.
     rois : RoiTable
     response : array of shape (V,)
-        In `units`; NaN where there is none.
+        In `units`; NaN where unknown.
     image : PIL.Image
-        The photograph, shown whole.
+        Shown whole.
     title : str
     note, units : str, optional
     limit : float, optional
-        The colours run from -limit to limit; by default what 99 % of the vertices stay within. Give it to compare
-        figures with each other.
+        The colours range from -limit to limit; by default the range of 99 % of the vertices. Give the same limit to
+        figures that are to be compared.
 
     Returns
     -------
@@ -144,14 +136,11 @@ def draw_response(
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
-    _check_space(vertices)
-    _check_shape("response", response, (len(vertices),))
-    _check_rois(rois, len(vertices))
+    _check_shapes(response=(response, (len(vertices),)))
     if limit is not None and not (math.isfinite(limit) and limit > 0):
         raise UsageError(f"limit must be positive, got {limit}")
-    require("matplotlib", extra="maps", purpose="drawing brain maps")  # the surfaces say themselves what they need
-    scene = make_scene(vertices, rois)
-    return _write(Path(path), pages.response_page(scene, response, image, title, note, units, limit))
+    flatmap = _open_flatmap(vertices, rois)
+    return _write(Path(path), figures.response_figure(flatmap, response, image, title, note, units, limit))
 
 
 def draw_effect_size(
@@ -166,24 +155,24 @@ def draw_effect_size(
     note: str | None = None,
     max_q: float | None = None,
 ) -> Path:
-    """Draw on the flatmap how much more one set of images drives each vertex than another.
+    """Draw the effect size of the difference between the responses to two sets of images.
 
     Parameters
     ----------
     path : path-like
         The PNG file; its folder must exist.
     vertices : Vertices
-        Of an fsaverage space.
+        In an fsaverage space.
     rois : RoiTable
     effect : array of shape (V,)
-        Hedges' g, positive where the first set drives the vertex more; NaN where there is none.
+        Hedges' g, positive where the response to the first set is larger; NaN where unknown.
     q : array of shape (V,)
         False discovery rate of each vertex.
     names, counts : tuple of two
-        What the sets are called, and how many images each has.
+        Names of the sets and their numbers of images.
     note : str, optional
     max_q : float, optional
-        Draw only vertices whose q is under it.
+        Draw only vertices with a smaller q.
 
     Returns
     -------
@@ -196,34 +185,30 @@ def draw_effect_size(
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
-    _check_space(vertices)
-    _check_shape("effect", effect, (len(vertices),))
-    _check_shape("q", q, (len(vertices),))
-    _check_rois(rois, len(vertices))
-    require("matplotlib", extra="maps", purpose="drawing brain maps")  # the surfaces say themselves what they need
-    scene = make_scene(vertices, rois)
-    return _write(Path(path), pages.effect_page(scene, effect, q, names, counts, note, max_q))
+    _check_shapes(effect=(effect, (len(vertices),)), q=(q, (len(vertices),)))
+    flatmap = _open_flatmap(vertices, rois)
+    return _write(Path(path), figures.effect_figure(flatmap, effect, q, names, counts, note, max_q))
 
 
-def _write(path: Path, page: Page) -> Path:
+def _check_shapes(**arrays: tuple[np.ndarray, tuple[int, ...]]) -> None:
+    for name, (values, shape) in arrays.items():
+        if np.shape(values) != shape:
+            raise UsageError(f"{name} must have shape {shape}, got {np.shape(values)}")
+
+
+def _open_flatmap(vertices: Vertices, rois: RoiTable) -> Flatmap:
+    if vertices.space == CUSTOM:
+        raise UsageError("maps need vertices of an fsaverage space, got custom ones, which have no surface")
+    if rois.n_vertices != len(vertices):
+        raise UsageError(f"rois must be of the {len(vertices)} vertices drawn, got a table of {rois.n_vertices}")
+    require("matplotlib", extra="maps", purpose="drawing brain maps")  # nilearn is checked with the surfaces
+    return make_flatmap(vertices, rois)
+
+
+def _write(path: Path, figure: MapFigure) -> Path:
     from PIL import Image
 
-    picture = Image.fromarray(page.picture())
-    with write_beside(path) as beside:
-        picture.save(beside, format="PNG", compress_level=9, dpi=(DPI, DPI))
+    picture = Image.fromarray(figure.render())
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG", compress_level=9, dpi=(DPI, DPI))
     return path
-
-
-def _check_space(vertices: Vertices) -> None:
-    if vertices.space == CUSTOM:
-        raise UsageError("maps need an fsaverage space; these vertices are custom and lie on no known surface")
-
-
-def _check_rois(rois: RoiTable, count: int) -> None:
-    if rois.n_vertices != count:
-        raise UsageError(f"rois must be of the {count} vertices drawn, got a table of {rois.n_vertices}")
-
-
-def _check_shape(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
-    if np.shape(values) != shape:
-        raise UsageError(f"{name} must have shape {shape}, got {np.shape(values)}")

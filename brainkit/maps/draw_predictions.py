@@ -1,11 +1,11 @@
-"""Figures from an encoder file and its predictions: each image beside its map, and the encoder's own maps."""
+"""Figures from an encoder file and its predictions: each image next to its map, and the encoder's own maps."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,21 @@ from brainkit import encoder_file
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.images import decode
-from brainkit.maps import draw as static
+from brainkit.maps import draw
 from brainkit.utils.files import read_json
+from brainkit.utils.progress import Say
+from brainkit.utils.text import first_line
 
 
 def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
-    """Find what would stop the drawing before any long work is done. Makes nothing.
+    """Check that figures can be drawn, before long work starts. Creates nothing.
 
     Parameters
     ----------
     folder : path-like
-        Where the figures are to go; it need not exist, the folder it lies in must.
+        Folder of the figures; it may be missing, but its parent must exist.
     info : EncoderInfo
-        The encoder whose predictions are to be drawn.
+        Of the encoder whose predictions are drawn.
 
     Returns
     -------
@@ -39,19 +41,21 @@ def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
     MissingDependency
         If matplotlib or nilearn is not installed.
     UsageError
-        If the encoder's vertices lie on no known surface.
+        If the encoder's vertices are in the custom space, which has no surface.
     DataError
         If the folder cannot be used.
     """
     for module in ("matplotlib", "nilearn"):
         require(module, extra="maps", purpose="drawing brain maps")
     if info.vertices.space == "custom":
-        raise UsageError("maps need an encoder on an fsaverage space; this one predicts vertices of a space of its own")
+        raise UsageError(
+            "maps need an encoder with vertices of an fsaverage space, got custom ones, which have no surface"
+        )
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise DataError(f"{path}: expected a folder for the figures, found a file")
     if not path.parent.is_dir():
-        raise DataError(f"{path}: its folder {path.parent} does not exist; make it first")
+        raise DataError(f"{path}: its folder {path.parent} does not exist; create it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise DataError(f"{path}: is not writable")
     return path
@@ -65,19 +69,19 @@ def draw_prediction_file(
     images: Sequence[Any] | None = None,
     max_maps: int = 12,
 ) -> list[Path]:
-    """Draw what `brainkit.predict.predict_to_file` wrote.
+    """Draw the output of `brainkit.predict.predict_to_file`.
 
     Parameters
     ----------
     file : path-like
-        The ``.npy`` file of predictions, with its ``.json`` beside it.
+        The ``.npy`` file of predictions, with its ``.json`` next to it.
     encoder_info : EncoderInfo
-        The encoder that made them.
+        Metadata of the encoder that predicted them.
     folder, max_maps
         As in `draw_predictions`.
     images : sequence, optional
-        The image of each row, as ``PredictResult.sources`` has them; by default those that the ``.json`` names, where
-        a name that is not UTF-8 is escaped, and one in a tar shard leads to no file.
+        The image of each row, as in ``PredictResult.sources``; by default those named in the ``.json``, where names
+        that are not UTF-8 are escaped and images in tar shards cannot be found.
 
     Returns
     -------
@@ -87,21 +91,21 @@ def draw_prediction_file(
     Raises
     ------
     DataError
-        If the files are not such a pair, or an image cannot be read any more.
+        If the files are not an output of predict, or an image can no longer be read.
     """
-    beside = Path(file).with_suffix(".json")
-    written = read_json(beside)
+    json_path = Path(file).with_suffix(".json")
+    description = read_json(json_path)
     try:
-        named, ids = list(written["images"]), written["vertices"].get("ids")
+        named, ids = list(description["images"]), description["vertices"].get("ids")
     except (AttributeError, KeyError, TypeError):
-        raise DataError(f"{beside}: expected what predict writes (images, vertices), found something else") from None
+        raise DataError(f"{json_path}: expected a description of predictions, with images and vertices") from None
     columns = None if ids is None else np.flatnonzero(np.isin(encoder_info.vertices.ids, ids))
     try:
         rows = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: expected a .npy array, cannot read it ({error})") from None
-    chosen = named if images is None else images
-    return draw_predictions(encoder_info, rows, chosen, folder, columns=columns, max_maps=max_maps)
+        raise DataError(f"{file}: expected a .npy array, which cannot be read: {first_line(error)}") from None
+    sources = named if images is None else images
+    return draw_predictions(encoder_info, rows, sources, folder, columns=columns, max_maps=max_maps)
 
 
 def draw_predictions(
@@ -113,22 +117,22 @@ def draw_predictions(
     columns: np.ndarray | None = None,
     max_maps: int = 12,
 ) -> list[Path]:
-    """Draw images beside the responses predicted to them, the first ones in order, with one colour range for all.
+    """Draw images next to the responses predicted to them, with one colour range for all.
 
     Parameters
     ----------
     encoder_info : EncoderInfo
-        What the encoder file says of itself: vertices, regions, units, note.
+        Metadata of the encoder file: vertices, ROIs, units, note.
     prediction_rows : array of shape (n, V)
-        Predicted responses, in the encoder's units; a memory map is read only where it is drawn.
+        Predicted responses, in the encoder's units; of a memory map only the rows drawn are read.
     image_paths : sequence
-        The image of each row: a path, or what has a `name` and an ``open()`` that gives a path or an open file.
+        The image of each row: a path, or an object with `name` and ``open()``, which gives a path or an open file.
     folder : path-like
-        Where the figures go, one PNG an image, named by row and image.
+        Folder of the figures, one PNG per image, named by row and image.
     columns : int array of shape (V,), optional
-        Which of the encoder's vertices the columns are; all of them by default.
+        The encoder's columns that `prediction_rows` has; all by default.
     max_maps : int
-        At most so many images are drawn.
+        Largest number of images to draw; the first ones are drawn.
 
     Returns
     -------
@@ -138,7 +142,7 @@ def draw_predictions(
     Raises
     ------
     UsageError, DataError, MissingDependency
-        As `check_drawable`; DataError too where rows and images, or columns and vertices, do not match.
+        As `check_drawable`; DataError also if rows and images, or columns and vertices, do not match.
     """
     target = check_drawable(folder, encoder_info)
     vertices, rois = encoder_info.vertices, encoder_info.rois
@@ -153,11 +157,11 @@ def draw_predictions(
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
     drawn = []
     for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
-        given = Path(image if isinstance(image, str | os.PathLike) else image.name)
-        name = os.fsencode(given.name).decode("utf-8", "backslashreplace")  # any name can be drawn
-        name = " ".join(name.split())  # a title has one line
-        path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', given.stem)[:80]}.png"
-        static.draw_response(
+        source = Path(image if isinstance(image, str | os.PathLike) else image.name)
+        name = os.fsencode(source.name).decode("utf-8", "backslashreplace")
+        name = " ".join(name.split())  # the title is one line
+        path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', source.stem)[:80]}.png"
+        draw.draw_response(
             path,
             vertices=vertices,
             rois=rois,
@@ -176,18 +180,18 @@ def draw_encoder_file(
     file: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     *,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> list[Path]:
-    """Draw an encoder's own maps (accuracy, layer, location, scale) from its file alone.
+    """Draw an encoder's own maps (accuracy, layer, location, scale) from its file.
 
     Parameters
     ----------
     file : path-like
         An encoder file.
     folder : path-like, optional
-        Where the figures go; by default beside the file, ``encoder-maps`` for ``encoder.onnx``.
+        Folder of the figures; by default next to the file, ``encoder-maps`` for ``encoder.onnx``.
     say : callable
-        Takes a line that says what was drawn.
+        Called with a line that names the figures.
 
     Returns
     -------
@@ -204,7 +208,7 @@ def draw_encoder_file(
     info = encoder_file.read(file)
     target = check_drawable(Path(file).with_name(f"{Path(file).stem}-maps") if folder is None else folder, info)
     target.mkdir(exist_ok=True)
-    figures = static.draw_maps(
+    paths = draw.draw_maps(
         target,
         vertices=info.vertices,
         rois=info.rois,
@@ -219,8 +223,8 @@ def draw_encoder_file(
         note=info.note,
         layer_note=None if info.gauge == "unit" else f"gauge: {info.gauge}; layers cannot be compared",
     )
-    say(f"{target}: {', '.join(figure.name for figure in figures)}")
-    return figures
+    say(f"{target}: {', '.join(path.name for path in paths)}")
+    return paths
 
 
 def _if_known(values: np.ndarray) -> np.ndarray | None:
@@ -228,7 +232,7 @@ def _if_known(values: np.ndarray) -> np.ndarray | None:
 
 
 def _common_limit(rows: np.ndarray) -> float | None:
-    """Give a round colour range that 99 % of the values fit into; None where there is nothing to go by."""
+    """A round colour range that covers 99 % of the values; None if there is no value other than 0."""
     finite = np.abs(rows[np.isfinite(rows)])
     limit = float(np.percentile(finite, 99)) if finite.size else 0.0
     if limit <= 0:

@@ -1,4 +1,4 @@
-"""The page around a flatmap: title, map, region names, colour bar or legend, the small finder, the note."""
+"""A figure with a flatmap: title, map, ROI names, colour bar or legend, overview of the whole cortex, note."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.maps.canvas import Canvas
 from brainkit.maps.view import View, choose_view, on_flatmap, whole_view
 
@@ -20,65 +21,66 @@ if TYPE_CHECKING:
 
 DPI = 120
 INK, FAINT, WARN = "#1b1f24", "#68717d", "#a63c06"
-_WIDE, _TALL = 7.4, 5.5  # inches that the map may take
-_EDGE, _HEAD, _FOOT, _GUTTER = 0.3, 1.12, 0.52, 0.32  # inches
-_FINDER = 2.1  # inches
+_MAX_WIDTH, _MAX_HEIGHT = 7.4, 5.5  # of the map, in inches
+_MARGIN, _HEADER, _FOOTER, _GUTTER = 0.3, 1.12, 0.52, 0.32  # inches
+_OVERVIEW_WIDTH = 2.1  # inches
+_LABEL_SIZE = 9.0  # points
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What all figures of a subject share."""
+class Flatmap:
+    """What all figures of a subject share: the part of the flatmap that is shown, its pixels and the ROI outlines."""
 
     vertices: Vertices
     view: View
     canvas: Canvas
     inches: tuple[float, float]  # width and height of the map
-    shown: np.ndarray  # (V,) bool: on the flatmap
-    outlines: np.ndarray  # (s, 2, 2) mm
-    names: tuple[tuple[str, float, float], ...]  # region, x, y in mm
+    on_flatmap: np.ndarray  # (V,) bool; False on the medial wall and the cuts
+    outlines: np.ndarray  # (s, 2, 2) line segments in mm
+    labels: tuple[tuple[str, float, float], ...]  # ROI, x, y in mm
 
 
-def make_scene(vertices: Vertices, rois: RoiTable) -> Scene:
-    """Work out view, pixels and outlines; kept in the process for the next figure of the same subject."""
-    return _scene(vertices, tuple((name, positions.tobytes()) for name, positions in rois.items()))
+def make_flatmap(vertices: Vertices, rois: RoiTable) -> Flatmap:
+    """Compute view, pixels and outlines; cached for the next figure of the same subject."""
+    return _flatmap(vertices, tuple((name, positions.tobytes()) for name, positions in rois.items()))
 
 
 @functools.lru_cache(maxsize=2)
-def _scene(vertices: Vertices, regions: tuple[tuple[str, bytes], ...]) -> Scene:
+def _flatmap(vertices: Vertices, regions: tuple[tuple[str, bytes], ...]) -> Flatmap:
     view = choose_view(vertices)
-    per_mm = min(_WIDE / view.width, _TALL / view.height)
+    per_mm = min(_MAX_WIDTH / view.width, _MAX_HEIGHT / view.height)
     canvas = Canvas(vertices, view, per_mm * DPI)
-    pieces, wanted = [np.empty((0, 2, 2))], []
+    outlines, anchors = [np.empty((0, 2, 2))], []
     for name, raw in regions:
         positions = np.frombuffer(raw, dtype=np.int32)
         if len(positions):
-            pieces.append(canvas.outline(positions))
-            wanted += [(len(positions), name, x, y) for x, y in canvas.anchors(positions, pieces[-1])]
-    names = _place(sorted(wanted, key=lambda item: (-item[0], item[1], item[2])), view, per_mm)
+            outlines.append(canvas.outline(positions))
+            anchors += [(len(positions), name, x, y) for x, y in canvas.anchors(positions, outlines[-1])]
+    labels = _label_positions(sorted(anchors, key=lambda item: (-item[0], item[1], item[2])), view, per_mm)
     inches = (view.width * per_mm, view.height * per_mm)
-    return Scene(vertices, view, canvas, inches, on_flatmap(vertices), np.concatenate(pieces), names)
+    return Flatmap(vertices, view, canvas, inches, on_flatmap(vertices), np.concatenate(outlines), labels)
 
 
-class Page:
-    """One figure: a title, the map, a side column for its legend, and a footer.
+class MapFigure:
+    """A title, the map, a side column for its legend, and a footer. Positions and sizes are in inches.
 
     Parameters
     ----------
-    scene : Scene
+    flatmap : Flatmap
     title, subtitle : str
     note : str or None
-        Printed on the figure in a colour that is seen, for example that the subject is simulated.
+        Printed in a warning colour, for example that the subject is simulated.
     detail : str
-        What a reader should know about how values are drawn.
+        What a reader should know about how the values are drawn.
     column : float
         Width of the side column in inches.
     column_left : bool
-        Put the side column at the left of the map.
+        Side column to the left of the map.
     """
 
     def __init__(
         self,
-        scene: Scene,
+        flatmap: Flatmap,
         title: str,
         subtitle: str,
         *,
@@ -90,87 +92,90 @@ class Page:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self.scene = scene
-        wide, tall = scene.inches
-        self.tall = max(tall, 3.9 if column_left else 3.6)
+        self.flatmap = flatmap
+        width, height = flatmap.inches
+        self.height = max(height, 3.9 if column_left else 3.6)
         self.column = column
-        self.left = _EDGE + (column + _GUTTER if column_left else 0.0)
-        self.side = _EDGE if column_left else _EDGE + wide + _GUTTER
-        self.size = (_EDGE + wide + _GUTTER + column + _EDGE, _HEAD + self.tall + _FOOT)
-        fit = 72 * (self.size[0] - 2 * _EDGE) / (0.64 * max(len(title), 1))
+        self.left = _MARGIN + (column + _GUTTER if column_left else 0.0)
+        self.side = _MARGIN if column_left else _MARGIN + width + _GUTTER
+        self.size = (_MARGIN + width + _GUTTER + column + _MARGIN, _HEADER + self.height + _FOOTER)
         self.figure: Figure = Figure(figsize=self.size, dpi=DPI, facecolor="white")
-        self._pixels = FigureCanvasAgg(self.figure)
-        self.text(_EDGE, self.size[1] - 0.27, title, size=min(15.5, fit), weight="bold", va="top")
-        self.text(_EDGE, self.size[1] - 0.6, subtitle, size=10, color=FAINT, va="top")
-        low = 0.2
+        self._renderer = FigureCanvasAgg(self.figure)
+        self.text(_MARGIN, self.size[1] - 0.27, title, size=self._fitting(title, 15.5, 0.64), weight="bold", va="top")
+        self.text(_MARGIN, self.size[1] - 0.6, subtitle, size=self._fitting(subtitle, 10, 0.54), color=FAINT, va="top")
+        footer = 0.2
         if note:
-            self.text(_EDGE, low, note, size=10, color=WARN, weight="bold", va="center")
+            self.text(_MARGIN, footer, note, size=10, color=WARN, weight="bold", va="center")
         if detail:
-            self.text(self.size[0] - _EDGE, low, detail, size=8.5, color=FAINT, ha="right", va="center")
-        self.bottom = _FOOT + (self.tall - tall) / 2
-        self.map = self.axes(self.left, self.bottom, wide, tall)
-        self.map.set_xlim(*scene.view.extent[:2])
-        self.map.set_ylim(*scene.view.extent[2:])
+            self.text(self.size[0] - _MARGIN, footer, detail, size=8.5, color=FAINT, ha="right", va="center")
+        self.bottom = _FOOTER + (self.height - height) / 2
+        self.map = self.axes(self.left, self.bottom, width, height)
+        self.map.set_xlim(*flatmap.view.extent[:2])
+        self.map.set_ylim(*flatmap.view.extent[2:])
         self.map.axis("off")
-        per_mm = wide / scene.view.width
-        for box in scene.view.boxes:
+        per_mm = width / flatmap.view.width
+        for box in flatmap.view.boxes:
             middle = self.left + (box.shift + (box.x0 + box.x1) / 2) * per_mm
             label = f"{box.hemisphere} hemisphere"
-            self.text(middle, self.bottom + tall + 0.06, label, size=9.5, color=FAINT, ha="center", va="bottom")
-        if scene.view.cropped:
-            self._finder()
+            self.text(middle, self.bottom + height + 0.06, label, size=9.5, color=FAINT, ha="center", va="bottom")
+        if flatmap.view.cropped:
+            self._overview()
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        """Axes at a place given in inches."""
-        wide, tall = self.size
-        return self.figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
+        """Axes at a position."""
+        across, up = self.size
+        return self.figure.add_axes((left / across, bottom / up, width / across, height / up))
 
-    def text(self, x: float, y: float, words: str, *, size: float, color: str = INK, **more: Any) -> None:
-        """Text at a place given in inches."""
-        # Names come from files and users: a dollar sign in them is no formula.
+    def text(self, x: float, y: float, text: str, *, size: float, color: str = INK, **more: Any) -> None:
+        """Text at a position."""
+        # Names come from files and users: a dollar sign in them does not start a formula.
         more["parse_math"] = False
-        self.figure.text(x / self.size[0], y / self.size[1], words, fontsize=size, color=color, **more)
+        self.figure.text(x / self.size[0], y / self.size[1], text, fontsize=size, color=color, **more)
+
+    def _fitting(self, text: str, size: float, width: float) -> float:
+        """`size` in points, or less if the text is too long; `width` is that of a character, in units of the size."""
+        return min(size, 72 * (self.size[0] - 2 * _MARGIN) / (width * max(len(text), 1)))
 
     @property
     def side_top(self) -> float:
-        """Inches from the bottom of the page to the top of the side column."""
-        return _FOOT + self.tall
+        """Top of the side column, from the bottom of the figure."""
+        return _FOOTER + self.height
 
     @property
     def side_bottom(self) -> float:
-        """Inches from the bottom of the page to the part of the side column that is free."""
-        return _FOOT + (1.3 if self.scene.view.cropped else 0.1)
+        """Bottom of the free part of the side column, from the bottom of the figure."""
+        return _FOOTER + (1.3 if self.flatmap.view.cropped else 0.1)
 
-    def show(self, pixels: np.ndarray, colours: np.ndarray, alpha: np.ndarray) -> None:
-        """Draw the map: colours over curvature, then outlines and names of regions."""
+    def draw_map(self, pixels: np.ndarray, colours: np.ndarray, alpha: np.ndarray) -> None:
+        """Draw the map: colours over curvature, then outlines and names of ROIs."""
         from matplotlib.collections import LineCollection
         from matplotlib.patheffects import withStroke
 
-        scene = self.scene
-        image = scene.canvas.compose(pixels, colours, alpha)
-        # Nearest: the picture has the page's own resolution, and must not be smoothed again.
-        self.map.imshow(image, extent=scene.view.extent, interpolation="nearest", aspect="auto", zorder=1)
+        flatmap = self.flatmap
+        image = flatmap.canvas.compose(pixels, colours, alpha)
+        # Nearest: the image has the resolution of the figure and must not be interpolated again.
+        self.map.imshow(image, extent=flatmap.view.extent, interpolation="nearest", aspect="auto", zorder=1)
         for width, colour in ((2.4, "#20242a"), (1.1, "white")):
-            lines = LineCollection(list(scene.outlines), colors=colour, linewidths=width, capstyle="round", zorder=2)
+            lines = LineCollection(list(flatmap.outlines), colors=colour, linewidths=width, capstyle="round", zorder=2)
             self.map.add_collection(lines, autolim=False)
         halo = [withStroke(linewidth=2.4, foreground="#20242a")]
         style: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3, "parse_math": False}
-        for name, x, y in scene.names:
-            self.map.text(x, y, name, fontsize=_NAME, color="white", path_effects=halo, **style)
+        for name, x, y in flatmap.labels:
+            self.map.text(x, y, name, fontsize=_LABEL_SIZE, color="white", path_effects=halo, **style)
 
-    def picture(self) -> np.ndarray:
-        """The page as pixels. Array of shape (height, width, 3), uint8."""
+    def render(self) -> np.ndarray:
+        """The figure as pixels. Array of shape (height, width, 3), uint8."""
         with warnings.catch_warnings():
-            # A file name in a script that the font lacks is drawn as boxes; nobody can do anything about it.
+            # Characters that the font lacks are drawn as boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self._pixels.draw()
-        return np.asarray(self._pixels.buffer_rgba())[..., :3].copy()
+            self._renderer.draw()
+        return np.asarray(self._renderer.buffer_rgba())[..., :3].copy()
 
-    def say(self, words: str) -> None:
-        """Put a sentence in the middle of the map, for a map with nothing to show."""
-        plain = {"facecolor": "white", "edgecolor": FAINT, "boxstyle": "round,pad=0.6"}
+    def message(self, text: str) -> None:
+        """A sentence in the middle of the map, if there is nothing to show."""
+        box = {"facecolor": "white", "edgecolor": FAINT, "boxstyle": "round,pad=0.6"}
         centre: dict[str, Any] = {"ha": "center", "va": "center", "transform": self.map.transAxes, "zorder": 5}
-        self.map.text(0.5, 0.5, words, fontsize=12, color=INK, bbox=plain, **centre)
+        self.map.text(0.5, 0.5, text, fontsize=12, color=INK, bbox=box, **centre)
 
     def colour_bar(
         self,
@@ -183,14 +188,14 @@ class Page:
         ticks: list[float] | None = None,
         pointed: str = "neither",
     ) -> None:
-        """A colour bar in the side column; `ends` are words at its bottom and top."""
+        """A colour bar in the side column; `ends` are labels below and above it."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
         room = self.side_top - self.side_bottom
-        tall = min(2.9, room - (0.5 if ends else 0.25))
+        height = min(2.9, room - (0.5 if ends else 0.25))
         top = self.side_top - (0.25 if ends else 0.0)
-        axes = self.axes(self.side, top - tall, 0.2, tall)
+        axes = self.axes(self.side, top - height, 0.2, height)
         bar = self.figure.colorbar(
             ScalarMappable(Normalize(low, high), colours), cax=axes, ticks=ticks, extend=pointed, extendfrac=0.04
         )
@@ -198,11 +203,11 @@ class Page:
         bar.ax.tick_params(labelsize=10, color=FAINT, labelcolor=INK, length=3)
         bar.set_label(label, fontsize=11, color=INK, labelpad=7)
         if ends:
-            self.text(self.side, top - tall - 0.08, ends[0], size=9.5, color=FAINT, va="top")
+            self.text(self.side, top - height - 0.08, ends[0], size=9.5, color=FAINT, va="top")
             self.text(self.side, top + 0.08, ends[1], size=9.5, color=FAINT, va="bottom")
 
-    def colour_strip(self, colours: Colormap, low: float, high: float, label: str, top: float) -> None:
-        """A lying colour bar across the side column, its upper edge `top` inches from the bottom of the page."""
+    def horizontal_colour_bar(self, colours: Colormap, low: float, high: float, label: str, top: float) -> None:
+        """A horizontal colour bar in the side column, with its upper edge at `top`."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
@@ -219,18 +224,17 @@ class Page:
         bar.ax.tick_params(labelsize=9.5, color=FAINT, labelcolor=INK, length=3)
         bar.set_label(label, fontsize=10.5, color=INK, labelpad=4, parse_math=False)
 
-    def _finder(self) -> None:
-        """The whole flatmap, small, with the part shown drawn in."""
+    def _overview(self) -> None:
+        """The whole flatmap, small, with a frame around the part that is shown."""
         from matplotlib.patches import FancyBboxPatch
 
-        scene = self.scene
-        view, image = _finder_image(scene.vertices)
-        wide = _FINDER
-        tall = wide * view.height / view.width
-        left = self.side + (self.column - wide) / 2
-        axes = self.axes(left, _FOOT + 0.05, wide, tall)
+        view, image = _overview_image(self.flatmap.vertices)
+        width = _OVERVIEW_WIDTH
+        height = width * view.height / view.width
+        left = self.side + (self.column - width) / 2
+        axes = self.axes(left, _FOOTER + 0.05, width, height)
         axes.imshow(image, extent=view.extent, interpolation="lanczos", aspect="auto")
-        for box in scene.view.boxes:
+        for box in self.flatmap.view.boxes:
             shift = next(other.shift for other in view.boxes if other.hemisphere == box.hemisphere)
             corner, size = (box.x0 + shift, box.y0), (box.x1 - box.x0, box.y1 - box.y0)
             axes.add_patch(
@@ -241,39 +245,36 @@ class Page:
         axes.set_xlim(*view.extent[:2])
         axes.set_ylim(*view.extent[2:])
         axes.axis("off")
-        self.text(left + wide / 2, _FOOT + tall + 0.1, "part shown", size=8.5, color=FAINT, ha="center")
-
-
-_NAME = 9.0  # points
+        self.text(left + width / 2, _FOOTER + height + 0.1, "part shown", size=8.5, color=FAINT, ha="center")
 
 
 @functools.lru_cache(maxsize=2)
-def _finder_image(vertices: Vertices) -> tuple[View, np.ndarray]:
+def _overview_image(vertices: Vertices) -> tuple[View, np.ndarray]:
     view = whole_view(vertices.space)
-    canvas = Canvas(vertices, view, 2 * _FINDER * DPI / view.width)
+    canvas = Canvas(vertices, view, 2 * _OVERVIEW_WIDTH * DPI / view.width)
     pixels, _, alpha = canvas.paint(np.zeros(len(vertices)), np.ones(len(vertices), dtype=bool))
     return view, canvas.compose(pixels, np.broadcast_to([0.30, 0.42, 0.58], (len(pixels), 3)), alpha)
 
 
-def _place(
-    wanted: list[tuple[int, str, float, float]], view: View, per_mm: float
+def _label_positions(
+    anchors: list[tuple[int, str, float, float]], view: View, per_mm: float
 ) -> tuple[tuple[str, float, float], ...]:
-    """Put names at their anchors, moved a little where they would collide; one that finds no room is left out."""
-    line = _NAME / 72 / per_mm  # a line of text, in mm
+    """Labels at their anchors (size, name, x, y), shifted if they would overlap; dropped if there is no room."""
+    line = _LABEL_SIZE / 72 / per_mm  # height of a line of text, in mm
     left, right, bottom, top = view.extent
-    taken: list[tuple[float, float, float, float]] = []
-    placed = []
+    boxes: list[tuple[float, float, float, float]] = []  # x, half width, y, half height
+    labels = []
     offsets = sorted(
         ((across * 0.75, up * 0.75) for across in range(-4, 5) for up in range(-4, 5)),
-        key=lambda at: at[0] ** 2 + at[1] ** 2,
+        key=lambda offset: offset[0] ** 2 + offset[1] ** 2,
     )
-    for _, name, x, y in wanted:
-        half, tall = 0.30 * line * len(name) + 0.15 * line, 0.62 * line
+    for _, name, x, y in anchors:
+        half_width, half_height = 0.30 * line * len(name) + 0.15 * line, 0.62 * line
         for across, up in offsets:
-            u = min(max(x + across * line, left + half), right - half)
-            w = min(max(y + up * line, bottom + tall), top - tall)
-            if all(abs(u - a) >= half + b or abs(w - c) >= tall + d for a, b, c, d in taken):
-                taken.append((u, half, w, tall))
-                placed.append((name, u, w))
+            u = min(max(x + across * line, left + half_width), right - half_width)
+            w = min(max(y + up * line, bottom + half_height), top - half_height)
+            if all(abs(u - a) >= half_width + b or abs(w - c) >= half_height + d for a, b, c, d in boxes):
+                boxes.append((u, half_width, w, half_height))
+                labels.append((name, u, w))
                 break
-    return tuple(placed)
+    return tuple(labels)

@@ -1,4 +1,4 @@
-"""Which part of the cortex a figure shows: the flatmaps of both hemispheres side by side, in mm."""
+"""The part of the cortex that a figure shows: the flatmaps of both hemispheres side by side, in mm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainkit.cortex.surface import HEMISPHERES, SPACES, Vertices, mesh
+from brainkit.cortex.surface import HEMISPHERES, mesh
+from brainkit.cortex.vertices import SPACES, Vertices
 
 _GAP = 8.0  # mm between the hemispheres
 
@@ -26,7 +27,7 @@ class Box:
 
 @dataclass(frozen=True)
 class View:
-    """What is shown: one box a hemisphere, side by side. The common plane starts at x = 0 and y = `y0`."""
+    """One box per hemisphere, side by side. The common plane starts at x = 0 and y = `y0`."""
 
     space: str
     boxes: tuple[Box, ...]
@@ -49,23 +50,23 @@ class View:
 
 
 def choose_view(vertices: Vertices) -> View:
-    """Show the hemispheres that have vertices, cropped to them where they cover only a part of the cortex."""
-    whole, near = {}, {}
+    """The hemispheres that have vertices, cropped to them if they cover only a part of the cortex."""
+    full_bounds, near_bounds = {}, {}
     for hemisphere, ids in zip(HEMISPHERES, (vertices.left, vertices.right), strict=True):
         points, _ = mesh(vertices.space, hemisphere, "flat")
         on = hemisphere_on_flatmap(vertices.space, hemisphere)
-        whole[hemisphere] = _bounds(points[on], 2.0)
+        full_bounds[hemisphere] = _bounds(points[on], 2.0)
         ids = ids[on[ids]]
         if len(ids):
             box = _bounds(points[ids], 0.0)
             margin = max(9.0, 0.08 * max(box[1] - box[0], box[3] - box[2]))
-            near[hemisphere] = _bounds(points[ids], margin)
-    if not near:
-        return _side_by_side(vertices.space, whole, cropped=False)
-    shown = {hemisphere: whole[hemisphere] for hemisphere in near}
-    tight = {hemisphere: _inside(near[hemisphere], whole[hemisphere]) for hemisphere in near}
-    view, full = _side_by_side(vertices.space, tight, True), _side_by_side(vertices.space, shown, False)
-    return view if view.width * view.height < 0.6 * full.width * full.height else full
+            near_bounds[hemisphere] = _bounds(points[ids], margin)
+    if not near_bounds:
+        return _side_by_side(vertices.space, full_bounds, cropped=False)
+    full = _side_by_side(vertices.space, {name: full_bounds[name] for name in near_bounds}, cropped=False)
+    tight = {name: _inside(bounds, full_bounds[name]) for name, bounds in near_bounds.items()}
+    cropped = _side_by_side(vertices.space, tight, cropped=True)
+    return cropped if cropped.width * cropped.height < 0.6 * full.width * full.height else full
 
 
 def whole_view(space: str) -> View:
@@ -77,7 +78,7 @@ def whole_view(space: str) -> View:
 
 
 def on_flatmap(vertices: Vertices) -> np.ndarray:
-    """Which of the vertices the flatmap shows: not those of the medial wall and the cuts. (V,) bool."""
+    """Which vertices are on the flatmap; those of the medial wall and the cuts are not. (V,) bool."""
     return np.concatenate(
         [
             hemisphere_on_flatmap(vertices.space, "left")[vertices.left],
@@ -88,7 +89,7 @@ def on_flatmap(vertices: Vertices) -> np.ndarray:
 
 @functools.cache
 def hemisphere_on_flatmap(space: str, hemisphere: str) -> np.ndarray:
-    """Which vertices of a hemisphere the flatmap shows. (n,) bool."""
+    """Which vertices of a hemisphere are on the flatmap. (n,) bool."""
     on = np.zeros(SPACES[space], dtype=bool)
     on[mesh(space, hemisphere, "flat")[1]] = True
     return on

@@ -11,14 +11,14 @@ from brainkit.errors import UsageError
 
 
 def noise_ceiling_from_ncsnr(ncsnr: npt.ArrayLike, counts: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Noise ceiling of averaged responses from the noise-ceiling signal-to-noise ratio of NSD.
+    """Noise ceiling of averaged responses, from the noise-ceiling signal-to-noise ratio (ncsnr) of NSD.
 
     Parameters
     ----------
     ncsnr : array of shape (V,)
-        Standard deviation of the signal over that of the noise of one trial, >= 0.
+        S.d. of the signal over the s.d. of the noise of a single trial, >= 0.
     counts : (A, B, C)
-        How many images were seen, and averaged over, 3, 2 and 1 times.
+        Number of images with 3, 2 and 1 trials, over which responses are averaged.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def noise_ceiling_from_ncsnr(ncsnr: npt.ArrayLike, counts: Sequence[int]) -> npt
     Raises
     ------
     UsageError
-        If a ratio is negative, or the counts are not three numbers >= 0 with a positive sum.
+        If an ncsnr is negative, or the counts are not three numbers >= 0 with a positive sum.
 
     References
     ----------
@@ -40,12 +40,12 @@ def noise_ceiling_from_ncsnr(ncsnr: npt.ArrayLike, counts: Sequence[int]) -> npt
         raise UsageError(f"ncsnr must not be negative, got {np.nanmin(ratio):g}")
     noise = (three / 3 + two / 2 + one) / (three + two + one)
     with np.errstate(divide="ignore"):
-        # This form is right at both ends: 0 gives 0 and infinity gives 1.
+        # In this form 0 gives 0 and infinity gives 1.
         return np.asarray(1.0 / (1.0 + noise / ratio**2))
 
 
 def noise_ceiling_from_repetitions(responses: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Noise ceiling of responses averaged over repetitions, from the repetitions themselves.
+    """Noise ceiling of responses averaged over repetitions, from the single repetitions.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def noise_ceiling_from_repetitions(responses: npt.ArrayLike) -> npt.NDArray[np.f
     Raises
     ------
     UsageError
-        If the shape is another.
+        If the shape is different.
     """
     trials = np.asarray(responses, np.float64)
     if trials.ndim != 3 or trials.shape[0] < 2 or trials.shape[1] < 2:
@@ -83,7 +83,7 @@ def _three_counts(counts: Sequence[int]) -> tuple[float, float, float]:
     try:
         three, two, one = (float(count) for count in counts)
     except (TypeError, ValueError):
-        raise UsageError(f"counts must be three numbers (images seen 3, 2, 1 times), got {counts!r}") from None
+        raise UsageError(f"counts must be three numbers (images with 3, 2, 1 trials), got {counts!r}") from None
     if min(three, two, one) < 0 or not 0 < three + two + one < float("inf"):
-        raise UsageError(f"counts must not be negative and not all zero, got {counts!r}")
+        raise UsageError(f"counts must be >= 0 and not all zero, got {counts!r}")
     return three, two, one

@@ -20,13 +20,13 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a statistic.
 
-    Vertices are not independent (neighbours share noise), so over vertices the interval is too narrow; it speaks of
-    these vertices, not of new subjects.
+    Vertices are not independent (neighbours share noise), so an interval over vertices is too narrow; it is about
+    these vertices, not about new subjects.
 
     Parameters
     ----------
     values : array of shape (n,)
-        NaN are left out.
+        NaN is ignored.
     statistic : callable
         From an array of shape (n,) to a number.
     level : float
@@ -34,27 +34,27 @@ def bootstrap_interval(
     seed : int
         The same seed gives the same interval.
     samples : int
-        How many times to resample.
+        Number of bootstrap samples.
 
     Returns
     -------
     (low, high) : floats
-        NaN, NaN if there are no values.
+        Both NaN if there are no values.
 
     Raises
     ------
     UsageError
-        If `level` lies outside (0, 1) or `samples` is less than 1.
+        If `level` is outside (0, 1) or `samples` is less than 1.
     """
     if not 0 < level < 1:
-        raise UsageError(f"level must lie in (0, 1), got {level!r}")
+        raise UsageError(f"level must be in (0, 1), got {level!r}")
     if samples < 1:
         raise UsageError(f"samples must be at least 1, got {samples!r}")
-    kept = np.asarray(values, np.float64).ravel()
-    kept = kept[~np.isnan(kept)]
-    if not kept.size:
+    known = np.asarray(values, np.float64).ravel()
+    known = known[~np.isnan(known)]
+    if not known.size:
         return float("nan"), float("nan")
-    random = np.random.default_rng(seed)
-    drawn = [float(statistic(kept[random.integers(0, kept.size, kept.size)])) for _ in range(samples)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    rng = np.random.default_rng(seed)
+    resampled = [float(statistic(known[rng.integers(0, known.size, known.size)])) for _ in range(samples)]
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

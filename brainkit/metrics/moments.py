@@ -1,4 +1,4 @@
-"""Means and variances of rows that come a few at a time."""
+"""Means and variances of rows that arrive in blocks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 class Moments:
     """Count, mean and sum of squared deviations of each column, in float64.
 
-    Blocks are merged by the update of Chan, Golub and LeVeque (1983), which loses no digits where the mean is large
-    beside the spread. A NaN stays in its column.
+    Blocks are merged by the update of Chan, Golub and LeVeque (1983), which loses no digits if the mean is large
+    compared with the s.d. A NaN affects its own column only.
 
     Attributes
     ----------
@@ -24,16 +24,16 @@ class Moments:
         self._squares = np.zeros(columns)
 
     def add(self, rows: np.ndarray) -> None:
-        """Take rows (b, columns)."""
+        """Add rows (b, columns)."""
         if not len(rows):
             return
-        exact = np.asarray(rows, np.float64)
-        mean = exact.mean(axis=0)
-        squares = np.square(exact - mean).sum(axis=0)
-        total = self.count + len(exact)
-        apart = mean - self.mean
-        self._squares += squares + apart * apart * (self.count * len(exact) / total)
-        self.mean += apart * (len(exact) / total)
+        block = np.asarray(rows, np.float64)
+        mean = block.mean(axis=0)
+        squares = np.square(block - mean).sum(axis=0)
+        total = self.count + len(block)
+        step = mean - self.mean
+        self._squares += squares + step * step * (self.count * len(block) / total)
+        self.mean += step * (len(block) / total)
         self.count = total
 
     @property

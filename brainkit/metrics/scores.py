@@ -9,12 +9,7 @@ import numpy.typing as npt
 
 from brainkit.errors import UsageError
 
-# The old names, until their users follow.
-from brainkit.metrics.ceilings import noise_ceiling_from_ncsnr, noise_ceiling_from_repetitions  # noqa: F401
-from brainkit.metrics.correlation import StreamingCorrelation as StreamingScore  # noqa: F401
-from brainkit.metrics.intervals import bootstrap_interval  # noqa: F401
-
-LEAST_CEILING = 0.05  # below it, a share of the explainable variance is a ratio of two noises
+LEAST_CEILING = 0.05  # below it, the share of explainable variance is mostly noise
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class OfficialScore:
 
 
 def official_score(r: npt.ArrayLike, noise_ceiling: npt.ArrayLike) -> OfficialScore:
-    """Noise-normalised accuracy as the Algonauts 2023 challenge counts it.
+    """Noise-normalised accuracy as defined by the Algonauts 2023 challenge.
 
     Per vertex ``min(100 * max(r, 0)^2 / noise_ceiling, 100)``; mean (official) and median (often quoted) over all
     vertices with a ceiling above 0. A vertex whose r is NaN (a constant prediction) explains nothing and counts as 0.
@@ -37,7 +32,7 @@ def official_score(r: npt.ArrayLike, noise_ceiling: npt.ArrayLike) -> OfficialSc
     r : array of shape (V,)
         Correlation on test images, in [-1, 1].
     noise_ceiling : array of shape (V,)
-        Ceiling on r squared, as a fraction in [0, 1]; vertices with NaN are left out.
+        Ceiling on r squared, as a fraction in [0, 1]; vertices with NaN are ignored.
 
     Returns
     -------
@@ -56,12 +51,12 @@ def official_score(r: npt.ArrayLike, noise_ceiling: npt.ArrayLike) -> OfficialSc
         raise UsageError(
             f"noise_ceiling must be a fraction in [0, 1], got {np.nanmax(ceiling):g}; divide percent by 100"
         )
-    counted = ceiling > 0
-    n = int(counted.sum())
+    valid = ceiling > 0
+    n = int(valid.sum())
     if not n:
         return OfficialScore(float("nan"), float("nan"), 0)
-    explained = np.maximum(np.nan_to_num(correlation[counted], nan=0.0), 0.0) ** 2
-    score = np.minimum(100.0 * explained / ceiling[counted], 100.0)
+    explained = np.maximum(np.nan_to_num(correlation[valid], nan=0.0), 0.0) ** 2
+    score = np.minimum(100.0 * explained / ceiling[valid], 100.0)
     return OfficialScore(float(score.mean()), float(np.median(score)), n)
 
 
@@ -78,7 +73,7 @@ def explained_share(r: npt.ArrayLike, noise_ceiling: npt.ArrayLike) -> npt.NDArr
     Returns
     -------
     array of shape (V,), float64
-        In [0, 1]; NaN where the ceiling is not known or below `LEAST_CEILING`.
+        In [0, 1]; NaN where the ceiling is unknown or below `LEAST_CEILING`.
     """
     ceiling = np.asarray(noise_ceiling, np.float64)
     usable = np.nan_to_num(ceiling) >= LEAST_CEILING

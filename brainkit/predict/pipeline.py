@@ -13,33 +13,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import ImageError
 from brainkit.predict.inputs import remote
 from brainkit.predict.inputs.decode import prepare_into
 from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.network import Network
 from brainkit.utils.system import PeakMemory, cores, free_memory, memory_now
 from brainkit.utils.text import as_text
 
-_REMOTE_THREADS = 16  # images fetched at once from remote storage, where the network connection is what one waits for
+_REMOTE_THREADS = 16  # images fetched at once from remote storage, which mostly means waiting
 _BREAK_OFF_SECONDS = 5.0  # time that a run gets to end after it is aborted
 _MEMORY_SHARE = 0.5  # of the free memory: other processes need some too, and so does decoding
 _AMPLE = 1_000_000_000  # bytes per image, more than any network of these input sizes takes
-
-
-class Predictor(Protocol):
-    """What the pipeline uses of a `brainkit.predict.encoder.Encoder`."""
-
-    info: EncoderInfo
-    device: str
-
-    def run(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray: ...
-
-    def run_with_spread(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray: ...
-
-    def batch_size_for(self, requested: int | None) -> int: ...
-
-    def break_off(self, thread: int | None = None) -> None: ...
 
 
 class Entries(Protocol):
@@ -66,7 +51,7 @@ class Block:
     skipped_at : list of int
         Their positions in the list.
     missing : list of int
-        Positions of those of them whose file does not exist.
+        Positions of those whose file does not exist.
     """
 
     done: int
@@ -78,7 +63,7 @@ class Block:
 
 
 def local_blocks(
-    encoder: Predictor,
+    encoder: Network,
     sources: Entries,
     *,
     start: int = 0,
@@ -136,7 +121,7 @@ def local_blocks(
             )
 
 
-def choose_batch_size(encoder: Predictor, requested: int | None, images: int) -> int:
+def choose_batch_size(encoder: Network, requested: int | None, images: int) -> int:
     """How many images are run at once.
 
     Parameters
@@ -170,7 +155,7 @@ def choose_batch_size(encoder: Predictor, requested: int | None, images: int) ->
     return max(1, min(size, budget // max(1, _bytes_per_image(encoder))))
 
 
-def _bytes_per_image(encoder: Predictor) -> int:
+def _bytes_per_image(encoder: Network) -> int:
     """By how much the process grows when it runs one image; 0 where the system does not say.
 
     An encoder that has run before already holds its memory, and grows no more.
@@ -193,7 +178,7 @@ class Batch:
 
 
 def batches(
-    encoder: Predictor,
+    encoder: Network,
     take: Callable[[int, int], Sequence[Any]],
     positions: range,
     size: int,
@@ -287,7 +272,7 @@ class _NetworkThread:
         self._jobs.put((future, function, arguments))
         return future
 
-    def end(self, encoder: Predictor) -> None:
+    def end(self, encoder: Network) -> None:
         """Cancel what is queued, and abort what runs."""
         self._ended = True
         self._jobs.put(None)

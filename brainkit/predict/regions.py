@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from brainkit.cortex.surface import RoiTable
+from brainkit.cortex.rois import RoiTable
 from brainkit.errors import UsageError
 
 

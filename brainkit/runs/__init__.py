@@ -1,1 +1,1 @@
-"""A run, from its settings to its results, and the run folder."""
+"""A run: from data to a run folder, and from there to encoder files and maps; README.md says what is where."""

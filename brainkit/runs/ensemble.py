@@ -1,10 +1,10 @@
-"""Finished runs that differ in their seeds alone, as one encoder: are they alike, and how good are they together?"""
+"""Finished runs that differ only in their seeds, as one encoder: whether they are compatible, and how good it is."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.config import Config
-from brainkit.cortex.surface import CUSTOM
+from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.runs.folder import RunLog, encoder_info, finished_run, load_model
-from brainkit.runs.prepare import tokens_of
+from brainkit.runs.encoder_info import encoder_info
+from brainkit.runs.folder import finished_run, load_model
+from brainkit.runs.network import extract_subject_tokens
+from brainkit.utils.progress import Say
+from brainkit.utils.table import number
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -25,12 +28,10 @@ if TYPE_CHECKING:
     from brainkit.model.ensemble import Ensemble
     from brainkit.model.factor_topy import FactorTopy
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A finished run, opened.
+    """A finished run of one subject, opened.
 
     Attributes
     ----------
@@ -39,7 +40,7 @@ class Member:
         Its ``run.json``.
     model : FactorTopy
     info : EncoderInfo
-        What its own encoder file would say.
+        The metadata of its own encoder file.
     """
 
     folder: Path
@@ -49,122 +50,189 @@ class Member:
 
     @classmethod
     def open(cls, run: str | os.PathLike[str]) -> Member:
-        """Read a finished run of one subject."""
+        """Open a run folder."""
         folder, summary = finished_run(run)
         model = load_model(folder)
         return cls(folder, summary, model, encoder_info(folder, summary, model))
 
 
-def check_alike(members: Sequence[Member]) -> None:
+def check_members(members: Sequence[Member]) -> None:
     """Refuse runs that cannot be one ensemble.
 
     Raises
     ------
     UsageError
-        If a run is named twice, or differs from the first in its backbone's weights, layers or preprocessing, in the
-        token grid, the channels D, the space, the vertices, the gauge or the units.
+        If a run is named twice, or differs from the first in the backbone's weights, layers or preprocessing, the token
+        grid, the bottleneck's channels, the space, the vertices, the gauge or the units.
     """
     first = members[0]
-    taken = [first.folder.resolve()]
+    folders = [first.folder.resolve()]
     for member in members[1:]:
-        if member.folder.resolve() in taken:
+        if member.folder.resolve() in folders:
             raise UsageError(f"an ensemble must have different runs, got {member.folder} twice")
-        taken.append(member.folder.resolve())
-        for (what, ours), (_, theirs) in zip(_nature(first), _nature(member), strict=True):
-            if ours != theirs:
+        folders.append(member.folder.resolve())
+        expected, found = _shared_properties(first), _shared_properties(member)
+        for name in expected:
+            if expected[name] != found[name]:
                 raise UsageError(
-                    f"the runs of an ensemble must have one {what}, got {_short(ours)} in {first.folder} and "
-                    f"{_short(theirs)} in {member.folder}"
+                    f"the runs of an ensemble must have one {name}, got {_short(expected[name])} in {first.folder} and "
+                    f"{_short(found[name])} in {member.folder}"
                 )
-        if not _same_vertices(first, member):
+        if not _have_same_vertices(first, member):
             raise UsageError(
                 f"the runs of an ensemble must have the same vertices, got {len(first.info.vertices)} in "
                 f"{first.folder} and {len(member.info.vertices)} others in {member.folder}"
             )
 
 
-def together(members: Sequence[Member], network: Backbone, say: Say) -> tuple[Ensemble, EncoderInfo]:
-    """The mean of several runs' models, and what its file will say; it is scored where that is fair.
+def build_ensemble(members: Sequence[Member], network: Backbone, say: Say) -> tuple[Ensemble, EncoderInfo]:
+    """The mean of several runs' models, scored on the test images that none of them was trained on, if there are any.
 
     Parameters
     ----------
     members : sequence of Member
-        Alike, as :func:`check_alike` has it.
+        Compatible, see :func:`check_members`.
     network : Backbone
-        The one they were all trained on.
+        The network they were trained on.
     say : callable
-        Takes lines.
+        Called with each line of progress.
 
     Returns
     -------
     Ensemble
     EncoderInfo
-        Selectors are means over the members; scores are the ensemble's own, or NaN.
+        Its selectors are means over the members; its scores are the ensemble's, or NaN.
     """
-    from brainkit.evaluation.scores import plain_summary, score_lines, summarise
     from brainkit.model.ensemble import Ensemble
 
     ensemble = Ensemble([member.model for member in members])
     infos = [member.info for member in members]
     first = infos[0]
-    ceilings = [info.noise_ceiling for info in infos]
-    same = all(np.array_equal(ceilings[0], ceiling, equal_nan=True) for ceiling in ceilings)
-    unknown = np.full(len(first.vertices), np.nan, np.float32)
-    found: dict[str, Any] = {"r": unknown, "R2": unknown, "noise_ceiling": ceilings[0] if same else unknown}
-    table = None
-    subject = _common_subject(members)
-    if isinstance(subject, str):
-        say(f"the ensemble is not scored: {subject}")
-    else:
-        scores = _score(ensemble, members[0], network, subject, say)
-        found = {name: np.asarray(getattr(scores, name), np.float32) for name in found}
-        table = plain_summary(summarise(scores, first.rois))
-        say(f"mean of {len(members)} runs: " + "\n".join(score_lines(table)[:3]))
 
     def mean(name: str) -> np.ndarray:
         return np.asarray(np.mean([getattr(info, name) for info in infos], axis=0, dtype=np.float64), np.float32)
 
+    per_vertex, summary = _score(ensemble, members, network, say)
     depth = np.stack([info.layer_weights @ np.arange(len(info.layers)) for info in infos])
     return ensemble, dataclasses.replace(
         first,
         layer_weights=mean("layer_weights"),
         locations=mean("locations"),
         scale=mean("scale"),
-        **found,
+        r=per_vertex["r"],
+        R2=per_vertex["R2"],
+        noise_ceiling=per_vertex["noise_ceiling"],
         note="; ".join(dict.fromkeys(info.note for info in infos if info.note)) or None,
         licence=" ".join(dict.fromkeys(info.licence for info in infos)),
-        provenance={**first.provenance, "seed": [member.summary["seed"] for member in members], "scores": table},
+        provenance={**first.provenance, "seed": [member.summary["seed"] for member in members], "scores": summary},
         ensemble={
             "members": len(members),
-            # In layers: how far the members' preferred depths are apart, at the median vertex.
+            # S.d. over the members of a vertex's expected depth, in layers, at the median vertex.
             "depth_sd": float(np.median(depth.std(0, ddof=1))),
-            "runs": [_facts(member) for member in members],
+            "runs": [_member_facts(member) for member in members],
         },
     )
 
 
-def _nature(member: Member) -> list[tuple[str, Any]]:
-    """What all runs of an ensemble must share, in words."""
-    backbone, model = member.summary["backbone"], member.model
-    return [
-        ("backbone (weights)", backbone["weights_hash"]),
-        ("choice of layers", tuple(member.info.layers)),
-        ("preprocessing", member.info.preprocessing),
-        ("token grid", f"{model.grid[0]} x {model.grid[1]}"),
-        ("way of bringing tokens to the grid", model.resize),
-        ("number of channels (model.bottleneck)", model.weight.shape[1]),
-        ("space", member.info.vertices.space),
-        ("gauge", member.info.gauge),
-        ("unit", member.info.units),
-    ]
+def _score(
+    ensemble: Ensemble, members: Sequence[Member], network: Backbone, say: Say
+) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+    """``r``, ``R2`` and ``noise_ceiling`` (V,), NaN where unknown, and their summary; None if it cannot be scored."""
+    from brainkit.evaluation.scores import json_ready, summarise
+
+    ceilings = [member.info.noise_ceiling for member in members]
+    unknown = np.full(len(ceilings[0]), np.nan, np.float32)
+    try:
+        subject = _open_common_subject(members)
+    except _NotScored as reason:
+        say(f"the ensemble is not scored: {reason}")
+        same = all(np.array_equal(ceilings[0], ceiling, equal_nan=True) for ceiling in ceilings)
+        return {"r": unknown, "R2": unknown, "noise_ceiling": ceilings[0] if same else unknown}, None
+    scores = _score_on_test_images(ensemble, members[0], network, subject, say)
+    summary = json_ready(summarise(scores, members[0].info.rois))
+    r, R2 = (number(summary["all"][name], ".3f") for name in ("r", "R2"))
+    say(f"mean of {len(members)} runs: test scores on {scores.images} images: r {r}, R2 {R2} (medians over vertices)")
+    return {name: np.asarray(getattr(scores, name), np.float32) for name in ("r", "R2", "noise_ceiling")}, summary
 
 
-def _same_vertices(first: Member, member: Member) -> bool:
-    """Whether two runs of one space predict the same places; in a space of its own only coordinates tell."""
-    same = np.array_equal(first.info.vertices.ids, member.info.vertices.ids)
-    if same and first.info.vertices.space == CUSTOM:
+class _NotScored(Exception):
+    """Why an ensemble cannot be scored, in one line."""
+
+
+def _open_common_subject(members: Sequence[Member]) -> Subject:
+    """Open the data whose test images no member was trained on.
+
+    Raises
+    ------
+    _NotScored
+        If there is none.
+    """
+    from brainkit.data import open_subject
+    from brainkit.data.splits import Split
+
+    first = members[0]
+    for member in members:
+        if "imported" in member.summary or not (member.folder / "split.json").is_file():
+            raise _NotScored(f"the training images of {member.folder} are unknown")
+        if member.summary["data"]["hash"] != first.summary["data"]["hash"]:
+            raise _NotScored(f"{first.folder} and {member.folder} were trained on different data")
+    splits = [Split.read(member.folder / "split.json") for member in members]
+    for member, split in zip(members, splits, strict=True):
+        if split.names_hash != splits[0].names_hash or not np.array_equal(split.test, splits[0].test):
+            raise _NotScored(
+                f"a test image of {first.folder} may be a training image of {member.folder}; train all runs with the "
+                "same data.split_seed"
+            )
+    path = Config.read(first.folder / "config.yaml").data.path
+    try:
+        subject = open_subject(path)
+    except BrainkitError as error:
+        raise _NotScored(f"its data cannot be opened: {error}") from None
+    if subject.data_hash != first.summary["data"]["hash"]:
+        raise _NotScored(f"{path} has changed since {first.folder} was trained")
+    return subject
+
+
+def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone, subject: Subject, say: Say) -> Scores:
+    from brainkit.data.splits import Split
+    from brainkit.evaluation.scores import score
+    from brainkit.training.fit import choose_device
+
+    settings = Config.read(member.folder / "config.yaml")
+    rows = Split.read(member.folder / "split.json").test
+    tokens = extract_subject_tokens(
+        network,
+        subject,
+        grid=member.model.grid,
+        device=choose_device("auto"),
+        dtype=settings.data.token_dtype,
+        say=say,
+    )
+    return score(ensemble, tokens.cache, subject.responses, rows, subject.noise_ceiling)
+
+
+def _shared_properties(member: Member) -> dict[str, Any]:
+    """What all runs of an ensemble must share, by the name used in messages."""
+    model = member.model
+    return {
+        "backbone (weights)": member.summary["backbone"]["weights_hash"],
+        "choice of layers": tuple(member.info.layers),
+        "preprocessing": member.info.preprocessing,
+        "token grid": f"{model.grid[0]} x {model.grid[1]}",
+        "way of resampling tokens to the grid": model.resize,
+        "number of channels (model.bottleneck)": model.weight.shape[1],
+        "space": member.info.vertices.space,
+        "gauge": member.info.gauge,
+        "unit": member.info.units,
+    }
+
+
+def _have_same_vertices(first: Member, member: Member) -> bool:
+    """Whether two runs of one space predict the same vertices; in a custom space their coordinates decide."""
+    same_ids = np.array_equal(first.info.vertices.ids, member.info.vertices.ids)
+    if same_ids and first.info.vertices.space == CUSTOM:
         return np.array_equal(first.model.coordinates.cpu(), member.model.coordinates.cpu())
-    return same
+    return same_ids
 
 
 def _short(value: Any) -> str:
@@ -172,54 +240,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _facts(member: Member) -> dict[str, Any]:
-    """What the file says of one member."""
-    everything = member.summary["scores"].get("all") or {}
+def _member_facts(member: Member) -> dict[str, Any]:
+    """A member's entry in the metadata."""
+    scores = member.summary["scores"]
+    medians = scores.get("all") or {}
     return {
         "seed": member.summary["seed"],
         "data": member.summary["data"]["hash"],
         "split": member.summary["split"],
         "brainkit": member.summary["brainkit"],
-        "scores": {"images": member.summary["scores"]["images"], **{key: everything.get(key) for key in ("r", "R2")}},
+        "scores": {"images": scores["images"], **{key: medians.get(key) for key in ("r", "R2")}},
     }
-
-
-def _common_subject(members: Sequence[Member]) -> Subject | str:
-    """The data that all members left the same test images of out, opened; or, on one line, why there is none."""
-    from brainkit.data import open_subject
-    from brainkit.data.splits import Split
-
-    first = members[0]
-    for member in members:
-        if "imported" in member.summary or not (member.folder / "split.json").is_file():
-            return f"which images {member.folder} was trained on is not known"
-        if member.summary["data"]["hash"] != first.summary["data"]["hash"]:
-            return f"{first.folder} and {member.folder} were trained on different data"
-    splits = [Split.read(member.folder / "split.json") for member in members]
-    for member, split in zip(members, splits, strict=True):
-        if split.names_hash != splits[0].names_hash or not np.array_equal(split.test, splits[0].test):
-            return (
-                f"a test image of {first.folder} may be a training image of {member.folder}; train all with one "
-                "data.split_seed"
-            )
-    place = Config.read(first.folder / "config.yaml").data.path
-    try:
-        subject = open_subject(place)
-    except BrainkitError as error:
-        return f"its data cannot be opened: {error}"
-    if subject.data_hash != first.summary["data"]["hash"]:
-        return f"{place} has changed since {first.folder} was trained"
-    return subject
-
-
-def _score(ensemble: Ensemble, member: Member, network: Backbone, subject: Subject, say: Say) -> Scores:
-    """The ensemble on the members' test images, as :func:`brainkit.evaluation.scores.score` does it for one."""
-    from brainkit.data.splits import Split
-    from brainkit.evaluation.scores import score
-    from brainkit.training.fit import choose_device
-
-    settings = Config.read(member.folder / "config.yaml")
-    rows = Split.read(member.folder / "split.json").test
-    log = RunLog(say)
-    tokens, _ = tokens_of(network, subject, member.model.grid, choose_device("auto"), settings, log)
-    return score(ensemble, tokens, subject.responses, rows, subject.noise_ceiling)

@@ -1,9 +1,9 @@
-"""From a finished run to encoder files: each form that is asked for, checked against torch."""
+"""From a finished run to encoder files; each is compared with torch before it is kept."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ import numpy as np
 
 from brainkit.config import Config
 from brainkit.errors import DataError, UsageError, require
-from brainkit.runs.ensemble import Member, check_alike, together
+from brainkit.runs.ensemble import Member, build_ensemble, check_members
 from brainkit.runs.folder import finished_run, run_folders
-from brainkit.runs.prepare import chosen_backbone
+from brainkit.runs.network import load_network
+from brainkit.utils.progress import Say
+from brainkit.utils.text import format_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,35 +25,32 @@ if TYPE_CHECKING:
     from brainkit.export import Exported
     from brainkit.model.factor_topy import FactorTopy
 
-Say = Callable[[str], None]
-
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
 
-# Rounding of the tokens on disk and of other batches moves a prediction by some thousandths of a vertex's s.d.
+# Predictions may differ by this much, in s.d. of a vertex: tokens are rounded on disk, and batches have other sizes.
 SAME_NETWORK = 0.05
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be written.
+class ExportRequest:
+    """What to write.
 
     Parameters
     ----------
-    forms : sequence of str
-        Of ``"onnx"``, which scoring takes, and ``"torchscript"`` and ``"pt2"``, which load with torch alone.
+    forms : sequence of {"onnx", "torchscript", "pt2"}
+        ``"onnx"`` is what ``brainkit predict`` reads; the others load with torch alone.
     target : {"cpu", "gpu"}
-        What the readout's form suits; either runs on both.
+        The device that the form of the readout suits; either form runs on both.
     rois : sequence of str
-        Export the vertices of these regions alone.
+        Export only the vertices of these ROIs.
     vertices : path-like or array of int, optional
-        Export these vertices alone (with those of `rois`): ids in the run's space, as an array, a ``.npy`` file or a
-        text file with one id a line.
+        Export only these vertices (and those of `rois`): ids in the run's space, as an array, a ``.npy`` file or a
+        text file with one id per line.
     storage : {"float32", "float16", "int8"}
-        float16: half the file, computed as float32. int8: the backbone's products in bytes, faster on a CPU. How far
-        predictions move is measured on the same images, said, and written into the file. For ``"onnx"`` alone.
+        float16: half the file size, computed in float32. int8: the backbone's matrix products in int8, faster on a
+        CPU. How much predictions change is measured, reported and stored in the file. ``"onnx"`` only.
     ensemble : sequence of path-like
-        More runs, which differ in their seeds: the file predicts the mean of all, and their spread. For ``"onnx"``
-        alone.
+        More runs, with other seeds: the file predicts the mean of all and their spread. ``"onnx"`` only.
     """
 
     forms: Sequence[str] = ("onnx",)
@@ -71,18 +70,18 @@ class Request:
         if others and self.ensemble:
             raise UsageError(f"the form must be onnx for an ensemble, got {others[0]}")
 
-    def place(self, folder: Path, out: str | os.PathLike[str] | None, form: str) -> Path:
-        """Where a file goes. Some vertices, or the mean of several runs, do not take the place of the run's own."""
+    def output_path(self, folder: Path, out: str | os.PathLike[str] | None, form: str) -> Path:
+        """The file to write. By default a subset of vertices and an ensemble do not replace the run's own encoder."""
         if out is None:
             name = "ensemble" if self.ensemble else "encoder"
-            some = "-subset" if self.rois or self.vertices is not None else ""
-            return folder / f"{name}{some}{SUFFIXES[form]}"
+            subset = "-subset" if self.rois or self.vertices is not None else ""
+            return folder / f"{name}{subset}{SUFFIXES[form]}"
         target = Path(out)
-        others = {suffix for other, suffix in SUFFIXES.items() if other != form}
-        if target.suffix in others or (form == "pt2" and target.suffix != SUFFIXES[form]):
+        other_suffixes = {suffix for other, suffix in SUFFIXES.items() if other != form}
+        if target.suffix in other_suffixes or (form == "pt2" and target.suffix != SUFFIXES[form]):
             raise UsageError(f"{target}: the {form} form must end in {SUFFIXES[form]}")
         if not target.parent.is_dir():
-            raise DataError(f"{target}: its folder {target.parent} does not exist; make it first")
+            raise DataError(f"{target}: its folder {target.parent} does not exist; create it first")
         return target
 
 
@@ -99,30 +98,30 @@ def export(
     ensemble: Sequence[str | os.PathLike[str]] = (),
     say: Say = print,
 ) -> Exported:
-    """Write a finished run as one encoder file, checked against torch on the run's validation images.
+    """Write a finished run as one encoder file, compared with torch on the run's validation images.
 
     Parameters
     ----------
     run : path-like, optional
         A run folder; by default the one that ``runs/latest`` names.
     out : path-like, optional
-        The file; by default ``encoder.onnx``, ``.pt`` or ``.pt2`` in the run folder, of some vertices
-        ``encoder-subset``, of several runs ``ensemble``, with the same endings.
+        The file; by default in the run folder ``encoder.onnx``, ``.pt`` or ``.pt2``; ``encoder-subset`` with some of
+        the vertices, ``ensemble`` with several runs.
     backbone : Module, optional
-        The network that the run was trained on, where its name and settings do not bring it back: one that was made
-        in Python. It is left as it was. By default it is loaded as ``config.yaml`` says.
+        The network that the run was trained on, if it was made in Python; it is left unchanged. By default the network
+        is loaded as ``config.yaml`` says.
     form : {"onnx", "torchscript", "pt2"}
     target, rois, vertices, storage, ensemble
-        See :class:`Request`.
+        See :class:`ExportRequest`.
     say : callable
-        Takes lines of progress.
+        Called with each line of progress.
 
     Returns
     -------
     Exported
         ``path``, ``bytes``, ``certificate`` and ``drift``.
     """
-    (exported,) = _write(run, out, Request((form,), target, rois, vertices, storage, ensemble), backbone, say)
+    (exported,) = _write(run, out, ExportRequest((form,), target, rois, vertices, storage, ensemble), backbone, say)
     return exported
 
 
@@ -138,126 +137,154 @@ def export_all(
     ensemble: Sequence[str | os.PathLike[str]] = (),
     say: Say = print,
 ) -> list[Exported]:
-    """Write a finished run as an encoder file in each form; of a run of several subjects, for each, in their folders.
+    """Write a finished run in several forms; of a run of several subjects, files for each subject, in its folder.
 
     Parameters
     ----------
-    run, out, say
-        As for `export`; `out` for one subject and one form alone.
+    run, say
+        See `export`.
+    out : path-like, optional
+        See `export`; for one subject and one form only.
     forms, target, rois, vertices, storage, ensemble
-        See :class:`Request`; ``ensemble`` for one subject alone.
+        See :class:`ExportRequest`; ``ensemble`` for one subject only.
     """
-    request = Request(forms, target, rois, vertices, storage, ensemble)
-    for module in ("torch", *(["onnx"] if "onnx" in request.forms else [])):
-        require(module, extra="train", purpose="brainkit export")
+    request = ExportRequest(forms, target, rois, vertices, storage, ensemble)
+    _require_packages(request)
     if out is not None and len(request.forms) > 1:
-        count = len(request.forms)
-        raise UsageError(f"out must be left away for {count} forms; each has a name of its own in the run folder")
-    folders = run_folders(run)
-    places = ", ".join(map(str, folders))
-    if out is not None and len(folders) > 1:
-        raise UsageError(f"out must be left away for a run of {len(folders)} subjects, or name one of theirs: {places}")
-    if request.ensemble and len(folders) > 1:
         raise UsageError(
-            f"an ensemble must be of runs of one subject, got {len(folders)}; name one of theirs: {places}"
+            f"out must not be given for {len(request.forms)} forms; each has its own name in the run folder"
         )
+    folders = run_folders(run)
+    names = ", ".join(map(str, folders))
+    if out is not None and len(folders) > 1:
+        raise UsageError(f"out must not be given for a run of {len(folders)} subjects; or name one of them: {names}")
+    if request.ensemble and len(folders) > 1:
+        raise UsageError(f"an ensemble must be of runs of one subject, got {len(folders)}; name one of them: {names}")
     return [exported for folder in folders for exported in _write(folder, out, request, None, say)]
 
 
 def _write(
     run: str | os.PathLike[str] | None,
     out: str | os.PathLike[str] | None,
-    request: Request,
+    request: ExportRequest,
     backbone: nn.Module | None,
     say: Say,
 ) -> list[Exported]:
-    require("torch", extra="train", purpose="brainkit export")
-    if "onnx" in request.forms:
-        require("onnx", extra="train", purpose="brainkit export")
-    from brainkit.backbones.wrapping import IN_PYTHON, given_back
+    _require_packages(request)
+    from brainkit.backbones.plugin import preserved_state
     from brainkit.export import check_storage, choose_subset, export_onnx, export_torch
 
     check_storage(request.storage)
     folder, summary = finished_run(run)
-    places = {form: request.place(folder, out, form) for form in dict.fromkeys(request.forms)}
-    if summary["backbone"]["weights_hash"] is None:
-        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
-    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
-        raise DataError(
-            f"{folder}: was trained on a network that was made in Python, {summary['backbone']['name']}; export it "
-            "there, with brainkit.Run.open(RUN).export(backbone=NETWORK)"
-        )
-    runs = [Member.open(place) for place in (folder, *request.ensemble)]
-    check_alike(runs)
-    done = []
-    with given_back(backbone):
-        network = chosen_backbone(Config.read(folder / "config.yaml"), backbone)
-        same_network(folder, summary["backbone"], network)
-        images, *_ = [same_predictions(each.folder, each.model, network) for each in runs]
-        model, info = together(runs, network, say) if request.ensemble else (runs[0].model, runs[0].info)
+    paths = {form: request.output_path(folder, out, form) for form in dict.fromkeys(request.forms)}
+    _check_exportable(folder, summary, backbone)
+    members = [Member.open(each) for each in (folder, *request.ensemble)]
+    check_members(members)
+    with preserved_state(backbone):
+        network = load_network(Config.read(folder / "config.yaml"), backbone)
+        check_network(folder, summary["backbone"], network)
+        images, *_ = [check_predictions(each.folder, each.model, network) for each in members]
+        first = members[0]
+        model, info = build_ensemble(members, network, say) if request.ensemble else (first.model, first.info)
         subset = choose_subset(info, rois=request.rois, vertices=request.vertices)
-        count = f"{len(runs[0].model.weight)} vertices"
+        count = f"{len(first.model.weight)} vertices"
         if subset is not None:
             count = f"{len(subset.positions)} of {count}"
-        say(f"exporting {', '.join(str(each.folder) for each in runs)} with {network.name}, {count}")
-        for form, place in places.items():
-            options: dict[str, Any] = {"info": info, "images": images, "target": request.target, "subset": subset}
+        say(f"exporting {', '.join(str(each.folder) for each in members)} with {network.name}, {count}")
+        options: dict[str, Any] = {"info": info, "images": images, "target": request.target, "subset": subset}
+        done = []
+        for form, path in paths.items():
             if form == "onnx":
-                exported = export_onnx(model, network, place, storage=request.storage, **options)
+                exported = export_onnx(model, network, path, storage=request.storage, **options)
             else:
-                exported = export_torch(runs[0].model, network, place, form=form, **options)
-            _say_what_was_written(exported, form, len(images), request.storage, say)
+                exported = export_torch(first.model, network, path, form=form, **options)
+            _report(exported, form, len(images), request.storage, say)
             done.append(exported)
     return done
 
 
-def _say_what_was_written(exported: Exported, form: str, images: int, storage: str, say: Say) -> None:
+def _require_packages(request: ExportRequest) -> None:
+    for module in ("torch", *(["onnx"] if "onnx" in request.forms else [])):
+        require(module, extra="train", purpose="brainkit export")
+
+
+def _check_exportable(folder: Path, summary: dict[str, Any], backbone: nn.Module | None) -> None:
+    from brainkit.backbones.plugin import IN_PYTHON
+
+    if summary["backbone"]["weights_hash"] is None:
+        raise DataError(f"{folder}: was imported without its network; import it again, with --backbone NAME")
+    if backbone is None and summary["backbone"]["source"] == IN_PYTHON:
+        raise DataError(
+            f"{folder}: was trained on a network made in Python, {summary['backbone']['name']}; export it from Python, "
+            "with brainkit.Run.open(RUN).export(backbone=NETWORK)"
+        )
+
+
+def check_network(folder: Path, trained_on: dict[str, Any], network: Backbone) -> None:
+    """Check that a network has the weights, layers and preprocessing that the run was trained on.
+
+    Raises
+    ------
+    DataError
+        If it has not.
+    """
+    from brainkit.images import Preprocessing
+
+    name = trained_on["name"]
+    if network.weights_hash != trained_on["weights_hash"]:
+        raise DataError(
+            f"{folder}: was trained on other weights of {name} ({trained_on['weights_hash'][:12]}) than those found "
+            f"now ({network.weights_hash[:12]}); use the weights file it was trained with, or in Python the network"
+        )
+    preprocessing = Preprocessing.from_json(trained_on["preprocessing"])
+    if list(network.layer_names) != trained_on["layers"] or network.preprocessing != preprocessing:
+        raise DataError(
+            f"{folder}: was trained on other layers or another preprocessing of {name} than its config.yaml gives now; "
+            "in Python, pass the network to export"
+        )
+
+
+def check_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.ndarray:
+    """Check that model and network predict for the run's parity images what they did at the end of training.
+
+    Returns
+    -------
+    array of shape (n, S, S, 3), uint8
+        The parity images.
+
+    Raises
+    ------
+    DataError
+        If they do not, or the run has no parity images.
+    """
+    from brainkit.export import relative_difference, torch_predictions
+
+    file = folder / "parity.npz"
+    if not file.is_file():
+        raise DataError(f"{file}: not found; without it the network cannot be compared with the one trained on")
+    with np.load(file) as arrays:
+        images, expected = arrays["images"], arrays["predictions"]
+    predictions = torch_predictions(model, network, images, network.preprocessing)
+    difference = float(relative_difference(predictions, expected).max())
+    # With random weights some tokens hardly vary over images, and rounding alone changes the predictions.
+    if network.pretrained and difference > SAME_NETWORK:
+        raise DataError(
+            f"{folder}: {network.name} predicts something else now than when the run was trained (difference "
+            f"{difference:.2g} of a vertex's s.d.): its code, or a package it uses, has changed; train again"
+        )
+    return np.asarray(images)
+
+
+def _report(exported: Exported, form: str, images: int, storage: str, say: Say) -> None:
     from brainkit.export import RUNTIMES, drift_text
 
     certificate = exported.certificate
     say(
-        f"{exported.path}: {exported.bytes / 1e6:.1f} MB; torch against {RUNTIMES.get(form, 'ONNX Runtime')} on "
+        f"{exported.path}: {format_bytes(exported.bytes)}; torch against {RUNTIMES.get(form, 'ONNX Runtime')} on "
         f"{images} images: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
         f"{certificate['median']:.1e}"
     )
     if exported.drift is not None:
         say(f"stored as {storage}: {drift_text(exported.drift)}")
     for name in certificate.get("kept_float32", ()):
-        say(f"{name} stays float32: float16 cannot hold its numbers")
-
-
-def same_network(folder: Path, held: dict[str, Any], network: Backbone) -> None:
-    from brainkit.images import Preprocessing
-
-    if network.weights_hash != held["weights_hash"]:
-        raise DataError(
-            f"{folder}: was trained on other weights of {held['name']} ({held['weights_hash'][:12]}) than those found "
-            f"now ({network.weights_hash[:12]}); give back the file it was trained with, or in Python the network"
-        )
-    shown = Preprocessing.from_json(held["preprocessing"])
-    if list(network.layer_names) != held["layers"] or network.preprocessing != shown:
-        raise DataError(
-            f"{folder}: was trained on other layers or another preprocessing of {held['name']} than its config.yaml "
-            "gives now; in Python, give export the network itself"
-        )
-
-
-def same_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.ndarray:
-    """The run's parity images (n, S, S, 3), once the network found now predicts for them what training saw."""
-    from brainkit.export import relative_difference, torch_predictions
-
-    place = folder / "parity.npz"
-    if not place.is_file():
-        raise DataError(f"{place}: not found; without it the network cannot be checked against the one trained on")
-    with np.load(place) as file:
-        images, expected = file["images"], file["predictions"]
-    differing = float(
-        relative_difference(torch_predictions(model, network, images, network.preprocessing), expected).max()
-    )
-    # With random weights some tokens hardly vary over images, and rounding alone moves what reads them.
-    if network.pretrained and differing > SAME_NETWORK:
-        raise DataError(
-            f"{folder}: {network.name} predicts otherwise now than when the run was trained (by {differing:.2g} of a "
-            "vertex's s.d.): its code, or a package it uses, has changed; train anew"
-        )
-    return np.asarray(images)
+        say(f"{name} stays float32: its values do not fit in float16")

@@ -1,95 +1,140 @@
-"""Where the vertices of an imported model lie, and which of a subject's vertices they are."""
+"""Where the vertices of an imported model are on the cortex, and which of a subject's vertices they are."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainkit.cortex.surface import CUSTOM, RoiTable, Vertices, sphere_coordinates
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.surface import sphere_coordinates
 from brainkit.cortex.vertex_lookup import vertices_on_sphere
-from brainkit.data.folder import read_coordinates, read_listed
+from brainkit.cortex.vertices import CUSTOM, Vertices
+from brainkit.data.folder import read_coordinates, read_vertices
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
+from brainkit.utils.progress import Say
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the model's V vertices are, and which of the subject's vertices they are."""
+class ModelVertices:
+    """The V vertices of an imported model.
 
-    coordinates: np.ndarray  # (V, 3)
+    Attributes
+    ----------
+    coordinates : array of shape (V, 3)
+        In mm.
+    vertices : Vertices
+    in_subject : int array of shape (V,)
+        Position among the subject's vertices; -1 if the subject does not have the vertex.
+    """
+
+    coordinates: np.ndarray
     vertices: Vertices
-    in_subject: np.ndarray  # (V,) position among the subject's vertices, -1 for none
+    in_subject: np.ndarray
+
+    def rois(self, subject: Subject | None) -> RoiTable:
+        """The subject's ROIs, as positions among the model's vertices; empty without a subject."""
+        if subject is None:
+            return RoiTable({}, len(self.vertices))
+        in_model = np.full(len(subject.vertices), -1)
+        known = self.in_subject >= 0
+        in_model[self.in_subject[known]] = np.flatnonzero(known)
+        found = {name: in_model[positions] for name, positions in subject.rois.items()}
+        return RoiTable({name: positions[positions >= 0] for name, positions in found.items()}, len(self.vertices))
 
 
-def find_places(
+def locate_vertices(
     count: int,
     source: Path,
+    *,
     coordinates: str | os.PathLike[str] | None,
-    listed: str | os.PathLike[str] | None,
+    vertices: str | os.PathLike[str] | None,
     subject: Subject | None,
-    say: Callable[[str], None],
-) -> Where:
-    """Coordinates and vertices from what was given, each checked against the number of vertices in the file."""
-    places = None if coordinates is None else _read(Path(coordinates), count)
-    vertices = None if listed is None else read_listed(Path(listed), count, has_coordinates=places is not None)
-    if vertices is None and places is not None:
-        vertices = vertices_on_sphere(places)
-        if vertices is not None:
-            right = len(vertices) - vertices.n_left
-            say(f"vertices: {vertices.space}, found by their coordinates ({vertices.n_left:,} left, {right:,} right)")
-    if vertices is None and subject is not None:
+    say: Say,
+) -> ModelVertices:
+    """Find coordinates and ids of the model's vertices.
+
+    Parameters
+    ----------
+    count : int
+        V, vertices of the model.
+    source : Path
+        The file of the weights, for messages.
+    coordinates : path-like, optional
+        ``.npy`` or a saved tensor, (V, 3) in mm; by default those of `subject`, or of fsaverage's sphere.
+    vertices : path-like, optional
+        ``vertices.json``; by default found by the coordinates, else those of `subject`.
+    subject : Subject, optional
+    say : callable
+        Called with each line of progress.
+
+    Raises
+    ------
+    DataError, UsageError
+        If these do not determine the vertices, or contradict each other.
+    """
+    xyz = None if coordinates is None else _read_coordinates(Path(coordinates), count)
+    found = None if vertices is None else read_vertices(Path(vertices), count, has_coordinates=xyz is not None)
+    if found is None and xyz is not None:
+        found = vertices_on_sphere(xyz)
+        if found is not None:
+            right = len(found) - found.n_left
+            say(f"vertices: {found.space}, found by their coordinates ({found.n_left:,} left, {right:,} right)")
+    if found is None and subject is not None:
         if len(subject.vertices) != count:
             raise DataError(
-                f"{source}: predicts {count:,} vertices, and {subject.root} has {len(subject.vertices):,}; say which "
-                "they are with --vertices, or by --coordinates on fsaverage's sphere"
+                f"{source}: predicts {count:,} vertices, and {subject.root} has {len(subject.vertices):,}; name the "
+                "model's with --vertices, or give their --coordinates on fsaverage's sphere"
             )
-        vertices = subject.vertices
-    if places is None and vertices is not None:
-        own = subject is not None and subject.own_coordinates is not None and subject.vertices == vertices
-        if own and subject is not None:
-            places = subject.coordinates
-        elif vertices.space != CUSTOM:
-            places = sphere_coordinates(vertices)
-            say("coordinates: none given, so fsaverage's sphere, made anew to 0.01 mm: nearly the published ones")
-    if places is None:
+        found = subject.vertices
+    if xyz is None and found is not None:
+        xyz = _default_coordinates(found, subject, say)
+    if xyz is None:
         raise UsageError(
             f"{source}: holds no coordinates, and the model needs those it was trained with: give --coordinates FILE, "
             "of shape (V, 3) in mm"
         )
-    if vertices is None:
-        say(
-            "vertices: of no surface that brainkit knows, so there are no maps; --vertices FILE or --data DIR name them"
-        )
-        vertices = Vertices.custom(count)
-    return Where(places, vertices, _positions(vertices, subject))
+    if found is None:
+        say("vertices: on no surface that brainkit knows, so there are no maps; name them with --vertices or --data")
+        found = Vertices.custom(count)
+    return ModelVertices(xyz, found, _positions(found, subject))
+
+
+def _default_coordinates(vertices: Vertices, subject: Subject | None, say: Say) -> np.ndarray | None:
+    if subject is not None and subject.own_coordinates is not None and subject.vertices == vertices:
+        return np.asarray(subject.coordinates)
+    if vertices.space == CUSTOM:
+        return None
+    say("coordinates: none given, using fsaverage's sphere, computed to 0.01 mm: nearly the published ones")
+    return np.asarray(sphere_coordinates(vertices))
 
 
 def _positions(vertices: Vertices, subject: Subject | None) -> np.ndarray:
+    """Positions among the subject's vertices, -1 for none. (V,)"""
     if subject is None:
         return np.full(len(vertices), -1)
     if subject.vertices.space != vertices.space:
         raise DataError(
-            f"{subject.root}: its vertices are of {subject.vertices.space}, and the model's of {vertices.space}"
+            f"{subject.root}: expected vertices of the model's space {vertices.space}, found {subject.vertices.space}"
         )
     if vertices.space == CUSTOM and len(subject.vertices) != len(vertices):
         raise DataError(f"{subject.root}: expected the model's {len(vertices)} vertices, found {len(subject.vertices)}")
-    at = np.searchsorted(subject.vertices.ids, vertices.ids).clip(max=len(subject.vertices) - 1)
-    found = np.where(subject.vertices.ids[at] == vertices.ids, at, -1)
-    if not (found >= 0).any():
+    nearest = np.searchsorted(subject.vertices.ids, vertices.ids).clip(max=len(subject.vertices) - 1)
+    positions = np.where(subject.vertices.ids[nearest] == vertices.ids, nearest, -1)
+    if not (positions >= 0).any():
         raise DataError(f"{subject.root}: has none of the model's {len(vertices):,} vertices")
-    return found
+    return positions
 
 
-def _read(path: Path, count: int) -> np.ndarray:
+def _read_coordinates(path: Path, count: int) -> np.ndarray:
     if path.suffix not in (".pt", ".pth"):
         return read_coordinates(path, count)
     values = _read_tensor(path)
@@ -113,14 +158,3 @@ def _read_tensor(path: Path) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise DataError(f"{path}: expected a tensor of coordinates, found {type(value).__name__}")
     return value
-
-
-def rois_of(subject: Subject | None, where: Where) -> RoiTable:
-    """The subject's regions, as positions among the model's vertices."""
-    if subject is None:
-        return RoiTable({}, len(where.vertices))
-    here = np.full(len(subject.vertices), -1)
-    known = where.in_subject >= 0
-    here[where.in_subject[known]] = np.flatnonzero(known)
-    found = {name: here[positions] for name, positions in subject.rois.items()}
-    return RoiTable({name: positions[positions >= 0] for name, positions in found.items()}, len(where.vertices))

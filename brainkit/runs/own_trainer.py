@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 
 from brainkit.backbones import Backbone
-from brainkit.backbones.wrapping import IN_PYTHON, given_back, name_of
+from brainkit.backbones.plugin import IN_PYTHON, backbone_name, preserved_state
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
-from brainkit.evaluation import scores as evaluation
-from brainkit.runs.folder import PhaseClock, RunLog
-from brainkit.runs.prepare import chosen_backbone
-from brainkit.runs.results import write_parity, write_results
-from brainkit.runs.settings import choose_settings
-from brainkit.runs.summary import report
-from brainkit.runs.train import finish
+from brainkit.evaluation.scores import score
+from brainkit.runs.finish import finish_run
+from brainkit.runs.log import PhaseClock, RunLog
+from brainkit.runs.network import load_network
+from brainkit.runs.results import write_model, write_parity, write_results
+from brainkit.runs.settings import Overrides
+from brainkit.runs.subjects import SubjectRun, subject_truth
 from brainkit.training.calibration import calibrate
 from brainkit.training.checkpoint import load_best
 from brainkit.training.loss import leaves_gain_open
-from brainkit.utils.files import write_beside
+from brainkit.utils.files import atomic_write
+from brainkit.utils.progress import Say
 from brainkit.utils.system import PeakMemory
 
 if TYPE_CHECKING:
@@ -43,77 +43,43 @@ def save_run(
     backbone: torch.nn.Module,
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
-    say: Callable[[str], None] = print,
+    say: Say | None = None,
 ) -> Path:
-    """Make a run folder of a module that your own Trainer has fitted: scores on the test images, selectors, maps.
-
-    Parameters
-    ----------
-    out : path-like
-        The run folder; it must not exist.
-    module : EncodingModule
-        Fitted. It is left as it was, but for `checkpoint`.
-    data : EncodingData
-        What it was fitted on.
-    backbone : Module
-        The network that the tokens of `data` came from.
-    subject : path-like or Subject
-        Where the responses of `data` came from.
-    checkpoint : path-like, optional
-        Weights to load into `module` first, as ``ModelCheckpoint.best_model_path`` names them; by default those that
-        it has.
-    say : callable
-        Takes lines of progress.
+    """Create the run folder of :func:`brainkit.save_run`; parameters as there.
 
     Returns
     -------
     Path
         The run folder; ``runs/latest`` names it.
-
-    Raises
-    ------
-    UsageError
-        If the folder exists, or module, data and subject do not belong together.
-    DataError
-        If the checkpoint cannot be read.
     """
     folder = Path(out)
     if folder.exists():
         raise UsageError(f"{folder}: exists already; name another folder")
-    person = subject if isinstance(subject, Subject) else open_subject(subject)
-    _check(module, data, person)
+    opened = subject if isinstance(subject, Subject) else open_subject(subject)
+    _check(module, data, opened)
     if checkpoint is not None:
         load_best(module, Path(checkpoint))
     model = copy.deepcopy(module.model).cpu().eval()
-    settings = _settings(module, data, model, backbone, person)
+    settings = _settings(module, data, model, backbone, opened)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with RunLog(say) as log, PeakMemory() as memory:
         clock = PhaseClock(memory)
-        with given_back(backbone), write_beside(folder) as place:
-            network = chosen_backbone(settings, backbone)
-            if list(network.widths.items()) != list(model.widths.items()):
-                raise UsageError(
-                    f"backbone must be the one the module was fitted on, with the layers {', '.join(model.layers)}, "
-                    f"got {network.name} with {', '.join(network.layer_names)}"
-                )
+        with preserved_state(backbone), atomic_write(folder) as temporary:
+            network = load_network(settings, backbone)
+            _check_network(model, network)
             if leaves_gain_open(module.config):
                 calibrate(model, data.tokens, data.responses, data.split.train)
-            place.mkdir()
-            settings.write(place / "config.yaml")
-            data.split.write(place / "split.json")
-            (place / "checkpoints").mkdir()
-            state = {f"model.{key}": value for key, value in model.state_dict().items()}
-            torch.save({"state_dict": state}, place / "checkpoints" / "best.ckpt")
-            scores = evaluation.score(model, data.tokens, data.responses, data.split.test, person.noise_ceiling)
-            clock.lap("evaluation")
-            truth_file = person.root / "truth.npz"
-            truth = evaluation.read_truth(truth_file) if truth_file.is_file() else None
-            write_parity(place, model, network, person, data.split, data.tokens)
-            write_results(place, settings, person, network, model, scores, truth, data.split, clock, log)
-        log.into(folder / "log.txt")
-        finish(folder, log)
-        clock.lap("maps")
-        report(folder, clock, log)
+            temporary.mkdir()
+            settings.write(temporary / "config.yaml")
+            data.split.write(temporary / "split.json")
+            write_model(temporary, model)
+            scores = score(model, data.tokens, data.responses, data.split.test, opened.noise_ceiling)
+            clock.end_phase("evaluation")
+            run = SubjectRun(opened.name, opened, settings, temporary, data.split, subject_truth(opened))
+            write_parity(run, model, network, data.tokens)
+            write_results(run, model, network, scores, facts={}, seconds=clock.seconds, log=log)
+        log.open_file(folder / "log.txt")
+        finish_run(folder, log, clock)
         log(f"done: {folder}")
     return folder
 
@@ -128,10 +94,18 @@ def _check(module: EncodingModule, data: EncodingData, subject: Subject) -> None
         raise UsageError(f"a run's token grid must be square, got {module.model.grid}")
 
 
+def _check_network(model: FactorTopy, network: Backbone) -> None:
+    if list(network.widths.items()) != list(model.widths.items()):
+        raise UsageError(
+            f"backbone must be the one the module was fitted on, with the layers {', '.join(model.layers)}, "
+            f"got {network.name} with {', '.join(network.layer_names)}"
+        )
+
+
 def _settings(
     module: EncodingModule, data: EncodingData, model: FactorTopy, backbone: torch.nn.Module, subject: Subject
 ) -> Config:
-    """What a run that was trained by brainkit would have in its ``config.yaml``."""
+    """The ``config.yaml`` of a run that brainkit trains in the same way."""
     shape = ModelConfig(
         bottleneck=model.weight.shape[1],
         grid=model.grid[0],
@@ -141,25 +115,21 @@ def _settings(
         backend=model.backend,
         precision=model.precision,
     )
-    return choose_settings(
-        Config(seed=data.seed, model=shape, train=module.config),
-        name=name_of(backbone),
-        data=subject.root,
-        weights=None,
-        random_weights=_is_named(backbone) and not backbone.pretrained,
-        epochs=None,
-        seed=None,
-        config=None,
-        overrides=[f"backbone.layers=[{', '.join(model.layers)}]"],
+    overrides = Overrides(
+        backbone=backbone_name(backbone),
+        data=(subject,),
+        random_weights=_has_loadable_name(backbone) and not backbone.pretrained,
+        assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),
     )
+    return overrides.apply(Config(seed=data.seed, model=shape, train=module.config))
 
 
 def _selector_width(model: FactorTopy) -> int:
     if model.free_selectors is not None:
-        return ModelConfig().selector_width  # it has none
+        return ModelConfig().selector_width  # it has no selector networks
     return len(cast(torch.nn.Linear, model.space_selector_mlp[1]).weight)
 
 
-def _is_named(backbone: torch.nn.Module) -> TypeGuard[Backbone]:
-    """Whether its name brings it back, in contrast to plug-ins and modules, which bring their own weights."""
+def _has_loadable_name(backbone: torch.nn.Module) -> TypeGuard[Backbone]:
+    """Whether its name is enough to load it; plug-ins and modules made in Python bring their own weights."""
     return isinstance(backbone, Backbone) and backbone.source != IN_PYTHON and ".py:" not in backbone.name

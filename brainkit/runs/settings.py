@@ -1,99 +1,131 @@
-"""Which settings a run has: defaults, file, command line, and those of the run that is gone on with."""
+"""The settings of a run: defaults or a file, then what the caller names; or those of the run that is resumed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from brainkit.config import BackboneConfig, Config
+from brainkit.config import BackboneConfig, Config, DataConfig
+from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 
-# Where and how a run is computed, not what comes of it: these may change when it is gone on with.
-FREE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes", "tensorboard")
+PathLike = str | os.PathLike[str]
+Data = PathLike | Subject  # a subject's folder, or the subject opened
+
+# Where and how a run is computed does not change its result: these may differ when it is resumed.
+MAY_CHANGE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes", "tensorboard")
 
 
-def choose_settings(
-    base: Config,
-    *,
-    name: str | None,
-    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
-    weights: str | os.PathLike[str] | None,
-    random_weights: bool,
-    epochs: int | None,
-    seed: int | None,
-    config: str | os.PathLike[str] | None,
-    overrides: Sequence[str],
-    devices: int | None = None,
-    num_nodes: int | None = None,
-) -> Config:
-    """The settings asked for: `base`, or the file `config`; then what is named; then the ``key=value`` of `overrides`.
+@dataclass(frozen=True)
+class Overrides:
+    """What a caller asks for; None and empty values leave the setting as it is.
 
-    Without a `name` the network is the one that `config` names. Paths are made absolute, so that the run is found again
-    from elsewhere.
+    Attributes
+    ----------
+    backbone : str, optional
+    data : tuple of path-like or Subject
+    weights : path-like, optional
+        A weights file for the backbone.
+    random_weights : bool
+    epochs, seed, devices, num_nodes : int, optional
+    config : path-like, optional
+        A YAML file of settings; everything else here wins over it.
+    assignments : tuple of str
+        ``section.key=value``; they win over everything else.
     """
-    settings = Config.read(config) if config is not None else base
-    # What the command line names wins over the file, and --set over both.
-    name = settings.backbone.name if name is None else name
-    if ".py:" in name:  # found again from wherever the run is exported
-        file, _, kind = name.rpartition(":")
-        name = f"{Path(file).expanduser().resolve()}:{kind}"
-    network: BackboneConfig = replace(
-        settings.backbone,
-        name=name,
-        weights="" if random_weights else str(Path(weights).resolve()) if weights else settings.backbone.weights,
-        random_weights=random_weights or (settings.backbone.random_weights and weights is None),
-    )
-    settings = replace(settings, backbone=network)
-    if data is not None:
-        named_data = [data] if isinstance(data, (str, os.PathLike)) else list(data)
-        places = tuple(str(Path(place).resolve()) for place in named_data)
-        path, paths = (places[0], ()) if len(places) == 1 else ("", places)
-        settings = replace(settings, data=replace(settings.data, path=path, paths=paths))
-    named = {"epochs": epochs, "devices": devices, "num_nodes": num_nodes}
-    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    settings = replace(settings, train=replace(settings.train, **chosen))
-    if seed is not None:
-        settings = replace(settings, seed=seed)
-    settings = settings.replace(overrides)
-    if settings.data.paths:
-        places = tuple(str(Path(place).resolve()) for place in settings.data.paths)
-        settings = replace(settings, data=replace(settings.data, paths=places))
-    if weights_file := settings.backbone.weights:
-        settings = replace(settings, backbone=replace(settings.backbone, weights=str(Path(weights_file).resolve())))
-    return settings
+
+    backbone: str | None = None
+    data: tuple[Data, ...] = ()
+    weights: PathLike | None = None
+    random_weights: bool = False
+    epochs: int | None = None
+    seed: int | None = None
+    devices: int | None = None
+    num_nodes: int | None = None
+    config: PathLike | None = None
+    assignments: tuple[str, ...] = ()
+
+    def apply(self, base: Config) -> Config:
+        """The settings asked for, with absolute paths, so that the run can be used from any folder.
+
+        Parameters
+        ----------
+        base : Config
+            The settings to start from, unless there is a `config`.
+        """
+        settings = base if self.config is None else Config.read(self.config)
+        seed = settings.seed if self.seed is None else self.seed
+        numbers = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes")}
+        train = replace(settings.train, **{name: value for name, value in numbers.items() if value is not None})
+        settings = replace(
+            settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)
+        )
+        settings = settings.replace(self.assignments)
+        data = replace(settings.data, paths=tuple(map(_absolute, settings.data.paths)))
+        weights = settings.backbone.weights
+        backbone = replace(settings.backbone, weights=_absolute(weights) if weights else "")
+        return replace(settings, data=data, backbone=backbone)
+
+    def _backbone(self, base: BackboneConfig) -> BackboneConfig:
+        name = base.name if self.backbone is None else self.backbone
+        if ".py:" in name:
+            file, _, kind = name.rpartition(":")
+            name = f"{Path(file).expanduser().resolve()}:{kind}"
+        weights = _absolute(self.weights) if self.weights else base.weights
+        return replace(
+            base,
+            name=name,
+            weights="" if self.random_weights else weights,
+            random_weights=self.random_weights or (base.random_weights and self.weights is None),
+        )
+
+    def _data(self, base: DataConfig) -> DataConfig:
+        paths = tuple(_absolute(each.root if isinstance(each, Subject) else each) for each in self.data)
+        if not paths:
+            return base
+        return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
 
 
-def resumed_settings(folder: Path, out: object, fresh: Config, given: Callable[[Config], Config]) -> Config:
-    """The settings of the run that is gone on with; what is named now must not differ from them."""
-    if out is None and not folder.is_dir():
-        raise UsageError(f"{folder}: no run to resume; name it with --out")
+def resumed_settings(folder: Path, overrides: Overrides) -> Config:
+    """The settings of the run in `folder`, checked against what the caller asks for now.
+
+    Raises
+    ------
+    UsageError
+        If `overrides` change a setting that decides the result.
+    DataError
+        If the folder is not a run.
+    """
     if not (folder / "config.yaml").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise DataError(f"{folder}: holds no config.yaml, so it is not a run that can be resumed")
-        return fresh  # it was stopped before it began
-    held = Config.read(folder / "config.yaml")
-    wanted = given(held)
+            raise DataError(f"{folder}: expected a run to resume, found no config.yaml in it")
+        return overrides.apply(Config())  # it was stopped before it wrote anything
+    stored = Config.read(folder / "config.yaml")
+    wanted = overrides.apply(stored)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
-        return wanted  # nothing was trained yet, so that nothing contradicts other settings
-    chosen: dict[str, Any] = {name: getattr(wanted.train, name) for name in FREE}
-    held = replace(held, train=replace(held.train, **chosen))
-    if differing := _differences(held.to_dict(), wanted.to_dict()):
+        return wanted  # nothing was trained yet, so no setting is fixed
+    free: dict[str, Any] = {name: getattr(wanted.train, name) for name in MAY_CHANGE}
+    stored = replace(stored, train=replace(stored.train, **free))
+    if changed := _differences(stored.to_dict(), wanted.to_dict()):
         raise UsageError(
-            f"{folder}: was begun with other settings: {'; '.join(differing)}; resume with the same, or name "
-            "another --out"
+            f"{folder}: the run was started with other settings: {'; '.join(changed)}; resume with the same settings, "
+            "or name another --out"
         )
-    return held
+    return stored
 
 
-def _differences(held: dict[str, Any], wanted: dict[str, Any], section: str = "") -> list[str]:
+def _differences(stored: dict[str, Any], wanted: dict[str, Any], section: str = "") -> list[str]:
     """Settings that differ, as ``key was A, got B``."""
     found = []
-    for key, value in held.items():
+    for key, value in stored.items():
         if isinstance(value, dict):
             found += _differences(value, wanted[key], f"{section}{key}.")
         elif value != wanted[key]:
             found.append(f"{section}{key} was {value!r}, got {wanted[key]!r}")
     return found
+
+
+def _absolute(path: PathLike) -> str:
+    return str(Path(path).resolve())

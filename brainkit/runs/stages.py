@@ -1,298 +1,280 @@
-"""One training run, from the data to the results in the run folder."""
+"""The stages of a training run, in the order in which `brainkit.runs.train` calls them."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from brainkit.backbones import Backbone
 from brainkit.config import Config
-from brainkit.runs.folder import PhaseClock, RunLog, model_shape
-from brainkit.runs.prepare import (
-    Trainee,
-    check_backend,
-    check_data,
-    chosen_backbone,
-    identity,
-    made,
+from brainkit.evaluation.scores import Scores, score
+from brainkit.model.factor_topy import FactorTopy
+from brainkit.runs.checks import check_model, choose_precision
+from brainkit.runs.folder import create_run_folder, model_shape
+from brainkit.runs.log import PhaseClock, RunLog
+from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
+from brainkit.runs.results import work_facts, write_joint_summary, write_model, write_parity, write_results
+from brainkit.runs.settings import Data
+from brainkit.runs.subjects import (
+    SubjectRun,
+    check_data_folders,
+    check_split,
     open_subjects,
+    plan_subjects,
     response_scale,
-    same_split,
-    tokens_of,
-    trainees,
+    training_identity,
 )
-from brainkit.runs.results import write_joint_summary, write_model, write_parity, write_results
+from brainkit.training.callbacks import check_tensorboard, open_tensorboard
+from brainkit.training.checkpoint import check_identity, load_best
+from brainkit.training.cuda_graph import check_cuda_graph
+from brainkit.training.datamodule import EncodingData
+from brainkit.training.distributed import World
+from brainkit.training.fit import Fitted, fit
+from brainkit.training.joint import JointData, JointModule
+from brainkit.training.memory_budget import explain_out_of_memory
+from brainkit.training.module import EncodingModule
+from brainkit.training.token_statistics import fit_statistics
 from brainkit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from brainkit.backbones import Backbone
-    from brainkit.data.subject import Subject
-    from brainkit.features.cache import TokenCache
-    from brainkit.training.datamodule import EncodingData
-    from brainkit.training.distributed import World
-    from brainkit.training.fit import Fitted
-    from brainkit.training.module import EncodingModule
 
-Say = Callable[[str], None]
+@dataclass(frozen=True)
+class RunContext:
+    """Where a run works and what it reports to; every stage takes it.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    resume : bool
+        Resume the run in the folder.
+    device : {"cpu", "cuda", "mps"}
+    world : World
+        The processes of the run.
+    log : RunLog
+    clock : PhaseClock
+    """
+
+    folder: Path
+    resume: bool
+    device: str
+    world: World
+    log: RunLog
+    clock: PhaseClock
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
 
 
-def run_training(
-    settings: Config,
-    backbone: str | nn.Module,
-    folder: Path,
-    *,
-    resume: bool,
-    log: RunLog,
-    clock: PhaseClock,
-    world: World,
-    subjects: Sequence[Subject] = (),
-) -> None:
-    """Train in `folder`, score the best checkpoint on the test images, and write the results, ``run.json`` last.
+@dataclass(frozen=True)
+class Inputs:
+    """What a run trains on; the stages after the first hand it on.
 
-    Of several processes that were started from outside, the first one alone writes; the others train with it.
+    Attributes
+    ----------
+    settings : Config
+        Complete, with the absolute path of the data.
+    network : Backbone
+    subjects : tuple of SubjectRun
+    """
+
+    settings: Config
+    network: Backbone
+    subjects: tuple[SubjectRun, ...]
+
+
+def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | None, data: Sequence[Data]) -> Inputs:
+    """Load the network, open the data and split it.
 
     Parameters
     ----------
+    run : RunContext
     settings : Config
-        Of the run, complete but for the data's place.
-    backbone : str or Module
-        A loaded network, or a name: then the one that `settings` name.
-    folder : Path
-        The run folder; made here.
-    resume : bool
-        Go on from the last checkpoint in it.
-    log : RunLog
-        Takes lines; from here on they are kept in the folder.
-    clock : PhaseClock
-        Takes the time of each phase.
-    world : World
-        The processes of the run.
-    subjects : sequence of Subject
-        The data; by default those that `settings` name. With several, each has a folder of its own within `folder`.
+    backbone : Module, str or None
+        A network made in Python; otherwise the settings name it.
+    data : sequence of path-like or Subject
+        Subjects opened in Python; otherwise the settings name them.
     """
-    # cuBLAS reads it once, at its first product, and without it refuses to train deterministically.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-
-    from brainkit.model.factor_topy import FactorTopy
-    from brainkit.ops import fastest_backend
-    from brainkit.runs.summary import work_facts
-    from brainkit.training.callbacks import check_tensorboard
-    from brainkit.training.checkpoint import check_identity
-    from brainkit.training.cuda_graph import check_cuda_graph
-    from brainkit.training.datamodule import EncodingData
-    from brainkit.training.fit import choose_device
-    from brainkit.training.joint import JointData, JointModule
-    from brainkit.training.memory_budget import refuse_too_large, says_what_to_lower
-    from brainkit.training.module import EncodingModule
-    from brainkit.training.token_statistics import fit_statistics
-
-    device = choose_device(settings.train.device)
+    check_data_folders(settings)
     check_tensorboard(settings.train)
-    check_data(settings)
-    network = chosen_backbone(settings, backbone)
-    # The first process makes what is not there yet: a sample subject, the tokens, the run folder.
-    opened, settings = world.in_turn(lambda: open_subjects(settings, subjects, log))
-    people = trainees(opened, settings, folder)
-    for subject in opened:
-        log(subject.describe())
+    network = load_network(settings, backbone)
+    # The first process may have to create the sample subject.
+    subjects, complete = run.world.in_turn(lambda: open_subjects(settings, data, run.log))
+    for subject in subjects:
+        run.log(subject.describe())
     if not network.pretrained:
-        log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
-    precision = check_backend(settings, device)
-    check_cuda_graph(settings.train, backend=settings.model.backend, device=device, subjects=len(opened))
-    refuse_too_large(
-        network.widths,
-        sum(len(subject.vertices) for subject in opened),
-        bottleneck=settings.model.bottleneck,
-        hidden=settings.model.selector_width if settings.model.topography else 0,
-        device=device,
-    )
-    what = identity(people, network)
-    last = folder / "checkpoints" / "last.ckpt"
-    going_on = resume and last.is_file()
-    if going_on:
-        at = check_identity(last, what)
-        log(f"going on after step {at.steps}: {at.epochs} epochs and {at.batches} steps of the next are done")
+        run.log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
+    return Inputs(complete, network, tuple(plan_subjects(subjects, complete, run.folder)))
 
-    grid = (settings.model.grid, settings.model.grid)
 
-    def find_tokens() -> list[tuple[TokenCache, float | None]]:
-        lower = "choose a smaller backbone.size or backbone, or give it a machine of its own"
-        with says_what_to_lower("running the backbone", lower):
-            return [tokens_of(network, person.subject, grid, device, settings, log) for person in people]
+def check_feasible(run: RunContext, inputs: Inputs) -> None:
+    """Refuse what cannot be trained or resumed, before anything is written."""
+    settings, subjects = inputs.settings, inputs.subjects
+    check_model(settings, run.device, inputs.network.widths, sum(len(each.subject.vertices) for each in subjects))
+    check_cuda_graph(settings.train, backend=settings.model.backend, device=run.device, subjects=len(subjects))
+    if run.resume and run.last_checkpoint.is_file():
+        at = check_identity(run.last_checkpoint, training_identity(subjects, inputs.network))
+        run.log(f"resuming after step {at.steps}: {at.epochs} epochs and {at.batches} steps of the next one are done")
 
-    def prepare() -> list[tuple[TokenCache, float | None]]:
-        with made(folder, resume):
-            # First, so that a run that is stopped while the network looks at the images is gone on with as it was.
-            settings.write(folder / "config.yaml")
-            found = find_tokens()
-        clock.lap("tokens")
-        log.into(folder / "log.txt")
-        for person in people:
-            if person.folder != folder:
-                person.folder.mkdir(exist_ok=True)
-                person.settings.write(person.folder / "config.yaml")
-            if going_on:
-                same_split(person.folder, person.split, person.image_names)
+
+def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
+    """Create the run folder and extract the tokens of every subject's images; other processes find them cached."""
+    settings, subjects = inputs.settings, inputs.subjects
+    has_checkpoint = run.resume and run.last_checkpoint.is_file()
+
+    def extract() -> list[SubjectTokens]:
+        grid = (settings.model.grid, settings.model.grid)
+        options: dict[str, Any] = {"grid": grid, "device": run.device, "dtype": settings.data.token_dtype}
+        lower = "choose a smaller backbone.size or backbone, or use a machine that nothing else is using"
+        with explain_out_of_memory("running the backbone", lower):
+            return [extract_subject_tokens(inputs.network, each.subject, say=run.log, **options) for each in subjects]
+
+    def create_folder_and_extract() -> list[SubjectTokens]:
+        with create_run_folder(run.folder, exist_ok=run.resume):
+            # Before the tokens, which may take hours: a run that is stopped meanwhile is resumed with these settings.
+            settings.write(run.folder / "config.yaml")
+            tokens = extract()
+        run.clock.end_phase("tokens")
+        run.log.open_file(run.folder / "log.txt")
+        for each in subjects:
+            if each.folder != run.folder:
+                each.folder.mkdir(exist_ok=True)
+                each.settings.write(each.folder / "config.yaml")
+            if has_checkpoint:
+                check_split(each)
             else:
-                person.split.write(person.folder / "split.json")
-        return found
+                each.split.write(each.folder / "split.json")
+        return tokens
 
-    tokens, rates = zip(*world.in_turn(prepare, find_tokens), strict=True)
-    for person in people:
-        split, whose = person.split, f" of {person.name}" if len(people) > 1 else ""
+    tokens = run.world.in_turn(create_folder_and_extract, extract)
+    for each in subjects:
+        split, of_subject = each.split, f" of {each.name}" if len(subjects) > 1 else ""
         counts = f"{len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images"
-        log(f"split{whose}: {counts}")
-        for note in split.notes:
-            log(f"split{whose}: {note}")
+        for line in (counts, *split.notes):
+            run.log(f"split{of_subject}: {line}")
+    return tokens
 
+
+def build_model(run: RunContext, inputs: Inputs, tokens: Sequence[SubjectTokens]) -> tuple[EncodingModule, Any]:
+    """The module to train, with the statistics of its training images, and its data."""
+    settings, subjects = inputs.settings, inputs.subjects
     torch.manual_seed(settings.seed)
-    with says_what_to_lower("making the model", "lower model.bottleneck or model.selector_width"):
+    with explain_out_of_memory("building the model", "lower model.bottleneck or model.selector_width"):
         models = [
             FactorTopy(
-                tokens[0].widths,
-                person.subject.coordinates,
+                tokens[0].cache.widths,
+                each.subject.coordinates,
                 **model_shape(settings.model),
                 backend=settings.model.backend,
-                precision=precision,
+                precision=choose_precision(settings, run.device),
             )
-            for person in people
+            for each in subjects
         ]
-    size, epochs = settings.train.batch_size, settings.train.epochs
+    options = {"batch_size": settings.train.batch_size, "seed": settings.seed}
     parts = [
-        EncodingData(held, person.subject.responses, person.split, batch_size=size, seed=settings.seed)
-        for held, person in zip(tokens, people, strict=True)
+        EncodingData(cache, each.subject.responses, each.split, **options)
+        for (cache, _), each in zip(tokens, subjects, strict=True)
     ]
     data: Any = parts[0] if len(parts) == 1 else JointData(parts)
+    planned_steps = data.steps * settings.train.epochs
     module = (
-        EncodingModule(models[0], settings.train, data.steps * epochs)
+        EncodingModule(models[0], settings.train, planned_steps)
         if len(parts) == 1
-        else JointModule(models, settings.train, data.steps * epochs)
+        else JointModule(models, settings.train, planned_steps)
     )
 
-    def measure() -> dict[str, Any]:
-        chosen = [(held, person.split.train) for held, person in zip(tokens, people, strict=True)]
-        fit_statistics(models[0], chosen, device=device)
+    def fit_data_statistics() -> dict[str, Any]:
+        training_images = [(cache, each.split.train) for (cache, _), each in zip(tokens, subjects, strict=True)]
+        fit_statistics(models[0], training_images, device=run.device)
         if not settings.model.standardise:
             models[0].leave_tokens_raw()
-        for model, person in zip(models, people, strict=True):
-            model.set_response_scale(*response_scale(person.subject, person.split.train))
+        for model, each in zip(models, subjects, strict=True):
+            model.set_response_scale(*response_scale(each))
         return module.state_dict()
 
-    measured = world.once(measure)
-    if not world.first:
-        module.load_state_dict(measured)
-    clock.facts = work_facts(
-        device=device,
-        backend=fastest_backend(device) if models[0].backend == "auto" else models[0].backend,
-        precision=models[0].precision,
-        tokens=tokens[0],
-        rate=rates[0],
-        residency="streamed from the disk",
-    )
-    if device == "cuda":
+    state = run.world.once(fit_data_statistics)
+    if not run.world.first:
+        module.load_state_dict(state)
+    return module, data
+
+
+def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any) -> Fitted:
+    """Train the module; its weights at the best epoch are in the checkpoint that the result names."""
+    if run.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    fitted = _fit(module, data, folder, device, resume, log, world, what)
-    best = fitted.best
-    if "device" in fitted.tokens_on:
-        clock.facts["tokens"]["residency"] = f"on {device}"
-    clock.lap("training")
-    world.once(lambda: _finish(module, parts, people, best, network, list(rates), clock, log))
-    if len(people) > 1:
-        world.once(lambda: write_joint_summary(folder, settings, network, people, clock))
-
-
-def _finish(
-    module: EncodingModule,
-    parts: Sequence[EncodingData],
-    people: Sequence[Trainee],
-    best: Path,
-    network: Backbone,
-    rates: Sequence[float | None],
-    clock: PhaseClock,
-    log: RunLog,
-) -> None:
-    """Score the best state on the test images of every subject, and write the results."""
-    from brainkit.evaluation import scores as evaluation
-    from brainkit.training.checkpoint import load_best
-
-    load_best(module, best)
-    module.cpu()
-    models = module.models()
-    scores = []
-    for model, part, person in zip(models, parts, people, strict=True):
-        if model.backend == "triton":
-            model.backend = "auto"
-        ceiling = person.subject.noise_ceiling
-        scores.append(evaluation.score(model, part.tokens, part.responses, part.split.test, ceiling))
-    clock.lap("evaluation")
-    for model, part, person, score, rate in zip(models, parts, people, scores, rates, strict=True):
-        if len(people) > 1:
-            write_model(person.folder, model)
-            held = {"images": len(part.tokens), "bytes": part.tokens.nbytes, "images_per_second": rate}  # type: ignore
-            clock.facts["tokens"].update(held)
-            log(f"{person.name}:")
-            clock.facts["trained_with"] = [other.name for other in people if other is not person]
-        write_parity(person.folder, model, network, person.subject, part.split, part.tokens)
-        write_results(
-            person.folder,
-            person.settings,
-            person.subject,
-            network,
-            model,
-            score,
-            person.truth,
-            part.split,
-            clock,
-            log,
-        )
-
-
-def _fit(
-    module: EncodingModule,
-    data: EncodingData,
-    folder: Path,
-    device: str,
-    resume: bool,
-    log: RunLog,
-    world: World,
-    identity: dict[str, str],
-) -> Fitted:
-    """Train, showing how far it is."""
-    from brainkit.training.callbacks import open_tensorboard
-    from brainkit.training.fit import fit
-
-    config, steps = module.config, module.planned_steps
-    options: Any = {"device": device, "resume": resume, "identity": identity}
-    if not world.first:
-        return fit(module, data, folder, **options)
+    config, planned_steps = module.config, module.planned_steps
+    identity = training_identity(inputs.subjects, inputs.network)
+    options: dict[str, Any] = {"device": run.device, "resume": run.resume, "identity": identity}
+    if not run.world.first:
+        return fit(module, data, run.folder, **options)
     started = time.monotonic()
     with (
         progress_bar("training", "steps") as advance,
-        open_tensorboard(folder / "tensorboard", config, steps) as board,
+        open_tensorboard(run.folder / "tensorboard", config, planned_steps) as write_board,
     ):
 
         def on_epoch(row: dict[str, float]) -> None:
-            board(row)
-            advance(row["step"], steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
-            log.write(
+            write_board(row)
+            advance(row["step"], planned_steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
+            run.log.write(
                 f"epoch {row['epoch']:.0f}/{config.epochs}: loss {row['train_loss']:.4f}, "
                 f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
 
-        fitted = fit(
-            module, data, folder, on_epoch=on_epoch, on_step=lambda step: advance(step, steps), say=log, **options
-        )
+        def on_step(step: int) -> None:
+            advance(step, planned_steps)
+
+        fitted = fit(module, data, run.folder, on_epoch=on_epoch, on_step=on_step, say=run.log, **options)
     if fitted.stopped_early:
-        log(
-            f"stopped early, after epoch {fitted.epochs} of {config.epochs}: validation r no better for "
+        run.log(
+            f"stopped early, after epoch {fitted.epochs} of {config.epochs}: validation r has not improved for "
             f"{config.patience} epochs"
         )
     processes = config.devices * config.num_nodes
-    where = device if processes == 1 else f"{device}, {processes} processes"
-    log(f"trained {fitted.epochs} epochs, {fitted.steps} steps, in {time.monotonic() - started:.1f} s on {where}")
+    where = run.device if processes == 1 else f"{run.device}, {processes} processes"
+    run.log(f"trained {fitted.epochs} epochs, {fitted.steps} steps, in {time.monotonic() - started:.1f} s on {where}")
+    run.clock.end_phase("training")
     return fitted
+
+
+def score_models(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any, best: Path) -> list[Scores]:
+    """Accuracy of each subject's model at the best epoch, on its test images; the module keeps these weights."""
+    load_best(module, best)
+    module.cpu()
+    scores = []
+    for (model, part), each in zip(module.parts(data), inputs.subjects, strict=True):
+        if model.backend == "triton":
+            model.backend = "auto"  # scored on the CPU
+        scores.append(score(model, part.tokens, part.responses, part.split.test, each.subject.noise_ceiling))
+    run.clock.end_phase("evaluation")
+    return scores
+
+
+def write_run(
+    run: RunContext,
+    inputs: Inputs,
+    tokens: Sequence[SubjectTokens],
+    module: EncodingModule,
+    fitted: Fitted,
+    scores: Sequence[Scores],
+) -> None:
+    """Write selectors, scores, parity images and ``run.json`` of every subject, then those of the whole run."""
+    subjects, is_joint = inputs.subjects, len(inputs.subjects) > 1
+    for k, (model, each) in enumerate(zip(module.models(), subjects, strict=True)):
+        facts = work_facts(inputs.settings, run.device, tokens[k], fitted.tokens_on[k])
+        if is_joint:
+            run.log(f"{each.name}:")
+            write_model(each.folder, model)
+            facts["trained_with"] = [other.name for other in subjects if other is not each]
+        write_parity(each, model, inputs.network, tokens[k].cache)
+        write_results(each, model, inputs.network, scores[k], facts=facts, seconds=run.clock.seconds, log=run.log)
+    if is_joint:
+        write_joint_summary(run.folder, inputs.settings, inputs.network, subjects, run.clock.seconds)

@@ -1,4 +1,4 @@
-"""Gain and offset of every vertex, for a loss that leaves them open."""
+"""Gain and offset of every vertex, fitted after training for a loss that leaves them open."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from brainkit.training.datamodule import EncodingData, ResponseSource, TokenSour
 def calibrate(
     model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray, *, batch_size: int = 64
 ) -> None:
-    """Bring predictions to the responses' units: per vertex the gain and offset of least squares over some images.
+    """Bring predictions to the responses' units: for each vertex the least-squares gain and offset over some images.
 
-    Folded into the model's ``weight`` and ``bias``, so that nothing else need know. A vertex whose predictions do not
-    vary gets gain 0, one whose predictions run against the responses a negative gain.
+    They are folded into the model's ``weight`` and ``bias``. A vertex whose predictions do not vary gets gain 0, one
+    whose predictions are anticorrelated with the responses a negative gain.
 
     Parameters
     ----------
     model : FactorTopy
         Changed in place; put in evaluation mode.
     tokens, responses
-        As :func:`brainkit.evaluation.scores.score` takes them.
+        See :class:`brainkit.training.datamodule.EncodingData`.
     rows : int array
         The training images.
     batch_size : int
@@ -37,14 +37,14 @@ def calibrate(
     model.eval()
     device = model.weight.device
     selectors = model.selectors()
-    sums = np.zeros((4, len(model.weight)))  # of p, t, p p and p t
+    sums = np.zeros((4, len(model.weight)))  # of p, t, p^2 and p t
     for start in range(0, len(rows), batch_size):
         chosen = np.sort(rows[start : start + batch_size])
         local, whole = ({layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(chosen))
-        found = model.standardised(local, whole, selectors).cpu().double().numpy()
+        prediction = model.standardised(local, whole, selectors).cpu().double().numpy()
         response = responses.rows(chosen)
         target = (response - model.response_mean.cpu().numpy()) / model.response_std.cpu().numpy()
-        sums += np.stack([found.sum(0), target.sum(0), np.square(found).sum(0), (found * target).sum(0)])
+        sums += np.stack([prediction.sum(0), target.sum(0), np.square(prediction).sum(0), (prediction * target).sum(0)])
     mean, mean_target, square, product = sums / len(rows)
     variance = square - mean**2
     varies = variance > 1e-12 * square
@@ -56,7 +56,7 @@ def calibrate(
 
 
 def calibrate_checkpoint(module: lightning.LightningModule, checkpoint: Path, data: EncodingData) -> None:
-    """Calibrate the model of a checkpoint on the training images, once; `module` has its weights after that."""
+    """Calibrate a checkpoint's model on the training images, unless that is done; `module` gets its weights."""
     state = read_checkpoint(checkpoint)
     module.load_state_dict(state["state_dict"])
     if state.get("calibrated"):

@@ -1,4 +1,9 @@
-"""What follows the steps and epochs of a run: the average of the weights, early stopping, TensorBoard."""
+"""What follows the steps and epochs of a run: the average of the weights, early stopping, TensorBoard.
+
+Why not Lightning's own callbacks, tried with 2.6.6: its EarlyStopping does not save that it has stopped, so a resumed
+run trains another epoch; its WeightAveraging keeps a second copy of the whole module, buffers too, and restarts the
+average from a checkpoint of brainkit 0.1. Checkpoints hold the callbacks' state under their class names: keep these.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +29,10 @@ Row = dict[str, float]
 class WeightAverage(lightning.Callback):
     """Exponential moving average of all parameters over the steps.
 
-    After step n (from 0) ``average = d * average + (1 - d) * weights`` with ``d = min(decay, (1 + n) / (10 + n))``: the
-    average begins with the weights at the start, and soon forgets them. Validation sees it, ``state_dict`` in every
-    checkpoint holds it, and the module has it when training ends. The weights that are being trained are in the
-    callback's own part of a checkpoint; a resumed run goes on from them.
+    After step n (from 0) ``average = d * average + (1 - d) * weights`` with ``d = min(decay, (1 + n) / (10 + n))``: it
+    starts as the initial weights, and soon forgets them. Validation uses the average, ``state_dict`` in every
+    checkpoint holds it, and the module has it when training ends. The weights that are trained are in the callback's
+    own part of a checkpoint; a resumed run continues from them.
 
     Parameters
     ----------
@@ -37,7 +42,7 @@ class WeightAverage(lightning.Callback):
 
     def __init__(self, decay: float) -> None:
         self.decay, self.steps = decay, 0
-        # The average; while the module itself has the average, the weights that are being trained.
+        # The average; while the module has the average, the weights that are trained.
         self.other: list[Tensor] = []
         self.swapped = False
         self.resumed: list[Tensor] | None = None
@@ -62,16 +67,16 @@ class WeightAverage(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         weights: list[Tensor] = list(pl_module.parameters())
         self.other = [weight.clone() for weight in weights]
-        if self.resumed is not None:  # what the checkpoint gave the module is the average
-            for weight, held in zip(weights, self.resumed, strict=True):
-                weight.copy_(held)
+        if self.resumed is not None:  # the module has the average, from the checkpoint
+            for weight, trained in zip(weights, self.resumed, strict=True):
+                weight.copy_(trained)
             self.resumed = None
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *rest: Any
     ) -> None:
         if trainer.global_step == self.steps:
-            return  # gradients are being gathered over several batches
+            return  # gradients are accumulated over several batches
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         get_ema_multi_avg_fn(decay)(self.other, [weight.detach() for weight in pl_module.parameters()], self.steps)
         self.steps = trainer.global_step
@@ -91,17 +96,17 @@ class WeightAverage(lightning.Callback):
             return
         weights: list[Tensor] = list(pl_module.parameters())
         before = [weight.clone() for weight in weights]
-        # In place: an optimiser, or a captured graph, knows these tensors by their memory.
+        # In place: an optimiser or a captured graph refers to the memory of these tensors.
         torch._foreach_copy_(weights, self.other)
         torch._foreach_copy_(self.other, before)
         self.swapped = averaged
 
 
 class Patience(lightning.Callback):
-    """Ends training after so many epochs without a better validation r.
+    """Stops training after so many epochs without a better validation r.
 
-    What it has seen is part of every checkpoint: a run that was interrupted stops at the same epoch, and one that had
-    stopped trains no further when it is resumed.
+    Its state is part of every checkpoint: an interrupted run stops at the same epoch, and one that had stopped trains
+    no further when it is resumed.
 
     Parameters
     ----------
@@ -121,10 +126,10 @@ class Patience(lightning.Callback):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        held = checkpoint["callbacks"].get(self.state_key)
-        trainer.should_stop = held is not None and held["waited"] >= self.epochs
+        saved = checkpoint["callbacks"].get(self.state_key)
+        trainer.should_stop = saved is not None and saved["waited"] >= self.epochs
 
-    # Before the checkpoints of the epoch are written, which is at its end.
+    # Before the epoch's checkpoints are written, at its end.
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking:
             return
@@ -136,12 +141,12 @@ class Patience(lightning.Callback):
 
 
 def check_tensorboard(config: TrainConfig) -> None:
-    """Find out before the work whether TensorBoard is there, if it is asked for.
+    """Check before the work that TensorBoard is installed, if it is asked for.
 
     Raises
     ------
     MissingDependency
-        If ``train.tensorboard`` is on, and it is not installed.
+        If ``train.tensorboard`` is on and it is not installed.
     """
     if config.tensorboard == "on":
         require("tensorboard", extra="log", purpose="train.tensorboard=on")
@@ -154,16 +159,16 @@ def open_tensorboard(folder: Path, config: TrainConfig, planned_steps: int) -> I
     Parameters
     ----------
     folder : Path
-        Of the event files; made here. A resumed run adds one to it.
+        Where event files are written; created here. A resumed run adds one.
     config : TrainConfig
-        Says whether to write at all, and the learning rates.
+        Whether to write at all, and the learning rates.
     planned_steps : int
         All steps of the run.
 
     Yields
     ------
     callable
-        To be called with a row of ``metrics.csv``.
+        Called with a row of ``metrics.csv``.
     """
     wanted = config.tensorboard == "on" or (
         config.tensorboard == "auto" and importlib.util.find_spec("tensorboard") is not None
@@ -177,17 +182,17 @@ def open_tensorboard(folder: Path, config: TrainConfig, planned_steps: int) -> I
 
         def write(row: Row) -> None:
             step = int(row["step"])
-            share = schedule.learning_rate_factor(config, step - 1, planned_steps)  # of the epoch's last step
+            factor = schedule.learning_rate_factor(config, step - 1, planned_steps)  # of the epoch's last step
             scalars = {
                 "train_loss": row["train_loss"],
                 "val_r": row["val_r"],
                 "seconds": row["seconds"],
-                "learning_rate/weight": share * config.lr_weight,
-                "learning_rate/bottleneck": share * config.lr_bottleneck,
-                "learning_rate/selectors": share * config.lr_selectors,
+                "learning_rate/weight": factor * config.lr_weight,
+                "learning_rate/bottleneck": factor * config.lr_bottleneck,
+                "learning_rate/selectors": factor * config.lr_selectors,
             }
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)
-            writer.flush()  # so that it can be watched
+            writer.flush()  # so that the run can be watched
 
         yield write

@@ -1,4 +1,4 @@
-"""Batches for training: tokens and responses of the images of one side of the split, in a seeded order."""
+"""Batches for training: tokens and responses of one side of the split, in a seeded order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from brainkit.data.splits import Split
-from brainkit.training.shares import Share, share_of, weight_of
+from brainkit.training.lightning_internals import TrainerLoader
+from brainkit.training.shares import Share, positions_of, share_of
 
-Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
-VALIDATION_BATCH = 64  # images of a batch that is only scored
+Batch = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]  # local tokens, global tokens, responses (B, V)
+VALIDATION_BATCH = 64  # images of a validation batch
 
 
 class TokenSource(Protocol):
@@ -32,21 +33,32 @@ class ResponseSource(Protocol):
 
 
 class BatchSource(Protocol):
-    """Where the batches of chosen images come from, if not simply the disk: see `brainkit.training.batch_source`."""
+    """Gives the batches of chosen images faster than a loader does: see `brainkit.training.batch_source`."""
 
     def stage(self, rows: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, ...]]:
-        """Tensors on the device for each batch of rows, in order; the next ones may be fetched meanwhile."""
+        """Tensors on the device for each batch of rows, in order; the next ones may be read meanwhile."""
 
     def finish(self, staged: tuple[Tensor, ...]) -> Batch:
-        """A batch from what was staged, by work on the device alone."""
+        """A batch from its staged tensors, by work on the device alone."""
 
 
 class EpochOrder(Sampler[list[int]]):
-    """Batches of positions, shuffled anew every epoch by (seed, epoch) alone, so that a resumed run sees the same.
+    """Batches of positions, shuffled by (seed, epoch) alone, so that a resumed run sees the same.
 
-    The first `start` batches are left out: an interrupted epoch is gone on with. Of several processes each has its
-    share of every batch, whatever their number. With `steps` an epoch is cut into so many near-equal batches instead;
-    where there are fewer images than that, an empty one repeats an image, and its share counts none.
+    Parameters
+    ----------
+    count : int
+        Images.
+    batch_size : int
+    seed : int, optional
+        None keeps the images in order.
+    start : int
+        Batches at the start of the epoch that are left out, because an interrupted run has done them.
+    rank, processes : int
+        This process, and how many share every batch.
+    batches : int, optional
+        Cut the epoch into so many near-equal batches, whatever `batch_size`. If there are fewer images than that, an
+        empty batch repeats one image, and its share counts none.
     """
 
     def __init__(
@@ -57,14 +69,14 @@ class EpochOrder(Sampler[list[int]]):
         start: int = 0,
         rank: int = 0,
         processes: int = 1,
-        steps: int | None = None,
+        batches: int | None = None,
     ) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
         self.start, self.rank, self.processes = start, rank, processes
         full, rest = divmod(count, batch_size)
         self.sizes = [batch_size] * full + [rest] * (rest > 0)
-        if steps is not None:
-            self.sizes = [count // steps + (k < count % steps) for k in range(steps)]
+        if batches is not None:
+            self.sizes = [count // batches + (k < count % batches) for k in range(batches)]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -80,12 +92,12 @@ class EpochOrder(Sampler[list[int]]):
         first = sum(self.sizes[: self.start])
         for size in self.sizes[self.start :]:
             batch = order[first : first + size] if size else order[:1]
-            yield share_of(batch, self.rank, self.processes).tolist()
+            yield positions_of(batch, self.rank, self.processes).tolist()
             first += size
 
     def share(self, index: int) -> Share:
-        """What this process does of a batch, counted from the first one that is not left out."""
-        return weight_of(self.sizes[self.start + index], self.rank, self.processes)
+        """This process's share of a batch, counted from the first one that is not left out."""
+        return share_of(self.sizes[self.start + index], self.rank, self.processes)
 
 
 class EncodingDataset(Dataset[Batch]):
@@ -104,7 +116,7 @@ class EncodingDataset(Dataset[Batch]):
         return local, whole, torch.from_numpy(np.ascontiguousarray(self.responses.rows(rows)))
 
 
-class SourceLoader:
+class SourceLoader(TrainerLoader):
     """Batches of one side of the split from a `BatchSource`, for a trainer in place of a ``DataLoader``.
 
     Parameters
@@ -113,14 +125,13 @@ class SourceLoader:
     rows : int array
         The images of the side.
     sampler : EpochOrder
-        Their order; a trainer tells it the epoch.
+        Their order; the trainer sets its epoch.
     chunk : int
-        0 gives finished batches; otherwise iterators over so many staged ones, for a module that steps by itself.
+        0 gives finished batches; otherwise iterators over so many staged ones, for a module with a stepper.
     """
 
     def __init__(self, source: BatchSource, rows: np.ndarray, sampler: EpochOrder, chunk: int = 0) -> None:
         self.source, self.rows, self.sampler, self.chunk = source, np.asarray(rows), sampler, chunk
-        self.batch_sampler = None  # a trainer looks for it wherever there is a sampler
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.chunk) if self.chunk else len(self.sampler)
@@ -154,11 +165,11 @@ class EncodingData(lightning.LightningDataModule):
     Attributes
     ----------
     source : BatchSource, optional
-        Takes the place of tokens and responses on the training and the validation side.
+        Gives the batches of the training and validation sides in place of tokens and responses.
     chunk : int
-        For a module that steps by itself: how many steps it is given at a time.
+        For a module with a stepper: how many steps it is given at a time.
     resume_at : (int, int)
-        An epoch, from 0, and how many of its batches were trained on already.
+        An epoch, from 0, and how many of its batches an interrupted run has done.
     """
 
     def __init__(
@@ -170,16 +181,17 @@ class EncodingData(lightning.LightningDataModule):
         self.source: BatchSource | None = None
         self.chunk = 0
         self.resume_at = (0, 0)
+        self.first_batch = 0  # of the training epoch under way
         self.rank, self.processes = 0, 1
-        # Batches of a training and of a validation epoch, where they are not by size: see `brainkit.training.joint`.
-        self.cut: tuple[int | None, int | None] = (None, None)
+        # Batches of a training and a validation epoch, if not by size: see `brainkit.training.joint`.
+        self.batches: tuple[int | None, int | None] = (None, None)
 
     def divide(self, rank: int, processes: int) -> None:
         """From now on give process number `rank` of several its share of every batch."""
         self.rank, self.processes = rank, processes
 
     def share(self, side: str, batch_index: int) -> Share:
-        """What this process does of a batch of the ``train``, ``validation`` or ``test`` images."""
+        """This process's share of a batch of the ``train``, ``validation`` or ``test`` images."""
         return self._order(side).share(batch_index)
 
     @property
@@ -188,7 +200,12 @@ class EncodingData(lightning.LightningDataModule):
         return -(-len(self.split.train) // self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Batch] | SourceLoader:
-        """Training batches, shuffled by (seed, epoch); those that are left, of an epoch that is gone on with."""
+        """Training batches, shuffled by (seed, epoch); of a resumed epoch, those that are left."""
+        return self.train_batches(batches_done(self.resume_at, self.trainer))
+
+    def train_batches(self, first_batch: int) -> DataLoader[Batch] | SourceLoader:
+        """Training batches without those before `first_batch`."""
+        self.first_batch = first_batch
         return self._loader("train", self.chunk)
 
     def val_dataloader(self) -> DataLoader[Batch] | SourceLoader:
@@ -206,16 +223,20 @@ class EncodingData(lightning.LightningDataModule):
 
     def _from_disk(self, side: str) -> DataLoader[Batch]:
         dataset = EncodingDataset(self.tokens, self.responses, getattr(self.split, side))
-        # Of its own, because a loader draws a number whenever it begins: a resumed run would draw other ones than one
-        # that was left alone.
+        # With a generator of its own, because a loader draws a number whenever it begins: a resumed run would
+        # otherwise draw other numbers than one that was not interrupted.
         generator = torch.Generator()
         return DataLoader(dataset, batch_size=None, sampler=self._order(side), generator=generator)
 
     def _order(self, side: str) -> EpochOrder:
-        count, who = len(getattr(self.split, side)), (self.rank, self.processes)
-        train, validation = self.cut
+        count, process = len(getattr(self.split, side)), (self.rank, self.processes)
+        train, validation = self.batches
         if side != "train":
-            return EpochOrder(count, VALIDATION_BATCH, None, 0, *who, validation if side == "validation" else None)
-        epoch, done = self.resume_at
-        start = done if self.trainer is not None and self.trainer.current_epoch == epoch else 0
-        return EpochOrder(count, self.batch_size, self.seed, start, *who, train)
+            return EpochOrder(count, VALIDATION_BATCH, None, 0, *process, validation if side == "validation" else None)
+        return EpochOrder(count, self.batch_size, self.seed, self.first_batch, *process, train)
+
+
+def batches_done(resume_at: tuple[int, int], trainer: lightning.Trainer | None) -> int:
+    """How many batches of the trainer's current epoch an interrupted run has done."""
+    epoch, done = resume_at
+    return done if trainer is not None and trainer.current_epoch == epoch else 0

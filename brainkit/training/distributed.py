@@ -1,7 +1,7 @@
-"""The processes that train one model together: which of them this is, and how they wait for each other.
+"""The processes that train one model together: which one this is, and how they wait for each other.
 
-torchrun, SLURM or anything that sets the same variables starts them; on one machine brainkit does it by itself, see
-`brainkit.training.launcher`. The strategy in each is Lightning's.
+torchrun, SLURM or anything that sets the same variables starts them; on one machine brainkit can do it, see
+`brainkit.training.launcher`. Each trains with Lightning's DDP strategy.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import torch
 from torch import Tensor
 
 from brainkit.config import TrainConfig
-from brainkit.errors import SaidElsewhere, StoppedTraining, TrainingError, UsageError
-from brainkit.training.running_stats import DeviceScore, LossWatch
+from brainkit.errors import FailedElsewhere, StoppedTraining, TrainingError, UsageError
+from brainkit.metrics.correlation import StreamingCorrelation
+from brainkit.training.running_stats import LossWatch
 from brainkit.utils.system import cores
+from brainkit.utils.text import one_line
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
 
 T = TypeVar("T")
 
-# What torchrun sets in every process that it starts.
+# What torchrun sets in every process it starts.
 _VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
-# The first process may take hours to bring the images through the backbone while the others wait.
-_PATIENCE = datetime.timedelta(days=7)
-# How Gloo and NCCL say that a process at the other end is gone; their errors have no class of their own everywhere.
-_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "socket closed", "nccl", "gloo")
+# The first process may run the backbone for hours while the others wait.
+_TIMEOUT = datetime.timedelta(days=7)
 
 
 class World:
-    """The processes of a run that were started from outside, and which of them this one is; or this one alone.
+    """The processes of a run that torchrun or SLURM started, and which of them this one is; or this one alone.
 
     Attributes
     ----------
     rank : int
-        0 for the one that writes and speaks.
+        0 for the process that writes and reports.
     size : int
         How many there are.
     """
@@ -49,11 +49,11 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
     def once(self, work: Callable[[], T]) -> T:
-        """Do `work` in the first process and give what it returns to all; the others wait, and end where it fails."""
+        """Do `work` in the first process and return its result in all; the others wait, and end if it fails."""
         if self.size == 1:
             return work()
         message: list[Any] = [None]
@@ -65,14 +65,14 @@ class World:
         else:
             torch.distributed.broadcast_object_list(message, 0, group=self._group, device=torch.device("cpu"))
             if message[0] is None:
-                raise SaidElsewhere("the first process failed")
+                raise FailedElsewhere("the first process failed")
         result: T = message[0][0]
         return result
 
     def in_turn(self, first: Callable[[], T], others: Callable[[], T] | None = None) -> T:
-        """Do `first` in the first process, then `others` in the others, who find done what it has made.
+        """Do `first` in the first process, then `others` in the others, which find the files it has written.
 
-        What it returns need not travel: each process has its own. By default all do the same.
+        Each returns its own result. By default all do the same.
         """
         own: list[T] = []
         self.once(lambda: own.append(first()))
@@ -80,51 +80,51 @@ class World:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Around the work of a run: when one process fails, all end, and those that have nothing to add say nothing."""
+        """Around the work of a run: when one process fails, all end, and only those that know why report it."""
         try:
             yield
-        except SaidElsewhere:
+        except FailedElsewhere:
             raise SystemExit(1) from None
         except (KeyboardInterrupt, StoppedTraining) as error:
             if self.first:
                 raise
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
         except RuntimeError as error:
-            if self.size == 1 or not lost_another(error):
+            if self.size == 1 or not is_peer_lost(error):
                 raise
             if not self.first:
                 raise SystemExit(1) from None
-            raise TrainingError(gone(self.size)) from error
+            raise TrainingError(peer_lost_message(self.size)) from error
         if self.size > 1:
             torch.distributed.destroy_process_group()
 
 
 def join(config: TrainConfig, choose_device: Callable[[], str]) -> World:
-    """Meet the other processes of the run, where torchrun or SLURM started several; else this one is alone.
+    """Join the other processes of the run, if torchrun or SLURM started several; otherwise this one is alone.
 
-    The device is chosen only where there are several.
+    The device is chosen only if there are several.
 
     Raises
     ------
     UsageError
-        If the devices are not there, or the number of processes is not ``devices * num_nodes``.
+        If there are not so many devices, or the number of processes is not ``devices * num_nodes``.
     """
     total = config.devices * config.num_nodes
     started = _started()
     if total == 1:
         if started > 1:
             raise UsageError(
-                f"{started} processes were started for a run of one; give --devices (for each machine) and --num-nodes"
+                f"{started} processes were started, expected 1; give --devices (for each machine) and --num-nodes"
             )
         return World()
     device = choose_device()
     _check_devices(config, device)
-    environment = surroundings()
+    environment = cluster_environment()
     if environment is None:
         if config.num_nodes > 1:
             raise UsageError(
-                f"train.num_nodes must be 1 where brainkit starts the processes, got {config.num_nodes}; on several "
-                "machines start brainkit by torchrun or SLURM's srun"
+                f"train.num_nodes must be 1 if brainkit starts the processes, got {config.num_nodes}; on several "
+                "machines start brainkit with torchrun or SLURM's srun"
             )
         return World()
     if started != total:
@@ -133,16 +133,14 @@ def join(config: TrainConfig, choose_device: Callable[[], str]) -> World:
             f"{config.devices} * {config.num_nodes}"
         )
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-    rank, backend = environment.global_rank(), "gloo"
-    if device == "cuda":
-        torch.cuda.set_device(environment.local_rank())
-        backend = "nccl"
+    rank, backend = environment.global_rank(), "nccl" if device == "cuda" else "gloo"
+    select_gpu(environment, device)
     torch.distributed.init_process_group(backend, rank=rank, world_size=total)
-    return World(rank, total, torch.distributed.new_group(backend="gloo", timeout=_PATIENCE))
+    return World(rank, total, torch.distributed.new_group(backend="gloo", timeout=_TIMEOUT))
 
 
-def surroundings() -> ClusterEnvironment | None:
-    """Lightning's view of what started this process as one of several, or None where nothing did."""
+def cluster_environment() -> ClusterEnvironment | None:
+    """Lightning's view of what started this process as one of several, or None if nothing did."""
     from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
     if all(name in os.environ for name in _VARIABLES):
@@ -151,35 +149,39 @@ def surroundings() -> ClusterEnvironment | None:
         try:
             return SLURMEnvironment(auto_requeue=False)
         except RuntimeError as error:
-            raise UsageError(f"SLURM: {' '.join(str(error).split())}") from None
+            raise UsageError(f"SLURM: {one_line(error)}") from None
     return None
 
 
-def strategy(environment: ClusterEnvironment, device: str, devices: int, num_nodes: int) -> dict[str, Any]:
-    """How the processes work together, as options of a trainer: each has the model, and the mean of all gradients."""
-    from pytorch_lightning.strategies import DDPStrategy
-
+def select_gpu(environment: ClusterEnvironment, device: str) -> None:
+    """Let ``cuda`` mean this process's own GPU."""
     if device == "cuda":
         torch.cuda.set_device(environment.local_rank())
+
+
+def strategy(environment: ClusterEnvironment, devices: int, num_nodes: int) -> dict[str, Any]:
+    """A trainer's options for several processes: each has the model, and the mean of all gradients."""
+    from pytorch_lightning.strategies import DDPStrategy
+
     return {
         "devices": devices,
         "num_nodes": num_nodes,
-        # The buffers are constants; the gradients that are sent need not be kept twice.
+        # Buffers are constants; gradients need not be kept twice to be sent.
         "strategy": DDPStrategy(cluster_environment=environment, broadcast_buffers=False, gradient_as_bucket_view=True),
-        "use_distributed_sampler": False,  # the batches are divided already
+        "use_distributed_sampler": False,  # the data divides its batches itself
     }
 
 
-def merged_scores(own: DeviceScore) -> DeviceScore:
-    """The score over the images of all processes that train together; each gets the same, bit for bit."""
+def merged_correlation(own: StreamingCorrelation) -> StreamingCorrelation:
+    """The correlation over the images of all processes that train together: the same in each, bit for bit."""
     if not _several():
         return own
-    held = own.to_tensor()
-    every = [torch.empty_like(held) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(every, held)
-    merged = DeviceScore(held.shape[1], held.device)
-    for one in every:
-        merged.merge(one)
+    state = own.to_array()
+    merged = StreamingCorrelation(state.shape[1], torch.zeros_like(state[0]))
+    states = [torch.empty_like(state) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(states, state)
+    for each in states:
+        merged.merge_array(each)
     return merged
 
 
@@ -194,11 +196,11 @@ def merged_losses(own: LossWatch) -> LossWatch:
     return merged
 
 
-def own_losses(held: dict[str, Any]) -> dict[str, Any]:
-    """What each process takes of the losses that a checkpoint holds for all: the first one, all of them."""
+def own_losses(merged: dict[str, Any]) -> dict[str, Any]:
+    """What each process resumes of the losses that a checkpoint holds for all: the first one, all of them."""
     if not _several() or torch.distributed.get_rank() == 0:
-        return held
-    return held | {"total": 0.0, "images": 0}
+        return merged
+    return merged | {"total": 0.0, "images": 0}
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
@@ -208,15 +210,21 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return all_reduce(value)  # type: ignore[no-any-return]
 
 
-def lost_another(error: BaseException) -> bool:
-    """Whether an error only says that another process of the run is gone."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _LOST)
+def is_peer_lost(error: BaseException) -> bool:
+    """Whether an error only means that another process of the run is gone.
+
+    The only place that reads error messages for this: torch has types for the errors of NCCL and of its store, but Gloo
+    raises RuntimeError, whose message begins with the path of a file of Gloo's.
+    """
+    if isinstance(error, getattr(torch.distributed, "DistError", ())):  # not in builds without it
+        return True
+    signs = ("gloo", "connection closed by peer", "connection reset by peer", "broken pipe", "socket closed")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
 
 
-def gone(processes: int) -> str:
-    """The line where nobody knows better."""
-    return f"another of the run's {processes} processes has ended; brainkit train --resume goes on from the last epoch"
+def peer_lost_message(processes: int) -> str:
+    """The line to report if no process knows better."""
+    return f"another of the run's {processes} processes has ended; brainkit train --resume continues the run"
 
 
 def _several() -> bool:
@@ -224,10 +232,10 @@ def _several() -> bool:
 
 
 def _started() -> int:
-    """How many processes were started for this run from outside; 1 if it is this one alone."""
+    """How many processes torchrun or SLURM started for this run; 1 if neither did."""
     if all(name in os.environ for name in _VARIABLES):
         name = "WORLD_SIZE"
-    elif "SLURM_STEP_ID" in os.environ:  # only within srun: a batch script itself is one process
+    elif "SLURM_STEP_ID" in os.environ:  # only within srun: the batch script itself is one process
         name = "SLURM_NTASKS"
     else:
         return 1
@@ -241,9 +249,9 @@ def _check_devices(config: TrainConfig, device: str) -> None:
     if device == "mps":
         raise UsageError(f"train.devices must be 1 on mps, got {config.devices}")
     if device == "cuda":
-        here, what = torch.cuda.device_count(), "GPUs of this machine"
+        available, what = torch.cuda.device_count(), "GPUs of this machine"
     else:
-        # Two are allowed anywhere: on one core they are slow, and right.
-        here, what = max(2, cores()), "processor cores of this machine"
-    if config.devices > here:
-        raise UsageError(f"train.devices must be at most {here}, the {what}, got {config.devices}")
+        # Two are always allowed: on one core they are slow but correct.
+        available, what = max(2, cores()), "processor cores of this machine"
+    if config.devices > available:
+        raise UsageError(f"train.devices must be at most {available}, the {what}, got {config.devices}")

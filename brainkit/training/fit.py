@@ -10,26 +10,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as lightning
 import torch
 
+from brainkit.config import TrainConfig
 from brainkit.errors import StoppedTraining, UsageError
 from brainkit.training import distributed
-from brainkit.training.batch_source import Resident, choose_sources
+from brainkit.training.batch_source import DeviceSource, choose_sources
 from brainkit.training.calibration import calibrate_checkpoint
-from brainkit.training.checkpoint import AtomicCheckpoints, Keeper, Stopped, read_position
-from brainkit.training.cuda_graph import STEPS_PER_CHUNK, StepChunks, check_cuda_graph
+from brainkit.training.checkpoint import AtomicCheckpoints, RunCheckpoints, Stopped, read_position
+from brainkit.training.cuda_graph import ChunkStepper, choose_steps_per_chunk
 from brainkit.training.datamodule import EncodingData
-from brainkit.training.launcher import Report, run_processes
-from brainkit.training.lightning_internals import quiet_lightning, restored_determinism, was_interrupted
+from brainkit.training.launcher import run_processes
+from brainkit.training.lightning_internals import quiet_lightning, restored_determinism
 from brainkit.training.loss import leaves_gain_open
-from brainkit.training.memory_budget import says_what_to_lower
+from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
+from brainkit.training.worker import Report
+from brainkit.utils.progress import Say
 
-Say = Callable[[str], None]
+if TYPE_CHECKING:
+    from pytorch_lightning.plugins.environments import ClusterEnvironment
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ class Fitted:
     stopped_early: bool
     tokens_on: tuple[str, ...]
     steps_per_chunk: int
+
+
+class Listeners(NamedTuple):
+    """What `fit` calls while it trains."""
+
+    on_epoch: Callable[[dict[str, float]], None]
+    on_step: Callable[[int], None]
+    say: Say
 
 
 def fit(
@@ -114,63 +126,49 @@ def fit(
     KeyboardInterrupt
         If it is stopped by Ctrl-C; ``last.ckpt`` holds the current step. A second Ctrl-C does not wait for the step.
     """
-    config = module.config
-    processes = config.devices * config.num_nodes
-    environment = distributed.surroundings() if processes > 1 else None
+    listeners = Listeners(on_epoch or _ignore, on_step or _ignore, say or _ignore)
+    processes = module.config.devices * module.config.num_nodes
+    environment = distributed.cluster_environment() if processes > 1 else None
     first = environment is None or environment.global_rank() == 0
-    checkpoints = folder / "checkpoints"
     if first:
-        checkpoints.mkdir(exist_ok=True)
-        _remove_unfinished(checkpoints, folder)
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        _remove_unfinished(folder)
+    options = {"device": device, "resume": resume, "identity": identity, "steps_per_chunk": steps_per_chunk}
     if processes > 1 and environment is None:
-        options = {"device": device, "resume": resume, "identity": identity, "steps_per_chunk": steps_per_chunk}
-        return _fit_in_processes(module, data, folder, options, on_epoch, on_step, say)
+        return _fit_in_processes(module, data, folder, options, listeners)
 
-    strategy: dict[str, Any] = {"devices": 1}
     if environment is not None:
-        strategy = distributed.strategy(environment, device, config.devices, config.num_nodes)
+        distributed.select_gpu(environment, device)
         data.divide(environment.global_rank(), processes)
-        module.divided_data = data
-    say = say or _ignore
+        module.all_reduce = distributed.sum_over_processes
+    if processes > 1 or len(module.parts(data)) > 1:
+        module.shares = data
     with (
-        _batch_sources(module, data, device, say) as tokens_on,
-        _stepper(module, data, device, steps_per_chunk, say) as steps_per_chunk,
+        _batch_sources(module, data, device, listeners.say) as tokens_on,
+        _stepper(module, data, device, steps_per_chunk, listeners.say) as steps_per_chunk,
         StopSignals() as stop,
         quiet_lightning(),
         restored_determinism(),
     ):
-        keeper = Keeper(
-            checkpoints,
+        checkpoints = RunCheckpoints(
+            folder / "checkpoints",
             folder / "metrics.csv",
-            on_epoch,
-            on_step,
-            save_minutes=config.save_minutes,
+            listeners.on_epoch,
+            listeners.on_step,
+            save_minutes=module.config.save_minutes,
             identity=identity or {},
             stop=stop,
             writes=first,
         )
-        trainer = lightning.Trainer(
-            accelerator={"cuda": "gpu"}.get(device, device),
-            max_epochs=config.epochs,
-            gradient_clip_val=None if steps_per_chunk else config.clip or None,
-            callbacks=[keeper],
-            plugins=[AtomicCheckpoints()],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=folder,
-            deterministic=True,
-            reload_dataloaders_every_n_epochs=1,  # the rest of a resumed epoch is shorter than the others
-            **strategy,
-        )
-        with says_what_to_lower("training", _what_to_lower(module, data.batch_size)):
-            _run(trainer, module, data, checkpoints / "last.ckpt", resume, stop)
-    best = checkpoints / "best.ckpt"
-    if first and leaves_gain_open(config):
+        trainer = _trainer(module.config, checkpoints, folder, device, environment, clip=not steps_per_chunk)
+        with explain_out_of_memory("training", _what_to_lower(module, data.batch_size)):
+            _run(trainer, checkpoints, module, data, resume)
+        steps = trainer.global_step  # of the trainer or the stepper, while the module knows which
+    best = folder / "checkpoints" / "best.ckpt"
+    if first and leaves_gain_open(module.config):
         calibrate_checkpoint(module, best, data)
-    stopped_early = keeper.epochs < config.epochs
-    return Fitted(best, keeper.epochs, trainer.global_step, stopped_early, tokens_on, steps_per_chunk)
+    stopped_early = checkpoints.epochs < module.config.epochs
+    return Fitted(best, checkpoints.epochs, steps, stopped_early, tokens_on, steps_per_chunk)
 
 
 def choose_device(wanted: str) -> str:
@@ -185,28 +183,23 @@ def choose_device(wanted: str) -> str:
     if wanted == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if here[device])
     if not here.get(wanted, False):
-        raise UsageError(f"device {wanted!r} is not here; found: {', '.join(d for d, ok in here.items() if ok)}")
+        found = ", ".join(device for device, available in here.items() if available)
+        raise UsageError(f"device {wanted!r} is not available; found: {found}")
     return wanted
 
 
 def _fit_in_processes(
-    module: EncodingModule,
-    data: EncodingData,
-    folder: Path,
-    options: dict[str, Any],
-    on_epoch: Callable[[dict[str, float]], None] | None,
-    on_step: Callable[[int], None] | None,
-    say: Say | None,
+    module: EncodingModule, data: EncodingData, folder: Path, options: dict[str, Any], listeners: Listeners
 ) -> Fitted:
     """`fit` in processes that are started here; what the first one reports is passed on."""
     found: list[Fitted] = []
-    hear = {
-        "epoch": on_epoch or _ignore,
-        "step": on_step or _ignore,
-        "say": say or _ignore,
+    handlers: dict[str, Callable[[Any], None]] = {
+        "epoch": listeners.on_epoch,
+        "step": listeners.on_step,
+        "say": listeners.say,
         "fitted": found.append,
     }
-    run_processes(functools.partial(_work, module, data, folder, options), module.config.devices, hear)
+    run_processes(functools.partial(_work, module, data, folder, options), module.config.devices, handlers)
     return found[0]
 
 
@@ -236,7 +229,7 @@ def _batch_sources(module: EncodingModule, data: EncodingData, device: str, say:
     before = [part.source for _, part in parts]
     try:
         choose_sources(parts, wanted=module.config.residency, device=device, say=say)
-        yield tuple("device" if isinstance(part.source, Resident) else "host" for _, part in parts)
+        yield tuple("device" if isinstance(part.source, DeviceSource) else "host" for _, part in parts)
     finally:
         for (_, part), source in zip(parts, before, strict=True):
             part.source = source
@@ -248,26 +241,44 @@ def _stepper(
 ) -> Iterator[int]:
     """Let the module make its steps in chunks, if that is chosen; afterwards it is as before, for another trainer."""
     if steps_per_chunk is None:
-        steps_per_chunk = _choose_steps_per_chunk(module, len(module.parts(data)), device, say)
+        steps_per_chunk = choose_steps_per_chunk(module, device, say)
     if steps_per_chunk and _watches_steps(module):
         steps_per_chunk = 1
     try:
         if steps_per_chunk:
-            module.stepper = StepChunks(module, data, steps_per_chunk, mode=module.config.cuda_graph, say=say)
+            module.stepper = ChunkStepper(module, data, steps_per_chunk, mode=module.config.cuda_graph, say=say)
         yield steps_per_chunk
     finally:
         module.stepper, module.automatic_optimization, data.chunk = None, True, 0
 
 
-def _choose_steps_per_chunk(module: EncodingModule, subjects: int, device: str, say: Say) -> int:
-    config, model = module.config, module.models()[0]
-    reason = check_cuda_graph(config, backend=model.backend, device=device, subjects=subjects)
-    if not reason:
-        say(f"steps: {model.precision}, {STEPS_PER_CHUNK} at a time, as replays of a CUDA graph")
-        return STEPS_PER_CHUNK
-    asked = device == "cuda" or config.cuda_graph == "off"  # elsewhere nobody expects a graph
-    say(f"steps: {model.precision}, one by one{f' ({reason})' if asked else ''}")
-    return 0
+def _trainer(
+    config: TrainConfig,
+    checkpoints: RunCheckpoints,
+    folder: Path,
+    device: str,
+    environment: ClusterEnvironment | None,
+    *,
+    clip: bool,
+) -> lightning.Trainer:
+    several: dict[str, Any] = {"devices": 1}
+    if environment is not None:
+        several = distributed.strategy(environment, config.devices, config.num_nodes)
+    return lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(device, device),
+        max_epochs=config.epochs,
+        gradient_clip_val=config.clip or None if clip else None,
+        callbacks=[checkpoints],
+        plugins=[AtomicCheckpoints()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        deterministic=True,
+        reload_dataloaders_every_n_epochs=1,  # the rest of a resumed epoch is shorter than the others
+        **several,
+    )
 
 
 def _watches_steps(module: EncodingModule) -> bool:
@@ -278,13 +289,13 @@ def _watches_steps(module: EncodingModule) -> bool:
 
 def _run(
     trainer: lightning.Trainer,
+    checkpoints: RunCheckpoints,
     module: EncodingModule,
     data: EncodingData,
-    last: Path,
     resume: bool,
-    stop: StopSignals,
 ) -> None:
-    """Run the trainer; a stop comes out as KeyboardInterrupt or StoppedTraining, where Lightning raises SystemExit."""
+    """Run the trainer; a stop is a KeyboardInterrupt or StoppedTraining, where Lightning raises SystemExit."""
+    last, stop = checkpoints.last, checkpoints.stop
     try:
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume and last.is_file() else None)
         if stop.received is None:
@@ -292,20 +303,20 @@ def _run(
     except Stopped:
         pass
     except SystemExit:
-        if not was_interrupted(trainer):
+        if not checkpoints.interrupted:
             raise
     name = "SIGTERM" if stop.received == signal.SIGTERM else "Ctrl-C"
-    line = f"stopped by {name} before the first step was kept"
+    line = f"stopped by {name} before the first step was saved"
     if last.is_file():
-        line = f"stopped by {name}; step {read_position(last).steps} of {module.planned_steps} is kept in {last}"
+        line = f"stopped by {name}; step {read_position(last).steps} of {module.planned_steps} is saved in {last}"
     raise StoppedTraining(line) if stop.received == signal.SIGTERM else KeyboardInterrupt(line)
 
 
-def _remove_unfinished(checkpoints: Path, folder: Path) -> None:
+def _remove_unfinished(folder: Path) -> None:
     """Remove the half-written files of a run that was killed."""
-    for where, pattern in ((checkpoints, ".*.ckpt"), (folder, ".metrics.*.csv")):
-        for left in where.glob(pattern):
-            left.unlink(missing_ok=True)
+    for pattern in ("checkpoints/.*.ckpt", ".metrics.*.csv"):
+        for unfinished in folder.glob(pattern):
+            unfinished.unlink(missing_ok=True)
 
 
 def _what_to_lower(module: EncodingModule, batch_size: int) -> str:

@@ -1,4 +1,4 @@
-"""Several subjects trained as one model: shared bottlenecks, and for each subject selectors and readout of its own."""
+"""Several subjects trained as one model: shared bottlenecks, and selectors and a readout for each subject."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from torch import Tensor, nn
 
 from brainkit.config import TrainConfig
 from brainkit.errors import UsageError
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training import distributed
-from brainkit.training.datamodule import VALIDATION_BATCH, Batch, EncodingData
+from brainkit.training.datamodule import VALIDATION_BATCH, Batch, EncodingData, batches_done
+from brainkit.training.lightning_internals import TrainerLoader
 from brainkit.training.module import EncodingModule
-from brainkit.training.running_stats import DeviceScore
+from brainkit.training.running_stats import streaming_correlation
 from brainkit.training.shares import Share
 
 SHARED = ("local_token_bottleneck", "global_token_bottleneck", "local_statistics", "global_statistics")
 
 
 class JointModel(nn.Module):
-    """One :class:`FactorTopy` a subject, whose bottlenecks and token statistics are the same objects.
+    """A :class:`FactorTopy` for each subject, whose bottlenecks and token statistics are the same objects.
 
-    So each is a whole model, which is folded and exported like any other. The state dict holds what is shared once,
-    with the first subject.
+    So each is a complete model, which is folded and exported like any other. The state dict holds the shared tensors
+    once, with the first subject.
 
     Parameters
     ----------
     models : sequence of FactorTopy
-        Of the same layers, widths, grid and bottleneck; from now on they share those of the first one.
+        Of the same layers, widths, grid and bottleneck; they share those of the first one from now on.
     """
 
     def __init__(self, models: Sequence[FactorTopy]) -> None:
@@ -42,8 +44,8 @@ class JointModel(nn.Module):
             for name in SHARED:
                 setattr(model, name, getattr(first, name))
         self.subjects = nn.ModuleList(models)
-        self.register_state_dict_post_hook(_leave_out_shared)
-        self.register_load_state_dict_pre_hook(_put_in_shared)
+        self.register_state_dict_post_hook(_drop_shared)
+        self.register_load_state_dict_pre_hook(_restore_shared)
 
     def models(self) -> Iterator[FactorTopy]:
         """The subjects' models."""
@@ -58,7 +60,7 @@ class JointModule(EncodingModule):
     Parameters
     ----------
     models : sequence of FactorTopy
-        Their token statistics, which are to be those of the images of all, and response scales are set already.
+        With their response scales set, and token statistics over the images of all subjects.
     config : TrainConfig
     planned_steps : int
         All optimiser steps of the run.
@@ -66,7 +68,7 @@ class JointModule(EncodingModule):
 
     def __init__(self, models: Sequence[FactorTopy], config: TrainConfig, planned_steps: int) -> None:
         super().__init__(JointModel(models), config, planned_steps)  # type: ignore[arg-type]
-        self.scores: list[DeviceScore] = []
+        self.scores: list[StreamingCorrelation] = []
 
     def models(self) -> list[FactorTopy]:
         assert isinstance(self.model, JointModel)
@@ -76,7 +78,7 @@ class JointModule(EncodingModule):
         return list(zip(self.models(), data.parts, strict=True))
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        """Mean over subjects of their losses; one with no image in this batch adds nothing."""
+        """Mean over subjects of their losses; a subject with no image in this batch adds nothing."""
         losses, misfits, images = [], [], 0
         for model, part, share in zip(self.models(), batch, self._shares("train", batch_index), strict=True):
             loss = self.step_loss(part, share, model)
@@ -87,8 +89,8 @@ class JointModule(EncodingModule):
         return torch.stack(losses).mean()
 
     def on_validation_epoch_start(self) -> None:
-        """Start the streamed scores anew."""
-        self.scores = [DeviceScore(len(model.weight), self.device) for model in self.models()]
+        """Start the streamed scores."""
+        self.scores = [streaming_correlation(len(model.weight), self.device) for model in self.models()]
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """Add a batch of each subject to its score."""
@@ -101,20 +103,20 @@ class JointModule(EncodingModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over subjects of their mean correlation over vertices."""
-        self.scores = [distributed.merged_scores(score) for score in self.scores]
+        self.scores = [distributed.merged_correlation(score) for score in self.scores]
         each = torch.stack([score.r.nan_to_num(0.0).mean() for score in self.scores])
         self.log("val_r", each.mean().float())
 
     def _shares(self, side: str, batch_index: int) -> list[Share]:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = self.shares
         return [part.share(side, batch_index) for part in data.parts]
 
 
 class JointData(lightning.LightningDataModule):
-    """Batches of several subjects: in every step a share of each one's images, near-equal over the epoch.
+    """Batches of several subjects: every step has some of each subject's images, spread evenly over the epoch.
 
-    An epoch has as many steps as the subject with most images needs for batches of ``batch_size``, and every image of
-    every subject comes once.
+    An epoch has as many steps as the subject with most images needs for batches of ``batch_size``, and has every image
+    of every subject once.
 
     Parameters
     ----------
@@ -128,7 +130,7 @@ class JointData(lightning.LightningDataModule):
         self.batch_size = parts[0].batch_size
         self.resume_at = (0, 0)
         for part in self.parts:
-            part.cut = (self.steps, max(-(-len(each.split.validation) // VALIDATION_BATCH) for each in parts))
+            part.batches = (self.steps, max(-(-len(each.split.validation) // VALIDATION_BATCH) for each in parts))
 
     @property
     def steps(self) -> int:
@@ -142,31 +144,26 @@ class JointData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> JointLoader:
         """Training batches of all subjects side by side."""
-        return self._loader("train_dataloader")
+        first_batch = batches_done(self.resume_at, self.trainer)
+        return JointLoader([part.train_batches(first_batch) for part in self.parts])
 
     def val_dataloader(self) -> JointLoader:
         """Validation batches of all subjects side by side."""
-        return self._loader("val_dataloader")
-
-    def _loader(self, name: str) -> JointLoader:
-        for part in self.parts:
-            part.trainer, part.resume_at = self.trainer, self.resume_at
-        return JointLoader([getattr(part, name)() for part in self.parts])
+        return JointLoader([part.val_dataloader() for part in self.parts])
 
 
-class JointLoader:
-    """Loaders side by side, for a trainer in place of one.
+class JointLoader(TrainerLoader):
+    """Several loaders side by side, as one.
 
     Parameters
     ----------
     loaders : sequence of loaders
-        Of the same number of batches, each with a ``sampler`` that is told the epoch.
+        With the same number of batches, each with a ``sampler`` that has ``set_epoch``.
     """
 
     def __init__(self, loaders: Sequence[Any]) -> None:
         self.loaders = list(loaders)
         self.sampler = self
-        self.batch_sampler = None  # a trainer looks for it wherever there is a sampler
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -180,13 +177,13 @@ class JointLoader:
         return zip(*self.loaders, strict=True)
 
 
-def _leave_out_shared(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _drop_shared(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     assert isinstance(module, JointModel)
     for key in _shared_keys(state, prefix, len(module.subjects)):
         del state[key]
 
 
-def _put_in_shared(
+def _restore_shared(
     module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, *rest: Any
 ) -> None:
     assert isinstance(module, JointModel)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +13,9 @@ import torch
 
 
 def count_steps(trainer: lightning.Trainer, steps: int) -> None:
-    """Add optimiser steps to ``trainer.global_step``, which has no setter: the stepper makes them without a trainer."""
-    made = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
-    made.ready, made.completed = made.ready + steps, made.completed + steps
+    """Add optimiser steps to ``trainer.global_step``, which has no setter; a stepper makes them itself."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+    progress.ready, progress.completed = progress.ready + steps, progress.completed + steps
 
 
 def begin_after(checkpoint: dict[str, Any], epochs: int, steps: int) -> None:
@@ -33,9 +32,15 @@ def begin_after(checkpoint: dict[str, Any], epochs: int, steps: int) -> None:
     loop["epoch_loop.manual_optimization.optim_step_progress"]["total"] = dict(done)
 
 
-def was_interrupted(trainer: lightning.Trainer) -> bool:
-    """Whether Lightning caught Ctrl-C, which it turns into SystemExit."""
-    return bool(trainer.interrupted)
+class TrainerLoader:
+    """Base of loaders that are no ``DataLoader``: a trainer reads ``batch_sampler`` of all that have a ``sampler``."""
+
+    batch_sampler = None
+
+
+def datamodule_of(trainer: lightning.Trainer) -> Any:
+    """The data module of ``trainer.fit(..., datamodule=)``: an attribute that the trainer's types do not declare."""
+    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -63,7 +68,6 @@ def quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    os.environ.setdefault("PL_DISABLE_FORK", "1")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning|lightning")

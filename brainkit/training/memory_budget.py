@@ -1,4 +1,4 @@
-"""What training needs of a device's memory, what is free, and what to say when it did not suffice."""
+"""How much memory training takes on a device, how much is free, and what to lower when it runs out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 
 from brainkit.errors import TrainingError, UsageError
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.datamodule import VALIDATION_BATCH
-from brainkit.utils.system import free_memory as free_memory_of_host
+from brainkit.utils.system import free_memory as free_host_memory
+from brainkit.utils.text import format_bytes
 
 # Allocators round up and leave holes; libraries keep workspaces, which on a GPU are hundreds of megabytes.
 SLACK = 1.25
@@ -21,8 +22,8 @@ GPU_WORKSPACE = 300_000_000
 
 
 @dataclass(frozen=True)
-class Need:
-    """Bytes that training takes on a device: tokens and responses of its images, the model's state, and one step."""
+class MemoryEstimate:
+    """Bytes that training takes: tokens and responses of its images, the model's state, and one step."""
 
     tokens: int
     responses: int
@@ -31,16 +32,16 @@ class Need:
 
     @property
     def work(self) -> int:
-        """What is needed wherever the tokens lie."""
+        """Bytes that are on the device in any case."""
         return self.state + self.step
 
     @property
     def data(self) -> int:
-        """What lies on the device if the tokens do."""
+        """Bytes that are on the device if the tokens are."""
         return self.tokens + self.responses
 
 
-def needed(model: FactorTopy, images: int, batch_size: int, device: str) -> Need:
+def estimate_memory(model: FactorTopy, images: int, batch_size: int, device: str) -> MemoryEstimate:
     """Estimate what training takes.
 
     Parameters
@@ -54,16 +55,16 @@ def needed(model: FactorTopy, images: int, batch_size: int, device: str) -> Need
 
     Returns
     -------
-    Need
+    MemoryEstimate
         Tokens at two bytes a number, responses at four. The state is weights, gradients and AdamW's two moments, and
-        the constants. A step is counted as if all of this were there at once: the batch's tokens in half and in single
-        precision, and three times what the bottlenecks make of them; eight arrays (V, B) about the prediction; twelve
-        (V, 5 L) of the operator's coefficients and the selectors' outputs, with their gradients; twelve (V, width) of
-        the selector networks; for the `reference` backend also three arrays (B, V, D) a layer. Then a quarter more.
+        the constants. A step is counted as if all of this existed at once: the batch's tokens in half and in single
+        precision, and three times the bottlenecks' output; eight arrays (V, B) for the prediction; twelve (V, 5 L) for
+        the operator's coefficients and the selectors' outputs, with their gradients; twelve (V, width) for the
+        selector networks; for the `reference` backend also three arrays (B, V, D) for each layer. Then a quarter more.
     """
     layers, (height, width) = len(model.layers), model.grid
-    places = height * width + 1
-    record = places * sum(model.widths.values())
+    cells = height * width + 1  # of the grid, and the global token
+    record = cells * sum(model.widths.values())
     vertices, channels = model.weight.shape
     networks = model.free_selectors is None
     hidden = cast(torch.nn.Linear, model.space_selector_mlp[1]).out_features if networks else 0
@@ -71,14 +72,14 @@ def needed(model: FactorTopy, images: int, batch_size: int, device: str) -> Need
     constants = sum(buffer.numel() for buffer in model.buffers())
     step = 4 * (
         2 * batch_size * record
-        + 3 * batch_size * layers * channels * places
+        + 3 * batch_size * layers * channels * cells
         + 8 * vertices * batch_size
         + 12 * vertices * (5 * layers + hidden)
     )
     if model.backend == "reference":
         step += 12 * batch_size * vertices * channels * layers
-    scoring = 4 * VALIDATION_BATCH * (2 * record + 3 * layers * channels * places + 12 * vertices)
-    return Need(
+    scoring = 4 * VALIDATION_BATCH * (2 * record + 3 * layers * channels * cells + 12 * vertices)
+    return MemoryEstimate(
         tokens=2 * images * record,
         responses=4 * images * vertices,
         state=4 * (4 * parameters + constants),
@@ -87,9 +88,9 @@ def needed(model: FactorTopy, images: int, batch_size: int, device: str) -> Need
 
 
 def refuse_too_large(widths: Mapping[str, int], vertices: int, *, bottleneck: int, hidden: int, device: str) -> None:
-    """Refuse a model whose weights alone, with gradients and AdamW's two moments, are more than there is.
+    """Refuse a model whose weights alone, with gradients and AdamW's two moments, exceed the free memory.
 
-    A system that promises more memory than it has would end the process without a word.
+    A system that overcommits memory would kill the process without a message.
 
     Parameters
     ----------
@@ -110,24 +111,25 @@ def refuse_too_large(widths: Mapping[str, int], vertices: int, *, bottleneck: in
     least = 16 * (bottleneck * (vertices + 2 * sum(widths.values())) + 3 * hidden**2)
     if least > (free := free_memory(device)):
         raise UsageError(
-            f"a model of {bottleneck} bottleneck channels and {vertices} vertices needs more than {least / 1e9:.1f} GB "
-            f"to be trained, {free / 1e9:.1f} GB are free on {device}; lower model.bottleneck or model.selector_width"
+            f"training a model of {bottleneck} bottleneck channels and {vertices} vertices takes more than "
+            f"{format_bytes(least)}, found {format_bytes(free)} free on {device}; lower model.bottleneck or "
+            "model.selector_width"
         )
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a process may still take on a device."""
+    """Bytes that this process may still take on a device."""
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        # What torch has taken from the driver and does not use is free for us.
+        # What torch has reserved and does not use is free for us.
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     if device == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    return free_memory_of_host()
+    return free_host_memory()
 
 
 @contextlib.contextmanager
-def says_what_to_lower(doing: str, lower: str) -> Iterator[None]:
+def explain_out_of_memory(doing: str, lower: str) -> Iterator[None]:
     """Turn the several ways in which memory runs out into one line.
 
     Parameters
@@ -135,27 +137,41 @@ def says_what_to_lower(doing: str, lower: str) -> Iterator[None]:
     doing : str
         What failed, for example ``"training"``.
     lower : str
-        What takes less memory, for example ``"a smaller train.batch_size (now 32)"``.
+        What takes less memory, for example ``"lower train.batch_size (now 32)"``.
 
     Raises
     ------
     TrainingError
-        Where the block ran out of memory.
+        If the block runs out of memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        found = find_out_of_memory(error)
+        if found is None:
             raise
-        found = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)|allocate (\d+ bytes)", str(error))
-        asked = f" (asked for {found[1] or found[2]})" if found else ""
-        place = " of the GPU" if isinstance(error, torch.OutOfMemoryError) or "MPS" in str(error) else ""
-        raise TrainingError(f"{doing} ran out of memory{place}{asked}; {lower}") from None
+        where = " of the GPU" if found.on_gpu else ""
+        asked = f" (asked for {found.asked})" if found.asked else ""
+        raise TrainingError(f"{doing} ran out of memory{where}{asked}; {lower}") from None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left: torch has a class of its own for CUDA's alone."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+class OutOfMemory(NamedTuple):
+    """Where memory ran out, and how much was asked for, in the library's words; empty if it does not say."""
+
+    on_gpu: bool
+    asked: str
+
+
+def find_out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """Where memory ran out, or None for any other error.
+
+    The only place that reads error messages for this: torch has a type for CUDA, ``torch.OutOfMemoryError``; the
+    processor's allocator, Apple's and cuBLAS raise RuntimeError.
+    """
+    text = str(error)
+    messages = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(part in text for part in messages):
+        return None
+    amount = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)|allocate (\d+ bytes)", text)
+    on_gpu = isinstance(error, torch.OutOfMemoryError) or "MPS" in text or "CUBLAS" in text
+    return OutOfMemory(on_gpu, (amount[1] or amount[2]) if amount else "")

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple, Protocol
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from brainkit.config import TrainConfig
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training import distributed, schedule
 from brainkit.training.callbacks import Patience, WeightAverage
 from brainkit.training.datamodule import Batch, EncodingData
-from brainkit.training.loss import misfit
-from brainkit.training.running_stats import DeviceScore, LossWatch
+from brainkit.training.loss import SumOverProcesses, misfit
+from brainkit.training.running_stats import LossWatch, streaming_correlation
 from brainkit.training.shares import Share
 
 _FUSED = ("cpu", "cuda")  # devices for which torch has AdamW in one pass
@@ -57,17 +57,20 @@ class EncodingModule(lightning.LightningModule):
     ----------
     stepper : Stepper, optional
         Makes the steps in chunks, if `fit` has set one; otherwise the trainer does.
-    divided_data : EncodingData, optional
-        The data, if several processes divide every batch; set by `fit`.
+    shares : EncodingData, optional
+        Knows this process's share of a batch; set by `fit` if that is not all of it.
+    all_reduce : callable, optional
+        Sums over the processes that share every batch, if there are several; set by `fit`.
     """
 
     def __init__(self, model: FactorTopy, config: TrainConfig, planned_steps: int) -> None:
         super().__init__()
         self.model, self.config, self.planned_steps = model, config, planned_steps
         self.watch = LossWatch(torch.device("cpu"))
-        self.validation: DeviceScore | None = None
+        self.validation: StreamingCorrelation | None = None
         self.stepper: Stepper | None = None
-        self.divided_data: EncodingData | None = None
+        self.shares: EncodingData | None = None
+        self.all_reduce: SumOverProcesses | None = None
 
     def models(self) -> list[FactorTopy]:
         """The trained models, one for each subject."""
@@ -98,8 +101,7 @@ class EncodingModule(lightning.LightningModule):
         selectors = model.selectors()
         prediction = model.standardised(local, whole, selectors)
         target = (response - model.response_mean) / model.response_std
-        all_reduce = None if self.divided_data is None else distributed.sum_over_processes
-        minimised, reported = misfit(self.config, prediction, target, share, all_reduce)
+        minimised, reported = misfit(self.config, prediction, target, share, self.all_reduce)
         weight = self.regulariser_weight()
         if weight is None:
             return StepLoss(minimised, reported)
@@ -126,7 +128,7 @@ class EncodingModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the streamed score."""
-        self.validation = DeviceScore(len(self.model.weight), self.device)
+        self.validation = streaming_correlation(len(self.model.weight), self.device)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the streamed score."""
@@ -138,7 +140,7 @@ class EncodingModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the mean correlation over vertices; a vertex that never varied counts as 0."""
         assert self.validation is not None
-        self.validation = distributed.merged_scores(self.validation)
+        self.validation = distributed.merged_correlation(self.validation)
         self.log("val_r", self.validation.r.nan_to_num(0.0).mean().float())
 
     def configure_callbacks(self) -> list[lightning.Callback]:
@@ -146,7 +148,7 @@ class EncodingModule(lightning.LightningModule):
         chosen: list[lightning.Callback] = [WeightAverage(self.config.ema)] if self.config.ema else []
         return chosen + ([Patience(self.config.patience)] if self.config.patience else [])
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> Any:
         """AdamW with a learning rate for each part, linear warm-up and the schedule."""
         groups: dict[str, list[Tensor]] = {"selectors": [], "weight": [], "bottleneck": [], "bias": []}
         seen: set[int] = set()
@@ -172,12 +174,10 @@ class EncodingModule(lightning.LightningModule):
             fused=self.device.type in _FUSED,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
-        return OptimizerLRSchedulerConfig(
-            optimizer=optimizer, lr_scheduler={"scheduler": scheduler, "interval": "step"}
-        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the epoch's losses so far; learning rates are plain numbers, whoever makes the steps."""
+        """Save the epoch's losses so far; a stepper saves what the trainer would."""
         checkpoint["losses"] = distributed.merged_losses(self.watch).state_dict()
         if self.stepper is not None:
             self.stepper.complete_checkpoint(checkpoint)
@@ -194,4 +194,4 @@ class EncodingModule(lightning.LightningModule):
         return schedule.learning_rate_factor(self.config, step, self.planned_steps)
 
     def _share(self, side: str, batch_index: int, batch: Batch) -> Share:
-        return Share(1.0, len(batch[2])) if self.divided_data is None else self.divided_data.share(side, batch_index)
+        return Share(1.0, len(batch[2])) if self.shares is None else self.shares.share(side, batch_index)

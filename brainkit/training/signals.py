@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C and SIGTERM are noted, and acted upon where a state can be saved."""
+"""Ctrl-C and SIGTERM as requests to stop: they are noted, and obeyed where a state can be saved."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import threading
 from types import FrameType
 from typing import Any
 
-_NOTED = (signal.SIGINT, signal.SIGTERM)
+_REQUESTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
     """While it is entered, the first Ctrl-C or SIGTERM is only noted; a second Ctrl-C interrupts at once.
 
-    A signal that the process ignores stays ignored, and outside the main thread nothing is changed.
+    A signal that the process ignores stays ignored, and outside the main thread nothing changes.
 
     Attributes
     ----------
     received : signal.Signals, optional
-        The first one that came.
+        The first one.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in _NOTED:
+            for number in _REQUESTS:
                 before = signal.getsignal(number)
-                # None: handled by something that is not Python, which could not be put back.
+                # None: a handler that is not Python's, which could not be restored.
                 if before not in (signal.SIG_IGN, None):
                     self._before[number] = before
                     signal.signal(number, self._note)
         return self
 
-    def take(self) -> None:
-        """Take the signals again that something else has taken meanwhile."""
+    def reinstall(self) -> None:
+        """Handle the signals again after something else has replaced the handlers."""
         for number in self._before:
             signal.signal(number, self._note)
 

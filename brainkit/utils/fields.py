@@ -1,4 +1,4 @@
-"""Settings from plain values: building dataclasses of them, and checks that say which setting is wrong."""
+"""Dataclasses of settings from plain values, and checks that name the setting that is wrong."""
 
 from __future__ import annotations
 
@@ -12,10 +12,25 @@ from brainkit.errors import UsageError
 from brainkit.utils.text import nearest_name
 
 
-def built(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
-    """A dataclass, and those within it, of plain values; `source` is named where a key or a value is wrong."""
+def build(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
+    """Build a dataclass, and those nested in it, from plain values.
+
+    Parameters
+    ----------
+    cls : type
+        A dataclass.
+    values : mapping
+        Values by field name; a nested dataclass is a nested mapping.
+    source : str
+        Where the values are from, for messages.
+
+    Raises
+    ------
+    UsageError
+        On an unknown key (names the nearest) or a value of another type.
+    """
     hints = get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}
+    fields = {field.name for field in dataclasses.fields(cls)}
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
@@ -24,14 +39,55 @@ def built(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
                 raise UsageError(f"{source}: {key} must be a section of keys, got {value!r}")
-            arguments[key] = built(hint, value, f"{source}: {key}")  # type: ignore[arg-type]
+            arguments[key] = build(hint, value, f"{source}: {key}")  # type: ignore[arg-type]
         else:
-            arguments[key] = typed(hint, key, value, source)
+            arguments[key] = _convert(hint, key, value, source)
     return cls(**arguments)
 
 
-def typed(hint: Any, key: str, value: Any, source: str) -> Any:
-    """A value as the kind that its setting has."""
+def plain(value: Any) -> Any:
+    """Nested dicts with lists for tuples."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Check that fields are greater than 0."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UsageError(f"{name} must be greater than 0, got {getattr(config, name)}")
+
+
+def check_at_least_zero(config: Any, *names: str) -> None:
+    """Check that fields are 0 or greater."""
+    for name in names:
+        if not getattr(config, name) >= 0:
+            raise UsageError(f"{name} must be 0 or greater, got {getattr(config, name)}")
+
+
+def check_below_one(config: Any, *names: str) -> None:
+    """Check that fields are in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise UsageError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
+
+
+def check_fraction(config: Any, *names: str) -> None:
+    """Check that fields are in (0, 1)."""
+    for name in names:
+        if not 0 < getattr(config, name) < 1:
+            raise UsageError(f"{name} must lie between 0 and 1, got {getattr(config, name)}")
+
+
+def check_one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
+    """Check that a field has one of some values."""
+    if getattr(config, name) not in allowed:
+        raise UsageError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}, got {getattr(config, name)!r}")
+
+
+def _convert(hint: Any, key: str, value: Any, source: str) -> Any:
+    """A value as its field's type."""
     if hint is bool and isinstance(value, bool):
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
@@ -53,38 +109,3 @@ def typed(hint: Any, key: str, value: Any, source: str) -> Any:
             return tuple(items)
     name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
     raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def check_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise UsageError(f"{name} must be greater than 0, got {getattr(config, name)}")
-
-
-def check_at_least_zero(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= 0:
-            raise UsageError(f"{name} must be 0 or greater, got {getattr(config, name)}")
-
-
-def check_below_one(config: Any, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) < 1:
-            raise UsageError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
-
-
-def check_share(config: Any, *names: str) -> None:
-    for name in names:
-        if not 0 < getattr(config, name) < 1:
-            raise UsageError(f"{name} must lie between 0 and 1, got {getattr(config, name)}")
-
-
-def check_one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
-    if getattr(config, name) not in allowed:
-        raise UsageError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}, got {getattr(config, name)!r}")

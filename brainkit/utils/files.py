@@ -53,9 +53,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-write_beside = atomic_write  # the name before
-
-
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically. NaN is refused, since JSON lacks it: use None."""
     with atomic_write(path) as temporary:

@@ -52,9 +52,6 @@ def configure_openmp() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-settle_openmp = configure_openmp  # the name before
-
-
 def total_memory() -> int:
     """Bytes of memory of the machine, or of its container's limit."""
     import psutil

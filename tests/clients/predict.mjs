@@ -2,7 +2,7 @@
 //
 // IMAGES.u8 holds prepared images, uint8, one after another, SIDE x SIDE x 3 each; OUT.f32 gets float32, a row of V
 // values for each image. What the columns are is printed as JSON, read from the file itself as docs/encoder-file.md
-// describes: no ONNX library is needed for that.
+// describes, without an ONNX library.
 
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -45,10 +45,10 @@ function readMetadata(file) {
     if (number !== 14 || kind !== 2) continue;
     const entry = file.subarray(start, end);
     const parts = {};
-    for (const [part, , from, to] of fields(entry)) parts[part] = entry.subarray(from, to);
+    for (const [part, , begin, stop] of fields(entry)) parts[part] = entry.subarray(begin, stop);
     if (parts[1].toString() === "brainkit") return JSON.parse(parts[2].toString("ascii"));
   }
-  throw new Error("no brainkit metadata: an ONNX file of somebody else");
+  throw new Error("no brainkit metadata: not an encoder file");
 }
 
 // Arrays of 32-bit integers: base64 of a zlib stream of little-endian bytes.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from brainkit.cortex.surface import SPACES, Vertices, mesh, sphere_coordinates
+from brainkit.cortex.surface import mesh, sphere_coordinates
 from brainkit.cortex.vertex_lookup import vertices_on_sphere
+from brainkit.cortex.vertices import SPACES, Vertices
 
 
 def some_vertices(space: str = "fsaverage5", left: int = 150, right: int = 170) -> Vertices:

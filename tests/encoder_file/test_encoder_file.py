@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from brainkit import encoder_file
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file import EncoderInfo, container, pack_array, unpack_array
 from brainkit.errors import DataError, EncoderFileError
 from brainkit.images import Preprocessing

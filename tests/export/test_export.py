@@ -138,6 +138,7 @@ def test_a_changed_byte_is_found_before_onnx_runtime_sees_it(exported: Any, tmp_
         predict.load(tmp_path / "x.onnx")
 
 
+@pytest.mark.slow
 def test_training_mode_is_put_back(tmp_path: Path) -> None:
     model, backbone = make_model(1), make_backbone()  # one vertex, one group
     backbone.fine.train()
@@ -152,6 +153,7 @@ def test_training_mode_is_put_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, before, rtol=1e-4, atol=1e-4 * before.std())
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_from_torch_is_not_written(tmp_path: Path) -> None:
     model, backbone, out = make_model(), make_backbone(Drifting), tmp_path / "x.onnx"
     with pytest.raises(BrainkitError, match="differs from torch by") as caught:
@@ -165,6 +167,7 @@ def test_a_file_that_differs_from_torch_is_not_written(tmp_path: Path) -> None:
     assert certificate["enforced"] is False
 
 
+@pytest.mark.slow
 def test_a_backbone_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     model = make_model()
     with pytest.raises(BrainkitError, match=r"backbone tiny: torch\.onnx\.export cannot export it") as caught:
@@ -175,6 +178,7 @@ def test_a_backbone_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_is_part_of_the_graph_is_one_line(tmp_path: Path) -> None:
     model = make_model()
     path = tmp_path / "e.onnx"
@@ -184,6 +188,7 @@ def test_a_batch_size_that_is_part_of_the_graph_is_one_line(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_over_two_gigabytes_names_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     monkeypatch.setattr("brainkit.encoder_file.container.MAX_FILE", encoder_file.MAX_METADATA + 1000)

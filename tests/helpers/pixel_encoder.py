@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from brainkit import encoder_file
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.export import onnx_readout
 from brainkit.export.ensemble import append_members
 from brainkit.images import Preprocessing, decode, prepare

@@ -1,6 +1,6 @@
-"""Small networks of the published kinds, and their weights in the layouts in which the real ones are published.
+"""Small networks of the published kinds, and their weights in the layouts of the authors' own files.
 
-The layouts (names of keys, containers, what lies beside the encoder) are those of the authors' own files.
+A layout is the names of the keys, the containers, and what a file has besides the encoder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def make_networks_small(patch: pytest.MonkeyPatch) -> None:
-    """Have timm and torchvision build the networks asked for with few narrow layers, all else as it is."""
+    """Make timm and torchvision build all networks with few narrow layers, otherwise unchanged."""
     create = timm.create_model
 
     def small(name: str, **options: Any) -> nn.Module:
@@ -46,8 +46,8 @@ def make_networks_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torchvision.models, "vit_b_16", small_vit)
 
 
-def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Every tensor moved off its start, so that one that is not loaded shows: many start at zero or one."""
+def perturbed(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Change every tensor, so that a tensor that is not loaded is noticed: many are initially zero or one."""
     generator = torch.Generator().manual_seed(seed)
     for value in network.state_dict().values():
         if value.is_floating_point():
@@ -56,7 +56,7 @@ def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def renamed(state: Mapping[str, torch.Tensor], *pairs: tuple[str, str], prefix: str = "") -> State:
-    """Each pair replaced in each key, in order; then the prefix put before it."""
+    """Replace each pair in each key, in order, and add the prefix."""
     out = {}
     for key, value in state.items():
         for old, new in pairs:
@@ -66,15 +66,15 @@ def renamed(state: Mapping[str, torch.Tensor], *pairs: tuple[str, str], prefix: 
 
 
 def zeros(*shape: int) -> torch.Tensor:
-    """What lies beside the encoder; no network here has room for it."""
+    """What a file has besides the encoder; the networks here do not have it."""
     return torch.zeros(shape)
 
 
-# --- one function a layout: from the state dict in timm's terms to what the file holds --------------------------
+# --- one function per layout: from timm's state dict to the content of the file
 
 
 def timm_hub(state: State) -> State:
-    """timm's own safetensors; the classifier is called head, head.fc or fc."""
+    """timm's own safetensors, with a classifier."""
     return state | {"head.weight": zeros(10, WIDTH), "head.bias": zeros(10)}
 
 
@@ -146,7 +146,7 @@ PARTS = ("weight", "bias")
 
 
 def open_clip_of_timm(state: State) -> State:
-    """SigLIP: open_clip's file around an image tower in timm's terms."""
+    """SigLIP: open_clip's file with an image tower of timm."""
     text = {"text.token_embedding.weight": zeros(9, 8), "text.transformer.resblocks.0.ln_1.weight": zeros(8)}
     return renamed(state, prefix="visual.trunk.") | text | {"logit_scale": zeros(), "logit_bias": zeros()}
 
@@ -201,21 +201,21 @@ def swin(state: State) -> dict[str, Any]:
 
 
 def resnet(state: State) -> State:
-    """torchvision's, whose keys timm has kept."""
+    """torchvision's, with the same keys as timm's."""
     return state | {"fc.weight": zeros(10, 64), "fc.bias": zeros(10)}
 
 
 def torchvision_vit(state: State) -> State:
-    """As published: with the names that the perceptrons had before torchvision 0.13."""
+    """As published: with the names of the perceptrons before torchvision 0.13."""
     out = renamed(state, (".mlp.0.", ".mlp.linear_1."), (".mlp.3.", ".mlp.linear_2."))
     return out | {"heads.head.weight": zeros(10, WIDTH), "heads.head.bias": zeros(10)}
 
 
-# --- where the files lie ----------------------------------------------------------------------------------------
+# --- writing the files
 
 
 def save(content: Mapping[str, Any], path: Path) -> Path:
-    """Write a file of the kind that its name says."""
+    """Write a file in the format of its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         from safetensors.torch import save_file
@@ -227,7 +227,7 @@ def save(content: Mapping[str, Any], path: Path) -> Path:
 
 
 def in_hub_cache(cache: Path, repository: str, name: str, content: Mapping[str, Any]) -> Path:
-    """Write a file where Hugging Face's client keeps what it has downloaded."""
+    """Write a file into the cache of Hugging Face's client."""
     folder = cache / f"models--{repository.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("0123abcd")

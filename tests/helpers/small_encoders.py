@@ -1,4 +1,4 @@
-"""A network and a model of a few weights, and what an export of them needs; shared by the tests of export."""
+"""A network and a model of a few weights, and what exporting them needs; shared by the tests of export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from brainkit import encoder_file, export
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.images import Preprocessing, normalise
 from brainkit.model.factor_topy import FactorTopy
 
@@ -19,7 +20,7 @@ WIDTHS = {"fine": 8, "coarse": 12}
 
 
 class Tiny(nn.Module):
-    """Two layers whose maps are reduced to the model's grid in both ways: by averaging and bilinearly."""
+    """Two layers whose maps are reduced to the model's grid in both ways, by averaging and bilinearly."""
 
     pretrained = True
 
@@ -46,14 +47,14 @@ class Drifting(Tiny):
 
 
 class Branching(Tiny):
-    """Cannot be traced: what it does depends on what it sees."""
+    """Cannot be traced: its control flow depends on the values."""
 
     def get_tokens(self, images: Any) -> tuple[dict, dict]:
         return super().get_tokens(images if float(images.mean()) > 0 else -images)
 
 
 class Counting(Tiny):
-    """Makes a number of the batch's size, which a traced graph then holds for good."""
+    """Turns the batch size into a Python number, which tracing fixes in the graph."""
 
     def get_tokens(self, images: torch.Tensor) -> Any:
         count = len(images)

@@ -12,6 +12,7 @@ from brainkit.data.splits import Split
 from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.datamodule import EncodingData
+from brainkit.training.joint import JointData, JointModule
 from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
 
@@ -89,3 +90,59 @@ def problem(vertices: int = 20, *, seed: int = 0, **train: Any) -> tuple[Encodin
     fit_statistics(model, tokens, split.train)
     model.set_response_scale(values[:24].mean(0), values[:24].std(0))
     return EncodingModule(model, config, 3 * config.epochs), data
+
+
+class Records:
+    """Tokens of another source, one record for each image: what the token cache promises, and no more."""
+
+    dtype = torch.float16
+
+    def __init__(self, source: Any, n: int) -> None:
+        local, whole = source.batch(np.arange(n))
+        self.shapes = {layer: value.shape[1:] for layer, value in local.items()}
+        parts = [value.flatten(1) for value in (*local.values(), *whole.values())]
+        self.held = torch.cat(parts, 1).half()
+        self.record = self.held.shape[1]
+        self.asked: list[list[int]] = []
+
+    def records(self, rows: np.ndarray, out: Any = None) -> Any:
+        self.asked.append(rows.tolist())
+        return torch.index_select(self.held, 0, torch.from_numpy(rows), out=out)
+
+    def expand(self, records: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        sizes = [*(shape.numel() for shape in self.shapes.values()), *(shape[0] for shape in self.shapes.values())]
+        parts = records.float().split(sizes, 1)
+        n = len(self.shapes)
+        local = {layer: part.unflatten(1, self.shapes[layer]) for layer, part in zip(self.shapes, parts, strict=False)}
+        return local, dict(zip(self.shapes, parts[n:], strict=True))
+
+    def batch(self, rows: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.expand(self.records(rows))
+
+
+def problem_with_records(**options: Any) -> tuple[EncodingModule, EncodingData, np.ndarray]:
+    """The small problem with records, and the rows of training and validation."""
+    module, data = problem(**options)
+    data.tokens = Records(data.tokens, 40)
+    return module, data, np.concatenate([data.split.train, data.split.validation])
+
+
+def two_subjects(**train: Any) -> tuple[JointModule, JointData]:
+    """Subjects of 20 and 12 vertices who saw 24 and 5 training images, made by models of the same kind."""
+    parts, models = [], []
+    for k, (vertices, images) in enumerate(((20, 24), (12, 5))):
+        tokens = memory_tokens(seed=k)
+        truth = small_model(tokens, vertices)
+        with torch.inference_mode():
+            values = truth(*tokens.batch(np.arange(len(tokens)))).numpy()
+        split = Split(np.arange(images), np.arange(24, 30 + 2 * k), np.arange(34, 40), seed=0)
+        parts.append(EncodingData(tokens, Responses(values), split, batch_size=4, seed=0))
+        torch.manual_seed(k)
+        model = FactorTopy(tokens.widths, coordinates(vertices), bottleneck=6, grid=tokens.grid, selector_width=16)
+        model.set_response_scale(values[:images].mean(0), values[:images].std(0))
+        models.append(model)
+    data = JointData(parts)
+    config = TrainConfig(**({"epochs": 3} | train))
+    module = JointModule(models, config, data.steps * config.epochs)
+    fit_statistics(models[0], [(part.tokens, part.split.train) for part in parts])  # type: ignore[misc]
+    return module, data

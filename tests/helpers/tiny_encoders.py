@@ -1,4 +1,4 @@
-"""A small network with convolutions and products, models of its tokens, and what export needs: for several tests."""
+"""A small network with convolutions and products, models of its tokens, and what exporting them needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from brainkit import export
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.images import Preprocessing
 from brainkit.model.factor_topy import FactorTopy
 
@@ -47,7 +48,7 @@ def make_backbone() -> Mixer:
 
 
 def make_model(seed: int = 0, **options: Any) -> FactorTopy:
-    """Random weights by the seed; the vertices lie at the same places whatever it is."""
+    """Random weights by the seed; the vertices have the same coordinates for every seed."""
     torch.manual_seed(seed)
     coordinates = np.random.default_rng(0).normal(0, 40, (V, 3))
     options = {"bottleneck": 6, "grid": (4, 5), "backend": "reference"} | options

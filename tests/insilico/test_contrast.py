@@ -19,10 +19,11 @@ stats = pytest.importorskip("scipy.stats", reason="the statistics are compared w
 from click.testing import CliRunner
 from pixel_encoder import V, write_encoder
 
-from brainkit import predict as scoring
+from brainkit import predict
 from brainkit.cli import group
-from brainkit.errors import BrainkitError, UsageError
-from brainkit.insilico import contrast as contrasts
+from brainkit.errors import DataError, UsageError
+from brainkit.insilico.contrast import COLUMNS, contrast
+from brainkit.insilico.contrast_output import table_lines, write_contrast
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(path: Path) -> scoring.Encoder:
-    return scoring.load(path, "cpu")
+def encoder(path: Path) -> predict.Encoder:
+    return predict.load(path, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +51,15 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_contrast_is_that_of_the_predictions(
-    encoder: scoring.Encoder, sets: tuple[Path, Path], tmp_path: Path
+    encoder: predict.Encoder, sets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
-    found = contrasts.contrast(*sets, encoder, batch_size=4, progress=lambda done, total: seen.append((done, total)))
+    found = contrast(*sets, encoder, batch_size=4, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (18, 18) and seen == sorted(seen)
     a, b = (encoder.predict(sorted(folder.glob("?.png"))) for folder in sets)
     reference = stats.ttest_ind(a.astype(np.float64), b.astype(np.float64), equal_var=False)
     arrays = found.arrays()
-    assert list(arrays) == list(contrasts.COLUMNS)
+    assert list(arrays) == list(COLUMNS)
     np.testing.assert_allclose(arrays["mean_a"], a.mean(0, dtype=np.float64), atol=1e-6)
     np.testing.assert_allclose(arrays["sd_b"], b.std(0, ddof=1, dtype=np.float64), atol=1e-6)
     np.testing.assert_allclose(arrays["t"], reference.statistic, rtol=1e-4)
@@ -70,7 +71,7 @@ def test_a_contrast_is_that_of_the_predictions(
     assert table["PPA"]["mean_hedges_g"] == pytest.approx(arrays["hedges_g"][[1, 19]].mean())
     assert table["all"]["share_significant"] == pytest.approx((arrays["q"] < 0.05).mean())
 
-    beside = contrasts.write_contrast(found, tmp_path / "contrast.npz")
+    beside = write_contrast(found, tmp_path / "contrast.npz")
     with np.load(tmp_path / "contrast.npz") as file:
         for name, values in arrays.items():
             np.testing.assert_array_equal(file[name], values)
@@ -82,14 +83,14 @@ def test_a_contrast_is_that_of_the_predictions(
     assert len(said["a"]["images"]) == 9 and len(said["b"]["skipped"]) == 1
 
 
-def test_a_table_of_some_regions(encoder: scoring.Encoder, sets: tuple[Path, Path], tmp_path: Path) -> None:
-    whole = contrasts.contrast(*sets, encoder)
-    some = contrasts.contrast(*sets, encoder, rois=["V1", "PPA"])
+def test_a_table_of_some_regions(encoder: predict.Encoder, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = contrast(*sets, encoder)
+    some = contrast(*sets, encoder, rois=["V1", "PPA"])
     columns = [1, 3, 7, 19]
     np.testing.assert_allclose(some.statistics.t, whole.statistics.t[columns], rtol=1e-3)
     np.testing.assert_allclose(some.statistics.q, stats.false_discovery_control(some.statistics.p), rtol=1e-9)
     assert [row["region"] for row in some.table()] == ["all", "V1", "PPA"]
-    contrasts.write_contrast(some, tmp_path / "contrast.csv")
+    write_contrast(some, tmp_path / "contrast.csv")
     rows = list(csv.DictReader((tmp_path / "contrast.csv").open(newline="")))
     assert [(row["vertex"], row["hemisphere"]) for row in rows] == [
         ("1000", "left"),
@@ -100,32 +101,33 @@ def test_a_table_of_some_regions(encoder: scoring.Encoder, sets: tuple[Path, Pat
     np.testing.assert_allclose([float(row["p"]) for row in rows], some.statistics.p, rtol=1e-8)
 
 
-def test_what_is_refused(encoder: scoring.Encoder, sets: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_is_refused(encoder: predict.Encoder, sets: tuple[Path, Path], tmp_path: Path) -> None:
     light, dark = sets
     (tmp_path / "linked").symlink_to(light)
     for a, b, words in (
-        (light, light, "lies in both sets"),
+        (light, light, "is in both sets"),
         (light, tmp_path / "linked", "10 images are in both"),
         (light, [dark, light / "3.png"], "1 image is in both"),
-        (light, dark / "1.png", "at least 2 images"),
+        (light, dark / "1.png", "at least 2 readable images"),
         (light, dark / "nothing", "no such file"),
     ):
         with pytest.raises(UsageError, match=words) as caught:
-            contrasts.contrast(a, b, encoder)
+            contrast(a, b, encoder)
         assert "\n" not in str(caught.value)
-    with pytest.raises(BrainkitError, match="not one image could be read"):
-        contrasts.contrast(light, dark / "broken.png", encoder)
-    found = contrasts.contrast(light, dark, encoder)
+    with pytest.raises(DataError, match=r"broken\.png"):
+        contrast(light, dark / "broken.png", encoder)
+    found = contrast(light, dark, encoder)
     (tmp_path / "linked").unlink()
     for name in ("contrast.npy", "contrast", ".npz"):
         with pytest.raises(UsageError, match="must end in"):
-            contrasts.write_contrast(found, tmp_path / name)
+            write_contrast(found, tmp_path / name)
     (tmp_path / "contrast.json").write_text("precious")
     with pytest.raises(UsageError, match="exists already"):
-        contrasts.write_contrast(found, tmp_path / "contrast.npz")
+        write_contrast(found, tmp_path / "contrast.npz")
     assert os.listdir(tmp_path) == ["contrast.json"]
 
 
+@pytest.mark.slow
 def test_the_command_and_its_figure(path: Path, sets: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
@@ -136,8 +138,8 @@ def test_the_command_and_its_figure(path: Path, sets: tuple[Path, Path], tmp_pat
         command = ["contrast", *map(str, sets), "--encoder", str(path), "--out", str(out), "--maps", str(maps), *more]
         done = CliRunner().invoke(group, command)
         assert done.exit_code == 0, done.output
-        assert "light (9 images) against dark (7)" in done.output
-        assert "over images for this one model, not over subjects" in done.output
+        assert "light (9 images) vs dark (7 images)" in done.output
+        assert "not over subjects" in done.output
         assert "q < 0.05" in done.output and "PPA" in done.output
         with Image.open(maps / "effect-size.png") as image:
             figure = np.asarray(image.convert("RGB"), np.int64)
@@ -155,8 +157,8 @@ def test_a_threshold_without_a_figure_is_refused(path: Path, sets: tuple[Path, P
     assert done.exit_code != 0 and not out.exists()
 
 
-def test_means_of_all_vertices_have_a_row(encoder: scoring.Encoder, sets: tuple[Path, Path]) -> None:
-    lines = contrasts.table_lines(contrasts.contrast(*sets, encoder, names=("bright", "night")))
+def test_means_of_all_vertices_have_a_row(encoder: predict.Encoder, sets: tuple[Path, Path]) -> None:
+    lines = table_lines(contrast(*sets, encoder, names=("bright", "night")))
     assert lines[0].split()[:2] == ["region", "vertices"]
     assert lines[1].split()[:2] == ["all", str(V)]
     assert len({len(line) for line in lines}) == 1

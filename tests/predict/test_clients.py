@@ -25,7 +25,9 @@ pytest.importorskip("timm", reason="export needs brainkit[train]")
 
 from brainkit import encoder_file, export
 from brainkit.backbones import load_backbone
-from brainkit.cortex.surface import RoiTable, Vertices, sphere_coordinates
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.surface import sphere_coordinates
+from brainkit.cortex.vertices import Vertices
 from brainkit.errors import EncoderFileError
 from brainkit.export.parity import BOUND, relative_difference
 from brainkit.model.factor_topy import FactorTopy

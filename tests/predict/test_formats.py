@@ -25,7 +25,8 @@ from pixel_encoder import SIZE, V, write_encoder
 
 import brainkit
 from brainkit import encoder_file
-from brainkit.cortex.surface import RoiTable, Vertices
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, MissingDependency, UsageError
 from brainkit.predict import Encoder, PredictResult, description_path, load, predict_to_file

@@ -1,4 +1,4 @@
-"""``brainkit import``: published weights become a run that export, predict and map understand."""
+"""``brainkit import``: published weights become a run that export, predict and map can use."""
 
 # ruff: noqa: E402  (what is imported first may be missing: then the file is skipped)
 from __future__ import annotations
@@ -23,7 +23,9 @@ from brainkit import encoder_file
 from brainkit.backbones import load_backbone
 from brainkit.cli import group
 from brainkit.config import Config
-from brainkit.cortex.surface import RoiTable, Vertices, sphere_coordinates
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.surface import sphere_coordinates
+from brainkit.cortex.vertices import Vertices
 from brainkit.data import Algonauts
 from brainkit.data.photographs import load_photographs
 from brainkit.images import decode, normalise, prepare
@@ -48,12 +50,6 @@ class Colours(torch.nn.Module):
         local = {"fine": fine, "coarse": coarse}
         return local, {name: tokens.mean((2, 3)) for name, tokens in local.items()}
 """
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +94,22 @@ def call(*words: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_with_its_subject_it_is_a_run_like_any_other(net: str, tiny_sample: Path) -> None:
     subject = Algonauts(tiny_sample)
     kept = np.sort(np.random.default_rng(0).choice(len(subject.vertices), 40, replace=False))
     coordinates = subject.coordinates[kept]  # the published model predicts some of a subject's vertices only
     model = seed_model(coordinates)
     file, places = saved(model, coordinates)
-    said = call("import", file, "--coordinates", places, "--backbone", net, "--data", tiny_sample, "--out", "run")
-    assert "found by their coordinates" in said and "0 is fine, 1 is coarse" in said
+    printed = call("import", file, "--coordinates", places, "--backbone", net, "--data", tiny_sample, "--out", "run")
+    assert "0 is fine, 1 is coarse" in printed
     assert latest_run().samefile("run")
     assert {path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()} == {
         *("config.yaml", "run.json", "scores.npz", "selectors.npz", "rois.json", "parity.npz", "log.txt"),
         "checkpoints/best.ckpt",
         *(f"maps/{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale")),
     }
-    assert all(line in Path("run/log.txt").read_text() for line in said.splitlines())
+    assert all(line in Path("run/log.txt").read_text() for line in printed.splitlines())
 
     rows = np.flatnonzero(subject.official_test)
     pixels = np.stack(
@@ -145,11 +142,11 @@ def test_with_its_subject_it_is_a_run_like_any_other(net: str, tiny_sample: Path
     assert encoder.info.provenance["imported"]["sha256"] == summary["imported"]["sha256"]
 
 
-def test_what_nobody_knows_stays_empty(net: str) -> None:
+@pytest.mark.slow
+def test_what_is_unknown_stays_empty(net: str) -> None:
     vertices = Vertices("fsaverage5", np.array([3, 80, 4000, 10_300, 11_000, 20_000]))
     file, places = saved(seed_model(sphere_coordinates(vertices)), sphere_coordinates(vertices))
-    said = call("import", file, "--coordinates", places, "--backbone", net, "--out", "run")
-    assert "test scores: not known: no data were given" in said and "packages ship" in said
+    call("import", file, "--coordinates", places, "--backbone", net, "--out", "run")
     with np.load("run/scores.npz") as scores:
         assert all(np.isnan(scores[name]).all() for name in ("r", "R2", "noise_ceiling"))
         np.testing.assert_array_equal(scores["vertices"], vertices.ids)
@@ -163,10 +160,11 @@ def test_what_nobody_knows_stays_empty(net: str) -> None:
     assert "all" in call("info", "run/encoder.onnx")
     assert "layer.png" in call("map", "run/encoder.onnx", "--out", "again")
     assert sorted(path.name for path in Path("again").iterdir()) == ["layer.png", "location.png", "scale.png"]
-    # It is complete: there is nothing to train on.
+    # It is complete: there is nothing to train.
     assert "nothing to resume" in call("train", "--backbone", net, "--resume", "--out", "run")
 
 
+@pytest.mark.slow
 def test_coordinates_of_no_surface_and_own_photographs(net: str) -> None:
     coordinates = np.random.default_rng(0).uniform(-60, 60, (5, 3)).astype(np.float32)
     file, _ = saved(seed_model(coordinates), coordinates)
@@ -174,38 +172,35 @@ def test_coordinates_of_no_surface_and_own_photographs(net: str) -> None:
     Path("photos").mkdir()
     for name, photograph in load_photographs(["coffee", "chelsea", "rocket"]).items():
         photograph.save(f"photos/{name}.png")
-    said = call("import", file, "--coordinates", "coords.pt", "--backbone", net, "--images", "photos", "--out", "run")
-    assert "of no surface" in said and "no maps drawn" in said and "packages ship" not in said
+    call("import", file, "--coordinates", "coords.pt", "--backbone", net, "--images", "photos", "--out", "run")
+    assert not Path("run/maps").exists()
     call("export", "run")
     assert encoder_file.read("run/encoder.onnx").vertices == Vertices.custom(5)
     with np.load("run/parity.npz") as parity:
         assert parity["images"].shape == (3, 224, 224, 3)
 
 
+@pytest.mark.slow
 def test_without_its_network_there_are_maps_and_no_predictions() -> None:
     vertices = Vertices("fsaverage5", np.arange(100, 20_000, 997))
     Path("vertices.json").write_text(json.dumps({"space": "fsaverage5", "ids": vertices.ids.tolist()}))
     file, _ = saved(seed_model(sphere_coordinates(vertices)), sphere_coordinates(vertices))
-    said = call("import", file, "--vertices", "vertices.json", "--out", "run")
-    assert "coordinates: none given, so fsaverage's sphere" in said and "--backbone NAME" in said
+    printed = call("import", file, "--vertices", "vertices.json", "--out", "run")
+    assert "fsaverage's sphere" in printed and "--backbone NAME" in printed
     assert sorted(path.name for path in Path("run/maps").iterdir()) == ["layer.png", "location.png", "scale.png"]
     assert load_model("run").layers == ("0", "1")
-    assert fails("export", "run") == (
-        "brainkit: run: was imported without its network; import it again, with --backbone NAME"
-    )
+    assert "--backbone NAME" in fails("export", "run")
 
 
+@pytest.mark.slow
 def test_some_layers_by_name(net: str) -> None:
     coordinates = np.random.default_rng(0).uniform(-60, 60, (5, 3)).astype(np.float32)
     file, places = saved(seed_model(coordinates, {"7": 6}), coordinates)
     line = fails("import", file, "--coordinates", places, "--backbone", net, "--out", "run")
-    assert "its layers 7 are not plainly the layers of" in line and "--layers A,B,..." in line
+    assert "layers 7 " in line and "--layers A,B,..." in line
     call("import", file, "--coordinates", places, "--backbone", net, "--layers", "coarse", "--out", "run")
     assert json.loads(Path("run/run.json").read_text())["backbone"]["layers"] == ["coarse"]
     call("export", "run")
-
-
-# --- bad input: one line, and nothing left ----------------------------------------------------------------------
 
 
 def fails(*words: object, code: int = 1) -> str:
@@ -274,7 +269,7 @@ def test_a_subject_with_other_vertices(tiny_sample: Path) -> None:
     coordinates = np.random.default_rng(0).uniform(-60, 60, (5, 3)).astype(np.float32)
     file, places = saved(seed_model(coordinates), coordinates)
     line = fails("import", file, "--coordinates", places, "--data", tiny_sample, "--out", "run")
-    assert "predicts 5 vertices, and" in line and "has 60; say which they are with --vertices" in line
+    assert "5 vertices" in line and "has 60" in line and "--vertices" in line
     others = np.setdiff1d(np.arange(10_000, 10_600), Algonauts(tiny_sample).vertices.ids)[[0, 3, 4, 300, 400]]
     Path("v.json").write_text(json.dumps({"space": "fsaverage5", "ids": others.tolist()}))
     line = fails("import", file, "--coordinates", places, "--data", tiny_sample, "--vertices", "v.json")
@@ -285,7 +280,6 @@ def test_a_subject_with_other_vertices(tiny_sample: Path) -> None:
 def test_an_output_that_is_there_is_kept() -> None:
     coordinates = np.random.default_rng(0).uniform(-60, 60, (5, 3)).astype(np.float32)
     file, places = saved(seed_model(coordinates), coordinates)
-    said: list[str] = []
-    run = import_published(file, coordinates=places, say=said.append)
+    run = import_published(file, coordinates=places, say=lambda line: None)
     assert run.parent == Path("runs") and run.name.endswith("-subj01")
     assert "exists already" in fails("import", file, "--coordinates", places, code=2)

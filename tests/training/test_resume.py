@@ -22,8 +22,8 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem
 
 from brainkit.errors import BrainkitError, DataError, StoppedTraining, TrainingError
-from brainkit.training import checkpoint as checkpoints
-from brainkit.training.checkpoint import Keeper, check_identity, read_position, read_state
+from brainkit.training import checkpoint
+from brainkit.training.checkpoint import RunCheckpoints, check_identity, read_position, read_state
 from brainkit.training.fit import fit
 from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
@@ -105,12 +105,13 @@ class Fate:
 
 def train_until_killed(folder: Path, events: int, save_minutes: float) -> None:
     fate = Fate(events)
-    checkpoints._Writer.write = fate.watch(checkpoints._Writer.write)  # type: ignore[method-assign]
+    checkpoint._Writer.write = fate.watch(checkpoint._Writer.write)  # type: ignore[method-assign]
     files.os.replace = fate.watch(os.replace)  # type: ignore[assignment]
     module, data = problem(save_minutes=save_minutes)
     fit(module, data, folder, resume=True, on_step=fate.event, identity=IDENTITY)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL and no fork server")
 def test_a_run_killed_again_and_again_ends_as_if_left_alone(tmp_path: Path, alone: Path) -> None:
     context = multiprocessing.get_context("forkserver")
@@ -145,7 +146,7 @@ def test_ctrl_c_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None,
             os.kill(os.getpid(), signal.SIGINT)
 
     last = tmp_path / "checkpoints" / "last.ckpt"
-    with pytest.raises(KeyboardInterrupt, match=rf"stopped by Ctrl-C; step {step} of 12 is kept in {last}"):
+    with pytest.raises(KeyboardInterrupt, match=rf"stopped by Ctrl-C; step {step} of 12 is saved in {last}"):
         go_on(send, tmp_path)
     # The last step of an epoch is kept with the epoch.
     assert read_position(last) == (step // 3, step % 3, step)
@@ -175,7 +176,7 @@ def test_sigterm_keeps_the_very_step(tmp_path: Path, alone: Path, handlers: None
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does
 
-    with pytest.raises(StoppedTraining, match="stopped by SIGTERM; step 4 of 12 is kept in "):
+    with pytest.raises(StoppedTraining, match="stopped by SIGTERM; step 4 of 12 is saved in "):
         go_on(send, tmp_path)
     go_on(lambda step: None, tmp_path)
     assert same_result(tmp_path, alone)
@@ -190,7 +191,7 @@ def test_a_second_ctrl_c_does_not_wait(
 
     with monkeypatch.context() as patch:
         patch.setattr(EncodingModule, "validation_step", twice)
-        with pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C before the first step was kept"):
+        with pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C before the first step was saved"):
             go_on(lambda step: None, tmp_path)
     go_on(lambda step: None, tmp_path)
     assert same_result(tmp_path, alone)
@@ -210,7 +211,7 @@ def test_ignored_signals_stay_ignored(tmp_path: Path, alone: Path) -> None:
 
 def test_states_are_saved_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
     kept: list[int] = []
 
     def minute(step: int) -> None:
@@ -242,6 +243,15 @@ def test_changed_data_is_noticed(alone: Path) -> None:
         check_identity(last, {"responses": "b" * 64, "backbone layers": "late"})
 
 
+def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
+    module, data = problem(epochs=2)
+    first = fit(module, data, tmp_path, resume=True)  # there is nothing to resume yet
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    module, data = problem(epochs=2)
+    assert fit(module, data, tmp_path, resume=True) == first
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_table_that_the_state_is_ahead_of_is_written_again(tmp_path: Path) -> None:
     module, data = problem(epochs=2)
     fit(module, data, tmp_path)
@@ -256,11 +266,10 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path) -> None:
     module, data = problem(epochs=2)
     fit(module, data, tmp_path)
     last = tmp_path / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:5000])
-    with pytest.raises(
-        DataError, match=r"last\.ckpt: expected a checkpoint, .*; copy best\.ckpt over it .*, or remove"
-    ):
-        fit(module, data, tmp_path, resume=True)
+    for content in (last.read_bytes()[:5000], b"", b"no checkpoint"):
+        last.write_bytes(content)
+        with pytest.raises(DataError, match=r"last\.ckpt: expected a checkpoint, .*copy best\.ckpt"):
+            fit(module, data, tmp_path, resume=True)
     torch.save({"state_dict": {}}, last)
     with pytest.raises(DataError, match=r"last\.ckpt: expected the state of a training"):
         fit(module, data, tmp_path, resume=True)
@@ -338,11 +347,13 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch:
 
 
 def test_losses_on_a_gpu_are_looked_at_whatever_steps_the_chunks_end_at(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, tmp_path / "metrics.csv", None, None, save_minutes=0, identity={}, stop=StopSignals())
+    checkpoints = RunCheckpoints(
+        tmp_path, tmp_path / "metrics.csv", None, None, save_minutes=0, identity={}, stop=StopSignals()
+    )
     looked: list[int] = []
     trainer: Any = SimpleNamespace(global_step=0, is_last_batch=False, world_size=1)
     watch = SimpleNamespace(first_bad=lambda: looked.append(trainer.global_step))
     module: Any = SimpleNamespace(device=torch.device("cuda"), watch=watch)
     for trainer.global_step in range(19, 1100, 32):  # never a multiple of 256
-        keeper.on_train_batch_end(trainer, module, None)
+        checkpoints.on_train_batch_end(trainer, module, None)
     assert looked == [275, 531, 787, 1043]

@@ -18,7 +18,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from brainkit.cortex.surface import SPACES
+from brainkit.cortex.vertices import SPACES
 from brainkit.predict.outputs.npy import HEADER_BYTES, NpyRows
 from brainkit.predict.outputs.rows import Layout, RowWriter
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.cortex.surface import CUSTOM
+from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.predict.outputs.brain_images import open_gifti, open_mgz, open_nifti
@@ -144,7 +144,7 @@ def check_output(out: Path, overwrite: bool, hemispheres: bool = False) -> Path:
         surfaces = ", ".join(each.suffix for each in FORMATS.values() if each.surface)
         raise UsageError(f"{out}: --hemispheres is for {splitting}; {surfaces} always have one file per hemisphere")
     if not out.parent.is_dir():
-        raise DataError(f"{out}: its folder {out.parent} does not exist; make it first")
+        raise DataError(f"{out}: its folder {out.parent} does not exist; create it first")
     if chosen.extra:
         require(chosen.extra, extra=chosen.extra, purpose=f"writing {chosen.suffix}")
     description = description_path(out)

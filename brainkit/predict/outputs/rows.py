@@ -1,4 +1,4 @@
-"""What every writer of predictions is given, and what it must do."""
+"""The contract of a writer of predictions: the layout of its rows, and its methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brainkit.cortex.surface import Vertices
+from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file.info import EncoderInfo
 
 # Prefix in file names, hemisphere, GIFTI's AnatomicalStructurePrimary.
@@ -75,9 +75,9 @@ class Layout:
         left = self.vertices.n_left
         columns = (slice(0, left), slice(left, len(self.vertices)))
         return [
-            Part(prefix + self.separator, name, structure, where)
-            for (prefix, name, structure), where in zip(HEMISPHERES, columns, strict=True)
-            if where.stop > where.start
+            Part(prefix + self.separator, name, structure, span)
+            for (prefix, name, structure), span in zip(HEMISPHERES, columns, strict=True)
+            if span.stop > span.start
         ]
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A contact sheet: the images that drive a region most, and least, with their means. Pillow alone draws it."""
+"""A contact sheet: the images that drive a region most, and least, with their means. Drawn with Pillow only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from brainkit.errors import BrainkitError
 from brainkit.images import decode
 from brainkit.predict.top_images.ranking import Ranked, Ranking
-from brainkit.utils.files import write_beside
+from brainkit.utils.files import atomic_write
 from brainkit.utils.text import plural
 
 _INK, _FAINT, _WARN, _LINE, _BED = "#1b1f24", "#68717d", "#a63c06", "#d9dde2", "#f1f3f5"
@@ -87,7 +87,7 @@ def draw_contact_sheet(
         top += section_height
     for line, text in enumerate(legend):
         _write(pen, (_EDGE, height - 30 - 22 * (len(legend) - 1 - line)), text, 15, _FAINT, room)
-    with write_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return path
 

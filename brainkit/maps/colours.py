@@ -1,0 +1,78 @@
+"""Colours of the maps: matplotlib's colour maps, one colour per layer, one per location in the image."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
+
+def colour_map(name: str) -> Colormap:
+    """One of matplotlib's, by name."""
+    from matplotlib import colormaps
+
+    return colormaps[name]
+
+
+def layer_palette(count: int) -> np.ndarray:
+    """One colour per layer, blue for shallow to red for deep. (L, 3)."""
+    return colour_map("Spectral_r")(np.linspace(0.0, 1.0, count) if count > 1 else [0.0])[:, :3]
+
+
+def location_colours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Colour of a location in the image: hue is direction, strength is distance from the centre.
+
+    Parameters
+    ----------
+    x, y : array of shape (...)
+        In [-1, 1], x right, y down.
+
+    Returns
+    -------
+    array of shape (..., 3)
+        sRGB in [0, 1].
+    """
+    table = location_table()
+    step = (len(table) - 1) / 2
+    column, row = (np.rint((np.clip(axis, -1, 1) + 1) * step).astype(np.intp) for axis in (x, y))
+    return table[row, column]
+
+
+@functools.cache
+def location_table() -> np.ndarray:
+    """Colours of the whole image, rows from top to bottom. (201, 201, 3)."""
+    x, y = np.meshgrid(np.linspace(-1, 1, 201), np.linspace(-1, 1, 201))
+    strength = np.minimum(np.hypot(x, y), 1.0) ** 0.8
+    angle = np.arctan2(-y, x) + math.radians(30)
+    lightness, chroma = 0.95 - 0.25 * strength, 0.16 * strength
+    low, high = np.zeros_like(chroma), np.ones_like(chroma)
+    for _ in range(8):  # the largest chroma that sRGB can show; clipping would change the hue
+        share = (low + high) / 2
+        linear = _oklab_to_linear(lightness, share * chroma * np.cos(angle), share * chroma * np.sin(angle))
+        fits = ((linear >= 0) & (linear <= 1)).all(axis=-1)
+        low, high = np.where(fits, share, low), np.where(fits, high, share)
+    linear = np.clip(_oklab_to_linear(lightness, low * chroma * np.cos(angle), low * chroma * np.sin(angle)), 1e-9, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _oklab_to_linear(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """From Oklab (Ottosson 2020), a perceptually uniform space, to linear sRGB, unclipped. (...) -> (..., 3)."""
+    cone = np.stack(
+        [
+            lightness + 0.3963377774 * a + 0.2158037573 * b,
+            lightness - 0.1055613458 * a - 0.0638541728 * b,
+            lightness - 0.0894841775 * a - 1.2914855480 * b,
+        ],
+        axis=-1,
+    )
+    to_linear = [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097572011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+    return cone**3 @ np.transpose(to_linear)

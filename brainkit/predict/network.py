@@ -1,0 +1,116 @@
+"""The network of an encoder file: batches of prepared images in, rows of predictions out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from brainkit.encoder_file.file import fingerprint
+from brainkit.encoder_file.info import EncoderInfo
+from brainkit.errors import EncoderFileError, UsageError
+from brainkit.predict.readout import SubsetReadout
+from brainkit.predict.session import Session
+
+
+class Network:
+    """A network in a session, and the file that it was opened from.
+
+    Parameters
+    ----------
+    path : Path
+    info : EncoderInfo
+        The file's metadata.
+    session : Session
+    checked : tuple of int, optional
+        `fingerprint` of the file that was checked; if the file has changed since, its readout is not read.
+
+    Attributes
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda"``: where it runs.
+    """
+
+    def __init__(self, path: Path, info: EncoderInfo, session: Session, checked: tuple[int, ...] | None = None) -> None:
+        self.path, self.info, self.device = path, info, session.device
+        self._session = session
+        self._checked = checked  # fingerprint of the file that was checked
+        self._subset: tuple[bytes, SubsetReadout] | None = None
+
+    def run(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """Predict one batch of prepared images (B, S, S, 3) uint8 -> (B, V) float32.
+
+        Parameters
+        ----------
+        batch : array of shape (B, S, S, 3), uint8
+        columns : array of shape (n,), int, optional
+            Positions in 0..V-1: only these vertices are computed, from the network's tokens, and returned in this
+            order. The numbers are the same up to float32 rounding.
+
+        Returns
+        -------
+        array of shape (B, V) or (B, n), float32
+
+        Raises
+        ------
+        BrainkitError
+            If the engine fails, for lack of memory for example.
+        """
+        if columns is None:
+            return self._session.run(["fmri"], batch)[0]
+        return self.readout_of(columns)(self.tokens(batch))
+
+    def run_with_spread(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """Predict one batch with an ensemble: (B, 2, V) or (B, 2, n) float32, the mean and the s.d. over the members.
+
+        Parameters
+        ----------
+        batch, columns
+            As for :meth:`run`.
+
+        Raises
+        ------
+        UsageError
+            If the file holds a single model, which has no spread.
+        BrainkitError
+            If the engine fails.
+        """
+        if self.info.ensemble is None:
+            raise UsageError(
+                f"{self.path}: must be an ensemble to have a spread, got a single model; brainkit export --ensemble "
+                "makes one"
+            )
+        if columns is None:
+            return np.stack(self._session.run(["fmri", "fmri_sd"], batch), 1)
+        members = self.readout_of(columns).members(self.tokens(batch))
+        return np.stack([members.mean(0), members.std(0, ddof=1)], 1)
+
+    def readout_of(self, columns: np.ndarray) -> SubsetReadout:
+        """The readout of some vertices, read from the file the first time; kept until other vertices are asked for."""
+        key = np.ascontiguousarray(columns, np.int64).tobytes()
+        cached = self._subset  # another thread may replace it
+        if cached is not None and cached[0] == key:
+            return cached[1]
+        subset = SubsetReadout(self.path, self.info, columns)
+        if self._checked is not None and fingerprint(self.path) != self._checked:
+            raise EncoderFileError(f"{self.path}: changed since it was opened")
+        self._subset = key, subset
+        return subset
+
+    def tokens(self, batch: np.ndarray) -> np.ndarray:
+        """The tokens that the vertices read, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
+        return self._session.run(["tokens"], batch)[0]
+
+    def break_off(self, thread: int | None = None) -> None:
+        """Abort the run of the thread with that identifier, by default all runs; each raises a BrainkitError."""
+        self._session.break_off(thread)
+
+    def batch_size_for(self, requested: int | None) -> int:
+        """The batch size requested, or the default for the input's size and the device."""
+        if requested is not None:
+            if requested < 1:
+                raise UsageError(f"batch size must be at least 1, got {requested}")
+            return requested
+        # Activations grow with the input's area: 8 images of 224 x 224 at once, 32 to keep a GPU busy.
+        at_224 = 32 if self.device == "cuda" else 8
+        return max(1, min(4 * at_224, int(at_224 * (224 / self.info.preprocessing.size) ** 2)))

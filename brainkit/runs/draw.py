@@ -1,0 +1,82 @@
+"""The maps of a finished run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from brainkit.cortex.vertices import CUSTOM
+from brainkit.errors import DataError
+from brainkit.runs.folder import finished_run, read_maps, run_folders
+from brainkit.utils.files import read_json
+from brainkit.utils.progress import Say
+
+
+def draw_all(
+    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+) -> list[Path]:
+    """Draw the maps of a finished run; of a run of several subjects, those of each.
+
+    Parameters
+    ----------
+    run, say
+        See `draw_run`.
+    out : path-like, optional
+        See `draw_run`; for several subjects, each gets a folder in it.
+    """
+    folders = run_folders(run)
+    if len(folders) == 1:
+        return draw_run(folders[0], out=out, say=say)
+    if out is not None:
+        Path(out).mkdir(exist_ok=True)
+    figures = []
+    for folder in folders:
+        figures += draw_run(folder, out=None if out is None else Path(out) / folder.name, say=say)
+    return figures
+
+
+def draw_run(
+    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+) -> list[Path]:
+    """Draw the maps of a finished run: accuracy, explained share, layer, location, scale.
+
+    Parameters
+    ----------
+    run : path-like, optional
+        A run folder or an encoder file; by default the run that ``runs/latest`` names.
+    out : path-like, optional
+        Folder for the figures; by default ``maps/`` in the run, or next to the encoder file.
+    say : callable
+        Called with each line of progress.
+
+    Returns
+    -------
+    list of Path
+        The figures.
+    """
+    if run is not None and Path(run).is_file():
+        from brainkit.maps.draw_predictions import draw_encoder_file
+
+        return draw_encoder_file(run, out, say=say)
+    from brainkit.maps.draw import draw_maps
+
+    folder, summary = finished_run(run)
+    target = Path(out) if out is not None else folder / "maps"
+    if not target.parent.is_dir():
+        raise DataError(f"{target}: its folder {target.parent} does not exist; create it first")
+    target.mkdir(exist_ok=True)
+    layer_note = "published gauge: depth is not fixed by the data" if summary["gauge"] == "published" else None
+    figures = draw_maps(target, title=summary["backbone"]["name"], layer_note=layer_note, **read_maps(folder, summary))
+    say(f"{target}: {', '.join(figure.name for figure in figures)}")
+    return figures
+
+
+def draw_if_possible(folder: Path, say: Say) -> None:
+    """Draw the maps of a run, or report why they cannot be drawn."""
+    if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
+        say("no maps drawn: run pip install 'brainkit[maps]', then brainkit map")
+    elif read_json(folder / "run.json")["space"] == CUSTOM:
+        say("no maps drawn: the vertices are not on a surface that brainkit knows")
+    else:
+        draw_run(folder, say=say)

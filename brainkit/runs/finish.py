@@ -1,0 +1,41 @@
+"""The end of a run whose results are written: ``runs/latest``, maps, and the final report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from brainkit.runs.draw import draw_if_possible
+from brainkit.runs.folder import run_folders
+from brainkit.runs.latest import name_latest
+from brainkit.runs.log import PhaseClock, RunLog
+from brainkit.runs.summary import report
+from brainkit.utils.files import read_json
+
+
+def finish_run(folder: Path, log: RunLog, clock: PhaseClock) -> None:
+    """Name the run as the newest, draw its maps where possible, and report scores, time and memory."""
+    name_latest(folder)
+    folders = run_folders(folder)
+    for each in folders:
+        draw_if_possible(each, log)
+    clock.end_phase("maps")
+    for each in folders:
+        if each != folder:
+            log(f"{each.name}:")
+        if not _is_imported(each):
+            report(each, clock, log)
+
+
+def finish_interrupted(folder: Path, log: RunLog, clock: PhaseClock) -> None:
+    """Finish a run that has its results but was stopped before `finish_run` had reported all of them."""
+    if not all((each / "maps").is_dir() and _is_reported(each) for each in run_folders(folder)):
+        log.open_file(folder / "log.txt")
+        finish_run(folder, log, clock)
+
+
+def _is_imported(folder: Path) -> bool:
+    return "imported" in read_json(folder / "run.json")
+
+
+def _is_reported(folder: Path) -> bool:
+    return "memory" in read_json(folder / "run.json") or _is_imported(folder)

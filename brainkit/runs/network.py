@@ -1,0 +1,88 @@
+"""The backbone of a run, and its tokens of a subject's images."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from brainkit.config import Config
+from brainkit.utils.progress import Say, progress_bar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from brainkit.backbones import Backbone
+    from brainkit.data.subject import Subject
+    from brainkit.features.cache import TokenCache
+
+
+class SubjectTokens(NamedTuple):
+    """Tokens of a subject's images, and the images per second of extracting them; None if they were in the cache."""
+
+    cache: TokenCache
+    images_per_second: float | None
+
+
+def load_network(settings: Config, network: str | nn.Module | None = None) -> Backbone:
+    """The network that was given in Python, prepared as the settings say; by default the one they name."""
+    from brainkit.backbones import Backbone, load_backbone, wrap_network
+
+    if isinstance(network, Backbone):
+        return network
+    c = settings.backbone
+    layers, size, preset = c.layers or None, c.size or None, settings.data.preset or None
+    if network is not None and not isinstance(network, str):
+        return wrap_network(network, layers=layers, size=size, preset=preset)
+    return load_backbone(
+        c.name,
+        weights=c.weights or None,
+        random_weights=c.random_weights,
+        layers=layers,
+        size=size,
+        fit=settings.data.fit,  # type: ignore[arg-type]
+        preset=preset,
+        seed=settings.seed,
+    )
+
+
+def extract_subject_tokens(
+    network: Backbone, subject: Subject, *, grid: tuple[int, int], device: str, dtype: str, say: Say
+) -> SubjectTokens:
+    """Tokens of all images of a subject, from the cache as far as they are there.
+
+    Parameters
+    ----------
+    network : Backbone
+        On the CPU afterwards.
+    subject : Subject
+    grid : (int, int)
+        Rows and columns of the token grid.
+    device : str
+    dtype : {"float16", "bfloat16"}
+        Of tokens in the cache.
+    say : callable
+        Called with each line of progress.
+    """
+    from brainkit.features import extract_tokens
+
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        advance: Callable[..., None] | None = None
+
+        def progress(done: int) -> None:
+            nonlocal advance
+            if advance is None:  # opened late: lines printed before would break the bar
+                advance = stack.enter_context(progress_bar("tokens", "images"))
+            advance(done, len(subject))
+
+        tokens = extract_tokens(
+            network, subject.images, grid=grid, device=device, dtype=dtype, say=say, progress=progress
+        )
+    network.cpu()
+    if not tokens.extracted:
+        return SubjectTokens(tokens, None)
+    rate = round(tokens.extracted / (time.monotonic() - started), 1)
+    say(f"tokens of {tokens.extracted} images extracted: {rate:.1f} images/s on {device}")
+    return SubjectTokens(tokens, rate)

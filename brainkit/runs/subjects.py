@@ -1,0 +1,188 @@
+"""The subjects of a run: their data, split into training, validation and test images, and the folders of results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brainkit.config import Config
+from brainkit.data import make_split, open_subject
+from brainkit.data.splits import Split, make_joint_splits
+from brainkit.data.subject import Subject
+from brainkit.errors import DataError
+from brainkit.evaluation.recovery import read_truth
+from brainkit.runs.settings import Data
+from brainkit.utils.progress import Say
+
+if TYPE_CHECKING:
+    from brainkit.backbones import Backbone
+
+# Names in the folder of a run of several subjects that no subject's folder may have.
+_RESERVED = ("checkpoints", "config.yaml", "log.txt", "maps", "metrics.csv", "run.json", "split.json", "tensorboard")
+
+
+@dataclass(frozen=True)
+class SubjectRun:
+    """A subject of a run.
+
+    Attributes
+    ----------
+    name : str
+        The subject's name; among several subjects, the name of its folder.
+    subject : Subject
+    settings : Config
+        Those of a run on this subject alone.
+    folder : Path
+        For its results: the run folder; among several subjects, a folder in it.
+    split : Split
+    truth : dict, optional
+        The planted selectors of a simulated subject, see :func:`brainkit.evaluation.recovery.read_truth`.
+    """
+
+    name: str
+    subject: Subject
+    settings: Config
+    folder: Path
+    split: Split
+    truth: dict[str, np.ndarray] | None
+
+    @property
+    def image_names(self) -> list[str]:
+        """The names by which the split knows the images."""
+        return [path.name for path in self.subject.images]
+
+
+def check_data_folders(settings: Config) -> None:
+    """Check that the data folders exist, before anything is created.
+
+    Raises
+    ------
+    DataError
+        If one does not; names it.
+    """
+    for path in filter(None, (settings.data.path, *settings.data.paths)):
+        if not Path(path).is_dir():
+            raise DataError(f"{path}: expected a data folder, found {'a file' if Path(path).exists() else 'nothing'}")
+
+
+def open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subject], Config]:
+    """Open the data that the settings name, else ``$BRAINKIT_DATA``, else the sample subject.
+
+    Parameters
+    ----------
+    settings : Config
+    data : sequence of path-like or Subject
+        If some of it is opened, it is what is used.
+    say : callable
+        Called with each line of progress.
+
+    Returns
+    -------
+    list of Subject
+    Config
+        The settings with the absolute path of the data.
+    """
+    if any(isinstance(each, Subject) for each in data):
+        return [each if isinstance(each, Subject) else open_subject(each) for each in data], settings
+    if settings.data.paths:
+        return [open_subject(path) for path in settings.data.paths], settings
+    path = settings.data.path
+    if not path and (path := os.environ.get("BRAINKIT_DATA", "")):
+        say(f"data: {path} ($BRAINKIT_DATA)")
+    if not path:
+        from brainkit.sample import default_sample
+
+        path = str(default_sample(say))
+        say(f"data: none given, using the simulated sample subject ({path})")
+    settings = replace(settings, data=replace(settings.data, path=str(Path(path).resolve())))
+    return [open_subject(path)], settings
+
+
+def plan_subjects(subjects: Sequence[Subject], settings: Config, folder: Path) -> list[SubjectRun]:
+    """Give each subject its split, its settings and the folder of its results; several are split jointly."""
+    fractions = (settings.data.validation, settings.data.test)
+    seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
+    image_names = [[path.name for path in subject.images] for subject in subjects]
+    if len(subjects) == 1:
+        (subject,) = subjects
+        split = make_split(subject.groups, subject.official_test, seed, fractions, names=image_names[0])
+        return [SubjectRun(subject.name, subject, settings, folder, split, subject_truth(subject))]
+    names = subject_folder_names([subject.name for subject in subjects])
+    splits = make_joint_splits(
+        [subject.groups for subject in subjects],
+        [subject.official_test for subject in subjects],
+        seed,
+        fractions,
+        names=image_names,
+        subjects=names,
+    )
+    runs = []
+    for name, subject, split in zip(names, subjects, splits, strict=True):
+        alone = replace(settings, data=replace(settings.data, path=str(subject.root.resolve()), paths=()))
+        runs.append(SubjectRun(name, subject, alone, folder / name, split, subject_truth(subject)))
+    return runs
+
+
+def subject_folder_names(names: Sequence[str]) -> list[str]:
+    """Folder names that differ, also on file systems that do not distinguish upper and lower case."""
+    taken, unique = set(_RESERVED), []
+    for name in names:
+        candidate, k = name, 2
+        while candidate.lower() in taken:
+            candidate, k = f"{name}-{k}", k + 1
+        taken.add(candidate.lower())
+        unique.append(candidate)
+    return unique
+
+
+def training_identity(runs: Sequence[SubjectRun], network: Backbone) -> dict[str, str]:
+    """What a run is trained on, by the name used in messages; kept in checkpoints, and compared when it is resumed."""
+    sides = np.concatenate(
+        [side for run in runs for side in (run.split.train, [-1], run.split.validation, [-1], run.split.test)]
+    )
+    hashes = [run.subject.data_hash for run in runs]
+    return {
+        "images or responses": hashes[0] if len(runs) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        "backbone weights": network.weights_hash,
+        "backbone layers": ", ".join(network.layer_names),
+        "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
+        "split": hashlib.sha256(sides.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def check_split(run: SubjectRun) -> None:
+    """Check that the split stored in a resumed run is the one made now.
+
+    Raises
+    ------
+    DataError
+        If they differ: the data has changed.
+    """
+    file = run.folder / "split.json"
+    stored = Split.read(file, names=run.image_names)
+    for side in ("train", "validation", "test"):
+        if not np.array_equal(getattr(stored, side), getattr(run.split, side)):
+            raise DataError(f"{file}: the data has changed since the run was started; train again, with another --out")
+
+
+def response_scale(run: SubjectRun) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and s.d. (V,) of the training responses, in two passes over blocks of images."""
+    rows = run.split.train
+    blocks = [rows[start : start + 256] for start in range(0, len(rows), 256)]
+    responses = run.subject.responses
+    mean = sum(responses.rows(block).sum(0, dtype=np.float64) for block in blocks) / len(rows)
+    square = sum(np.square(responses.rows(block) - mean).sum(0) for block in blocks)
+    return np.asarray(mean), np.sqrt(np.asarray(square) / len(rows))
+
+
+def subject_truth(subject: Subject) -> dict[str, np.ndarray] | None:
+    """The planted selectors of a simulated subject; None for any other."""
+    file = subject.root / "truth.npz"
+    return read_truth(file) if file.is_file() else None

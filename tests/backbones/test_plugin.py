@@ -1,0 +1,166 @@
+"""Users' own networks: FILE.py:ClassName."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("timm")
+
+from brainkit.backbones import load_backbone  # noqa: E402
+from brainkit.backbones.base import name_layers  # noqa: E402
+from brainkit.errors import BrainkitError, UsageError  # noqa: E402
+from brainkit.images import PUBLISHED  # noqa: E402
+
+RESERVED = ("values", "keys", "items", "pop", "type", "training", "forward", "_modules")  # by torch.nn.ModuleDict
+
+PLUGIN = """
+import torch
+from brainkit.images import Preprocessing
+
+class Mine(torch.nn.Module):
+    preprocessing = Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
+    licence = "mit"
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 4, 8, 8)
+        self.second = torch.nn.Conv2d(4, 6, 2, 2)
+        self.dropout = torch.nn.Dropout()
+
+    def get_tokens(self, images):
+        a = self.dropout(self.first(images))
+        b = self.second(a)
+        local = {"body.0": a, "body.1": b}
+        return local, {name: tokens.mean((2, 3)) for name, tokens in local.items()}
+
+class Plain(Mine):
+    preprocessing = None
+
+class Broken(Mine):
+    def __init__(self):
+        raise FileNotFoundError("no weights at home")
+
+class Ragged(Mine):
+    def get_tokens(self, images):
+        local, global_ = super().get_tokens(images)
+        return local, {name: tokens[:, :2] for name, tokens in global_.items()}
+
+class Other(Mine):
+    def get_tokens(self, images):
+        local, global_ = super().get_tokens(images)
+        return local, {"body.0": global_["body.0"]}
+
+class Flat(Mine):
+    def get_tokens(self, images):
+        local, global_ = super().get_tokens(images)
+        return {name: tokens.flatten(2) for name, tokens in local.items()}, global_
+
+class Listed(Mine):
+    def get_tokens(self, images):
+        return list(super().get_tokens(images)[0].values())
+
+class Raising(Mine):
+    def get_tokens(self, images):
+        raise ZeroDivisionError("of no use")
+
+class NotAModule:
+    def get_tokens(self, images):
+        return {}, {}
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path) -> str:
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    (folder / "model.py").write_text(PLUGIN)
+    return str(folder / "model.py")
+
+
+def test_tokens_of_a_plugin(plugin):
+    backbone = load_backbone(f"{plugin}:Mine")
+    assert backbone.layer_names == ("body_0", "body_1")
+    assert backbone.widths == {"body_0": 4, "body_1": 6}
+    assert backbone.grids == {"body_0": (4, 4), "body_1": (2, 2)}
+    assert (backbone.preprocessing.size, backbone.licence, backbone.pretrained) == (32, "mit", True)
+    images = torch.randn(2, 3, 32, 32)
+    local, global_ = backbone.get_tokens(images)
+    assert local["body_1"].shape == (2, 6, 2, 2)
+    assert global_["body_1"].shape == (2, 6)
+    backbone.train()
+    torch.testing.assert_close(backbone.get_tokens(images)[0]["body_0"], local["body_0"])
+    only = load_backbone(f"{plugin}:Mine", layers=["body.1"], size=64)
+    assert only.layer_names == ("body_1",)
+    assert only.grids == {"body_1": (4, 4)}
+
+
+def test_a_plugin_without_preprocessing_has_the_published_one(plugin):
+    assert load_backbone(f"{plugin}:Plain").preprocessing == PUBLISHED
+
+
+def test_two_plugins_of_one_file_name_do_not_mix(plugin, tmp_path):
+    other = tmp_path / "model.py"
+    shutil.copy(plugin, other)
+    other.write_text(other.read_text().replace("Conv2d(3, 4, 8, 8)", "Conv2d(3, 4, 4, 4)"))
+    first, second = load_backbone(f"{plugin}:Mine"), load_backbone(f"{other}:Mine")
+    assert type(first.network).__module__ != type(second.network).__module__
+    assert second.grids["body_0"] == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "error", "expected"),
+    [
+        ("", UsageError, "ClassName"),
+        (":Nobody", UsageError, "Nobody.*Mine"),
+        (":Broken", BrainkitError, "FileNotFoundError: no weights at home"),
+        (":Ragged", BrainkitError, r"'body.0': global tokens must have shape \(1, 4\).*\(1, 2\)"),
+        (":Other", BrainkitError, "same layers"),
+        (":Flat", BrainkitError, r"must have shape \(1, C, H, W\).*\(1, 4, 16\)"),
+        (":Listed", BrainkitError, "two dicts"),
+        (":Raising", BrainkitError, "ZeroDivisionError: of no use"),
+        (":NotAModule", BrainkitError, "torch.nn.Module"),
+    ],
+)
+def test_the_error_of_a_failing_plugin_has_the_reason(plugin, suffix, error, expected):
+    with pytest.raises(error, match=expected) as caught:
+        load_backbone(plugin + suffix)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layer", ["", "a b", "../up", "é", "a\\n", *RESERVED])
+def test_layer_names_that_are_refused(plugin, layer):
+    with open(plugin, "a") as file:
+        file.write(
+            "class Odd(Mine):\n"
+            "    def get_tokens(self, images):\n"
+            "        tokens = self.first(images)\n"
+            f"        return {{{layer!r}: tokens}}, {{{layer!r}: tokens.mean((2, 3))}}\n"
+        )
+    with pytest.raises(UsageError, match="letters" if layer not in RESERVED else "torch") as caught:
+        load_backbone(f"{plugin}:Odd")
+    message = str(caught.value)
+    assert "\n" not in message and f"layer {layer!r}" in message and "model.py:Odd" in message
+
+
+def test_layer_names_that_are_accepted():
+    names = name_layers(["body.0", "value", "A-1_b", "0"], owner="net")
+    assert names == {"body_0": "body.0", "value": "value", "A-1_b": "A-1_b", "0": "0"}
+    torch.nn.ModuleDict({name: torch.nn.Identity() for name in names})
+
+
+def test_plugin_file_missing_or_not_python(tmp_path):
+    with pytest.raises(UsageError, match="not found"):
+        load_backbone(f"{tmp_path}/none.py:Mine")
+    (tmp_path / "bad.py").write_text("class Mine(:\n")
+    with pytest.raises(BrainkitError, match=r"bad.py: cannot be imported: SyntaxError"):
+        load_backbone(f"{tmp_path}/bad.py:Mine")
+
+
+def test_plugin_refuses_weight_options_and_unknown_layers(plugin):
+    with pytest.raises(UsageError, match="weights"):
+        load_backbone(f"{plugin}:Mine", random_weights=True)
+    with pytest.raises(UsageError, match="available: body_0, body_1"):
+        load_backbone(f"{plugin}:Mine", layers=["body.7"])

@@ -1,0 +1,52 @@
+"""Responses on disk: rows, columns, pickling."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from subject_folders import save, write_algonauts
+
+from brainkit.data import Algonauts
+from brainkit.data.responses import Responses
+from brainkit.errors import DataError, UsageError
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "subj01"
+    write_algonauts(folder)
+    return folder
+
+
+def test_rows_come_in_the_order_asked_for(root):
+    subject = Algonauts(root)
+    everything = subject.responses.rows(np.arange(9))
+    index = np.array([8, 0, 5, 6, 0])
+    np.testing.assert_array_equal(subject.responses.rows(index), everything[index])
+    assert subject.responses.rows(np.array([], int)).shape == (0, 12)
+    np.testing.assert_array_equal(np.concatenate(list(subject.responses.blocks())), everything)
+    for bad in ([9], [-1], [0.5], [[0]]):
+        with pytest.raises(UsageError, match="index must"):
+            subject.responses.rows(bad)
+
+
+def test_responses_stay_on_disk_also_when_pickled(root):
+    subject = Algonauts(root)
+    assert all(isinstance(part, np.memmap) for block in subject.responses._arrays for part in block)
+    content = pickle.dumps(subject.responses)
+    assert len(content) < 3000
+    again = pickle.loads(content)
+    np.testing.assert_array_equal(again.rows([7, 1]), subject.responses.rows([7, 1]))
+    assert pickle.loads(pickle.dumps(subject)).describe() == subject.describe()
+
+
+def test_blocks_that_do_not_fit_together(tmp_path):
+    save(tmp_path / "a.npy", np.zeros((3, 2), np.float32))
+    save(tmp_path / "b.npy", np.zeros((4, 2), np.float32))
+    save(tmp_path / "c.npy", np.zeros((4, 5), np.float32))
+    with pytest.raises(DataError, match="expected 3 rows"):
+        Responses([[tmp_path / "a.npy", tmp_path / "b.npy"]])
+    with pytest.raises(DataError, match="expected 2 columns"):
+        Responses([[tmp_path / "a.npy"], [tmp_path / "c.npy"]])
