@@ -122,8 +122,10 @@ class FactorTopy(nn.Module):
         positions = torch.tensor(np.asarray(coordinates, dtype=np.float32))
         if not widths:
             raise UsageError("widths must name at least one layer, got none")
-        if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions) or not positions.isfinite().all():
-            raise UsageError(f"coordinates must be (V, 3) and finite, got shape {tuple(positions.shape)}")
+        if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
+            raise UsageError(f"coordinates must be (V, 3), got shape {tuple(positions.shape)}")
+        if not positions.isfinite().all():
+            raise UsageError("coordinates must be finite, got NaN or infinity")
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if gauge not in ("unit", "published"):
@@ -135,7 +137,7 @@ class FactorTopy(nn.Module):
         self.precision, self.resize = precision, resize
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # no dots in module names
         if len(set(self._keys.values())) < len(self.layers):
-            raise UsageError(f"layers must have different names (a dot is an underscore), got {', '.join(self.layers)}")
+            raise UsageError(f"layers must differ in more than dots and underscores, got {', '.join(self.layers)}")
 
         self.local_token_bottleneck = nn.ModuleDict(
             {self._keys[layer]: nn.Conv2d(c, bottleneck, 1, bias=False) for layer, c in widths.items()}
