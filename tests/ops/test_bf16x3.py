@@ -122,6 +122,7 @@ def assert_close(case: Case, results: list[Tensor]) -> None:
         assert relative(value, true) < (BOUND if name == "response" else GRAD_BOUND), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_errors_are_small(case, emulated):
     assert_close(case, emulated[case.name])
@@ -133,6 +134,7 @@ def test_errors_are_small_where_tokens_are_taken_in_bands(tmp_path):
     assert_close(LARGE, run(tmp_path, jobs, emulate=True)["bands"])
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit(emulated):
     for threads in (2, 5):
         for name, many, alone in zip(
@@ -141,6 +143,7 @@ def test_the_number_of_threads_changes_no_bit(emulated):
             assert torch.equal(many, alone), name
 
 
+@pytest.mark.slow
 def test_numbers_of_few_bits_are_exact(emulated):
     inputs = whole_numbers()
     truth = differentiate(inputs, grad_of(inputs).round())
@@ -149,6 +152,7 @@ def test_numbers_of_few_bits_are_exact(emulated):
             assert relative(value, true) < 2e-7, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_nan_affects_the_same_results_as_in_float32(name, emulated):
     index, position = BAD[name]
