@@ -1,4 +1,4 @@
-// Large grids are gone through band by band, so that the tokens at work stay in the cache.
+// Large grids are processed in bands of rows, so that their tokens stay in the cache.
 #pragma once
 
 #include <algorithm>
@@ -8,15 +8,15 @@
 
 namespace brainkit {
 
-// A band is some rows of groups, and holds the rows of cells that its groups touch. The last of these is the next
-// band's first: so it is kept, and its successors take the places of the others.
+// A band is some rows of groups, with the rows of cells that its groups read. The last of these is the next band's
+// first: it is kept, and the following rows overwrite the others.
 class Bands {
   public:
-    // Tokens held at a time. Packed whole, those of a large grid would have to go out to memory and come back.
+    // Tokens packed at a time. All tokens of a large grid would not fit in the cache.
     static constexpr Index kBytes = 12 << 20;
 
-    // Group rows of a band so that its cells keep within bounds: all of them, or at least four, because every band but
-    // the first holds one row of cells more.
+    // Rows of groups per band, so that its cells stay within the limit: all of them, or at least four, because every
+    // band except the first has one more row of cells.
     Bands(const Shape& s, Index cell_bytes) : height_(s.height), width_(s.width) {
         const Index row_bytes = std::max<Index>(1, s.width * cell_bytes);
         step_ = s.height * row_bytes <= kBytes ? s.height + 1 : std::max<Index>(4, kBytes / row_bytes - 1);
@@ -24,15 +24,15 @@ class Bands {
     }
 
     Index count() const { return (height_ + step_) / step_; }
-    // Of groups: a band's are first_row(band) .. first_row(band + 1) - 1.
+    // First row of groups of a band; its last is first_row(band + 1) - 1.
     Index first_row(Index band) const { return std::min(band * step_, height_ + 1); }
 
-    // Places of cells, and after them one for the global token.
+    // Slots for cells, then one for the global token.
     Index slots() const { return held_ * width_ + 1; }
     Index slot(Index cell) const { return cell / width_ % held_ * width_ + cell % width_; }
     Index global_slot() const { return held_ * width_; }
 
-    // Calls move(first cell, cells, first slot) for what comes in with a band, in pieces that lie together.
+    // Calls move(first cell, cells, first slot) for each contiguous piece of new cells of a band.
     template <typename Move>
     void for_each_piece(Index band, Move move) const {
         const Index end = std::min(first_row(band + 1), height_);

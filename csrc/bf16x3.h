@@ -1,7 +1,6 @@
-// Products in bfloat16, three for one: with x = high + low, both rounded to bfloat16,
+// Products of floats as three products of bfloat16: with x = high + low, both rounded to bfloat16,
 //   a * b ~ a.high * b.low + a.high * b.high + a.low * b.high
-// summed in float32. Matrices are kept as two planes, high and low, and are multiplied in tiles, which AMX does in
-// hardware.
+// summed in float32. Matrices are stored as two planes, high and low, and multiplied in tiles, on AMX hardware.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +11,7 @@ namespace brainkit {
 
 using Bf16 = std::uint16_t;  // the upper half of a float
 
-// Sides of a tile. Rows and columns are padded to kTileSide, what is summed over to kTileDepth.
+// Sizes of a tile. Rows and columns are padded to kTileSide, the summed dimension to kTileDepth.
 constexpr Index kTileSide = 16;
 constexpr Index kTileDepth = 32;
 
@@ -24,7 +23,7 @@ struct Planes {
 struct Product {
     Planes a;        // (rows, a_stride)
     Index a_stride;  // of numbers
-    Planes b;        // (depth / 2, b_stride): rows 2k and 2k + 1 by turns, 2 * columns numbers
+    Planes b;        // (depth / 2, b_stride): rows 2k and 2k + 1 interleaved, 2 * columns numbers
     Index b_stride;
     float* out;  // (rows, out_stride)
     Index out_stride;
@@ -58,17 +57,17 @@ struct Bf16x3Kernels {
     const char* name;
     void (*multiply)(const Product&);
     void (*split)(const Split&);
-    // For the second factor of a product: row 2k is in the even places of row k, row 2k + 1 in the odd ones.
+    // For the second factor of a product: row k interleaves rows 2k (even positions) and 2k + 1 (odd positions).
     void (*split_pairs)(const Split&);
     void (*mix)(const Mix&);
 };
 
-// Throws std::runtime_error if there is a reason why not.
+// Throws std::runtime_error if bf16x3 cannot run.
 const Bf16x3Kernels& bf16x3_kernels();
 
-// Null where the compiler had no AMX.
+// Null if the compiler had no AMX.
 const Bf16x3Kernels* amx_kernels();
-// The same arithmetic, bit for bit, in plain C++, and slow: it is for tests.
+// The same arithmetic, bit for bit, in plain C++, slowly: for tests.
 const Bf16x3Kernels& emulated_kernels();
 
 }  // namespace brainkit

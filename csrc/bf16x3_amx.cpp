@@ -19,7 +19,7 @@ struct alignas(64) Configuration {
 };
 static_assert(sizeof(Configuration) == 64, "the processor reads 64 bytes");
 
-// The compilers' intrinsics take a register's number as written, and nothing that comes to the same.
+// The intrinsics take the number of a register as a literal only.
 struct AmxTiles {
     static void begin() {
         static const Configuration configuration;

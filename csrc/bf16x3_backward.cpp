@@ -8,7 +8,7 @@
 namespace brainkit {
 namespace {
 
-// What the two passes need of a tile's vertices.
+// Data of a tile's vertices for the two passes.
 struct Vertices {
     Vertices(const Shape& s, Index layer_stride)
         : columns(s, layer_stride),
@@ -162,7 +162,7 @@ class VertexPass {
     SplitTokens by_row_, by_channel_;
 };
 
-// An item owns some rows of tokens (images and layers) in a band of cells: see TokenPass in token_pass.h.
+// An item is some rows of tokens (images and layers) in a band of cells: see TokenPass in token_pass.h.
 class TokenPass {
   public:
     TokenPass(const Shape& shape, const Inputs<float>& inputs, const Plan& plan, const Gradients<float>& out,
@@ -194,7 +194,7 @@ class TokenPass {
     }
 
   private:
-    static constexpr Index kSlabBytes = 1 << 22;  // gradients of tokens that a thread holds
+    static constexpr Index kSlabBytes = 1 << 22;  // bytes of tokens' gradients per thread
 
     struct Scratch {
         Vertices vertices;
@@ -208,7 +208,7 @@ class TokenPass {
         const Index end = bands_.end(band);
         std::fill_n(use.slab.data(), ((end - begin) * s_.width + 1) * chunk_ * side_, 0.0f);
         for_each_tile_of(s_, plan_, begin, end, [&](const Tile& tile, const Taps& taps, Index segment, Index segments) {
-            // Here the vertices are summed over.
+            // Vertices are the summed dimension here.
             const Index columns = round_up(tile.count, kTileDepth);
             load_vertices(s_, in_, plan_, sorted_, tile, columns, use.vertices);
             const Planes weights = use.vertices.columns.weights_by_column();
@@ -253,7 +253,7 @@ class TokenPass {
     const Index side_;  // channels, padded
     const CellBands bands_;
     Buffer<float> global_;  // (bands, B, L, D)
-    Index chunk_ = 0;       // rows of tokens that an item owns
+    Index chunk_ = 0;       // rows of tokens per item
 };
 
 }  // namespace

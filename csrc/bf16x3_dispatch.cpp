@@ -1,4 +1,4 @@
-// Whether bf16x3 can run here, and on what.
+// Whether bf16x3 can run here, and with which kernels.
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -24,7 +24,7 @@ bool processor_has_amx() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
 }
 
-// Linux keeps tiles from a process until it asks for them, because they make its saved state larger.
+// On Linux a process must request tiles, because they enlarge its saved state.
 bool system_grants_amx() {
     constexpr long kRequestPermission = 0x1023, kTileData = 18;
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;

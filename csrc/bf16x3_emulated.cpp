@@ -46,8 +46,8 @@ struct EmulatedTiles {
         }
     }
 
-    // TDPBF16PS: products of the even places and of the odd ones are summed apart, each product exact and each sum
-    // rounded, then added, then added to what was there.
+    // TDPBF16PS: products at even and at odd positions are summed separately (products exact, sums rounded), then the
+    // two sums are added, then the accumulator.
     template <int C, int A, int B>
     static void multiply() {
         float second[16][32];

@@ -1,6 +1,6 @@
-// The kernels of bf16x3 over a policy for tiles. As with the kernels of other instruction sets, each file that includes
-// this is compiled with its own flags: so everything is local to it, and nothing inline comes from the standard
-// library.
+// The kernels of bf16x3, templates over a policy for tiles. As with other instruction sets, each file that includes
+// this is compiled with its own flags: everything is local to it, and no inline function of the standard library is
+// used.
 //
 // A policy has eight tile registers of 16 rows of 64 bytes:
 //   begin(), end()        around everything else, on the same thread
@@ -27,13 +27,13 @@ inline float number_of(std::uint32_t bits) {
     return number;
 }
 
-// Bits of the nearest bfloat16, ties to even, with zeros after; a NaN stays one.
+// Bits of the nearest bfloat16 (ties to even) followed by zeros; NaN stays NaN.
 inline std::uint32_t round_to_bf16(std::uint32_t bits) {
     const std::uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
     return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x00400000 : rounded) & 0xffff0000;
 }
 
-// What is left of an infinite number is NaN, and so are products with it.
+// The low part of an infinite number is NaN, and so are products with it.
 inline std::uint32_t low_of(float x, std::uint32_t high) { return round_to_bf16(bits_of(x - number_of(high))); }
 
 template <bool WithFactor>

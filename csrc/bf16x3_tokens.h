@@ -1,4 +1,4 @@
-// Tokens in two planes of bfloat16, and the weights and selectors of a tile's vertices beside them.
+// Tokens in two planes of bfloat16, and the weights and selectors of a tile's vertices.
 #pragma once
 
 #include "bands.h"
@@ -8,8 +8,8 @@
 
 namespace brainkit {
 
-constexpr Index kColumns = 64;    // vertices of a tile at most, which are columns here
-constexpr Index kRowChunk = 128;  // rows of tokens worked on at a time
+constexpr Index kColumns = 64;    // most vertices of a tile; they are columns here
+constexpr Index kRowChunk = 128;  // rows of tokens per step
 
 // Tokens of one cell are a matrix: a row for each image and layer, image by image, or one for each channel.
 enum class Order { kRows, kChannels };
@@ -90,7 +90,7 @@ class Columns {
         std::fill(rows_.data() + count * depth_, rows_.data() + columns * depth_, 0.0f);
     }
 
-    // From what load_selectors made.
+    // From the result of load_selectors.
     void load_selectors(Index count, const float* shares, const float* layer_weights) {
         std::fill_n(shares_.data(), kSegments * columns_, 0.0f);
         std::fill_n(layers_.data(), layer_stride_ * columns_, 0.0f);

@@ -84,7 +84,7 @@ py::tuple group_vertices(const Array<T>& locations, std::int64_t height, std::in
     return py::make_tuple(std::move(order), std::move(starts));
 }
 
-// Sizes, from the arrays that name them; all arrays but the bias are checked to agree.
+// Sizes, from the arrays that have them; all arrays except the bias are checked to agree.
 template <typename T>
 brainkit::Shape check_inputs(const Array<T>& local, const Array<T>& global, const Array<T>& locations,
                              const Array<T>& layer_weights, const Array<T>& scale, const Array<T>& weight,
@@ -159,7 +159,7 @@ py::tuple factor_readout_backward(const Array<T>& grad, const Array<T>& local, c
     return py::make_tuple(out[0], out[1], out[2], out[3], out[4], out[5], out[6]);
 }
 
-// The taps and the starts come from a file: each is checked, since they become places in memory.
+// Taps and starts come from a file: each is checked, because they become addresses.
 template <typename T>
 Array<T> token_readout(const Array<T>& tokens, const Array<T>& weight, const Array<T>& coefficients,
                        const Array<T>& bias, const Array<std::int64_t>& taps, const Array<std::int64_t>& starts,
@@ -254,13 +254,13 @@ struct Networks {
     }
 };
 
-// Never destroyed: arrays may outlive whatever is torn down at exit.
+// Never destroyed: arrays may outlive objects that are destroyed at exit.
 brainkit::Recycled& kept_memory() {
     static brainkit::Recycled* const memory = new brainkit::Recycled;
     return *memory;
 }
 
-// What the forward pass keeps, in memory that goes back to where it came from with the array.
+// What the forward pass keeps, in memory that is recycled when the array is freed.
 template <typename T>
 Array<T> make_kept(const brainkit::NetworkShape& s) {
     const std::vector<py::ssize_t> shape{brainkit::kNetworks, s.vertices, 2, brainkit::kept_width(s.hidden)};

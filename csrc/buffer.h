@@ -1,4 +1,4 @@
-// Memory that vectors can be loaded from without crossing a cache line.
+// Memory aligned to cache lines, so that vector loads do not cross them.
 #pragma once
 
 #include <algorithm>

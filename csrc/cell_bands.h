@@ -1,4 +1,4 @@
-// The gradients of a large grid's tokens are summed band by band of cells, so that they stay in the cache.
+// Gradients of a large grid's tokens are summed in bands of cells, so that they stay in the cache.
 #pragma once
 
 #include "plan.h"
@@ -6,18 +6,18 @@
 
 namespace brainkit {
 
-// Rows of cells, cut as evenly as can be. How, must not depend on the number of threads: the global tokens' gradients
-// are summed over bands.
+// Rows of cells, cut as evenly as possible. The cut must not depend on the number of threads, because the global
+// tokens' gradients are summed over bands.
 class CellBands {
   public:
-    // Of `most` rows at most, but not narrow ones: vertices between two bands are read for both.
+    // At most `most` rows per band, but not narrow bands: vertices between two bands are read for both.
     CellBands(Index height, Index most) : height_(height) {
         const Index count = (height + std::max<Index>(4, most) - 1) / std::max<Index>(4, most);
         rows_ = (height + count - 1) / count;
     }
 
     Index count() const { return (height_ + rows_ - 1) / rows_; }
-    Index rows() const { return rows_; }  // of the highest
+    Index rows() const { return rows_; }  // of the largest band
     Index begin(Index band) const { return band * rows_; }
     Index end(Index band) const { return std::min(height_, (band + 1) * rows_); }
 
@@ -25,11 +25,11 @@ class CellBands {
     Index height_, rows_;
 };
 
-// Calls run(tile, taps, first segment, segments) for every tile that gives to a band, with those of its segments that
-// lie in it: segment 0 is the global token, segment 1 + t the t-th tap.
+// Calls run(tile, taps, first segment, segments) for every tile that contributes to a band, with its segments in the
+// band: segment 0 is the global token, segment 1 + t the t-th tap.
 template <typename Run>
 void for_each_tile_of(const Shape& s, const Plan& plan, Index begin, Index end, Run run) {
-    // Group row r has taps in the rows r - 1 and r of cells, and gives to the global token where its upper taps are.
+    // Group row r has taps in the rows r - 1 and r of cells, and contributes to the global token with its upper taps.
     for (Index row = begin; row <= end; ++row) {
         const bool upper = row > begin || row == 0;
         const bool lower = row < end;
@@ -44,12 +44,12 @@ void for_each_tile_of(const Shape& s, const Plan& plan, Index begin, Index end, 
     }
 }
 
-// Where a segment lies in a slab that holds the global token, then the cells from row `begin` on.
+// Offset of a segment in a slab of the global token, then the cells from row `begin` on.
 inline Index slab_slot(const Shape& s, const Taps& taps, Index segment, Index begin) {
     return segment == 0 ? 0 : 1 + taps.cell[segment - 1] - begin * s.width;
 }
 
-// out (B, L, D) from what every band gave to it, (bands, B, L, D).
+// out (B, L, D), summed over the bands' contributions (bands, B, L, D).
 template <typename T>
 void sum_bands(const Shape& s, const T* parts, Index bands, int threads, T* out) {
     const Index rows = s.images * s.layers;

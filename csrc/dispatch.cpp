@@ -1,5 +1,5 @@
-// Which instruction set serves this processor. The kernels' files report what they were compiled for; here it is
-// asked, before any of their code runs, what the processor and the system can do.
+// The choice of the instruction set. The kernels' files report what they were compiled for; this file checks what the
+// processor and the system support, before any of their code runs.
 #include <cstdlib>
 #include <stdexcept>
 #include <string>

@@ -17,7 +17,7 @@ namespace brainkit {
 
 using Index = std::int64_t;
 
-// Largest height or width of a token grid. Far above any network's; it bounds the number of groups.
+// Largest height or width of a token grid, far above any network's; it bounds the number of groups.
 inline constexpr Index kMaxGrid = 4096;
 
 struct Shape {
@@ -53,7 +53,7 @@ struct Inputs {
     const T* bias;           // (V,)
 };
 
-// out (B, V). The same bits come out for every number of threads (>= 1).
+// out (B, V). The same bits for every number of threads (>= 1).
 template <typename T>
 void factor_readout_forward(const Shape& shape, const Inputs<T>& inputs, int threads, T* out);
 
@@ -69,25 +69,24 @@ struct Gradients {
     T* bias;
 };
 
-// Gradients of sum(grad * y), grad (B, V); inputs.bias is not read. A vertex whose location is not finite has, and
-// gives, none. The same bits come out for every number of threads (>= 1).
+// Gradients of sum(grad * y), grad (B, V); inputs.bias is not read. A vertex whose location is not finite has zero
+// gradients and contributes to none. The same bits for every number of threads (>= 1).
 template <typename T>
 void factor_readout_backward(const Shape& shape, const Inputs<T>& inputs, const T* grad, int threads,
                              const Gradients<T>& out);
 
-// The same in bf16x3: numbers are split into two bfloat16, and three of their four products are summed in float32.
-// Where the processor has AMX this is faster, and it loses more: about 5e-6 of the result's rms, and 1e-5 of a
-// gradient's. An infinite token, weight or gradient counts as NaN. Throws std::runtime_error where why_no_bf16x3 says
-// why not.
+// The same in bf16x3: numbers are split into two bfloat16, and three of their four products are summed in float32. With
+// AMX this is faster, with larger errors: about 5e-6 of the result's rms, and 1e-5 of a gradient's. Infinite tokens,
+// weights or gradients count as NaN. Throws std::runtime_error if why_no_bf16x3 gives a reason.
 void factor_readout_forward_bf16x3(const Shape& shape, const Inputs<float>& inputs, int threads, float* out);
 void factor_readout_backward_bf16x3(const Shape& shape, const Inputs<float>& inputs, const float* grad, int threads,
                                     const Gradients<float>& out);
 
-// Why bf16x3 cannot run here, in one phrase, or null where it can. The environment variable BRAINKIT_AMX=emulate, read
-// once, has it run everywhere, slowly.
+// Why bf16x3 cannot run here, in one phrase; null if it can. With the environment variable BRAINKIT_AMX=emulate, read
+// once, it runs everywhere, slowly.
 const char* why_no_bf16x3();
 
-// Name of the instruction set that serves this process: "portable", "avx2" or "avx512".
+// Name of the instruction set that this process uses: "portable", "avx2" or "avx512".
 const char* instruction_set();
 
 }  // namespace brainkit

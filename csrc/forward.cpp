@@ -38,7 +38,7 @@ class Forward {
         Buffer<T> sums;           // (B, kTile)
     };
 
-    // Rows that pad a tile hold whatever was there, which must not be anything slow to compute with.
+    // Padding rows of a tile are computed with too: they must not hold denormal numbers, which are slow.
     Scratch make_scratch() const {
         return {zeros<T>(kTile * kSegments), zeros<T>(kTile * layer_stride_), zeros<T>(kTile * coefficient_stride_),
                 zeros<T>(kTile * blocks_.widest()), zeros<T>(s_.images * kTile + 4)};

@@ -1,4 +1,4 @@
-// What the processor's instruction sets are used for: inner products over blocks of channels, and moving numbers about.
+// The kernels of each instruction set: inner products over blocks of channels, and moving data.
 #pragma once
 
 #include "factor_readout.h"
@@ -6,10 +6,10 @@
 
 namespace brainkit {
 
-constexpr Index kTile = 48;  // vertices of a tile at most: the rows of the products below; strips divide it
+constexpr Index kTile = 48;  // most vertices of a tile, the rows of the products below; a multiple of the strips
 
-// One block of channels is `vectors` vectors of `lanes` numbers. A strip is the number of rows that a micro-kernel
-// takes at a time: rows are padded to whole strips. What comes out for the rows of the padding is never read.
+// A block of channels is `vectors` vectors of `lanes` numbers. A strip is the number of rows that a micro-kernel
+// processes at a time: rows are padded to whole strips. Results of padding rows are never read.
 
 // For every row i: out[i] += sum_d weight[i][d] * sum_k coefficients[i][k] * tokens[k][d], where k runs over segments,
 // then layers, and segment[s] points at `layers` rows of one block. May add zeros to up to 3 entries of out after the
@@ -23,14 +23,14 @@ struct ForwardStep {
     Index coefficient_stride;
     const T* weight;  // (rows, block)
     T* out;           // (rows,)
-    Index ahead;      // from tokens to those that will be wanted next
+    Index ahead;      // offset of the tokens to prefetch
 };
 
 // With u[i][k][d] = sum_b grad[b][i] * tokens[b][k][d], for every row i:
 //   grad_weight[i][d]       += sum_k coefficients[i][k] * u[i][k][d]
 //   grad_coefficients[i][k] += sum_d weight[i][d] * u[i][k][d]
-// Where grad is null, there is one image, and u is its tokens. May add zeros to up to 3 entries of grad_coefficients
-// after the last.
+// If grad is null, there is one image, and u is its tokens. May add zeros to up to 3 entries of grad_coefficients after
+// the last.
 template <typename T>
 struct VertexStep {
     const T* tokens;     // (images, terms, block)
@@ -44,11 +44,11 @@ struct VertexStep {
     Index coefficient_stride;
     const T* weight;  // (rows, block)
     T* grad_weight;   // (rows, block)
-    Index ahead;      // from tokens to those that will be wanted next
+    Index ahead;      // offset of the tokens to prefetch
 };
 
-// For every term k: out[offsets[k] + d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. Where factor is null,
-// it is one. Terms are padded to whole strips here, and rows are not.
+// For every term k: out[offsets[k] + d] += sum_i coefficients[i][k] * factor[i] * weight[i][d]. A null factor counts as
+// ones. Terms are padded to whole strips here, not rows.
 template <typename T>
 struct TokenStep {
     const T* weight;  // (rows, block)
@@ -70,8 +70,8 @@ struct ScaleStep {
     Index rows, stride;
 };
 
-// What ties a vertex's coefficients to its shares of the segments and of the layers. Layer weights are padded with
-// zeros to whole vectors.
+// A vertex's shares of the segments and its layer weights, whose products are its coefficients. Layer weights are
+// padded with zeros to whole vectors.
 template <typename T>
 struct SelectorStep {
     const T* shares;  // (rows, share_stride)
@@ -82,8 +82,8 @@ struct SelectorStep {
     Index coefficient_stride;
 };
 
-// Rows of a block to or from where they lie among others: row i is row members[i] of an array of rows of `stride`
-// numbers. Of the block's `width` channels, the first `real` are moved; a gathered row is padded with zeros.
+// Gathers or scatters rows of a block: row i is row members[i] of an array of rows of `stride` numbers. Of the block's
+// `width` channels, the first `real` are moved; gathered rows are padded with zeros.
 struct Moves {
     const std::int32_t* members;
     Index rows, stride, real, width;
@@ -101,10 +101,10 @@ struct Kernels {
     void (*tokens[kMaxVectors])(const TokenStep<T>&);
     void (*scale)(const ScaleStep<T>&);
     // For every row i, segment s and layer l: coefficients[i][s * layers + l] = shares[i][s] * layer_weights[i][l].
-    // Writes up to a vector more at the end of every row.
+    // Writes up to one vector beyond the end of every row.
     void (*outer)(const SelectorStep<T>&, T* coefficients);
     // The gradients of both from those of the coefficients; grad_shares (rows, share_stride), grad_layers
-    // (rows, layer_stride). Reads up to a vector more at the end of every row.
+    // (rows, layer_stride). Reads up to one vector beyond the end of every row.
     void (*outer_backward)(const SelectorStep<T>&, const T* grad, T* grad_shares, T* grad_layers);
     void (*gather)(const Moves&, const T* from, T* to);
     void (*scatter)(const Moves&, const T* from, T* to);
@@ -113,11 +113,11 @@ struct Kernels {
     NetworkKernels<T> networks;
 };
 
-// Those of the best instruction set here, or of the one that the environment variable BRAINKIT_CPU names.
+// The kernels of the best instruction set here, or of the one named by the environment variable BRAINKIT_CPU.
 template <typename T>
 const Kernels<T>& kernels();
 
-// Where the processor and the compiler have it, else null.
+// Null if the processor or the compiler does not have it.
 template <typename T>
 const Kernels<T>* portable_kernels();
 template <typename T>

@@ -24,11 +24,11 @@ struct Avx512<float> {
     static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
     static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
     static BRAINKIT_INLINE Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
-    // Where one is a NaN, these two instructions give their second operand.
+    // If either operand is NaN, these two instructions return their second operand.
     static BRAINKIT_INLINE Vector at_least(Vector a, Vector bound) { return _mm512_max_ps(bound, a); }
     static BRAINKIT_INLINE Vector at_most(Vector a, Vector bound) { return _mm512_min_ps(bound, a); }
     static BRAINKIT_INLINE Vector absolute(Vector a) { return _mm512_abs_ps(a); }
-    // For positive numbers: 14 bits, doubled by a step of Newton's.
+    // For positive numbers: 14 bits, doubled by a Newton step.
     static BRAINKIT_INLINE Vector reciprocal(Vector a) {
         const Vector r = _mm512_rcp14_ps(a);
         return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0f)), r);

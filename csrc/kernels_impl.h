@@ -1,6 +1,6 @@
-// The micro-kernels, over a type of vector. Each instruction set includes this in a file of its own, compiled with its
-// own flags. So everything here is local to that file, and nothing is used from the standard library: a function that
-// the linker could share between files would bring instructions to processors that do not have them.
+// The micro-kernels, templates over a type of vector. Each instruction set includes this in a file compiled with its
+// own flags. So everything here is local to that file, and the standard library is not used: the linker could share its
+// functions between files, and run instructions on processors that lack them.
 #pragma once
 
 #include "kernels.h"
@@ -16,7 +16,7 @@
 #define BRAINKIT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-// Asks for what will be wanted soon, or, far, a little later. No loss where the compiler knows no such thing.
+// Prefetches data needed soon (far: a little later). Optional: some compilers have no such builtin.
 #if defined(__GNUC__)
 #define BRAINKIT_PREFETCH(address) __builtin_prefetch(address)
 #define BRAINKIT_PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2)
@@ -25,7 +25,7 @@
 #define BRAINKIT_PREFETCH_FAR(address) static_cast<void>(address)
 #endif
 
-// Keeps a vector in a register where the compiler would load it anew for every use: loads are as scarce as products.
+// Keeps a vector in a register: otherwise the compiler loads it for every use, and loads are as costly as products.
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define BRAINKIT_KEEP(vector) __asm__("" : "+v"(vector))
 #else
@@ -60,7 +60,7 @@ BRAINKIT_INLINE void forward_strip(const ForwardStep<typename V::Number>& step, 
         for (int c = 0; c < C; ++c) z[r][c] = V::zero();
     }
     const T* coefficient = step.coefficients + row * stride;
-    // Every strip asks for another vector of the rows that come next.
+    // Every strip prefetches another vector of the next rows.
     const Index ahead = step.ahead + row / R % C * V::kLanes;
     for (Index s = 0; s < step.segments; ++s) {
         const T* tokens = step.segment[s];
@@ -98,8 +98,8 @@ void forward_kernel(const ForwardStep<typename V::Number>& step) {
     if (row < step.rows) forward_strip<V, R, C>(step, row);
 }
 
-// Terms by fours, so that their sums over channels are taken together. The gradient of the weight stays in registers
-// all along.
+// Four terms at a time, so that their sums over channels are reduced together. The gradient of the weight stays in
+// registers throughout.
 template <typename V, int R, int C, bool One>
 BRAINKIT_INLINE void vertex_strip(const VertexStep<typename V::Number>& step, Index row) {
     using T = typename V::Number;
@@ -184,7 +184,7 @@ void vertex_kernel(const VertexStep<typename V::Number>& step) {
     }
 }
 
-// The first strip makes the products with the factor, which the others read.
+// The first strip computes the products with the factor, which the others read.
 template <typename V, int R, int C, bool First>
 BRAINKIT_INLINE void token_strip(const TokenStep<typename V::Number>& step, const typename V::Number* values,
                                  Index term) {
@@ -215,7 +215,7 @@ BRAINKIT_INLINE void token_strip(const TokenStep<typename V::Number>& step, cons
             for (int c = 0; c < C; ++c) sum[r][c] = V::multiply_add(q, t[c], sum[r][c]);
         }
     }
-    // Sums of one tile are added to those before: summing in two steps loses far less than one long sum.
+    // The sums of each tile are added to the total: summing in two steps is far more accurate than one long sum.
     BRAINKIT_UNROLL
     for (int r = 0; r < R; ++r) {
         T* out = step.out + step.offsets[term + r];
@@ -317,7 +317,7 @@ void scatter_kernel(const Moves& moves, const typename V::Number* from, typename
     }
 }
 
-// For vectors whose lanes have no quick way to change places.
+// For vectors without fast permutations of their lanes.
 template <typename T, int N>
 BRAINKIT_INLINE void transpose_plainly(const T* from, Index from_stride, T* to, Index to_stride) {
     BRAINKIT_UNROLL
@@ -336,7 +336,7 @@ void transpose_kernel(const typename V::Number* from, Index from_stride, Index r
         }
         return;
     }
-    // Where the lanes do not divide a side, the last square overlaps the one before.
+    // If a side is not a multiple of the lanes, the last square overlaps the previous one.
     for (Index i = 0; i < rows; i += V::kLanes) {
         const Index row = i + V::kLanes <= rows ? i : rows - V::kLanes;
         for (Index j = 0; j < columns; j += V::kLanes) {
@@ -346,7 +346,7 @@ void transpose_kernel(const typename V::Number* from, Index from_stride, Index r
     }
 }
 
-// Sums for C vectors of channels, over as many rows as fit Most registers: half of that is a strip.
+// Sums for C vectors of channels, over as many rows as fit in Most registers: half of that is a strip.
 template <int Most, int C>
 constexpr int strip_of() {
     constexpr int rows = Most / C < 12 ? Most / C : 12;
@@ -354,7 +354,7 @@ constexpr int strip_of() {
     return rows / 2;
 }
 
-// Most is chosen per instruction set, so that the sums just fit its registers; blocks are of up to C vectors.
+// Most is chosen per instruction set, so that the sums just fit its registers; blocks have up to C vectors.
 template <typename V, int Most, int C>
 struct Table {
     static_assert(C <= kMaxVectors, "too many vectors in a block");

@@ -1,4 +1,4 @@
-// Plain C++, for every processor and compiler. Where the compiler knows vectors, it is told of them.
+// Plain C++ for every processor and compiler, with the compiler's vector extensions if there are any.
 #include <string.h>
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace {
 template <typename T>
 struct Plain {
     using Number = T;
-    static constexpr int kLanes = 16 / sizeof(T);  // what SSE2, NEON and their like hold
+    static constexpr int kLanes = 16 / sizeof(T);  // as in SSE2 and NEON
 #if defined(__GNUC__)
     typedef T Vector __attribute__((vector_size(16)));
     typedef T Unaligned __attribute__((vector_size(16), aligned(alignof(T)), may_alias));

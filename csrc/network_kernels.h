@@ -1,4 +1,4 @@
-// What the networks of the selectors are made of, once for every instruction set. `stride` is the distance of rows.
+// Kernels of the selector networks, for every instruction set. `stride` is the distance between rows.
 #pragma once
 
 #include "factor_readout.h"
@@ -12,14 +12,14 @@ template <typename T>
 struct ProductStep {
     Index rows, depth;
     const T* left;
-    Index left_row, left_column;  // distances of rows and of columns, so that it may be a transpose
+    Index left_row, left_column;  // distances between rows and columns, which may be a transpose's
     const T* right;
     Index right_stride;
     const T* start;
     Index start_stride;  // 0: the same row for all
     T* out;
     Index out_stride;
-    // What will be read soon, brought nearer meanwhile: `soon_lines` cache lines with every strip of rows.
+    // Data to prefetch: `soon_lines` cache lines with every strip of rows.
     const T* soon;
     Index soon_lines;
 };
@@ -34,7 +34,7 @@ struct HeadStep {
     T* out;        // (rows, outputs)
 };
 
-// value = gelu(sums), slope = gelu'(sums), kept = sums; slope and kept may be null, value may be the sums' own place.
+// value = gelu(sums), slope = gelu'(sums), kept = sums; slope and kept may be null, value may be sums.
 template <typename T>
 struct GeluStep {
     Index rows, width;  // whole vectors
@@ -59,7 +59,7 @@ struct SlopeStep {
 
 template <typename T>
 struct NetworkKernels {
-    Index strip;  // rows that a product takes at a time
+    Index strip;  // rows per micro-kernel of a product
     // Entry n - 1 is for blocks of n vectors.
     void (*product[kMaxVectors])(const ProductStep<T>&);
     void (*heads)(const HeadStep<T>&);

@@ -1,4 +1,4 @@
-// The micro-kernels of the selectors' networks, over a type of vector: see kernels_impl.h, which includes this.
+// The micro-kernels of the selector networks, templates over a type of vector: see kernels_impl.h, which includes this.
 #pragma once
 
 #include <math.h>
@@ -17,7 +17,7 @@ struct Functions {
     // 6e-8 * |y|; exactly 0 below y = -127, infinite from 127.5 on.
     static BRAINKIT_INLINE Vector power(Vector y, float scale) {
         y = V::at_most(V::at_least(y, V::fill(-127.0f)), V::fill(128.0f));
-        // Added to a number of this size, y is rounded to an integer, which with its bias is then in the lowest bits.
+        // Adding a number of this size rounds y to an integer, which is then in the lowest bits, with its bias.
         const Vector shift = V::fill(12582912.0f + 127.0f);
         const Vector shifted = V::add(y, shift);
         const Vector rest = V::subtract(y, V::subtract(shifted, shift));
@@ -31,10 +31,10 @@ struct Functions {
         return V::multiply(p, V::exponent_from_low_bits(shifted));
     }
 
-    // The normal distribution's tail is taken as Q(a) = density(a) * sum_k c_k t^k with t = 1 / (1 + 0.3 a), the form
-    // of Hastings (Abramowitz and Stegun, 7.1.26), with eight terms fitted to weighted minimax: 7.5e-9 from the truth,
-    // and 7.5e-7 of it far out. With float32's rounding gelu is within 1.2e-7 max(1, |x|) of the truth, its slope
-    // within 2e-7: tests/test_selector_networks.py holds them to it.
+    // The tail of the normal distribution is Q(a) = density(a) * sum_k c_k t^k with t = 1 / (1 + 0.3 a), the form of
+    // Hastings (Abramowitz and Stegun, 7.1.26), with eight terms from a weighted minimax fit: the error is 7.5e-9, far
+    // out 7.5e-7 of the value. With float32 rounding gelu is accurate to 1.2e-7 max(1, |x|), its slope to 2e-7, which
+    // tests/ops/test_selector_networks.py checks.
     static BRAINKIT_INLINE Vector gelu(Vector x, Vector* slope) {
         const Vector density = power(V::multiply(V::multiply(x, V::fill(-0.72134752f)), x), 0.39894228f);
         const Vector a = V::at_most(V::absolute(x), V::fill(14.0f));
@@ -55,7 +55,7 @@ struct Functions {
 
     static BRAINKIT_INLINE Vector exponential(Vector x) { return power(V::multiply(x, V::fill(1.44269504f)), 1.0f); }
 
-    // By e^(-2|x|); near zero, where that would lose digits, by an odd polynomial (minimax, 4.4e-9).
+    // From e^(-2|x|); near zero, where that loses digits, an odd polynomial (minimax, 4.4e-9).
     static BRAINKIT_INLINE Vector hyperbolic_tangent(Vector x) {
         const Vector a = V::absolute(x);
         const Vector e = power(V::multiply(a, V::fill(-2.88539008f)), 1.0f);
@@ -73,7 +73,7 @@ struct Functions {
     }
 };
 
-// float64 serves tests: the library's functions, one number at a time.
+// float64, for tests: the standard library's functions, one number at a time.
 template <typename V>
 struct Functions<V, double> {
     using Vector = typename V::Vector;
@@ -106,7 +106,7 @@ struct Functions<V, double> {
     }
 };
 
-// The sum over depth starts at zero, and `start` is added last: summing in two steps loses far less than one long sum.
+// The sum over depth starts at zero, and `start` is added last: summing in two steps is far more accurate than one sum.
 template <typename V, int R, int C>
 BRAINKIT_INLINE void product_strip(const ProductStep<typename V::Number>& step, Index row) {
     using T = typename V::Number;
@@ -142,7 +142,7 @@ BRAINKIT_INLINE void product_strip(const ProductStep<typename V::Number>& step, 
     }
 }
 
-// Rows left over by whole strips go by twos and ones: nothing needs padding.
+// Rows after the last whole strip are processed by twos and ones: no padding is needed.
 template <typename V, int R, int C>
 void product_kernel(const ProductStep<typename V::Number>& step) {
     constexpr Index kLine = 64 / sizeof(typename V::Number);
@@ -156,7 +156,7 @@ void product_kernel(const ProductStep<typename V::Number>& step) {
     for (; row < step.rows; ++row) product_strip<V, 1, C>(step, row);
 }
 
-// Two rows and four outputs at a time; where there are fewer, the last one is taken more often and its results dropped.
+// Two rows and four outputs at a time; if there are fewer, the last one is repeated and its extra results discarded.
 template <typename V>
 void head_kernel(const HeadStep<typename V::Number>& step) {
     using T = typename V::Number;

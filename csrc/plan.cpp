@@ -9,9 +9,9 @@ namespace brainkit {
 namespace {
 
 constexpr Index kNotFinite = -2;
-constexpr Index kPart = 8192;  // vertices a thread takes at a time
+constexpr Index kPart = 8192;  // vertices per item
 
-// Cell of the tap before `position`, clamped to [-1, size - 1] while it still is a floating-point number.
+// Cell of the tap before `position`, clamped to [-1, size - 1] before conversion to an integer.
 template <typename T>
 Index first_tap(T position, Index size) {
     return static_cast<Index>(std::min(std::max(std::floor(position), T(-1)), static_cast<T>(size - 1)));
@@ -36,8 +36,8 @@ bool is_inside(const Shape& s, const T* location) {
            reaches_image(to_grid(location[1], s.height), s.height);
 }
 
-// Stable counting sort of 0 .. n - 1 by bucket: starts (buckets + 1,), order (n,). The buckets are replaced by the
-// places in the order.
+// Stable counting sort of 0 .. n - 1 by bucket: starts (buckets + 1,), order (n,). Buckets are replaced by positions in
+// the order.
 void sort_by_bucket(std::vector<std::int32_t>& bucket, Index buckets, std::int32_t* order, Index* starts) {
     const Index n = static_cast<Index>(bucket.size());
     std::fill_n(starts, buckets + 1, 0);
@@ -51,8 +51,8 @@ void sort_by_bucket(std::vector<std::int32_t>& bucket, Index buckets, std::int32
     }
 }
 
-// Each vertex's bucket is computed once, so that counts and places agree whatever the caller's other threads do to the
-// locations meanwhile.
+// Each vertex's bucket is computed once, so that counts and positions agree even if the caller's other threads change
+// the locations meanwhile.
 template <typename BucketOf>
 std::vector<std::int32_t> buckets_of(Index vertices, int threads, BucketOf bucket_of) {
     std::vector<std::int32_t> bucket(static_cast<std::size_t>(vertices));
@@ -69,7 +69,7 @@ std::vector<std::int32_t> buckets_of(Index vertices, int threads, BucketOf bucke
 template <typename T>
 Plan make_plan(const Shape& s, const T* locations, Index most, int threads) {
     const Index groups = group_count(s.height, s.width);
-    // After the groups come two more buckets: no tap in the image, and not finite.
+    // Two more buckets follow the groups: no tap in the image, and not finite.
     std::vector<std::int32_t> bucket = buckets_of(s.vertices, threads, [&](Index v) {
         const T* location = locations + 2 * v;
         const Index group = group_of(location, s.height, s.width);

@@ -1,4 +1,4 @@
-// Vertices sorted by tap cell and cut into tiles; what each vertex takes from its taps; channels cut into blocks.
+// Vertices sorted by tap cell and cut into tiles; coefficients of each vertex's taps; channels cut into blocks.
 #pragma once
 
 #include <algorithm>
@@ -22,10 +22,10 @@ struct Tile {
 
 struct Plan {
     std::vector<std::int32_t> members;  // finite vertices, sorted by group
-    std::vector<std::int32_t> places;   // where in members each vertex is; those that are not finite come after
+    std::vector<std::int32_t> places;   // index of each vertex in members; those that are not finite come last
     std::vector<Tile> tiles;
     // Row r of groups, whose upper taps lie in row r - 1 of the grid, has the tiles row_tiles[r] .. row_tiles[r + 1] -
-    // 1. To the last of the rows, H, those outside are added.
+    // 1. The last row, H, includes the tiles of vertices outside the image.
     std::vector<Index> row_tiles;
     std::vector<std::int32_t> not_finite;
 };
@@ -34,7 +34,7 @@ struct Plan {
 template <typename T>
 Plan make_plan(const Shape& shape, const T* locations, Index most, int threads);
 
-// The tap cells of a group that lie in the image; `corner` says which of the four each is (bit 0 right, bit 1 lower).
+// The tap cells of a group that lie in the image; `corner` tells which of the four each is (bit 0 right, bit 1 lower).
 struct Taps {
     Index row = 0, column = 0;  // of the upper left tap, from -1 on
     Index count = 0;
@@ -50,7 +50,7 @@ T to_grid(T location, Index size) {
     return ((location + T(1)) * static_cast<T>(size) - T(1)) / T(2);
 }
 
-// Where between its taps a vertex looks, from 0 to 1.
+// Position of a location between its taps, from 0 to 1.
 template <typename T>
 struct Place {
     T x, y;
@@ -67,7 +67,7 @@ T bilinear_weight(const Place<T>& place, int corner) {
     return ((corner & 1) ? place.x : T(1) - place.x) * ((corner >> 1) ? place.y : T(1) - place.y);
 }
 
-// What a vertex takes of the global token, then of its taps: (1 + taps.count,).
+// Shares of the global token, then of the taps: (1 + taps.count,).
 template <typename T>
 void fill_shares(const Shape& s, const Taps& taps, const T* location, T scale, T* shares) {
     shares[0] = scale;
@@ -76,7 +76,7 @@ void fill_shares(const Shape& s, const Taps& taps, const T* location, T scale, T
     for (Index t = 0; t < taps.count; ++t) shares[1 + t] = (T(1) - scale) * bilinear_weight(place, taps.corner[t]);
 }
 
-// Channels in blocks of at most `most` vectors, as even as can be, because a narrow block is a slow one.
+// Channels in blocks of at most `most` vectors, as even as possible, because narrow blocks are slow.
 class Blocks {
   public:
     Blocks(Index channels, Index lanes, Index most)
@@ -87,7 +87,7 @@ class Blocks {
     Index padded() const { return vectors_ * lanes_; }
     Index vectors(Index block) const { return (block + 1) * vectors_ / count_ - block * vectors_ / count_; }
     Index width(Index block) const { return vectors(block) * lanes_; }
-    // First channel of a block, and how many of its channels are real: the others are padding.
+    // First channel of a block, and the number of its channels without padding.
     Index first(Index block) const { return block * vectors_ / count_ * lanes_; }
     Index real(Index block) const { return std::min(width(block), channels_ - first(block)); }
     Index widest() const { return (vectors_ + count_ - 1) / count_ * lanes_; }

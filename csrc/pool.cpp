@@ -12,7 +12,7 @@
 namespace brainkit {
 namespace {
 
-// No machine has use for more, whatever a caller asks for.
+// An upper limit, whatever the caller requests.
 constexpr int kMostHelpers = 512;
 
 struct Job {
@@ -36,7 +36,7 @@ class Pool {
                     std::thread(&Pool::serve, this).detach();
                 }
             } catch (const std::system_error&) {
-                // The system gives no more threads: those there are do all the work.
+                // The system has no more threads: the existing ones do all the work.
             }
             jobs_.push_back(&job);
         }
@@ -64,14 +64,14 @@ class Pool {
             (*job.body)();
             guard.lock();
             --busy_;
-            // Still under the lock: once it is released, the caller may return and the job be gone.
+            // Still under the lock: once it is released, the caller may return and destroy the job.
             if (--job.active == 0) job.done.notify_one();
         }
     }
 
     std::mutex lock_;
     std::condition_variable wake_;
-    std::deque<Job*> jobs_;  // those that more helpers may join
+    std::deque<Job*> jobs_;  // jobs that more helpers may join
     int helpers_ = 0;
     int busy_ = 0;
     int wanted_ = 0;  // summed over jobs_
@@ -81,7 +81,7 @@ class Pool {
 std::atomic<Pool*> current{nullptr};
 
 #if !defined(_WIN32)
-// A forked child has none of its parent's threads, and the lock may have been taken: it starts with a pool of its own.
+// A forked child has none of its parent's threads, and the lock may be held: it gets a new pool.
 const int at_fork = pthread_atfork(nullptr, nullptr, [] { current.store(nullptr); });
 #endif
 

@@ -1,4 +1,4 @@
-// Threads that are started once and kept: starting them anew for every call costs as much as a small call.
+// Threads that are started once and reused: starting threads for every call would cost as much as a small call.
 #pragma once
 
 #include <algorithm>
@@ -11,12 +11,12 @@
 
 namespace brainkit {
 
-// Calls body() on up to `threads` threads at the same time, this one included, and returns when every call has
-// returned. It may be called from several threads at once, and in a child process after a fork. body must not throw.
+// Calls body() on up to `threads` threads at once, including this one, and returns when all have returned. It may be
+// called from several threads at once, and in a child process after a fork. body must not throw.
 void run_on_threads(int threads, const std::function<void()>& body);
 
-// Runs work(item, scratch) for every item on up to `threads` threads. Who takes which item is left to chance: items
-// must not depend on one another, nor write to the same place. The first exception is rethrown here.
+// Runs work(item, scratch) for every item on up to `threads` threads, in no fixed assignment: items must not depend on
+// one another, nor write to the same memory. The first exception is rethrown here.
 template <typename MakeScratch, typename Work>
 void for_each(Index items, int threads, MakeScratch make_scratch, Work work) {
     if (items <= 0) return;
@@ -25,7 +25,7 @@ void for_each(Index items, int threads, MakeScratch make_scratch, Work work) {
     std::mutex error_lock;
     run_on_threads(static_cast<int>(std::min<Index>(threads, items)), [&] {
         try {
-            if (next.load(std::memory_order_relaxed) >= items) return;  // woken too late to be of use
+            if (next.load(std::memory_order_relaxed) >= items) return;  // nothing left to do
             auto scratch = make_scratch();
             for (Index item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) work(item, scratch);
         } catch (...) {

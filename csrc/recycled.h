@@ -1,5 +1,5 @@
-// One large block of memory that outlives its use, for what is made anew in every training step: getting fresh pages
-// from the system for it costs more than filling it.
+// One large block of memory that is reused, for data of every training step: new pages from the system would cost more
+// than filling them.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace brainkit {
 
-// Aligned to 64 bytes, not initialised. The last block given back is kept, if it is the largest so far, and given out
-// again to whom it fits. It may be called from several threads at once.
+// Aligned to 64 bytes, not initialised. A returned block is kept if it is the largest so far, and handed out again if
+// it is large enough. Thread-safe.
 class Recycled {
   public:
     Recycled() = default;

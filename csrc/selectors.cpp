@@ -11,14 +11,14 @@
 namespace brainkit {
 namespace {
 
-constexpr Index kRows = 96;          // vertices of a tile: what belongs to them stays in the second cache
-constexpr Index kTilesTogether = 4;  // tiles a thread takes at a time in the forward pass
+constexpr Index kRows = 96;          // vertices per tile: their data stays in the L2 cache
+constexpr Index kTilesTogether = 4;  // tiles per item in the forward pass
 // Weight gradients are summed over the tiles of a part, then over parts. The cut depends on the vertices alone.
 constexpr Index kTilesOfPart = 12;
 constexpr Index kMostParts = 64;
 
-// A row of hidden units: whole vectors, and an odd number of cache lines, so that the rows of a column spread over the
-// whole of the first cache.
+// A row of hidden units: whole vectors, and an odd number of cache lines, so that a column's rows spread over the whole
+// L1 cache.
 template <typename T>
 Index hidden_stride(Index width) {
     const Index line = 64 / static_cast<Index>(sizeof(T));
@@ -26,7 +26,7 @@ Index hidden_stride(Index width) {
     return (lines + 1 - lines % 2) * line;
 }
 
-// Memory that will be read soon, from which every product brings a part nearer: arithmetic hides the way.
+// Memory that is needed soon, of which every product prefetches a part.
 template <typename T>
 class Soon {
   public:
@@ -55,7 +55,7 @@ class Soon {
     Index ranges_count_ = 0, next_ = 0;
 };
 
-// What both passes share: sizes, and one network's weights as rows of `stride`, padded with zeros.
+// Shared by both passes: sizes, and one network's weights as rows of `stride`, padded with zeros.
 template <typename T>
 class Networks {
   public:
@@ -79,8 +79,7 @@ class Networks {
     const T* second_bias(Index network) const { return hidden_bias(network) + stride; }                // (H,)
     const T* zeros() const { return zeros_.data(); }
 
-    // All blocks of columns of a product whose other sizes are set. Of what will be read soon, a part is brought
-    // nearer.
+    // All blocks of columns of a product whose other sizes are set; prefetches a part of the memory needed soon.
     void multiply(ProductStep<T> step, Soon<T>* soon = nullptr) const {
         const ProductStep<T> first = step;
         for (Index block = 0; block < blocks_.count(); ++block) {
@@ -94,7 +93,7 @@ class Networks {
         }
     }
 
-    // The sums that enter the first GELU, then those that enter the second, of `count` vertices.
+    // Inputs of the first GELU, then of the second, of `count` vertices.
     void first_sums(Index network, Index begin, Index count, T* sums) const {
         multiply({count, s.features, in.features + begin * s.features, s.features, 1, hidden(network), stride,
                   hidden_bias(network), 0, sums, stride, nullptr, 0});
@@ -104,7 +103,7 @@ class Networks {
                   nullptr, 0});
     }
 
-    // Padding that has seen a number that is not finite may not be finite either, and must not reach the outputs.
+    // Padding may become NaN or infinite with its vertex, and must not reach the outputs.
     void clear_padding(Index count, T* values) const {
         if (width == s.hidden) return;
         for (Index i = 0; i < count; ++i) std::fill(values + i * stride + s.hidden, values + i * stride + width, T(0));
@@ -149,7 +148,7 @@ class Networks {
     std::vector<Buffer<T>> weights_;
 };
 
-// What a network's last sums (count, outputs) mean. The room after them may be written to, up to a whole vector.
+// Applies tanh, softmax or sigmoid to a network's last sums (count, outputs). May write up to one vector beyond them.
 template <typename T>
 void choose(const Kernels<T>& kernels, Index network, Index count, Index outputs, T* sums, T* out) {
     const Index all = count * outputs;
@@ -177,7 +176,7 @@ void choose(const Kernels<T>& kernels, Index network, Index count, Index outputs
     }
 }
 
-// Columns that no kernel writes, where its vectors are shorter than the padding was made for.
+// Columns that no kernel writes, if its vectors are shorter than the padding.
 template <typename T>
 void clear_kept_padding(const NetworkShape& s, Index width, Index count, T* kept) {
     const Index all = kept_width(s.hidden);
@@ -299,7 +298,7 @@ class BackwardPass {
                     &soon);
     }
 
-    // One layer's units and the slopes of their GELU, from what was kept, or anew: from the features or the units
+    // One layer's units and the slopes of their GELU, from kept inputs, or recomputed from the features or the units
     // below.
     void units(Index network, Index layer, Index begin, Index count, T* values, T* slopes, const T* below) const {
         GeluStep<T> step{count, n_.width, values, n_.stride, values, slopes, n_.stride, nullptr, 0};
@@ -318,7 +317,7 @@ class BackwardPass {
         n_.kernels.networks.slope({count, n_.width, grad, slopes, n_.stride, sums});
     }
 
-    // One row, summed over parts in their order, to where it belongs.
+    // One row, summed over parts in their order, to its gradient.
     void reduce(Index row, T* total, const NetworkGradients<T>& to) const {
         std::fill_n(total, s_.hidden, T(0));
         for (Index part = 0; part < parts_; ++part) {

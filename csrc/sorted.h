@@ -1,4 +1,4 @@
-// Vertices in the plan's order, and back.
+// Data of vertices in the plan's order, and back.
 #pragma once
 
 #include <limits>
@@ -10,10 +10,10 @@
 
 namespace brainkit {
 
-constexpr Index kPart = 4096;  // vertices a thread takes at a time where it only moves them
+constexpr Index kPart = 4096;  // vertices per item when data is only moved
 
-// For the backward. The gradient comes first; the rest is written by the first pass and read by the second. Kernels
-// read whole strips and vectors, and may run over the end.
+// For the backward pass. The gradient is filled first; the rest is written by the first pass and read by the second.
+// Kernels read whole strips and vectors, possibly beyond the end.
 template <typename T>
 struct Sorted {
     Buffer<T> grad;           // (B, members), over D
@@ -30,7 +30,7 @@ Sorted<T> make_sorted(const Shape& s, const Plan& plan, const T* grad, int threa
                      Buffer<T>((members + 1) * stride), members, stride};
     std::fill_n(sorted.grad.data() + s.images * members, kTile, T(0));
     std::fill_n(sorted.layer_weights.data() + members * stride, stride, T(0));
-    // Image by image, so that what is read at random stays in the cache.
+    // One image at a time, so that random reads stay in the cache.
     const Index parts = (members + kPart - 1) / kPart;
     for_each(s.images * parts, threads, [&](Index item) {
         const T* from = grad + item / parts * s.vertices;
@@ -43,7 +43,7 @@ Sorted<T> make_sorted(const Shape& s, const Plan& plan, const T* grad, int threa
     return sorted;
 }
 
-// The results, of which sorted (B, members) lacks the bias and the division by the channels. Image by image again.
+// The responses from sorted (B, members), which lacks the bias and the division by the channels. One image at a time.
 template <typename T>
 void unsort(const Shape& s, const Inputs<T>& in, const Plan& plan, const T* sorted, int threads, T* out) {
     const Index members = static_cast<Index>(plan.members.size());

@@ -1,7 +1,7 @@
-// The second pass of the backward: the gradients of the tokens. An item owns a block of channels of some images, layers
-// and rows of cells, and goes through their vertices in the plan's order: no two threads add to one place, and how the
-// work is cut changes no sum. Only the bands of rows that the global token's gradient is summed over are the same
-// whatever the number of threads.
+// The second pass of the backward: gradients of the tokens. An item is a block of channels of some images, layers and
+// rows of cells; it processes their vertices in the plan's order. So no two threads add to the same number, and sums do
+// not depend on how the work is cut. The bands of rows, over which the global token's gradient is summed, are the same
+// for every number of threads.
 #pragma once
 
 #include <vector>
@@ -27,11 +27,11 @@ class TokenPass {
           images_(std::max<Index>(shape.images, 1)),
           layers_(shape.layers),
           tokens_(shape.images * shape.layers * shape.channels),
-          // What is cheaper.
+          // Whichever is cheaper.
           scales_coefficients_(2 * kSegments * shape.layers <= blocks_.widest()),
           global_(bands_.count() * tokens_) {
-        // Images of one item share the vertices' coefficients and weights, which costs about as much as one image more.
-        // But every thread should have its share, and hold no more than it should.
+        // Images of an item share the vertices' coefficients and weights, which cost about as much as one more image.
+        // But every thread should get work, and stay within its memory.
         const Index image_bytes = (bands_.rows() * s_.width + 1) * cell_bytes();
         const auto cost = [&](Index images) {
             const Index parts = blocks_.count() * bands_.count() * ((s_.images + images - 1) / images);
@@ -52,17 +52,17 @@ class TokenPass {
     }
 
   private:
-    static constexpr Index kSlabBytes = 1 << 22;  // gradients of tokens that a thread holds
+    static constexpr Index kSlabBytes = 1 << 22;  // bytes of tokens' gradients per thread
 
     struct Scratch {
-        Buffer<T> slab;          // images_ times (1 + rows * W, layers_, block), the global token first, and a row more
-        Buffer<T> coefficients;  // (kTile, stride_)
-        Buffer<T> weight;        // (kTile, block)
-        Buffer<T> scaled;        // one of the two, times the gradient of an image
-        std::vector<Index> rows;  // of an image's slab, where the terms are added to
+        Buffer<T> slab;  // images_ times (1 + rows * W, layers_, block), the global token first, and one more row
+        Buffer<T> coefficients;   // (kTile, stride_)
+        Buffer<T> weight;         // (kTile, block)
+        Buffer<T> scaled;         // one of the two, times the gradient of an image
+        std::vector<Index> rows;  // of an image's slab, to which the terms are added
     };
 
-    // What an item owns.
+    // The part of an item.
     struct Part {
         Index block, band;
         Index begin, end;  // rows of cells
@@ -140,7 +140,7 @@ class TokenPass {
         step.coefficient_stride = stride_;
         step.weight = use.weight.data();
         step.offsets = use.rows.data();
-        // Where padding is added to.
+        // Target of padding terms.
         std::fill(to, use.rows.data() + step.terms, slab_of(part) - width);
         for (Index image = 0; image < part.images; ++image) {
             const T* grad = sorted_.grad.data() + (part.image + image) * sorted_.members + tile.begin;
@@ -166,7 +166,7 @@ class TokenPass {
                 const Index row = (part.image + image) * s_.layers + part.layer + layer;
                 const Index step = part.layers * width;
                 const Index channel = row * s_.channels + blocks_.first(part.block);
-                // A vector of channels at a time, so that what is written lies together as far as can be.
+                // One vector of channels at a time, so that writes are as contiguous as possible.
                 for (Index d = 0; d < real; d += kernels_.lanes) {
                     kernels_.transpose(from + step + d, step, (part.end - part.begin) * s_.width,
                                        std::min(kernels_.lanes, real - d),
@@ -185,7 +185,7 @@ class TokenPass {
     const Sorted<T>& sorted_;
     const Blocks blocks_;
     const CellBands bands_;
-    Index images_, layers_;  // that an item owns at most
+    Index images_, layers_;  // most per item
     Index stride_ = 0;
     const Index tokens_;  // numbers in all global tokens
     const bool scales_coefficients_;

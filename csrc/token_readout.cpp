@@ -45,15 +45,15 @@ class TokenReadout {
         Buffer<T> sums;          // (B, kTile)
     };
 
-    // The cells as a grid of one row. Where cells are named outright, the global token is one of them.
+    // The cells as a grid of one row, with the global token as one of them.
     static Shape row_of_cells(const TokenShape& s) { return {s.images, s.layers, s.channels, 1, s.cells, s.rows}; }
 
-    // The packing wants a global token too, which nothing will read: any numbers do, and there are enough of these.
+    // Packing also needs a global token, which is never read: any array of the size will do.
     static Inputs<T> row_of_tokens(const TokenInputs<T>& in) {
         return {in.tokens, in.tokens, nullptr, nullptr, nullptr, in.weight, in.bias};
     }
 
-    // Rows that pad a tile hold whatever was there, which must not be anything slow to compute with.
+    // Padding rows of a tile are computed with too: they must not hold denormal numbers, which are slow.
     Scratch make_scratch() const {
         return {zeros<T>(kTile * stride_), zeros<T>(kTile * blocks_.widest()), zeros<T>(s_.images * kTile + 4)};
     }

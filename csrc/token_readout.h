@@ -1,4 +1,4 @@
-// The readout with its selectors folded into coefficients, as an encoder file holds it.
+// The readout with the selectors folded into coefficients, as in an encoder file.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct TokenShape {
     Index groups;    // G
 };
 
-// All arrays are C-contiguous. Rows that read the same cells form a group, and lie side by side.
+// All arrays are C-contiguous. Rows that read the same cells form a group, and are contiguous.
 template <typename T>
 struct TokenInputs {
     const T* tokens;        // (B, L, D, P + 1)
@@ -31,8 +31,8 @@ struct TokenInputs {
 
 //   out[b,i] = bias[i] + sum_k sum_l coefficients[i,k,l] * sum_d weight[i,d] * tokens[b,l,d,taps[g(i),k]]
 //
-// out (B, n). A cell is multiplied even where its coefficient is zero, so a NaN token on it gives NaN. The same bits
-// come out for every number of threads (>= 1).
+// out (B, n). Cells are multiplied even if their coefficient is zero, so a NaN token gives NaN. The same bits for every
+// number of threads (>= 1).
 template <typename T>
 void token_readout(const TokenShape& shape, const TokenInputs<T>& inputs, int threads, T* out);
 

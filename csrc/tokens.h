@@ -24,7 +24,7 @@ class PackedTokens {
 
     const Bands& bands() const { return bands_; }
 
-    // A band can be read once this was called for it and for all before, in order.
+    // A band can be read after this was called for it and all previous bands, in order.
     void pack(Index band, int threads) {
         for_each(blocks_.count() * s_.images * s_.layers, threads, [&](Index item) {
             const Index block = item / s_.layers / s_.images;
@@ -38,8 +38,7 @@ class PackedTokens {
 
     const T* cell(Index block, Index cell) const { return place(block, bands_.slot(cell)); }
     const T* global(Index block) const { return place(block, bands_.global_slot()); }
-    // Odd numbers of vectors, as the strides of the cells are: what lies a power of two apart shares few places in the
-    // caches.
+    // Odd numbers of vectors, like the strides of cells: addresses that differ by powers of two share few cache sets.
     Index image_stride(Index block) const { return (s_.layers * blocks_.vectors(block) | 1) * kernels_.lanes; }
 
   private:

@@ -25,7 +25,7 @@ struct Avx2<float> {
     static BRAINKIT_INLINE Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
     static BRAINKIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
     static BRAINKIT_INLINE Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
-    // Where one is a NaN, these two instructions give their second operand.
+    // If either operand is NaN, these two instructions return their second operand.
     static BRAINKIT_INLINE Vector at_least(Vector a, Vector bound) { return _mm256_max_ps(bound, a); }
     static BRAINKIT_INLINE Vector at_most(Vector a, Vector bound) { return _mm256_min_ps(bound, a); }
     static BRAINKIT_INLINE Vector absolute(Vector a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }

@@ -1,5 +1,5 @@
-// The first pass of the backward: the gradients of everything that belongs to one vertex. With
-// U[v,k,:] = sum_b grad[b,v] T[k,b,:] those of the weight and of the coefficients come from one product.
+// The first pass of the backward: gradients of everything that belongs to a vertex. With
+// U[v,k,:] = sum_b grad[b,v] T[k,b,:], those of the weight and of the coefficients need one product.
 #pragma once
 
 #include "sorted.h"
@@ -29,7 +29,7 @@ class VertexPass {
     }
 
   private:
-    static constexpr Index kTokenBytes = 24576;  // tokens that the kernel keeps at hand: well inside the first cache
+    static constexpr Index kTokenBytes = 24576;  // bytes of tokens per call of the kernel: well within the L1 cache
 
     struct Scratch {
         Buffer<T> coefficients;       // (kTile, stride_)
@@ -40,7 +40,7 @@ class VertexPass {
         Buffer<T> grad_weight;        // (kTile, block)
     };
 
-    // Rows that pad a tile hold whatever was there, which must not be anything slow to compute with.
+    // Padding rows of a tile are computed with too: they must not hold denormal numbers, which are slow.
     Scratch make_scratch() const {
         return {zeros<T>(kTile * stride_),          zeros<T>(kTile * stride_),
                 zeros<T>(kTile * kSegments),        zeros<T>(kTile * sorted_.layer_stride),
@@ -86,7 +86,7 @@ class VertexPass {
         step.rows = rows;
         const T* grad = sorted_.grad.data() + tile.begin;
         if (s_.images == 1) {
-            // Then U need not be made: the gradient goes into what it is multiplied with.
+            // Then U need not be computed: its factors are multiplied with the gradient instead.
             kernels_.scale({grad, use.weight.data(), use.weight.data(), tile.count, width});
         } else {
             step.grad = grad;
@@ -96,7 +96,7 @@ class VertexPass {
         step.weight = use.weight.data();
         step.grad_weight = use.grad_weight.data();
         const Index row_bytes = s_.images * width * static_cast<Index>(sizeof(T));
-        // The kernel takes terms by fours.
+        // The kernel processes terms by fours.
         const Index fit = std::max<Index>(1, kTokenBytes / std::max<Index>(row_bytes, 1));
         const Index together = fit < 4 ? fit : fit / 4 * 4;
         for (Index t = 0; t <= taps.count; ++t) {

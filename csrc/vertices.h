@@ -1,4 +1,4 @@
-// What belongs to single vertices, from where it lies and back.
+// Data of single vertices: gathered from the inputs, and scattered to the gradients.
 #pragma once
 
 #include "kernels.h"
@@ -42,7 +42,7 @@ void store_selector_gradients(const Shape& s, const Inputs<T>& in, const Taps& t
     out.locations[2 * v + 1] = grad_y * local * static_cast<T>(s.height) / T(2);
 }
 
-// Of vertices that look nowhere, and of no others, nothing is learned.
+// Vertices whose location is not finite have zero gradients.
 template <typename T>
 void clear_gradients(const Shape& s, const Plan& plan, const Gradients<T>& out) {
     for (const std::int32_t v : plan.not_finite) {

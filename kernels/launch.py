@@ -6,6 +6,7 @@ Nothing waits for the device or reads from it, so both can be captured in a CUDA
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from brainkit.errors import UsageError
 from brainkit.kernels import blocks
 from brainkit.kernels.backward_tokens import gather_kernel, tokens_kernel
 from brainkit.kernels.backward_vertices import vertices_kernel
-from brainkit.kernels.blocks import Choice, PlanSizes
+from brainkit.kernels.blocks import Blocks, Choice, PlanSizes
 from brainkit.kernels.forward import forward_kernel
 from brainkit.kernels.plan import order_kernel, prepare_kernel, scan_kernel
 
@@ -84,21 +85,11 @@ def forward(
             n_images,
             sizes.tiles,
             TAPS,
-            groups=sizes.groups,
-            n_layers=n_layers,
+            **_grid_constants(sizes, n_layers, padded, height, width),
+            **_tile_constants(tile, layers, images, padded, precision),
             n_channels=n_channels,
-            padded=padded,
-            height=height,
-            width=width,
             tile=blocks.TILE,
             rows=tile.rows,
-            layers=layers,
-            images=images,
-            channels=min(tile.channels, padded),
-            precision=_dot_precision(precision),
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            maxnreg=tile.registers,
         )
     return response, table, plan
 
@@ -153,6 +144,7 @@ def backward(
     sorted_values = weight.new_empty((n_images + n_layers + 3, n_vertices))
     partial = weight.new_empty((segments.segments, n_layers, n_images, padded))
     firsts = plan.new_empty((height * width + 2,))
+    grid = _grid_constants(sizes, n_layers, padded, height, width)
     with _on(weight):
         tile = choice.vertices
         layers, images = blocks.split_columns(tile.columns, n_images, n_layers)
@@ -176,27 +168,16 @@ def backward(
             sizes.tiles,
             TAPS,
             *grad_response.stride(),
-            groups=sizes.groups,
-            n_layers=n_layers,
+            **grid,
+            **_tile_constants(tile, layers, images, padded, precision),
             n_channels=n_channels,
-            padded=padded,
-            height=height,
-            width=width,
             tile=blocks.TILE,
             rows=tile.rows,
-            layers=layers,
-            images=images,
-            channels=min(tile.channels, padded),
-            precision=_dot_precision(precision),
             normalised=table.dtype == torch.float16,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            maxnreg=tile.registers,
         )
         tile = choice.tokens
         layers, images = blocks.split_columns(tile.rows, n_images, n_layers)
-        channels = min(tile.channels, padded)
-        parts = -(-n_layers // layers) * -(-n_images // images) * (padded // channels)
+        parts = -(-n_layers // layers) * -(-n_images // images) * (padded // min(tile.channels, padded))
         tokens_kernel[(segments.segments * parts,)](
             sorted_weight,
             sorted_values,
@@ -207,20 +188,10 @@ def backward(
             n_images,
             sizes.tiles,
             segments.steps,
-            groups=sizes.groups,
-            n_layers=n_layers,
-            padded=padded,
-            height=height,
-            width=width,
+            **grid,
+            **_tile_constants(tile, layers, images, padded, precision),
             cells=blocks.power_of_two(height * width + 1),
             step=tile.columns,
-            layers=layers,
-            images=images,
-            channels=channels,
-            precision=_dot_precision(precision),
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            maxnreg=tile.registers,
         )
         cells_each, channels = GATHERED[0], min(GATHERED[1], padded)
         programs = n_images * n_layers * (padded // channels) * -(-height * width // cells_each)
@@ -240,6 +211,22 @@ def backward(
             num_warps=4,
         )
     return grad_local, grad_global, grad_locations, grad_layer_weights, grad_scale, grad_weight, grad_bias
+
+
+def _grid_constants(sizes: PlanSizes, n_layers: int, padded: int, height: int, width: int) -> dict[str, Any]:
+    return {"groups": sizes.groups, "n_layers": n_layers, "padded": padded, "height": height, "width": width}
+
+
+def _tile_constants(tile: Blocks, layers: int, images: int, padded: int, precision: str) -> dict[str, Any]:
+    return {
+        "layers": layers,
+        "images": images,
+        "channels": min(tile.channels, padded),
+        "precision": "tf32" if precision == "tf32" else "ieee",
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        "maxnreg": tile.registers,
+    }
 
 
 def _check_size(*entries: int) -> None:
@@ -323,10 +310,6 @@ def _choose(table: Tensor, n_channels: int, precision: str) -> Choice:
 def capability_of(device: torch.device) -> tuple[int, int]:
     """Compute capability of a device; the interpreter counts as Hopper."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else blocks.HOPPER
-
-
-def _dot_precision(precision: str) -> str:
-    return "tf32" if precision == "tf32" else "ieee"
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[object]:

@@ -14,26 +14,13 @@ from torch import Tensor, nn
 from brainkit.errors import DataError, UsageError
 from brainkit.model import published_weights
 from brainkit.model.bottlenecks import TokenStatistics, pointwise
-from brainkit.model.selectors import FreeSelectors, coordinate_bounds, factored_encoding, regularity, selector_network
+from brainkit.model.selectors import FreeSelectors, Selectors, coordinate_bounds, factored_encoding, selector_network
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
 from brainkit.ops.token_grid import to_grid
 
 LayerTokens = Mapping[str, Tensor]  # layer name -> its tokens, (B, C, H, W) local or (B, C) global
 PRECISIONS = ("float32", "tf32", "bfloat16", "bf16x3")
-
-
-@dataclass(frozen=True)
-class Selectors:
-    """What each vertex reads: layer weights (V, L), locations (V, 2) in [-1, 1], scale (V,) (0 local, 1 global)."""
-
-    layer_weights: Tensor
-    locations: Tensor
-    scale: Tensor
-
-    def regularity(self, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
-        """See :func:`brainkit.model.selectors.regularity`."""
-        return regularity(self.layer_weights, self.scale, entropy=entropy, middle=middle)
 
 
 @dataclass(frozen=True)
@@ -117,25 +104,12 @@ class FactorTopy(nn.Module):
         resize: str = "area",
     ) -> None:
         super().__init__()
-        if isinstance(coordinates, Tensor):
-            coordinates = coordinates.detach().cpu().numpy()
-        positions = torch.tensor(np.asarray(coordinates, dtype=np.float32))
-        if not widths:
-            raise UsageError("widths must name at least one layer, got none")
-        if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions) or not positions.isfinite().all():
-            raise UsageError(f"coordinates must be (V, 3) and finite, got shape {tuple(positions.shape)}")
-        if precision not in PRECISIONS:
-            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if gauge not in ("unit", "published"):
-            raise UsageError(f"gauge must be 'unit' or 'published', got {gauge!r}")
-        if resize not in ("area", "bilinear"):
-            raise UsageError(f"resize must be 'area' or 'bilinear', got {resize!r}")
+        positions = _positions(coordinates)
+        _check_options(widths, gauge=gauge, precision=precision, resize=resize)
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
         self.precision, self.resize = precision, resize
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # no dots in module names
-        if len(set(self._keys.values())) < len(self.layers):
-            raise UsageError(f"layers must have different names (a dot is an underscore), got {', '.join(self.layers)}")
 
         self.local_token_bottleneck = nn.ModuleDict(
             {self._keys[layer]: nn.Conv2d(c, bottleneck, 1, bias=False) for layer, c in widths.items()}
@@ -361,6 +335,32 @@ class FactorTopy(nn.Module):
     def _map(self, weight: Tensor, statistics: nn.Module) -> tuple[Tensor, Tensor]:
         """The affine map (D, C), (D,) of raw tokens: centring, scaling and gauge folded in."""
         return cast(TokenStatistics, statistics).affine_map(weight, gauge=self.gauge == "unit")
+
+
+def _positions(coordinates: np.ndarray | Tensor) -> Tensor:
+    """Coordinates as a float32 tensor (V, 3) on the CPU."""
+    if isinstance(coordinates, Tensor):
+        coordinates = coordinates.detach().cpu().numpy()
+    positions = torch.tensor(np.asarray(coordinates, dtype=np.float32))
+    if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
+        raise UsageError(f"coordinates must be (V, 3), got shape {tuple(positions.shape)}")
+    if not positions.isfinite().all():
+        raise UsageError("coordinates must be finite, got NaN or infinity")
+    return positions
+
+
+def _check_options(widths: Mapping[str, int], *, gauge: str, precision: str, resize: str) -> None:
+    if not widths:
+        raise UsageError("widths must name at least one layer, got none")
+    if len({layer.replace(".", "_") for layer in widths}) < len(widths):
+        raise UsageError(f"layers must differ in more than dots and underscores, got {', '.join(widths)}")
+    for name, value, options in (
+        ("gauge", gauge, ("unit", "published")),
+        ("precision", precision, PRECISIONS),
+        ("resize", resize, ("area", "bilinear")),
+    ):
+        if value not in options:
+            raise UsageError(f"{name} must be one of {', '.join(options)}, got {value!r}")
 
 
 def _is_constant(key: str) -> bool:

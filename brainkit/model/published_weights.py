@@ -58,9 +58,9 @@ def clean_state(state_dict: Mapping[str, Tensor], source: str = "state dict") ->
     for key, value in state_dict.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             found = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise DataError(f"{source}: {key} must hold floating point numbers, found {found}")
+            raise DataError(f"{source}: {key}: expected floating point numbers, found {found}")
         if not bool(value.isfinite().all()):
-            raise DataError(f"{source}: {key} must be finite, found NaN or infinity")
+            raise DataError(f"{source}: {key}: expected finite numbers, found NaN or infinity")
         state[key.removeprefix(prefix)] = value.detach().to("cpu", torch.float32)
     return state
 
@@ -125,12 +125,12 @@ def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sour
         If keys are missing, unknown or of another shape; names the first.
     """
     if missing := sorted(set(expected) - set(state)):
-        raise DataError(f"{source}: {len(missing)} keys are missing, the first is {missing[0]}")
+        raise DataError(f"{source}: expected the key {missing[0]}, found none ({len(missing)} keys are missing)")
     if unknown := sorted(set(state) - set(expected)):
-        raise DataError(f"{source}: {len(unknown)} keys are unknown, the first is {unknown[0]}")
+        raise DataError(f"{source}: found the unknown key {unknown[0]} ({len(unknown)} keys are unknown)")
     for key, value in expected.items():
         if value.shape != state[key].shape:
-            raise DataError(f"{source}: {key} must be {tuple(value.shape)}, found {tuple(state[key].shape)}")
+            raise DataError(f"{source}: {key}: expected shape {tuple(value.shape)}, found {tuple(state[key].shape)}")
 
 
 def match_layers(published: Sequence[str], backbone: Sequence[str]) -> list[str] | None:

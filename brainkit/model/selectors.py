@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,19 @@ SPAN = 100.0  # coordinates are scaled so that their longest side has this lengt
 ENCODED = 3 * FREQUENCIES * 2
 FACTOR_ERROR = 1e-6  # bound on the factored encoding; a float32 sine at an angle of 100 has ten times this error
 ROWS = 8192  # vertices factored at a time
+
+
+@dataclass(frozen=True)
+class Selectors:
+    """What each vertex reads: layer weights (V, L), locations (V, 2) in [-1, 1], scale (V,) (0 local, 1 global)."""
+
+    layer_weights: Tensor
+    locations: Tensor
+    scale: Tensor
+
+    def regularity(self, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
+        """See :func:`regularity`."""
+        return regularity(self.layer_weights, self.scale, entropy=entropy, middle=middle)
 
 
 def coordinate_bounds(coordinates: Tensor) -> tuple[Tensor, Tensor]:

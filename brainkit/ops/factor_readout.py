@@ -116,11 +116,11 @@ def _choose(backend: str, tokens: Tensor) -> str:
     if reason := _why_not(backend):
         raise BrainkitError(f"backend {backend!r} cannot run here: {reason}")
     if backend == "cpu" and tokens.device.type != "cpu":
-        raise UsageError(f"backend 'cpu' must get tensors on the CPU, got {tokens.device}")
+        raise UsageError(f"tensors must be on the CPU for backend 'cpu', got {tokens.device}")
     if backend == "cpu" and tokens.dtype in HALF:
         raise UsageError(f"local_tokens must be float32 or float64 for backend 'cpu', got {tokens.dtype}")
     if backend == "triton" and not gpu.serves(tokens):
-        raise UsageError(f"backend 'triton' must get tensors on a CUDA device, got {tokens.device}")
+        raise UsageError(f"tensors must be on a CUDA device for backend 'triton', got {tokens.device}")
     if backend == "triton" and tokens.dtype == torch.float64:
         raise UsageError(f"local_tokens must be float32, bfloat16 or float16 for backend 'triton', got {tokens.dtype}")
     return backend
@@ -181,7 +181,7 @@ def _check(
         if tuple(tensor.shape) != shape:
             raise UsageError(f"{name} must be {axes_text} = {shape}, got shape {tuple(tensor.shape)}")
         if tensor.device != local_tokens.device:
-            raise UsageError(f"{name} must be on {local_tokens.device} as local_tokens, got {tensor.device}")
+            raise UsageError(f"{name} must be on {local_tokens.device} like local_tokens, got {tensor.device}")
         _check_dtype(name, tensor, local_tokens.dtype)
 
 
@@ -195,7 +195,7 @@ def _check_dtype(name: str, tensor: Tensor, tokens: torch.dtype) -> None:
         if tensor.dtype != torch.float32:
             raise UsageError(f"{name} must be torch.float32 with {tokens} tokens, got {tensor.dtype}")
     elif tensor.dtype != tokens:
-        raise UsageError(f"{name} must be {tokens} as local_tokens, got {tensor.dtype}")
+        raise UsageError(f"{name} must be {tokens} like local_tokens, got {tensor.dtype}")
 
 
 @torch.library.custom_op("brainkit::factor_readout", mutates_args=(), device_types="cpu")

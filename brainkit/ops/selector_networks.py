@@ -111,9 +111,9 @@ def _choose(backend: str, features: Tensor) -> str:
     if reason := _why_not(backend):
         raise BrainkitError(f"backend {backend!r} cannot run here: {reason}")
     if backend == "cpu" and features.device.type != "cpu":
-        raise UsageError(f"backend 'cpu' must get tensors on the CPU, got {features.device}")
+        raise UsageError(f"tensors must be on the CPU for backend 'cpu', got {features.device}")
     if backend == "triton" and not gpu.serves(features):
-        raise UsageError(f"backend 'triton' must get tensors on a CUDA device, got {features.device}")
+        raise UsageError(f"tensors must be on a CUDA device for backend 'triton', got {features.device}")
     if backend == "triton" and features.dtype != torch.float32:
         raise UsageError(f"features must be float32 for backend 'triton', got {features.dtype}")
     return backend
@@ -161,11 +161,11 @@ def _check(
         if tuple(tensor.shape) != shape:
             raise UsageError(f"{name} must be {axes_text} = {shape}, got shape {tuple(tensor.shape)}")
         if tensor.device != features.device:
-            raise UsageError(f"{name} must be on {features.device} as features, got {tensor.device}")
+            raise UsageError(f"{name} must be on {features.device} like features, got {tensor.device}")
         if tensor.dtype not in (torch.float32, torch.float64):
             raise UsageError(f"{name} must be float32 or float64, got {tensor.dtype}")
         if tensor.dtype != features.dtype:
-            raise UsageError(f"{name} must be {features.dtype} as features, got {tensor.dtype}")
+            raise UsageError(f"{name} must be {features.dtype} like features, got {tensor.dtype}")
     if features.requires_grad:
         raise UsageError("features must be constant, got a tensor that requires a gradient")
 

@@ -1,6 +1,6 @@
-// The operator and the selectors' networks without Python, for sanitizers: results against the definition, gradients
+// The operator and the selector networks without Python, for sanitizers: results against the definition, gradients
 // against differences of the forward pass, the same bits for every number of threads, calls from several threads at
-// once, and from a fork.
+// once, and after a fork.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -39,7 +39,8 @@ void expect(bool holds, const char* what, const Shape& s) {
                  static_cast<int>(s.width), static_cast<int>(s.vertices));
 }
 
-// The seven inputs, or their gradients, in the operator's order. Exactly sized, so that a step too far is seen.
+// The seven inputs, or their gradients, in the operator's order. Exactly sized, so that sanitizers see reads beyond the
+// end.
 template <typename T>
 using Arrays = std::vector<std::vector<T>>;
 
@@ -147,7 +148,7 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 template <typename T>
 void check_threads(const Shape& s) {
     Arrays<T> inputs = draw<T>(s, 4);
-    inputs[2][0] = std::nan("");  // one vertex looks nowhere
+    inputs[2][0] = std::nan("");  // one vertex without location
     const std::vector<T> grad = draw<T>(Shape{1, 1, s.images, 1, 1, s.vertices}, 5)[5];
     const std::vector<T> out = forward(s, inputs, 1);
     const Arrays<T> grads = backward(s, inputs, grad, 1);
@@ -170,7 +171,7 @@ bool near(const std::vector<float>& found, const std::vector<float>& expected, d
     return rms(difference) <= bound * rms(expected);
 }
 
-// Both in bf16x3, for every number of threads the same.
+// Both in bf16x3, the same for every number of threads.
 void check_bf16x3(const Shape& s) {
     Arrays<float> inputs = draw<float>(s, 8);
     inputs[6].assign(inputs[6].size(), 0.0f);
@@ -209,7 +210,7 @@ void check_callers() {
     for (const auto& out : found) expect(same_bits(out, expected), "calls from several threads", s);
 }
 
-// --- the selectors' networks
+// --- the selector networks
 
 using brainkit::NetworkShape;
 
@@ -443,7 +444,7 @@ int main() {
     }
     const Shape shapes[] = {{1, 1, 1, 1, 1, 1},   {2, 3, 5, 4, 7, 61},   {3, 12, 33, 2, 2, 150}, {1, 5, 130, 3, 3, 7},
                             {9, 2, 64, 1, 9, 49}, {2, 40, 16, 5, 5, 20}, {2, 7, 24, 8, 8, 500}};
-    // The tokens of this one are packed, and their gradients summed, band by band.
+    // This one is packed, and its gradients are summed, in bands.
     const Shape large{3, 20, 128, 24, 20, 300};
     for (const Shape& s : shapes) {
         check_values(s);
@@ -451,7 +452,7 @@ int main() {
         check_threads<double>(s);
         check_token_readout<float>(s);
         check_token_readout<double>(s);
-        // A single vertex may have a gradient of nearly nothing, of which any error is large.
+        // The gradient of a single vertex may be tiny, so that its relative error is large.
         if (s.vertices > 1 && brainkit::why_no_bf16x3() == nullptr) check_bf16x3(s);
     }
     if (brainkit::why_no_bf16x3() != nullptr) std::printf("bf16x3 is left out: %s\n", brainkit::why_no_bf16x3());

@@ -226,7 +226,7 @@ RANDOM = ("good.pth", "--coordinates", "c.npy", "--backbone", "resnet10t", "--ra
         (("text.pth",), "text.pth: expected", 1),
         (("harm.pth",), "harm.pth: expected a state dict of tensors, found a damaged file or one that runs code", 1),
         (("other.pth",), "other.pth: expected local_token_bottleneck.<layer>.weight", 1),
-        (("unknown.pth", "--coordinates", "c.npy"), "unknown.pth: 1 keys are unknown, the first is extra", 1),
+        (("unknown.pth", "--coordinates", "c.npy"), "unknown.pth: found the unknown key extra", 1),
         (("good.pth",), "give --coordinates FILE", 2),
         (("good.pth", "--coordinates", "gone.npy"), "gone.npy: file not found; expected coordinates", 1),
         (("good.pth", "--coordinates", "few.npy"), "few.npy: expected coordinates of shape (5, 3), found (4, 3)", 1),
