@@ -119,6 +119,7 @@ def test_layers_come_in_the_order_requested(vit):
         torch.testing.assert_close(global_[layer], every[1][layer])
 
 
+@pytest.mark.slow
 def test_every_block_of_lite0_can_be_tapped(lite0):
     paths = [f"blocks.{i}.{j}" for i, stage in enumerate(lite0.network.model.blocks) for j in range(len(stage))]
     assert len(paths) == 16
@@ -170,7 +171,7 @@ def test_a_tap_beyond_the_last_level_runs_everything():
         ("vit_relpos_small_patch16_224", 64, 12, (4, 4), False),
         ("deit_tiny_distilled_patch16_224", 64, 12, (4, 4), True),  # a second token, for distillation
         ("gmlp_ti16_224", 224, 30, (14, 14), False),
-        ("crossvit_tiny_240", 240, 6, (20, 20), False),  # which cannot take 224
+        pytest.param("crossvit_tiny_240", 240, 6, (20, 20), False, marks=pytest.mark.slow),  # which cannot take 224
         ("levit_128s", 224, 3, (14, 14), False),
     ],
 )

@@ -38,7 +38,9 @@ def brainkit(*arguments: object) -> None:
 
 def train(out: Path, seed: int) -> None:
     chosen = [part for setting in SETTINGS for part in ("--set", setting)]
-    brainkit("train", "--backbone", BACKBONE, "--data", SUBJECT, "--out", out, "--epochs", EPOCHS, "--seed", seed, *chosen)
+    brainkit(
+        "train", "--backbone", BACKBONE, "--data", SUBJECT, "--out", out, "--epochs", EPOCHS, "--seed", seed, *chosen
+    )
     shutil.rmtree(out / "maps")  # pictures, and large
 
 
@@ -63,7 +65,7 @@ def make_subject() -> None:
     (SUBJECT / "vertices.json").write_text(json.dumps({"space": "fsaverage5", "ids": ids}))
     (SUBJECT / "rois.json").write_text(json.dumps({"V1": [0, 1, 2, 3, 4, 12], "FFA": [9, 10, 18, 20], "none": []}))
     np.save(SUBJECT / "noise_ceiling.npy", np.linspace(0.3, 0.9, V).astype(np.float32))
-    same = {f"{number:02d}.png": f"pair{number // 2}" for number in range(0, 6)}
+    same = {f"{number:02d}.png": f"pair{number // 2}" for number in range(6)}
     (SUBJECT / "stimuli.json").write_text(json.dumps(same))
     (SUBJECT / "simulated.json").write_text(json.dumps({"note": "simulated: for tests of old files"}))
 

@@ -79,7 +79,7 @@ def test_with_and_without_official_tests() -> None:
 
 
 def test_sides_that_cannot_be_filled() -> None:
-    with pytest.raises(DataError, match="at least 3 .* of subj02 .* found 2"):
+    with pytest.raises(DataError, match=r"at least 3 .* of subj02 .* found 2"):
         joint([["a", "b", "c", "d"], ["a", "b", "a"]])
     with pytest.raises(DataError, match=r"no stimulus group of subj\d\d"):
         joint([["a", "b", "c"], ["a", "b", "d"], ["a", "c", "d"], ["b", "c", "d"]])
