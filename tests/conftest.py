@@ -21,6 +21,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("BRAINKIT_DATA", raising=False)
+        # Processes that tests start would import brainkit from the repository's folder if they ran in it.
+        patch.chdir(tmp_path_factory.mktemp("working-folder"))
         yield
 
 
