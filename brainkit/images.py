@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from brainkit.errors import DataError, ImageError, UsageError
+from brainkit.utils.file_kind import IMAGES, file_kind
 from brainkit.utils.text import one_line
 
 INTERPOLATIONS = {
@@ -369,9 +370,10 @@ def _reason(path: str | os.PathLike[str] | BinaryIO, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "file not found"
     if isinstance(error, UnidentifiedImageError):
-        if (Path(path).stat().st_size if isinstance(path, (str, os.PathLike)) else path.seek(0, os.SEEK_END)) == 0:
-            return "expected an image, found an empty file (0 bytes)"
-        return f"expected an image ({', '.join(FORMATS)}), found something else or a damaged file"
+        kind = file_kind(path)
+        if kind in IMAGES:
+            return f"expected an image, found the beginning of {kind} and then damage"
+        return f"expected an image ({', '.join(FORMATS)}), found {kind or 'something else or a damaged file'}"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"expected at most {MAX_PIXELS:,} pixels, found more"
     text = one_line(error)

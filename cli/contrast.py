@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -95,7 +96,16 @@ def command(
 
         check_drawable(maps, read(encoder))
     with progress_bar("predicting", "images") as progress:
-        result = contrast(a, b, encoder, rois=rois or None, device=device, batch_size=batch_size, progress=progress)
+        result = contrast(
+            a,
+            b,
+            encoder,
+            rois=rois or None,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+            say=functools.partial(click.echo, err=True),
+        )
     json_path = write_contrast(result, out, overwrite=overwrite)
     for images in (result.a, result.b):
         for path, reason in images.skipped[:SHOWN]:

@@ -130,6 +130,7 @@ def command(
             spread=spread,
             engine=engine,
             workers=workers,
+            order="sorted",
             progress=progress,
             say=functools.partial(click.echo, err=True),
         )

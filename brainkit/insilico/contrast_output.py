@@ -141,6 +141,7 @@ def _description(result: Contrast, out: Path, ids: np.ndarray) -> dict[str, Any]
             "name": images.name,
             "images": list(images.images),
             "skipped": [{"path": path, "reason": reason} for path, reason in images.skipped],
+            "notes": [{"path": path, "note": note} for path, note in images.notes],
         }
 
     info = result.encoder

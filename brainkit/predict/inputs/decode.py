@@ -10,14 +10,15 @@ import numpy as np
 from PIL import Image
 
 from brainkit.errors import BrainkitError, ImageError, UsageError
-from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.images import Preprocessing, decode, prepare
 from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.inputs.sources import at_address, listed_images
 
 
 def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
     """What `Encoder.predict` takes, as a sequence of paths, PIL images or arrays (H, W, 3)."""
     if isinstance(images, str | os.PathLike):
-        return find_images(images)
+        return listed_images(images)
     if isinstance(images, Image.Image):
         return [images]
     if isinstance(images, np.ndarray):
@@ -37,7 +38,9 @@ def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
                 raise UsageError(
                     f"images[{index}] must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}"
                 )
-        elif not isinstance(image, str | os.PathLike | Image.Image):
+        elif isinstance(image, str):
+            sequence[index] = at_address(image)
+        elif not isinstance(image, os.PathLike | Image.Image):
             raise UsageError(f"images[{index}] must be a path, a PIL image or an array, got {type(image).__name__}")
     return sequence
 
