@@ -57,6 +57,14 @@ class Responses:
         """Number of rows of each block (training, official test)."""
         return tuple(len(block[0]) for block in self._arrays)
 
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """The columns of each file of a block (left hemisphere, right hemisphere)."""
+        widths = [
+            width if used is None else len(used) for width, used in zip(self._widths, self._file_columns, strict=True)
+        ]
+        return tuple(itertools.starmap(slice, itertools.pairwise(np.cumsum([0, *widths]).tolist())))
+
     def __len__(self) -> int:
         return self.shape[0]
 

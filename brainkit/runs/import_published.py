@@ -14,7 +14,6 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.encoder_file.licence import data_kind
 from brainkit.errors import DataError, UsageError, require
 from brainkit.runs.folder import write_selectors
 from brainkit.runs.imported_vertices import ModelVertices, locate_vertices
@@ -283,7 +282,8 @@ def _data_section(subject: Subject | None, *, is_scored: bool) -> dict[str, Any]
             "name": subject.name,
             "path": str(subject.root.resolve()),
             "hash": subject.data_hash if is_scored else None,
-            "kind": data_kind((image.name for image in subject.images), subject.note),
+            "kind": subject.kind,
+            "dataset": subject.dataset.to_json(),
         }
     return {**known, "images": None, "excluded": {}}
 
