@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _PARITY_IMAGES = 12
 
 
-def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: str) -> dict[str, Any]:
+def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: str, threads: int) -> dict[str, Any]:
     """Sections of ``run.json`` on how the work was done.
 
     Parameters
@@ -42,6 +42,8 @@ def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: 
     tokens : SubjectTokens
     tokens_on : {"device", "host"}
         Where the tokens were while training.
+    threads : int
+        Processor threads of each process.
     """
     backend = settings.model.backend
     return {
@@ -55,6 +57,7 @@ def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: 
             "device": device,
             "backend": fastest_backend(device) if backend == "auto" else backend,
             "precision": choose_precision(settings, device),
+            "threads": threads,
         },
     }
 
