@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli._values import split_names
-
 
 @click.command(
     "contrast",
@@ -46,7 +44,6 @@ Examples:
     "--roi",
     "rois",
     multiple=True,
-    callback=split_names,
     metavar="NAME",
     help="Only these ROIs, also for the false discovery rate; may be repeated.",
 )

@@ -157,7 +157,7 @@ def predict_to_file(
         images=images,
         encoder=encoder,
         device=device,
-        rois=as_names(rois),
+        rois=rois if rois is None or isinstance(rois, str) else tuple(rois),
         batch_size=batch_size,
         hemispheres=hemispheres,
         top=top,
@@ -183,7 +183,7 @@ class _Request:
     images: ImagePaths
     encoder: Encoder | str | os.PathLike[str]
     device: str
-    rois: tuple[str, ...] | None
+    rois: str | tuple[str, ...] | None
     batch_size: int | None
     hemispheres: bool
     top: int | None
@@ -203,7 +203,9 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
         encoder = load(encoder, request.device)
     if request.batch_size is not None:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1
-    names = request.rois
+    names = as_names(request.rois, encoder.rois)
+    if request.top is not None:
+        check_sheets(out, names, request.top, overwrite or was_complete(out))
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)
@@ -250,8 +252,6 @@ def _check_paths(request: _Request, out: Path, replaceable: bool) -> None:
     check_output(out, replaceable, request.hemispheres)
     if request.spread:
         check_output(spread_path(out), replaceable, request.hemispheres)
-    if request.top is not None:
-        check_sheets(out, request.rois, request.top, replaceable)
 
 
 def _identity(images: ImageList, encoder: Encoder, outputs: OutputSet) -> dict[str, str]:
