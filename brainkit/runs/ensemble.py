@@ -183,9 +183,12 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
                 f"a test image of {first.folder} may be a training image of {member.folder}; train all runs with the "
                 "same data.split_seed"
             )
-    path = Config.read(first.folder / "config.yaml").data.path
+    data = Config.read(first.folder / "config.yaml").data
+    path = data.path
     try:
         subject = open_subject(path)
+        if data.rois:
+            subject = subject.restrict(data.rois)
     except BrainkitError as error:
         raise _NotScored(f"its data cannot be opened: {error}") from None
     if subject.data_hash != first.summary["data"]["hash"]:

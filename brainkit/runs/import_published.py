@@ -46,6 +46,7 @@ def import_published(
     images: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
+    maps: bool = True,
     out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> Path:
@@ -74,6 +75,8 @@ def import_published(
         A local weights file for the backbone.
     random_weights : bool
         Use seeded random weights for the backbone.
+    maps : bool
+        Whether to draw the maps; ``brainkit map`` draws them later.
     out : path-like, optional
         The run folder; by default ``runs/<date>-<name of the file>``.
     say : callable, optional
@@ -126,7 +129,7 @@ def import_published(
             if network is not None:
                 _write_parity(temporary, model, network, subject, images, log)
         log.open_file(folder / "log.txt")
-        finish_run(folder, log, PhaseClock())
+        finish_run(folder, log, PhaseClock(), maps=maps)
         if network is None:
             log(f"{folder}: imported without its network; to predict, import it again with --backbone NAME")
         else:

@@ -129,6 +129,7 @@ def write_results(
             "hash": subject.data_hash,
             "kind": data_kind((image.name for image in subject.images), subject.note),
             "images": len(subject),
+            "rois": list(subject.chosen_rois),
             "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
         },
         "split": {
