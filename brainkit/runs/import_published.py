@@ -24,6 +24,7 @@ from brainkit.runs.network import load_network
 from brainkit.runs.settings import Overrides
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.progress import Say, progress_bar
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -119,7 +120,8 @@ def import_published(
             network, names = _load_network(settings, shape, layers, source, log)
             settings = replace(settings, backbone=replace(settings.backbone, layers=tuple(names)))
         model = FactorTopy.from_published(state, places.coordinates, layers=names, source=str(source)).eval()
-        log(f"{source}: {shape.vertices:,} vertices, {len(names)} layers, {shape.bottleneck} channels")
+        size = f"{plural(shape.vertices, 'vertex', 'vertices')}, {plural(len(names), 'layer')}"
+        log(f"{source}: {size}, {plural(shape.bottleneck, 'channel')}")
         scores = _score(model, network, subject, places, log)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as temporary:
