@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.files import read_json, write_json
+from brainkit.utils.text import plural
 
 _VERSION = 1
 SIDES = ("train", "validation", "test")
@@ -139,7 +140,7 @@ def make_split(
     free = [group for group in groups if group not in test_groups]
     notes: list[str] = []
     if left_out := len(groups) - len(free) - int(official.sum()):
-        notes.append(f"{left_out} images left out: their stimuli are in the official test set")
+        notes.append(f"{plural(left_out, 'image')} left out: their stimuli are in the official test set")
     sizes = collections.Counter(free)
     shares = {"validation": validation_share} | ({} if test_groups else {"test": test_share})
     if len(sizes) <= len(shares):
@@ -221,7 +222,7 @@ def make_joint_splits(
     for own, rows, own_names in zip(groups, official, names, strict=True):
         split = _split(own, rows, side_of, seed, notes, _hash_names(own_names))
         if left_out := len(own) - sum(len(getattr(split, side)) for side in SIDES):
-            note = f"{left_out} images left out: their stimuli are in the test set of one of the subjects"
+            note = f"{plural(left_out, 'image')} left out: their stimuli are in the test set of one of the subjects"
             split = dataclasses.replace(split, notes=(*notes, note))
         splits.append(split)
     return splits
@@ -266,7 +267,9 @@ def _assign_sides(sizes: Mapping[str, int], seed: int, shares: dict[str, float],
             members.pop()
             returned += 1
         if returned:
-            notes.append(f"{returned} groups given back to train: {side} had more than twice its share of images")
+            notes.append(
+                f"{plural(returned, 'group')} given back to train: {side} had more than twice its share of images"
+            )
         side_of.update(dict.fromkeys(members, side))
     return side_of
 

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from brainkit.data.dataset import OWN, SIMULATED, Dataset
 from brainkit.data.missing import find_unusable
 from brainkit.data.noise_ceiling import NoiseCeiling
 from brainkit.data.responses import Responses
-from brainkit.errors import DataError
+from brainkit.errors import DataError, UsageError
 from brainkit.images import content_hash, decode, verify
 from brainkit.utils.files import read_json, read_text
 from brainkit.utils.progress import Progress
@@ -64,6 +64,8 @@ class Subject:
     excluded : dict
         ``{"constant": ids, "nan": ids}``: vertices (in the custom space, columns) left out because all training
         responses are equal, or some response is not finite.
+    excluded_rois : RoiTable
+        The ROIs of the vertices left out, in increasing order.
     units : str
         Of the responses.
     note : str or None
@@ -76,6 +78,8 @@ class Subject:
         Coordinates from the data, in mm.
     volume : Volume or None
         The voxels, if the data are volumetric.
+    chosen_rois : tuple of str
+        The ROIs that the subject was restricted to, see `restrict`; empty: not restricted.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Subject:
     rois: RoiTable
     noise_ceiling: npt.NDArray[np.float32] | None
     excluded: dict[str, list[int]]
+    excluded_rois: RoiTable = field(default_factory=lambda: RoiTable({}, 0))
     units: str = DEFAULT_UNITS
     note: str | None = None
     own_coordinates: npt.NDArray[np.float32] | None = None
@@ -96,6 +101,7 @@ class Subject:
     dataset: Dataset = field(default_factory=Dataset)
     noise_ceiling_unit: str | None = None
     incomplete: tuple[str, ...] = ()
+    chosen_rois: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -127,20 +133,58 @@ class Subject:
         digest.update(self.responses.columns.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def restrict(self, rois: str | Sequence[str]) -> Subject:
+        """The subject with the vertices of these ROIs only, their union.
+
+        ROIs that keep no vertex are dropped from the table; of the vertices left out, those in the ROIs remain listed.
+
+        Raises
+        ------
+        UsageError
+            If a name is unknown (suggests the nearest), or no vertex is left.
+        """
+        names = (rois,) if isinstance(rois, str) else tuple(rois)
+        try:
+            kept = self.rois.union(names)
+        except UsageError as error:
+            raise UsageError(f"{self.name}: {error}") from None
+        if not len(kept):
+            raise UsageError(f"{self.name}: ROI {', '.join(names)}: has no vertices that can be used")
+        left_out = np.sort(list(itertools.chain.from_iterable(self.excluded.values())))
+        positions = self.excluded_rois.union(names) if len(left_out) else np.empty(0, np.int32)
+        chosen = set(left_out[positions].tolist())
+        table = self.rois.subset(kept)
+        return replace(
+            self,
+            responses=self.responses.keep(kept.astype(np.int64)),
+            vertices=self.vertices.select(kept),
+            rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
+            noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[kept],
+            excluded={reason: [vertex for vertex in ids if vertex in chosen] for reason, ids in self.excluded.items()},
+            excluded_rois=self.excluded_rois.subset(positions) if len(left_out) else self.excluded_rois,
+            own_coordinates=None if self.own_coordinates is None else self.own_coordinates[kept],
+            volume=None if self.volume is None else self.volume.select(kept),
+            chosen_rois=names,
+        )
+
     def describe(self) -> str:
         """A one-line summary."""
         test = int(self.official_test.sum())
         unit = f" (read as {self.noise_ceiling_unit})" if self.noise_ceiling_unit else ""
         parts = [
-            f"{len(self):,} images" + (f" ({test:,} of them official test)" if test else ""),
-            f"{len(self.vertices):,} vertices"
-            + (f" of {self.vertices.space}" if self.vertices.space != CUSTOM else " of no known surface"),
-            f"{len(self.rois)} ROIs",
+            plural(len(self), "image") + (f" ({test:,} of them official test)" if test else ""),
+            plural(len(self.vertices), "vertex", "vertices")
+            + (f" of {self.vertices.space}" if self.vertices.space != CUSTOM else " of no known surface")
+            + (f" (only {', '.join(self.chosen_rois)})" if self.chosen_rois else ""),
+            plural(len(self.rois), "ROI"),
             "no noise ceilings" if self.noise_ceiling is None else f"noise ceilings{unit}",
         ]
         excluded = [f"{len(ids):,} {reason}" for reason, ids in self.excluded.items() if ids]
         if excluded:
-            parts.append(f"left out: {' and '.join(excluded)} vertices{self._why_left_out()}")
+            count = sum(map(len, self.excluded.values()))
+            parts.append(
+                f"left out: {' and '.join(excluded)} {'vertex' if count == 1 else 'vertices'}{self._why_left_out()}"
+            )
         return f"{self.name}: {', '.join(parts)}" + (f"; {self.note}" if self.note else "")
 
     def _why_left_out(self) -> str:
@@ -190,6 +234,7 @@ def assemble(
             f"{responses.files[0][0].parent}: expected responses that vary, found all {len(vertices)} vertices "
             f"constant ({int(constant.sum())}) or not finite ({int(not_finite.sum())})"
         )
+    table = RoiTable(rois, len(vertices))
     return Subject(
         name=name,
         root=root,
@@ -198,10 +243,11 @@ def assemble(
         groups=tuple(groups),
         official_test=official_test,
         vertices=vertices.select(usable),
-        rois=RoiTable(rois, len(vertices)).subset(usable),
+        rois=table.subset(usable),
         noise_ceiling=None if noise_ceiling is None else noise_ceiling.values[usable],
         noise_ceiling_unit=None if noise_ceiling is None else noise_ceiling.unit,
         excluded={"constant": vertices.ids[constant].tolist(), "nan": vertices.ids[not_finite].tolist()},
+        excluded_rois=table.subset(constant | not_finite),
         own_coordinates=None if own_coordinates is None else own_coordinates[usable],
         volume=None if volume is None else volume.select(usable),
         units=units,

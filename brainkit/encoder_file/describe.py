@@ -18,7 +18,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
 from brainkit.encoder_file.metadata import from_json
 from brainkit.metrics.scores import explained_share
-from brainkit.utils.text import format_bytes, printable
+from brainkit.utils.text import format_bytes, plural, printable
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
 
 
 def _target(info: EncoderInfo) -> str:
-    count = f"{len(info.vertices):,} vertices"
+    count = plural(len(info.vertices), "vertex", "vertices")
     if info.vertices.space == "custom":
         where = "a custom space"
     else:

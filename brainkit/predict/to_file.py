@@ -31,7 +31,7 @@ from brainkit.predict.regions import as_names, names_with_vertices, select_colum
 from brainkit.predict.resume import PartialOutput, was_complete
 from brainkit.predict.top_images.writer import check_sheets
 from brainkit.utils.progress import Progress, Say
-from brainkit.utils.text import as_text
+from brainkit.utils.text import as_text, plural
 
 ENGINES = ("local", "ray")
 
@@ -218,7 +218,7 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
             description = check_output(out, overwrite or partial.complete, request.hemispheres)
             images.skip(partial.skipped())
             if partial.done:
-                request.say(f"{out}: resuming after {partial.done:,} of {len(images):,} images")
+                request.say(f"{out}: resuming after {partial.done:,} of {plural(len(images), 'image')}")
             if not partial.complete:
                 _write_rows(request, encoder, images, partial, outputs)
                 write_description(
@@ -308,7 +308,7 @@ def _write_rows(
         with contextlib.suppress(OSError):
             partial.save(writer.checkpoint())
         if partial.done:
-            done = f"{partial.done:,} of {len(images):,} images are done"
+            done = f"{partial.done:,} of {plural(len(images), 'image')} are done"
             request.say(f"{outputs.out}: {done}; run the same command again to resume")
         raise
     finally:

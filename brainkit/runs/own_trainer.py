@@ -44,6 +44,7 @@ def save_run(
     backbone: torch.nn.Module,
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
+    maps: bool = True,
     say: Say | None = None,
 ) -> Path:
     """Create the run folder of :func:`brainkit.save_run`; parameters as there.
@@ -80,7 +81,7 @@ def save_run(
             write_parity(run, model, network, data.tokens)
             write_results(run, model, network, scores, facts={}, seconds=clock.seconds, log=log)
         log.open_file(folder / "log.txt")
-        finish_run(folder, log, clock)
+        finish_run(folder, log, clock, maps=maps)
         log(f"done: {folder}")
     return folder
 
@@ -119,6 +120,7 @@ def _settings(
     overrides = Overrides(
         backbone=backbone_name(backbone),
         data=(subject,),
+        rois=subject.chosen_rois,
         random_weights=_has_loadable_name(backbone) and not backbone.pretrained,
         assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),
     )

@@ -130,6 +130,7 @@ def write_results(
             "dataset": subject.dataset.to_json(),
             "noise_ceiling": subject.noise_ceiling_unit,
             "images": len(subject),
+            "rois": list(subject.chosen_rois),
             "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
         },
         "split": {

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from brainkit.data.splits import Split, make_split
 from brainkit.errors import DataError, UsageError
+from brainkit.utils.text import plural
 
 SIDES = ("train", "validation", "test")
 
@@ -54,7 +55,7 @@ def test_an_official_test_set_is_the_test_set(groups, seed, data):
     assert sides["train"] | sides["validation"] == beside
     assert not sides["train"] & sides["validation"]
     left_out = sum(group in tested for group in groups) - official.sum()
-    assert any(f"{left_out} images left out" in note for note in split.notes) == bool(left_out)
+    assert any(f"{plural(left_out, 'image')} left out" in note for note in split.notes) == bool(left_out)
 
 
 @settings(deadline=None, max_examples=30)
