@@ -81,6 +81,11 @@ class Subject:
     own_coordinates: npt.NDArray[np.float32] | None = None
     volume: Volume | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The process that gets it may work in another folder.
+        images = tuple(image.absolute() for image in self.images)
+        return {**self.__dict__, "root": self.root.absolute(), "images": images}
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -351,6 +351,9 @@ class _LazySequence(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return self._items()
 
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return tuple, (list(self),)  # a copy, or what another process gets, does not depend on the list of images
+
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             chosen = range(self._count)[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 
 import numpy as np
@@ -109,3 +110,15 @@ def test_check_images(root):
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="train-0004"):
         subject[3]
+
+
+def test_a_subject_opened_by_a_relative_path_is_read_in_another_folder(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subject = Algonauts(root.relative_to(tmp_path))
+    pickled, (image, responses) = pickle.dumps(subject), subject[2]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal(again[2][1], responses)
+    assert again[2][0].tobytes() == image.tobytes()
+    assert again.root == root
