@@ -135,10 +135,10 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "engine": "local",
         "workers": None,
     }
-    assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.json ")
+    assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.npy.json ")
     assert len(result.stderr.splitlines()) == 11
     assert "skipped bad0\\n\\x1b[31m.png: truncated" in result.stderr
-    assert "skipped 2 more; fmri.json" in result.stderr
+    assert "skipped 2 more; fmri.npy.json" in result.stderr
 
 
 def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
