@@ -26,7 +26,7 @@ from brainkit.cortex.volume import Volume
 from brainkit.data.responses import Responses, open_array
 from brainkit.errors import DataError
 from brainkit.images import content_hash, decode, verify
-from brainkit.utils.files import read_json
+from brainkit.utils.files import read_json, read_text
 from brainkit.utils.progress import Progress
 
 DEFAULT_UNITS = "z-scored percent signal change"
@@ -259,10 +259,7 @@ def read_note(root: Path) -> str | None:
             raise DataError(f'{described}: expected an object with a text "note", found none')
         return " ".join(note.split())
     if text.is_file():
-        try:
-            lines = text.read_text(encoding="utf-8").split("\n")
-        except (OSError, ValueError) as error:
-            raise DataError(f"{text}: expected text: {error}") from None
+        lines = read_text(text).split("\n")
         return next((" ".join(line.split()) for line in lines if line.strip()), "SIMULATED subject")
     return None
 
