@@ -211,8 +211,9 @@ def draw_encoder_file(
     UsageError, DataError, MissingDependency
         As `check_drawable`.
     """
+    file = encoder_file.locate(file)
     info = encoder_file.read(file)
-    target = check_drawable(Path(file).with_name(f"{Path(file).stem}-maps") if folder is None else folder, info)
+    target = check_drawable(file.with_name(f"{file.stem}-maps") if folder is None else folder, info)
     target.mkdir(exist_ok=True)
     paths = draw.draw_maps(
         target,

@@ -14,7 +14,7 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.encoder_file.file import fingerprint, read, unchanged_while
+from brainkit.encoder_file.file import fingerprint, locate, read, unchanged_while
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import EncoderFileError, ImageError, UsageError
@@ -287,7 +287,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
     Parameters
     ----------
     path : path-like
-        The file.
+        The file, or the run folder that it is in.
     device : {"auto", "cpu", "cuda"}
         ``auto`` takes a GPU if there is one that ONNX Runtime can use.
     threads : int, optional
@@ -308,15 +308,16 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
         raise UsageError(f"threads must be at least 1, got {threads}")
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    path = locate(path)
     with unchanged_while(path):
         info = read(path)
         if info.container != "onnx":
-            raise _wrong_container(Path(path), info)
+            raise _wrong_container(path, info)
         check_graph(path)
         session = open_session(path, device=device, size=info.preprocessing.size, threads=threads)
         checked = fingerprint(path)
     _check_signature(session, info, path)
-    return Encoder(Path(path), info, session, checked, threads)
+    return Encoder(path, info, session, checked, threads)
 
 
 @functools.lru_cache(maxsize=1)  # joblib sends the encoder along with every task

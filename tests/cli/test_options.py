@@ -115,7 +115,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
     skipped = tuple((Path(f"bad{i}\n\x1b[31m.png"), "truncated") for i in range(12))
     done = PredictResult(Path("fmri.npy"), 2, skipped, 0.5, files=(Path("fmri.npy"),))
     given = record(monkeypatch, "brainkit.predict", "predict_to_file", done)
-    options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --overwrite --encoder e.onnx"
+    options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --threads 1 --overwrite --encoder e.onnx"
     result = call("predict", photos, "c.png", "--out", "fmri.npy", *options.split())
     assert result.exit_code == 0, result.output
     passed = given()
@@ -128,6 +128,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "device": "cpu",
         "rois": ("V1", "V2", "FFA-1"),
         "batch_size": 4,
+        "threads": 1,
         "overwrite": True,
         "hemispheres": False,
         "top": None,
