@@ -47,6 +47,9 @@ class Run:
     summary: dict[str, Any] = field(repr=False)
     backbone: nn.Module | None = field(default=None, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Run], tuple[Any, ...]]:
+        return type(self), (self.path.absolute(), self.summary, self.backbone)  # for processes elsewhere
+
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Run:
         """Open a finished run's folder, by default the newest.

@@ -118,8 +118,9 @@ class Responses:
         return Responses(self.files, self.columns[columns])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickled memory map would copy the whole matrix to every worker process.
-        return {"files": self.files, "columns": self.columns}
+        # A pickled memory map would copy the whole matrix to every worker process, which may work in another folder.
+        files = tuple(tuple(file.absolute() for file in block) for block in self.files)
+        return {"files": files, "columns": self.columns}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["files"], state["columns"])  # type: ignore[misc]

@@ -103,6 +103,11 @@ class Subject:
     incomplete: tuple[str, ...] = ()
     chosen_rois: tuple[str, ...] = ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The process that gets it may work in another folder.
+        images = tuple(image.absolute() for image in self.images)
+        return {**self.__dict__, "root": self.root.absolute(), "images": images}
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -8,12 +8,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainkit.encoder_file.file import read, read_text
+from brainkit.encoder_file.file import locate, read, read_text
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
 from brainkit.encoder_file.metadata import from_json
@@ -58,7 +57,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Parameters
     ----------
     path : path-like
-        An encoder file.
+        An encoder file, or the run folder that it is in.
 
     Returns
     -------
@@ -70,8 +69,9 @@ def describe(path: str | os.PathLike[str]) -> Description:
     EncoderFileError
         If the file is missing, damaged, or not an encoder file.
     """
+    path = locate(path)
     info = read(path)
-    size = Path(path).stat().st_size
+    size = path.stat().st_size
     facts = [
         ("file", f"{path} ({format_bytes(size)}, sha256 {(info.digest or '')[:12]})"),
         ("form", _form(info)),
@@ -101,7 +101,7 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
-        An encoder file.
+        An encoder file, or the run folder that it is in.
 
     Returns
     -------
@@ -114,12 +114,13 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     EncoderFileError
         As `describe`.
     """
+    path = locate(path)
     text, digest = read_text(path)
     info = from_json(text, source=path)
     stored = {key: value for key, value in json.loads(text).items() if key not in _ARRAYS}
     return {
         "file": os.fspath(path),
-        "bytes": Path(path).stat().st_size,
+        "bytes": path.stat().st_size,
         "sha256": digest,
         **stored,
         "vertices": {

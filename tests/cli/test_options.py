@@ -118,7 +118,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
     skipped = tuple((Path(f"bad{i}\n\x1b[31m.png"), "truncated") for i in range(12))
     done = PredictResult(Path("fmri.npy"), 2, skipped, 0.5, files=(Path("fmri.npy"),))
     given = record(monkeypatch, "brainkit.predict", "predict_to_file", done)
-    options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --overwrite --encoder e.onnx"
+    options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --threads 1 --overwrite --encoder e.onnx"
     result = call("predict", photos, "c.png", "--out", "fmri.npy", *options.split())
     assert result.exit_code == 0, result.output
     passed = given()
@@ -131,6 +131,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "device": "cpu",
         "rois": ("V1", "V2", "FFA-1"),
         "batch_size": 4,
+        "threads": 1,
         "overwrite": True,
         "hemispheres": False,
         "top": None,
@@ -138,10 +139,10 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "engine": "local",
         "workers": None,
     }
-    assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.json ")
+    assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.npy.json ")
     assert len(result.stderr.splitlines()) == 11
     assert "skipped bad0\\n\\x1b[31m.png: truncated" in result.stderr
-    assert "skipped 2 more; fmri.json" in result.stderr
+    assert "skipped 2 more; fmri.npy.json" in result.stderr
 
 
 def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -163,3 +164,15 @@ def test_voxels_of_some_rois_keep_their_places(tmp_path):
     np.testing.assert_array_equal(subject.coordinates, coordinates[[1, 3]])
     np.testing.assert_array_equal(subject.volume.voxels, [[1, 0, 0], [0, 0, 1]])
     assert subject.noise_ceiling is None and len(subject.vertices) == 2
+
+
+def test_a_subject_opened_by_a_relative_path_is_read_in_another_folder(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subject = Algonauts(root.relative_to(tmp_path))
+    pickled, (image, responses) = pickle.dumps(subject), subject[2]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal(again[2][1], responses)
+    assert again[2][0].tobytes() == image.tobytes()
+    assert again.root == root
