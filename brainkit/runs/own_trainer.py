@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 import torch
 
 from brainkit.backbones import Backbone
-from brainkit.backbones.plugin import IN_PYTHON, backbone_name, preserved_state
+from brainkit.backbones.plugin import backbone_name, is_own, preserved_state
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
@@ -67,7 +67,7 @@ def save_run(
     with limit_threads(), RunLog(say) as log, PeakMemory() as memory:
         clock = PhaseClock(memory)
         with preserved_state(backbone), atomic_write(folder) as temporary:
-            network = load_network(settings, backbone)
+            network = load_network(settings, backbone, log)
             _check_network(model, network)
             if leaves_gain_open(module.config):
                 calibrate(model, data.tokens, data.responses, data.split.train)
@@ -121,7 +121,7 @@ def _settings(
         backbone=backbone_name(backbone),
         data=(subject,),
         rois=subject.chosen_rois,
-        random_weights=_has_loadable_name(backbone) and not backbone.pretrained,
+        random_weights=_has_loadable_name(backbone) and backbone.pretrained is False,
         assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),
     )
     return overrides.apply(Config(seed=data.seed, model=shape, train=module.config))
@@ -135,4 +135,4 @@ def _selector_width(model: FactorTopy) -> int:
 
 def _has_loadable_name(backbone: torch.nn.Module) -> TypeGuard[Backbone]:
     """Whether its name is enough to load it; plug-ins and modules made in Python bring their own weights."""
-    return isinstance(backbone, Backbone) and backbone.source != IN_PYTHON and ".py:" not in backbone.name
+    return isinstance(backbone, Backbone) and not is_own(backbone.name, backbone.source)

@@ -180,6 +180,7 @@ def backbone_facts(network: Backbone) -> dict[str, Any]:
         "weights_hash": network.weights_hash,
         "pretrained": network.pretrained,
         "licence": network.licence,
+        "citation": network.citation,
         "source": network.source,
         "layers": list(network.layer_names),
         "widths": network.widths,

@@ -106,12 +106,12 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     """
     check_data_folders(settings)
     check_tensorboard(settings.train)
-    network = load_network(settings, backbone)
+    network = load_network(settings, backbone, run.log)
     # The first process may have to create the sample subject.
     subjects, complete = run.world.in_turn(lambda: open_subjects(settings, data, run.log))
     for subject in subjects:
         run.log(subject.describe())
-    if not network.pretrained:
+    if network.pretrained is False:
         run.log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
     return Inputs(complete, network, tuple(plan_subjects(subjects, complete, run.folder)))
 
