@@ -171,6 +171,7 @@ def fit(
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
+    skip_unreadable: bool = False,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -186,7 +187,7 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, resume, config, overrides, say
+    out, weights, random_weights, epochs, seed, devices, skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
@@ -209,6 +210,7 @@ def fit(
         epochs=epochs,
         seed=seed,
         devices=devices,
+        skip_unreadable=skip_unreadable,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -59,6 +59,9 @@ Examples:
     metavar="M",
     help="Machines; for more than one, start brainkit on each with torchrun or srun.  [default: 1]",
 )
+@click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
+)
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
 @click.option(
@@ -78,6 +81,7 @@ def command(
     seed: int | None,
     devices: int | None,
     num_nodes: int | None,
+    skip_unreadable: bool,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -104,6 +108,7 @@ def command(
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
+        skip_unreadable=skip_unreadable,
         resume=resume,
         config=config,
         overrides=overrides,

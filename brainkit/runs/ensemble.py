@@ -168,7 +168,7 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
         If there is none.
     """
     from brainkit.data import open_subject
-    from brainkit.data.splits import Split
+    from brainkit.data.splits import Split, leaked_images
 
     first = members[0]
     for member in members:
@@ -186,10 +186,14 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
     path = Config.read(first.folder / "config.yaml").data.path
     try:
         subject = open_subject(path)
+        if first.summary["data"].get("skipped"):
+            subject = subject.skip_unreadable()
     except BrainkitError as error:
         raise _NotScored(f"its data cannot be opened: {error}") from None
     if subject.data_hash != first.summary["data"]["hash"]:
         raise _NotScored(f"{path} has changed since {first.folder} was trained")
+    if leaked_images(splits, [subject.groups] * len(splits)):
+        raise _NotScored("training or validation images show the stimuli of test images; train the runs again")
     return subject
 
 

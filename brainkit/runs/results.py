@@ -126,6 +126,7 @@ def write_results(
             "hash": subject.data_hash,
             "kind": data_kind((image.name for image in subject.images), subject.note),
             "images": len(subject),
+            "skipped": [image._asdict() for image in subject.skipped],
             "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
         },
         "split": {

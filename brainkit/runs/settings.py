@@ -30,6 +30,7 @@ class Overrides:
         A weights file for the backbone.
     random_weights : bool
     epochs, seed, devices, num_nodes : int, optional
+    skip_unreadable : bool
     config : path-like, optional
         A YAML file of settings; everything else here wins over it.
     assignments : tuple of str
@@ -44,6 +45,7 @@ class Overrides:
     seed: int | None = None
     devices: int | None = None
     num_nodes: int | None = None
+    skip_unreadable: bool = False
     config: PathLike | None = None
     assignments: tuple[str, ...] = ()
 
@@ -82,6 +84,7 @@ class Overrides:
         )
 
     def _data(self, base: DataConfig) -> DataConfig:
+        base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         paths = tuple(_absolute(each.root if isinstance(each, Subject) else each) for each in self.data)
         if not paths:
             return base

@@ -12,6 +12,7 @@ import torch
 
 from brainkit.backbones import Backbone
 from brainkit.config import Config
+from brainkit.data.subject import Subject
 from brainkit.evaluation.scores import Scores, score
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
@@ -23,7 +24,7 @@ from brainkit.runs.settings import Data
 from brainkit.runs.subjects import (
     SubjectRun,
     check_data_folders,
-    check_split,
+    leak_warning,
     open_subjects,
     plan_subjects,
     response_scale,
@@ -43,6 +44,9 @@ from brainkit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Images left out that are listed on the terminal; the log has all.
+_REPORTED = 10
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,21 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     subjects, complete = run.world.in_turn(lambda: open_subjects(settings, data, run.log))
     for subject in subjects:
         run.log(subject.describe())
+        report_skipped(run.log, subject)
     if not network.pretrained:
         run.log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
-    return Inputs(complete, network, tuple(plan_subjects(subjects, complete, run.folder)))
+    # The first process compares the images' pixels, the others find the result in the cache.
+    has_split = run.resume and run.last_checkpoint.is_file()
+    planned = run.world.in_turn(lambda: plan_subjects(subjects, complete, run.folder, stored_splits=has_split))
+    return Inputs(complete, network, tuple(planned))
+
+
+def report_skipped(log: RunLog, subject: Subject) -> None:
+    """Report the first images that are left out because they cannot be read, and write all of them to the file."""
+    for k, image in enumerate(subject.skipped):
+        (log if k < _REPORTED else log.write)(f"left out: {image.name}: {image.reason}")
+    if len(subject.skipped) > _REPORTED:
+        log(f"left out: {len(subject.skipped) - _REPORTED:,} more images, listed in log.txt")
 
 
 def check_feasible(run: RunContext, inputs: Inputs) -> None:
@@ -148,9 +164,7 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
             if each.folder != run.folder:
                 each.folder.mkdir(exist_ok=True)
                 each.settings.write(each.folder / "config.yaml")
-            if has_checkpoint:
-                check_split(each)
-            else:
+            if not has_checkpoint:
                 each.split.write(each.folder / "split.json")
         return tokens
 
@@ -160,6 +174,10 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
         counts = f"{len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images"
         for line in (counts, *split.notes):
             run.log(f"split{of_subject}: {line}")
+    if has_checkpoint:  # its split may be one of brainkit 0.1.0, which did not compare pixels
+        splits, data = zip(*((each.split, each.subject) for each in subjects), strict=True)
+        if warning := run.world.once(lambda: leak_warning(splits, data)):
+            run.log(warning)
     return tokens
 
 

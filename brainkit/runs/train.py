@@ -37,6 +37,7 @@ def train(
     seed: int | None = None,
     devices: int | None = None,
     num_nodes: int | None = None,
+    skip_unreadable: bool = False,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -62,6 +63,8 @@ def train(
         Override the configuration.
     devices, num_nodes : int, optional
         GPUs of each machine (on a CPU: processes), and machines; see the guide, "More than one machine".
+    skip_unreadable : bool
+        Leave out images that cannot be read, and list them in ``run.json``; by default they are an error.
     resume : bool
         Resume the run in `out`.
     config : path-like, optional
@@ -102,6 +105,7 @@ def train(
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
+        skip_unreadable=skip_unreadable,
         config=config,
         assignments=tuple(overrides),
     )
