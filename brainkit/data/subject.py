@@ -205,6 +205,8 @@ class Subject:
         excluded = [f"{len(ids):,} {reason}" for reason, ids in self.excluded.items() if ids]
         if excluded:
             parts.append(f"left out: {' and '.join(excluded)} vertices")
+        if self.skipped:
+            parts.append(f"left out: {plural(len(self.skipped), 'unreadable image')}")
         return f"{self.name}: {', '.join(parts)}" + (f"; {self.note}" if self.note else "")
 
 

@@ -113,8 +113,7 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     # The first process may have to create the sample subject.
     subjects, complete = run.world.in_turn(lambda: open_subjects(settings, data, run.log))
     for subject in subjects:
-        run.log(subject.describe())
-        report_skipped(run.log, subject)
+        report_subject(run.log, subject)
     if not network.pretrained:
         run.log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
     # The first process compares the images' pixels, the others find the result in the cache.
@@ -123,8 +122,9 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     return Inputs(complete, network, tuple(planned))
 
 
-def report_skipped(log: RunLog, subject: Subject) -> None:
-    """Report the first images that are left out because they cannot be read, and write all of them to the file."""
+def report_subject(log: RunLog, subject: Subject) -> None:
+    """Report what the data are, and which images cannot be read: the first on the terminal, all of them in the file."""
+    log(subject.describe())
     for k, image in enumerate(subject.skipped):
         (log if k < _REPORTED else log.write)(f"left out: {image.name}: {image.reason}")
     if len(subject.skipped) > _REPORTED:
