@@ -110,6 +110,7 @@ class Run:
         vertices: str | os.PathLike[str] | np.ndarray | None = None,
         storage: str = "float32",
         ensemble: Sequence[str | os.PathLike[str] | Run] = (),
+        threads: int | None = None,
         say: Say = print,
     ) -> Exported:
         """Write the run as one encoder file.
@@ -129,6 +130,8 @@ class Run:
         storage : {"float32", "float16", "int8"}
         ensemble : sequence of Run or path-like
             Runs of other seeds: the file predicts the mean of all and their spread.
+        threads : int, optional
+            Processor threads; by default one for each core this process may use.
         say : callable
             Called with each line of progress.
 
@@ -147,6 +150,7 @@ class Run:
             vertices=vertices,
             storage=storage,
             ensemble=[other.path if isinstance(other, Run) else other for other in ensemble],
+            threads=threads,
             say=say,
         )
 
@@ -166,12 +170,13 @@ def fit(
     data: Data | Sequence[Data] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
-    skip_unreadable: bool = False,
+    threads: int | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -187,7 +192,7 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, skip_unreadable, resume, config, overrides, say
+    out, skip_unreadable, weights, random_weights, epochs, seed, devices, threads, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
@@ -205,12 +210,13 @@ def fit(
         backbone,
         data=data,
         out=out,
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
         devices=devices,
-        skip_unreadable=skip_unreadable,
+        threads=threads,
         resume=resume,
         config=config,
         overrides=overrides,

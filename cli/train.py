@@ -34,6 +34,9 @@ Examples:
     "[default: $BRAINKIT_DATA, else the sample subject]",
 )
 @click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
+)
+@click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
 )
 @click.option("--random-weights", is_flag=True, help="Use an untrained network, as a control.")
@@ -60,7 +63,10 @@ Examples:
     help="Machines; for more than one, start brainkit on each with torchrun or srun.  [default: 1]",
 )
 @click.option(
-    "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads of each process.  [default: one for each core it may use]",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
@@ -74,6 +80,7 @@ Examples:
 def command(
     backbone: str | None,
     data: tuple[Path, ...],
+    skip_unreadable: bool,
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
@@ -81,7 +88,7 @@ def command(
     seed: int | None,
     devices: int | None,
     num_nodes: int | None,
-    skip_unreadable: bool,
+    threads: int | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -101,6 +108,7 @@ def command(
     train(
         backbone,
         data=data or None,
+        skip_unreadable=skip_unreadable,
         out=out,
         weights=weights,
         random_weights=random_weights,
@@ -108,7 +116,7 @@ def command(
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
-        skip_unreadable=skip_unreadable,
+        threads=threads,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from brainkit.errors import DataError, ImageError
 from brainkit.images import content_hash, decode, verify
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Progress
+from brainkit.utils.system import cores
 from brainkit.utils.text import plural
 
 DEFAULT_UNITS = "z-scored percent signal change"
@@ -183,7 +183,7 @@ class Subject:
         """
         digest = hashlib.sha256(b"brainkit data 1")
         files = [*itertools.chain.from_iterable(self.responses.files), *self.images]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for value in pool.map(content_hash, files):
                 digest.update(bytes.fromhex(value))
         digest.update(self.vertices.space.encode() + b"\0" + self.vertices.ids.astype("<i4").tobytes())

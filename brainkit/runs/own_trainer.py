@@ -26,6 +26,7 @@ from brainkit.runs.subjects import SubjectRun, leak_warning, subject_truth
 from brainkit.training.calibration import calibrate
 from brainkit.training.checkpoint import load_best
 from brainkit.training.loss import leaves_gain_open
+from brainkit.training.threads import limit_threads
 from brainkit.utils.files import atomic_write
 from brainkit.utils.progress import Say
 from brainkit.utils.system import PeakMemory
@@ -63,7 +64,7 @@ def save_run(
     model = copy.deepcopy(module.model).cpu().eval()
     settings = _settings(module, data, model, backbone, opened)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with RunLog(say) as log, PeakMemory() as memory:
+    with limit_threads(), RunLog(say) as log, PeakMemory() as memory:
         split = data.split
         if warning := leak_warning([split], [opened]):
             log(warning)

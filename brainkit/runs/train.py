@@ -31,13 +31,14 @@ def train(
     *,
     data: Data | Sequence[Data] | None = None,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
     num_nodes: int | None = None,
-    skip_unreadable: bool = False,
+    threads: int | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -55,6 +56,8 @@ def train(
         trained together, with shared bottlenecks, and each has a folder of its own in the run folder.
     out : path-like, optional
         The run folder; by default ``runs/<date>-<backbone>``.
+    skip_unreadable : bool
+        Leave out images that cannot be read, and list them in ``run.json``; by default they are an error.
     weights : path-like, optional
         A local weights file for the backbone.
     random_weights : bool
@@ -63,8 +66,9 @@ def train(
         Override the configuration.
     devices, num_nodes : int, optional
         GPUs of each machine (on a CPU: processes), and machines; see the guide, "More than one machine".
-    skip_unreadable : bool
-        Leave out images that cannot be read, and list them in ``run.json``; by default they are an error.
+    threads : int, optional
+        Processor threads of each process; by default one for each core it may use, see
+        :func:`brainkit.utils.system.cores`.
     resume : bool
         Resume the run in `out`.
     config : path-like, optional
@@ -99,13 +103,14 @@ def train(
     wanted = Overrides(
         backbone=name,
         data=tuple(given),
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
-        skip_unreadable=skip_unreadable,
+        threads=threads,
         config=config,
         assignments=tuple(overrides),
     )
@@ -136,9 +141,11 @@ def _start_or_resume(
     from brainkit.runs.stages import RunContext
     from brainkit.training.distributed import join
     from brainkit.training.fit import choose_device
+    from brainkit.training.threads import limit_threads
 
     world = join(settings.train, lambda: choose_device(settings.train.device))
     with (
+        limit_threads(settings.train.threads),
         world.together(),
         RunLog(say if world.first else _ignore) as log,
         PeakMemory() as memory,
