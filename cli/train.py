@@ -37,6 +37,9 @@ Examples:
     "[default: $BRAINKIT_DATA, else the sample subject]",
 )
 @click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
+)
+@click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
 )
 @click.option("--random-weights", is_flag=True, help="Use an untrained network, as a control.")
@@ -89,6 +92,7 @@ Examples:
 def command(
     backbone: str | None,
     data: tuple[Path, ...],
+    skip_unreadable: bool,
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
@@ -118,6 +122,7 @@ def command(
     train(
         backbone,
         data=data or None,
+        skip_unreadable=skip_unreadable,
         out=out,
         weights=weights,
         random_weights=random_weights,

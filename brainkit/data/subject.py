@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ from brainkit.data.dataset import OWN, SIMULATED, Dataset
 from brainkit.data.missing import find_unusable
 from brainkit.data.noise_ceiling import NoiseCeiling
 from brainkit.data.responses import Responses
-from brainkit.errors import DataError, UsageError
+from brainkit.data.stimuli import hash_pixels, join_stimuli
+from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import content_hash, decode, verify
 from brainkit.utils.files import read_json, read_text
 from brainkit.utils.progress import Progress
@@ -34,6 +35,14 @@ from brainkit.utils.system import cores
 from brainkit.utils.text import plural
 
 DEFAULT_UNITS = "z-scored percent signal change"
+
+
+class SkippedImage(NamedTuple):
+    """An image of the data that is not used: its row in the data, counted from 0, its name, and why."""
+
+    row: int
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +57,10 @@ class Subject:
         Row i of the responses belongs to image i.
     responses : Responses
         n rows, V columns.
-    groups : tuple of str, (n,)
-        The stimulus of each image; a split never separates images of one group.
+    names : tuple of str, (n,)
+        Of the images, each once.
+    named_groups : tuple of str or None, (n,)
+        The stimulus of each image according to the data (an NSD id, ``stimuli.json``); None where they name none.
     official_test : array of shape (n,), bool
         Rows of the data set's own test set.
     vertices : Vertices
@@ -80,13 +91,16 @@ class Subject:
         The voxels, if the data are volumetric.
     chosen_rois : tuple of str
         The ROIs that the subject was restricted to, see `restrict`; empty: not restricted.
+    skipped : tuple of SkippedImage
+        Images that were left out because they cannot be read, see `skip_unreadable`.
     """
 
     name: str
     root: Path
     images: tuple[Path, ...]
     responses: Responses
-    groups: tuple[str, ...]
+    names: tuple[str, ...]
+    named_groups: tuple[str | None, ...]
     official_test: npt.NDArray[np.bool_]
     vertices: Vertices
     rois: RoiTable
@@ -102,6 +116,7 @@ class Subject:
     noise_ceiling_unit: str | None = None
     incomplete: tuple[str, ...] = ()
     chosen_rois: tuple[str, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         # The process that gets it may work in another folder.
@@ -124,6 +139,69 @@ class Subject:
         return sphere_coordinates(self.vertices) if self.own_coordinates is None else self.own_coordinates
 
     @functools.cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The stimulus of each image (n,); a split never separates images of one stimulus.
+
+        Images with the same pixels are one stimulus, see :func:`brainkit.data.stimuli.join_stimuli`. All images are
+        decoded once, and their hashes kept in the cache folder.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read.
+        """
+        return join_stimuli([self.names], [self.named_groups], [self.pixel_hashes])[0]
+
+    @functools.cached_property
+    def pixel_hashes(self) -> tuple[str, ...]:
+        """A hash of each image's pixels (n,), see :func:`brainkit.images.pixel_hash`.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read: names the first and how many there are.
+        """
+        hashes = hash_pixels(self.images)
+        _refuse_unreadable([each for each in hashes if isinstance(each, ImageError)], len(self))
+        return tuple(map(str, hashes))
+
+    def skip_unreadable(self) -> Subject:
+        """The same subject without the images that cannot be read, and without their responses.
+
+        Returns
+        -------
+        Subject
+            `skipped` lists them.
+
+        Raises
+        ------
+        DataError
+            If no image can be read.
+        """
+        hashes = hash_pixels(self.images)
+        errors = {row: each for row, each in enumerate(hashes) if isinstance(each, ImageError)}
+        if not errors:
+            return self
+        if len(errors) == len(self):
+            _refuse_unreadable(list(errors.values()), len(self))
+        in_data = range(len(self)) if self.responses.kept is None else self.responses.kept.tolist()
+        skipped = [SkippedImage(in_data[row], self.names[row], error.reason) for row, error in errors.items()]
+        readable = self.take([row for row in range(len(self)) if row not in errors])
+        return replace(readable, skipped=(*self.skipped, *skipped))
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Subject:
+        """The same subject with only these images and their responses, in this order."""
+        index = np.asarray(rows, np.int64)
+        return replace(
+            self,
+            images=tuple(self.images[row] for row in index),
+            responses=self.responses.take(index),
+            names=tuple(self.names[row] for row in index),
+            named_groups=tuple(self.named_groups[row] for row in index),
+            official_test=self.official_test[index],
+        )
+
+    @functools.cached_property
     def data_hash(self) -> str:
         """SHA-256 over the files of the responses and images, in order, and the vertices used, in hexadecimal.
 
@@ -131,11 +209,13 @@ class Subject:
         """
         digest = hashlib.sha256(b"brainkit data 1")
         files = [*itertools.chain.from_iterable(self.responses.files), *self.images]
-        with ThreadPoolExecutor(min(8, cores())) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for value in pool.map(content_hash, files):
                 digest.update(bytes.fromhex(value))
         digest.update(self.vertices.space.encode() + b"\0" + self.vertices.ids.astype("<i4").tobytes())
         digest.update(self.responses.columns.astype("<i8").tobytes())
+        if self.responses.kept is not None:
+            digest.update(b"rows" + self.responses.kept.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def restrict(self, rois: str | Sequence[str]) -> Subject:
@@ -190,6 +270,8 @@ class Subject:
             parts.append(
                 f"left out: {' and '.join(excluded)} {'vertex' if count == 1 else 'vertices'}{self._why_left_out()}"
             )
+        if self.skipped:
+            parts.append(f"left out: {plural(len(self.skipped), 'unreadable image')}")
         return f"{self.name}: {', '.join(parts)}" + (f"; {self.note}" if self.note else "")
 
     def _why_left_out(self) -> str:
@@ -212,7 +294,8 @@ def assemble(
     root: Path,
     images: Sequence[Path],
     responses: Responses,
-    groups: Sequence[str],
+    names: Sequence[str],
+    groups: Sequence[str | None],
     official_test: npt.NDArray[np.bool_],
     vertices: Vertices,
     rois: Mapping[str, npt.NDArray[np.integer[Any]]],
@@ -245,7 +328,8 @@ def assemble(
         root=root,
         images=tuple(images),
         responses=responses.keep(usable),
-        groups=tuple(groups),
+        names=tuple(names),
+        named_groups=tuple(groups),
         official_test=official_test,
         vertices=vertices.select(usable),
         rois=table.subset(usable),
@@ -280,17 +364,15 @@ def check_images(subject: Subject, *, full: bool = False, progress: Progress | N
     DataError
         Naming the first unreadable image and how many more there are.
     """
-    problems: list[str] = []
+    problems: list[DataError] = []
     for done, image in enumerate(subject.images, 1):
         try:
             decode(image) if full else verify(image)
         except DataError as error:
-            problems.append(str(error))
+            problems.append(error)
         if progress is not None:
             progress(done, len(subject.images))
-    if problems:
-        more = f" (and {len(problems) - 1} more unreadable images)" if len(problems) > 1 else ""
-        raise DataError(problems[0] + more)
+    _refuse_unreadable(problems, len(subject))
 
 
 def read_note(root: Path) -> str | None:
@@ -326,3 +408,12 @@ def read_groups(path: Path, known: set[str]) -> dict[str, str]:
     if unknown:
         raise DataError(f"{path}: expected names of image files, found {unknown[0]!r}, which does not exist")
     return value
+
+
+def _refuse_unreadable(problems: Sequence[DataError], images: int) -> None:
+    if problems:
+        raise DataError(
+            f"{problems[0]}; {len(problems):,} of {plural(images, 'image')} cannot be read: repair "
+            f"{'it' if len(problems) == 1 else 'them'}, or train without {'it' if len(problems) == 1 else 'them'}: "
+            "--skip-unreadable (in Python skip_unreadable=True)"
+        )

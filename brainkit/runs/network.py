@@ -49,8 +49,8 @@ def _load(settings: Config, network: str | nn.Module | None) -> Backbone:
     if isinstance(network, Backbone):
         if numbers := other_numbers(network):
             raise UsageError(
-                f"{network.name}: its weights are {', '.join(numbers)}, and brainkit computes in float32: call .float() "
-                "on it"
+                f"{network.name}: its weights are {', '.join(numbers)}, and brainkit computes in float32: call "
+                ".float() on it"
             )
         return network.eval()
     c = settings.backbone

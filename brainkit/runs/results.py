@@ -131,6 +131,7 @@ def write_results(
             "noise_ceiling": subject.noise_ceiling_unit,
             "images": len(subject),
             "rois": list(subject.chosen_rois),
+            "skipped": [image._asdict() for image in subject.skipped],
             "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
         },
         "split": {

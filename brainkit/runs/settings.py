@@ -37,6 +37,7 @@ class Overrides:
     ----------
     backbone : str, optional
     data : tuple of path-like or Subject
+    skip_unreadable : bool
     weights : path-like, optional
         A weights file for the backbone.
     random_weights : bool
@@ -53,6 +54,7 @@ class Overrides:
 
     backbone: str | None = None
     data: tuple[Data, ...] = ()
+    skip_unreadable: bool = False
     weights: PathLike | None = None
     random_weights: bool = False
     epochs: int | None = None
@@ -100,6 +102,7 @@ class Overrides:
         )
 
     def _data(self, base: DataConfig) -> DataConfig:
+        base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         paths = tuple(_absolute(each.root if isinstance(each, Subject) else each) for each in self.data)
         base = replace(base, rois=tuple(self.rois) or base.rois)
         if not paths:

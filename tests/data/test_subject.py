@@ -106,7 +106,7 @@ def test_check_images(root):
     for image in subject.images[3:5]:
         image.write_bytes(image.read_bytes()[:200])
     for full in (False, True):
-        with pytest.raises(DataError, match=r"train-0004.*1 more unreadable") as caught:
+        with pytest.raises(DataError, match=r"train-0004.*2 of 9 images.*--skip-unreadable") as caught:
             check_images(subject, full=full)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="train-0004"):
