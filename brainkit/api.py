@@ -197,8 +197,9 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, threads, rois, maps, skip_unreadable, resume, config, \
-    overrides, say
+    out, weights, random_weights, epochs, seed, devices, threads, rois, maps
+        See :func:`brainkit.runs.train.train`.
+    skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
