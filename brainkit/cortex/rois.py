@@ -136,6 +136,11 @@ class RoiTable(Mapping[str, np.ndarray]):
                 del parts[:longest]
         return tuple(names)
 
+    def union(self, names: Iterable[str]) -> np.ndarray:
+        """Positions of the vertices in any of these regions, named as for `members`: (k,) int32, sorted."""
+        parts = [self.members(name) for name in names]
+        return np.unique(np.concatenate(parts)).astype(np.int32) if parts else np.empty(0, np.int32)
+
     def subset(self, vertex_index: np.ndarray) -> RoiTable:
         """The table of the vertices at `vertex_index` only, renumbered to 0 .. k-1.
 

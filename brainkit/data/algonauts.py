@@ -77,6 +77,7 @@ def Algonauts(root: str | os.PathLike[str]) -> Subject:
         root=folder,
         images=all_images,
         responses=responses,
+        names=[path.stem for path in all_images],
         groups=[groups.get(path.name) or _group_of(path) for path in all_images],
         official_test=np.arange(len(all_images)) >= len(images),
         vertices=vertices,
@@ -144,14 +145,14 @@ def _file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _group_of(path: Path) -> str:
+def _group_of(path: Path) -> str | None:
+    """The id after an image's number."""
     match = _IMAGE_NAME.fullmatch(path.stem)
-    # An image without an id after its number is a separate stimulus.
-    return (match[3] if match else None) or path.stem
+    return match[3] if match else None
 
 
 def _has_nsd_id(image: Path) -> bool:
-    return re.fullmatch(r"nsd-?\d+", _group_of(image)) is not None
+    return re.fullmatch(r"nsd-?\d+", _group_of(image) or "") is not None
 
 
 def _hemisphere_files(folder: Path, name: str) -> list[Path]:

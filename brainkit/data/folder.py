@@ -32,8 +32,8 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
       the left hemisphere first, the right offset by the size of the space; or ``coordinates.npy``: (V, 3) in mm, for
       vertices or voxels on none of these surfaces; with both, the selectors use the coordinates
     - optional: ``rois.json`` ``{name: [columns, 0 to V-1]}``, ``noise_ceiling.npy`` (V,) as fractions or percent,
-      ``stimuli.json`` ``{image file name: group}`` (a split never separates images of one group; by default every
-      image is a group), ``dataset.json`` ``{"name": text, "licence": text, "citation": text or list of texts,
+      ``stimuli.json`` ``{image file name: group}`` (a split never separates images of one group, nor images with the
+      same pixels), ``dataset.json`` ``{"name": text, "licence": text, "citation": text or list of texts,
       "image_order": "text" | "numeric"}``, ``simulated.json`` ``{"note": text}``, and, if the coordinates are the
       centres of voxels, ``volume.json`` ``{"shape": [X, Y, Z], "affine": 4 rows of 4}``, for predictions as NIfTI
 
@@ -66,7 +66,8 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
         root=folder,
         images=images,
         responses=Responses([[file]]),
-        groups=[groups.get(name, name) for name in names],
+        names=names,
+        groups=[groups.get(name) for name in names],
         official_test=np.zeros(len(images), bool),
         vertices=vertices,
         rois=_read_rois(folder / "rois.json", columns),

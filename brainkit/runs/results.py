@@ -130,6 +130,8 @@ def write_results(
             "dataset": subject.dataset.to_json(),
             "noise_ceiling": subject.noise_ceiling_unit,
             "images": len(subject),
+            "rois": list(subject.chosen_rois),
+            "skipped": [image._asdict() for image in subject.skipped],
             "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
         },
         "split": {
@@ -179,6 +181,7 @@ def backbone_facts(network: Backbone) -> dict[str, Any]:
         "weights_hash": network.weights_hash,
         "pretrained": network.pretrained,
         "licence": network.licence,
+        "citation": network.citation,
         "source": network.source,
         "layers": list(network.layer_names),
         "widths": network.widths,
