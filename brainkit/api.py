@@ -47,6 +47,9 @@ class Run:
     summary: dict[str, Any] = field(repr=False)
     backbone: nn.Module | None = field(default=None, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Run], tuple[Any, ...]]:
+        return type(self), (self.path.absolute(), self.summary, self.backbone)  # for processes elsewhere
+
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Run:
         """Open a finished run's folder, by default the newest.
@@ -177,6 +180,8 @@ def fit(
     seed: int | None = None,
     devices: int | None = None,
     threads: int | None = None,
+    rois: Sequence[str] = (),
+    maps: bool | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -192,7 +197,9 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, skip_unreadable, weights, random_weights, epochs, seed, devices, threads, resume, config, overrides, say
+    out, weights, random_weights, epochs, seed, devices, threads, rois, maps
+        See :func:`brainkit.runs.train.train`.
+    skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
@@ -217,6 +224,8 @@ def fit(
         seed=seed,
         devices=devices,
         threads=threads,
+        rois=rois,
+        maps=maps,
         resume=resume,
         config=config,
         overrides=overrides,
@@ -233,6 +242,7 @@ def save_run(
     backbone: nn.Module,
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
+    maps: bool = True,
     say: Say | None = None,
 ) -> Run:
     """Create a run folder for a module that your own Trainer has fitted: scores on the test images, selectors, maps.
@@ -251,6 +261,8 @@ def save_run(
         The subject that the responses of `data` came from.
     checkpoint : path-like, optional
         Weights to load into `module` first, such as ``ModelCheckpoint.best_model_path``; by default those it has.
+    maps : bool
+        Whether to draw the maps; ``run.draw()`` draws them later.
     say : callable, optional
         Called with each line of progress; by default lines are printed.
 
@@ -268,7 +280,9 @@ def save_run(
     """
     from brainkit.runs import own_trainer
 
-    folder = own_trainer.save_run(out, module, data, backbone=backbone, subject=subject, checkpoint=checkpoint, say=say)
+    folder = own_trainer.save_run(
+        out, module, data, backbone=backbone, subject=subject, checkpoint=checkpoint, maps=maps, say=say
+    )
     return dataclasses.replace(Run.open(folder), backbone=backbone)
 
 

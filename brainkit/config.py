@@ -229,6 +229,11 @@ class TrainConfig:
 
     Less if jobs are killed without notice.
     """
+    maps: bool = True
+    """Whether to draw the maps at the end of the run; false: brainkit map draws them later.
+
+    false in loops over seeds or settings, where drawing can take longer than training.
+    """
     tensorboard: str = "auto"
     """Whether to log epochs for TensorBoard, in the run's folder tensorboard: on, off, or auto: if it is installed.
 
@@ -268,6 +273,12 @@ class DataConfig:
     selectors and readout.
 
     Usually given as --data, more than once.
+    """
+    rois: tuple[str, ...] = ()
+    """Train, score and export only the vertices of these ROIs, by their names or common ones such as V1; empty: all
+    vertices.
+
+    For a run on some regions, which takes less time and memory. Usually given as --roi.
     """
     validation: float = 0.1
     """Fraction of the stimulus groups used to select the best epoch.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from brainkit.cli._values import split_names
+
 
 @click.command(
     "train",
@@ -16,6 +18,7 @@ Examples:
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
   brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
   brainkit train --backbone dinov2 --data algonauts/subj01 --data algonauts/subj02
+  brainkit train --backbone dinov2 --data algonauts/subj01 --roi V1,FFA --no-maps
   brainkit train --config examples/published.yaml
 """,
 )
@@ -68,6 +71,15 @@ Examples:
     metavar="N",
     help="Processor threads of each process.  [default: one for each core it may use]",
 )
+@click.option(
+    "--roi",
+    "rois",
+    multiple=True,
+    callback=split_names,
+    metavar="NAME",
+    help="Train, score and export only the vertices of this ROI; can be repeated.",
+)
+@click.option("--maps/--no-maps", default=None, help="Draw the maps at the end, or leave it to brainkit map.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
 @click.option(
@@ -89,6 +101,8 @@ def command(
     devices: int | None,
     num_nodes: int | None,
     threads: int | None,
+    rois: tuple[str, ...],
+    maps: bool | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -117,6 +131,8 @@ def command(
         devices=devices,
         num_nodes=num_nodes,
         threads=threads,
+        rois=rois,
+        maps=maps,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -350,7 +350,9 @@ def _assign_sides(sizes: Mapping[str, int], seed: int, shares: dict[str, float],
             members.pop()
             returned += 1
         if returned:
-            notes.append(f"{returned} groups given back to train: {side} had more than twice its share of images")
+            notes.append(
+                f"{plural(returned, 'group')} given back to train: {side} had more than twice its share of images"
+            )
         side_of.update(dict.fromkeys(members, side))
     return side_of
 

@@ -202,7 +202,8 @@ def batches(
     preprocessing = encoder.info.preprocessing
     side = preprocessing.size
     # One batch in the network, one ready for it, and as many images being decoded as there are threads.
-    depth = 2 + -(-cores() // size)
+    threads = encoder.threads or cores()
+    depth = 2 + -(-threads // size)
     free = [np.empty((size, side, side, 3), np.uint8) for _ in range(min(depth, -(-len(positions) // size)))]
     waiting: collections.deque[tuple[np.ndarray, Future[Batch]]] = collections.deque()
     decoders: ThreadPoolExecutor | None = None
@@ -212,7 +213,7 @@ def batches(
         while True:
             while free and (first := next(upcoming, None)) is not None:
                 sources = take(first, min(first + size, positions.stop))
-                decoders = decoders or _decoders(sources)
+                decoders = decoders or _decoders(sources, threads)
                 buffer = free.pop()
                 images = [
                     decoders.submit(prepare_into, row, source, preprocessing)
@@ -251,10 +252,9 @@ def _run_batch(
     return Batch(first + len(images), run(buffer[:kept]) if kept else None, failed)
 
 
-def _decoders(sources: Sequence[Any]) -> ThreadPoolExecutor:
+def _decoders(sources: Sequence[Any], threads: int) -> ThreadPoolExecutor:
     is_remote = any(isinstance(source, ImageSource) and remote.is_url(source.file) for source in sources)
-    threads = max(cores(), _REMOTE_THREADS) if is_remote else cores()
-    return ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    return ThreadPoolExecutor(max(threads, _REMOTE_THREADS) if is_remote else threads, thread_name_prefix="decode")
 
 
 class _NetworkThread:

@@ -16,7 +16,7 @@ from brainkit.config import Config
 from brainkit.data import open_subject
 from brainkit.data.splits import Split, common_stimuli, leaked_images, split_subjects
 from brainkit.data.subject import Subject
-from brainkit.errors import DataError
+from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.recovery import read_truth
 from brainkit.runs.settings import Data
 from brainkit.utils.progress import Say
@@ -75,7 +75,7 @@ def open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[lis
     ----------
     settings : Config
     data : sequence of path-like or Subject
-        If some of it is opened, it is what is used.
+        If some of it is opened, it is what is used. ``settings.data.rois`` restrict it.
     say : callable
         Called with each line of progress.
 
@@ -86,13 +86,19 @@ def open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[lis
     Config
         The settings with the absolute path of the data.
     """
-    subjects, settings = _open_subjects(settings, data, say)
+    subjects, settings = _open(settings, data, say)
     if settings.data.skip_unreadable:
         subjects = [subject.skip_unreadable() for subject in subjects]
-    return subjects, settings
+    if rois := settings.data.rois:
+        return [each if each.chosen_rois == rois else each.restrict(rois) for each in subjects], settings
+    # Subjects that were restricted before they came here: a resumed run opens the data by the settings.
+    chosen = {subject.chosen_rois for subject in subjects}
+    if len(chosen) > 1:
+        raise UsageError("subjects trained together must be restricted to the same ROIs: use rois=")
+    return subjects, replace(settings, data=replace(settings.data, rois=chosen.pop()))
 
 
-def _open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subject], Config]:
+def _open(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subject], Config]:
     if any(isinstance(each, Subject) for each in data):
         return [each if isinstance(each, Subject) else open_subject(each) for each in data], settings
     if settings.data.paths:
