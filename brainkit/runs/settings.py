@@ -104,7 +104,8 @@ class Overrides:
     def _data(self, base: DataConfig) -> DataConfig:
         base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         paths = tuple(_absolute(each.root if isinstance(each, Subject) else each) for each in self.data)
-        base = replace(base, rois=tuple(self.rois) or base.rois)
+        rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
+        base = replace(base, rois=rois or base.rois)
         if not paths:
             return base
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
