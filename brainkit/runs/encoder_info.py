@@ -47,9 +47,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     is_drawn = backbone["pretrained"] is False and not is_own(backbone["name"], backbone["source"])
     if is_drawn:
         backbone = {**backbone, "licence": None}
-    terms = licence_terms(
-        backbone=backbone["name"], licence=backbone["licence"], pretrained=not is_drawn, data=kind
-    )
+    terms = licence_terms(backbone=backbone["name"], licence=backbone["licence"], pretrained=not is_drawn, data=kind)
     # Runs of versions that did not store it have a network of brainkit's catalogue, or one that could not state it.
     paper = backbone["citation"] if "citation" in backbone else paper_of(backbone["name"])
     info = describe(
