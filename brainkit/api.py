@@ -110,6 +110,7 @@ class Run:
         vertices: str | os.PathLike[str] | np.ndarray | None = None,
         storage: str = "float32",
         ensemble: Sequence[str | os.PathLike[str] | Run] = (),
+        threads: int | None = None,
         say: Say = print,
     ) -> Exported:
         """Write the run as one encoder file.
@@ -129,6 +130,8 @@ class Run:
         storage : {"float32", "float16", "int8"}
         ensemble : sequence of Run or path-like
             Runs of other seeds: the file predicts the mean of all and their spread.
+        threads : int, optional
+            Processor threads; by default one for each core this process may use.
         say : callable
             Called with each line of progress.
 
@@ -147,6 +150,7 @@ class Run:
             vertices=vertices,
             storage=storage,
             ensemble=[other.path if isinstance(other, Run) else other for other in ensemble],
+            threads=threads,
             say=say,
         )
 
@@ -171,6 +175,7 @@ def fit(
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
+    threads: int | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -186,7 +191,7 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, resume, config, overrides, say
+    out, weights, random_weights, epochs, seed, devices, threads, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
@@ -209,6 +214,7 @@ def fit(
         epochs=epochs,
         seed=seed,
         devices=devices,
+        threads=threads,
         resume=resume,
         config=config,
         overrides=overrides,

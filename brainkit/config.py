@@ -207,6 +207,12 @@ class TrainConfig:
 
     To use more GPUs than one machine has.
     """
+    threads: int = 0
+    """Processor threads of each process; 0: one for each core that it may use (the smallest of its affinity, its
+    container's quota, OMP_NUM_THREADS and SLURM_CPUS_PER_TASK).
+
+    To leave cores to other programs. Usually given as --threads.
+    """
     residency: str = "auto"
     """Where the tokens are while training: device, host (on disk, memory-mapped and streamed), or auto: on a GPU if
     they fit.
@@ -239,7 +245,7 @@ class TrainConfig:
         check_at_least_zero(
             self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy"
         )
-        check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
+        check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes", "threads")
         check_one_of(self, "residency", ("auto", "device", "host"))
         check_one_of(self, "cuda_graph", ("auto", "on", "off"))
         check_fraction(self, "regulariser_end")

@@ -59,6 +59,12 @@ Examples:
     metavar="M",
     help="Machines; for more than one, start brainkit on each with torchrun or srun.  [default: 1]",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads of each process.  [default: one for each core it may use]",
+)
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
 @click.option(
@@ -78,6 +84,7 @@ def command(
     seed: int | None,
     devices: int | None,
     num_nodes: int | None,
+    threads: int | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -104,6 +111,7 @@ def command(
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
+        threads=threads,
         resume=resume,
         config=config,
         overrides=overrides,

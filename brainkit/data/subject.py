@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from brainkit.errors import DataError
 from brainkit.images import content_hash, decode, verify
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Progress
+from brainkit.utils.system import cores
 
 DEFAULT_UNITS = "z-scored percent signal change"
 
@@ -104,7 +104,7 @@ class Subject:
         """
         digest = hashlib.sha256(b"brainkit data 1")
         files = [*itertools.chain.from_iterable(self.responses.files), *self.images]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, cores())) as pool:
             for value in pool.map(content_hash, files):
                 digest.update(bytes.fromhex(value))
         digest.update(self.vertices.space.encode() + b"\0" + self.vertices.ids.astype("<i4").tobytes())

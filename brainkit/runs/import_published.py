@@ -95,6 +95,7 @@ def import_published(
     from brainkit.model.factor_topy import FactorTopy
     from brainkit.model.published_weights import clean_state, infer_shape
     from brainkit.runs.finish import finish_run
+    from brainkit.training.threads import limit_threads
 
     source = Path(file)
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today()}-{_file_name(source)}"
@@ -102,7 +103,7 @@ def import_published(
         raise UsageError(f"{folder}: exists already; name another --out")
     if backbone is None and (weights is not None or random_weights or layers or images is not None):
         raise UsageError("weights, layers and images are for a backbone: give --backbone too")
-    with RunLog(say) as log:
+    with limit_threads(), RunLog(say) as log:
         state = clean_state(read_state_dict(source), str(source))
         shape = infer_shape(state, str(source))
         subject = None if data is None else open_subject(data)

@@ -25,6 +25,7 @@ from brainkit.runs.subjects import SubjectRun, subject_truth
 from brainkit.training.calibration import calibrate
 from brainkit.training.checkpoint import load_best
 from brainkit.training.loss import leaves_gain_open
+from brainkit.training.threads import limit_threads
 from brainkit.utils.files import atomic_write
 from brainkit.utils.progress import Say
 from brainkit.utils.system import PeakMemory
@@ -62,7 +63,7 @@ def save_run(
     model = copy.deepcopy(module.model).cpu().eval()
     settings = _settings(module, data, model, backbone, opened)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with RunLog(say) as log, PeakMemory() as memory:
+    with limit_threads(), RunLog(say) as log, PeakMemory() as memory:
         clock = PhaseClock(memory)
         with preserved_state(backbone), atomic_write(folder) as temporary:
             network = load_network(settings, backbone, log)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PARITY_IMAGES = 12
 
 
-def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: str) -> dict[str, Any]:
+def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: str, threads: int) -> dict[str, Any]:
     """Sections of ``run.json`` on how the work was done.
 
     Parameters
@@ -43,6 +43,8 @@ def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: 
     tokens : SubjectTokens
     tokens_on : {"device", "host"}
         Where the tokens were while training.
+    threads : int
+        Processor threads of each process.
     """
     backend = settings.model.backend
     return {
@@ -56,6 +58,7 @@ def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: 
             "device": device,
             "backend": fastest_backend(device) if backend == "auto" else backend,
             "precision": choose_precision(settings, device),
+            "threads": threads,
         },
     }
 

@@ -15,7 +15,7 @@ PathLike = str | os.PathLike[str]
 Data = PathLike | Subject  # a subject's folder, or the subject opened
 
 # Where and how a run is computed does not change its result: these may differ when it is resumed.
-MAY_CHANGE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes", "tensorboard")
+MAY_CHANGE = ("device", "devices", "num_nodes", "threads", "residency", "cuda_graph", "save_minutes", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Overrides:
     weights : path-like, optional
         A weights file for the backbone.
     random_weights : bool
-    epochs, seed, devices, num_nodes : int, optional
+    epochs, seed, devices, num_nodes, threads : int, optional
     config : path-like, optional
         A YAML file of settings; everything else here wins over it.
     assignments : tuple of str
@@ -44,6 +44,7 @@ class Overrides:
     seed: int | None = None
     devices: int | None = None
     num_nodes: int | None = None
+    threads: int | None = None
     config: PathLike | None = None
     assignments: tuple[str, ...] = ()
 
@@ -57,7 +58,7 @@ class Overrides:
         """
         settings = base if self.config is None else Config.read(self.config)
         seed = settings.seed if self.seed is None else self.seed
-        numbers = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes")}
+        numbers = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes", "threads")}
         train = replace(settings.train, **{name: value for name, value in numbers.items() if value is not None})
         settings = replace(
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)

@@ -269,7 +269,7 @@ def write_run(
     """Write selectors, scores, parity images and ``run.json`` of every subject, then those of the whole run."""
     subjects, is_joint = inputs.subjects, len(inputs.subjects) > 1
     for k, (model, each) in enumerate(zip(module.models(), subjects, strict=True)):
-        facts = work_facts(inputs.settings, run.device, tokens[k], fitted.tokens_on[k])
+        facts = work_facts(inputs.settings, run.device, tokens[k], fitted.tokens_on[k], fitted.threads)
         if is_joint:
             run.log(f"{each.name}:")
             write_model(each.folder, model)

@@ -37,6 +37,7 @@ def train(
     seed: int | None = None,
     devices: int | None = None,
     num_nodes: int | None = None,
+    threads: int | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -62,6 +63,9 @@ def train(
         Override the configuration.
     devices, num_nodes : int, optional
         GPUs of each machine (on a CPU: processes), and machines; see the guide, "More than one machine".
+    threads : int, optional
+        Processor threads of each process; by default one for each core it may use, see
+        :func:`brainkit.utils.system.cores`.
     resume : bool
         Resume the run in `out`.
     config : path-like, optional
@@ -102,6 +106,7 @@ def train(
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
+        threads=threads,
         config=config,
         assignments=tuple(overrides),
     )
@@ -132,9 +137,11 @@ def _start_or_resume(
     from brainkit.runs.stages import RunContext
     from brainkit.training.distributed import join
     from brainkit.training.fit import choose_device
+    from brainkit.training.threads import limit_threads
 
     world = join(settings.train, lambda: choose_device(settings.train.device))
     with (
+        limit_threads(settings.train.threads),
         world.together(),
         RunLog(say if world.first else _ignore) as log,
         PeakMemory() as memory,
