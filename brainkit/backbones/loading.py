@@ -21,6 +21,7 @@ from brainkit.backbones.weight_sources import PublishedWeights, published_weight
 from brainkit.backbones.weights import load_weights_by_order, load_weights_file, set_sincos_positions
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
+from brainkit.utils.files import users_path
 from brainkit.utils.text import nearest_names, one_line
 
 Fit = Literal["whole", "crop"]
@@ -98,7 +99,7 @@ def load_backbone(
     if alias is None:
         _check_timm_name(name)
         alias = Alias(name)
-    path = None if weights is None else Path(weights)
+    path = None if weights is None else users_path(weights)
     return LOADERS[alias.loader](_Request(name, alias, path, random_weights, layers, size, fit, preset, seed))
 
 

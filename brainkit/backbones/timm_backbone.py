@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from brainkit.backbones.base import TokenPair, dot_free, name_layers
+from brainkit.backbones.base import dot_free, name_layers
+from brainkit.backbones.probe import TokenPair
 from brainkit.errors import UsageError
 from brainkit.utils.text import nearest_names
 
