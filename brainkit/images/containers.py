@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from brainkit.errors import ImageError
 from brainkit.images import png, tiff
 from brainkit.images.orientation import read_orientation
 
@@ -67,6 +68,8 @@ def pixels_only(file: BinaryIO, form: str, *, header_only: bool = False) -> Cont
         return _jpeg(file, header_only)
     if form == "TIFF":
         return _tiff(file)
+    if form == "JPEG2000":
+        _check_jpeg_2000(file.read())
     if form == "AVIF":
         return _avif(file.read())
     return Content(file)
@@ -117,6 +120,15 @@ def _tiff(file: BinaryIO) -> Content:
         white_is_zero=tiff.white_is_zero(directory),
         kind=tiff.describe(directory),
     )
+
+
+def _check_jpeg_2000(data: bytes) -> None:
+    """Refuse colours of more than 8 bits: Pillow rounds the highest of them up to 256, which is 0."""
+    start = data.find(b"\xff\x4f\xff\x51")  # the beginning of the code stream, and of what describes its components
+    if start >= 0:
+        bits = [(code & 0x7F) + 1 for code in data[start + 42 : start + 42 + 3 * data[start + 41] : 3]]
+        if len(bits) > 1 and max(bits) > 8:
+            raise ImageError(f"JPEG 2000 with {max(bits)} bits for each colour cannot be read; save it with 8")
 
 
 def _avif(data: bytes) -> Content:

@@ -251,8 +251,11 @@ def _opened(
         # Not Image.open, which would warn of large images: their limit is here.
         image = Image.OPEN[form][0](content.file, "")
     except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as in Image.open
-        kind = f" ({content.kind})" if content.kind else ""
-        raise ImageError(f"damaged, or a kind of {form} that cannot be read{kind}: {one_line(error)}") from error
+        details = "; ".join(filter(None, (content.kind, one_line(error))))
+        raise ImageError(
+            f"damaged, or a kind of {form} that cannot be read ({details}); "
+            "if other programs show it, save it as an 8-bit PNG"
+        ) from error
     width, height = image.size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise ImageError(f"expected 1 to {MAX_PIXELS:,} pixels, found {width} x {height}")

@@ -9,13 +9,14 @@ from typing import BinaryIO
 
 from brainkit.errors import ImageError
 
-BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR, XMP = 258, 259, 262, 274, 277, 284, 700
+BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = 258, 259, 262, 274, 277
+PLANAR, SAMPLE_FORMAT, XMP = 284, 339, 700
 
 # Width, height, bits, compression, photometric interpretation, fill order, strips, samples, planes, fax options,
 # predictor, palette, tiles, inks, extra samples, sample format, JPEG tables, YCbCr, and Windows Media Photo's format.
 _PIXEL_TAGS = frozenset(
-    [256, 257, BITS, COMPRESSION, PHOTOMETRIC, 266, 273, SAMPLES, 278, 279, PLANAR, 292, 293, 317, 320, 322, 323]
-    + [324, 325, 332, 334, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 48129]
+    [256, 257, BITS, COMPRESSION, PHOTOMETRIC, 266, 273, SAMPLES, 278, 279, PLANAR, 292, 293, 317, 320]
+    + [322, 323, 324, 325, 332, 334, 338, SAMPLE_FORMAT, 347, *range(512, 522), 529, 530, 531, 532, 48129]
 )
 _SINGLE = frozenset([256, 257, COMPRESSION, PHOTOMETRIC, 266, SAMPLES, 278, PLANAR, 317, 322, 323])  # have one value
 
@@ -127,21 +128,20 @@ def white_is_zero(directory: Directory) -> bool:
 
 
 def check_readable(directory: Directory) -> None:
-    """Refuse what Pillow would read as noise."""
-    if (
-        directory.number(PLANAR, 1) == 2
-        and directory.number(COMPRESSION, 1) == 1
-        and directory.number(BITS, 1) == 16
-        and directory.number(SAMPLES, 1) > 1
-    ):
+    """Refuse what Pillow would misread."""
+    if directory.big and directory.order == ">":
+        raise ImageError("a BigTIFF with the most significant byte first cannot be read; save it as a plain TIFF")
+    planes, compression = directory.number(PLANAR, 1), directory.number(COMPRESSION, 1)
+    if planes == 2 and compression == 1 and directory.number(BITS, 1) == 16 and directory.number(SAMPLES, 1) > 1:
         raise ImageError("16-bit colours in separate planes cannot be read; save them as 8-bit RGB")
 
 
 def describe(directory: Directory) -> str:
     """Which kind of pixels the file has, for an error."""
     samples, bits = directory.number(SAMPLES, 1), directory.number(BITS, 1)
-    kind = directory.number(PHOTOMETRIC, 0)
-    return f"{samples} sample{'s' if samples > 1 else ''} of {bits} bits, photometric interpretation {kind}"
+    kind = {2: "signed ", 3: "floating-point "}.get(directory.number(SAMPLE_FORMAT, 1), "")
+    number = f"{samples} {kind}sample{'s' if samples > 1 else ''} of {bits} bits"
+    return f"{number}, photometric interpretation {directory.number(PHOTOMETRIC, 0)}"
 
 
 def _single(directory: Directory, tag: int, kind: int, value: bytes) -> bytes:
