@@ -21,8 +21,8 @@ from typing import Literal
 from brainkit._version import __version__
 from brainkit.errors import BrainkitError
 from brainkit.utils.files import cache_folder
-from brainkit.utils.system import cores, cuda_devices, total_memory
-from brainkit.utils.text import first_line, format_bytes
+from brainkit.utils.system import available_cores, cores, cuda_devices, total_memory
+from brainkit.utils.text import first_line, format_bytes, plural
 
 State = Literal["ok", "note", "missing", "warning"]
 
@@ -79,8 +79,11 @@ Row = tuple[str, State, str]
 def _machine() -> Iterator[Row]:
     yield "Python", "ok", f"{platform.python_version()} ({sys.executable})"
     yield "platform", "ok", f"{platform.system()} {platform.release()} {platform.machine()}"
-    usable, present = cores(), os.cpu_count() or 1
-    yield "cores", "ok", str(present) if usable == present else f"{usable} usable of {present}"
+    usable, present = available_cores(), os.cpu_count() or 1
+    text = str(present) if usable == present else f"{usable} usable of {present}"
+    if (threads := cores()) != usable:
+        text += f"; {plural(threads, 'thread')}, by OMP_NUM_THREADS or SLURM_CPUS_PER_TASK"
+    yield "cores", "ok", text
     memory = total_memory()
     yield "memory", "ok" if memory >= 4e9 else "warning", format_bytes(memory)
 

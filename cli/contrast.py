@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -31,7 +32,7 @@ Examples:
     "--encoder",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Encoder file.  [default: encoder.onnx of the newest run]",
+    help="Encoder file, or the run folder it is in.  [default: of the newest run, else the only .onnx file here]",
 )
 @click.option(
     "--maps", type=click.Path(path_type=Path), metavar="DIR", help="Also draw the effect size on the flatmap."
@@ -60,6 +61,12 @@ Examples:
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per batch.  [default: by input size]"
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads.  [default: one for each core this process may use]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def command(
     a: str,
@@ -71,6 +78,7 @@ def command(
     rois: tuple[str, ...],
     device: str,
     batch_size: int | None,
+    threads: int | None,
     overwrite: bool,
 ) -> None:
     """Compare the responses predicted to two sets of images, A and B, at each vertex.
@@ -88,14 +96,23 @@ def command(
 
     if max_q is not None and maps is None:
         raise click.UsageError("--max-q needs --maps: it is for the figure")
-    encoder = encoder or latest.latest_encoder()
+    encoder = encoder or latest.default_encoder(functools.partial(click.echo, err=True))
     check_contrast_output(out, overwrite)
     if maps is not None:
         from brainkit.maps.draw_predictions import check_drawable
 
         check_drawable(maps, read(encoder))
     with progress_bar("predicting", "images") as progress:
-        result = contrast(a, b, encoder, rois=rois or None, device=device, batch_size=batch_size, progress=progress)
+        result = contrast(
+            a,
+            b,
+            encoder,
+            rois=rois or None,
+            device=device,
+            batch_size=batch_size,
+            threads=threads,
+            progress=progress,
+        )
     json_path = write_contrast(result, out, overwrite=overwrite)
     for images in (result.a, result.b):
         for path, reason in images.skipped[:SHOWN]:

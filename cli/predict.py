@@ -37,7 +37,7 @@ Examples:
     "--encoder",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Encoder file.  [default: encoder.onnx of the newest run]",
+    help="Encoder file, or the run folder it is in.  [default: of the newest run, else the only .onnx file here]",
 )
 @click.option("--maps", type=click.Path(path_type=Path), metavar="DIR", help="Also draw each image next to its map.")
 @click.option(
@@ -71,6 +71,12 @@ Examples:
     help="Images at once.  [default: by the input's size and the free memory]",
 )
 @click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads.  [default: one for each core this process may use]",
+)
+@click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
@@ -91,6 +97,7 @@ def command(
     hemispheres: bool,
     device: str,
     batch_size: int | None,
+    threads: int | None,
     engine: str,
     workers: int | None,
     overwrite: bool,
@@ -108,7 +115,8 @@ def command(
     from brainkit.utils.progress import progress_bar
     from brainkit.utils.text import plural, printable
 
-    encoder = encoder or latest.latest_encoder()
+    say = functools.partial(click.echo, err=True)
+    encoder = encoder or latest.default_encoder(say)
     if maps is not None:
         if Path(out).suffix != ".npy" or hemispheres or "://" in out:
             raise click.UsageError(f"--maps needs all vertices in one .npy file on this machine, got --out {out}")
@@ -124,6 +132,7 @@ def command(
             device=device,
             rois=rois or None,
             batch_size=batch_size,
+            threads=threads,
             overwrite=overwrite,
             hemispheres=hemispheres,
             top=top,
@@ -131,7 +140,7 @@ def command(
             engine=engine,
             workers=workers,
             progress=progress,
-            say=functools.partial(click.echo, err=True),
+            say=say,
         )
     for path, reason in result.skipped[:SHOWN]:
         click.echo(f"skipped {printable(path)}: {printable(reason)}", err=True)

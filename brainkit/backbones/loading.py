@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from brainkit.backbones.base import Backbone, select_layers
-from brainkit.backbones.catalog import ALIASES, Alias
+from brainkit.backbones.catalog import ALIASES, Alias, paper_of
 from brainkit.backbones.plugin import is_plugin, load_plugin, wrap_network
 from brainkit.backbones.timm_backbone import TimmNetwork
 from brainkit.backbones.torchvision_vit import TorchvisionVit
@@ -133,9 +133,10 @@ class _Request:
             preprocessing=dataclasses.replace(PUBLISHED, size=own.size) if self.preset == "published" else own,
             layers={layer: layer for layer in layers},
             pretrained=not self.random_weights,
-            licence=self.alias.licence or licence or "unknown",
+            licence=self.alias.licence or licence or None,
             source=f"random weights, seed {self.seed}" if self.random_weights else source,
             shapes=shapes,
+            citation=paper_of(self.name) or None,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,11 @@ class RoiTable(Mapping[str, np.ndarray]):
         if found:
             return np.unique(np.concatenate(found)).astype(np.int32)
         raise UsageError(self._unknown_message(name))
+
+    def union(self, names: Iterable[str]) -> np.ndarray:
+        """Positions of the vertices in any of these regions, named as for `members`: (k,) int32, sorted."""
+        parts = [self.members(name) for name in names]
+        return np.unique(np.concatenate(parts)).astype(np.int32) if parts else np.empty(0, np.int32)
 
     def subset(self, vertex_index: np.ndarray) -> RoiTable:
         """The table of the vertices at `vertex_index` only, renumbered to 0 .. k-1.

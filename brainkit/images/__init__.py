@@ -6,6 +6,7 @@ file into numbers.
 
 from brainkit.images.colour import to_rgb
 from brainkit.images.files import (
+    DECODING,
     FORMATS,
     MAX_BYTES,
     MAX_PIXELS,
@@ -14,6 +15,7 @@ from brainkit.images.files import (
     decode,
     detach,
     find_images,
+    pixel_hash,
     verify,
 )
 from brainkit.images.preprocessing import (
@@ -27,6 +29,7 @@ from brainkit.images.preprocessing import (
 )
 
 __all__ = [
+    "DECODING",
     "FORMATS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
@@ -41,6 +44,7 @@ __all__ = [
     "detach",
     "find_images",
     "normalise",
+    "pixel_hash",
     "prepare",
     "to_rgb",
     "verify",

@@ -124,6 +124,7 @@ def contrast(
     *,
     rois: str | Iterable[str] | None = None,
     device: str = "auto",
+    threads: int | None = None,
     batch_size: int | None = None,
     names: tuple[str, str] | None = None,
     progress: Progress | None = None,
@@ -139,7 +140,8 @@ def contrast(
     rois : str or iterable of str, optional
         Only the vertices of these ROIs, also for the false discovery rate; the table has no others.
     device : {"auto", "cpu", "cuda"}
-        To open `encoder` with, if it is a path.
+    threads : int, optional
+        To open `encoder` with, if it is a path; see :func:`brainkit.load`.
     batch_size : int, optional
     names : tuple of two str, optional
         Names of the sets; by default those of the folders.
@@ -160,7 +162,7 @@ def contrast(
     lists = list_images(a), list_images(b)
     _check_disjoint(*lists)
     if not isinstance(encoder, Encoder):
-        encoder = load(encoder, device)
+        encoder = load(encoder, device, threads=threads)
     columns, regions = select_columns(encoder.rois, as_names(rois))
     total, done = sum(map(len, lists)), 0
     parts = []

@@ -12,8 +12,10 @@ import numpy as np
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import UsageError
 from brainkit.insilico.contrast import COLUMNS, Contrast, ImageSet
+from brainkit.predict.outputs.description import write_streaming
 from brainkit.predict.outputs.formats import check_output, suffix_of
-from brainkit.utils.files import atomic_write, write_json
+from brainkit.predict.outputs.rows import Layout
+from brainkit.utils.files import atomic_write
 
 ABOUT_P = (
     "p and q are over images: they say how certainly other images of these two kinds would differ in the predictions "
@@ -68,7 +70,8 @@ def write_contrast(result: Contrast, out: str | os.PathLike[str], *, overwrite: 
             np.savez(temporary, vertices=ids, space=space, **result.arrays())  # type: ignore[arg-type]
         else:
             _write_csv(temporary, result, ids)
-        write_json(json_path, _description(result, out, ids))
+        with atomic_write(json_path) as described, described.open("w", encoding="utf-8") as stream:
+            write_streaming(stream, _description(result, out))
     return json_path
 
 
@@ -135,7 +138,7 @@ def _write_csv(path: Path, result: Contrast, ids: np.ndarray) -> None:
             table.writerow([vertex, hemisphere, *(f"{values[row]:.9g}" for values in arrays.values())])
 
 
-def _description(result: Contrast, out: Path, ids: np.ndarray) -> dict[str, Any]:
+def _description(result: Contrast, out: Path) -> dict[str, Any]:
     def described(images: ImageSet) -> dict[str, Any]:
         return {
             "name": images.name,
@@ -149,10 +152,8 @@ def _description(result: Contrast, out: Path, ids: np.ndarray) -> dict[str, Any]
         "what": "contrast of the responses predicted to two sets of images: a against b, at each vertex",
         "arrays": COLUMNS,
         "about_p": ABOUT_P,
-        "units": info.units,
+        **Layout(info, result.columns).to_json(),
         "units_of": ["mean_a", "mean_b", "sd_a", "sd_b", "difference"],
-        "space": info.vertices.space,
-        "vertices": {"count": len(ids), "ids": ids.tolist()},
         "a": described(result.a),
         "b": described(result.b),
         "regions": result.table(),

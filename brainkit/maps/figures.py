@@ -11,6 +11,7 @@ import numpy as np
 from brainkit.maps.colours import colour_map, layer_palette, location_colours, location_table
 from brainkit.maps.figure import DPI, FAINT, INK, Flatmap, MapFigure
 from brainkit.metrics.scores import LEAST_CEILING, explained_share
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -146,8 +147,8 @@ def effect_figure(
     tested = np.isfinite(q)
     threshold = 0.05 if max_q is None else max_q
     percent = 100 * float((q[tested] < threshold).mean()) if tested.any() else 0.0
-    parts = [f"{flatmap.vertices.space} flatmap", f"{counts[0]:,} and {counts[1]:,} images"]
-    parts += [f"{percent:.0f} % of {int(tested.sum()):,} vertices at q < {threshold:g}"]
+    parts = [f"{flatmap.vertices.space} flatmap", f"{counts[0]:,} and {plural(counts[1], 'image')}"]
+    parts += [f"{percent:.0f} % of {plural(int(tested.sum()), 'vertex', 'vertices')} at q < {threshold:g}"]
     title = f"{_clipped(names[0])} vs {_clipped(names[1])}: effect size"
     detail = "q over images for one model, not over subjects"
     if max_q is not None:
@@ -236,7 +237,7 @@ def _common_prefix(names: Sequence[str]) -> int:
 def _summary(flatmap: Flatmap, values: np.ndarray, *parts: str) -> str:
     """Space, number of vertices with a value, and `parts` with the median and the 90th percentile over them."""
     finite = values[np.isfinite(values)]
-    texts = [f"{flatmap.vertices.space} flatmap", f"{len(finite):,} of {len(values):,} vertices"]
+    texts = [f"{flatmap.vertices.space} flatmap", f"{len(finite):,} of {plural(len(values), 'vertex', 'vertices')}"]
     if len(finite):
         texts += [part.format(np.percentile(finite, rank)) for part, rank in zip(parts, (50, 90), strict=False)]
     return _SEPARATOR.join(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.encoder_file.file import fingerprint, read, unchanged_while
+from brainkit.encoder_file.file import fingerprint, locate, read, unchanged_while
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import EncoderFileError, ImageError, UsageError
@@ -47,6 +48,12 @@ class Encoder(Network):
     device : str
         ``"cpu"`` or ``"cuda"``: where it runs.
 
+    Notes
+    -----
+    Threads may share an encoder, and so may forked processes. Pickled (for joblib, a spawned process or a worker of
+    torch's DataLoader) it is its file's absolute path: it is opened again there, with the same device and threads, if
+    the file is still the same. Nothing in it changes with use, so ``copy.deepcopy`` returns the encoder itself.
+
     Examples
     --------
     >>> encoder = brainkit.load("encoder.onnx", "cpu")
@@ -65,6 +72,15 @@ class Encoder(Network):
     def __repr__(self) -> str:
         name = self.info.backbone.get("name", "?")
         return f"Encoder({str(self.path)!r}, backbone={name!r}, vertices={len(self.vertices)}, device={self.device!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Any, ...]]:
+        return _open_again, (str(self.file), self.device, self.threads, self.info.digest)
+
+    def __copy__(self) -> Encoder:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
+        return self
 
     @property
     def vertices(self) -> Vertices:
@@ -282,11 +298,11 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
     Parameters
     ----------
     path : path-like
-        The file.
+        The file, or the run folder that it is in.
     device : {"auto", "cpu", "cuda"}
         ``auto`` takes a GPU if there is one that ONNX Runtime can use.
     threads : int, optional
-        Threads of the network on a CPU; by default one for each core this process may use.
+        Threads of the network on a CPU, and of decoding images; by default one for each core this process may use.
 
     Returns
     -------
@@ -297,19 +313,31 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
     EncoderFileError
         If the file cannot be trusted or understood.
     UsageError, BrainkitError
-        If the device is unknown; if it is requested and does not work.
+        If the device is unknown, or there are no threads; if the device is requested and does not work.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    path = locate(path)
     with unchanged_while(path):
         info = read(path)
         if info.container != "onnx":
-            raise _wrong_container(Path(path), info)
+            raise _wrong_container(path, info)
         check_graph(path)
         session = open_session(path, device=device, size=info.preprocessing.size, threads=threads)
         checked = fingerprint(path)
     _check_signature(session, info, path)
-    return Encoder(Path(path), info, session, checked)
+    return Encoder(path, info, session, checked, threads)
+
+
+@functools.lru_cache(maxsize=1)  # joblib sends the encoder along with every task
+def _open_again(path: str, device: str, threads: int | None, digest: str) -> Encoder:
+    """An encoder that was sent to this process."""
+    encoder = load(path, device, threads=threads)
+    if encoder.info.digest != digest:
+        raise EncoderFileError(f"{path}: is another file than the encoder that was sent here; give each its own name")
+    return encoder
 
 
 def _name(source: Any, index: int) -> str:

@@ -206,7 +206,8 @@ def batches(
     preprocessing = encoder.info.preprocessing
     side = preprocessing.size
     # One batch in the network, one ready for it, and as many images being decoded as there are threads.
-    unused = 2 + -(-cores() // size)
+    threads = encoder.threads or cores()
+    unused = 2 + -(-threads // size)
     free: list[np.ndarray] = []
     waiting: collections.deque[tuple[np.ndarray, Future[Batch]]] = collections.deque()
     decoders: ThreadPoolExecutor | None = None
@@ -215,7 +216,7 @@ def batches(
         upcoming = iter(chunks)
         while True:
             while (free or unused) and (sources := next(upcoming, None)) is not None:
-                decoders = decoders or _decoders(sources)
+                decoders = decoders or _decoders(sources, threads)
                 if not free:
                     free.append(np.empty((size, side, side, 3), np.uint8))
                     unused -= 1
@@ -258,10 +259,9 @@ def _run_batch(
     return Batch(first + len(images), run(buffer[:kept]) if kept else None, failed)
 
 
-def _decoders(sources: Sequence[Any]) -> ThreadPoolExecutor:
+def _decoders(sources: Sequence[Any], threads: int) -> ThreadPoolExecutor:
     is_remote = any(isinstance(source, ImageSource) and remote.is_url(source.file) for source in sources)
-    threads = max(cores(), _REMOTE_THREADS) if is_remote else cores()
-    return ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    return ThreadPoolExecutor(max(threads, _REMOTE_THREADS) if is_remote else threads, thread_name_prefix="decode")
 
 
 class _NetworkThread:

@@ -35,6 +35,10 @@ def test_rows_come_in_the_order_asked_for(root):
 def test_responses_stay_on_disk_also_when_pickled(root):
     subject = Algonauts(root)
     assert all(isinstance(part, np.memmap) for block in subject.responses._arrays for part in block)
+    left = pickle.loads(pickle.dumps(subject.responses.take(np.array([7, 2])).keep(np.array([3, 4, 9]))))
+    expected = subject.responses.rows([7, 2])[:, [3, 4, 9]]
+    np.testing.assert_array_equal(left.rows(np.arange(2)), expected)
+    assert left.rows([]).shape == (0, 3) and left.shape == (2, 3)
     content = pickle.dumps(subject.responses)
     assert len(content) < 3000
     again = pickle.loads(content)

@@ -121,10 +121,10 @@ def test_what_is_refused(encoder: predict.Encoder, sets: tuple[Path, Path], tmp_
     for name in ("contrast.npy", "contrast", ".npz"):
         with pytest.raises(UsageError, match="must end in"):
             write_contrast(found, tmp_path / name)
-    (tmp_path / "contrast.json").write_text("precious")
+    (tmp_path / "contrast.npz.json").write_text("precious")
     with pytest.raises(UsageError, match="exists already"):
         write_contrast(found, tmp_path / "contrast.npz")
-    assert os.listdir(tmp_path) == ["contrast.json"]
+    assert os.listdir(tmp_path) == ["contrast.npz.json"]
 
 
 @pytest.mark.slow

@@ -37,9 +37,7 @@ def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
     except TypeError:
         found = type(images).__name__
         raise UsageError(f"images must be a path, PIL images, paths or a uint8 array, got {found}") from None
-    for index, image in enumerate(sequence):
-        _check(image, index)
-    return sequence
+    return [_checked(image, index) for index, image in enumerate(sequence)]
 
 
 def in_chunks(images: Sequence[Any] | np.ndarray | Iterator[Any], size: int) -> Iterator[tuple[Any, Any]]:
@@ -51,7 +49,7 @@ def in_chunks(images: Sequence[Any] | np.ndarray | Iterator[Any], size: int) -> 
     """
     if isinstance(images, Iterator):
         numbered = enumerate(images)
-        while pairs := [(image, _copied(image, index)) for index, image in itertools.islice(numbered, size)]:
+        while pairs := [_copied(image, index) for index, image in itertools.islice(numbered, size)]:
             yield [image for image, _ in pairs], [copy for _, copy in pairs]
     else:
         for start in range(0, len(images), size):
@@ -59,11 +57,9 @@ def in_chunks(images: Sequence[Any] | np.ndarray | Iterator[Any], size: int) -> 
             yield chunk, chunk if isinstance(chunk, np.ndarray) else [_detached(image) for image in chunk]
 
 
-def _copied(image: Any, index: int) -> Any:
-    _check(image, index)
-    if isinstance(image, np.ndarray):
-        return image.copy()
-    return _detached(image, copy=True)
+def _copied(image: Any, index: int) -> tuple[Any, Any]:
+    image = _checked(image, index)
+    return image, image.copy() if isinstance(image, np.ndarray) else _detached(image, copy=True)
 
 
 def _detached(image: Any, copy: bool = False) -> Any:
@@ -78,8 +74,8 @@ def _detached(image: Any, copy: bool = False) -> Any:
         return error
 
 
-def _check(image: Any, index: int) -> None:
-    """Refuse what is no image."""
+def _checked(image: Any, index: int) -> Any:
+    """The image, if it is one."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             raise UsageError(
@@ -88,6 +84,7 @@ def _check(image: Any, index: int) -> None:
     elif not isinstance(image, str | os.PathLike | Image.Image):
         found = type(image).__name__
         raise UsageError(f"images[{index}] must be a path, a PIL image or a uint8 array (H, W, 3), got {found}")
+    return image
 
 
 def prepare_into(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> ImageError | None:
