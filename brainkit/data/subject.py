@@ -28,6 +28,7 @@ from brainkit.images import content_hash, decode, verify
 from brainkit.utils.files import read_json, read_text
 from brainkit.utils.progress import Progress
 from brainkit.utils.system import cores
+from brainkit.utils.text import plural
 
 DEFAULT_UNITS = "z-scored percent signal change"
 
@@ -120,10 +121,10 @@ class Subject:
         """A one-line summary."""
         test = int(self.official_test.sum())
         parts = [
-            f"{len(self):,} images" + (f" ({test:,} of them official test)" if test else ""),
-            f"{len(self.vertices):,} vertices"
+            plural(len(self), "image") + (f" ({test:,} of them official test)" if test else ""),
+            plural(len(self.vertices), "vertex", "vertices")
             + (f" of {self.vertices.space}" if self.vertices.space != CUSTOM else " of no known surface"),
-            f"{len(self.rois)} ROIs",
+            plural(len(self.rois), "ROI"),
             "noise ceilings" if self.noise_ceiling is not None else "no noise ceilings",
         ]
         excluded = [f"{len(ids):,} {reason}" for reason, ids in self.excluded.items() if ids]

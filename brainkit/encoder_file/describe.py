@@ -17,7 +17,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
 from brainkit.encoder_file.metadata import from_json
 from brainkit.metrics.scores import explained_share
-from brainkit.utils.text import format_bytes, printable
+from brainkit.utils.text import format_bytes, plural, printable
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
 
 
 def _target(info: EncoderInfo) -> str:
-    count = f"{len(info.vertices):,} vertices"
+    count = plural(len(info.vertices), "vertex", "vertices")
     if info.vertices.space == "custom":
         where = "a custom space"
     else:
@@ -200,10 +200,14 @@ def _images(info: EncoderInfo) -> str:
 
 
 def _selectors(info: EncoderInfo) -> str:
-    gauge = "layers can be compared" if info.gauge == "unit" else "layers cannot be compared"
+    gauge = (
+        "the gain of every layer is fixed, so layer weights can be compared"
+        if info.gauge == "unit"
+        else "gains of layers are free, so layer weights cannot be compared across layers"
+    )
     members = info.ensemble["members"] if info.ensemble else 1
     channels = f"{members} x {info.bottleneck // members}" if members > 1 else str(info.bottleneck)
-    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge}: {gauge}"
+    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge} ({gauge})"
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> str:
