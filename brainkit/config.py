@@ -229,6 +229,11 @@ class TrainConfig:
 
     Less if jobs are killed without notice.
     """
+    maps: bool = True
+    """Whether to draw the maps at the end of the run; false: brainkit map draws them later.
+
+    false in loops over seeds or settings, where drawing can take longer than training.
+    """
     tensorboard: str = "auto"
     """Whether to log epochs for TensorBoard, in the run's folder tensorboard: on, off, or auto: if it is installed.
 
@@ -269,6 +274,12 @@ class DataConfig:
 
     Usually given as --data, more than once.
     """
+    rois: tuple[str, ...] = ()
+    """Train, score and export only the vertices of these ROIs, by their names or common ones such as V1; empty: all
+    vertices.
+
+    For a run on some regions, which takes less time and memory. Usually given as --roi.
+    """
     validation: float = 0.1
     """Fraction of the stimulus groups used to select the best epoch.
 
@@ -294,6 +305,11 @@ class DataConfig:
     """published: the preprocessing of the published code for every backbone (224 pixels, ImageNet mean and s.d.).
 
     To compare with published results.
+    """
+    skip_unreadable: bool = False
+    """Whether to leave out images that cannot be read; false: they are an error.
+
+    Usually given as --skip-unreadable.
     """
     token_dtype: str = "float16"
     """Data type of the token cache: float16, or bfloat16 for tokens beyond the range of float16.

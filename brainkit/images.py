@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -50,6 +51,9 @@ SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES_OF.values() for suffix in 
 
 # Above the 151 million pixels of the largest cameras, below the limit of Pillow itself.
 MAX_PIXELS = 170_000_000
+
+# What `decode` makes of a file: raise it when some files come out with other pixels, because `pixel_hash` is stored.
+DECODING = 1
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -316,20 +320,48 @@ def normalise(batch: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt
 
 
 def content_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of the file's bytes, in hexadecimal.
+    """SHA-256 of the file's bytes, in hexadecimal. A file that has not changed is read once in a process.
 
     Raises
     ------
     DataError
         If the file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        status = os.stat(path)
+        changed = status.st_ctime_ns
+        # Within the resolution of its file system's clock, a file may change without a trace.
+        if abs(time.time_ns() - changed) < _CLOCK_RESOLUTION:
+            return _hash_file(path)
+        return _hash_unchanged(os.fspath(path), status.st_dev, status.st_ino, status.st_size, changed)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of an image's size and its pixels as 8-bit RGB, in hexadecimal.
+
+    The same for all files that `decode` reads as the same image, whatever their names, formats and metadata.
+    """
+    rgb = to_rgb(image)
+    digest = hashlib.sha256(f"{rgb.width} x {rgb.height}\n".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+_CLOCK_RESOLUTION = 3_000_000_000  # nanoseconds
+
+
+@functools.lru_cache(maxsize=100_000)
+def _hash_unchanged(path: str, *_status: int) -> str:
+    return _hash_file(path)
+
+
+def _hash_file(path: str | os.PathLike[str]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli._values import split_names
-
 
 @click.command(
     "contrast",
@@ -47,7 +45,6 @@ Examples:
     "--roi",
     "rois",
     multiple=True,
-    callback=split_names,
     metavar="NAME",
     help="Only these ROIs, also for the false discovery rate; may be repeated.",
 )

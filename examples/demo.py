@@ -134,7 +134,7 @@ def report(folder: Path, run: Path, seconds: float) -> None:
     recovery = json.loads((folder / run / "recovery.json").read_text(encoding="utf-8"))
     all_vertices = scores["all"]
     print(f"\nDone in {seconds:.0f} s.\n\nHow accurate is the encoder?")
-    print(f"  On {scores['images']} test images from other photographs, over {all_vertices['vertices']} vertices:")
+    print(f"  On {scores['images']} test images from other photographs, over {all_vertices['vertices']:,} vertices:")
     explained = scores["official"]["median"]
     print(f"  median correlation {all_vertices['r']:.2f}; {explained:.0f} % of the explainable variance (median).")
     print("\n  The subject is simulated, so the true selectors are known:")

@@ -174,8 +174,10 @@ def _licence(info: EncoderInfo) -> Iterator[tuple[str, str]]:
 
 
 def _backbone(backbone: Mapping[str, Any]) -> str:
-    pretrained = backbone.get("pretrained")
+    pretrained = backbone.get("pretrained", "")
     weights = "pretrained" if pretrained is True else "random weights" if pretrained is False else ""
+    if pretrained is None:
+        weights = "not stated whether it is trained"
     digest = str(backbone.get("weights_hash") or "")[:12]
     licence = str(backbone.get("licence") or "")
     parts = [weights, digest and f"sha256 {digest}", licence and f"licence {licence}"]

@@ -166,7 +166,7 @@ def contrast(
     _check_disjoint(*lists)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device, threads=threads)
-    columns, regions = select_columns(encoder.rois, as_names(rois))
+    columns, regions = select_columns(encoder.rois, as_names(rois, encoder.rois))
     total, done = sum(map(len, lists)), 0
     parts = []
     met: dict[bytes, str] = {}

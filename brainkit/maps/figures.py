@@ -193,7 +193,7 @@ def effect_figure(
     values, passing = np.asarray(effect, dtype=np.float64), np.asarray(q) < max_q
     result = describe_passing(q, max_q)
     title = f"{_clipped(names[0])} vs {_clipped(names[1])}: {result}"
-    parts = ["effect size", f"{flatmap.vertices.space} flatmap", f"{counts[0]:,} and {counts[1]:,} images"]
+    parts = ["effect size", f"{flatmap.vertices.space} flatmap", f"{counts[0]:,} and {plural(counts[1], 'image')}"]
     detail = f"pale: q of {max_q:g} or more; q is over images for one model, not over subjects"
     figure = MapFigure(flatmap, title, _SEPARATOR.join(parts), note=note, detail=detail)
     limit = _round_up(_robust_top(np.abs(values), 99.0), 0.1)
@@ -310,7 +310,7 @@ def _common_prefix(names: Sequence[str]) -> int:
 def _summary(flatmap: Flatmap, values: np.ndarray, *parts: str) -> str:
     """Space, number of vertices with a value, and `parts` with the median and the 90th percentile over them."""
     finite = values[np.isfinite(values)]
-    texts = [f"{flatmap.vertices.space} flatmap", f"{len(finite):,} of {len(values):,} vertices"]
+    texts = [f"{flatmap.vertices.space} flatmap", f"{len(finite):,} of {plural(len(values), 'vertex', 'vertices')}"]
     if len(finite):
         texts += [part.format(np.percentile(finite, rank)) for part, rank in zip(parts, (50, 90), strict=False)]
     return _SEPARATOR.join(texts)

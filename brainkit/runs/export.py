@@ -16,7 +16,7 @@ from brainkit.runs.ensemble import Member, build_ensemble, check_members
 from brainkit.runs.folder import finished_run, run_folders
 from brainkit.runs.network import load_network
 from brainkit.utils.progress import Say
-from brainkit.utils.text import format_bytes
+from brainkit.utils.text import format_bytes, plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -194,7 +194,7 @@ def _write(
         first = members[0]
         model, info = build_ensemble(members, network, say) if request.ensemble else (first.model, first.info)
         subset = choose_subset(info, rois=request.rois, vertices=request.vertices)
-        count = f"{len(first.model.weight)} vertices"
+        count = plural(len(first.model.weight), "vertex", "vertices")
         if subset is not None:
             count = f"{len(subset.positions)} of {count}"
         say(f"exporting {', '.join(str(each.folder) for each in members)} with {network.name}, {count}")
@@ -235,13 +235,23 @@ def check_network(folder: Path, trained_on: dict[str, Any], network: Backbone) -
     DataError
         If it has not.
     """
+    from brainkit.backbones.plugin import is_own
     from brainkit.images import Preprocessing
 
     name = trained_on["name"]
     if network.weights_hash != trained_on["weights_hash"]:
+        advice = "use the weights file it was trained with, or in Python the network"
+        if is_own(network.name, network.source):
+            advice = "its weights file has changed, or its constructor draws other random numbers in each process"
         raise DataError(
             f"{folder}: was trained on other weights of {name} ({trained_on['weights_hash'][:12]}) than those found "
-            f"now ({network.weights_hash[:12]}); use the weights file it was trained with, or in Python the network"
+            f"now ({network.weights_hash[:12]}); {advice}"
+        )
+    if network.layer_names != tuple(trained_on["layers"]) and set(network.layer_names) == set(trained_on["layers"]):
+        raise DataError(
+            f"{folder}: {name} returns its layers in another order now ({', '.join(network.layer_names)}) than in "
+            f"training ({', '.join(trained_on['layers'])}); get_tokens must return them from shallow to deep, and not "
+            "in the order of a set"
         )
     preprocessing = Preprocessing.from_json(trained_on["preprocessing"])
     if list(network.layer_names) != trained_on["layers"] or network.preprocessing != preprocessing:
@@ -274,7 +284,7 @@ def check_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.
     predictions = torch_predictions(model, network, images, network.preprocessing)
     difference = float(relative_difference(predictions, expected).max())
     # With random weights some tokens hardly vary over images, and rounding alone changes the predictions.
-    if network.pretrained and difference > SAME_NETWORK:
+    if network.pretrained is not False and difference > SAME_NETWORK:
         raise DataError(
             f"{folder}: {network.name} predicts something else now than when the run was trained (difference "
             f"{difference:.2g} of a vertex's s.d.): its code, or a package it uses, has changed; train again"
@@ -288,7 +298,7 @@ def _report(exported: Exported, form: str, images: int, storage: str, say: Say) 
     certificate = exported.certificate
     say(
         f"{exported.path}: {format_bytes(exported.bytes)}; torch against {RUNTIMES.get(form, 'ONNX Runtime')} on "
-        f"{images} images: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
+        f"{plural(images, 'image')}: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
         f"{certificate['median']:.1e}"
     )
     if exported.drift is not None:

@@ -31,6 +31,7 @@ def train(
     *,
     data: Data | Sequence[Data] | None = None,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
@@ -38,6 +39,8 @@ def train(
     devices: int | None = None,
     num_nodes: int | None = None,
     threads: int | None = None,
+    rois: Sequence[str] = (),
+    maps: bool | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -55,6 +58,8 @@ def train(
         trained together, with shared bottlenecks, and each has a folder of its own in the run folder.
     out : path-like, optional
         The run folder; by default ``runs/<date>-<backbone>``.
+    skip_unreadable : bool
+        Leave out images that cannot be read, and list them in ``run.json``; by default they are an error.
     weights : path-like, optional
         A local weights file for the backbone.
     random_weights : bool
@@ -66,6 +71,10 @@ def train(
     threads : int, optional
         Processor threads of each process; by default one for each core it may use, see
         :func:`brainkit.utils.system.cores`.
+    rois : sequence of str
+        Train, score and export only the vertices of these ROIs (their union); by default all vertices.
+    maps : bool, optional
+        Whether to draw the maps, by default yes; :func:`brainkit.runs.draw.draw_run` draws them later.
     resume : bool
         Resume the run in `out`.
     config : path-like, optional
@@ -100,6 +109,7 @@ def train(
     wanted = Overrides(
         backbone=name,
         data=tuple(given),
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
@@ -107,6 +117,8 @@ def train(
         devices=devices,
         num_nodes=num_nodes,
         threads=threads,
+        rois=(rois,) if isinstance(rois, str) else tuple(rois),
+        maps=maps,
         config=config,
         assignments=tuple(overrides),
     )
@@ -149,7 +161,7 @@ def _start_or_resume(
     ):
         clock = PhaseClock(memory)
         if resume and (folder / "run.json").is_file():
-            world.once(lambda: finish_interrupted(folder, log, clock))
+            world.once(lambda: finish_interrupted(folder, log, clock, maps=settings.train.maps))
             log(f"{folder}: is complete, nothing to resume")
             return
         if not resume:
@@ -180,7 +192,7 @@ def _run_stages(run: RunContext, settings: Config, backbone: str | nn.Module | N
     def write() -> None:
         scores = stages.score_models(run, inputs, module, batches, fitted.best)
         stages.write_run(run, inputs, tokens, module, fitted, scores)
-        finish_run(run.folder, run.log, run.clock)
+        finish_run(run.folder, run.log, run.clock, maps=settings.train.maps)
 
     run.world.once(write)
 

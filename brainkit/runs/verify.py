@@ -19,10 +19,11 @@ from brainkit.export.parity import BATCHES, BOUND, relative_difference
 from brainkit.export.torch_forms import RUNTIMES, open_torch
 from brainkit.export.vertex_subset import custom_positions
 from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.runs.export import check_network
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.network import load_network
 from brainkit.utils.system import use_threads
-from brainkit.utils.text import one_line
+from brainkit.utils.text import one_line, plural
 
 MAX_IMAGES = 24
 # How much more than it states a file with a known difference (int8, float16, random weights) may differ here.
@@ -134,8 +135,9 @@ def _verify(path: Path, runs: Sequence[str | os.PathLike[str]], images: str | os
     largest, median = float(errors.max()), float(np.median(errors if runs else errors[1:]))
     bounds = _bounds(info, in_torch=bool(runs))
     reference = "against torch" if runs else "with itself"
+    of_what = f"{plural(expected.shape[1], 'vertex', 'vertices')}, {plural(len(pixels), 'image')}"
     facts += [
-        ("compared", f"{expected.shape[1]} vertices, {len(pixels)} images, {runtime} {reference}, batches of 1 and 3"),
+        ("compared", f"{of_what}, {runtime} {reference}, batches of 1 and 3"),
         ("now", f"largest {largest:.1e}, median {median:.1e} of a vertex's s.d."),
         ("certificate", _describe_certificate(info.certificate)),
         ("allowed", f"{bounds.largest:.1e}{bounds.reason}"),
@@ -157,9 +159,7 @@ def _predict_in_torch(
 
     members = (info.ensemble or {}).get("members", 1)
     if len(runs) != members:
-        raise UsageError(
-            f"{path}: is made from {members} run{'s' * (members != 1)}; name each with --run, got {len(runs)}"
-        )
+        raise UsageError(f"{path}: is made from {plural(members, 'run')}; name each with --run, got {len(runs)}")
     pixels = None if images is None else _photographs(images, info.preprocessing)
     predictions, facts = [], []
     for run in runs:
@@ -171,13 +171,12 @@ def _predict_in_torch(
         if trained_on["weights_hash"] is None or trained_on["source"] == IN_PYTHON:
             raise DataError(f"{folder}: its network cannot be loaded by name, so there is nothing to compare with")
         network = load_network(Config.read(folder / "config.yaml"))
-        if network.weights_hash != trained_on["weights_hash"]:
-            raise DataError(f"{folder}: the weights of {network.name} found now are not those it was trained with")
+        check_network(folder, trained_on, network)
         model = load_model(folder)
         columns = _columns(path, info, folder)
         with limit_threads(), evaluation_mode(model, network):
             predictions.append(torch_predictions(model, network, pixels, info.preprocessing)[:, columns])
-        facts.append(("run", f"{folder}: {network.name}, {len(model.weight)} vertices"))
+        facts.append(("run", f"{folder}: {network.name}, {plural(len(model.weight), 'vertex', 'vertices')}"))
     assert pixels is not None
     mean = np.stack(predictions).mean(0, dtype=np.float64)
     return np.asarray(mean, np.float32), pixels, facts
