@@ -47,6 +47,9 @@ class Run:
     summary: dict[str, Any] = field(repr=False)
     backbone: nn.Module | None = field(default=None, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Run], tuple[Any, ...]]:
+        return type(self), (self.path.absolute(), self.summary, self.backbone)  # for processes elsewhere
+
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Run:
         """Open a finished run's folder, by default the newest.
@@ -110,6 +113,7 @@ class Run:
         vertices: str | os.PathLike[str] | np.ndarray | None = None,
         storage: str = "float32",
         ensemble: Sequence[str | os.PathLike[str] | Run] = (),
+        threads: int | None = None,
         say: Say = print,
     ) -> Exported:
         """Write the run as one encoder file.
@@ -129,6 +133,8 @@ class Run:
         storage : {"float32", "float16", "int8"}
         ensemble : sequence of Run or path-like
             Runs of other seeds: the file predicts the mean of all and their spread.
+        threads : int, optional
+            Processor threads; by default one for each core this process may use.
         say : callable
             Called with each line of progress.
 
@@ -147,6 +153,7 @@ class Run:
             vertices=vertices,
             storage=storage,
             ensemble=[other.path if isinstance(other, Run) else other for other in ensemble],
+            threads=threads,
             say=say,
         )
 
@@ -166,11 +173,15 @@ def fit(
     data: Data | Sequence[Data] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
+    threads: int | None = None,
+    rois: Sequence[str] = (),
+    maps: bool | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -186,7 +197,9 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, resume, config, overrides, say
+    out, weights, random_weights, epochs, seed, devices, threads, rois, maps
+        See :func:`brainkit.runs.train.train`.
+    skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
@@ -204,11 +217,15 @@ def fit(
         backbone,
         data=data,
         out=out,
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
         devices=devices,
+        threads=threads,
+        rois=rois,
+        maps=maps,
         resume=resume,
         config=config,
         overrides=overrides,
@@ -225,6 +242,7 @@ def save_run(
     backbone: nn.Module,
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
+    maps: bool = True,
     say: Say | None = None,
 ) -> Run:
     """Create a run folder for a module that your own Trainer has fitted: scores on the test images, selectors, maps.
@@ -243,6 +261,8 @@ def save_run(
         The subject that the responses of `data` came from.
     checkpoint : path-like, optional
         Weights to load into `module` first, such as ``ModelCheckpoint.best_model_path``; by default those it has.
+    maps : bool
+        Whether to draw the maps; ``run.draw()`` draws them later.
     say : callable, optional
         Called with each line of progress; by default lines are printed.
 
@@ -260,7 +280,9 @@ def save_run(
     """
     from brainkit.runs import own_trainer
 
-    folder = own_trainer.save_run(out, module, data, backbone=backbone, subject=subject, checkpoint=checkpoint, say=say)
+    folder = own_trainer.save_run(
+        out, module, data, backbone=backbone, subject=subject, checkpoint=checkpoint, maps=maps, say=say
+    )
     return dataclasses.replace(Run.open(folder), backbone=backbone)
 
 

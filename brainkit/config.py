@@ -207,6 +207,12 @@ class TrainConfig:
 
     To use more GPUs than one machine has.
     """
+    threads: int = 0
+    """Processor threads of each process; 0: one for each core that it may use (the smallest of its affinity, its
+    container's quota, OMP_NUM_THREADS and SLURM_CPUS_PER_TASK).
+
+    To leave cores to other programs. Usually given as --threads.
+    """
     residency: str = "auto"
     """Where the tokens are while training: device, host (on disk, memory-mapped and streamed), or auto: on a GPU if
     they fit.
@@ -222,6 +228,11 @@ class TrainConfig:
     """Minutes between checkpoints within an epoch; 0: save at the end of each epoch only.
 
     Less if jobs are killed without notice.
+    """
+    maps: bool = True
+    """Whether to draw the maps at the end of the run; false: brainkit map draws them later.
+
+    false in loops over seeds or settings, where drawing can take longer than training.
     """
     tensorboard: str = "auto"
     """Whether to log epochs for TensorBoard, in the run's folder tensorboard: on, off, or auto: if it is installed.
@@ -239,7 +250,7 @@ class TrainConfig:
         check_at_least_zero(
             self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy"
         )
-        check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes")
+        check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes", "threads")
         check_one_of(self, "residency", ("auto", "device", "host"))
         check_one_of(self, "cuda_graph", ("auto", "on", "off"))
         check_fraction(self, "regulariser_end")
@@ -262,6 +273,12 @@ class DataConfig:
     selectors and readout.
 
     Usually given as --data, more than once.
+    """
+    rois: tuple[str, ...] = ()
+    """Train, score and export only the vertices of these ROIs, by their names or common ones such as V1; empty: all
+    vertices.
+
+    For a run on some regions, which takes less time and memory. Usually given as --roi.
     """
     validation: float = 0.1
     """Fraction of the stimulus groups used to select the best epoch.
@@ -288,6 +305,11 @@ class DataConfig:
     """published: the preprocessing of the published code for every backbone (224 pixels, ImageNet mean and s.d.).
 
     To compare with published results.
+    """
+    skip_unreadable: bool = False
+    """Whether to leave out images that cannot be read; false: they are an error.
+
+    Usually given as --skip-unreadable.
     """
     token_dtype: str = "float16"
     """Data type of the token cache: float16, or bfloat16 for tokens beyond the range of float16.

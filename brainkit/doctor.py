@@ -20,9 +20,9 @@ from typing import Literal
 
 from brainkit._version import __version__
 from brainkit.errors import BrainkitError
-from brainkit.utils.files import cache_folder
-from brainkit.utils.system import cores, cuda_devices, total_memory
-from brainkit.utils.text import first_line, format_bytes
+from brainkit.utils.files import cache_folder, folder_named_by
+from brainkit.utils.system import available_cores, cores, cuda_devices, total_memory
+from brainkit.utils.text import first_line, format_bytes, plural
 
 State = Literal["ok", "note", "missing", "warning"]
 
@@ -79,8 +79,11 @@ Row = tuple[str, State, str]
 def _machine() -> Iterator[Row]:
     yield "Python", "ok", f"{platform.python_version()} ({sys.executable})"
     yield "platform", "ok", f"{platform.system()} {platform.release()} {platform.machine()}"
-    usable, present = cores(), os.cpu_count() or 1
-    yield "cores", "ok", str(present) if usable == present else f"{usable} usable of {present}"
+    usable, present = available_cores(), os.cpu_count() or 1
+    text = str(present) if usable == present else f"{usable} usable of {present}"
+    if (threads := cores()) != usable:
+        text += f"; {plural(threads, 'thread')}, by OMP_NUM_THREADS or SLURM_CPUS_PER_TASK"
+    yield "cores", "ok", text
     memory = total_memory()
     yield "memory", "ok" if memory >= 4e9 else "warning", format_bytes(memory)
 
@@ -224,11 +227,11 @@ def _folders() -> Iterator[Row]:
         )
     else:
         yield "cache", "note", f"{cache}, not created yet"
-    chosen = os.environ.get("BRAINKIT_DATA")
+    chosen = folder_named_by("BRAINKIT_DATA")
     if not chosen:
         yield "$BRAINKIT_DATA", "note", "not set: train uses the sample subject unless --data is given"
-    elif Path(chosen).is_dir():
-        yield "$BRAINKIT_DATA", "ok", chosen
+    elif chosen.is_dir():
+        yield "$BRAINKIT_DATA", "ok", str(chosen)
     else:
         yield "$BRAINKIT_DATA", "warning", f"{chosen} is not a folder"
 

@@ -24,8 +24,10 @@ from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
 from brainkit.metrics.ceilings import noise_ceiling_from_repetitions
 from brainkit.ops import grouped
+from brainkit.training.threads import limit_threads
 from brainkit.utils.files import atomic_write, cache_folder, write_json
-from brainkit.utils.progress import Say
+from brainkit.utils.progress import Say, progress_bar
+from brainkit.utils.system import cores
 
 SPACE = "fsaverage5"
 BACKBONE = "efficientnet_lite0"
@@ -118,12 +120,13 @@ def make_sample(
         raise UsageError(f"{folder}: exists already; give a new folder for the sample subject")
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder) as temporary:
+    with limit_threads(), atomic_write(folder) as temporary:
         say(f"sample subject: cropping {images} training and {test_images} test images")
         paths, groups = _write_images(temporary, seed, images, test_images)
         say(f"sample subject: extracting tokens with {BACKBONE}")
         backbone = load_backbone(BACKBONE)
-        tokens = extract_tokens(backbone, paths)
+        with progress_bar("tokens", "images") as advance:
+            tokens = extract_tokens(backbone, paths, progress=lambda done: advance(done, len(paths)))
         say(f"sample subject: simulating responses of {vertices} vertices")
         _simulate(temporary, tokens, occipital_patch(vertices), seed, images, backbone.weights_hash)
         write_json(temporary / "stimuli.json", groups)
@@ -197,7 +200,7 @@ def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tup
     def save(job: tuple[Path, Image.Image]) -> None:
         job[1].save(job[0], compress_level=1)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         list(pool.map(save, jobs))
     return [path for path, _ in jobs], groups
 

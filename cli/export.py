@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli._values import split_names
-
 
 @click.command(
     "export",
@@ -46,7 +44,6 @@ Examples:
     "--roi",
     "rois",
     multiple=True,
-    callback=split_names,
     metavar="NAME",
     help="Export only the vertices of this ROI; can be repeated.",
 )
@@ -67,6 +64,12 @@ Examples:
     multiple=True,
     help="Another run, with another seed: predict the mean of all and their spread; can be repeated.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads.  [default: one for each core this process may use]",
+)
 def command(
     run: Path | None,
     onnx: bool,
@@ -79,6 +82,7 @@ def command(
     fp16: bool,
     int8: bool,
     ensemble: tuple[Path, ...],
+    threads: int | None,
 ) -> None:
     """Write a trained run as one encoder file, which predicts fMRI with ONNX Runtime or torch alone.
 
@@ -99,5 +103,6 @@ def command(
         vertices=vertices,
         storage="float16" if fp16 else "int8" if int8 else "float32",
         ensemble=ensemble,
+        threads=threads,
         say=click.echo,
     )

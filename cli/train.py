@@ -16,6 +16,7 @@ Examples:
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
   brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
   brainkit train --backbone dinov2 --data algonauts/subj01 --data algonauts/subj02
+  brainkit train --backbone dinov2 --data algonauts/subj01 --roi V1,FFA --no-maps
   brainkit train --config examples/published.yaml
 """,
 )
@@ -32,6 +33,9 @@ Examples:
     metavar="DIR",
     help="Subject folder (Algonauts 2023 layout or your own). Repeat it to train several subjects together.  "
     "[default: $BRAINKIT_DATA, else the sample subject]",
+)
+@click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
@@ -59,6 +63,20 @@ Examples:
     metavar="M",
     help="Machines; for more than one, start brainkit on each with torchrun or srun.  [default: 1]",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads of each process.  [default: one for each core it may use]",
+)
+@click.option(
+    "--roi",
+    "rois",
+    multiple=True,
+    metavar="NAME",
+    help="Train, score and export only the vertices of this ROI; can be repeated.",
+)
+@click.option("--maps/--no-maps", default=None, help="Draw the maps at the end, or leave it to brainkit map.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
 @click.option(
@@ -71,6 +89,7 @@ Examples:
 def command(
     backbone: str | None,
     data: tuple[Path, ...],
+    skip_unreadable: bool,
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
@@ -78,6 +97,9 @@ def command(
     seed: int | None,
     devices: int | None,
     num_nodes: int | None,
+    threads: int | None,
+    rois: tuple[str, ...],
+    maps: bool | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -97,6 +119,7 @@ def command(
     train(
         backbone,
         data=data or None,
+        skip_unreadable=skip_unreadable,
         out=out,
         weights=weights,
         random_weights=random_weights,
@@ -104,6 +127,9 @@ def command(
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
+        threads=threads,
+        rois=rois,
+        maps=maps,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -28,6 +28,8 @@ class Responses:
         outer one along the rows (training images, official test images).
     columns : array of shape (V,), int64, optional
         The columns to use, increasing; by default all.
+    kept : array of shape (n,), int64, optional
+        The rows of the files to use; by default all, in order.
 
     Raises
     ------
@@ -35,8 +37,14 @@ class Responses:
         If a file is missing or not a float32 or float64 matrix, or if the shapes do not fit.
     """
 
-    def __init__(self, files: Sequence[Sequence[Path]], columns: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Sequence[Path]],
+        columns: npt.NDArray[np.int64] | None = None,
+        kept: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.files = tuple(tuple(Path(file) for file in block) for block in files)
+        self.kept = kept
         self._open()
         total = sum(self._widths)
         self.columns = np.arange(total) if columns is None else np.asarray(columns, np.int64)
@@ -50,12 +58,20 @@ class Responses:
     @property
     def shape(self) -> tuple[int, int]:
         """(n images, V columns)."""
-        return sum(self.block_rows), len(self.columns)
+        return sum(self.block_rows) if self.kept is None else len(self.kept), len(self.columns)
 
     @property
     def block_rows(self) -> tuple[int, ...]:
-        """Number of rows of each block (training, official test)."""
+        """Number of rows of each block of files (training, official test)."""
         return tuple(len(block[0]) for block in self._arrays)
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """The columns of each file of a block (left hemisphere, right hemisphere)."""
+        widths = [
+            width if used is None else len(used) for width, used in zip(self._widths, self._file_columns, strict=True)
+        ]
+        return tuple(itertools.starmap(slice, itertools.pairwise(np.cumsum([0, *widths]).tolist())))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -82,6 +98,8 @@ class Responses:
         n, vertices = self.shape
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < n):
             raise UsageError(f"index must lie in 0 .. {n - 1}, got {wanted.min()} .. {wanted.max()}")
+        if self.kept is not None and wanted.size:
+            wanted = self.kept[wanted]
         out = np.empty((len(wanted), vertices), np.float32)
         # The disk is read forwards, whatever the order of the rows.
         order = np.argsort(wanted, kind="stable")
@@ -107,14 +125,19 @@ class Responses:
 
     def keep(self, columns: npt.NDArray[np.int64]) -> Responses:
         """The same responses with fewer columns; `columns` are positions among the current ones."""
-        return Responses(self.files, self.columns[columns])
+        return Responses(self.files, self.columns[columns], self.kept)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Responses:
+        """The same responses of some images; `rows` are positions among the current ones."""
+        return Responses(self.files, self.columns, rows if self.kept is None else self.kept[rows])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickled memory map would copy the whole matrix to every worker process.
-        return {"files": self.files, "columns": self.columns}
+        # A pickled memory map would copy the whole matrix to every worker process, which may work in another folder.
+        files = tuple(tuple(file.absolute() for file in block) for block in self.files)
+        return {"files": files, "columns": self.columns, "kept": self.kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["files"], state["columns"])  # type: ignore[misc]
+        self.__init__(state["files"], state["columns"], state["kept"])  # type: ignore[misc]
 
     def _open(self) -> None:
         self._arrays = [[open_matrix(file) for file in block] for block in self.files]

@@ -16,7 +16,7 @@ from brainkit.runs.ensemble import Member, build_ensemble, check_members
 from brainkit.runs.folder import finished_run, run_folders
 from brainkit.runs.network import load_network
 from brainkit.utils.progress import Say
-from brainkit.utils.text import format_bytes
+from brainkit.utils.text import format_bytes, plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,6 +96,7 @@ def export(
     vertices: str | os.PathLike[str] | np.ndarray | None = None,
     storage: str = "float32",
     ensemble: Sequence[str | os.PathLike[str]] = (),
+    threads: int | None = None,
     say: Say = print,
 ) -> Exported:
     """Write a finished run as one encoder file, compared with torch on the run's validation images.
@@ -113,6 +114,8 @@ def export(
     form : {"onnx", "torchscript", "pt2"}
     target, rois, vertices, storage, ensemble
         See :class:`ExportRequest`.
+    threads : int, optional
+        Processor threads; by default one for each core this process may use.
     say : callable
         Called with each line of progress.
 
@@ -121,7 +124,8 @@ def export(
     Exported
         ``path``, ``bytes``, ``certificate`` and ``drift``.
     """
-    (exported,) = _write(run, out, ExportRequest((form,), target, rois, vertices, storage, ensemble), backbone, say)
+    request = ExportRequest((form,), target, rois, vertices, storage, ensemble)
+    (exported,) = _write(run, out, request, backbone, threads, say)
     return exported
 
 
@@ -135,13 +139,14 @@ def export_all(
     vertices: str | os.PathLike[str] | np.ndarray | None = None,
     storage: str = "float32",
     ensemble: Sequence[str | os.PathLike[str]] = (),
+    threads: int | None = None,
     say: Say = print,
 ) -> list[Exported]:
     """Write a finished run in several forms; of a run of several subjects, files for each subject, in its folder.
 
     Parameters
     ----------
-    run, say
+    run, threads, say
         See `export`.
     out : path-like, optional
         See `export`; for one subject and one form only.
@@ -160,7 +165,7 @@ def export_all(
         raise UsageError(f"out must not be given for a run of {len(folders)} subjects; or name one of them: {names}")
     if request.ensemble and len(folders) > 1:
         raise UsageError(f"an ensemble must be of runs of one subject, got {len(folders)}; name one of them: {names}")
-    return [exported for folder in folders for exported in _write(folder, out, request, None, say)]
+    return [exported for folder in folders for exported in _write(folder, out, request, None, threads, say)]
 
 
 def _write(
@@ -168,11 +173,13 @@ def _write(
     out: str | os.PathLike[str] | None,
     request: ExportRequest,
     backbone: nn.Module | None,
+    threads: int | None,
     say: Say,
 ) -> list[Exported]:
     _require_packages(request)
     from brainkit.backbones.plugin import preserved_state
     from brainkit.export import check_storage, choose_subset, export_onnx, export_torch
+    from brainkit.training.threads import limit_threads
 
     check_storage(request.storage)
     folder, summary = finished_run(run)
@@ -180,14 +187,14 @@ def _write(
     _check_exportable(folder, summary, backbone)
     members = [Member.open(each) for each in (folder, *request.ensemble)]
     check_members(members)
-    with preserved_state(backbone):
+    with limit_threads(threads or 0), preserved_state(backbone):
         network = load_network(Config.read(folder / "config.yaml"), backbone)
         check_network(folder, summary["backbone"], network)
         images, *_ = [check_predictions(each.folder, each.model, network) for each in members]
         first = members[0]
         model, info = build_ensemble(members, network, say) if request.ensemble else (first.model, first.info)
         subset = choose_subset(info, rois=request.rois, vertices=request.vertices)
-        count = f"{len(first.model.weight)} vertices"
+        count = plural(len(first.model.weight), "vertex", "vertices")
         if subset is not None:
             count = f"{len(subset.positions)} of {count}"
         say(f"exporting {', '.join(str(each.folder) for each in members)} with {network.name}, {count}")
@@ -228,13 +235,23 @@ def check_network(folder: Path, trained_on: dict[str, Any], network: Backbone) -
     DataError
         If it has not.
     """
+    from brainkit.backbones.plugin import is_own
     from brainkit.images import Preprocessing
 
     name = trained_on["name"]
     if network.weights_hash != trained_on["weights_hash"]:
+        advice = "use the weights file it was trained with, or in Python the network"
+        if is_own(network.name, network.source):
+            advice = "its weights file has changed, or its constructor draws other random numbers in each process"
         raise DataError(
             f"{folder}: was trained on other weights of {name} ({trained_on['weights_hash'][:12]}) than those found "
-            f"now ({network.weights_hash[:12]}); use the weights file it was trained with, or in Python the network"
+            f"now ({network.weights_hash[:12]}); {advice}"
+        )
+    if network.layer_names != tuple(trained_on["layers"]) and set(network.layer_names) == set(trained_on["layers"]):
+        raise DataError(
+            f"{folder}: {name} returns its layers in another order now ({', '.join(network.layer_names)}) than in "
+            f"training ({', '.join(trained_on['layers'])}); get_tokens must return them from shallow to deep, and not "
+            "in the order of a set"
         )
     preprocessing = Preprocessing.from_json(trained_on["preprocessing"])
     if list(network.layer_names) != trained_on["layers"] or network.preprocessing != preprocessing:
@@ -267,7 +284,7 @@ def check_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.
     predictions = torch_predictions(model, network, images, network.preprocessing)
     difference = float(relative_difference(predictions, expected).max())
     # With random weights some tokens hardly vary over images, and rounding alone changes the predictions.
-    if network.pretrained and difference > SAME_NETWORK:
+    if network.pretrained is not False and difference > SAME_NETWORK:
         raise DataError(
             f"{folder}: {network.name} predicts something else now than when the run was trained (difference "
             f"{difference:.2g} of a vertex's s.d.): its code, or a package it uses, has changed; train again"
@@ -281,7 +298,7 @@ def _report(exported: Exported, form: str, images: int, storage: str, say: Say) 
     certificate = exported.certificate
     say(
         f"{exported.path}: {format_bytes(exported.bytes)}; torch against {RUNTIMES.get(form, 'ONNX Runtime')} on "
-        f"{images} images: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
+        f"{plural(images, 'image')}: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
         f"{certificate['median']:.1e}"
     )
     if exported.drift is not None:

@@ -13,7 +13,6 @@ import torch
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.encoder_file.licence import data_kind
 from brainkit.evaluation.recovery import compare_with_truth, recovery_table
 from brainkit.evaluation.scores import Scores, json_ready, summarise
 from brainkit.images import decode, prepare
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 _PARITY_IMAGES = 12
 
 
-def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: str) -> dict[str, Any]:
+def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: str, threads: int) -> dict[str, Any]:
     """Sections of ``run.json`` on how the work was done.
 
     Parameters
@@ -43,6 +42,8 @@ def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: 
     tokens : SubjectTokens
     tokens_on : {"device", "host"}
         Where the tokens were while training.
+    threads : int
+        Processor threads of each process.
     """
     backend = settings.model.backend
     return {
@@ -56,6 +57,7 @@ def work_facts(settings: Config, device: str, tokens: SubjectTokens, tokens_on: 
             "device": device,
             "backend": fastest_backend(device) if backend == "auto" else backend,
             "precision": choose_precision(settings, device),
+            "threads": threads,
         },
     }
 
@@ -124,8 +126,12 @@ def write_results(
             "name": subject.name,
             "path": str(subject.root.resolve()),
             "hash": subject.data_hash,
-            "kind": data_kind((image.name for image in subject.images), subject.note),
+            "kind": subject.kind,
+            "dataset": subject.dataset.to_json(),
+            "noise_ceiling": subject.noise_ceiling_unit,
             "images": len(subject),
+            "rois": list(subject.chosen_rois),
+            "skipped": [image._asdict() for image in subject.skipped],
             "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
         },
         "split": {
@@ -175,6 +181,7 @@ def backbone_facts(network: Backbone) -> dict[str, Any]:
         "weights_hash": network.weights_hash,
         "pretrained": network.pretrained,
         "licence": network.licence,
+        "citation": network.citation,
         "source": network.source,
         "layers": list(network.layer_names),
         "widths": network.widths,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,23 @@ from typing import Any
 from brainkit.config import BackboneConfig, Config, DataConfig
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
+from brainkit.utils.files import users_path
 
 PathLike = str | os.PathLike[str]
 Data = PathLike | Subject  # a subject's folder, or the subject opened
 
 # Where and how a run is computed does not change its result: these may differ when it is resumed.
-MAY_CHANGE = ("device", "devices", "num_nodes", "residency", "cuda_graph", "save_minutes", "tensorboard")
+MAY_CHANGE = (
+    "device",
+    "devices",
+    "num_nodes",
+    "threads",
+    "residency",
+    "cuda_graph",
+    "save_minutes",
+    "maps",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -26,10 +38,15 @@ class Overrides:
     ----------
     backbone : str, optional
     data : tuple of path-like or Subject
+    skip_unreadable : bool
     weights : path-like, optional
         A weights file for the backbone.
     random_weights : bool
-    epochs, seed, devices, num_nodes : int, optional
+    epochs, seed, devices, num_nodes, threads : int, optional
+    rois : sequence of str
+        Train only the vertices of these ROIs.
+    maps : bool, optional
+        Whether to draw the maps.
     config : path-like, optional
         A YAML file of settings; everything else here wins over it.
     assignments : tuple of str
@@ -38,12 +55,16 @@ class Overrides:
 
     backbone: str | None = None
     data: tuple[Data, ...] = ()
+    skip_unreadable: bool = False
     weights: PathLike | None = None
     random_weights: bool = False
     epochs: int | None = None
     seed: int | None = None
     devices: int | None = None
     num_nodes: int | None = None
+    threads: int | None = None
+    rois: Sequence[str] = ()
+    maps: bool | None = None
     config: PathLike | None = None
     assignments: tuple[str, ...] = ()
 
@@ -57,8 +78,8 @@ class Overrides:
         """
         settings = base if self.config is None else Config.read(self.config)
         seed = settings.seed if self.seed is None else self.seed
-        numbers = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes")}
-        train = replace(settings.train, **{name: value for name, value in numbers.items() if value is not None})
+        given = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes", "threads", "maps")}
+        train = replace(settings.train, **{name: value for name, value in given.items() if value is not None})
         settings = replace(
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)
         )
@@ -72,7 +93,7 @@ class Overrides:
         name = base.name if self.backbone is None else self.backbone
         if ".py:" in name:
             file, _, kind = name.rpartition(":")
-            name = f"{Path(file).expanduser().resolve()}:{kind}"
+            name = f"{_absolute(file)}:{kind}"
         weights = _absolute(self.weights) if self.weights else base.weights
         return replace(
             base,
@@ -82,7 +103,10 @@ class Overrides:
         )
 
     def _data(self, base: DataConfig) -> DataConfig:
+        base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         paths = tuple(_absolute(each.root if isinstance(each, Subject) else each) for each in self.data)
+        rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
+        base = replace(base, rois=rois or base.rois)
         if not paths:
             return base
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
@@ -128,4 +152,4 @@ def _differences(stored: dict[str, Any], wanted: dict[str, Any], section: str = 
 
 
 def _absolute(path: PathLike) -> str:
-    return str(Path(path).resolve())
+    return str(users_path(path).resolve())

@@ -31,12 +31,16 @@ def train(
     *,
     data: Data | Sequence[Data] | None = None,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
     num_nodes: int | None = None,
+    threads: int | None = None,
+    rois: Sequence[str] = (),
+    maps: bool | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -54,6 +58,8 @@ def train(
         trained together, with shared bottlenecks, and each has a folder of its own in the run folder.
     out : path-like, optional
         The run folder; by default ``runs/<date>-<backbone>``.
+    skip_unreadable : bool
+        Leave out images that cannot be read, and list them in ``run.json``; by default they are an error.
     weights : path-like, optional
         A local weights file for the backbone.
     random_weights : bool
@@ -62,6 +68,13 @@ def train(
         Override the configuration.
     devices, num_nodes : int, optional
         GPUs of each machine (on a CPU: processes), and machines; see the guide, "More than one machine".
+    threads : int, optional
+        Processor threads of each process; by default one for each core it may use, see
+        :func:`brainkit.utils.system.cores`.
+    rois : sequence of str
+        Train, score and export only the vertices of these ROIs (their union); by default all vertices.
+    maps : bool, optional
+        Whether to draw the maps, by default yes; :func:`brainkit.runs.draw.draw_run` draws them later.
     resume : bool
         Resume the run in `out`.
     config : path-like, optional
@@ -96,12 +109,16 @@ def train(
     wanted = Overrides(
         backbone=name,
         data=tuple(given),
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
         devices=devices,
         num_nodes=num_nodes,
+        threads=threads,
+        rois=(rois,) if isinstance(rois, str) else tuple(rois),
+        maps=maps,
         config=config,
         assignments=tuple(overrides),
     )
@@ -132,9 +149,11 @@ def _start_or_resume(
     from brainkit.runs.stages import RunContext
     from brainkit.training.distributed import join
     from brainkit.training.fit import choose_device
+    from brainkit.training.threads import limit_threads
 
     world = join(settings.train, lambda: choose_device(settings.train.device))
     with (
+        limit_threads(settings.train.threads),
         world.together(),
         RunLog(say if world.first else _ignore) as log,
         PeakMemory() as memory,
@@ -142,7 +161,7 @@ def _start_or_resume(
     ):
         clock = PhaseClock(memory)
         if resume and (folder / "run.json").is_file():
-            world.once(lambda: finish_interrupted(folder, log, clock))
+            world.once(lambda: finish_interrupted(folder, log, clock, maps=settings.train.maps))
             log(f"{folder}: is complete, nothing to resume")
             return
         if not resume:
@@ -173,7 +192,7 @@ def _run_stages(run: RunContext, settings: Config, backbone: str | nn.Module | N
     def write() -> None:
         scores = stages.score_models(run, inputs, module, batches, fitted.best)
         stages.write_run(run, inputs, tokens, module, fitted, scores)
-        finish_run(run.folder, run.log, run.clock)
+        finish_run(run.folder, run.log, run.clock, maps=settings.train.maps)
 
     run.world.once(write)
 

@@ -19,7 +19,7 @@ from brainkit.config import TrainConfig
 from brainkit.errors import FailedElsewhere, StoppedTraining, TrainingError, UsageError
 from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.training.running_stats import LossWatch
-from brainkit.utils.system import cores
+from brainkit.utils.system import available_cores
 from brainkit.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -252,6 +252,6 @@ def _check_devices(config: TrainConfig, device: str) -> None:
         available, what = torch.cuda.device_count(), "GPUs of this machine"
     else:
         # Two are always allowed: on one core they are slow but correct.
-        available, what = max(2, cores()), "processor cores of this machine"
+        available, what = max(2, available_cores()), "processor cores of this machine"
     if config.devices > available:
         raise UsageError(f"train.devices must be at most {available}, the {what}, got {config.devices}")

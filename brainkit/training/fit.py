@@ -29,6 +29,7 @@ from brainkit.training.loss import leaves_gain_open
 from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
+from brainkit.training.threads import limit_threads
 from brainkit.training.worker import Report
 from brainkit.utils.progress import Say
 
@@ -52,6 +53,8 @@ class Fitted:
         For each subject, where tokens and responses were: ``"device"``, or ``"host"`` (on the disk, streamed).
     steps_per_chunk : int
         Steps made without the host (on CUDA, as replays of a captured graph); 0 where the trainer made each.
+    threads : int
+        Of torch, in each process.
     """
 
     best: Path
@@ -60,6 +63,7 @@ class Fitted:
     stopped_early: bool
     tokens_on: tuple[str, ...]
     steps_per_chunk: int
+    threads: int
 
 
 class Listeners(NamedTuple):
@@ -168,7 +172,7 @@ def fit(
     if first and leaves_gain_open(module.config):
         calibrate_checkpoint(module, best, data)
     stopped_early = checkpoints.epochs < module.config.epochs
-    return Fitted(best, checkpoints.epochs, steps, stopped_early, tokens_on, steps_per_chunk)
+    return Fitted(best, checkpoints.epochs, steps, stopped_early, tokens_on, steps_per_chunk, torch.get_num_threads())
 
 
 def choose_device(wanted: str) -> str:
@@ -217,7 +221,10 @@ def _work(module: EncodingModule, data: EncodingData, folder: Path, options: dic
         if first:
             report("say", line)
 
-    fitted = fit(module, data, folder, on_epoch=lambda row: report("epoch", row), on_step=on_step, say=say, **options)
+    with limit_threads(module.config.threads):
+        fitted = fit(
+            module, data, folder, on_epoch=lambda row: report("epoch", row), on_step=on_step, say=say, **options
+        )
     if first:
         report("fitted", fitted)
 

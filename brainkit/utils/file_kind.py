@@ -11,7 +11,8 @@ from typing import BinaryIO
 _LENGTH = 512  # enough for every signature below
 NPY = "a .npy array"
 TEXT = "text"
-IMAGES = ("a PNG image", "a JPEG image", "a GIF image", "a TIFF image")
+ZIP = "a zip archive"
+TORCH = "a file of torch.save"
 
 # (position, bytes, what it is); the first match counts.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -22,7 +23,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (344, b"n+1\0", "a NIfTI file"),
     (344, b"ni1\0", "a NIfTI header"),
     (4, b"n+2\0", "a NIfTI file"),
-    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"PK\x03\x04", ZIP),
     (0, b"PK\x05\x06", "an empty zip archive"),
     (257, b"ustar", "a tar archive"),
     (0, b"\x1f\x8b", "a gzip file"),
@@ -59,7 +60,7 @@ def describe_kind(content: bytes, size: int) -> str | None:
         return "an empty file (0 bytes)"
     for position, signature, kind in _SIGNATURES:
         if content.startswith(signature, position):
-            return _kind_of_zip(content) if kind == "a zip archive" else kind
+            return _kind_of_zip(content) if kind == ZIP else kind
     if content.startswith(_PICKLES):
         return "a Python pickle"
     if not any(content):
@@ -81,7 +82,7 @@ def file_kind(path: str | os.PathLike[str] | BinaryIO) -> str | None:
 def _kind_of_zip(content: bytes) -> str:
     """By the name of its first member."""
     name = content[30:]
-    return "an .npz archive" if b".npy" in name else "a file of torch.save" if b"data.pkl" in name else "a zip archive"
+    return "an .npz archive" if b".npy" in name else TORCH if b"data.pkl" in name else ZIP
 
 
 def _kind_of_text(content: bytes) -> str | None:

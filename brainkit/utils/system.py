@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +28,37 @@ _MEMORY_FILES = (
 )
 
 
+_threads: int | None = None  # what `use_threads` was told
+
+
 def cores() -> int:
+    """Number of threads to work with: one for each core that this process may use and has been given.
+
+    That is the number `use_threads` was told; otherwise the smallest of `available_cores` and of the variables
+    ``OMP_NUM_THREADS`` and ``SLURM_CPUS_PER_TASK``, where they are set.
+    """
+    if _threads is not None:
+        return _threads
+    counts = [available_cores()]
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        with contextlib.suppress(ValueError):  # not set, or not a number: the libraries ignore it as well
+            counts.append(int(os.environ.get(name, "").split(",")[0]))  # OpenMP's may have one for each nested level
+    return min(count for count in counts if count > 0)
+
+
+@contextlib.contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let `cores` be `count` within the block, for the whole process; None: leave it as it is."""
+    global _threads
+    before = _threads
+    _threads = count or before
+    try:
+        yield
+    finally:
+        _threads = before
+
+
+def available_cores() -> int:
     """Number of processor cores this process may use, by its affinity and its container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _control_groups("cpu"):

@@ -109,7 +109,7 @@ def test_how_a_run_is_computed_may_change(net: str, own_data: Path, monkeypatch:
     lines: list[str] = []
     changed = ["train.residency=host", "train.save_minutes=1", "train.cuda_graph=off"]
     train(net, out="run", resume=True, overrides=changed, say=lines.append)
-    assert any("1 epochs and 0 steps" in line for line in lines)
+    assert any("1 epoch and 0 steps" in line for line in lines)
     assert Config.read("run/config.yaml").train.residency == "host"
 
 

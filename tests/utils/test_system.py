@@ -35,6 +35,8 @@ def test_limits_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write(tmp_path / "groups/memory/old/memory.limit_in_bytes", "1000\n")
     write(tmp_path / "groups/memory/old/memory.usage_in_bytes", "2000\n")
     assert system.free_memory() == 0
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     assert system.cores() == 64
     write(tmp_path / "groups/cpu/old/cpu.cfs_quota_us", "-1\n")
@@ -49,7 +51,38 @@ def test_limits_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_cores_are_those_this_process_may_use() -> None:
-    assert 1 <= system.cores() <= (os.cpu_count() or 1)
+    assert 1 <= system.cores() <= system.available_cores() <= (os.cpu_count() or 1)
+
+
+def test_variables_limit_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "available_cores", lambda: 8)
+    for openmp, slurm, expected in (
+        (None, None, 8),
+        ("3", None, 3),
+        (None, "2", 2),
+        ("3", "2", 2),
+        ("4,2", "6", 4),  # one number for each level of nesting
+        ("64", None, 8),
+        ("0", "-1", 8),
+        ("many", "", 8),
+    ):
+        for name, value in (("OMP_NUM_THREADS", openmp), ("SLURM_CPUS_PER_TASK", slurm)):
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        assert system.cores() == expected, (openmp, slurm)
+
+
+def test_chosen_threads_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with system.use_threads(5):
+        assert system.cores() == 5
+        with system.use_threads(None):
+            assert system.cores() == 5
+        with pytest.raises(KeyError), system.use_threads(2):
+            raise KeyError
+        assert system.cores() == 5
+    assert system.cores() == 1
 
 
 def test_memory_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

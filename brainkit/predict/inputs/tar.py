@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from brainkit.errors import DataError
-from brainkit.images import SUFFIXES
+from brainkit.images import MAX_BYTES, SUFFIXES
 from brainkit.predict.inputs import remote
-from brainkit.predict.inputs.image_source import MAX_BYTES, ImageSource
+from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.utils.file_kind import describe_kind
 from brainkit.utils.text import one_line, plural
 
