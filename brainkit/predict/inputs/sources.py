@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from brainkit.errors import DataError, UsageError
 from brainkit.images import SUFFIXES
@@ -50,7 +50,7 @@ def list_images(images: ImagePaths) -> ImageList:
     DataError
         If a folder or a list cannot be read.
     """
-    arguments = [os.fspath(images)] if isinstance(images, str | os.PathLike) else [os.fspath(path) for path in images]
+    arguments = _as_texts(images)
     if not arguments:
         raise UsageError("no images given; name image files or folders that contain some")
     found = ImageList()
@@ -65,6 +65,20 @@ def list_images(images: ImagePaths) -> ImageList:
         found.close()
         raise
     return found
+
+
+def _as_texts(images: Any) -> list[str]:
+    """The paths as text. Images in memory are refused: they have no names for an output to list."""
+    given = [images] if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable) else images
+    texts = []
+    for path in given:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(
+                f"images must be a path or paths here, got {type(path).__name__}; images in memory can be given to the "
+                "methods of an open encoder"
+            )
+        texts.append(os.fspath(path))
+    return texts
 
 
 class _Argument:
