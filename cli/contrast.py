@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli._values import split_names
-
 
 @click.command(
     "contrast",
@@ -16,7 +14,7 @@ from brainkit.cli._values import split_names
 Examples:
   brainkit contrast faces/ places/ --out contrast.npz
   brainkit contrast faces/ places/ --out contrast.csv --roi FFA,PPA --encoder dinov2-subj01.onnx
-  brainkit contrast faces/ places/ --out contrast.npz --maps figures --max-q 0.05
+  brainkit contrast faces/ places/ --out contrast.npz --maps figures --max-q 0.01
 """,
 )
 @click.argument("a")
@@ -41,13 +39,12 @@ Examples:
     "--max-q",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="Q",
-    help="Draw only vertices with a false discovery rate below Q.  [default: all]",
+    help="With --maps: vertices with a false discovery rate of Q or more are pale.  [default: 0.05]",
 )
 @click.option(
     "--roi",
     "rois",
     multiple=True,
-    callback=split_names,
     metavar="NAME",
     help="Only these ROIs, also for the false discovery rate; may be repeated.",
 )
@@ -89,7 +86,13 @@ def command(
     """
     from brainkit.encoder_file import read
     from brainkit.insilico.contrast import contrast
-    from brainkit.insilico.contrast_output import check_contrast_output, draw_contrast, table_lines, write_contrast
+    from brainkit.insilico.contrast_output import (
+        check_contrast_output,
+        draw_contrast,
+        passing,
+        table_lines,
+        write_contrast,
+    )
     from brainkit.runs import latest
     from brainkit.utils.progress import progress_bar
     from brainkit.utils.text import plural, printable
@@ -121,7 +124,7 @@ def command(
             click.echo(f"skipped {len(images.skipped) - SHOWN} more; {json_path} lists them", err=True)
     click.echo("\n".join(table_lines(result)))
     first, second = (f"{images.name} ({plural(len(images.images), 'image')})" for images in (result.a, result.b))
-    click.echo(f"{out}: {first} vs {second}")
+    click.echo(f"{out}: {first} vs {second}; {passing(result)}")
     click.echo(f"p and q are over images for one model, not over subjects; {json_path} describes the arrays")
     if maps is not None:
         click.echo(f"{draw_contrast(result, maps, max_q=max_q)}: effect size")

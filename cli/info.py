@@ -29,7 +29,7 @@ def command(file: Path | None, as_object: bool) -> None:
     from brainkit.encoder_file.describe import as_json, describe
     from brainkit.runs import latest
 
-    file = file or latest.default_encoder(functools.partial(click.echo, err=True), "an encoder file")
+    file = file or latest.default_encoder(functools.partial(click.echo, err=True), "an encoder FILE")
     if as_object:
         click.echo(json.dumps(as_json(file), indent=2, allow_nan=False))
         return

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli._values import split_names
-
 
 @click.command(
     "predict",
@@ -48,9 +46,7 @@ Examples:
     metavar="N",
     help="Draw at most this many images.",
 )
-@click.option(
-    "--roi", "rois", multiple=True, callback=split_names, metavar="NAME", help="Only these regions; may be repeated."
-)
+@click.option("--roi", "rois", multiple=True, metavar="NAME", help="Only these regions; may be repeated.")
 @click.option(
     "--top",
     type=click.IntRange(1, 100),

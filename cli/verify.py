@@ -50,7 +50,7 @@ def command(file: Path | None, runs: tuple[Path, ...], images: Path | None, thre
     from brainkit.runs import latest
     from brainkit.runs.verify import verify
 
-    file = file or latest.default_encoder(functools.partial(click.echo, err=True), "an encoder file")
+    file = file or latest.default_encoder(functools.partial(click.echo, err=True), "an encoder FILE")
     found = verify(file, runs, images, threads=threads)
     for name, text in found.facts:
         click.echo(f"{name:<12}{text}")

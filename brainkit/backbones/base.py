@@ -11,13 +11,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from brainkit.backbones.probe import bytes_of, probe_network, stored_tensors
+from brainkit.backbones.probe import TokenPair, bytes_of, probe_network, stored_tensors
 from brainkit.backbones.user_code import file_of, reported
 from brainkit.errors import UsageError
 from brainkit.images import Preprocessing
-
-TokenPair = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
-"""Local tokens (B, C, H, W) and global tokens (B, C) by layer."""
 
 
 class TokenNetwork(Protocol):

@@ -25,6 +25,7 @@ from brainkit.backbones.probe import first_change, other_numbers, probe_network,
 from brainkit.backbones.user_code import file_of, reported
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
+from brainkit.utils.files import users_path
 
 IN_PYTHON = "module given in Python"
 """The source of a backbone that cannot be loaded again by its name."""
@@ -70,7 +71,7 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
     file, _, class_name = name.rpartition(":")
     if not file.endswith(".py"):
         raise UsageError(f"{name}: expected FILE.py:ClassName, found no class")
-    path = Path(file).expanduser().resolve()
+    path = users_path(file).resolve()
     if not path.is_file():
         raise UsageError(f"{file}: plug-in file not found")
     module = _import_file(path, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from brainkit.backbones.user_code import file_of, reported
 from brainkit.errors import BrainkitError
 from brainkit.images import Preprocessing, normalise
 
-if TYPE_CHECKING:
-    from brainkit.backbones.base import TokenPair
+TokenPair = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Local tokens (B, C, H, W) and global tokens (B, C) by layer."""
 
 PROBES = 8
 """Images on which the offsets of every token store are measured."""

@@ -158,4 +158,4 @@ def _read_rois(path: Path, columns: int) -> RoiTable:
     try:
         return RoiTable.from_json(value, columns)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}; regions are lists of columns of responses.npy, counted from 0") from None

@@ -84,7 +84,9 @@ def hash_pixels(images: Sequence[Path]) -> list[str | ImageError]:
         For each image, in order.
     """
     folder = cache_folder() / "pixels" / f"{DECODING}-pillow-{PIL.__version__}"
-    with ThreadPoolExecutor(cores()) as pool:
+    with contextlib.ExitStack() as stack:
+        pool = ThreadPoolExecutor(cores())
+        stack.callback(pool.shutdown, cancel_futures=True)  # Ctrl-C does not wait for the rest
         contents = list(pool.map(_content_hash, images))
         known = _read_cache(folder, set(contents))
         found: list[str | ImageError] = [known.get(content, "") for content in contents]

@@ -228,7 +228,7 @@ class Subject:
         UsageError
             If a name is unknown (suggests the nearest), or no vertex is left.
         """
-        names = (rois,) if isinstance(rois, str) else tuple(rois)
+        names = self.rois.split_names(rois)
         try:
             kept = self.rois.union(names)
         except UsageError as error:
@@ -277,12 +277,12 @@ class Subject:
     def _why_left_out(self) -> str:
         """What else must be said of the vertices left out: a whole hemisphere, or for the sake of few images."""
         why = []
-        if self.vertices.space != CUSTOM:
+        if self.vertices.space != CUSTOM and not self.chosen_rois:
             ids = np.concatenate([np.array(ids, int) for ids in self.excluded.values()])
             on_left = ids < space_size(self.vertices.space)
             sides = (("left", self.vertices.left, on_left), ("right", self.vertices.right, ~on_left))
             why += [f"all of the {side} hemisphere" for side, kept, out in sides if out.any() and not len(kept)]
-        if self.incomplete:
+        if self.incomplete and self.excluded["nan"]:
             first = f"{'the first is ' if len(self.incomplete) > 1 else ''}{self.incomplete[0]}"
             why.append(f"{plural(len(self.incomplete), 'image')} without some that most have: {first}")
         return f" ({'; '.join(why)})" if why else ""

@@ -202,10 +202,14 @@ def _images(info: EncoderInfo) -> str:
 
 
 def _selectors(info: EncoderInfo) -> str:
-    gauge = "layers can be compared" if info.gauge == "unit" else "layers cannot be compared"
+    gauge = (
+        "the gain of every layer is fixed, so layer weights can be compared"
+        if info.gauge == "unit"
+        else "gains of layers are free, so layer weights cannot be compared across layers"
+    )
     members = info.ensemble["members"] if info.ensemble else 1
     channels = f"{members} x {info.bottleneck // members}" if members > 1 else str(info.bottleneck)
-    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge}: {gauge}"
+    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge} ({gauge})"
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> str:

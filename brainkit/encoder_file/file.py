@@ -62,7 +62,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
         raise EncoderFileError(
             f"{given}: is an unfinished run; run: brainkit train --resume --out {shlex.quote(str(given))}"
         )
-    raise EncoderFileError(f"{given}: expected an encoder file, found a folder without one")
+    raise EncoderFileError(f"{given}: is a folder without an encoder file; brainkit export RUN writes one")
 
 
 def onnx_files(folder: Path) -> list[Path]:

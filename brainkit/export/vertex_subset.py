@@ -51,7 +51,7 @@ def choose_subset(
     info : EncoderInfo
         Of the full encoder.
     rois : str or iterable of str
-        Names of ROIs, in upper or lower case, or their common names (``V1``, ``FFA``).
+        Names of ROIs, in upper or lower case, or their common names (``V1``, ``FFA``), also several with commas.
     vertices : path-like or array of int, optional
         Ids in the encoder's space, each once, in any order: an array, a ``.npy`` file, or a text file with one id per
         line.
@@ -63,7 +63,7 @@ def choose_subset(
     DataError
         If the file cannot be read.
     """
-    names = (rois,) if isinstance(rois, str) else tuple(rois)
+    names = info.rois.split_names(rois)
     if not names and vertices is None:
         return None
     parts, source = [], {}

@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from brainkit.backbones.base import Backbone, TokenPair
-from brainkit.backbones.probe import ROUNDING, find_difference, not_repeatable, probe_images, row_of
+from brainkit.backbones.base import Backbone
+from brainkit.backbones.probe import ROUNDING, TokenPair, find_difference, not_repeatable, probe_images, row_of
 from brainkit.errors import BrainkitError
 from brainkit.features.cache import DTYPES
 from brainkit.features.shard import Layout

@@ -11,7 +11,8 @@ import numpy as np
 
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import UsageError
-from brainkit.insilico.contrast import COLUMNS, Contrast, ImageSet
+from brainkit.insilico.contrast import COLUMNS, SIGNIFICANT, Contrast, ImageSet
+from brainkit.metrics.significance import describe_passing
 from brainkit.predict.outputs.description import write_streaming
 from brainkit.predict.outputs.formats import check_output, suffix_of
 from brainkit.predict.outputs.rows import Layout
@@ -89,6 +90,11 @@ def table_lines(result: Contrast) -> list[str]:
     return lines
 
 
+def passing(result: Contrast, max_q: float = SIGNIFICANT) -> str:
+    """How many vertices pass, in words: ``12 of 200 vertices pass q < 0.05``."""
+    return describe_passing(result.statistics.q, max_q)
+
+
 def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: float | None = None) -> Path:
     """Draw the effect size on the flattened cortex, as ``effect-size.png``.
 
@@ -98,7 +104,7 @@ def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: fl
     folder : path-like
         Created if it does not exist.
     max_q : float, optional
-        Draw only vertices with a smaller q.
+        Vertices with a smaller q pass (by default 0.05); all others are drawn pale, and the title says how many pass.
 
     Returns
     -------
@@ -120,7 +126,7 @@ def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: fl
         rois=result.rois,
         effect=result.statistics.hedges_g,
         q=result.statistics.q,
-        max_q=max_q,
+        max_q=SIGNIFICANT if max_q is None else max_q,
         names=(result.a.name, result.b.name),
         counts=(len(result.a.images), len(result.b.images)),
         note=result.encoder.note,

@@ -22,6 +22,8 @@ from brainkit.utils.files import read_json
 from brainkit.utils.progress import Say
 from brainkit.utils.text import first_line
 
+PUBLISHED_GAUGE = "gauge: published (gains of layers are free), so layers cannot be compared"
+
 
 def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
     """Check that figures can be drawn, before long work starts. Creates nothing.
@@ -228,7 +230,8 @@ def draw_encoder_file(
         noise_ceiling=_if_known(info.noise_ceiling),
         title=str(info.backbone.get("name", "")),
         note=info.note,
-        layer_note=None if info.gauge == "unit" else f"gauge: {info.gauge}; layers cannot be compared",
+        layer_note=None if info.gauge == "unit" else PUBLISHED_GAUGE,
+        test_images=_test_images(info),
     )
     say(f"{target}: {', '.join(path.name for path in paths)}")
     return paths
@@ -236,6 +239,13 @@ def draw_encoder_file(
 
 def _if_known(values: np.ndarray) -> np.ndarray | None:
     return values if np.isfinite(values).any() else None
+
+
+def _test_images(info: EncoderInfo) -> int | None:
+    """How many images the scores are over, if the file says so."""
+    scores = info.provenance.get("scores")
+    images = scores.get("images") if isinstance(scores, dict) else None
+    return images if isinstance(images, int) else None
 
 
 def _common_limit(rows: np.ndarray) -> float | None:

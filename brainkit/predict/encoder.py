@@ -143,7 +143,7 @@ class Encoder(Network):
         >>> encoder.predict(np.zeros((2, 64, 48, 3), np.uint8)).dtype
         dtype('float32')
         """
-        columns, _ = select_columns(self.rois, as_names(rois))
+        columns, _ = select_columns(self.rois, as_names(rois, self.rois))
         blocks = list(self._rows(images, batch_size, prepared, lambda batch: self.run(batch, columns)))
         width = len(self.vertices) if columns is None else len(columns)
         return np.concatenate(blocks) if blocks else np.empty((0, width), np.float32)
@@ -211,7 +211,7 @@ class Encoder(Network):
         >>> list(encoder.roi_means("photos", ["V1"]))
         ['V1']
         """
-        names = as_names(rois) if rois is not None else names_with_vertices(self.rois)
+        names = as_names(rois, self.rois) if rois is not None else names_with_vertices(self.rois)
         columns, regions = select_columns(self.rois, names)
         check_have_vertices(regions)
         rows = self._rows(images, batch_size, False, lambda batch: self.run(batch, columns))

@@ -70,6 +70,7 @@ def local_blocks(
     batch_size: int | None = None,
     columns: np.ndarray | None = None,
     spread: bool = False,
+    watch: Callable[[np.ndarray], None] | None = None,
 ) -> Generator[Block, None, None]:
     """Predict the images of a list, from a position on.
 
@@ -89,6 +90,8 @@ def local_blocks(
         Columns to keep.
     spread : bool
         For an ensemble: rows (b, 2, columns), the mean and the s.d. over its members.
+    watch : callable, optional
+        Called with each batch of prepared images (b, S, S, 3), uint8, before it is predicted; its memory is reused.
 
     Yields
     ------
@@ -104,6 +107,8 @@ def local_blocks(
             yield pending[-1]
 
     def run(batch: np.ndarray) -> np.ndarray:
+        if watch is not None:
+            watch(batch)
         return encoder.run_with_spread(batch, columns) if spread else encoder.run(batch, columns)
 
     width = len(encoder.info.vertices) if columns is None else len(columns)

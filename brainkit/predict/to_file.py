@@ -160,7 +160,7 @@ def predict_to_file(
         encoder=encoder,
         device=device,
         threads=threads,
-        rois=as_names(rois),
+        rois=rois if rois is None or isinstance(rois, str) else tuple(rois),
         batch_size=batch_size,
         hemispheres=hemispheres,
         top=top,
@@ -187,7 +187,7 @@ class _Request:
     encoder: Encoder | str | os.PathLike[str]
     device: str
     threads: int | None
-    rois: tuple[str, ...] | None
+    rois: str | tuple[str, ...] | None
     batch_size: int | None
     hemispheres: bool
     top: int | None
@@ -207,7 +207,9 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
         encoder = load(encoder, request.device, threads=request.threads)
     if request.batch_size is not None:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1
-    names = request.rois
+    names = as_names(request.rois, encoder.rois)
+    if request.top is not None:
+        check_sheets(out, names, request.top, overwrite or was_complete(out))
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)
@@ -254,8 +256,6 @@ def _check_paths(request: _Request, out: Path, replaceable: bool) -> None:
     check_output(out, replaceable, request.hemispheres)
     if request.spread:
         check_output(spread_path(out), replaceable, request.hemispheres)
-    if request.top is not None:
-        check_sheets(out, request.rois, request.top, replaceable)
 
 
 def _identity(images: ImageList, encoder: Encoder, outputs: OutputSet) -> dict[str, str]:

@@ -10,7 +10,7 @@ from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import locate
 from brainkit.errors import DataError
 from brainkit.maps import draw
-from brainkit.maps.draw_predictions import draw_encoder_file
+from brainkit.maps.draw_predictions import PUBLISHED_GAUGE, draw_encoder_file
 from brainkit.runs.folder import finished_run, read_maps, run_folders
 from brainkit.runs.latest import default_encoder, has_latest
 from brainkit.utils.files import read_json
@@ -73,7 +73,7 @@ def draw_run(
     if not target.parent.is_dir():
         raise DataError(f"{target}: its folder {target.parent} does not exist; create it first")
     target.mkdir(exist_ok=True)
-    layer_note = "published gauge: depth is not fixed by the data" if summary["gauge"] == "published" else None
+    layer_note = PUBLISHED_GAUGE if summary["gauge"] == "published" else None
     title, maps = summary["backbone"]["name"], read_maps(folder, summary)
     figures = draw.draw_maps(target, title=title, layer_note=layer_note, **maps)
     say(f"{target}: {', '.join(figure.name for figure in figures)}")

@@ -149,6 +149,7 @@ def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "locations": selectors["locations"],
         "scale": selectors["scale"],
         "note": figure_note(summary),
+        "test_images": summary["scores"]["images"],
         # None where no vertex has a value: data without noise ceilings, weights that were imported without data.
         **{name: values if np.isfinite(values).any() else None for name, values in scores.items()},
     }

@@ -48,10 +48,8 @@ def _load(settings: Config, network: str | nn.Module | None) -> Backbone:
 
     if isinstance(network, Backbone):
         if numbers := other_numbers(network):
-            raise UsageError(
-                f"{network.name}: its weights are {', '.join(numbers)}, and brainkit computes in float32: call "
-                ".float() on it"
-            )
+            found = f"{network.name}: its weights are {', '.join(numbers)}"
+            raise UsageError(f"{found}, and brainkit computes in float32: call .float() on it")
         return network.eval()
     c = settings.backbone
     layers, size, preset = c.layers or None, c.size or None, settings.data.preset or None

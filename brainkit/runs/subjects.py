@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.recovery import read_truth
 from brainkit.runs.settings import Data
+from brainkit.utils.files import folder_named_by
 from brainkit.utils.progress import Say
 from brainkit.utils.text import plural
 
@@ -104,7 +104,8 @@ def _open(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subjec
     if settings.data.paths:
         return [open_subject(path) for path in settings.data.paths], settings
     path = settings.data.path
-    if not path and (path := os.environ.get("BRAINKIT_DATA", "")):
+    if not path and (named := folder_named_by("BRAINKIT_DATA")):
+        path = str(named)
         say(f"data: {path} ($BRAINKIT_DATA)")
     if not path:
         from brainkit.sample import default_sample

@@ -19,6 +19,7 @@ from brainkit.export.parity import BATCHES, BOUND, relative_difference
 from brainkit.export.torch_forms import RUNTIMES, open_torch
 from brainkit.export.vertex_subset import custom_positions
 from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.runs.export import check_network
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.network import load_network
 from brainkit.utils.system import use_threads
@@ -170,8 +171,7 @@ def _predict_in_torch(
         if trained_on["weights_hash"] is None or trained_on["source"] == IN_PYTHON:
             raise DataError(f"{folder}: its network cannot be loaded by name, so there is nothing to compare with")
         network = load_network(Config.read(folder / "config.yaml"))
-        if network.weights_hash != trained_on["weights_hash"]:
-            raise DataError(f"{folder}: the weights of {network.name} found now are not those it was trained with")
+        check_network(folder, trained_on, network)
         model = load_model(folder)
         columns = _columns(path, info, folder)
         with limit_threads(), evaluation_mode(model, network):

@@ -107,10 +107,21 @@ def write_all(file: Any, data: bytes | memoryview) -> None:
 
 def cache_folder() -> Path:
     """Folder of what can be recomputed: ``$BRAINKIT_CACHE``, else ``brainkit`` in the user's cache folder."""
-    if chosen := os.environ.get("BRAINKIT_CACHE"):
-        return Path(chosen)
+    if chosen := folder_named_by("BRAINKIT_CACHE"):
+        return chosen
     if os.name == "nt":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = folder_named_by("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "brainkit"
+        base = folder_named_by("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return base / "brainkit"
+
+
+def folder_named_by(variable: str) -> Path | None:
+    """The folder that an environment variable names, with ``~`` as the user's own; None if it is not set."""
+    value = os.environ.get(variable)
+    return users_path(value) if value else None
+
+
+def users_path(path: str | os.PathLike[str]) -> Path:
+    """A path as users write it: ``~`` is their folder. A shell expands it only outside quotes, and a file never."""
+    return Path(os.path.expanduser(path))  # unlike Path.expanduser, it leaves the name of an unknown user

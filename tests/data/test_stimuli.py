@@ -154,10 +154,10 @@ def test_copies_of_official_test_images_do_not_train(tmp_path):
     assert any(note.startswith("1 image left out") for note in split.notes)
     # Nor those of another subject, or one of own data.
     write_algonauts(tmp_path / "t", images=30, test=0)
-    names = [f"own {k}.png" for k in range(20)]
+    names = [f"own {k:02d}.png" for k in range(20)]
     own = write_copies(tmp_path / "own", [*range(200, 219), 0], names)
-    copy.save(tmp_path / "own/images/own 7.png")
-    row = [path.name for path in own.images].index("own 7.png")
+    copy.save(tmp_path / "own/images/own 07.png")
+    row = [path.name for path in own.images].index("own 07.png")
     splits = split_subjects([subject, Algonauts(tmp_path / "t"), own])
     assert row not in {*splits[2].train, *splits[2].validation, *splits[2].test}
     assert any(note.startswith("1 image left out") for note in splits[2].notes)

@@ -85,7 +85,7 @@ def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pyt
     encoder = Encoder(Path("encoder.onnx"), encoder_info(), session)
     rows = iter(np.random.default_rng(0).standard_normal((2, 1, V)).astype(np.float32))
     monkeypatch.setattr(encoder, "run", lambda batch, columns=None: next(rows))
-    monkeypatch.setattr("brainkit.predict.to_file.load", lambda path, device: encoder)
+    monkeypatch.setattr("brainkit.predict.to_file.load", lambda path, device, **more: encoder)
     result = call(
         "predict", photos, *["--out", "fmri.npy", "--encoder", "encoder.onnx", "--maps", "figures", "--batch-size", "1"]
     )
