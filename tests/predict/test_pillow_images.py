@@ -113,6 +113,28 @@ def test_an_unreadable_image_is_named_by_its_index(encoder: Encoder, readable: l
             assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("error")
+def test_pillow_is_not_heard_and_loses_nothing(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What an image says of itself is no news for the terminal, and no reason to leave it out under -W error."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    damaged = b"Exif\0\0II*\0\xff\xff\0\0" + b"\7" * 9
+    for name, form, options in (
+        ("exif.jpg", "JPEG", {"exif": damaged}),
+        ("exif.webp", "WEBP", {"exif": damaged}),
+        ("large.png", "PNG", {}),
+        ("large.tif", "TIFF", {"compression": "tiff_lzw"}),
+    ):
+        (photos / name).write_bytes(saved(LARGE, form, **options))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", LARGE.width * LARGE.height - 1)
+    done = predict_to_file(photos, tmp_path / "fmri.npy", encoder)
+    assert (done.n, list(done.skipped)) == (4, [])
+    assert encoder.predict(photos).shape[0] == 4
+    assert capfd.readouterr() == ("", "")
+
+
 # ---- iterators
 
 
