@@ -141,11 +141,13 @@ def test_grey_tiff_of_16_bits_compressed(compression: str) -> None:
         (14, {}, "14 bits"),
         (24, {}, "24 bits"),
         (16, {"t339": 3}, "floating-point"),
+        (8, {"t339": 2}, "signed"),
         (16, {"t339": 2}, "signed"),
-        (32, {"t339": 2}, "32-bit"),
+        (32, {"t339": 2}, "signed"),
         (32, {}, "32-bit"),
         (32, {"t339": 3}, "floating-point"),
         (16, {"t277": 2, "t338": 2}, "2 samples of 16 bits"),
+        (8, {"t277": 12}, "12"),
     ],
 )
 def test_a_tiff_whose_white_is_not_known_is_refused(bits: int, more: dict[str, int], word: str) -> None:
