@@ -355,6 +355,9 @@ class _LazySequence(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return self._items()
 
+    def __repr__(self) -> str:
+        return f"<{len(self):,} items>"
+
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return tuple, (list(self),)  # a copy, or what another process gets, does not depend on the list of images
 
