@@ -209,7 +209,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1
     names = as_names(request.rois, encoder.rois)
     if request.top is not None:
-        check_sheets(out, names, request.top, overwrite or was_complete(out))
+        known = [name for name, members in encoder.rois.items() if len(members)]
+        check_sheets(out, names, request.top, overwrite or was_complete(out), known)
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)

@@ -103,7 +103,7 @@ class TopImages:
     def __init__(self, regions: Mapping[str, np.ndarray], k: int) -> None:
         check_count(k)
         if not regions:
-            raise UsageError("top needs the regions to rank images by: name them with roi")
+            raise UsageError("top needs regions to rank images by, got none")
         check_have_vertices(regions)
         self._regions, self._k, self._rows = regions, k, 0
         # Heaps, the smallest on top, which is dropped first; rows are negated, so that of equals the later one goes.
