@@ -97,8 +97,7 @@ def in_row_order(names: Sequence[Path], folder: Path, dataset: Dataset) -> list[
 def _check_order(names: Sequence[Path], folder: Path) -> None:
     """Raise DataError if another order that the user's programs may have used differs from the text order."""
     others: tuple[tuple[str, Callable[[Path], Any], str], ...] = (
-        ("numeric order", lambda name: numeric_order(name, ignore_case=False), "pad the numbers with zeros (0001.png)"),
-        ("order without regard to case", numeric_order, "write the names in lower case"),
+        ("numeric order", numeric_order, "pad the numbers with zeros (0001.png) and use one case"),
         ("text order of the whole paths", Path.as_posix, "rename the folders"),
     )
     for order, key, remedy in others:

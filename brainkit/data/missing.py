@@ -114,10 +114,12 @@ def _missing_message(responses: Responses, images: Sequence[Path], missing: npt.
     rows = np.flatnonzero(here.any(axis=1)).tolist()
     what = f"{file}{''.join(f', also {other.name}' for other in others)}: expected a response to every image, found "
     if len(rows) == count:
-        return f"{what}none: in every row, most vertices are not finite or all the same; remove such files"
+        return (
+            f"{what}none (NaN or infinite at most vertices, or the same value at all, in every row); remove such files"
+        )
     shown = ", ".join(f"row {row} ({'/'.join(images[start + row].parts[-2:])})" for row in rows[:_SHOWN])
     return (
-        f"{what}{plural(len(rows), 'missing trial')} in {count:,} rows, where most vertices are not finite or all the "
-        f"same: {shown}{', ...' if len(rows) > _SHOWN else ''}, counted from 0; remove these rows"
+        f"{what}{plural(len(rows), 'missing trial')} in {count:,} rows (NaN or infinite at most vertices, or the same "
+        f"value at all): {shown}{', ...' if len(rows) > _SHOWN else ''}, counted from 0; remove these rows"
         f"{' from both hemispheres' if len(files) > 1 else ''} and their images"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import os
@@ -18,7 +19,7 @@ from brainkit.encoder_file.file import fingerprint, locate, read, unchanged_whil
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import EncoderFileError, ImageError, UsageError
-from brainkit.predict.inputs.decode import as_sequence
+from brainkit.predict.inputs.decode import as_iterable, as_sequence, in_chunks
 from brainkit.predict.network import Network
 from brainkit.predict.pipeline import batches
 from brainkit.predict.regions import (
@@ -33,7 +34,7 @@ from brainkit.predict.top_images.ranking import Ranked, TopImages
 from brainkit.utils.text import as_text
 
 DEVICES = ("auto", "cpu", "cuda")
-Images = str | os.PathLike[str] | np.ndarray | Sequence[Any]
+Images = str | os.PathLike[str] | np.ndarray | Iterable[Any]
 
 
 class Encoder(Network):
@@ -108,9 +109,11 @@ class Encoder(Network):
 
         Parameters
         ----------
-        images : path, list of paths, list of PIL images, or array of shape (n, H, W, 3), uint8
+        images : path, paths, PIL images, or array of shape (n, H, W, 3), uint8
             A folder is searched as :func:`brainkit.images.find_images` does, and its images come in sorted order;
-            a list keeps its own order.
+            a list keeps its own order. An iterator is asked for a few images at a time, and each is copied before the
+            next. A PIL image gives the same as its file: turned as its EXIF data say, over white where it is
+            transparent.
         batch_size : int, optional
             Images at once; chosen by the input's size by default.
         rois : str or iterable of str, optional
@@ -147,7 +150,7 @@ class Encoder(Network):
 
     def predict_with_spread(
         self,
-        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        images: Images,
         batch_size: int | None = None,
         *,
         prepared: bool = False,
@@ -259,7 +262,7 @@ class Encoder(Network):
     ) -> Iterator[np.ndarray]:
         """The rows that `run` returns, a batch (b, S, S, 3) at a time; an unreadable image is an error."""
         if not prepared:
-            yield from self._rows_of(as_sequence(images), batch_size, run)
+            yield from self._rows_of(as_iterable(images), batch_size, run)
             return
         chosen, size = self.batch_size_for(batch_size), self.info.preprocessing.size
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
@@ -270,12 +273,20 @@ class Encoder(Network):
         self, sources: Any, batch_size: int | None, run: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
         chosen = self.batch_size_for(batch_size)
-        results = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen, run)
+        pending: collections.deque[Sequence[Any]] = collections.deque()
+
+        def chunks() -> Iterator[Sequence[Any]]:
+            for given, detached in in_chunks(sources, chosen):
+                pending.append(given)
+                yield detached
+
+        results = batches(self, chunks(), chosen, run)
         with contextlib.closing(results):  # an error ends decoding too
             for batch in results:
+                given = pending.popleft()
                 if batch.failed:
                     index, error = batch.failed[0]
-                    name = _name(sources[index], index)
+                    name = _name(given[index - batch.stop], index)
                     raise ImageError(f"{name}: {error.reason}", reason=error.reason, missing=error.missing)
                 if batch.fmri is not None:
                     yield batch.fmri

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from typing import TypeAlias
 
-_Key: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
-
-_PIECES = re.compile(r"[0-9]+|[^0-9]")
+_DIGITS = re.compile(r"[0-9]+")
 
 
-def numeric_order(path: PurePath, *, ignore_case: bool = True) -> _Key:
-    """Sort key of numeric order: part by part, with runs of digits as whole numbers.
+def numeric_order(path: PurePath) -> tuple[str, ...]:
+    """Sort key of numeric order: part by part, with runs of digits as whole numbers, upper and lower case alike.
 
     Among characters that are no digits, and between these and digits, it is the order of the text.
-
-    Parameters
-    ----------
-    path : Path
-    ignore_case : bool
-        Take upper and lower case for the same, as file managers do.
     """
-    parts = (part.casefold() for part in path.parts) if ignore_case else path.parts
-    return tuple(
-        tuple((ord("0"), int(piece)) if "0" <= piece[0] <= "9" else (ord(piece), 0) for piece in _PIECES.findall(part))
-        for part in parts
-    )
+    return tuple(_DIGITS.sub(_by_value, part.casefold()) for part in path.parts)
+
+
+def _by_value(run: re.Match[str]) -> str:
+    """Digits whose text order is that of the number: first how many there are."""
+    digits = run[0].lstrip("0")
+    return f"{len(digits):03d}{digits}"

@@ -176,3 +176,13 @@ def test_a_subject_opened_by_a_relative_path_is_read_in_another_folder(root, tmp
     np.testing.assert_array_equal(again[2][1], responses)
     assert again[2][0].tobytes() == image.tobytes()
     assert again.root == root
+
+
+def test_a_roi_whose_name_has_commas_can_be_trained_on(tmp_path):
+    write_own(tmp_path)
+    (tmp_path / "rois.json").write_text('{"V1, ventral": [0, 2], "V1": [1], "ventral": [3]}')
+    subject = Folder(tmp_path)
+    for given, columns in (("V1, ventral", [0, 2]), (("V1,ventral",), [1, 3]), (("V1, ventral,V1",), [0, 1, 2])):
+        restricted = subject.restrict(given)
+        assert restricted.responses.columns.tolist() == columns, given
+    assert subject.restrict("V1, ventral").chosen_rois == ("V1, ventral",)
