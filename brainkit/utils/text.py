@@ -56,5 +56,5 @@ def printable(text: str | os.PathLike[str]) -> str:
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the most similar known one, else all of them."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
