@@ -47,6 +47,9 @@ class Run:
     summary: dict[str, Any] = field(repr=False)
     backbone: nn.Module | None = field(default=None, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Run], tuple[Any, ...]]:
+        return type(self), (self.path.absolute(), self.summary, self.backbone)  # for processes elsewhere
+
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Run:
         """Open a finished run's folder, by default the newest.
@@ -170,6 +173,7 @@ def fit(
     data: Data | Sequence[Data] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
@@ -193,7 +197,9 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, threads, rois, maps, resume, config, overrides, say
+    out, weights, random_weights, epochs, seed, devices, threads, rois, maps
+        See :func:`brainkit.runs.train.train`.
+    skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
@@ -211,6 +217,7 @@ def fit(
         backbone,
         data=data,
         out=out,
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,

@@ -307,6 +307,11 @@ class DataConfig:
 
     To compare with published results.
     """
+    skip_unreadable: bool = False
+    """Whether to leave out images that cannot be read; false: they are an error.
+
+    Usually given as --skip-unreadable.
+    """
     token_dtype: str = "float16"
     """Data type of the token cache: float16, or bfloat16 for tokens beyond the range of float16.
 

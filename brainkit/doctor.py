@@ -20,7 +20,7 @@ from typing import Literal
 
 from brainkit._version import __version__
 from brainkit.errors import BrainkitError
-from brainkit.utils.files import cache_folder
+from brainkit.utils.files import cache_folder, folder_named_by
 from brainkit.utils.system import available_cores, cores, cuda_devices, total_memory
 from brainkit.utils.text import first_line, format_bytes, plural
 
@@ -227,11 +227,11 @@ def _folders() -> Iterator[Row]:
         )
     else:
         yield "cache", "note", f"{cache}, not created yet"
-    chosen = os.environ.get("BRAINKIT_DATA")
+    chosen = folder_named_by("BRAINKIT_DATA")
     if not chosen:
         yield "$BRAINKIT_DATA", "note", "not set: train uses the sample subject unless --data is given"
-    elif Path(chosen).is_dir():
-        yield "$BRAINKIT_DATA", "ok", chosen
+    elif chosen.is_dir():
+        yield "$BRAINKIT_DATA", "ok", str(chosen)
     else:
         yield "$BRAINKIT_DATA", "warning", f"{chosen} is not a folder"
 

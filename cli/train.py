@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from brainkit.cli._suggest import TrainCommand
-from brainkit.cli._values import split_names
 
 
 @click.command(
@@ -37,6 +36,9 @@ Examples:
     metavar="DIR",
     help="Subject folder (Algonauts 2023 layout or your own). Repeat it to train several subjects together.  "
     "[default: $BRAINKIT_DATA, else the sample subject]",
+)
+@click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
@@ -74,7 +76,6 @@ Examples:
     "--roi",
     "rois",
     multiple=True,
-    callback=split_names,
     metavar="NAME",
     help="Train, score and export only the vertices of this ROI; can be repeated.",
 )
@@ -91,6 +92,7 @@ Examples:
 def command(
     backbone: str | None,
     data: tuple[Path, ...],
+    skip_unreadable: bool,
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
@@ -123,6 +125,7 @@ def command(
     train(
         backbone,
         data=data or None,
+        skip_unreadable=skip_unreadable,
         out=out,
         weights=weights,
         random_weights=random_weights,

@@ -145,7 +145,7 @@ def report(folder: Path, run: Path, seconds: float) -> None:
         f"{run}/maps": "brain maps: layer, location, scale, accuracy",
         "responses": "each photograph next to its predicted response",
         f"{run}/encoder.onnx": "the encoder: one file to send to a colleague",
-        "fmri.npy": "the predictions, one row per photograph, described in fmri.json",
+        "fmri.npy": "the predictions, one row per photograph, described in fmri.npy.json",
         f"{run}": "the run: scores, selectors, split, settings, log",
         "subject": "the simulated subject, in the layout of Algonauts 2023",
     }

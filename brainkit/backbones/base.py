@@ -11,11 +11,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from brainkit.errors import BrainkitError, UsageError
+from brainkit.backbones.probe import TokenPair, bytes_of, probe_network, stored_tensors
+from brainkit.backbones.user_code import file_of, reported
+from brainkit.errors import UsageError
 from brainkit.images import Preprocessing
-
-TokenPair = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
-"""Local tokens (B, C, H, W) and global tokens (B, C) by layer."""
 
 
 class TokenNetwork(Protocol):
@@ -39,12 +38,18 @@ class Backbone(nn.Module):
         How an image becomes this network's input.
     layers : mapping of str to str
         The layers to return, in order of depth: name without dots -> the network's own key.
-    pretrained : bool
-        False if the weights are random.
-    licence : str
-        Of the weights; "unknown" if it is not known.
+    pretrained : bool or None
+        False if the weights are random; None if nobody has said.
+    licence : str or None
+        Of the weights; None if nobody has stated it.
     source : str
         Where the weights came from.
+    shapes : mapping of str to (C, H, W), optional
+        Of the tokens by the network's own keys; by default the network is probed.
+    citation : str, optional
+        What to cite for the network; None if nobody has said.
+    notes : sequence of str
+        Lines about the network that a run should report.
 
     Attributes
     ----------
@@ -63,10 +68,12 @@ class Backbone(nn.Module):
         name: str,
         preprocessing: Preprocessing,
         layers: Mapping[str, str],
-        pretrained: bool,
-        licence: str,
+        pretrained: bool | None,
+        licence: str | None,
         source: str,
         shapes: Mapping[str, tuple[int, int, int]] | None = None,
+        citation: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.network = network
@@ -76,12 +83,15 @@ class Backbone(nn.Module):
         self.pretrained = pretrained
         self.licence = licence
         self.source = source
+        self.citation = citation
+        self.notes = tuple(notes)
         self._keys = dict(layers)
         self._weights_hash: str | None = None
+        self._file = file_of(network)
         self.requires_grad_(False)
         self.eval()
         if shapes is None:
-            shapes = self.probe(network, preprocessing.size)
+            shapes = probe_network(network, preprocessing, name=name)
         self.widths = {layer: shapes[key][0] for layer, key in self._keys.items()}
         self.grids = {layer: shapes[key][1:] for layer, key in self._keys.items()}
 
@@ -98,7 +108,18 @@ class Backbone(nn.Module):
         local : dict of str to tensor of shape (B, C, H, W)
             On the network's own grid at that depth; nothing is resized.
         global : dict of str to tensor of shape (B, C)
+
+        Raises
+        ------
+        BrainkitError
+            If the network's code fails; names the line.
         """
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._tokens(images)  # exporters have errors of their own, which they catch
+        with reported(f"{self.name}: get_tokens failed", self._file):
+            return self._tokens(images)
+
+    def _tokens(self, images: torch.Tensor) -> TokenPair:
         local, global_ = self.network.get_tokens(images)  # type: ignore[operator]
         return (
             {layer: local[key] for layer, key in self._keys.items()},
@@ -124,69 +145,11 @@ class Backbone(nn.Module):
         """SHA-256 (hex) over the names, types, shapes and bytes of the network's state dict, in sorted order."""
         if self._weights_hash is None:
             digest = hashlib.sha256()
-            for key, value in sorted(self.network.state_dict().items()):
-                value = value.detach().cpu().contiguous()
+            for key, value in stored_tensors(self.network).items():
                 digest.update(f"{key}|{value.dtype}|{tuple(value.shape)}|".encode())
-                digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+                digest.update(bytes_of(value).numpy().data)
             self._weights_hash = digest.hexdigest()
         return self._weights_hash
-
-    @staticmethod
-    def probe(network: nn.Module, size: int) -> dict[str, tuple[int, int, int]]:
-        """Widths and grids of every layer, from a forward pass of a blank image.
-
-        Parameters
-        ----------
-        network : nn.Module
-            Has ``get_tokens``.
-        size : int
-            Side of the blank image, in pixels.
-
-        Returns
-        -------
-        dict of str to (C, H, W)
-            In the order in which the network returns its layers.
-
-        Raises
-        ------
-        BrainkitError
-            If the result is not two dicts with the same layers, of shapes (B, C, H, W) and (B, C).
-        """
-        device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-        with torch.no_grad():
-            tokens = network.get_tokens(torch.zeros(1, 3, size, size, device=device))  # type: ignore[operator]
-        name = f"{type(network).__name__}.get_tokens"
-        is_pair = isinstance(tokens, tuple | list) and len(tokens) == 2
-        if not is_pair or not all(isinstance(part, dict) for part in tokens):
-            raise BrainkitError(f"{name} must return two dicts (local tokens, global tokens), got {_describe(tokens)}")
-        local, global_ = tokens
-        if not local or set(local) != set(global_):
-            raise BrainkitError(
-                f"{name} must return the same layers in both dicts, got local {sorted(map(str, local))} "
-                f"and global {sorted(map(str, global_))}"
-            )
-        return {layer: _token_shape(name, layer, local[layer], global_[layer]) for layer in local}
-
-
-def _token_shape(name: str, layer: object, local: object, global_: object) -> tuple[int, int, int]:
-    """(C, H, W) of a layer's tokens of one image."""
-    if not isinstance(layer, str):
-        raise BrainkitError(f"{name} must name its layers with strings, got {layer!r}")
-    if not (isinstance(local, torch.Tensor) and local.ndim == 4 and local.shape[0] == 1):
-        raise BrainkitError(
-            f"{name}, layer {layer!r}: local tokens must have shape (1, C, H, W) for one image, got {_describe(local)}"
-        )
-    _, width, height, columns = (int(side) for side in local.shape)
-    if not (isinstance(global_, torch.Tensor) and tuple(global_.shape) == (1, width)):
-        raise BrainkitError(
-            f"{name}, layer {layer!r}: global tokens must have shape (1, {width}), since the local tokens have "
-            f"{width} channels, got {_describe(global_)}"
-        )
-    return width, height, columns
-
-
-def _describe(value: object) -> str:
-    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def dot_free(layer: str) -> str:

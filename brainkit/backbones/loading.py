@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from brainkit.backbones.base import Backbone, select_layers
-from brainkit.backbones.catalog import ALIASES, Alias
+from brainkit.backbones.catalog import ALIASES, Alias, paper_of
 from brainkit.backbones.plugin import is_plugin, load_plugin, wrap_network
 from brainkit.backbones.timm_backbone import TimmNetwork
 from brainkit.backbones.torchvision_vit import TorchvisionVit
@@ -22,7 +21,8 @@ from brainkit.backbones.weight_sources import PublishedWeights, published_weight
 from brainkit.backbones.weights import load_weights_by_order, load_weights_file, set_sincos_positions
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
-from brainkit.utils.text import one_line
+from brainkit.utils.files import users_path
+from brainkit.utils.text import nearest_names, one_line
 
 Fit = Literal["whole", "crop"]
 
@@ -99,7 +99,7 @@ def load_backbone(
     if alias is None:
         _check_timm_name(name)
         alias = Alias(name)
-    path = None if weights is None else Path(weights)
+    path = None if weights is None else users_path(weights)
     return LOADERS[alias.loader](_Request(name, alias, path, random_weights, layers, size, fit, preset, seed))
 
 
@@ -133,9 +133,10 @@ class _Request:
             preprocessing=dataclasses.replace(PUBLISHED, size=own.size) if self.preset == "published" else own,
             layers={layer: layer for layer in layers},
             pretrained=not self.random_weights,
-            licence=self.alias.licence or licence or "unknown",
+            licence=self.alias.licence or licence or None,
             source=f"random weights, seed {self.seed}" if self.random_weights else source,
             shapes=shapes,
+            citation=paper_of(self.name) or None,
         )
 
 
@@ -273,10 +274,9 @@ def _check_timm_name(name: str) -> None:
         tags = [entry for entry in timm.list_pretrained() if entry.startswith(f"{architecture}.")]
         if not tag or name in tags:
             return
-        known = tags
+        near = nearest_names(name, tags, most=4)
     else:
-        known = sorted({*ALIASES, *timm.list_models()})
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+        near = nearest_names(architecture, sorted({*ALIASES, *timm.list_models()}), most=4)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     raise UsageError(
         f"unknown backbone {name!r}{hint} (an alias: {', '.join(ALIASES)}; a timm name; FILE.py:ClassName)"

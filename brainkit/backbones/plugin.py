@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import importlib.util
+import inspect
+import random
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from brainkit.backbones.base import Backbone, dot_free, name_layers, select_layers
+from brainkit.backbones.probe import first_change, other_numbers, probe_network, stored_tensors
+from brainkit.backbones.user_code import file_of, reported
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.images import PUBLISHED, Preprocessing
-from brainkit.utils.text import with_type
+from brainkit.utils.files import users_path
 
 IN_PYTHON = "module given in Python"
 """The source of a backbone that cannot be loaded again by its name."""
+
+# Up to this size, a plug-in that does not say that it is trained is created twice, to see whether its weights repeat.
+_COMPARED = 200e6
 
 
 def is_plugin(name: str) -> bool:
     """Whether a backbone's name is that of a Python file."""
     return name.rpartition(":")[0].endswith(".py") or name.endswith(".py")
+
+
+def is_own(name: str, source: str) -> bool:
+    """Whether a backbone, by its name and source, is a user's own module."""
+    return ".py:" in name or source == IN_PYTHON
 
 
 def load_plugin(name: str, seed: int = 0) -> nn.Module:
@@ -35,7 +52,8 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
     name : str
         ``FILE.py:ClassName``. The class is called without arguments.
     seed : int
-        For random numbers in the constructor, so that the same network is created again at export.
+        For random numbers (torch's, NumPy's, Python's) in the constructor, so that the same network is created again at
+        export.
 
     Returns
     -------
@@ -47,38 +65,39 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
     UsageError
         If the file or the class is missing, or the name has no class.
     BrainkitError
-        If the file or the constructor raises, or the class is not an ``nn.Module`` with ``get_tokens``.
+        If the file or the constructor raises, the class is not an ``nn.Module`` with ``get_tokens``, or its weights are
+        others each time it is created.
     """
     file, _, class_name = name.rpartition(":")
     if not file.endswith(".py"):
         raise UsageError(f"{name}: expected FILE.py:ClassName, found no class")
-    path = Path(file).expanduser().resolve()
+    path = users_path(file).resolve()
     if not path.is_file():
         raise UsageError(f"{file}: plug-in file not found")
-    # A module name of its own, so that two plug-ins called model.py do not replace each other.
-    module_name = f"brainkit_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{file}: cannot be imported as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        raise BrainkitError(f"{file}: cannot be imported: {with_type(error)}") from error
+    module = _import_file(path, file)
     network_class = getattr(module, class_name, None)
     if not isinstance(network_class, type):
         classes = sorted(key for key, value in vars(module).items() if isinstance(value, type))
         raise UsageError(f"{file} has no class {class_name!r}; available: {', '.join(classes) or 'none'}")
     if not (issubclass(network_class, nn.Module) and callable(getattr(network_class, "get_tokens", None))):
         raise BrainkitError(f"{name}: expected a torch.nn.Module with a method get_tokens(images)")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+
+    def create() -> nn.Module:
+        with _seeded(seed), reported(f"{name}: {class_name}() failed", str(path)):
             return network_class()
-    except Exception as error:
-        raise BrainkitError(f"{name}: {class_name}() failed: {with_type(error)}") from error
+
+    network = create()
+    weights = stored_tensors(network)
+    with reported(f"{name}: its 'pretrained' cannot be read", str(path)):
+        is_stated_trained = _attribute(network, "pretrained") is True
+    if is_stated_trained or sum(each.nbytes for each in weights.values()) > _COMPARED:
+        return network
+    if changed := first_change(weights, stored_tensors(create())):
+        raise BrainkitError(
+            f"{name}: its weights are others each time it is created ({changed!r} differs), and export creates it "
+            "again: seed its random numbers, for example with torch.manual_seed(0) in the constructor"
+        )
+    return network
 
 
 def wrap_network(
@@ -96,8 +115,9 @@ def wrap_network(
     ----------
     network : nn.Module
         Has ``get_tokens(images (B, 3, S, S)) -> (local, global)``, dicts of (B, C, H, W) and (B, C) from shallow to
-        deep. It may have its own ``preprocessing`` (default: the published one), ``licence`` and, if its weights are
-        random, ``pretrained = False``. It is frozen, and stays so.
+        deep. It should say whether its weights are trained, ``pretrained = True`` or ``False``, and may have its own
+        ``preprocessing`` (default: the published one), ``licence`` and ``citation``. It is frozen, and stays so. If
+        its weights are not float32, a copy in float32 is used.
     name : str, optional
         By default the name of its class.
     layers : sequence of str, optional
@@ -118,7 +138,7 @@ def wrap_network(
     UsageError
         If it is not such a module, or lacks a layer.
     BrainkitError
-        If ``get_tokens`` fails on a blank image, or returns something else.
+        If ``get_tokens`` fails on synthetic images, returns something else, or does not repeat itself.
     """
     if not (isinstance(network, nn.Module) and callable(getattr(network, "get_tokens", None))):
         raise UsageError(
@@ -126,21 +146,25 @@ def wrap_network(
         )
     name = name or backbone_name(network)
     network.eval()
-    own = getattr(network, "preprocessing", None)
-    if own is None or preset == "published":
-        own = PUBLISHED
-    elif not isinstance(own, Preprocessing):
-        raise BrainkitError(
-            f"{name}: 'preprocessing' must be a brainkit.images.Preprocessing, got {type(own).__name__}"
+    about = _About.read(network, name, preset)
+    preprocessing = about.preprocessing if size is None else dataclasses.replace(about.preprocessing, size=size)
+    notes = about.notes(name)
+    numbers = ", ".join(other_numbers(network))
+    if numbers:
+        notes.append(
+            f"{name}: its weights are {numbers} and are converted to float32, as encoder files compute in float32"
         )
-    preprocessing = own if size is None else dataclasses.replace(own, size=size)
+        with reported(f"{name}: its weights are {numbers} and cannot be converted", advice="; call .float() on it"):
+            # A network given in Python keeps its own weights.
+            network = (copy.deepcopy(network) if source == IN_PYTHON else network).float()
     try:
-        shapes = Backbone.probe(network, preprocessing.size)
-    except BrainkitError:
-        raise
-    except Exception as error:
+        shapes = probe_network(network, preprocessing, name=name)
+    except BrainkitError as error:
+        if not numbers:
+            raise
         raise BrainkitError(
-            f"{name}: get_tokens failed on a blank {preprocessing.size} px image: {with_type(error)}"
+            f"{error}; its weights are {numbers}, and brainkit computes in float32: call .float() on the network, and "
+            "leave the images float32 in get_tokens"
         ) from error
     available = name_layers(list(shapes), owner=name)
     requested = None if layers is None else [dot_free(layer) for layer in layers]
@@ -149,17 +173,100 @@ def wrap_network(
         name=name,
         preprocessing=preprocessing,
         layers={layer: available[layer] for layer in select_layers(requested, list(available), name)},
-        # Trained unless it says otherwise, so that checks which random weights are exempt from stay on.
-        pretrained=bool(getattr(network, "pretrained", True)),
-        licence=str(getattr(network, "licence", "unknown")),
+        pretrained=about.pretrained,
+        licence=about.licence,
         source=source,
         shapes=shapes,
+        citation=about.citation,
+        notes=notes,
     )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a module says about itself in attributes; None where it does not."""
+
+    preprocessing: Preprocessing
+    pretrained: bool | None
+    licence: str | None
+    citation: str | None
+
+    @classmethod
+    def read(cls, network: nn.Module, name: str, preset: str | None) -> _About:
+        with reported(f"{name}: its attributes cannot be read", file_of(network)):
+            own, pretrained, licence, american, citation = (
+                _attribute(network, key) for key in ("preprocessing", "pretrained", "licence", "license", "citation")
+            )
+        if own is not None and not isinstance(own, Preprocessing):
+            raise BrainkitError(
+                f"{name}: 'preprocessing' must be a brainkit.images.Preprocessing, got {type(own).__name__}"
+            )
+        licence = licence if licence is not None else american
+        return cls(
+            own if own is not None and preset != "published" else PUBLISHED,
+            # Networks of others may have something else under these names, such as a submodule.
+            pretrained if isinstance(pretrained, bool) else None,
+            licence if isinstance(licence, str) and licence else None,
+            citation if isinstance(citation, str) and citation else None,
+        )
+
+    def notes(self, name: str) -> list[str]:
+        """A warning if it does not say whether it is trained."""
+        if self.pretrained is not None:
+            return []
+        also = [key for key in ("licence", "citation") if getattr(self, key) is None]
+        more = f" (and {' and '.join(also)}, if there is one)" if also else ""
+        return [
+            f"warning: {name} does not say whether its weights are trained: add `pretrained = True` or "
+            f"`pretrained = False` to the class{more}; without it, figures and encoder file say that it is not stated"
+        ]
+
+
+def _attribute(network: nn.Module, key: str) -> Any:
+    """An attribute, or None."""
+    static = inspect.getattr_static(type(network), key, None)
+    if isinstance(static, property) and static.fget is not None:
+        # Through getattr, a module would report an AttributeError in the property as a missing property.
+        return static.fget(network)
+    return getattr(network, key, None)
 
 
 def backbone_name(network: nn.Module) -> str:
     """The name of a backbone, or of a module that is to become one."""
     return network.name if isinstance(network, Backbone) else type(network).__name__
+
+
+def _import_file(path: Path, file: str) -> ModuleType:
+    # A module name of its own, so that two plug-ins called model.py do not replace each other.
+    module_name = f"brainkit_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{file}: cannot be imported as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        with reported(f"{file}: cannot be imported", str(path)):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed inside the block, and restore the caller's random states."""
+    # NumPy's global generator too: users' constructors draw from it.
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
 
 
 @contextlib.contextmanager

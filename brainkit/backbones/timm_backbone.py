@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import copy
-import difflib
 import inspect
 import logging
 import math
@@ -16,8 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from brainkit.backbones.base import TokenPair, dot_free, name_layers
+from brainkit.backbones.base import dot_free, name_layers
+from brainkit.backbones.probe import TokenPair
 from brainkit.errors import UsageError
+from brainkit.utils.text import nearest_names
 
 _Result = TypeVar("_Result")
 # Pairs of tokens, over images and heads, for which attention may be in memory at once: 1 GB in float32, three times.
@@ -292,7 +293,7 @@ def _find_module(layer: str, modules: set[str], standard: Sequence[str], name: s
     matches = [path for path in modules if dot_free(path) == layer]
     if len(matches) == 1:
         return matches[0]
-    near = difflib.get_close_matches(layer, sorted(modules), n=3)
+    near = nearest_names(layer, sorted(modules))
     hint = f" (nearest: {', '.join(near)})" if near else ""
     raise UsageError(
         f"{name} has no layer {layer!r}; available: {', '.join(standard)}, or a submodule by its dotted name{hint}"

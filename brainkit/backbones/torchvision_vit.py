@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainkit.backbones.base import TokenPair
+from brainkit.backbones.probe import TokenPair
 
 
 class TorchvisionVit(nn.Module):

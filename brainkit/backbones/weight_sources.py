@@ -207,6 +207,6 @@ def _check_reachable(url: str, label: str, target: str) -> None:
 
 def _unavailable(label: str, target: str, reason: str) -> BrainkitError:
     return BrainkitError(
-        f"{label}: weights not available: {target}: {reason}. Connect once to download them, "
+        f"{label}: could not download its weights, {target}: {reason}. Connect once to download them, "
         "or give a local file with --weights FILE, or try without training with --random-weights"
     )

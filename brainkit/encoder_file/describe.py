@@ -8,12 +8,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainkit.encoder_file.file import read, read_text
+from brainkit.encoder_file.file import locate, read, read_text
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
 from brainkit.encoder_file.metadata import from_json
@@ -58,7 +57,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Parameters
     ----------
     path : path-like
-        An encoder file.
+        An encoder file, or the run folder that it is in.
 
     Returns
     -------
@@ -70,8 +69,9 @@ def describe(path: str | os.PathLike[str]) -> Description:
     EncoderFileError
         If the file is missing, damaged, or not an encoder file.
     """
+    path = locate(path)
     info = read(path)
-    size = Path(path).stat().st_size
+    size = path.stat().st_size
     facts = [
         ("file", f"{path} ({format_bytes(size)}, sha256 {(info.digest or '')[:12]})"),
         ("form", _form(info)),
@@ -101,7 +101,7 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
-        An encoder file.
+        An encoder file, or the run folder that it is in.
 
     Returns
     -------
@@ -114,12 +114,13 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     EncoderFileError
         As `describe`.
     """
+    path = locate(path)
     text, digest = read_text(path)
     info = from_json(text, source=path)
     stored = {key: value for key, value in json.loads(text).items() if key not in _ARRAYS}
     return {
         "file": os.fspath(path),
-        "bytes": Path(path).stat().st_size,
+        "bytes": path.stat().st_size,
         "sha256": digest,
         **stored,
         "vertices": {
@@ -173,8 +174,10 @@ def _licence(info: EncoderInfo) -> Iterator[tuple[str, str]]:
 
 
 def _backbone(backbone: Mapping[str, Any]) -> str:
-    pretrained = backbone.get("pretrained")
+    pretrained = backbone.get("pretrained", "")
     weights = "pretrained" if pretrained is True else "random weights" if pretrained is False else ""
+    if pretrained is None:
+        weights = "not stated whether it is trained"
     digest = str(backbone.get("weights_hash") or "")[:12]
     licence = str(backbone.get("licence") or "")
     parts = [weights, digest and f"sha256 {digest}", licence and f"licence {licence}"]
@@ -199,10 +202,14 @@ def _images(info: EncoderInfo) -> str:
 
 
 def _selectors(info: EncoderInfo) -> str:
-    gauge = "layers can be compared" if info.gauge == "unit" else "layers cannot be compared"
+    gauge = (
+        "the gain of every layer is fixed, so layer weights can be compared"
+        if info.gauge == "unit"
+        else "gains of layers are free, so layer weights cannot be compared across layers"
+    )
     members = info.ensemble["members"] if info.ensemble else 1
     channels = f"{members} x {info.bottleneck // members}" if members > 1 else str(info.bottleneck)
-    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge}: {gauge}"
+    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge} ({gauge})"
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> str:

@@ -90,8 +90,8 @@ def export_onnx(
     images : array of shape (n, S, S, 3), uint8
         At least three prepared images for the parity check; photographs, since noise hides differences.
     enforce : bool, optional
-        Fail if torch and ONNX Runtime differ by more than 1e-4. The default is whether the backbone is pretrained:
-        with random weights tokens hardly vary across images, and the difference means little.
+        Fail if torch and ONNX Runtime differ by more than 1e-4. By default, unless the backbone has random weights:
+        then tokens hardly vary across images, and the difference means little.
     target : {"cpu", "gpu"}
         Form of the readout: one product per group of vertices that read the same cells, which is fast on a CPU, or
         groups padded to one size and a single product, which is fewer kernels for a GPU to launch.
@@ -297,7 +297,7 @@ def _enforced(
         If the bound is enforced and exceeded.
     """
     if enforce is None:
-        enforce = bool(getattr(backbone, "pretrained", False))
+        enforce = getattr(backbone, "pretrained", False) is not False
     if enforce and certificate["largest"] > BOUND:
         raise BrainkitError(
             f"{path}: not written: {runtime} differs from torch by {certificate['largest']:.1e} of a "

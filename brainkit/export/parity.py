@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from brainkit._version import __version__
-from brainkit.errors import BrainkitError
+from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.predict.session import import_runtime, open_session
-from brainkit.utils.text import one_line
+from brainkit.utils.text import one_line, root_cause
 
 BOUND = 1e-4  # largest difference that is allowed, in units of a vertex's s.d.
 BATCHES = (1, 3)
@@ -28,7 +28,12 @@ def onnx_certificate(expected: np.ndarray, path: str | os.PathLike[str], images:
 
     The others, and what is returned and raised, are those of :func:`certificate`.
     """
-    session = open_session(path, device="cpu", size=images.shape[1])
+    try:
+        session = open_session(path, device="cpu", size=images.shape[1])
+    except EncoderFileError as error:
+        # Without the name of the temporary file.
+        reason = root_cause(error).replace(os.fspath(path), "the file")
+        raise BrainkitError(f"the exported network cannot be run by ONNX Runtime: {reason}") from error
     return certificate(
         expected,
         images,

@@ -16,7 +16,7 @@ from brainkit.features.shard import Layout, Shard
 from brainkit.features.store import TokenStore
 
 if TYPE_CHECKING:
-    from brainkit.backbones.base import TokenPair
+    from brainkit.backbones.probe import TokenPair
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ from brainkit._version import __version__
 from brainkit.backbones import Backbone
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.features.cache import DTYPES, TokenCache
+from brainkit.features.code_hash import code_hash
 from brainkit.features.fill import StoreFiller, read_input
 from brainkit.features.forward import TokenExtractor
 from brainkit.features.store import OtherVersion, TokenSpec, TokenStore, read_description, remove_folder
@@ -102,7 +101,7 @@ def extract_tokens(
     spec = TokenSpec(
         backbone=backbone.name,
         weights=backbone.weights_hash,
-        code=_code_hash(backbone.network),
+        code=code_hash(backbone.network),
         layers=extractor.layout.widths,
         grid=grid,
         preprocessing=backbone.preprocessing.to_json(),
@@ -122,15 +121,6 @@ def extract_tokens(
     tokens = TokenCache.of_store(store, hashes)
     tokens.extracted = len(missing)
     return tokens
-
-
-def _code_hash(network: torch.nn.Module) -> str:
-    """Hash of the file that defines the network's class: the code of a plug-in may change with the same weights."""
-    try:
-        file = inspect.getsourcefile(type(network))
-    except TypeError:  # defined at a prompt, without a file
-        return ""
-    return content_hash(file) if file and os.path.isfile(file) else ""
 
 
 def _open_store(folder: Path, extractor: TokenExtractor, paths: Mapping[bytes, Path], say: Say) -> TokenStore | None:

@@ -130,7 +130,8 @@ class StoreFiller:
             decoded = [future.result() for future in batch.inputs]
             images = torch.empty((len(decoded), *decoded[0].shape), pin_memory=on_cuda)
             np.stack(decoded, out=images.numpy())
-            pending.append((batch, self.extractor.submit(images, self.store.offsets)))
+            paths = [self.paths[image] for image in batch.images]
+            pending.append((batch, self.extractor.submit(images, self.store.offsets, paths)))
             if len(pending) > on_cuda:  # on a GPU the next batch is computed while this one is written
                 self._write(*pending.popleft())
         while pending:

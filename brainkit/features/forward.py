@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
 
-from brainkit.backbones.base import Backbone, TokenPair
+from brainkit.backbones.base import Backbone
+from brainkit.backbones.probe import ROUNDING, TokenPair, find_difference, not_repeatable, probe_images, row_of
 from brainkit.errors import BrainkitError
 from brainkit.features.cache import DTYPES
 from brainkit.features.shard import Layout
-from brainkit.images import Preprocessing, normalise
+from brainkit.images import normalise
 from brainkit.ops.token_grid import to_grid
-
-# Images on which the offsets of every store are measured.
-_PROBES = 8
 
 
 @dataclass
@@ -30,6 +28,7 @@ class PendingBatch:
     records: Tensor  # on the CPU
     finite: Tensor
     copied: torch.cuda.Event | None
+    paths: Sequence[Path]
 
 
 class TokenExtractor:
@@ -89,31 +88,52 @@ class TokenExtractor:
 
         They do not depend on the images that a store happens to hold first, so that an image has the same record in
         every store with the same specification.
+
+        Raises
+        ------
+        BrainkitError
+            If a token is not finite, or an image alone has other tokens than among the others.
         """
         preprocessing = self.backbone.preprocessing
-        images = normalise(probe_images(preprocessing), preprocessing)
-        local, global_ = self.tokens(torch.from_numpy(images))
+        images = torch.from_numpy(normalise(probe_images(preprocessing), preprocessing))
+        image = images[3:4].clone()  # the network may work in place
+        local, global_ = self.tokens(images)
         values = [rearrange(tokens, "b c ... -> c (b ...)") for part in (local, global_) for tokens in part.values()]
         for layer, value in zip(2 * self.backbone.layer_names, values, strict=True):
             if not value.isfinite().all():
-                raise BrainkitError(f"layer {layer}: the backbone's tokens are not finite; check its weights")
+                raise BrainkitError(
+                    f"{self.backbone.name}: layer {layer}: the network itself gives tokens that are not finite, for "
+                    "synthetic images; check its weights"
+                )
+        self._check_repeats(image, row_of((local, global_), 3), row_of((local, global_), 4))
         mean = torch.cat([value.mean(1) for value in values])
         std = torch.cat([value.std(1, correction=0) for value in values])
         return torch.stack([mean, std]).cpu().numpy()
 
-    def submit(self, images: Tensor, offsets: np.ndarray) -> PendingBatch:
-        """Start computing the records of normalised images (b, 3, S, S); on CUDA, return without waiting."""
+    def _check_repeats(self, image: Tensor, in_batch: TokenPair, other: TokenPair) -> None:
+        """Check that an image alone has the tokens that it has in a batch with another one."""
+        on_cuda = "TF32" if self.device.type == "cuda" else "float32"
+        rounding = ROUNDING["float16 autocast" if self.mixed else on_cuda]
+        if found := find_difference(self.tokens(image), in_batch, other, rounding):
+            cause = "dropout or batch statistics are on, or its images are mixed"
+            raise not_repeatable(self.backbone.name, found, "alone than in a batch", cause)
+
+    def submit(self, images: Tensor, offsets: np.ndarray, paths: Sequence[Path] = ()) -> PendingBatch:
+        """Start computing the records of normalised images (b, 3, S, S); on CUDA, return without waiting.
+
+        `paths` are the images' files, for errors.
+        """
         records = self._records(images, offsets, self.mixed)
         finite = records.isfinite().all()
         if self.device.type != "cuda":
-            return PendingBatch(images, records.cpu(), finite, None)
+            return PendingBatch(images, records.cpu(), finite, None, paths)
         on_host = torch.empty(records.shape, dtype=records.dtype, pin_memory=True)
         finite_on_host = torch.empty((), dtype=torch.bool, pin_memory=True)
         on_host.copy_(records, non_blocking=True)
         finite_on_host.copy_(finite, non_blocking=True)
         copied = torch.cuda.Event()
         copied.record(torch.cuda.current_stream(self.device))
-        return PendingBatch(images, on_host, finite_on_host, copied)
+        return PendingBatch(images, on_host, finite_on_host, copied, paths)
 
     def result(self, batch: PendingBatch, offsets: np.ndarray) -> np.ndarray:
         """The records of a submitted batch: (b, record), int16 bits of half-precision numbers minus the offsets.
@@ -130,7 +150,7 @@ class TokenExtractor:
             # Products in float16 may overflow where float32 does not.
             records = self._records(batch.images, offsets, mixed=False).cpu()
             if not records.isfinite().all():
-                raise self._overflow_error(batch.images, records)
+                raise self._overflow_error(batch, records)
         return records.view(torch.int16).numpy()
 
     def _records(self, images: Tensor, offsets: np.ndarray, mixed: bool) -> Tensor:
@@ -181,32 +201,23 @@ class TokenExtractor:
                 torch.cuda.empty_cache()
         return results
 
-    def _overflow_error(self, images: Tensor, records: Tensor) -> BrainkitError:
-        bad = records.isfinite().logical_not().any(0)
-        layer = next(name for name, parts in self.layout.slices.items() if any(bad[part].any() for part in parts))
-        local, global_ = self._forward(images, mixed=False)
-        largest = max(local[layer].abs().max().item(), global_[layer].abs().max().item())
-        if not np.isfinite(largest):
-            return BrainkitError(f"layer {layer}: the backbone's tokens are not finite; check its weights")
+    def _overflow_error(self, batch: PendingBatch, records: Tensor) -> BrainkitError:
+        bad = records.isfinite().logical_not()
+        row = int(bad.any(1).nonzero()[0])
+        layer = next(name for name, parts in self.layout.slices.items() if any(bad[row, part].any() for part in parts))
+        local, global_ = (part[layer] for part in self._forward(batch.images[row : row + 1], mixed=False))
+        image = batch.paths[row] if batch.paths else f"image {row} of the batch"
+        start = f"{self.backbone.name}: layer {layer}: {image}:"
+        if not (local.isfinite().all() and global_.isfinite().all()):
+            kind = "NaN" if local.isnan().any() or global_.isnan().any() else "infinite"
+            return BrainkitError(
+                f"{start} the network itself gives {kind} tokens for this image; check its weights, and divisions and "
+                "logarithms in its code"
+            )
         dtype = str(self.dtype).removeprefix("torch.")
         advice = "" if dtype == "bfloat16" else "set data.token_dtype=bfloat16, or "
-        return BrainkitError(
-            f"layer {layer}: its tokens reach {largest:.3g}, too large for {dtype}; {advice}choose other layers"
-        )
-
-
-def probe_images(preprocessing: Preprocessing) -> np.ndarray:
-    """Coloured noise with the spectrum of photographs, the same every time: (8, S, S, 3), uint8."""
-    rng = np.random.default_rng(0)
-    size = preprocessing.size
-    images = np.zeros((_PROBES, size, size, 3), np.float32)
-    for side in (2**k for k in range(1, 8)):
-        coarse = rng.integers(0, 256, (_PROBES, side, side, 3), dtype=np.uint8)
-        for image, noise in zip(images, coarse, strict=True):
-            image += np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR), np.float32)
-    images -= images.mean((1, 2, 3), keepdims=True)
-    images *= 55 / images.std((1, 2, 3), keepdims=True)
-    return np.clip(images + 118, 0, 255).astype(np.uint8)
+        largest = max(local.abs().max().item(), global_.abs().max().item())
+        return BrainkitError(f"{start} tokens reach {largest:.3g}, too large for {dtype}; {advice}choose other layers")
 
 
 def _default_batch_size(device: torch.device, size: int) -> int:

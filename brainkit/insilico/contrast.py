@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -55,7 +58,7 @@ class ImageSet:
     images : tuple of str
         Names of the images that could be read.
     skipped : tuple of (str, str)
-        Names of the others, each with the reason.
+        Names of the others, each with the reason: not readable, or the same image once more.
     mean, sd : array of shape (V,), float64
         Of the predictions over the images.
     """
@@ -124,6 +127,7 @@ def contrast(
     *,
     rois: str | Iterable[str] | None = None,
     device: str = "auto",
+    threads: int | None = None,
     batch_size: int | None = None,
     names: tuple[str, str] | None = None,
     progress: Progress | None = None,
@@ -139,7 +143,8 @@ def contrast(
     rois : str or iterable of str, optional
         Only the vertices of these ROIs, also for the false discovery rate; the table has no others.
     device : {"auto", "cpu", "cuda"}
-        To open `encoder` with, if it is a path.
+    threads : int, optional
+        To open `encoder` with, if it is a path; see :func:`brainkit.load`.
     batch_size : int, optional
     names : tuple of two str, optional
         Names of the sets; by default those of the folders.
@@ -153,19 +158,21 @@ def contrast(
     Raises
     ------
     UsageError
-        If an image is in both sets, a set has fewer than two readable images, or a ROI is unknown.
+        If an image is in both sets, under whatever name, a set has fewer than two readable images, or a ROI is unknown.
     DataError
         If no image of a set can be read.
     """
     lists = list_images(a), list_images(b)
     _check_disjoint(*lists)
     if not isinstance(encoder, Encoder):
-        encoder = load(encoder, device)
-    columns, regions = select_columns(encoder.rois, as_names(rois))
+        encoder = load(encoder, device, threads=threads)
+    columns, regions = select_columns(encoder.rois, as_names(rois, encoder.rois))
     total, done = sum(map(len, lists)), 0
     parts = []
+    met: dict[bytes, str] = {}
     for name, images in zip(names or _set_names(a, b), lists, strict=True):
-        parts.append(_predict_set(encoder, name, images, columns, batch_size, _offset(progress, done, total)))
+        advance = _offset(progress, done, total)
+        parts.append(_predict_set(encoder, name, images, columns, batch_size, met, advance))
         done += len(images)
     (set_a, first), (set_b, second) = parts
     statistics = compare(first.mean, first.variance, first.count, second.mean, second.variance, second.count)
@@ -215,18 +222,41 @@ def _predict_set(
     images: ImageList,
     columns: np.ndarray | None,
     batch_size: int | None,
+    met: dict[bytes, str],
     progress: Progress | None,
 ) -> tuple[ImageSet, Moments]:
+    """Predict a set; `met` has the names of the other set's images by their content, and gets those of this one.
+
+    Two files with the same pixels (as the network sees them) are one image: it counts once in a set, and must not be in
+    both, because a test takes images to be independent.
+    """
     moments = Moments(len(encoder.vertices) if columns is None else len(columns))
     read: list[str] = []
     skipped: list[tuple[str, str]] = []
-    with contextlib.closing(local_blocks(encoder, images, batch_size=batch_size, columns=columns)) as blocks:
+    own: dict[bytes, str] = {}
+    digests: collections.deque[bytes] = collections.deque()
+
+    def watch(batch: np.ndarray) -> None:
+        digests.extend(hashlib.blake2b(image.data, digest_size=16).digest() for image in batch)
+
+    blocks = local_blocks(encoder, images, batch_size=batch_size, columns=columns, watch=watch)
+    with contextlib.closing(blocks):
         for block in blocks:
-            moments.add(block.fmri)
-            read.extend(block.names)
+            is_new = np.ones(len(block.names), bool)
+            for row, image in enumerate(block.names):
+                digest = digests.popleft()
+                if digest in met:
+                    raise UsageError(f"{image}: is in both sets, as {met[digest]} too; they must not share images")
+                first = own.setdefault(digest, image)
+                if first is not image:
+                    is_new[row] = False
+                    skipped.append((image, f"is the same image as {first}, which counts once"))
+            moments.add(block.fmri[is_new])
+            read.extend(itertools.compress(block.names, is_new))
             skipped.extend(block.skipped)
             if progress is not None:
                 progress(block.done, len(images))
+    met.update(own)
     if not read:
         raise DataError(f"{name}: none of its images can be read; the first: {skipped[0][0]}: {skipped[0][1]}")
     if len(read) < 2:

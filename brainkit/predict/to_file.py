@@ -85,6 +85,7 @@ def predict_to_file(
     encoder: Encoder | str | os.PathLike[str],
     *,
     device: str = "auto",
+    threads: int | None = None,
     rois: str | Iterable[str] | None = None,
     batch_size: int | None = None,
     overwrite: bool = False,
@@ -111,7 +112,8 @@ def predict_to_file(
         output at a URL (``s3://bucket/fmri.npy``) is uploaded when it is complete.
     encoder : Encoder or path-like
     device : {"auto", "cpu", "cuda"}
-        For opening `encoder`, if it is a path.
+    threads : int, optional
+        For opening `encoder`, if it is a path; see :func:`brainkit.load`.
     rois : str or iterable of str, optional
         Keep only the vertices of these regions, in the encoder's order; for ``.csv`` these regions are the columns,
         by default all of the encoder's.
@@ -157,7 +159,8 @@ def predict_to_file(
         images=images,
         encoder=encoder,
         device=device,
-        rois=as_names(rois),
+        threads=threads,
+        rois=rois if rois is None or isinstance(rois, str) else tuple(rois),
         batch_size=batch_size,
         hemispheres=hemispheres,
         top=top,
@@ -183,7 +186,8 @@ class _Request:
     images: ImagePaths
     encoder: Encoder | str | os.PathLike[str]
     device: str
-    rois: tuple[str, ...] | None
+    threads: int | None
+    rois: str | tuple[str, ...] | None
     batch_size: int | None
     hemispheres: bool
     top: int | None
@@ -200,10 +204,12 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
     images = list_images(request.images)
     encoder = request.encoder
     if not isinstance(encoder, Encoder):
-        encoder = load(encoder, request.device)
+        encoder = load(encoder, request.device, threads=request.threads)
     if request.batch_size is not None:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1
-    names = request.rois
+    names = as_names(request.rois, encoder.rois)
+    if request.top is not None:
+        check_sheets(out, names, request.top, overwrite or was_complete(out))
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)
@@ -250,8 +256,6 @@ def _check_paths(request: _Request, out: Path, replaceable: bool) -> None:
     check_output(out, replaceable, request.hemispheres)
     if request.spread:
         check_output(spread_path(out), replaceable, request.hemispheres)
-    if request.top is not None:
-        check_sheets(out, request.rois, request.top, replaceable)
 
 
 def _identity(images: ImageList, encoder: Encoder, outputs: OutputSet) -> dict[str, str]:
@@ -350,6 +354,9 @@ class _LazySequence(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self._items()
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return tuple, (list(self),)  # a copy, or what another process gets, does not depend on the list of images
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

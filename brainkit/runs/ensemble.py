@@ -170,7 +170,7 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
         If there is none.
     """
     from brainkit.data import open_subject
-    from brainkit.data.splits import Split
+    from brainkit.data.splits import Split, leaked_images
 
     first = members[0]
     for member in members:
@@ -191,10 +191,14 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
         subject = open_subject(path)
         if data.rois:
             subject = subject.restrict(data.rois)
+        if first.summary["data"].get("skipped"):
+            subject = subject.skip_unreadable()
     except BrainkitError as error:
         raise _NotScored(f"its data cannot be opened: {error}") from None
     if subject.data_hash != first.summary["data"]["hash"]:
         raise _NotScored(f"{path} has changed since {first.folder} was trained")
+    if leaked_images(splits, [subject.groups] * len(splits)):
+        raise _NotScored("training or validation images show the stimuli of test images; train the runs again")
     return subject
 
 

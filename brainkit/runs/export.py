@@ -235,13 +235,23 @@ def check_network(folder: Path, trained_on: dict[str, Any], network: Backbone) -
     DataError
         If it has not.
     """
+    from brainkit.backbones.plugin import is_own
     from brainkit.images import Preprocessing
 
     name = trained_on["name"]
     if network.weights_hash != trained_on["weights_hash"]:
+        advice = "use the weights file it was trained with, or in Python the network"
+        if is_own(network.name, network.source):
+            advice = "its weights file has changed, or its constructor draws other random numbers in each process"
         raise DataError(
             f"{folder}: was trained on other weights of {name} ({trained_on['weights_hash'][:12]}) than those found "
-            f"now ({network.weights_hash[:12]}); use the weights file it was trained with, or in Python the network"
+            f"now ({network.weights_hash[:12]}); {advice}"
+        )
+    if network.layer_names != tuple(trained_on["layers"]) and set(network.layer_names) == set(trained_on["layers"]):
+        raise DataError(
+            f"{folder}: {name} returns its layers in another order now ({', '.join(network.layer_names)}) than in "
+            f"training ({', '.join(trained_on['layers'])}); get_tokens must return them from shallow to deep, and not "
+            "in the order of a set"
         )
     preprocessing = Preprocessing.from_json(trained_on["preprocessing"])
     if list(network.layer_names) != trained_on["layers"] or network.preprocessing != preprocessing:
@@ -274,7 +284,7 @@ def check_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.
     predictions = torch_predictions(model, network, images, network.preprocessing)
     difference = float(relative_difference(predictions, expected).max())
     # With random weights some tokens hardly vary over images, and rounding alone changes the predictions.
-    if network.pretrained and difference > SAME_NETWORK:
+    if network.pretrained is not False and difference > SAME_NETWORK:
         raise DataError(
             f"{folder}: {network.name} predicts something else now than when the run was trained (difference "
             f"{difference:.2g} of a vertex's s.d.): its code, or a package it uses, has changed; train again"

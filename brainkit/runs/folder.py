@@ -149,14 +149,16 @@ def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "locations": selectors["locations"],
         "scale": selectors["scale"],
         "note": figure_note(summary),
+        "test_images": summary["scores"]["images"],
         # None where no vertex has a value: data without noise ceilings, weights that were imported without data.
         **{name: values if np.isfinite(values).any() else None for name, values in scores.items()},
     }
 
 
 def figure_note(summary: dict[str, Any]) -> str | None:
-    """What every figure must state: a simulated subject, a network with random weights, free gains."""
-    untrained = None if summary["backbone"]["pretrained"] else "network with RANDOM weights"
+    """What every figure must state: a simulated subject, a network with random or unknown weights, free gains."""
+    notes = {True: None, False: "network with RANDOM weights", None: "not stated whether the network is trained"}
+    untrained = notes[summary["backbone"]["pretrained"]]
     gauge = "gauge: published" if summary["gauge"] == "published" else None
     return "; ".join(part for part in (summary["note"], untrained, gauge) if part) or None
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.encoder_file.licence import data_kind
 from brainkit.errors import DataError, UsageError, require
 from brainkit.runs.folder import write_selectors
 from brainkit.runs.imported_vertices import ModelVertices, locate_vertices
@@ -191,7 +190,9 @@ def _load_network(
     pairs = [f"{layer} is {found}" for layer, found in zip(shape.layers, names, strict=True)]
     log(f"layers of {name}: {', '.join(pairs if len(pairs) < 6 else [*pairs[:2], '...', pairs[-1]])}")
     log.write(f"layers of {name}: {', '.join(pairs)}")
-    if not network.pretrained:
+    for note in network.notes:
+        log(note)
+    if network.pretrained is False:
         log(f"{name}: RANDOM weights: the model was not trained on this network, so its predictions mean nothing")
     return network, names
 
@@ -277,7 +278,7 @@ def _backbone_section(model: FactorTopy, network: Backbone | None) -> dict[str, 
 
     if network is not None:
         return backbone_facts(network)
-    unknown = {"name": "not named", "weights_hash": None, "pretrained": True, "licence": "unknown", "source": "unknown"}
+    unknown = {"name": "not named", "weights_hash": None, "pretrained": None, "licence": None, "source": "unknown"}
     return {**unknown, "layers": list(model.layers), "widths": model.widths, "preprocessing": None}
 
 
@@ -289,7 +290,8 @@ def _data_section(subject: Subject | None, *, is_scored: bool) -> dict[str, Any]
             "name": subject.name,
             "path": str(subject.root.resolve()),
             "hash": subject.data_hash if is_scored else None,
-            "kind": data_kind((image.name for image in subject.images), subject.note),
+            "kind": subject.kind,
+            "dataset": subject.dataset.to_json(),
         }
     return {**known, "images": None, "excluded": {}}
 

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from brainkit.config import Config
+from brainkit.errors import UsageError
 from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.text import plural
 
@@ -24,12 +25,32 @@ class SubjectTokens(NamedTuple):
     images_per_second: float | None
 
 
-def load_network(settings: Config, network: str | nn.Module | None = None) -> Backbone:
-    """The network that was given in Python, prepared as the settings say; by default the one they name."""
+def load_network(settings: Config, network: str | nn.Module | None = None, say: Say | None = None) -> Backbone:
+    """The network that was given in Python, prepared as the settings say; by default the one they name.
+
+    Parameters
+    ----------
+    settings : Config
+    network : str or Module, optional
+    say : callable, optional
+        Called with each line that the network has for the user (:attr:`brainkit.backbones.Backbone.notes`).
+    """
+    loaded = _load(settings, network)
+    if say is not None:
+        for note in loaded.notes:
+            say(note)
+    return loaded
+
+
+def _load(settings: Config, network: str | nn.Module | None) -> Backbone:
     from brainkit.backbones import Backbone, load_backbone, wrap_network
+    from brainkit.backbones.probe import other_numbers
 
     if isinstance(network, Backbone):
-        return network
+        if numbers := other_numbers(network):
+            found = f"{network.name}: its weights are {', '.join(numbers)}"
+            raise UsageError(f"{found}, and brainkit computes in float32: call .float() on it")
+        return network.eval()
     c = settings.backbone
     layers, size, preset = c.layers or None, c.size or None, settings.data.preset or None
     if network is not None and not isinstance(network, str):

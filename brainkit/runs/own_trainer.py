@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 
 from brainkit.backbones import Backbone
-from brainkit.backbones.plugin import IN_PYTHON, backbone_name, preserved_state
+from brainkit.backbones.plugin import backbone_name, is_own, preserved_state
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
@@ -21,7 +22,7 @@ from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import load_network
 from brainkit.runs.results import write_model, write_parity, write_results
 from brainkit.runs.settings import Overrides
-from brainkit.runs.subjects import SubjectRun, subject_truth
+from brainkit.runs.subjects import SubjectRun, leak_warning, subject_truth
 from brainkit.training.calibration import calibrate
 from brainkit.training.checkpoint import load_best
 from brainkit.training.loss import leaves_gain_open
@@ -65,19 +66,23 @@ def save_run(
     settings = _settings(module, data, model, backbone, opened)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with limit_threads(), RunLog(say) as log, PeakMemory() as memory:
+        split = data.split
+        if warning := leak_warning([split], [opened]):
+            log(warning)
+            split = replace(split, notes=(*split.notes, warning))
         clock = PhaseClock(memory)
         with preserved_state(backbone), atomic_write(folder) as temporary:
-            network = load_network(settings, backbone)
+            network = load_network(settings, backbone, log)
             _check_network(model, network)
             if leaves_gain_open(module.config):
                 calibrate(model, data.tokens, data.responses, data.split.train)
             temporary.mkdir()
             settings.write(temporary / "config.yaml")
-            data.split.write(temporary / "split.json")
+            split.write(temporary / "split.json")
             write_model(temporary, model)
             scores = score(model, data.tokens, data.responses, data.split.test, opened.noise_ceiling)
             clock.end_phase("evaluation")
-            run = SubjectRun(opened.name, opened, settings, temporary, data.split, subject_truth(opened))
+            run = SubjectRun(opened.name, opened, settings, temporary, split, subject_truth(opened))
             write_parity(run, model, network, data.tokens)
             write_results(run, model, network, scores, facts={}, seconds=clock.seconds, log=log)
         log.open_file(folder / "log.txt")
@@ -121,7 +126,7 @@ def _settings(
         backbone=backbone_name(backbone),
         data=(subject,),
         rois=subject.chosen_rois,
-        random_weights=_has_loadable_name(backbone) and not backbone.pretrained,
+        random_weights=_has_loadable_name(backbone) and backbone.pretrained is False,
         assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),
     )
     return overrides.apply(Config(seed=data.seed, model=shape, train=module.config))
@@ -135,4 +140,4 @@ def _selector_width(model: FactorTopy) -> int:
 
 def _has_loadable_name(backbone: torch.nn.Module) -> TypeGuard[Backbone]:
     """Whether its name is enough to load it; plug-ins and modules made in Python bring their own weights."""
-    return isinstance(backbone, Backbone) and backbone.source != IN_PYTHON and ".py:" not in backbone.name
+    return isinstance(backbone, Backbone) and not is_own(backbone.name, backbone.source)

@@ -11,6 +11,7 @@ from typing import Any
 from brainkit.config import BackboneConfig, Config, DataConfig
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
+from brainkit.utils.files import users_path
 
 PathLike = str | os.PathLike[str]
 Data = PathLike | Subject  # a subject's folder, or the subject opened
@@ -37,6 +38,7 @@ class Overrides:
     ----------
     backbone : str, optional
     data : tuple of path-like or Subject
+    skip_unreadable : bool
     weights : path-like, optional
         A weights file for the backbone.
     random_weights : bool
@@ -53,6 +55,7 @@ class Overrides:
 
     backbone: str | None = None
     data: tuple[Data, ...] = ()
+    skip_unreadable: bool = False
     weights: PathLike | None = None
     random_weights: bool = False
     epochs: int | None = None
@@ -90,7 +93,7 @@ class Overrides:
         name = base.name if self.backbone is None else self.backbone
         if ".py:" in name:
             file, _, kind = name.rpartition(":")
-            name = f"{Path(file).expanduser().resolve()}:{kind}"
+            name = f"{_absolute(file)}:{kind}"
         weights = _absolute(self.weights) if self.weights else base.weights
         return replace(
             base,
@@ -100,8 +103,10 @@ class Overrides:
         )
 
     def _data(self, base: DataConfig) -> DataConfig:
+        base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         paths = tuple(_absolute(each.root if isinstance(each, Subject) else each) for each in self.data)
-        base = replace(base, rois=tuple(self.rois) or base.rois)
+        rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
+        base = replace(base, rois=rois or base.rois)
         if not paths:
             return base
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
@@ -149,4 +154,4 @@ def _differences(stored: dict[str, Any], wanted: dict[str, Any], section: str = 
 
 
 def _absolute(path: PathLike) -> str:
-    return str(Path(path).resolve())
+    return str(users_path(path).resolve())

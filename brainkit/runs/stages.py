@@ -12,6 +12,7 @@ import torch
 
 from brainkit.backbones import Backbone
 from brainkit.config import Config
+from brainkit.data.subject import Subject
 from brainkit.evaluation.scores import Scores, score
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
@@ -23,7 +24,7 @@ from brainkit.runs.settings import Data
 from brainkit.runs.subjects import (
     SubjectRun,
     check_data_folders,
-    check_split,
+    leak_warning,
     open_subjects,
     plan_subjects,
     response_scale,
@@ -44,6 +45,9 @@ from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Images left out that are listed on the terminal; the log has all.
+_REPORTED = 10
 
 
 @dataclass(frozen=True)
@@ -106,14 +110,26 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     """
     check_data_folders(settings)
     check_tensorboard(settings.train)
-    network = load_network(settings, backbone)
+    network = load_network(settings, backbone, run.log)
     # The first process may have to create the sample subject.
     subjects, complete = run.world.in_turn(lambda: open_subjects(settings, data, run.log))
     for subject in subjects:
-        run.log(subject.describe())
-    if not network.pretrained:
+        report_subject(run.log, subject)
+    if network.pretrained is False:
         run.log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
-    return Inputs(complete, network, tuple(plan_subjects(subjects, complete, run.folder)))
+    # The first process compares the images' pixels, the others find the result in the cache.
+    has_split = run.resume and run.last_checkpoint.is_file()
+    planned = run.world.in_turn(lambda: plan_subjects(subjects, complete, run.folder, stored_splits=has_split))
+    return Inputs(complete, network, tuple(planned))
+
+
+def report_subject(log: RunLog, subject: Subject) -> None:
+    """Report what the data are, and which images cannot be read: the first on the terminal, all of them in the file."""
+    log(subject.describe())
+    for k, image in enumerate(subject.skipped):
+        (log if k < _REPORTED else log.write)(f"left out: {image.name}: {image.reason}")
+    if len(subject.skipped) > _REPORTED:
+        log(f"left out: {len(subject.skipped) - _REPORTED:,} more images, listed in log.txt")
 
 
 def check_feasible(run: RunContext, inputs: Inputs) -> None:
@@ -150,9 +166,7 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
             if each.folder != run.folder:
                 each.folder.mkdir(exist_ok=True)
                 each.settings.write(each.folder / "config.yaml")
-            if has_checkpoint:
-                check_split(each)
-            else:
+            if not has_checkpoint:
                 each.split.write(each.folder / "split.json")
         return tokens
 
@@ -163,6 +177,10 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
         counts = f"{sides}, {plural(len(split.test), 'test image')}"
         for line in (counts, *split.notes):
             run.log(f"split{of_subject}: {line}")
+    if has_checkpoint:  # its split may be one of brainkit 0.1.0, which did not compare pixels
+        splits, data = zip(*((each.split, each.subject) for each in subjects), strict=True)
+        if warning := run.world.once(lambda: leak_warning(splits, data)):
+            run.log(warning)
     return tokens
 
 

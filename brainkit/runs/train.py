@@ -31,6 +31,7 @@ def train(
     *,
     data: Data | Sequence[Data] | None = None,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
@@ -58,6 +59,8 @@ def train(
         trained together, with shared bottlenecks, and each has a folder of its own in the run folder.
     out : path-like, optional
         The run folder; by default ``runs/<date>-<backbone>``.
+    skip_unreadable : bool
+        Leave out images that cannot be read, and list them in ``run.json``; by default they are an error.
     weights : path-like, optional
         A local weights file for the backbone.
     random_weights : bool
@@ -110,6 +113,7 @@ def train(
     wanted = Overrides(
         backbone=name,
         data=tuple(given),
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,

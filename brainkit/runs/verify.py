@@ -19,8 +19,10 @@ from brainkit.export.parity import BATCHES, BOUND, relative_difference
 from brainkit.export.torch_forms import RUNTIMES, open_torch
 from brainkit.export.vertex_subset import custom_positions
 from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.runs.export import check_network
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.network import load_network
+from brainkit.utils.system import use_threads
 from brainkit.utils.text import one_line, plural
 
 MAX_IMAGES = 24
@@ -77,13 +79,15 @@ def verify(
     path: str | os.PathLike[str],
     runs: Sequence[str | os.PathLike[str]] = (),
     images: str | os.PathLike[str] | None = None,
+    *,
+    threads: int | None = None,
 ) -> Verified:
     """Compare an encoder file with the run it was made from, or with itself.
 
     Parameters
     ----------
     path : path-like
-        The file, in any form that ``brainkit export`` writes.
+        The file, in any form that ``brainkit export`` writes, or the run folder that it is in.
     runs : sequence of path-like
         The run folder, or all those of an ensemble. Model and backbone predict in torch, and the file must predict the
         same for its vertices, in batches of 1 and 3. Without a run, the file's digest, metadata, graph and signature
@@ -91,6 +95,8 @@ def verify(
     images : path-like, optional
         Photographs to compare on, the first 24 in sorted order. By default the run's validation images; without a run,
         three synthetic images.
+    threads : int, optional
+        Processor threads; by default one for each core this process may use.
 
     Returns
     -------
@@ -105,6 +111,11 @@ def verify(
     UsageError
         If there are too few or too many runs for the file, or it can only be compared with a run.
     """
+    with use_threads(threads):
+        return _verify(encoder_file.locate(path), runs, images)
+
+
+def _verify(path: Path, runs: Sequence[str | os.PathLike[str]], images: str | os.PathLike[str] | None) -> Verified:
     info = encoder_file.read(path)
     facts = [("file", f"{path} (sha256 {(info.digest or '')[:12]}): digest, metadata and schema are valid")]
     if runs:
@@ -144,6 +155,7 @@ def _predict_in_torch(
     require("torch", extra="train", purpose="brainkit verify --run")
     from brainkit.backbones.plugin import IN_PYTHON
     from brainkit.export.token_module import evaluation_mode, torch_predictions
+    from brainkit.training.threads import limit_threads
 
     members = (info.ensemble or {}).get("members", 1)
     if len(runs) != members:
@@ -159,11 +171,10 @@ def _predict_in_torch(
         if trained_on["weights_hash"] is None or trained_on["source"] == IN_PYTHON:
             raise DataError(f"{folder}: its network cannot be loaded by name, so there is nothing to compare with")
         network = load_network(Config.read(folder / "config.yaml"))
-        if network.weights_hash != trained_on["weights_hash"]:
-            raise DataError(f"{folder}: the weights of {network.name} found now are not those it was trained with")
+        check_network(folder, trained_on, network)
         model = load_model(folder)
         columns = _columns(path, info, folder)
-        with evaluation_mode(model, network):
+        with limit_threads(), evaluation_mode(model, network):
             predictions.append(torch_predictions(model, network, pixels, info.preprocessing)[:, columns])
         facts.append(("run", f"{folder}: {network.name}, {plural(len(model.weight), 'vertex', 'vertices')}"))
     assert pixels is not None

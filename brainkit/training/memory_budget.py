@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 import torch
 
-from brainkit.errors import TrainingError, UsageError
+from brainkit.errors import BrainkitError, TrainingError, UsageError
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.datamodule import VALIDATION_BATCH
 from brainkit.utils.system import free_memory as free_host_memory
@@ -146,8 +146,10 @@ def explain_out_of_memory(doing: str, lower: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        found = find_out_of_memory(error)
+    except (MemoryError, RuntimeError, BrainkitError) as error:
+        # A network's own error comes as the cause of one that names the network.
+        cause = error.__cause__ if isinstance(error, BrainkitError) else error
+        found = None if cause is None else find_out_of_memory(cause)
         if found is None:
             raise
         where = " of the GPU" if found.on_gpu else ""

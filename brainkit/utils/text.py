@@ -53,8 +53,19 @@ def printable(text: str | os.PathLike[str]) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in as_text(text))
 
 
+def nearest_names(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.5) -> list[str]:
+    """Known names that may be meant, the likeliest first: those that continue `name`, those that it continues, then
+    the most similar."""
+    spelled = {each.lower(): each for each in known}
+    low = name.lower()
+    longer = sorted((each for each in spelled if low and each.startswith(low)), key=lambda each: (len(each), each))
+    shorter = sorted((each for each in spelled if len(each) > 2 and low.startswith(each)), key=len, reverse=True)
+    similar = difflib.get_close_matches(low, spelled, n=most, cutoff=cutoff)
+    return [spelled[each] for each in dict.fromkeys([*longer, *shorter, *similar])][:most]
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the most similar known one, else all of them."""
+    """The end of a message about an unknown name: the likeliest known one, else all of them."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+    near = nearest_names(name, known, most=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"

@@ -91,7 +91,7 @@ def test_bare_command_shows_help_and_is_a_usage_error() -> None:
         (["export", "--torchscrpt"], "--torchscrpt"),
         (["export", "--target", "tpu"], "'gpu'"),
         (["sample"], "DIR"),
-        (["info"], "FILE"),
+        (["info", "e.onnx", "f.onnx"], "f.onnx"),
         (["doctor", "now"], "now"),
         (["--verson"], "--version"),
         (["version"], "--version"),

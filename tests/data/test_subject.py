@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_check_images(root):
     for image in subject.images[3:5]:
         image.write_bytes(image.read_bytes()[:200])
     for full in (False, True):
-        with pytest.raises(DataError, match=r"train-0004.*1 more unreadable") as caught:
+        with pytest.raises(DataError, match=r"train-0004.*2 of 9 images.*--skip-unreadable") as caught:
             check_images(subject, full=full)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="train-0004"):
@@ -163,3 +164,25 @@ def test_voxels_of_some_rois_keep_their_places(tmp_path):
     np.testing.assert_array_equal(subject.coordinates, coordinates[[1, 3]])
     np.testing.assert_array_equal(subject.volume.voxels, [[1, 0, 0], [0, 0, 1]])
     assert subject.noise_ceiling is None and len(subject.vertices) == 2
+
+
+def test_a_subject_opened_by_a_relative_path_is_read_in_another_folder(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subject = Algonauts(root.relative_to(tmp_path))
+    pickled, (image, responses) = pickle.dumps(subject), subject[2]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal(again[2][1], responses)
+    assert again[2][0].tobytes() == image.tobytes()
+    assert again.root == root
+
+
+def test_a_roi_whose_name_has_commas_can_be_trained_on(tmp_path):
+    write_own(tmp_path)
+    (tmp_path / "rois.json").write_text('{"V1, ventral": [0, 2], "V1": [1], "ventral": [3]}')
+    subject = Folder(tmp_path)
+    for given, columns in (("V1, ventral", [0, 2]), (("V1,ventral",), [1, 3]), (("V1, ventral,V1",), [0, 1, 2])):
+        restricted = subject.restrict(given)
+        assert restricted.responses.columns.tolist() == columns, given
+    assert subject.restrict("V1, ventral").chosen_rois == ("V1, ventral",)

@@ -54,4 +54,4 @@ def predict(encoder: Encoder, *arguments: Any) -> tuple[np.ndarray, dict[str, An
     """The rows and the JSON of an output in the working folder."""
     out = Path("result.npy")
     predict_to_file(arguments, out, encoder, overwrite=True)
-    return np.load(out), json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    return np.load(out), json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))

@@ -160,7 +160,7 @@ def test_sheets_next_to_the_predictions(path: Path, photos: Path, tmp_path: Path
     done = predict_to_file(photos, tmp_path / "fmri.npy", encoder, rois=["V1", "PPA"], top=3, batch_size=4)
     assert [sheet.name for sheet in done.sheets] == ["fmri-top-V1.png", "fmri-top-PPA.png"]
     assert all(sheet.parent == tmp_path and sheet.is_file() for sheet in done.sheets)
-    description = json.loads((tmp_path / "fmri.json").read_text("utf-8"))
+    description = json.loads((tmp_path / "fmri.npy.json").read_text("utf-8"))
     fmri = np.load(tmp_path / "fmri.npy")
     for name in ("V1", "PPA"):
         means = fmri[:, description["rois"][name]].mean(1)

@@ -23,6 +23,7 @@ from brainkit.config import Config
 from brainkit.data import open_subject
 from brainkit.errors import UsageError
 from brainkit.runs.draw import draw_run
+from brainkit.runs.settings import Overrides
 from brainkit.runs.train import train
 from brainkit.utils.files import read_json
 
@@ -147,3 +148,8 @@ def test_a_run_without_maps_that_was_stopped_is_finished_without_them(
     train(net, out=run, resume=True, say=said.append)
     assert "memory" in read_json(run / "run.json") and not (run / "maps").exists()
     assert any(line.startswith("test scores on") for line in said)
+
+
+def test_one_region_as_a_text() -> None:
+    assert Overrides(rois="V1, ventral").apply(Config()).data.rois == ("V1, ventral",)
+    assert Overrides(rois=["V1", "FFA"]).apply(Config()).data.rois == ("V1", "FFA")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from brainkit.images import SUFFIXES
+from brainkit.images import MAX_BYTES, SUFFIXES
 from brainkit.predict.inputs import remote
-from brainkit.predict.inputs.image_source import MAX_BYTES, ImageSource
+from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.utils.text import one_line
 
 _MAX_HEADER = 16_000_000  # bytes; longer names and other headers are an attack
