@@ -194,8 +194,8 @@ class RoiTable(Mapping[str, np.ndarray]):
         aliases = [alias for alias in _ALIASES if any(label in self._lower for label in _alias_labels(alias.lower()))]
         spelled = {known.lower(): known for known in [*aliases, *self.names]}
         near = [spelled[close] for close in difflib.get_close_matches(name.strip().lower(), spelled, n=3, cutoff=0.5)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"available: {', '.join(self.names)}"
-        return f"ROI {name!r}: unknown; {hint}"
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        return f"ROI {name!r}: unknown; {hint}available: {', '.join(self.names)}"
 
 
 def _alias_labels(wanted: str) -> list[str]:

@@ -20,6 +20,7 @@ from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import orientation, tiff
 from brainkit.images.colour import to_rgb
 from brainkit.images.containers import Content, pixels_only
+from brainkit.utils.file_kind import file_kind
 from brainkit.utils.text import one_line
 
 # Only raster formats: Pillow would pass PostScript to an external program. (MPO files open as JPEG.)
@@ -311,7 +312,8 @@ def _format(file: BinaryIO) -> str:
         accept = Image.OPEN[form][1]
         if accept is not None and accept(start) is True:  # a text, if this build of Pillow lacks what it takes
             return form
-    raise ImageError(f"expected an image ({', '.join(FORMATS)}), found something else or a damaged file")
+    found = file_kind(file) or "something else or a damaged file"
+    raise ImageError(f"expected an image ({', '.join(FORMATS)}), found {found}")
 
 
 @functools.cache

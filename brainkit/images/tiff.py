@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from dataclasses import dataclass
@@ -119,6 +120,9 @@ def without_metadata(directory: Directory) -> BinaryIO:
             records.append(entry.record)
     patch = struct.pack(directory.order + ("Q" if directory.big else "H"), len(records)) + b"".join(records)
     patch += bytes(8 if directory.big else 4)  # no next directory
+    if directory.start + len(patch) > directory.file.seek(0, os.SEEK_END):
+        directory.file.seek(0)
+        return io.BytesIO(directory.file.read(directory.start) + patch)  # the file was cut off at its very end
     return _Patched(directory.file, directory.start, patch)  # type: ignore[return-value]
 
 

@@ -94,6 +94,7 @@ def predict_to_file(
     spread: bool = False,
     engine: str = "local",
     workers: int | None = None,
+    order: str = "given",
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> PredictResult:
@@ -132,10 +133,12 @@ def predict_to_file(
         (:func:`brainkit.predict.ray.ray_blocks`). The output is the same.
     workers : int, optional
         Worker processes of the Ray cluster.
+    order : {"given", "sorted"}
+        Of the rows, if several things are given: as they are given, or as on the command line (:func:`list_images`).
     progress : callable, optional
         Called with (images done, images in all).
     say : callable, optional
-        Called with a line of text when a run is resumed, or interrupted.
+        Called with a line of text about the images, and when a run is resumed, or interrupted.
 
     Returns
     -------
@@ -167,6 +170,7 @@ def predict_to_file(
         spread=spread,
         engine=engine,
         workers=workers,
+        order=order,
         progress=progress or (lambda done, total: None),
         say=say or (lambda line: None),
     )
@@ -194,6 +198,7 @@ class _Request:
     spread: bool
     engine: str
     workers: int | None
+    order: str
     progress: Progress
     say: Say
 
@@ -201,7 +206,9 @@ class _Request:
 def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
     """`predict_to_file`, onto this machine's disk."""
     _check_paths(request, out, overwrite or was_complete(out))
-    images = list_images(request.images)
+    images = list_images(request.images, order=request.order)
+    for remark in images.remarks():
+        request.say(remark)
     encoder = request.encoder
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, request.device, threads=request.threads)
@@ -237,6 +244,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
                     encoder=_describe_encoder(encoder),
                     more=outputs.describe(partial, images),
                 )
+            for name, note in images.incomplete_lists():
+                request.say(f"{name}: {note}")
             partial.move_to([*outputs.moves(partial.rows_path), (partial.description_path, description)])
     except OSError as error:
         raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error

@@ -125,6 +125,8 @@ def resumed_settings(folder: Path, overrides: Overrides) -> Config:
     if not (folder / "config.yaml").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: expected a run to resume, found no config.yaml in it")
+        if overrides.backbone is None and overrides.config is None:
+            raise UsageError(f"{folder}: no run to resume; to start one, name the backbone")
         return overrides.apply(Config())  # it was stopped before it wrote anything
     stored = Config.read(folder / "config.yaml")
     wanted = overrides.apply(stored)

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from brainkit.errors import BrainkitError, ImageError, UsageError
-from brainkit.images import Preprocessing, decode, detach, find_images, prepare
+from brainkit.images import Preprocessing, decode, detach, prepare
 from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.inputs.sources import at_address, listed_images
 
 
 def as_iterable(images: Any) -> Sequence[Any] | np.ndarray | Iterator[Any]:
@@ -23,7 +24,7 @@ def as_iterable(images: Any) -> Sequence[Any] | np.ndarray | Iterator[Any]:
 def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
     """What `Encoder.predict` takes, as a sequence of paths, PIL images or arrays (H, W, 3)."""
     if isinstance(images, str | os.PathLike):
-        return find_images(images)
+        return listed_images(images)
     if isinstance(images, Image.Image):
         return [images]
     if isinstance(images, np.ndarray):
@@ -81,7 +82,9 @@ def _checked(image: Any, index: int) -> Any:
             raise UsageError(
                 f"images[{index}] must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}"
             )
-    elif not isinstance(image, str | os.PathLike | Image.Image):
+    elif isinstance(image, str):
+        return at_address(image)
+    elif not isinstance(image, os.PathLike | Image.Image):
         found = type(image).__name__
         raise UsageError(f"images[{index}] must be a path, a PIL image or a uint8 array (H, W, 3), got {found}")
     return image

@@ -94,6 +94,11 @@ class TopImages:
     k : int
         1 to 100.
 
+    Attributes
+    ----------
+    rows : int
+        Rows added so far.
+
     Raises
     ------
     UsageError
@@ -105,7 +110,7 @@ class TopImages:
         if not regions:
             raise UsageError("top needs regions to rank images by, got none")
         check_have_vertices(regions)
-        self._regions, self._k, self._rows = regions, k, 0
+        self._regions, self._k, self.rows = regions, k, 0
         # Heaps, the smallest on top, which is dropped first; rows are negated, so that of equals the later one goes.
         self._highest: list[list[tuple[float, int]]] = [[] for _ in regions]
         self._lowest: list[list[tuple[float, int]]] = [[] for _ in regions]
@@ -117,13 +122,13 @@ class TopImages:
             finite = np.isfinite(means[:, column])
             moments.add(means[finite, column : column + 1])
             for at in np.flatnonzero(finite).tolist():
-                mean, row = float(means[at, column]), self._rows + at
+                mean, row = float(means[at, column]), self.rows + at
                 for kept, value in ((self._highest[column], mean), (self._lowest[column], -mean)):
                     if len(kept) < self._k:
                         heapq.heappush(kept, (value, -row))
                     elif (value, -row) > kept[0]:
                         heapq.heapreplace(kept, (value, -row))
-        self._rows += len(means)
+        self.rows += len(means)
 
     def finish(self, look_up: Callable[[int], tuple[str, Any]]) -> dict[str, Ranking]:
         """The rankings so far, by region; `look_up` returns the name of a row's image, and what opens it."""

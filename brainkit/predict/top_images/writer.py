@@ -63,6 +63,7 @@ class ContactSheets:
         info: EncoderInfo,
         positions: Callable[[list[int]], list[int]],
         entry: Callable[[int], ImageSource],
+        repeated: Iterable[int],
     ) -> dict[str, Any]:
         """Draw the sheets in `folder`; the rankings for the JSON.
 
@@ -75,11 +76,19 @@ class ContactSheets:
             Positions in the list of the images of some rows (ascending).
         entry : callable
             The image at a position.
+        repeated : iterable of int
+            Rows (ascending) of images that have another row too: they are not ranked a second time.
         """
         top = TopImages(self._regions, self._k)
         means = np.load(_means_path(folder), mmap_mode="r")
+        again = iter(repeated)
+        upcoming = next(again, None)
         for start in range(0, len(means), _BLOCK):
-            top.add(means[start : start + _BLOCK])
+            block = np.array(means[start : start + _BLOCK])
+            while upcoming is not None and upcoming < start + len(block):
+                block[upcoming - start] = np.nan
+                upcoming = next(again, None)
+            top.add(block)
         ranked = [one for ranking in top.finish(_nameless).values() for one in ranking.highest + ranking.lowest]
         rows = sorted({one.row for one in ranked})
         sources = dict(zip(rows, map(entry, positions(rows)), strict=True))
