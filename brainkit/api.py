@@ -16,6 +16,7 @@ from brainkit.runs.export import export
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.settings import Data
 from brainkit.runs.train import train
+from brainkit.utils.arrays import Arrays
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Say
 
@@ -46,6 +47,9 @@ class Run:
     path: Path
     summary: dict[str, Any] = field(repr=False)
     backbone: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[Run], tuple[Any, ...]]:
+        return type(self), (self.path.absolute(), self.summary, self.backbone)  # for processes elsewhere
 
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Run:
@@ -170,12 +174,15 @@ def fit(
     data: Data | Sequence[Data] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
     seed: int | None = None,
     devices: int | None = None,
     threads: int | None = None,
+    rois: Sequence[str] = (),
+    maps: bool | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -191,7 +198,9 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, threads, resume, config, overrides, say
+    out, weights, random_weights, epochs, seed, devices, threads, rois, maps
+        See :func:`brainkit.runs.train.train`.
+    skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
 
     Returns
@@ -209,12 +218,15 @@ def fit(
         backbone,
         data=data,
         out=out,
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
         seed=seed,
         devices=devices,
         threads=threads,
+        rois=rois,
+        maps=maps,
         resume=resume,
         config=config,
         overrides=overrides,
@@ -231,6 +243,7 @@ def save_run(
     backbone: nn.Module,
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
+    maps: bool = True,
     say: Say | None = None,
 ) -> Run:
     """Create a run folder for a module that your own Trainer has fitted: scores on the test images, selectors, maps.
@@ -249,6 +262,8 @@ def save_run(
         The subject that the responses of `data` came from.
     checkpoint : path-like, optional
         Weights to load into `module` first, such as ``ModelCheckpoint.best_model_path``; by default those it has.
+    maps : bool
+        Whether to draw the maps; ``run.draw()`` draws them later.
     say : callable, optional
         Called with each line of progress; by default lines are printed.
 
@@ -266,7 +281,9 @@ def save_run(
     """
     from brainkit.runs import own_trainer
 
-    folder = own_trainer.save_run(out, module, data, backbone=backbone, subject=subject, checkpoint=checkpoint, say=say)
+    folder = own_trainer.save_run(
+        out, module, data, backbone=backbone, subject=subject, checkpoint=checkpoint, maps=maps, say=say
+    )
     return dataclasses.replace(Run.open(folder), backbone=backbone)
 
 
@@ -274,4 +291,4 @@ def _read_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     if not file.is_file() and (file.parent / "run.json").is_file():
         finished_run(file.parent)  # raises for a run of several subjects
     with np.load(file) as arrays:
-        return {name: arrays[name] for name in names}
+        return Arrays((name, arrays[name]) for name in names)

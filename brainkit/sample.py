@@ -26,7 +26,7 @@ from brainkit.metrics.ceilings import noise_ceiling_from_repetitions
 from brainkit.ops import grouped
 from brainkit.training.threads import limit_threads
 from brainkit.utils.files import atomic_write, cache_folder, write_json
-from brainkit.utils.progress import Say
+from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.system import cores
 
 SPACE = "fsaverage5"
@@ -125,7 +125,8 @@ def make_sample(
         paths, groups = _write_images(temporary, seed, images, test_images)
         say(f"sample subject: extracting tokens with {BACKBONE}")
         backbone = load_backbone(BACKBONE)
-        tokens = extract_tokens(backbone, paths)
+        with progress_bar("tokens", "images") as advance:
+            tokens = extract_tokens(backbone, paths, progress=lambda done: advance(done, len(paths)))
         say(f"sample subject: simulating responses of {vertices} vertices")
         _simulate(temporary, tokens, occipital_patch(vertices), seed, images, backbone.weights_hash)
         write_json(temporary / "stimuli.json", groups)

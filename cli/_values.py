@@ -1,4 +1,4 @@
-"""Option values that several commands read alike."""
+"""Option values that several commands can read alike."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import click
 
 
 def split_names(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Names from an option that can be repeated and can have several, with commas: ``--roi V1,V2 --roi FFA-1``."""
+    """Names from an option that can be repeated and can have several, with commas: ``--layers a,b --layers c``."""
     return tuple(name for text in given for name in (part.strip() for part in text.split(",")) if name)

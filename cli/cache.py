@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from brainkit.utils.text import format_bytes
+from brainkit.utils.text import format_bytes, plural
 
 if TYPE_CHECKING:
     from brainkit.features.manage import StoreReport
@@ -64,7 +64,7 @@ def list_() -> None:
             f"{notes}".rstrip()
         )
     total = format_bytes(sum(store.nbytes for store in stores))
-    click.echo(f"{len(stores)} store{'s' if len(stores) > 1 else ''}, {total}")
+    click.echo(f"{plural(len(stores), 'store')}, {total}")
 
 
 @command.command(
@@ -90,7 +90,7 @@ def verify(ctx: click.Context, stores: tuple[str, ...], repair: bool) -> None:
         for problem in problems:
             click.echo(problem)
         if not problems:
-            click.echo(f"{store.name[:8]}: {store.n_images:,} images, {format_bytes(store.nbytes)}: intact")
+            click.echo(f"{store.name[:8]}: {plural(store.n_images, 'image')}, {format_bytes(store.nbytes)}: intact")
         damaged = damaged or bool(problems)
     if damaged:
         ctx.exit(1)
@@ -126,12 +126,12 @@ def prune(
         dry_run=dry_run,
     )
     for store, removed in results:
-        what = f"{_describe(store) or store.problem}, {store.n_images:,} images, {format_bytes(store.nbytes)}"
+        what = f"{_describe(store) or store.problem}, {plural(store.n_images, 'image')}, {format_bytes(store.nbytes)}"
         outcome = ("would be removed" if dry_run else "removed") if removed else "in use, kept"
         click.echo(f"{store.name[:8]} ({what}): {outcome}")
     sizes = [store.nbytes for store, removed in results if removed]
     verb = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(sizes)} of {len(available)} stores {verb}, {format_bytes(sum(sizes))} freed")
+    click.echo(f"{len(sizes)} of {plural(len(available), 'store')} {verb}, {format_bytes(sum(sizes))} freed")
 
 
 def _describe(store: StoreReport) -> str:

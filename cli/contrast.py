@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
-
-from brainkit.cli._values import split_names
 
 
 @click.command(
@@ -15,7 +14,7 @@ from brainkit.cli._values import split_names
 Examples:
   brainkit contrast faces/ places/ --out contrast.npz
   brainkit contrast faces/ places/ --out contrast.csv --roi FFA,PPA --encoder dinov2-subj01.onnx
-  brainkit contrast faces/ places/ --out contrast.npz --maps figures --max-q 0.05
+  brainkit contrast faces/ places/ --out contrast.npz --maps figures --max-q 0.01
 """,
 )
 @click.argument("a")
@@ -31,7 +30,7 @@ Examples:
     "--encoder",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Encoder file.  [default: encoder.onnx of the newest run]",
+    help="Encoder file, or the run folder it is in.  [default: of the newest run, else the only .onnx file here]",
 )
 @click.option(
     "--maps", type=click.Path(path_type=Path), metavar="DIR", help="Also draw the effect size on the flatmap."
@@ -40,13 +39,12 @@ Examples:
     "--max-q",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="Q",
-    help="Draw only vertices with a false discovery rate below Q.  [default: all]",
+    help="With --maps: vertices with a false discovery rate of Q or more are pale.  [default: 0.05]",
 )
 @click.option(
     "--roi",
     "rois",
     multiple=True,
-    callback=split_names,
     metavar="NAME",
     help="Only these ROIs, also for the false discovery rate; may be repeated.",
 )
@@ -60,6 +58,12 @@ Examples:
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per batch.  [default: by input size]"
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads.  [default: one for each core this process may use]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def command(
     a: str,
@@ -71,6 +75,7 @@ def command(
     rois: tuple[str, ...],
     device: str,
     batch_size: int | None,
+    threads: int | None,
     overwrite: bool,
 ) -> None:
     """Compare the responses predicted to two sets of images, A and B, at each vertex.
@@ -81,21 +86,37 @@ def command(
     """
     from brainkit.encoder_file import read
     from brainkit.insilico.contrast import contrast
-    from brainkit.insilico.contrast_output import check_contrast_output, draw_contrast, table_lines, write_contrast
+    from brainkit.insilico.contrast_output import (
+        check_contrast_output,
+        draw_contrast,
+        passing,
+        table_lines,
+        write_contrast,
+    )
     from brainkit.runs import latest
     from brainkit.utils.progress import progress_bar
     from brainkit.utils.text import plural, printable
 
     if max_q is not None and maps is None:
         raise click.UsageError("--max-q needs --maps: it is for the figure")
-    encoder = encoder or latest.latest_encoder()
+    encoder = encoder or latest.default_encoder(functools.partial(click.echo, err=True))
     check_contrast_output(out, overwrite)
     if maps is not None:
         from brainkit.maps.draw_predictions import check_drawable
 
         check_drawable(maps, read(encoder))
     with progress_bar("predicting", "images") as progress:
-        result = contrast(a, b, encoder, rois=rois or None, device=device, batch_size=batch_size, progress=progress)
+        result = contrast(
+            a,
+            b,
+            encoder,
+            rois=rois or None,
+            device=device,
+            batch_size=batch_size,
+            threads=threads,
+            progress=progress,
+            say=functools.partial(click.echo, err=True),
+        )
     json_path = write_contrast(result, out, overwrite=overwrite)
     for images in (result.a, result.b):
         for path, reason in images.skipped[:SHOWN]:
@@ -104,7 +125,7 @@ def command(
             click.echo(f"skipped {len(images.skipped) - SHOWN} more; {json_path} lists them", err=True)
     click.echo("\n".join(table_lines(result)))
     first, second = (f"{images.name} ({plural(len(images.images), 'image')})" for images in (result.a, result.b))
-    click.echo(f"{out}: {first} vs {second}")
+    click.echo(f"{out}: {first} vs {second}; {passing(result)}")
     click.echo(f"p and q are over images for one model, not over subjects; {json_path} describes the arrays")
     if maps is not None:
         click.echo(f"{draw_contrast(result, maps, max_q=max_q)}: effect size")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli._values import split_names
-
 
 @click.command(
     "export",
@@ -46,7 +44,6 @@ Examples:
     "--roi",
     "rois",
     multiple=True,
-    callback=split_names,
     metavar="NAME",
     help="Export only the vertices of this ROI; can be repeated.",
 )

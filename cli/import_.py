@@ -61,6 +61,7 @@ Examples:
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
 )
 @click.option("--random-weights", is_flag=True, help="Use an untrained network: for tests.")
+@click.option("--maps/--no-maps", default=True, help="Draw the maps, or leave it to brainkit map.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="RUN", help="Run folder.  [default: runs/<date>-<file>]"
 )
@@ -74,6 +75,7 @@ def command(
     images: Path | None,
     weights: Path | None,
     random_weights: bool,
+    maps: bool,
     out: Path | None,
 ) -> None:
     """Create a run from weights of the published implementation (Brain Decodes Deep Nets).
@@ -97,5 +99,6 @@ def command(
         images=images,
         weights=weights,
         random_weights=random_weights,
+        maps=maps,
         out=out,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -13,18 +14,22 @@ import click
     epilog="""\b
 Examples:
   brainkit info runs/dinov2-subj01/encoder.onnx
+  brainkit info runs/dinov2-subj01
   brainkit info encoder.onnx --json | jq .certificate
 """,
 )
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.option("--json", "as_object", is_flag=True, help="Print one JSON object, without the arrays.")
-def command(file: Path, as_object: bool) -> None:
+def command(file: Path | None, as_object: bool) -> None:
     """Describe an encoder file: what it predicts, for whom, how well; its certificate, licence, what to cite.
 
+    FILE may be the run folder that it is in; by default it is that of the newest run, else the only .onnx file here.
     Reads the metadata only, and checks the digest; nothing in the file is run.
     """
     from brainkit.encoder_file.describe import as_json, describe
+    from brainkit.runs import latest
 
+    file = file or latest.default_encoder(functools.partial(click.echo, err=True), "an encoder FILE")
     if as_object:
         click.echo(json.dumps(as_json(file), indent=2, allow_nan=False))
         return

@@ -26,13 +26,9 @@ Examples:
 def command(run: Path | None, out: Path | None) -> None:
     """Draw accuracy, preferred layer, location and scale on the flattened cortex.
 
-    RUN is a run folder or an encoder file, by default the newest finished run. Needs brainkit[maps].
+    RUN is a run folder or an encoder file, by default the newest finished run, else the only .onnx file here. Needs
+    brainkit[maps].
     """
-    if run is not None and (run.suffix == ".onnx" or run.is_file()):
-        from brainkit.maps.draw_predictions import draw_encoder_file
+    from brainkit.runs.draw import draw_all
 
-        draw_encoder_file(run, out, say=click.echo)
-    else:
-        from brainkit.runs.draw import draw_all
-
-        draw_all(run, out=out, say=click.echo)
+    draw_all(run, out=out, say=click.echo)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from brainkit.cli._values import split_names
-
 
 @click.command(
     "predict",
@@ -37,7 +35,7 @@ Examples:
     "--encoder",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Encoder file.  [default: encoder.onnx of the newest run]",
+    help="Encoder file, or the run folder it is in.  [default: of the newest run, else the only .onnx file here]",
 )
 @click.option("--maps", type=click.Path(path_type=Path), metavar="DIR", help="Also draw each image next to its map.")
 @click.option(
@@ -48,9 +46,7 @@ Examples:
     metavar="N",
     help="Draw at most this many images.",
 )
-@click.option(
-    "--roi", "rois", multiple=True, callback=split_names, metavar="NAME", help="Only these regions; may be repeated."
-)
+@click.option("--roi", "rois", multiple=True, metavar="NAME", help="Only these regions; may be repeated.")
 @click.option(
     "--top",
     type=click.IntRange(1, 100),
@@ -69,6 +65,12 @@ Examples:
     type=click.IntRange(min=1),
     metavar="N",
     help="Images at once.  [default: by the input's size and the free memory]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads.  [default: one for each core this process may use]",
 )
 @click.option(
     "--engine",
@@ -91,6 +93,7 @@ def command(
     hemispheres: bool,
     device: str,
     batch_size: int | None,
+    threads: int | None,
     engine: str,
     workers: int | None,
     overwrite: bool,
@@ -108,7 +111,8 @@ def command(
     from brainkit.utils.progress import progress_bar
     from brainkit.utils.text import plural, printable
 
-    encoder = encoder or latest.latest_encoder()
+    say = functools.partial(click.echo, err=True)
+    encoder = encoder or latest.default_encoder(say)
     if maps is not None:
         if Path(out).suffix != ".npy" or hemispheres or "://" in out:
             raise click.UsageError(f"--maps needs all vertices in one .npy file on this machine, got --out {out}")
@@ -124,14 +128,16 @@ def command(
             device=device,
             rois=rois or None,
             batch_size=batch_size,
+            threads=threads,
             overwrite=overwrite,
             hemispheres=hemispheres,
             top=top,
             spread=spread,
             engine=engine,
             workers=workers,
+            order="sorted",
             progress=progress,
-            say=functools.partial(click.echo, err=True),
+            say=say,
         )
     for path, reason in result.skipped[:SHOWN]:
         click.echo(f"skipped {printable(path)}: {printable(reason)}", err=True)

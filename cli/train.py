@@ -6,9 +6,12 @@ from pathlib import Path
 
 import click
 
+from brainkit.cli._suggest import TrainCommand
+
 
 @click.command(
     "train",
+    cls=TrainCommand,
     epilog="""\b
 Examples:
   brainkit train --backbone efficientnet_lite0
@@ -16,6 +19,7 @@ Examples:
   brainkit train --backbone net.py:MyBackbone --epochs 10 --set train.batch_size=64
   brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
   brainkit train --backbone dinov2 --data algonauts/subj01 --data algonauts/subj02
+  brainkit train --backbone dinov2 --data algonauts/subj01 --roi V1,FFA --no-maps
   brainkit train --config examples/published.yaml
 """,
 )
@@ -23,7 +27,7 @@ Examples:
     "--backbone",
     metavar="NAME",
     help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName. "
-    "Required unless --config names one.",
+    "Required unless --config names one, or --resume.",
 )
 @click.option(
     "--data",
@@ -32,6 +36,9 @@ Examples:
     metavar="DIR",
     help="Subject folder (Algonauts 2023 layout or your own). Repeat it to train several subjects together.  "
     "[default: $BRAINKIT_DATA, else the sample subject]",
+)
+@click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
@@ -65,6 +72,14 @@ Examples:
     metavar="N",
     help="Processor threads of each process.  [default: one for each core it may use]",
 )
+@click.option(
+    "--roi",
+    "rois",
+    multiple=True,
+    metavar="NAME",
+    help="Train, score and export only the vertices of this ROI; can be repeated.",
+)
+@click.option("--maps/--no-maps", default=None, help="Draw the maps at the end, or leave it to brainkit map.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
 @click.option(
@@ -77,6 +92,7 @@ Examples:
 def command(
     backbone: str | None,
     data: tuple[Path, ...],
+    skip_unreadable: bool,
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
@@ -85,6 +101,8 @@ def command(
     devices: int | None,
     num_nodes: int | None,
     threads: int | None,
+    rois: tuple[str, ...],
+    maps: bool | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -94,8 +112,11 @@ def command(
     The run folder has the checkpoints, the scores on held-out images, what each vertex selects (layer, location in the
     image, scale) and the maps of these. Needs brainkit[train].
     """
-    if backbone is None and config is None:
-        raise click.UsageError("Missing option '--backbone' (or a --config that names one).")
+    if backbone is None and config is None and not resume:
+        raise click.UsageError(
+            "give the network: --backbone NAME, for example efficientnet_lite0, which needs no download (or a --config "
+            "that names one)"
+        )
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 
@@ -104,6 +125,7 @@ def command(
     train(
         backbone,
         data=data or None,
+        skip_unreadable=skip_unreadable,
         out=out,
         weights=weights,
         random_weights=random_weights,
@@ -112,6 +134,8 @@ def command(
         devices=devices,
         num_nodes=num_nodes,
         threads=threads,
+        rois=rois,
+        maps=maps,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ Examples:
   brainkit verify encoder.onnx --run runs/dinov2-subj01 --images photos/
 """,
 )
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.option(
     "--run",
     "runs",
@@ -31,17 +32,26 @@ Examples:
     metavar="DIR",
     help="Photographs to compare on.  [default: the run's validation images]",
 )
-def command(file: Path, runs: tuple[Path, ...], images: Path | None) -> None:
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads.  [default: one for each core this process may use]",
+)
+def command(file: Path | None, runs: tuple[Path, ...], images: Path | None, threads: int | None) -> None:
     """Check an encoder file against the run it was made from, or by itself.
 
+    FILE may be the run folder that it is in; by default it is that of the newest run, else the only .onnx file here.
     With --run, the file must predict what model and backbone predict in torch, as when it was exported. Without it,
     digest, graph and signature are checked, and that single images give what batches give; this needs no torch. Exits
     with 1 if the differences are larger than allowed.
     """
     from brainkit.errors import BrainkitError
+    from brainkit.runs import latest
     from brainkit.runs.verify import verify
 
-    found = verify(file, runs, images)
+    file = file or latest.default_encoder(functools.partial(click.echo, err=True), "an encoder FILE")
+    found = verify(file, runs, images, threads=threads)
     for name, text in found.facts:
         click.echo(f"{name:<12}{text}")
     if not found.holds:

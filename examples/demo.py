@@ -134,7 +134,7 @@ def report(folder: Path, run: Path, seconds: float) -> None:
     recovery = json.loads((folder / run / "recovery.json").read_text(encoding="utf-8"))
     all_vertices = scores["all"]
     print(f"\nDone in {seconds:.0f} s.\n\nHow accurate is the encoder?")
-    print(f"  On {scores['images']} test images from other photographs, over {all_vertices['vertices']} vertices:")
+    print(f"  On {scores['images']} test images from other photographs, over {all_vertices['vertices']:,} vertices:")
     explained = scores["official"]["median"]
     print(f"  median correlation {all_vertices['r']:.2f}; {explained:.0f} % of the explainable variance (median).")
     print("\n  The subject is simulated, so the true selectors are known:")
@@ -145,7 +145,7 @@ def report(folder: Path, run: Path, seconds: float) -> None:
         f"{run}/maps": "brain maps: layer, location, scale, accuracy",
         "responses": "each photograph next to its predicted response",
         f"{run}/encoder.onnx": "the encoder: one file to send to a colleague",
-        "fmri.npy": "the predictions, one row per photograph, described in fmri.json",
+        "fmri.npy": "the predictions, one row per photograph, described in fmri.npy.json",
         f"{run}": "the run: scores, selectors, split, settings, log",
         "subject": "the simulated subject, in the layout of Algonauts 2023",
     }

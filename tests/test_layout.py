@@ -20,8 +20,8 @@ FOLDERS = sorted(
 )
 
 # Folders that scoring and drawing stand on: none of their files may load these when it is imported.
-LIGHT = ("utils", "cortex", "data", "encoder_file", "insilico", "maps", "metrics", "predict")
-LIGHT_FILES = ("_version", "config", "errors", "images")
+LIGHT = ("utils", "cortex", "data", "encoder_file", "images", "insilico", "maps", "metrics", "predict")
+LIGHT_FILES = ("_version", "config", "errors")
 HEAVY = ("torch", "onnxruntime", "onnx", "timm", "triton", "pytorch_lightning", "scipy", "nilearn", "matplotlib")
 
 

@@ -81,7 +81,23 @@ def test_an_interrupted_prediction_resumes_to_the_same_bytes(old: Path) -> None:
     )
     assert result.n == 24 and [Path(path).name for path, _ in result.skipped] == ["broken.png"]
     assert before > 0 and not state.exists()
+    assert result.description == folder / "fmri.npy.json" and result.description.is_file()
     np.testing.assert_allclose(np.load(folder / "fmri.npy"), np.load(folder / "expected.npy"), rtol=0, atol=1e-5)
+
+
+def test_predictions_are_drawn_from_the_description_of_that_time(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from brainkit import encoder_file
+    from brainkit.maps import draw_predictions
+
+    drawn: list[Path] = []
+    monkeypatch.setattr("brainkit.maps.draw.draw_response", lambda path, **given: drawn.append(path))
+    shutil.copy(old / "encoders" / "predictions.npy", old / "encoders" / "fmri.npy")  # described in fmri.json
+    info = encoder_file.read(old / "encoders" / "encoder.onnx")
+    images = sorted((old / "subject" / "images").iterdir())
+    draw_predictions.draw_prediction_file(
+        old / "encoders" / "fmri.npy", info, old / "figures", images=images, max_maps=3
+    )
+    assert [path.name for path in drawn] == ["0000-00.png", "0001-01.png", "0002-02.png"]
 
 
 def test_a_token_cache_is_found(old: Path) -> None:

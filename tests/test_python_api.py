@@ -79,9 +79,7 @@ def test_a_module_and_an_opened_subject_become_a_run(
     network.train()
     network.norm.eval()
     subject = Algonauts(tiny_sample)
-    few = dataclasses.replace(  # what was opened is what is fitted, not what the folder holds
-        subject, images=subject.images[:40], groups=subject.groups[:40], official_test=subject.official_test[:40]
-    )
+    few = subject.take(range(40))  # what was opened is what is fitted, not what the folder holds
     run = fit(network, few, overrides=[*SMALL, "backbone.size=64"])
     # The module is left as it was.
     assert network.training and not network.norm.training

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from brainkit.cortex.vertices import to_positions
 from brainkit.errors import DataError, UsageError
+
+_SHOWN = 8  # regions in a repr
 
 # Common name -> the Algonauts and NSD labels it stands for. Labels that a table lacks are skipped.
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -79,7 +82,8 @@ class RoiTable(Mapping[str, np.ndarray]):
         return len(self._rois)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}: {len(positions)}" for name, positions in self.items())
+        shown = [f"{name}: {len(positions)}" for name, positions in itertools.islice(self.items(), _SHOWN)]
+        sizes = ", ".join(shown + [f"... {len(self) - _SHOWN} more"] * (len(self) > _SHOWN))
         return f"RoiTable({{{sizes}}}, n_vertices={self.n_vertices})"
 
     @property
@@ -108,13 +112,38 @@ class RoiTable(Mapping[str, np.ndarray]):
         UsageError
             If there is no such region; suggests the nearest names.
         """
-        wanted = name.strip().lower()
-        if wanted in self._lower:
-            return self._rois[self._lower[wanted]]
-        found = [self._rois[self._lower[label]] for label in _alias_labels(wanted) if label in self._lower]
-        if found:
-            return np.unique(np.concatenate(found)).astype(np.int32)
-        raise UsageError(self._unknown_message(name))
+        found = [self._rois[label] for label in self._labels(name)]
+        if not found:
+            raise UsageError(self._unknown_message(name))
+        return found[0] if len(found) == 1 else np.unique(np.concatenate(found)).astype(np.int32)
+
+    def split_names(self, texts: str | Iterable[str]) -> tuple[str, ...]:
+        """Names from texts that may hold several, separated by commas; of a name that has commas itself, the whole.
+
+        Unknown names are kept, for `members` to refuse.
+
+        Raises
+        ------
+        UsageError
+            If a text holds no name.
+        """
+        names: list[str] = []
+        for text in (texts,) if isinstance(texts, str) else texts:
+            parts = text.split(",")
+            if not any(part.strip() for part in parts):
+                raise UsageError(f"ROI: expected a name, got {text!r}")
+            while parts:
+                lengths = range(len(parts), 1, -1)
+                longest = next((n for n in lengths if self._labels(",".join(parts[:n]))), 1)
+                name = ",".join(parts[:longest]).strip()
+                names += [name] if name else []
+                del parts[:longest]
+        return tuple(names)
+
+    def union(self, names: Iterable[str]) -> np.ndarray:
+        """Positions of the vertices in any of these regions, named as for `members`: (k,) int32, sorted."""
+        parts = [self.members(name) for name in names]
+        return np.unique(np.concatenate(parts)).astype(np.int32) if parts else np.empty(0, np.int32)
 
     def subset(self, vertex_index: np.ndarray) -> RoiTable:
         """The table of the vertices at `vertex_index` only, renumbered to 0 .. k-1.
@@ -148,7 +177,16 @@ class RoiTable(Mapping[str, np.ndarray]):
             integers = isinstance(positions, list) and all(type(position) is int for position in positions)
             if not isinstance(name, str) or not integers:
                 raise DataError(f"ROI {name}: expected a list of whole numbers")
+            if len(positions) == n_vertices > 2 and set(positions) <= {0, 1}:
+                raise DataError(f"ROI {name}: expected positions, found a mask of zeros and ones")
         return cls(value, n_vertices)
+
+    def _labels(self, name: str) -> list[str]:
+        """The regions of the table that a name stands for, in upper or lower case; none if it is unknown."""
+        wanted = name.strip().lower()
+        if wanted in self._lower:
+            return [self._lower[wanted]]
+        return [self._lower[label] for label in _alias_labels(wanted) if label in self._lower]
 
     def _unknown_message(self, name: str) -> str:
         if not self._rois:
@@ -156,8 +194,8 @@ class RoiTable(Mapping[str, np.ndarray]):
         aliases = [alias for alias in _ALIASES if any(label in self._lower for label in _alias_labels(alias.lower()))]
         spelled = {known.lower(): known for known in [*aliases, *self.names]}
         near = [spelled[close] for close in difflib.get_close_matches(name.strip().lower(), spelled, n=3, cutoff=0.5)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"available: {', '.join(self.names)}"
-        return f"ROI {name!r}: unknown; {hint}"
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        return f"ROI {name!r}: unknown; {hint}available: {', '.join(self.names)}"
 
 
 def _alias_labels(wanted: str) -> list[str]:

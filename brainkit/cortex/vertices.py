@@ -6,6 +6,7 @@ those of fsaverage5.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,10 @@ class Vertices:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        sides = "" if self.space == CUSTOM else f": {self.n_left:,} left, {len(self) - self.n_left:,} right"
+        return f"Vertices({self.space!r}, {len(self):,}{sides})"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vertices):
             return NotImplemented
@@ -172,6 +177,19 @@ def space_size(space: str) -> int:
     if space not in SPACES:
         raise UsageError(f"space {space!r} has no surface; expected one of {', '.join(SPACES)}")
     return SPACES[space]
+
+
+def to_ranges(ids: np.ndarray) -> list[list[int]]:
+    """Ids as runs of consecutive ones, [first, last + 1] each: the short form in JSON, as `from_ranges` reads it."""
+    ids = np.asarray(ids, np.int64)
+    edges = np.flatnonzero(np.diff(ids) != 1) + 1
+    starts, ends = np.r_[0, edges], np.r_[edges, len(ids)]
+    return [[int(ids[start]), int(ids[end - 1]) + 1] for start, end in zip(starts, ends, strict=True) if end > start]
+
+
+def from_ranges(ranges: Iterable[Iterable[int]]) -> np.ndarray:
+    """The ids that `to_ranges` took. (n,), int64."""
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in ranges)])
 
 
 def to_positions(index: np.ndarray, count: int) -> np.ndarray:

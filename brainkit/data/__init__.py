@@ -14,6 +14,7 @@ _LAZY = {
     "check_images": "brainkit.data.subject",
     "make_split": "brainkit.data.splits",
     "open_subject": "brainkit.data.readers",
+    "split_subjects": "brainkit.data.splits",
 }
 
 __all__ = sorted(_LAZY)
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from brainkit.data.algonauts import Algonauts
     from brainkit.data.folder import Folder
     from brainkit.data.readers import open_subject
-    from brainkit.data.splits import Split, make_split
+    from brainkit.data.splits import Split, make_split, split_subjects
     from brainkit.data.subject import Subject, check_images
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from brainkit.cortex.vertices import Vertices
+from brainkit.data.dataset import NSD, OWN, Dataset, read_dataset
+from brainkit.data.noise_ceiling import NoiseCeiling, read_noise_ceiling
 from brainkit.data.responses import Responses, open_array
 from brainkit.data.roi_mapping import read_mapping
-from brainkit.data.subject import Subject, assemble, read_groups, read_noise_ceiling, read_note
+from brainkit.data.subject import Subject, assemble, read_groups, read_note
 from brainkit.errors import DataError
 from brainkit.images import SUFFIXES
 
@@ -30,8 +32,10 @@ def Algonauts(root: str | os.PathLike[str]) -> Subject:
     """Read a subject folder in the layout of Algonauts 2023.
 
     The length of the masks determines the space: 10,242 / 40,962 / 163,842 for fsaverage5 / fsaverage6 / fsaverage.
-    Test images are used only with their responses (``test_fmri``); their rows follow the training rows, with
-    ``official_test`` True.
+    Row i of the responses belongs to the image with the i-th number; numbers start at 0 or 1, without gaps, and may be
+    unpadded. Test images are used only with their responses (``test_fmri``); their rows follow the training rows, with
+    ``official_test`` True. The responses are those of the Natural Scenes Dataset if the images' names have its ids,
+    unless ``dataset.json`` states another licence.
 
     Parameters
     ----------
@@ -53,14 +57,15 @@ def Algonauts(root: str | os.PathLike[str]) -> Subject:
     """
     folder = Path(root)
     _need_folder(folder, "a subject folder of the Algonauts 2023 layout")
+    dataset = read_dataset(folder)
     vertices, masks = _read_masks(folder / "roi_masks")
-    images = _list_images(folder / "training_split" / "training_images", "train")
+    images = _list_images(folder / "training_split" / "training_images", "train", dataset)
     files = [_hemisphere_files(folder / "training_split" / "training_fmri", "training_fmri")]
     counts = [len(images)]
     test_images: list[Path] = []
     test_fmri = folder / "test_split" / "test_fmri"
     if any((test_fmri / f"{side}_test_fmri.npy").exists() for side in HEMISPHERES):
-        test_images = _list_images(folder / "test_split" / "test_images", "test")
+        test_images = _list_images(folder / "test_split" / "test_images", "test", dataset)
         files.append(_hemisphere_files(test_fmri, "test_fmri"))
         counts.append(len(test_images))
     responses = _open_responses(files, counts, vertices)
@@ -72,12 +77,15 @@ def Algonauts(root: str | os.PathLike[str]) -> Subject:
         root=folder,
         images=all_images,
         responses=responses,
+        names=[path.stem for path in all_images],
         groups=[groups.get(path.name) or _group_of(path) for path in all_images],
         official_test=np.arange(len(all_images)) >= len(images),
         vertices=vertices,
         rois=_read_rois(folder / "roi_masks", masks),
         noise_ceiling=_read_ceiling(folder, vertices),
         note=read_note(folder),
+        dataset=dataset,
+        kind=NSD if any(map(_has_nsd_id, all_images)) and not dataset.licence else OWN,
     )
 
 
@@ -105,8 +113,8 @@ def _read_masks(folder: Path) -> tuple[Vertices, Masks]:
     return vertices, masks
 
 
-def _list_images(folder: Path, kind: str) -> list[Path]:
-    """Images in the order of their numbers, which must be 1, 2, 3, ... without gaps."""
+def _list_images(folder: Path, kind: str, dataset: Dataset) -> list[Path]:
+    """Images in the order of their numbers, which must start at 0 or 1 and have no gaps."""
     example = f"{kind}-0001_nsd-00013.png"
     _need_folder(folder, f"a folder with images such as {example}")
     numbered: dict[int, Path] = {}
@@ -122,23 +130,29 @@ def _list_images(folder: Path, kind: str) -> list[Path]:
         numbered[number] = path
     if not numbered:
         raise DataError(f"{folder}: expected images such as {example}, found none")
-    for number in range(1, len(numbered) + 1):
-        if number not in numbered:
-            raise DataError(
-                f"{folder}: expected images numbered from 1 to {max(numbered)}, "
-                f"found no {kind}-{number:04d} ({len(numbered)} images)"
-            )
-    return [numbered[number] for number in sorted(numbered)]
+    first = 0 if 0 in numbered else 1
+    missing = next((number for number in range(first, first + len(numbered)) if number not in numbered), None)
+    if missing is not None:
+        raise DataError(
+            f"{folder}: expected images numbered from {first} to {max(numbered)}, without gaps, "
+            f"found no {kind}-{missing:04d} ({len(numbered)} images)"
+        )
+    # In the other order only if the user has stated it: in this layout, an image's number is its row.
+    return sorted(numbered.values()) if dataset.image_order == "text" else [numbered[k] for k in sorted(numbered)]
 
 
 def _file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _group_of(path: Path) -> str:
+def _group_of(path: Path) -> str | None:
+    """The id after an image's number."""
     match = _IMAGE_NAME.fullmatch(path.stem)
-    # An image without an id after its number is a separate stimulus.
-    return (match[3] if match else None) or path.stem
+    return match[3] if match else None
+
+
+def _has_nsd_id(image: Path) -> bool:
+    return re.fullmatch(r"nsd-?\d+", _group_of(image) or "") is not None
 
 
 def _hemisphere_files(folder: Path, name: str) -> list[Path]:
@@ -168,7 +182,7 @@ def _open_responses(files: list[list[Path]], counts: list[int], vertices: Vertic
     return Responses(files)
 
 
-def _read_ceiling(folder: Path, vertices: Vertices) -> npt.NDArray[np.float32] | None:
+def _read_ceiling(folder: Path, vertices: Vertices) -> NoiseCeiling | None:
     for parent in (folder / "test_split" / "noise_ceiling", folder / "noise_ceiling"):
         if any((parent / f"{side}_noise_ceiling.npy").exists() for side in HEMISPHERES):
             files = _hemisphere_files(parent, "noise_ceiling")

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices
 from brainkit.cortex.volume import Volume
+from brainkit.data.dataset import in_row_order, read_dataset
+from brainkit.data.noise_ceiling import read_noise_ceiling
 from brainkit.data.responses import Responses, open_array, open_matrix
-from brainkit.data.subject import Subject, assemble, read_groups, read_noise_ceiling, read_note
+from brainkit.data.subject import Subject, assemble, read_groups, read_note
 from brainkit.errors import DataError, UsageError
 from brainkit.images import find_images
 from brainkit.utils.files import read_json
@@ -23,15 +25,17 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
 
     The folder has
 
-    - ``images/``: images, also in subfolders; sorted by path, they are the rows of the responses
+    - ``images/``: images, also in subfolders; in the order of their names, they are the rows of the responses; where
+      text order and numeric order of the names differ, ``dataset.json`` must state which it is
     - ``responses.npy``: (n, V), float32 or float64
     - ``vertices.json``: ``{"space": "fsaverage5" | "fsaverage6" | "fsaverage", "ids": [V whole numbers]}``, increasing,
       the left hemisphere first, the right offset by the size of the space; or ``coordinates.npy``: (V, 3) in mm, for
       vertices or voxels on none of these surfaces; with both, the selectors use the coordinates
     - optional: ``rois.json`` ``{name: [columns, 0 to V-1]}``, ``noise_ceiling.npy`` (V,) as fractions or percent,
-      ``stimuli.json`` ``{image file name: group}`` (a split never separates images of one group; by default every
-      image is a group), ``simulated.json`` ``{"note": text}``, and, if the coordinates are the centres of voxels,
-      ``volume.json`` ``{"shape": [X, Y, Z], "affine": 4 rows of 4}``, for predictions as NIfTI
+      ``stimuli.json`` ``{image file name: group}`` (a split never separates images of one group, nor images with the
+      same pixels), ``dataset.json`` ``{"name": text, "licence": text, "citation": text or list of texts,
+      "image_order": "text" | "numeric"}``, ``simulated.json`` ``{"note": text}``, and, if the coordinates are the
+      centres of voxels, ``volume.json`` ``{"shape": [X, Y, Z], "affine": 4 rows of 4}``, for predictions as NIfTI
 
     Parameters
     ----------
@@ -47,13 +51,14 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
         If a file is missing or wrong: the message names the file, what was expected and what was found.
     """
     folder = Path(root)
-    images = _list_images(folder / "images")
+    dataset = read_dataset(folder)
+    names = [name.as_posix() for name in in_row_order(_list_images(folder / "images"), folder / "images", dataset)]
+    images = [folder / "images" / name for name in names]
     file = folder / "responses.npy"
     rows, columns = open_matrix(file).shape
     if rows != len(images):
         raise DataError(f"{file}: expected {len(images)} rows, one for each image in images, found {rows}")
     vertices, coordinates = _read_vertices_and_coordinates(folder, columns)
-    names = [path.relative_to(folder / "images").as_posix() for path in images]
     groups = read_groups(folder / "stimuli.json", set(names))
     ceiling = folder / "noise_ceiling.npy"
     return assemble(
@@ -61,7 +66,8 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
         root=folder,
         images=images,
         responses=Responses([[file]]),
-        groups=[groups.get(name, name) for name in names],
+        names=names,
+        groups=[groups.get(name) for name in names],
         official_test=np.zeros(len(images), bool),
         vertices=vertices,
         rois=_read_rois(folder / "rois.json", columns),
@@ -70,6 +76,7 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
         volume=_read_volume(folder / "volume.json", vertices, coordinates),
         units="as in responses.npy",
         note=read_note(folder),
+        dataset=dataset,
     )
 
 
@@ -112,10 +119,11 @@ def read_vertices(path: Path, columns: int, *, has_coordinates: bool) -> Vertice
 
 
 def _list_images(folder: Path) -> list[Path]:
+    """The images' paths in the folder, in text order."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder with images, found {'a file' if folder.exists() else 'nothing'}")
     try:
-        return find_images([folder])
+        return [image.relative_to(folder) for image in find_images([folder])]
     except UsageError as error:  # the request is right, the folder is not
         raise DataError(str(error)) from None
 
@@ -150,4 +158,4 @@ def _read_rois(path: Path, columns: int) -> RoiTable:
     try:
         return RoiTable.from_json(value, columns)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}; regions are lists of columns of responses.npy, counted from 0") from None

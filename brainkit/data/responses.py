@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brainkit.errors import DataError, UsageError
-from brainkit.utils.text import one_line
+from brainkit.utils.file_kind import NPY, file_kind
+from brainkit.utils.text import one_line, plural
 
 # Rows per block when all responses are read: about 40 MB for 40,000 vertices.
 _BLOCK = 256
@@ -28,6 +28,8 @@ class Responses:
         outer one along the rows (training images, official test images).
     columns : array of shape (V,), int64, optional
         The columns to use, increasing; by default all.
+    kept : array of shape (n,), int64, optional
+        The rows of the files to use; by default all, in order.
 
     Raises
     ------
@@ -35,8 +37,14 @@ class Responses:
         If a file is missing or not a float32 or float64 matrix, or if the shapes do not fit.
     """
 
-    def __init__(self, files: Sequence[Sequence[Path]], columns: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Sequence[Path]],
+        columns: npt.NDArray[np.int64] | None = None,
+        kept: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.files = tuple(tuple(Path(file) for file in block) for block in files)
+        self.kept = kept
         self._open()
         total = sum(self._widths)
         self.columns = np.arange(total) if columns is None else np.asarray(columns, np.int64)
@@ -47,15 +55,27 @@ class Responses:
             used = self.columns[(self.columns >= low) & (self.columns < high)] - low
             self._file_columns.append(None if len(used) == high - low else used)
 
+    def __repr__(self) -> str:
+        images, vertices = self.shape
+        return f"Responses({plural(images, 'image')}, {plural(vertices, 'vertex', 'vertices')})"
+
     @property
     def shape(self) -> tuple[int, int]:
         """(n images, V columns)."""
-        return sum(self.block_rows), len(self.columns)
+        return sum(self.block_rows) if self.kept is None else len(self.kept), len(self.columns)
 
     @property
     def block_rows(self) -> tuple[int, ...]:
-        """Number of rows of each block (training, official test)."""
+        """Number of rows of each block of files (training, official test)."""
         return tuple(len(block[0]) for block in self._arrays)
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """The columns of each file of a block (left hemisphere, right hemisphere)."""
+        widths = [
+            width if used is None else len(used) for width, used in zip(self._widths, self._file_columns, strict=True)
+        ]
+        return tuple(itertools.starmap(slice, itertools.pairwise(np.cumsum([0, *widths]).tolist())))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -82,6 +102,8 @@ class Responses:
         n, vertices = self.shape
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < n):
             raise UsageError(f"index must lie in 0 .. {n - 1}, got {wanted.min()} .. {wanted.max()}")
+        if self.kept is not None and wanted.size:
+            wanted = self.kept[wanted]
         out = np.empty((len(wanted), vertices), np.float32)
         # The disk is read forwards, whatever the order of the rows.
         order = np.argsort(wanted, kind="stable")
@@ -107,14 +129,19 @@ class Responses:
 
     def keep(self, columns: npt.NDArray[np.int64]) -> Responses:
         """The same responses with fewer columns; `columns` are positions among the current ones."""
-        return Responses(self.files, self.columns[columns])
+        return Responses(self.files, self.columns[columns], self.kept)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Responses:
+        """The same responses of some images; `rows` are positions among the current ones."""
+        return Responses(self.files, self.columns, rows if self.kept is None else self.kept[rows])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickled memory map would copy the whole matrix to every worker process.
-        return {"files": self.files, "columns": self.columns}
+        # A pickled memory map would copy the whole matrix to every worker process, which may work in another folder.
+        files = tuple(tuple(file.absolute() for file in block) for block in self.files)
+        return {"files": files, "columns": self.columns, "kept": self.kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["files"], state["columns"])  # type: ignore[misc]
+        self.__init__(state["files"], state["columns"], state["kept"])  # type: ignore[misc]
 
     def _open(self) -> None:
         self._arrays = [[open_matrix(file) for file in block] for block in self.files]
@@ -140,19 +167,24 @@ def open_array(path: Path, what: str) -> npt.NDArray[Any]:
         If it is missing, truncated, not a ``.npy`` file, or contains Python objects.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Not numpy.load, which takes other kinds of files for pickles, and advises to open those unsafely.
+        return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise DataError(f"{path}: file not found; expected {what}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: expected {what} as .npy, found a damaged or different file ({one_line(error)})"
-        ) from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: expected {what} as .npy, found an .npz archive")
-    return array
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise not_an_array(path, what, error) from None
+
+
+def not_an_array(path: Path, what: str, error: Exception) -> DataError:
+    """The error of a file that is no ``.npy`` array of numbers, with the kind of file that it is instead."""
+    kind = file_kind(path)
+    if kind == NPY:
+        return DataError(f"{path}: expected {what} as .npy, found a damaged file or Python objects ({one_line(error)})")
+    return DataError(
+        f"{path}: expected {what} as .npy, found {kind or 'other or damaged content'}; save the array with numpy.save"
+    )
 
 
 def open_matrix(path: Path) -> npt.NDArray[Any]:

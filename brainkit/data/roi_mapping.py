@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from brainkit.data.responses import not_an_array
 from brainkit.errors import DataError
 from brainkit.utils.text import one_line
 
@@ -57,7 +58,7 @@ def _unpickle(path: Path, content: bytes) -> Any:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         _, _, dtype = read_header(stream)
     except (ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path}: expected a .npy file, found something else ({one_line(error)})") from None
+        raise not_an_array(path, "a dict of ROI labels to names", error) from None
     if dtype != np.dtype(object):
         raise DataError(f"{path}: expected a dict saved with np.save, found an array of {dtype}")
     try:

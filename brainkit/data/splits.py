@@ -1,4 +1,4 @@
-"""Seeded three-way splits by stimulus group, of one subject or of several that share images."""
+"""Seeded three-way splits by stimulus, of one subject or of several that share images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.data.stimuli import join_stimuli
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.files import read_json, write_json
+from brainkit.utils.text import plural
+
+if TYPE_CHECKING:
+    from brainkit.data.subject import Subject
 
 _VERSION = 1
 SIDES = ("train", "validation", "test")
@@ -42,6 +47,10 @@ class Split:
     seed: int
     notes: tuple[str, ...] = ()
     names_hash: str = ""
+
+    def __repr__(self) -> str:
+        sides = ", ".join(f"{side} {len(getattr(self, side)):,}" for side in SIDES)
+        return f"Split({sides}, seed {self.seed})"
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON."""
@@ -85,6 +94,75 @@ class Split:
         return cls(**sides, seed=seed, notes=tuple(notes), names_hash=names_hash)
 
 
+def split_subjects(
+    subjects: Sequence[Subject],
+    seed: int = 0,
+    fractions: tuple[float, float] = (0.1, 0.1),
+    *,
+    labels: Sequence[str] | None = None,
+) -> list[Split]:
+    """Split the images of a subject, or of several that are trained together.
+
+    Images with the same pixels, or of one group according to the data, are one stimulus
+    (:func:`brainkit.data.stimuli.join_stimuli`), also across subjects; a stimulus is on one side of the split.
+
+    Parameters
+    ----------
+    subjects : sequence of Subject
+    seed, fractions
+        As for `make_split`.
+    labels : sequence of str, optional
+        The subjects' names in messages.
+
+    Returns
+    -------
+    list of Split
+        One for each subject, in order; `Split.notes` counts the images that their pixels joined to another's stimulus.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be read, or there are too few stimuli, see `make_split` and `make_joint_splits`.
+    """
+    groups = common_stimuli(subjects)
+    names = [[path.name for path in subject.images] for subject in subjects]
+    if len(subjects) == 1:
+        splits = [make_split(groups[0], subjects[0].official_test, seed, fractions, names=names[0])]
+    else:
+        official = [subject.official_test for subject in subjects]
+        labels = labels or [subject.name for subject in subjects]
+        splits = make_joint_splits(groups, official, seed, fractions, names=names, subjects=labels)
+    return [_note_joined(*each) for each in zip(splits, subjects, groups, strict=True)]
+
+
+def common_stimuli(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
+    """The stimulus of each image of each subject; one that several subjects saw has the same name for all."""
+    return join_stimuli(
+        [subject.names for subject in subjects],
+        [subject.named_groups for subject in subjects],
+        [subject.pixel_hashes for subject in subjects],
+    )
+
+
+def leaked_images(splits: Sequence[Split], groups: Sequence[Sequence[str]]) -> int:
+    """How many test images show a stimulus that is used in training or validation, of any of the subjects.
+
+    None, in a split made here; a split of your own, or of brainkit 0.1.0, which did not compare pixels, may have some.
+
+    Parameters
+    ----------
+    splits : sequence of Split
+    groups : sequence of sequences of str
+        The stimulus of each image of each split, see `common_stimuli`.
+    """
+    used = {
+        own[row]
+        for split, own in zip(splits, groups, strict=True)
+        for row in (*split.train.tolist(), *split.validation.tolist())
+    }
+    return sum(own[row] in used for split, own in zip(splits, groups, strict=True) for row in split.test.tolist())
+
+
 def make_split(
     groups: Sequence[str],
     official_test: npt.ArrayLike | None = None,
@@ -93,7 +171,7 @@ def make_split(
     *,
     names: Sequence[str] | None = None,
 ) -> Split:
-    """Split images into train, validation and test by the groups they belong to.
+    """Split images into train, validation and test by the stimuli they show, for example ``subject.groups``.
 
     The side of a group depends only on a hash of the seed and the group's name, so that an image is on the same side
     for every subject, and adding images moves none. There are two exceptions, reported in `Split.notes`, when there are
@@ -139,7 +217,7 @@ def make_split(
     free = [group for group in groups if group not in test_groups]
     notes: list[str] = []
     if left_out := len(groups) - len(free) - int(official.sum()):
-        notes.append(f"{left_out} images left out: their stimuli are in the official test set")
+        notes.append(f"{plural(left_out, 'image')} left out: the official test set has the same stimuli")
     sizes = collections.Counter(free)
     shares = {"validation": validation_share} | ({} if test_groups else {"test": test_share})
     if len(sizes) <= len(shares):
@@ -157,7 +235,7 @@ def make_joint_splits(
     names: Sequence[Sequence[str]],
     subjects: Sequence[str],
 ) -> list[Split]:
-    """Split the images of several subjects together, so that an image is on the same side for all of them.
+    """Split the images of several subjects together, so that a stimulus is on the same side for all of them.
 
     The union of their stimulus groups is split like the groups of one subject (`make_split`), including the exceptions
     for few groups, and each subject gets its own images of each side. With many groups, a subject's split is therefore
@@ -171,7 +249,7 @@ def make_joint_splits(
     Parameters
     ----------
     groups : sequence of sequences of str
-        For each subject, the groups of its images.
+        For each subject, the groups of its images: `common_stimuli` finds what they share.
     official_test : sequence of bool arrays
         For each subject, the rows of its official test set.
     seed, fractions
@@ -221,10 +299,20 @@ def make_joint_splits(
     for own, rows, own_names in zip(groups, official, names, strict=True):
         split = _split(own, rows, side_of, seed, notes, _hash_names(own_names))
         if left_out := len(own) - sum(len(getattr(split, side)) for side in SIDES):
-            note = f"{left_out} images left out: their stimuli are in the test set of one of the subjects"
+            note = f"{plural(left_out, 'image')} left out: the test set of one of the subjects has the same stimuli"
             split = dataclasses.replace(split, notes=(*notes, note))
         splits.append(split)
     return splits
+
+
+def _note_joined(split: Split, subject: Subject, groups: Sequence[str]) -> Split:
+    """Add a note on the images whose stimulus has a name other than theirs, because of their pixels."""
+    own = [name if group is None else group for name, group in zip(subject.names, subject.named_groups, strict=True)]
+    joined = sum(stimulus != name for stimulus, name in zip(groups, own, strict=True))
+    if not joined:
+        return split
+    note = f"{plural(joined, 'image')} joined to the stimulus of images with the same pixels under another name"
+    return dataclasses.replace(split, notes=(*split.notes, note))
 
 
 def _check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
@@ -266,7 +354,9 @@ def _assign_sides(sizes: Mapping[str, int], seed: int, shares: dict[str, float],
             members.pop()
             returned += 1
         if returned:
-            notes.append(f"{returned} groups given back to train: {side} had more than twice its share of images")
+            notes.append(
+                f"{plural(returned, 'group')} given back to train: {side} had more than twice its share of images"
+            )
         side_of.update(dict.fromkeys(members, side))
     return side_of
 

@@ -10,9 +10,9 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +20,29 @@ from PIL import Image
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.surface import sphere_coordinates
-from brainkit.cortex.vertices import CUSTOM, Vertices
+from brainkit.cortex.vertices import CUSTOM, Vertices, space_size
 from brainkit.cortex.volume import Volume
-from brainkit.data.responses import Responses, open_array
-from brainkit.errors import DataError
+from brainkit.data.dataset import OWN, SIMULATED, Dataset
+from brainkit.data.missing import find_unusable
+from brainkit.data.noise_ceiling import NoiseCeiling
+from brainkit.data.responses import Responses
+from brainkit.data.stimuli import hash_pixels, join_stimuli
+from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import content_hash, decode, verify
-from brainkit.utils.files import read_json
+from brainkit.utils.files import read_json, read_text
 from brainkit.utils.progress import Progress
 from brainkit.utils.system import cores
+from brainkit.utils.text import plural
 
 DEFAULT_UNITS = "z-scored percent signal change"
+
+
+class SkippedImage(NamedTuple):
+    """An image of the data that is not used: its row in the data, counted from 0, its name, and why."""
+
+    row: int
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +57,10 @@ class Subject:
         Row i of the responses belongs to image i.
     responses : Responses
         n rows, V columns.
-    groups : tuple of str, (n,)
-        The stimulus of each image; a split never separates images of one group.
+    names : tuple of str, (n,)
+        Of the images, each once.
+    named_groups : tuple of str or None, (n,)
+        The stimulus of each image according to the data (an NSD id, ``stimuli.json``); None where they name none.
     official_test : array of shape (n,), bool
         Rows of the data set's own test set.
     vertices : Vertices
@@ -53,33 +68,63 @@ class Subject:
     rois : RoiTable
     noise_ceiling : array of shape (V,), float32, in [0, 1], or None
         Of r squared.
+    noise_ceiling_unit : {"fractions", "percent"} or None
+        Which the file was taken to have.
+    incomplete : tuple of str
+        Images that lack responses of vertices which most images have: the vertices are left out.
     excluded : dict
         ``{"constant": ids, "nan": ids}``: vertices (in the custom space, columns) left out because all training
         responses are equal, or some response is not finite.
+    excluded_rois : RoiTable
+        The ROIs of the vertices left out, in increasing order.
     units : str
         Of the responses.
     note : str or None
         Shown with all results, for example that the subject is simulated.
+    kind : {"nsd", "simulated", "own"}
+        What the responses are, which decides their terms where `dataset` states none.
+    dataset : Dataset
+        What ``dataset.json`` states: name, licence, citation.
     own_coordinates : array of shape (V, 3), float32, or None
         Coordinates from the data, in mm.
     volume : Volume or None
         The voxels, if the data are volumetric.
+    chosen_rois : tuple of str
+        The ROIs that the subject was restricted to, see `restrict`; empty: not restricted.
+    skipped : tuple of SkippedImage
+        Images that were left out because they cannot be read, see `skip_unreadable`.
     """
 
     name: str
     root: Path
     images: tuple[Path, ...]
     responses: Responses
-    groups: tuple[str, ...]
+    names: tuple[str, ...]
+    named_groups: tuple[str | None, ...]
     official_test: npt.NDArray[np.bool_]
     vertices: Vertices
     rois: RoiTable
     noise_ceiling: npt.NDArray[np.float32] | None
     excluded: dict[str, list[int]]
+    excluded_rois: RoiTable = field(default_factory=lambda: RoiTable({}, 0))
     units: str = DEFAULT_UNITS
     note: str | None = None
     own_coordinates: npt.NDArray[np.float32] | None = None
     volume: Volume | None = None
+    kind: str = OWN
+    dataset: Dataset = field(default_factory=Dataset)
+    noise_ceiling_unit: str | None = None
+    incomplete: tuple[str, ...] = ()
+    chosen_rois: tuple[str, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Subject({self.describe()})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The process that gets it may work in another folder.
+        images = tuple(image.absolute() for image in self.images)
+        return {**self.__dict__, "root": self.root.absolute(), "images": images}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,6 +142,69 @@ class Subject:
         return sphere_coordinates(self.vertices) if self.own_coordinates is None else self.own_coordinates
 
     @functools.cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The stimulus of each image (n,); a split never separates images of one stimulus.
+
+        Images with the same pixels are one stimulus, see :func:`brainkit.data.stimuli.join_stimuli`. All images are
+        decoded once, and their hashes kept in the cache folder.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read.
+        """
+        return join_stimuli([self.names], [self.named_groups], [self.pixel_hashes])[0]
+
+    @functools.cached_property
+    def pixel_hashes(self) -> tuple[str, ...]:
+        """A hash of each image's pixels (n,), see :func:`brainkit.images.pixel_hash`.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read: names the first and how many there are.
+        """
+        hashes = hash_pixels(self.images)
+        _refuse_unreadable([each for each in hashes if isinstance(each, ImageError)], len(self))
+        return tuple(map(str, hashes))
+
+    def skip_unreadable(self) -> Subject:
+        """The same subject without the images that cannot be read, and without their responses.
+
+        Returns
+        -------
+        Subject
+            `skipped` lists them.
+
+        Raises
+        ------
+        DataError
+            If no image can be read.
+        """
+        hashes = hash_pixels(self.images)
+        errors = {row: each for row, each in enumerate(hashes) if isinstance(each, ImageError)}
+        if not errors:
+            return self
+        if len(errors) == len(self):
+            _refuse_unreadable(list(errors.values()), len(self))
+        in_data = range(len(self)) if self.responses.kept is None else self.responses.kept.tolist()
+        skipped = [SkippedImage(in_data[row], self.names[row], error.reason) for row, error in errors.items()]
+        readable = self.take([row for row in range(len(self)) if row not in errors])
+        return replace(readable, skipped=(*self.skipped, *skipped))
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Subject:
+        """The same subject with only these images and their responses, in this order."""
+        index = np.asarray(rows, np.int64)
+        return replace(
+            self,
+            images=tuple(self.images[row] for row in index),
+            responses=self.responses.take(index),
+            names=tuple(self.names[row] for row in index),
+            named_groups=tuple(self.named_groups[row] for row in index),
+            official_test=self.official_test[index],
+        )
+
+    @functools.cached_property
     def data_hash(self) -> str:
         """SHA-256 over the files of the responses and images, in order, and the vertices used, in hexadecimal.
 
@@ -104,27 +212,83 @@ class Subject:
         """
         digest = hashlib.sha256(b"brainkit data 1")
         files = [*itertools.chain.from_iterable(self.responses.files), *self.images]
-        with ThreadPoolExecutor(min(8, cores())) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for value in pool.map(content_hash, files):
                 digest.update(bytes.fromhex(value))
         digest.update(self.vertices.space.encode() + b"\0" + self.vertices.ids.astype("<i4").tobytes())
         digest.update(self.responses.columns.astype("<i8").tobytes())
+        if self.responses.kept is not None:
+            digest.update(b"rows" + self.responses.kept.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def restrict(self, rois: str | Sequence[str]) -> Subject:
+        """The subject with the vertices of these ROIs only, their union.
+
+        ROIs that keep no vertex are dropped from the table; of the vertices left out, those in the ROIs remain listed.
+
+        Raises
+        ------
+        UsageError
+            If a name is unknown (suggests the nearest), or no vertex is left.
+        """
+        names = self.rois.split_names(rois)
+        try:
+            kept = self.rois.union(names)
+        except UsageError as error:
+            raise UsageError(f"{self.name}: {error}") from None
+        if not len(kept):
+            raise UsageError(f"{self.name}: ROI {', '.join(names)}: has no vertices that can be used")
+        left_out = np.sort(list(itertools.chain.from_iterable(self.excluded.values())))
+        positions = self.excluded_rois.union(names) if len(left_out) else np.empty(0, np.int32)
+        chosen = set(left_out[positions].tolist())
+        table = self.rois.subset(kept)
+        return replace(
+            self,
+            responses=self.responses.keep(kept.astype(np.int64)),
+            vertices=self.vertices.select(kept),
+            rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
+            noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[kept],
+            excluded={reason: [vertex for vertex in ids if vertex in chosen] for reason, ids in self.excluded.items()},
+            excluded_rois=self.excluded_rois.subset(positions) if len(left_out) else self.excluded_rois,
+            own_coordinates=None if self.own_coordinates is None else self.own_coordinates[kept],
+            volume=None if self.volume is None else self.volume.select(kept),
+            chosen_rois=names,
+        )
 
     def describe(self) -> str:
         """A one-line summary."""
         test = int(self.official_test.sum())
+        unit = f" (read as {self.noise_ceiling_unit})" if self.noise_ceiling_unit else ""
         parts = [
-            f"{len(self):,} images" + (f" ({test:,} of them official test)" if test else ""),
-            f"{len(self.vertices):,} vertices"
-            + (f" of {self.vertices.space}" if self.vertices.space != CUSTOM else " of no known surface"),
-            f"{len(self.rois)} ROIs",
-            "noise ceilings" if self.noise_ceiling is not None else "no noise ceilings",
+            plural(len(self), "image") + (f" ({test:,} of them official test)" if test else ""),
+            plural(len(self.vertices), "vertex", "vertices")
+            + (f" of {self.vertices.space}" if self.vertices.space != CUSTOM else " of no known surface")
+            + (f" (only {', '.join(self.chosen_rois)})" if self.chosen_rois else ""),
+            plural(len(self.rois), "ROI"),
+            "no noise ceilings" if self.noise_ceiling is None else f"noise ceilings{unit}",
         ]
         excluded = [f"{len(ids):,} {reason}" for reason, ids in self.excluded.items() if ids]
         if excluded:
-            parts.append(f"left out: {' and '.join(excluded)} vertices")
+            count = sum(map(len, self.excluded.values()))
+            parts.append(
+                f"left out: {' and '.join(excluded)} {'vertex' if count == 1 else 'vertices'}{self._why_left_out()}"
+            )
+        if self.skipped:
+            parts.append(f"left out: {plural(len(self.skipped), 'unreadable image')}")
         return f"{self.name}: {', '.join(parts)}" + (f"; {self.note}" if self.note else "")
+
+    def _why_left_out(self) -> str:
+        """What else must be said of the vertices left out: a whole hemisphere, or for the sake of few images."""
+        why = []
+        if self.vertices.space != CUSTOM and not self.chosen_rois:
+            ids = np.concatenate([np.array(ids, int) for ids in self.excluded.values()])
+            on_left = ids < space_size(self.vertices.space)
+            sides = (("left", self.vertices.left, on_left), ("right", self.vertices.right, ~on_left))
+            why += [f"all of the {side} hemisphere" for side, kept, out in sides if out.any() and not len(kept)]
+        if self.incomplete and self.excluded["nan"]:
+            first = f"{'the first is ' if len(self.incomplete) > 1 else ''}{self.incomplete[0]}"
+            why.append(f"{plural(len(self.incomplete), 'image')} without some that most have: {first}")
+        return f" ({'; '.join(why)})" if why else ""
 
 
 def assemble(
@@ -133,45 +297,56 @@ def assemble(
     root: Path,
     images: Sequence[Path],
     responses: Responses,
-    groups: Sequence[str],
+    names: Sequence[str],
+    groups: Sequence[str | None],
     official_test: npt.NDArray[np.bool_],
     vertices: Vertices,
     rois: Mapping[str, npt.NDArray[np.integer[Any]]],
-    noise_ceiling: npt.NDArray[np.float32] | None,
+    noise_ceiling: NoiseCeiling | None,
+    dataset: Dataset,
     own_coordinates: npt.NDArray[np.float32] | None = None,
     volume: Volume | None = None,
     units: str = DEFAULT_UNITS,
     note: str | None = None,
+    kind: str = OWN,
 ) -> Subject:
     """Build a `Subject` from arrays over all columns, leaving out vertices that cannot be used.
 
     Raises
     ------
     DataError
-        If no vertex is left.
+        If trials are missing, or no vertex is left.
     """
-    constant, not_finite = _unusable(responses, n_training=int((~official_test).sum()))
+    unusable = find_unusable(responses, images, n_training=int((~official_test).sum()))
+    constant, not_finite = unusable.constant, unusable.not_finite
     usable = np.flatnonzero(~(constant | not_finite))
     if not len(usable):
         raise DataError(
             f"{responses.files[0][0].parent}: expected responses that vary, found all {len(vertices)} vertices "
             f"constant ({int(constant.sum())}) or not finite ({int(not_finite.sum())})"
         )
+    table = RoiTable(rois, len(vertices))
     return Subject(
         name=name,
         root=root,
         images=tuple(images),
         responses=responses.keep(usable),
-        groups=tuple(groups),
+        names=tuple(names),
+        named_groups=tuple(groups),
         official_test=official_test,
         vertices=vertices.select(usable),
-        rois=RoiTable(rois, len(vertices)).subset(usable),
-        noise_ceiling=None if noise_ceiling is None else noise_ceiling[usable],
+        rois=table.subset(usable),
+        noise_ceiling=None if noise_ceiling is None else noise_ceiling.values[usable],
+        noise_ceiling_unit=None if noise_ceiling is None else noise_ceiling.unit,
         excluded={"constant": vertices.ids[constant].tolist(), "nan": vertices.ids[not_finite].tolist()},
+        excluded_rois=table.subset(constant | not_finite),
         own_coordinates=None if own_coordinates is None else own_coordinates[usable],
         volume=None if volume is None else volume.select(usable),
         units=units,
         note=note,
+        kind=SIMULATED if note else kind,
+        dataset=dataset,
+        incomplete=tuple(images[row].name for row in np.flatnonzero(unusable.incomplete).tolist()),
     )
 
 
@@ -192,56 +367,15 @@ def check_images(subject: Subject, *, full: bool = False, progress: Progress | N
     DataError
         Naming the first unreadable image and how many more there are.
     """
-    problems: list[str] = []
+    problems: list[DataError] = []
     for done, image in enumerate(subject.images, 1):
         try:
             decode(image) if full else verify(image)
         except DataError as error:
-            problems.append(str(error))
+            problems.append(error)
         if progress is not None:
             progress(done, len(subject.images))
-    if problems:
-        more = f" (and {len(problems) - 1} more unreadable images)" if len(problems) > 1 else ""
-        raise DataError(problems[0] + more)
-
-
-def read_noise_ceiling(parts: Sequence[tuple[Path, int]]) -> npt.NDArray[np.float32]:
-    """Read noise ceilings as fractions, from one file or one per hemisphere.
-
-    If any value is above 1, the values are percent. NaN (no estimate) becomes 0, so that nothing counts as explainable.
-
-    Parameters
-    ----------
-    parts : sequence of (path, number of vertices)
-
-    Returns
-    -------
-    array of shape (V,), float32, in [0, 1]
-
-    Raises
-    ------
-    DataError
-        If a shape, dtype or value is wrong.
-    """
-    values = []
-    for path, count in parts:
-        array = open_array(path, f"noise ceilings of {count} vertices")
-        if array.size != count or max(array.shape, default=0) != count:
-            raise DataError(f"{path}: expected noise ceilings of {count} vertices, found shape {array.shape}")
-        if array.dtype.kind not in "fiu":
-            raise DataError(f"{path}: expected numbers, found {array.dtype}")
-        one = np.nan_to_num(np.asarray(array, np.float64).ravel(), nan=0.0, posinf=np.inf, neginf=-np.inf)
-        if one.size and (one.min() < -1e-6 or one.max() > 100.01):
-            raise DataError(
-                f"{path}: expected noise ceilings from 0 to 1, or 0 to 100 percent, "
-                f"found {one.min():g} to {one.max():g}"
-            )
-        values.append(one)
-    whole = np.concatenate(values)
-    # Both hemispheres together determine the scale, so that one with low ceilings is not read as fractions.
-    if whole.size and whole.max() > 1.01:
-        whole = whole / 100.0
-    return np.clip(whole, 0.0, 1.0).astype(np.float32)
+    _refuse_unreadable(problems, len(subject))
 
 
 def read_note(root: Path) -> str | None:
@@ -254,10 +388,7 @@ def read_note(root: Path) -> str | None:
             raise DataError(f'{described}: expected an object with a text "note", found none')
         return " ".join(note.split())
     if text.is_file():
-        try:
-            lines = text.read_text(encoding="utf-8").split("\n")
-        except (OSError, ValueError) as error:
-            raise DataError(f"{text}: expected text: {error}") from None
+        lines = read_text(text).split("\n")
         return next((" ".join(line.split()) for line in lines if line.strip()), "SIMULATED subject")
     return None
 
@@ -282,15 +413,10 @@ def read_groups(path: Path, known: set[str]) -> dict[str, str]:
     return value
 
 
-def _unusable(responses: Responses, n_training: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which columns are constant over the training rows, and which have values that are not finite."""
-    vertices = responses.shape[1]
-    constant, not_finite = np.ones(vertices, bool), np.zeros(vertices, bool)
-    first = responses.rows([0])[0]
-    start = 0
-    for block in responses.blocks():
-        not_finite |= ~np.isfinite(block).all(axis=0)
-        constant &= (block[: max(n_training - start, 0)] == first).all(axis=0)
-        start += len(block)
-    # A column is counted once, as not finite rather than constant.
-    return constant & ~not_finite, not_finite
+def _refuse_unreadable(problems: Sequence[DataError], images: int) -> None:
+    if problems:
+        raise DataError(
+            f"{problems[0]}; {len(problems):,} of {plural(images, 'image')} cannot be read: repair "
+            f"{'it' if len(problems) == 1 else 'them'}, or train without {'it' if len(problems) == 1 else 'them'}: "
+            "--skip-unreadable (in Python skip_unreadable=True)"
+        )

@@ -14,6 +14,7 @@ _LAZY = {
     "SCHEMA": "brainkit.encoder_file.metadata",
     "EncoderInfo": "brainkit.encoder_file.info",
     "from_json": "brainkit.encoder_file.metadata",
+    "locate": "brainkit.encoder_file.file",
     "pack_array": "brainkit.encoder_file.arrays",
     "read": "brainkit.encoder_file.file",
     "read_text": "brainkit.encoder_file.file",
@@ -29,7 +30,7 @@ __all__ = sorted(_LAZY)
 if TYPE_CHECKING:
     from brainkit.encoder_file.arrays import pack_array, unpack_array
     from brainkit.encoder_file.container import MAX_FILE, MAX_METADATA
-    from brainkit.encoder_file.file import read, read_text, seal, write, write_archive
+    from brainkit.encoder_file.file import locate, read, read_text, seal, write, write_archive
     from brainkit.encoder_file.info import EncoderInfo
     from brainkit.encoder_file.metadata import FORMAT, SCHEMA, from_json, to_json
 

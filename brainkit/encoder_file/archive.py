@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from brainkit.encoder_file.container import DIGEST_KEY, MAX_METADATA, digest_of
+from brainkit.encoder_file.container import DIGEST_KEY, MAX_METADATA, ForeignFileError, digest_of
 from brainkit.errors import EncoderFileError
 from brainkit.utils.text import one_line
 
@@ -76,7 +76,7 @@ def read_archive(stream: BinaryIO, source: Path) -> tuple[bytes, str, str]:
     stream.seek(max(0, size - COMMENT_BYTES))
     tail = stream.read(COMMENT_BYTES)
     if not tail.startswith(_COMMENT):
-        raise EncoderFileError(
+        raise ForeignFileError(
             f"{source}: a zip archive, as torch writes, but not a brainkit encoder, or truncated (no digest at its end)"
         )
     digest = digest_of(stream, size - COMMENT_BYTES)

@@ -6,6 +6,7 @@ before it is used. ``docs/encoder-file.md`` is the format.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ _CHUNK = 1 << 20
 # Field numbers and wire types of onnx.ModelProto and onnx.StringStringEntryProto.
 _IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
 _KEY, _VALUE = 1, 2
+
+
+class ForeignFileError(EncoderFileError):
+    """A file that is no encoder file at all, as far as its container shows."""
 
 
 def find_metadata(stream: BinaryIO, source: Path) -> bytes:
@@ -59,7 +64,7 @@ def metadata_entries(stream: BinaryIO, source: Path) -> dict[bytes, bytes]:
         if not {_IR_VERSION, _GRAPH} <= seen:
             raise ValueError("no graph")
     except ValueError as error:
-        raise EncoderFileError(f"{source}: not an ONNX file, or truncated or damaged ({error})") from None
+        raise ForeignFileError(f"{source}: not an ONNX file, or truncated or damaged ({error})") from None
     return ours
 
 
@@ -96,6 +101,14 @@ def metadata_entry(key: bytes, text: bytes) -> bytes:
         bytes([number << 3 | BYTES]) + encode_varint(len(part)) + part for number, part in ((_KEY, key), (_VALUE, text))
     )
     return bytes([_METADATA_PROPS << 3 | BYTES]) + encode_varint(len(inner)) + inner
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a file ends as an encoder file does; it is not read any further."""
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        stream.seek(-min(DIGEST_BYTES, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+        return stream.read().startswith(_DIGEST_HEAD)
+    return False
 
 
 def check_digest(stream: BinaryIO, source: Path) -> str:

@@ -8,17 +8,16 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainkit.encoder_file.file import read, read_text
+from brainkit.encoder_file.file import locate, read, read_text
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
 from brainkit.encoder_file.metadata import from_json
 from brainkit.metrics.scores import explained_share
-from brainkit.utils.text import format_bytes, printable
+from brainkit.utils.text import format_bytes, plural, printable
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Parameters
     ----------
     path : path-like
-        An encoder file.
+        An encoder file, or the run folder that it is in.
 
     Returns
     -------
@@ -70,8 +69,9 @@ def describe(path: str | os.PathLike[str]) -> Description:
     EncoderFileError
         If the file is missing, damaged, or not an encoder file.
     """
+    path = locate(path)
     info = read(path)
-    size = Path(path).stat().st_size
+    size = path.stat().st_size
     facts = [
         ("file", f"{path} ({format_bytes(size)}, sha256 {(info.digest or '')[:12]})"),
         ("form", _form(info)),
@@ -101,7 +101,7 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
-        An encoder file.
+        An encoder file, or the run folder that it is in.
 
     Returns
     -------
@@ -114,12 +114,13 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     EncoderFileError
         As `describe`.
     """
+    path = locate(path)
     text, digest = read_text(path)
     info = from_json(text, source=path)
     stored = {key: value for key, value in json.loads(text).items() if key not in _ARRAYS}
     return {
         "file": os.fspath(path),
-        "bytes": Path(path).stat().st_size,
+        "bytes": path.stat().st_size,
         "sha256": digest,
         **stored,
         "vertices": {
@@ -184,7 +185,7 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
 
 
 def _target(info: EncoderInfo) -> str:
-    count = f"{len(info.vertices):,} vertices"
+    count = plural(len(info.vertices), "vertex", "vertices")
     if info.vertices.space == "custom":
         where = "a custom space"
     else:
@@ -201,10 +202,14 @@ def _images(info: EncoderInfo) -> str:
 
 
 def _selectors(info: EncoderInfo) -> str:
-    gauge = "layers can be compared" if info.gauge == "unit" else "layers cannot be compared"
+    gauge = (
+        "the gain of every layer is fixed, so layer weights can be compared"
+        if info.gauge == "unit"
+        else "gains of layers are free, so layer weights cannot be compared across layers"
+    )
     members = info.ensemble["members"] if info.ensemble else 1
     channels = f"{members} x {info.bottleneck // members}" if members > 1 else str(info.bottleneck)
-    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge}: {gauge}"
+    return f"{info.grid[0]} x {info.grid[1]} tokens, {channels} channels; gauge {info.gauge} ({gauge})"
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> str:

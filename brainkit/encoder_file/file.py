@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,55 @@ from typing import BinaryIO
 
 from brainkit.encoder_file import container
 from brainkit.encoder_file.archive import MAGIC, pack_archive, read_archive
-from brainkit.encoder_file.container import DIGEST_KEY, METADATA_KEY, metadata_entry
+from brainkit.encoder_file.container import DIGEST_KEY, METADATA_KEY, ForeignFileError, metadata_entry
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.metadata import from_json, to_json
 from brainkit.errors import EncoderFileError
+from brainkit.utils.file_kind import TORCH, ZIP, file_kind
 from brainkit.utils.files import atomic_write
+
+
+def locate(path: str | os.PathLike[str]) -> Path:
+    """The encoder file that a path means: the file itself, or the one in a run folder.
+
+    Parameters
+    ----------
+    path : path-like
+        A file, existing or not, or a folder: its ``encoder.onnx``, else its only ``.onnx`` file.
+
+    Raises
+    ------
+    EncoderFileError
+        If a folder has no encoder file, or several and none of that name; the message says what to do.
+    """
+    given = Path(path)
+    if not given.is_dir():
+        return given
+    if (file := given / "encoder.onnx").is_file():
+        return file
+    is_run, found = (given / "run.json").is_file(), onnx_files(given)
+    if is_run and not found:
+        found = sorted(given.glob("*/encoder.onnx"))  # of a run of several subjects
+    if len(found) > 1:
+        names = ", ".join(map(str, found))
+        raise EncoderFileError(f"{given}: has {len(found)} encoder files; name one of them: {names}")
+    if found:
+        return found[0]
+    if is_run:
+        raise EncoderFileError(
+            f"{given}: is a run that has not been exported; run: brainkit export {shlex.quote(str(given))} --onnx"
+        )
+    if (given / "config.yaml").is_file():
+        raise EncoderFileError(
+            f"{given}: is an unfinished run; run: brainkit train --resume --out {shlex.quote(str(given))}"
+        )
+    raise EncoderFileError(f"{given}: is a folder without an encoder file; brainkit export RUN writes one")
+
+
+def onnx_files(folder: Path) -> list[Path]:
+    """The encoder files of a folder; if none is one, all ``.onnx`` files: reading one of them says what is wrong."""
+    files = sorted(file for file in folder.glob("*.onnx") if file.is_file())
+    return [file for file in files if container.has_digest(file)] or files
 
 
 def read(path: str | os.PathLike[str]) -> EncoderInfo:
@@ -32,7 +77,8 @@ def read(path: str | os.PathLike[str]) -> EncoderInfo:
     Parameters
     ----------
     path : path-like
-        The file (an ONNX file of at most 2 GB), read once from start to end for the digest.
+        The file (an ONNX file of at most 2 GB), or the run folder it lies in (see `locate`). Read once from start to
+        end for the digest.
 
     Returns
     -------
@@ -157,10 +203,8 @@ def fingerprint(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
 
 def _read(path: str | os.PathLike[str]) -> tuple[bytes, str, str]:
     """The JSON, the digest, and the container: ``"onnx"``, ``"torchscript"`` or ``"pt2"``."""
-    source = Path(path)
+    source = locate(path)
     try:
-        if source.is_dir():
-            raise EncoderFileError(f"{source}: expected an encoder file, found a folder")
         if not source.exists():
             raise EncoderFileError(f"{source}: file not found")
         if not source.is_file():
@@ -170,9 +214,26 @@ def _read(path: str | os.PathLike[str]) -> tuple[bytes, str, str]:
                 return read_archive(stream, source)
             text = container.find_metadata(stream, source)
             return text, container.check_digest(stream, source), "onnx"
+    except ForeignFileError as error:
+        raise _name_kind(source, error) from None
     except (OSError, ValueError) as error:
         # A path with a null byte is a ValueError.
         raise EncoderFileError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _name_kind(path: Path, error: EncoderFileError) -> EncoderFileError:
+    """The error about a file of another kind: what it is, and what to do with it."""
+    kind = file_kind(path)
+    if kind in (None, ZIP):  # the error says more
+        return error
+    advice = ""
+    if (description := path.with_name(f"{path.name}.json")).is_file():
+        advice = f"; {description} describes it"
+    elif kind.endswith("image"):
+        advice = "; the response to an image: brainkit predict IMAGE --out FILE"
+    elif kind == TORCH:
+        advice = " (or a truncated encoder); brainkit export RUN writes an encoder, brainkit import reads weights"
+    return EncoderFileError(f"{path}: expected an encoder file, found {kind}{advice}")
 
 
 def _checked_json(info: EncoderInfo, path: str | os.PathLike[str]) -> bytes:

@@ -7,8 +7,11 @@ responses. Each part keeps its own terms, and nothing is guessed: terms that nob
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
+
+from brainkit.data.dataset import NSD, OWN, SIMULATED
 
 BRAINKIT = "Apache-2.0"
 PARTS = ("brainkit", "backbone", "data")
@@ -17,19 +20,20 @@ _SILENT = "not stated"
 _FORBIDDING = "NON-COMMERCIAL"
 NOT_STATED = f"{_SILENT}: ask its authors"
 
-# Parts of licence names that forbid commercial use.
-_NON_COMMERCIAL = ("-nc", "noncommercial", "non-commercial", "apple-amlr", "seer-license", "research-only")
+# What names of licences have that forbid commercial use.
+_NON_COMMERCIAL = re.compile(
+    r"(?<![a-z])nc(?![a-z])|non[- ]?commercial|apple-amlr|seer-license|research[- ](use[- ])?only", re.IGNORECASE
+)
 _PLAIN = {
     "apache-2.0": "Apache-2.0",
     "mit": "MIT",
     "bsd-3-clause": "BSD-3-Clause",
     "cc-by-4.0": "CC-BY-4.0",
     "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "cc0": "CC0-1.0",
+    "cc0-1.0": "CC0-1.0",
 }
 
-NSD = "nsd"
-SIMULATED = "simulated"
-OWN = "own"
 _DATA = {
     NSD: (
         "Natural Scenes Dataset, as Algonauts 2023 gives it: its data use agreement allows research and education "
@@ -49,7 +53,12 @@ _NSD_PAPERS = (
 
 
 def licence_terms(
-    *, backbone: str, licence: str | None, pretrained: bool = True, data: str | None = None
+    *,
+    backbone: str,
+    licence: str | None,
+    pretrained: bool = True,
+    data: str | None = None,
+    dataset: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """The licence terms of an encoder file: of brainkit, the backbone's weights, and the data it was fitted to.
 
@@ -62,7 +71,9 @@ def licence_terms(
     pretrained : bool
         Random weights have no licence.
     data : {"nsd", "simulated", "own"} or None
-        As `data_kind` returns it; None if unknown.
+        As in :class:`brainkit.data.subject.Subject`; None if unknown.
+    dataset : mapping, optional
+        ``name`` and ``licence`` of the data, as their authors state them; these come before what `data` implies.
 
     Returns
     -------
@@ -71,16 +82,22 @@ def licence_terms(
     """
     name = PurePath(backbone).name
     of_backbone = describe_licence(licence) if pretrained else "random weights, drawn by brainkit: none"
-    return {"brainkit": BRAINKIT, "backbone": f"{name}: {of_backbone}", "data": _DATA.get(data or OWN, _DATA[OWN])}
+    return {"brainkit": BRAINKIT, "backbone": f"{name}: {of_backbone}", "data": _data_terms(data, dataset or {})}
+
+
+def _data_terms(kind: str | None, dataset: Mapping[str, Any]) -> str:
+    name, licence = dataset.get("name"), dataset.get("licence")
+    terms = describe_licence(licence) if licence else _DATA.get(kind or OWN, _DATA[OWN])
+    return f"{name}: {terms}" if name else terms
 
 
 def describe_licence(licence: str | None) -> str:
     """A licence in words that say what it forbids."""
     name = (licence or "").strip()
-    low = name.lower()
+    low = re.sub(r"[\s_]+", "-", name.lower())
     if low in ("", "unknown", "none", "other"):
         return NOT_STATED
-    if any(mark in low for mark in _NON_COMMERCIAL):
+    if _NON_COMMERCIAL.search(low):
         return f"{_PLAIN.get(low, name)}, {_FORBIDDING} use alone"
     if low in _PLAIN:
         return _PLAIN[low]
@@ -89,7 +106,7 @@ def describe_licence(licence: str | None) -> str:
 
 def is_non_commercial(terms: str) -> bool:
     """Whether the terms of a part forbid commercial use."""
-    return _FORBIDDING in terms or any(mark in terms.lower() for mark in _NON_COMMERCIAL)
+    return _FORBIDDING in terms or _NON_COMMERCIAL.search(terms) is not None
 
 
 def is_stated(terms: str) -> bool:
@@ -97,19 +114,25 @@ def is_stated(terms: str) -> bool:
     return _SILENT not in terms
 
 
-def data_kind(image_names: Iterable[str], note: str | None) -> str:
-    """What the responses are: ``simulated`` by their note, ``nsd`` by the names of the images, else ``own``."""
-    if note:
-        return SIMULATED
-    return NSD if any(re.search(r"(?:^|[_-])nsd-?\d", name) for name in image_names) else OWN
+def citation(
+    *, backbone: str, paper: str = "", data: str | None = None, dataset: Mapping[str, Any] | None = None
+) -> str:
+    """What to cite when using an encoder file, one reference per line.
 
-
-def citation(*, backbone: str, paper: str = "", data: str | None = None) -> str:
-    """What to cite when using an encoder file, one reference per line; `paper` is the backbone's."""
+    Parameters
+    ----------
+    backbone, data
+        As for `licence_terms`.
+    paper : str
+        The backbone's.
+    dataset : mapping, optional
+        ``citation``: the data's references.
+    """
     lines = ["brainkit: see CITATION.cff in its repository", _MODEL]
     lines += [paper or f"the authors of {PurePath(backbone).name}"]
     if data == NSD:
         lines += _NSD_PAPERS
+    lines += (dataset or {}).get("citation", ())
     return "\n".join(lines)
 
 

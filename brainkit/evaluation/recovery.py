@@ -11,6 +11,7 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.errors import DataError, TrainingError
 from brainkit.evaluation.scores import Scores
 from brainkit.utils.table import Table
+from brainkit.utils.text import plural
 
 # Responses of vertices below this noise ceiling are mostly noise: they say little about recovery.
 CEILING_FOR_RECOVERY = 0.3
@@ -85,7 +86,7 @@ def compare_with_truth(
     good = scores.noise_ceiling > CEILING_FOR_RECOVERY
     found: dict[str, Any] = {"vertices": int(good.sum()), "ceiling_above": CEILING_FOR_RECOVERY, "rows": {}}
     if good.sum() < 2:
-        why = f"all rows: {good.sum()} vertices have a noise ceiling above {CEILING_FOR_RECOVERY}, and two are needed"
+        why = f"all rows: two vertices with a noise ceiling above {CEILING_FOR_RECOVERY} are needed, found {good.sum()}"
         return found | {"left_out": why}
 
     planted_layers = tuple(truth["layers"].tolist())
@@ -97,8 +98,8 @@ def compare_with_truth(
     else:
         other = "" if backbone != str(truth["backbone"]) else " with other weights or layers"
         left_out = (
-            f"depth rows: the truth was planted in {truth['backbone']} ({len(planted_layers)} layers), "
-            f"and depth in {backbone}{other} ({len(layers)} layers) cannot be compared with it"
+            f"depth rows: the truth was planted in {truth['backbone']} ({plural(len(planted_layers), 'layer')}), "
+            f"and depth in {backbone}{other} ({plural(len(layers), 'layer')}) cannot be compared with it"
         )
     planted = truth["locations"][order][good]
     center = np.median(planted, axis=0)
@@ -115,8 +116,9 @@ def compare_with_truth(
 
 def recovery_table(found: dict[str, Any]) -> Table:
     """What `compare_with_truth` returns, for people."""
+    vertices = plural(found["vertices"], "vertex", "vertices")
     return Table(
-        title=f"recovery of the planted truth, {found['vertices']} vertices with ceiling > {found['ceiling_above']}",
+        title=f"recovery of the planted truth, {vertices} with ceiling > {found['ceiling_above']}",
         header=("", "found", "constant"),
         rows=tuple((name, f"{row['value']:.3f}", f"{row['constant']:.3f}") for name, row in found["rows"].items()),
         notes=(f"left out: {found['left_out']}",) if found["left_out"] else (),

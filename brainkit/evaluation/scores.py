@@ -20,6 +20,7 @@ from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.datamodule import ResponseSource, TokenSource
 from brainkit.utils.files import atomic_write
 from brainkit.utils.table import Table, number
+from brainkit.utils.text import plural
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Scores:
     R2: np.ndarray
     noise_ceiling: np.ndarray
     images: int
+
+    def __repr__(self) -> str:
+        vertices = plural(len(self.r), "vertex", "vertices")
+        return f"Scores({vertices}, {plural(self.images, 'test image')}, median r {number(_median(self.r), '.3f')})"
 
     @property
     def share(self) -> np.ndarray:
@@ -131,7 +136,7 @@ def score_table(summary: dict[str, Any]) -> Table:
             f"official score: mean {official['mean']:.1f} %, median {official['median']:.1f} % of the noise ceiling"
         )
     return Table(
-        title=f"test scores on {summary['images']} images (medians over vertices)",
+        title=f"test scores on {plural(summary['images'], 'image')} (medians over vertices)",
         header=("ROI", "vertices", "r", "R2", "r2/ceiling"),
         rows=tuple(
             (name, str(row["vertices"]), *(number(row[key], ".3f") for key in ("r", "R2", "share")))

@@ -14,8 +14,10 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import CUSTOM, Vertices
+from brainkit.data.responses import open_array
 from brainkit.encoder_file import EncoderInfo, pack_array, unpack_array
 from brainkit.errors import DataError, EncoderFileError, UsageError
+from brainkit.utils.files import read_text
 
 if TYPE_CHECKING:
     from brainkit.model.factor_topy import Folded
@@ -49,7 +51,7 @@ def choose_subset(
     info : EncoderInfo
         Of the full encoder.
     rois : str or iterable of str
-        Names of ROIs, in upper or lower case, or their common names (``V1``, ``FFA``).
+        Names of ROIs, in upper or lower case, or their common names (``V1``, ``FFA``), also several with commas.
     vertices : path-like or array of int, optional
         Ids in the encoder's space, each once, in any order: an array, a ``.npy`` file, or a text file with one id per
         line.
@@ -61,7 +63,7 @@ def choose_subset(
     DataError
         If the file cannot be read.
     """
-    names = (rois,) if isinstance(rois, str) else tuple(rois)
+    names = info.rois.split_names(rois)
     if not names and vertices is None:
         return None
     parts, source = [], {}
@@ -91,18 +93,15 @@ def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise DataError(f"{file}: expected vertex ids, found a file of over {MAX_BYTES >> 20} MB")
-        if file.suffix == ".npy":
-            ids = np.load(file, allow_pickle=False)
-        else:
-            lines = file.read_text(encoding="utf-8").splitlines()
-            ids = np.array([_id(line, file, number) for number, line in enumerate(lines, 1) if line.strip()], np.int64)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or 'damaged'}") from None
-    except (ValueError, EOFError):
-        raise DataError(f"{file}: expected a .npy file of vertex ids, or a text file with one id per line") from None
-    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-        found = f"{ids.dtype} of shape {ids.shape}" if isinstance(ids, np.ndarray) else "several arrays"
-        raise DataError(f"{file}: expected integers of shape (n,), found {found}")
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    if file.suffix == ".npy":
+        ids = np.array(open_array(file, "vertex ids"))
+    else:
+        lines = read_text(file, "vertex ids, one per line,").splitlines()
+        ids = np.array([_id(line, file, number) for number, line in enumerate(lines, 1) if line.strip()], np.int64)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+        raise DataError(f"{file}: expected integers of shape (n,), found {ids.dtype} of shape {ids.shape}")
     return ids
 
 

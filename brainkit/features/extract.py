@@ -23,6 +23,7 @@ from brainkit.images import content_hash
 from brainkit.utils.files import cache_folder
 from brainkit.utils.progress import Say
 from brainkit.utils.system import cores
+from brainkit.utils.text import plural
 
 __all__ = ["TokenCache", "extract_tokens"]
 
@@ -115,7 +116,7 @@ def extract_tokens(
             store = _create_store(home, spec, extractor, say)
         StoreFiller(store, extractor, paths, len(images), progress).run()
     else:
-        say(f"tokens of {len(images)} images: found in the cache")
+        say(f"tokens of {plural(len(images), 'image')}: all in the cache already, so the network need not run")
     assert store is not None
     tokens = TokenCache.of_store(store, hashes)
     tokens.extracted = len(missing)
@@ -179,13 +180,13 @@ def _check_space(home: Path, n_images: int, n_missing: int, spec: TokenSpec, say
     size = f"{needed / 1e9:.2f} GB as {spec.dtype}"
     if needed > 0.95 * free:
         raise BrainkitError(
-            f"{home}: the tokens of {n_missing} images need {size}, {free / 1e9:.2f} GB are free; "
+            f"{home}: the tokens of {plural(n_missing, 'image')} need {size}, {free / 1e9:.2f} GB are free; "
             "free some space, or set BRAINKIT_CACHE to a folder on another disk"
         )
     if other_versions:
         say(f"{home}: stores of another version, which are not used: {other_versions}; see brainkit cache list")
     found = f"{n_images - n_missing} in the cache, {n_missing} to extract"
-    say(f"tokens of {n_images} images: {found}, {size}; {free / 1e9:.1f} GB free")
+    say(f"tokens of {plural(n_images, 'image')}: {found}, {size}; {free / 1e9:.1f} GB free")
 
 
 def _has_other_version(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from brainkit.features.store import TokenStore
 from brainkit.images import Preprocessing, decode, normalise, prepare
 from brainkit.utils.locks import FileLock
 from brainkit.utils.system import cores
+from brainkit.utils.text import plural
 
 # A shard is completed at this size or after this time: the most that a killed extraction can lose.
 SHARD_BYTES = 160_000_000
@@ -107,8 +108,8 @@ class StoreFiller:
             done = self.n_images - len(self.store.missing(self.paths))
             raise BrainkitError(
                 f"{self.store.folder}: cannot be written: {error.strerror or error}; the tokens of {done} of "
-                f"{self.n_images} images are kept: free some space and run again, or set BRAINKIT_CACHE to a folder on "
-                "another disk"
+                f"{plural(self.n_images, 'image')} are kept: free some space and run again, or set BRAINKIT_CACHE to a "
+                "folder on another disk"
             ) from error
         finally:
             if self.writer is not None:  # interrupted: keep what is done

@@ -17,6 +17,7 @@ from brainkit.utils.files import cache_folder
 from brainkit.utils.locks import FileLock
 from brainkit.utils.progress import Progress
 from brainkit.utils.system import cores
+from brainkit.utils.text import plural
 
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 _AGES = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -215,7 +216,7 @@ def _report(folder: Path) -> StoreReport:
         except DataError:
             n_damaged += 1
     if n_damaged:
-        problem = f"{n_damaged} damaged shard{'s' if n_damaged > 1 else ''}"
+        problem = plural(n_damaged, "damaged shard")
     return StoreReport(
         folder, spec, len(images), sum(_file_sizes(folder)), _last_used(folder), _in_use(folder), problem
     )

@@ -115,6 +115,7 @@ class TokenStore:
     """
 
     def __init__(self, folder: Path, say: Say) -> None:
+        folder = folder.absolute()  # a cache may be sent to a process that works in another folder
         self.folder, self._say = folder, say
         self.spec, (self.offsets, self.std) = read_description(folder)
         self.layout = self.spec.layout

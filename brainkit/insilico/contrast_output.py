@@ -11,9 +11,12 @@ import numpy as np
 
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import UsageError
-from brainkit.insilico.contrast import COLUMNS, Contrast, ImageSet
+from brainkit.insilico.contrast import COLUMNS, SIGNIFICANT, Contrast, ImageSet
+from brainkit.metrics.significance import describe_passing
+from brainkit.predict.outputs.description import write_streaming
 from brainkit.predict.outputs.formats import check_output, suffix_of
-from brainkit.utils.files import atomic_write, write_json
+from brainkit.predict.outputs.rows import Layout
+from brainkit.utils.files import atomic_write
 
 ABOUT_P = (
     "p and q are over images: they say how certainly other images of these two kinds would differ in the predictions "
@@ -68,7 +71,8 @@ def write_contrast(result: Contrast, out: str | os.PathLike[str], *, overwrite: 
             np.savez(temporary, vertices=ids, space=space, **result.arrays())  # type: ignore[arg-type]
         else:
             _write_csv(temporary, result, ids)
-        write_json(json_path, _description(result, out, ids))
+        with atomic_write(json_path) as described, described.open("w", encoding="utf-8") as stream:
+            write_streaming(stream, _description(result, out))
     return json_path
 
 
@@ -86,6 +90,11 @@ def table_lines(result: Contrast) -> list[str]:
     return lines
 
 
+def passing(result: Contrast, max_q: float = SIGNIFICANT) -> str:
+    """How many vertices pass, in words: ``12 of 200 vertices pass q < 0.05``."""
+    return describe_passing(result.statistics.q, max_q)
+
+
 def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: float | None = None) -> Path:
     """Draw the effect size on the flattened cortex, as ``effect-size.png``.
 
@@ -95,7 +104,7 @@ def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: fl
     folder : path-like
         Created if it does not exist.
     max_q : float, optional
-        Draw only vertices with a smaller q.
+        Vertices with a smaller q pass (by default 0.05); all others are drawn pale, and the title says how many pass.
 
     Returns
     -------
@@ -117,7 +126,7 @@ def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: fl
         rois=result.rois,
         effect=result.statistics.hedges_g,
         q=result.statistics.q,
-        max_q=max_q,
+        max_q=SIGNIFICANT if max_q is None else max_q,
         names=(result.a.name, result.b.name),
         counts=(len(result.a.images), len(result.b.images)),
         note=result.encoder.note,
@@ -135,12 +144,13 @@ def _write_csv(path: Path, result: Contrast, ids: np.ndarray) -> None:
             table.writerow([vertex, hemisphere, *(f"{values[row]:.9g}" for values in arrays.values())])
 
 
-def _description(result: Contrast, out: Path, ids: np.ndarray) -> dict[str, Any]:
+def _description(result: Contrast, out: Path) -> dict[str, Any]:
     def described(images: ImageSet) -> dict[str, Any]:
         return {
             "name": images.name,
             "images": list(images.images),
             "skipped": [{"path": path, "reason": reason} for path, reason in images.skipped],
+            "notes": [{"path": path, "note": note} for path, note in images.notes],
         }
 
     info = result.encoder
@@ -149,10 +159,8 @@ def _description(result: Contrast, out: Path, ids: np.ndarray) -> dict[str, Any]
         "what": "contrast of the responses predicted to two sets of images: a against b, at each vertex",
         "arrays": COLUMNS,
         "about_p": ABOUT_P,
-        "units": info.units,
+        **Layout(info, result.columns).to_json(),
         "units_of": ["mean_a", "mean_b", "sd_a", "sd_b", "difference"],
-        "space": info.vertices.space,
-        "vertices": {"count": len(ids), "ids": ids.tolist()},
         "a": described(result.a),
         "b": described(result.b),
         "regions": result.table(),

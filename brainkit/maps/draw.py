@@ -15,7 +15,9 @@ from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.errors import UsageError, require
 from brainkit.maps import figures
 from brainkit.maps.figure import DPI, Flatmap, MapFigure, make_flatmap
+from brainkit.metrics.significance import positive_correlation_q
 from brainkit.utils.files import atomic_write
+from brainkit.utils.own_figures import figure_mark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +38,7 @@ def draw_maps(
     title: str = "",
     note: str | None = None,
     layer_note: str | None = None,
+    test_images: int | None = None,
 ) -> list[Path]:
     """Draw the maps of a trained encoder on fsaverage's flatmap.
 
@@ -63,6 +66,9 @@ def draw_maps(
         Printed on every figure, for example that the subject is simulated.
     layer_note : str, optional
         Printed on the maps of layer and scale, for example their gauge.
+    test_images : int, optional
+        How many images `r` is over: vertices whose r is not above 0 (at a false discovery rate of 0.05) are then pale
+        on every map, since what an encoder reads there means nothing.
 
     Returns
     -------
@@ -81,17 +87,25 @@ def draw_maps(
     per_vertex = {"scale": scale, "r": r, "R2": R2, "noise_ceiling": noise_ceiling}
     _check_shapes(**{name: (values, (count,)) for name, values in per_vertex.items() if values is not None})
     flatmap = _open_flatmap(vertices, rois)
+    predicted = None
+    if r is not None and test_images is not None and test_images > 2:
+        predicted = figures.Predicted(positive_correlation_q(r, test_images), test_images)
 
     def maps() -> Iterator[tuple[str, MapFigure]]:
         if R2 is not None:
-            yield "accuracy.png", figures.accuracy_figure(flatmap, R2, title, note)
+            yield "accuracy.png", figures.accuracy_figure(flatmap, R2, title, note, predicted)
         if r is not None and noise_ceiling is not None:
-            yield "explained.png", figures.explained_figure(flatmap, r, noise_ceiling, title, note)
-        yield "layer.png", figures.layer_figure(flatmap, layers, layer_weights, title, note, layer_note)
-        yield "location.png", figures.location_figure(flatmap, locations, title, note)
-        yield "scale.png", figures.scale_figure(flatmap, scale, title, note, layer_note)
+            yield "explained.png", figures.explained_figure(flatmap, r, noise_ceiling, title, note, predicted)
+        yield "layer.png", figures.layer_figure(flatmap, layers, layer_weights, title, note, layer_note, predicted)
+        yield "location.png", figures.location_figure(flatmap, locations, title, note, predicted)
+        yield "scale.png", figures.scale_figure(flatmap, scale, title, note, layer_note, predicted)
 
-    return [_write(Path(folder) / name, figure) for name, figure in maps()]
+    paths = []
+    for name, figure in maps():
+        if predicted is not None and not predicted.reliable.any():
+            figure.message("no vertex is predicted better than chance")
+        paths.append(_write(Path(folder) / name, figure))
+    return paths
 
 
 def draw_response(
@@ -153,7 +167,7 @@ def draw_effect_size(
     names: tuple[str, str],
     counts: tuple[int, int],
     note: str | None = None,
-    max_q: float | None = None,
+    max_q: float = figures.MAX_Q,
 ) -> Path:
     """Draw the effect size of the difference between the responses to two sets of images.
 
@@ -171,8 +185,8 @@ def draw_effect_size(
     names, counts : tuple of two
         Names of the sets and their numbers of images.
     note : str, optional
-    max_q : float, optional
-        Draw only vertices with a smaller q.
+    max_q : float
+        Vertices with a smaller q pass; all others are drawn pale, and the title says how many pass.
 
     Returns
     -------
@@ -210,5 +224,5 @@ def _write(path: Path, figure: MapFigure) -> Path:
 
     picture = Image.fromarray(figure.render())
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=9, dpi=(DPI, DPI))
+        picture.save(temporary, format="PNG", compress_level=9, dpi=(DPI, DPI), pnginfo=figure_mark())
     return path

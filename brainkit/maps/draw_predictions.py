@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 
 from brainkit import encoder_file
+from brainkit.cortex.vertices import from_ranges
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.images import decode
 from brainkit.maps import draw
+from brainkit.predict.outputs.formats import description_path
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Say
 from brainkit.utils.text import first_line
+
+PUBLISHED_GAUGE = "gauge: published (gains of layers are free), so layers cannot be compared"
 
 
 def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
@@ -74,7 +78,7 @@ def draw_prediction_file(
     Parameters
     ----------
     file : path-like
-        The ``.npy`` file of predictions, with its ``.json`` next to it.
+        The ``.npy`` file of predictions, with its ``.npy.json`` next to it.
     encoder_info : EncoderInfo
         Metadata of the encoder that predicted them.
     folder, max_maps
@@ -93,11 +97,15 @@ def draw_prediction_file(
     DataError
         If the files are not an output of predict, or an image can no longer be read.
     """
-    json_path = Path(file).with_suffix(".json")
+    file = Path(file)
+    json_path = description_path(file)
+    if not json_path.exists() and (old := file.with_suffix(".json")).exists():  # as brainkit 0.1.0 named it
+        json_path = old
     description = read_json(json_path)
     try:
-        named, ids = list(description["images"]), description["vertices"].get("ids")
-    except (AttributeError, KeyError, TypeError):
+        named, vertices = list(description["images"]), description["vertices"]
+        ids = from_ranges(vertices["ranges"]) if "ranges" in vertices else vertices.get("ids")
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise DataError(f"{json_path}: expected a description of predictions, with images and vertices") from None
     columns = None if ids is None else np.flatnonzero(np.isin(encoder_info.vertices.ids, ids))
     try:
@@ -205,8 +213,9 @@ def draw_encoder_file(
     UsageError, DataError, MissingDependency
         As `check_drawable`.
     """
+    file = encoder_file.locate(file)
     info = encoder_file.read(file)
-    target = check_drawable(Path(file).with_name(f"{Path(file).stem}-maps") if folder is None else folder, info)
+    target = check_drawable(file.with_name(f"{file.stem}-maps") if folder is None else folder, info)
     target.mkdir(exist_ok=True)
     paths = draw.draw_maps(
         target,
@@ -221,7 +230,8 @@ def draw_encoder_file(
         noise_ceiling=_if_known(info.noise_ceiling),
         title=str(info.backbone.get("name", "")),
         note=info.note,
-        layer_note=None if info.gauge == "unit" else f"gauge: {info.gauge}; layers cannot be compared",
+        layer_note=None if info.gauge == "unit" else PUBLISHED_GAUGE,
+        test_images=_test_images(info),
     )
     say(f"{target}: {', '.join(path.name for path in paths)}")
     return paths
@@ -229,6 +239,13 @@ def draw_encoder_file(
 
 def _if_known(values: np.ndarray) -> np.ndarray | None:
     return values if np.isfinite(values).any() else None
+
+
+def _test_images(info: EncoderInfo) -> int | None:
+    """How many images the scores are over, if the file says so."""
+    scores = info.provenance.get("scores")
+    images = scores.get("images") if isinstance(scores, dict) else None
+    return images if isinstance(images, int) else None
 
 
 def _common_limit(rows: np.ndarray) -> float | None:

@@ -175,7 +175,7 @@ class MapFigure:
         """A sentence in the middle of the map, if there is nothing to show."""
         box = {"facecolor": "white", "edgecolor": FAINT, "boxstyle": "round,pad=0.6"}
         centre: dict[str, Any] = {"ha": "center", "va": "center", "transform": self.map.transAxes, "zorder": 5}
-        self.map.text(0.5, 0.5, text, fontsize=12, color=INK, bbox=box, **centre)
+        self.map.text(0.5, 0.5, text, fontsize=14, color=INK, bbox=box, parse_math=False, **centre)
 
     def colour_bar(
         self,

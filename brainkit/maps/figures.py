@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from brainkit.maps.colours import colour_map, layer_palette, location_colours, location_table
 from brainkit.maps.figure import DPI, FAINT, INK, Flatmap, MapFigure
 from brainkit.metrics.scores import LEAST_CEILING, explained_share
+from brainkit.metrics.significance import describe_passing
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -19,31 +22,65 @@ if TYPE_CHECKING:
 _LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, without importing PIL
 _SEPARATOR = "  ·  "
 _DIMMEST = 0.35  # brightness of a vertex without any preference for a layer
+_PALE = 0.13  # opacity of a vertex whose value may be chance: the cortex shows through
+MAX_Q = 0.05  # vertices with a larger false discovery rate are pale
 
 
-def accuracy_figure(flatmap: Flatmap, R2: np.ndarray, title: str, note: str | None) -> MapFigure:
+@dataclass(frozen=True)
+class Predicted:
+    """Which vertices the encoder predicts better than chance; the others are pale, whatever a map shows of them.
+
+    Parameters
+    ----------
+    q : array of shape (V,)
+        False discovery rate of the test correlation being above 0.
+    images : int
+        How many test images it is over.
+    """
+
+    q: np.ndarray
+    images: int
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """(V,) bool."""
+        return np.asarray(self.q < MAX_Q)
+
+    def detail(self) -> str:
+        """What pale means, for the foot of the figure."""
+        return f"pale: no better than chance on {plural(self.images, 'test image')} (q of {MAX_Q:g} or more)"
+
+
+def accuracy_figure(
+    flatmap: Flatmap, R2: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+) -> MapFigure:
     """R2 on test images."""
     values = np.asarray(R2, dtype=np.float64)
     subtitle = _summary(flatmap, values, "median {:.2f}", "90th percentile {:.2f}")
-    detail = "R² below 0 is drawn as 0"
+    detail = _joined("R² below 0 is drawn as 0", _detail(predicted))
     figure = MapFigure(flatmap, _titled(title, "prediction accuracy"), subtitle, note=note, detail=detail)
     top = _round_up(_robust_top(values, 99.0), 0.1)
     colours = colour_map("magma")
-    _draw_scalar(figure, values, colours, 0.0, top)
+    _draw_scalar(figure, values, colours, 0.0, top, _reliable(predicted))
     figure.colour_bar(colours, 0.0, top, "R² on test images", pointed="max")
     return figure
 
 
 def explained_figure(
-    flatmap: Flatmap, r: np.ndarray, noise_ceiling: np.ndarray, title: str, note: str | None
+    flatmap: Flatmap,
+    r: np.ndarray,
+    noise_ceiling: np.ndarray,
+    title: str,
+    note: str | None,
+    predicted: Predicted | None = None,
 ) -> MapFigure:
     """r^2 over the noise ceiling: the share of each vertex's explainable variance that is predicted."""
     share = explained_share(r, noise_ceiling)
-    detail = f"not drawn: noise ceiling below {LEAST_CEILING:.0%}".replace("%", " %")
+    detail = _joined(f"not drawn: noise ceiling below {LEAST_CEILING:.0%}".replace("%", " %"), _detail(predicted))
     subtitle = _summary(flatmap, share, "median {:.2f}", "90th percentile {:.2f}")
     figure = MapFigure(flatmap, _titled(title, "share of explainable variance"), subtitle, note=note, detail=detail)
     colours = colour_map("viridis")
-    _draw_scalar(figure, share, colours, 0.0, 1.0)
+    _draw_scalar(figure, share, colours, 0.0, 1.0, _reliable(predicted))
     figure.colour_bar(colours, 0.0, 1.0, "r² / noise ceiling, test images")
     return figure
 
@@ -55,6 +92,7 @@ def layer_figure(
     title: str,
     note: str | None,
     layer_note: str | None,
+    predicted: Predicted | None = None,
 ) -> MapFigure:
     """The layer with the largest weight; brightness is how clear the preference is."""
     weights = np.asarray(layer_weights, dtype=np.float64)
@@ -63,9 +101,10 @@ def layer_figure(
     entropy = -(safe * np.log(np.maximum(safe, 1e-12))).sum(axis=1)
     confidence = 1 - entropy / math.log(len(layers)) if len(layers) > 1 else np.ones(len(safe))
     subtitle = _summary(flatmap, np.where(valid, confidence, np.nan), "median confidence {:.2f}")
-    figure = MapFigure(flatmap, _titled(title, "preferred layer"), subtitle, note=note, detail=layer_note or "")
+    detail = _joined(layer_note, _detail(predicted))
+    figure = MapFigure(flatmap, _titled(title, "preferred layer"), subtitle, note=note, detail=detail)
     palette = layer_palette(len(layers))
-    pixels, painted, alpha = flatmap.canvas.paint(np.column_stack([safe, confidence]), valid & flatmap.on_flatmap)
+    pixels, painted, alpha = _paint(flatmap, np.column_stack([safe, confidence]), valid, _reliable(predicted))
     brightness = _DIMMEST + (1 - _DIMMEST) * np.clip(painted[:, -1:], 0, 1)
     colours = flatmap.canvas.smooth_colours(pixels, palette[painted[:, :-1].argmax(axis=1)])
     figure.draw_map(pixels, colours * brightness, alpha)
@@ -74,14 +113,17 @@ def layer_figure(
     return figure
 
 
-def location_figure(flatmap: Flatmap, locations: np.ndarray, title: str, note: str | None) -> MapFigure:
+def location_figure(
+    flatmap: Flatmap, locations: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+) -> MapFigure:
     """Each vertex's location in the image: hue is direction, strength is distance from the centre."""
     values = np.asarray(locations, dtype=np.float64)
     valid = np.asarray(np.isfinite(values).all(axis=1))
     distance = np.where(valid, np.hypot(*np.nan_to_num(values).T), np.nan)
     subtitle = _summary(flatmap, distance, "median distance from the centre {:.2f}")
-    figure = MapFigure(flatmap, _titled(title, "location in the image"), subtitle, note=note)
-    pixels, painted, alpha = flatmap.canvas.paint(np.nan_to_num(values), valid & flatmap.on_flatmap)
+    detail = _detail(predicted)
+    figure = MapFigure(flatmap, _titled(title, "location in the image"), subtitle, note=note, detail=detail)
+    pixels, painted, alpha = _paint(flatmap, np.nan_to_num(values), valid, _reliable(predicted))
     figure.draw_map(pixels, location_colours(painted[:, 0], painted[:, 1]), alpha)
     _message_if_empty(figure, valid)
     _location_legend(figure)
@@ -89,14 +131,20 @@ def location_figure(flatmap: Flatmap, locations: np.ndarray, title: str, note: s
 
 
 def scale_figure(
-    flatmap: Flatmap, scale: np.ndarray, title: str, note: str | None, layer_note: str | None
+    flatmap: Flatmap,
+    scale: np.ndarray,
+    title: str,
+    note: str | None,
+    layer_note: str | None,
+    predicted: Predicted | None = None,
 ) -> MapFigure:
     """Whether each vertex reads the tokens at its location or the global token."""
     values = np.asarray(scale, dtype=np.float64)
     subtitle = _summary(flatmap, values, "median {:.2f}")
-    figure = MapFigure(flatmap, _titled(title, "local or global"), subtitle, note=note, detail=layer_note or "")
+    detail = _joined(layer_note, _detail(predicted))
+    figure = MapFigure(flatmap, _titled(title, "local or global"), subtitle, note=note, detail=detail)
     colours = colour_map("PuOr_r")
-    _draw_scalar(figure, values, colours, 0.0, 1.0)
+    _draw_scalar(figure, values, colours, 0.0, 1.0, _reliable(predicted))
     figure.colour_bar(colours, 0.0, 1.0, "scale", ends=("local", "global"))
     return figure
 
@@ -139,37 +187,62 @@ def effect_figure(
     names: tuple[str, str],
     counts: tuple[int, int],
     note: str | None,
-    max_q: float | None,
+    max_q: float,
 ) -> MapFigure:
     """Effect size of the difference between the responses to two sets of images."""
-    values = np.asarray(effect, dtype=np.float64)
-    tested = np.isfinite(q)
-    threshold = 0.05 if max_q is None else max_q
-    percent = 100 * float((q[tested] < threshold).mean()) if tested.any() else 0.0
-    parts = [f"{flatmap.vertices.space} flatmap", f"{counts[0]:,} and {counts[1]:,} images"]
-    parts += [f"{percent:.0f} % of {int(tested.sum()):,} vertices at q < {threshold:g}"]
-    title = f"{_clipped(names[0])} vs {_clipped(names[1])}: effect size"
-    detail = "q over images for one model, not over subjects"
-    if max_q is not None:
-        detail += f"; only vertices with q < {max_q:g}"
+    values, passing = np.asarray(effect, dtype=np.float64), np.asarray(q) < max_q
+    result = describe_passing(q, max_q)
+    title = f"{_clipped(names[0])} vs {_clipped(names[1])}: {result}"
+    parts = ["effect size", f"{flatmap.vertices.space} flatmap", f"{counts[0]:,} and {plural(counts[1], 'image')}"]
+    detail = f"pale: q of {max_q:g} or more; q is over images for one model, not over subjects"
     figure = MapFigure(flatmap, title, _SEPARATOR.join(parts), note=note, detail=detail)
     limit = _round_up(_robust_top(np.abs(values), 99.0), 0.1)
     colours = colour_map("RdBu_r")
-    shown = values if max_q is None else np.where(tested & (q < max_q), values, np.nan)
-    _draw_scalar(figure, shown, colours, -limit, limit)
+    _draw_scalar(figure, values, colours, -limit, limit, passing)
+    if not passing.any() and np.isfinite(values).any():
+        figure.message(result)
     ends = (f"stronger for {_clipped(names[1], 16)}", f"stronger for {_clipped(names[0], 16)}")
     figure.colour_bar(colours, -limit, limit, "Hedges' g (pooled s.d.)", ends=ends, pointed="both")
     return figure
 
 
-def _draw_scalar(figure: MapFigure, values: np.ndarray, colours: Colormap, low: float, high: float) -> None:
-    flatmap = figure.flatmap
+def _reliable(predicted: Predicted | None) -> np.ndarray | None:
+    return None if predicted is None else predicted.reliable
+
+
+def _detail(predicted: Predicted | None) -> str:
+    return "" if predicted is None else predicted.detail()
+
+
+def _joined(*parts: str | None) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _draw_scalar(
+    figure: MapFigure,
+    values: np.ndarray,
+    colours: Colormap,
+    low: float,
+    high: float,
+    reliable: np.ndarray | None = None,
+) -> None:
     valid = np.isfinite(values)
-    pixels, painted, alpha = flatmap.canvas.paint(np.where(valid, values, 0.0), valid & flatmap.on_flatmap)
-    level = np.clip((painted - low) / (high - low), 0, 1)
+    pixels, painted, alpha = _paint(figure.flatmap, np.where(valid, values, 0.0), valid, reliable)
+    level = np.clip((painted[:, 0] - low) / (high - low), 0, 1)
     level = np.rint(level * 127) / 127  # 128 steps: smaller files, no visible bands
     figure.draw_map(pixels, colours(level)[:, :3], alpha)
     _message_if_empty(figure, valid)
+
+
+def _paint(
+    flatmap: Flatmap, values: np.ndarray, valid: np.ndarray, reliable: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`Canvas.paint`, with vertices that are not reliable pale; by default all are reliable. Painted is (p, K)."""
+    strength = np.ones(len(values)) if reliable is None else reliable
+    pixels, painted, alpha = flatmap.canvas.paint(np.column_stack([values, strength]), valid & flatmap.on_flatmap)
+    # Halfway between a reliable vertex and another, within a third of the way.
+    ramp = np.clip(3 * painted[:, -1] - 1, 0, 1)
+    return pixels, painted[:, :-1], alpha * (_PALE + (1 - _PALE) * ramp)
 
 
 def _message_if_empty(figure: MapFigure, valid: np.ndarray) -> None:
@@ -198,7 +271,7 @@ def _location_legend(figure: MapFigure) -> None:
 
 def _layer_legend(figure: MapFigure, layers: Sequence[str], palette: np.ndarray) -> None:
     """One row per layer, deepest on top, fading to the left to the brightness of no preference."""
-    top, room = figure.side_top, figure.side_top - figure.side_bottom - 0.35
+    top, room = figure.side_top, figure.side_top - figure.side_bottom - 0.65
     row = min(0.27, room / len(layers))
     height = row * len(layers)
     axes = figure.axes(figure.side, top - height, 0.62, height)
@@ -213,7 +286,8 @@ def _layer_legend(figure: MapFigure, layers: Sequence[str], palette: np.ndarray)
     axes.set_xticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    figure.text(figure.side, top - height - 0.08, "confidence 0 to 1", size=8.5, color=FAINT, va="top")
+    meaning = "confidence, dark to bright:\n0 all layers weigh alike\n1 one layer has all weight"
+    figure.text(figure.side, top - height - 0.08, meaning, size=8.5, color=FAINT, va="top")
 
 
 def _short(names: Sequence[str], longest: int = 14) -> list[str]:
@@ -236,7 +310,7 @@ def _common_prefix(names: Sequence[str]) -> int:
 def _summary(flatmap: Flatmap, values: np.ndarray, *parts: str) -> str:
     """Space, number of vertices with a value, and `parts` with the median and the 90th percentile over them."""
     finite = values[np.isfinite(values)]
-    texts = [f"{flatmap.vertices.space} flatmap", f"{len(finite):,} of {len(values):,} vertices"]
+    texts = [f"{flatmap.vertices.space} flatmap", f"{len(finite):,} of {plural(len(values), 'vertex', 'vertices')}"]
     if len(finite):
         texts += [part.format(np.percentile(finite, rank)) for part, rank in zip(parts, (50, 90), strict=False)]
     return _SEPARATOR.join(texts)

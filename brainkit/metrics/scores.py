@@ -49,7 +49,8 @@ def official_score(r: npt.ArrayLike, noise_ceiling: npt.ArrayLike) -> OfficialSc
         raise UsageError(f"r and noise_ceiling must both have shape (V,), got {correlation.shape} and {ceiling.shape}")
     if np.any(ceiling > 1 + 1e-6):
         raise UsageError(
-            f"noise_ceiling must be a fraction in [0, 1], got {np.nanmax(ceiling):g}; divide percent by 100"
+            f"noise_ceiling must be a fraction in [0, 1], got {np.nanmax(ceiling):g}; divide percent by 100, and make "
+            "a ceiling of ncsnr with brainkit.metrics.noise_ceiling_from_ncsnr"
         )
     valid = ceiling > 0
     n = int(valid.sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class Comparison:
     df: np.ndarray
     p: np.ndarray
     q: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(field.name for field in fields(self))} of {len(self.q):,} columns)"
 
 
 def compare(
@@ -95,6 +98,41 @@ def false_discovery_rate(p: np.ndarray) -> np.ndarray:
     tested = np.isfinite(p)
     q[tested] = false_discovery_control(p[tested])
     return q
+
+
+def positive_correlation_q(r: np.ndarray, n: int) -> np.ndarray:
+    """The false discovery rate of each correlation being above 0: a one-sided t-test over n independent pairs.
+
+    Parameters
+    ----------
+    r : array of shape (k,)
+        NaN where there is none.
+    n : int
+        At least 3.
+
+    Returns
+    -------
+    array of shape (k,), float64
+        NaN where r is.
+    """
+    from scipy.stats import t
+
+    r = np.asarray(r, np.float64)
+    with np.errstate(divide="ignore"):
+        return false_discovery_rate(t.sf(r * np.sqrt((n - 2) / np.maximum(1 - r * r, 0.0)), n - 2))
+
+
+def describe_passing(q: np.ndarray, threshold: float) -> str:
+    """How many vertices have a q below a threshold, in words: ``12 of 200 vertices pass q < 0.05``."""
+    tested = np.isfinite(q)
+    count, passing = int(tested.sum()), int((q[tested] < threshold).sum())
+    if not count:
+        return "no vertex can be tested"
+    if not passing:
+        return f"no vertex passes q < {threshold:g}"
+    if passing == count:
+        return f"{'the only vertex passes' if count == 1 else f'all {count:,} vertices pass'} q < {threshold:g}"
+    return f"{passing:,} of {count:,} vertices {'passes' if passing == 1 else 'pass'} q < {threshold:g}"
 
 
 def hedges_correction(df: int) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
+import hashlib
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,11 +16,12 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.encoder_file.file import fingerprint, read, unchanged_while
+from brainkit.encoder_file.file import fingerprint, locate, read, unchanged_while
 from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import EncoderFileError, ImageError, UsageError
-from brainkit.predict.inputs.decode import as_sequence
+from brainkit.predict.inputs.decode import as_iterable, as_sequence, in_chunks
+from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.network import Network
 from brainkit.predict.pipeline import batches
 from brainkit.predict.regions import (
@@ -32,7 +36,7 @@ from brainkit.predict.top_images.ranking import Ranked, TopImages
 from brainkit.utils.text import as_text
 
 DEVICES = ("auto", "cpu", "cuda")
-Images = str | os.PathLike[str] | np.ndarray | Sequence[Any]
+Images = str | os.PathLike[str] | np.ndarray | Iterable[Any]
 
 
 class Encoder(Network):
@@ -45,6 +49,12 @@ class Encoder(Network):
         The file's metadata.
     device : str
         ``"cpu"`` or ``"cuda"``: where it runs.
+
+    Notes
+    -----
+    Threads may share an encoder, and so may forked processes. Pickled (for joblib, a spawned process or a worker of
+    torch's DataLoader) it is its file's absolute path: it is opened again there, with the same device and threads, if
+    the file is still the same. Nothing in it changes with use, so ``copy.deepcopy`` returns the encoder itself.
 
     Examples
     --------
@@ -64,6 +74,15 @@ class Encoder(Network):
     def __repr__(self) -> str:
         name = self.info.backbone.get("name", "?")
         return f"Encoder({str(self.path)!r}, backbone={name!r}, vertices={len(self.vertices)}, device={self.device!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Any, ...]]:
+        return _open_again, (str(self.file), self.device, self.threads, self.info.digest)
+
+    def __copy__(self) -> Encoder:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
+        return self
 
     @property
     def vertices(self) -> Vertices:
@@ -92,9 +111,11 @@ class Encoder(Network):
 
         Parameters
         ----------
-        images : path, list of paths, list of PIL images, or array of shape (n, H, W, 3), uint8
-            A folder is searched as :func:`brainkit.images.find_images` does, and its images come in sorted order;
-            a list keeps its own order.
+        images : path, paths, PIL images, or array of shape (n, H, W, 3), uint8
+            A path names images as :func:`brainkit.predict.list_images` has it: a folder, whose images come sorted by
+            path; a pattern; a list (``.txt``); a tar shard; a URL. A list of paths keeps its own order. An iterator is
+            asked for a few images at a time, and each is copied before the next. A PIL image gives the same as its
+            file: turned as its EXIF data say, over white where it is transparent.
         batch_size : int, optional
             Images at once; chosen by the input's size by default.
         rois : str or iterable of str, optional
@@ -124,14 +145,14 @@ class Encoder(Network):
         >>> encoder.predict(np.zeros((2, 64, 48, 3), np.uint8)).dtype
         dtype('float32')
         """
-        columns, _ = select_columns(self.rois, as_names(rois))
+        columns, _ = select_columns(self.rois, as_names(rois, self.rois))
         blocks = list(self._rows(images, batch_size, prepared, lambda batch: self.run(batch, columns)))
         width = len(self.vertices) if columns is None else len(columns)
         return np.concatenate(blocks) if blocks else np.empty((0, width), np.float32)
 
     def predict_with_spread(
         self,
-        images: str | os.PathLike[str] | np.ndarray | Sequence[Any],
+        images: Images,
         batch_size: int | None = None,
         *,
         prepared: bool = False,
@@ -192,7 +213,7 @@ class Encoder(Network):
         >>> list(encoder.roi_means("photos", ["V1"]))
         ['V1']
         """
-        names = as_names(rois) if rois is not None else names_with_vertices(self.rois)
+        names = as_names(rois, self.rois) if rois is not None else names_with_vertices(self.rois)
         columns, regions = select_columns(self.rois, names)
         check_have_vertices(regions)
         rows = self._rows(images, batch_size, False, lambda batch: self.run(batch, columns))
@@ -215,6 +236,7 @@ class Encoder(Network):
         -------
         tuple of Ranked
             From the highest mean prediction downwards: ``rank``, ``row``, ``name``, ``mean`` and ``image`` as given.
+            An image that is given more than once is ranked once.
 
         Raises
         ------
@@ -234,8 +256,14 @@ class Encoder(Network):
         columns, regions = select_columns(self.rois, (roi,))
         top = TopImages(regions, k)
         sources = as_sequence(images)
+        seen: set[Any] = set()
         for fmri in self._rows_of(sources, batch_size, lambda batch: self.run(batch, columns)):
-            top.add(region_means(fmri, regions))
+            means, first = region_means(fmri, regions), top.rows
+            for at in range(len(means)):
+                if (identity := _identity(sources[first + at])) in seen:
+                    means[at] = np.nan  # not ranked a second time
+                seen.add(identity)
+            top.add(means)
         return top.finish(lambda row: (as_text(_name(sources[row], row)), sources[row]))[roi].highest
 
     def _rows(
@@ -243,7 +271,7 @@ class Encoder(Network):
     ) -> Iterator[np.ndarray]:
         """The rows that `run` returns, a batch (b, S, S, 3) at a time; an unreadable image is an error."""
         if not prepared:
-            yield from self._rows_of(as_sequence(images), batch_size, run)
+            yield from self._rows_of(as_iterable(images), batch_size, run)
             return
         chosen, size = self.batch_size_for(batch_size), self.info.preprocessing.size
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
@@ -254,12 +282,20 @@ class Encoder(Network):
         self, sources: Any, batch_size: int | None, run: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
         chosen = self.batch_size_for(batch_size)
-        results = batches(self, lambda start, stop: sources[start:stop], range(len(sources)), chosen, run)
+        pending: collections.deque[Sequence[Any]] = collections.deque()
+
+        def chunks() -> Iterator[Sequence[Any]]:
+            for given, detached in in_chunks(sources, chosen):
+                pending.append(given)
+                yield detached
+
+        results = batches(self, chunks(), chosen, run)
         with contextlib.closing(results):  # an error ends decoding too
             for batch in results:
+                given = pending.popleft()
                 if batch.failed:
                     index, error = batch.failed[0]
-                    name = _name(sources[index], index)
+                    name = _name(given[index - batch.stop], index)
                     raise ImageError(f"{name}: {error.reason}", reason=error.reason, missing=error.missing)
                 if batch.fmri is not None:
                     yield batch.fmri
@@ -271,11 +307,11 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
     Parameters
     ----------
     path : path-like
-        The file.
+        The file, or the run folder that it is in.
     device : {"auto", "cpu", "cuda"}
         ``auto`` takes a GPU if there is one that ONNX Runtime can use.
     threads : int, optional
-        Threads of the network on a CPU; by default one for each core this process may use.
+        Threads of the network on a CPU, and of decoding images; by default one for each core this process may use.
 
     Returns
     -------
@@ -286,23 +322,46 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
     EncoderFileError
         If the file cannot be trusted or understood.
     UsageError, BrainkitError
-        If the device is unknown; if it is requested and does not work.
+        If the device is unknown, or there are no threads; if the device is requested and does not work.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    path = locate(path)
     with unchanged_while(path):
         info = read(path)
         if info.container != "onnx":
-            raise _wrong_container(Path(path), info)
+            raise _wrong_container(path, info)
         check_graph(path)
         session = open_session(path, device=device, size=info.preprocessing.size, threads=threads)
         checked = fingerprint(path)
     _check_signature(session, info, path)
-    return Encoder(Path(path), info, session, checked)
+    return Encoder(path, info, session, checked, threads)
+
+
+@functools.lru_cache(maxsize=1)  # joblib sends the encoder along with every task
+def _open_again(path: str, device: str, threads: int | None, digest: str) -> Encoder:
+    """An encoder that was sent to this process."""
+    encoder = load(path, device, threads=threads)
+    if encoder.info.digest != digest:
+        raise EncoderFileError(f"{path}: is another file than the encoder that was sent here; give each its own name")
+    return encoder
 
 
 def _name(source: Any, index: int) -> str:
+    if isinstance(source, ImageSource):
+        return source.name
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"images[{index}]"
+
+
+def _identity(source: Any) -> Any:
+    """The same for an image that is given twice."""
+    if isinstance(source, ImageSource):
+        return source.file, source.offset
+    if isinstance(source, np.ndarray):
+        return source.shape, hashlib.sha256(source.tobytes()).digest()
+    return os.path.abspath(source) if isinstance(source, str | os.PathLike) else id(source)
 
 
 def _wrong_container(path: Path, info: EncoderInfo) -> UsageError:

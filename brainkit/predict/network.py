@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from brainkit.encoder_file.file import fingerprint
 from brainkit.encoder_file.info import EncoderInfo
-from brainkit.errors import EncoderFileError, UsageError
+from brainkit.errors import BrainkitError, EncoderFileError, UsageError
 from brainkit.predict.readout import SubsetReadout
-from brainkit.predict.session import Session
+from brainkit.predict.session import Session, open_session
 
 
 class Network:
@@ -23,17 +24,31 @@ class Network:
         The file's metadata.
     session : Session
     checked : tuple of int, optional
-        `fingerprint` of the file that was checked; if the file has changed since, its readout is not read.
+        `fingerprint` of the file that was checked; if the file has changed since, nothing more is read from it.
+    threads : int, optional
+        As it was opened with.
 
     Attributes
     ----------
+    file : Path
+        The absolute path: the working folder may change.
     device : str
         ``"cpu"`` or ``"cuda"``: where it runs.
+    threads : int or None
+        Threads of the network, of its readout, and of decoding; None: one for each core this process may use.
     """
 
-    def __init__(self, path: Path, info: EncoderInfo, session: Session, checked: tuple[int, ...] | None = None) -> None:
-        self.path, self.info, self.device = path, info, session.device
-        self._session = session
+    def __init__(
+        self,
+        path: Path,
+        info: EncoderInfo,
+        session: Session,
+        checked: tuple[int, ...] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.path, self.info, self.device, self.threads = path, info, session.device, threads
+        self.file = Path(os.path.abspath(path))
+        self._session, self._process = session, os.getpid()
         self._checked = checked  # fingerprint of the file that was checked
         self._subset: tuple[bytes, SubsetReadout] | None = None
 
@@ -57,7 +72,7 @@ class Network:
             If the engine fails, for lack of memory for example.
         """
         if columns is None:
-            return self._session.run(["fmri"], batch)[0]
+            return self._run(["fmri"], batch)[0]
         return self.readout_of(columns)(self.tokens(batch))
 
     def run_with_spread(self, batch: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
@@ -81,7 +96,7 @@ class Network:
                 "makes one"
             )
         if columns is None:
-            return np.stack(self._session.run(["fmri", "fmri_sd"], batch), 1)
+            return np.stack(self._run(["fmri", "fmri_sd"], batch), 1)
         members = self.readout_of(columns).members(self.tokens(batch))
         return np.stack([members.mean(0), members.std(0, ddof=1)], 1)
 
@@ -91,19 +106,35 @@ class Network:
         cached = self._subset  # another thread may replace it
         if cached is not None and cached[0] == key:
             return cached[1]
-        subset = SubsetReadout(self.path, self.info, columns)
-        if self._checked is not None and fingerprint(self.path) != self._checked:
-            raise EncoderFileError(f"{self.path}: changed since it was opened")
+        subset = SubsetReadout(self.file, self.info, columns, threads=self.threads)
+        self._check_unchanged()
         self._subset = key, subset
         return subset
 
     def tokens(self, batch: np.ndarray) -> np.ndarray:
         """The tokens that the vertices read, for prepared images (B, S, S, 3) uint8 -> (B, L, D, H*W + 1) float32."""
-        return self._session.run(["tokens"], batch)[0]
+        return self._run(["tokens"], batch)[0]
 
     def break_off(self, thread: int | None = None) -> None:
         """Abort the run of the thread with that identifier, by default all runs; each raises a BrainkitError."""
         self._session.break_off(thread)
+
+    def _run(self, outputs: list[str], batch: np.ndarray) -> list[np.ndarray]:
+        if self._process != os.getpid():  # forked: the session's threads are not here, and a GPU cannot be shared
+            if self.device != "cpu":
+                raise BrainkitError(
+                    f"{self.path}: a forked process cannot use the GPU of its parent; start it with the method 'spawn'"
+                )
+            session = open_session(
+                self.file, device=self.device, size=self.info.preprocessing.size, threads=self.threads
+            )
+            self._check_unchanged()
+            self._session, self._process = session, os.getpid()
+        return self._session.run(outputs, batch)
+
+    def _check_unchanged(self) -> None:
+        if self._checked is not None and fingerprint(self.file) != self._checked:
+            raise EncoderFileError(f"{self.path}: changed since it was opened")
 
     def batch_size_for(self, requested: int | None) -> int:
         """The batch size requested, or the default for the input's size and the device."""

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -70,6 +70,7 @@ def local_blocks(
     batch_size: int | None = None,
     columns: np.ndarray | None = None,
     spread: bool = False,
+    watch: Callable[[np.ndarray], None] | None = None,
 ) -> Generator[Block, None, None]:
     """Predict the images of a list, from a position on.
 
@@ -89,6 +90,8 @@ def local_blocks(
         Columns to keep.
     spread : bool
         For an ensemble: rows (b, 2, columns), the mean and the s.d. over its members.
+    watch : callable, optional
+        Called with each batch of prepared images (b, S, S, 3), uint8, before it is predicted; its memory is reused.
 
     Yields
     ------
@@ -98,15 +101,18 @@ def local_blocks(
     size = choose_batch_size(encoder, batch_size, total - start)
     pending: collections.deque[Sequence[ImageSource]] = collections.deque()
 
-    def take(first: int, stop: int) -> Sequence[ImageSource]:
-        pending.append(sources.entries(first, stop))
-        return pending[-1]
+    def chunks() -> Iterator[Sequence[ImageSource]]:
+        for first in range(start, total, size):
+            pending.append(sources.entries(first, min(first + size, total)))
+            yield pending[-1]
 
     def run(batch: np.ndarray) -> np.ndarray:
+        if watch is not None:
+            watch(batch)
         return encoder.run_with_spread(batch, columns) if spread else encoder.run(batch, columns)
 
     width = len(encoder.info.vertices) if columns is None else len(columns)
-    with contextlib.closing(batches(encoder, take, range(start, total), size, run)) as results:
+    with contextlib.closing(batches(encoder, chunks(), size, run, first=start)) as results:
         for batch in results:
             entries = pending.popleft()
             failed = dict(batch.failed)
@@ -179,12 +185,13 @@ class Batch:
 
 def batches(
     encoder: Network,
-    take: Callable[[int, int], Sequence[Any]],
-    positions: range,
+    chunks: Iterable[Sequence[Any]],
     size: int,
     run: Callable[[np.ndarray], np.ndarray],
+    *,
+    first: int = 0,
 ) -> Generator[Batch, None, None]:
-    """Run the images at some positions, `size` at once.
+    """Run images, `size` at once.
 
     Images are decoded into buffers that are reused; there are just enough of them for the network not to wait.
 
@@ -192,33 +199,39 @@ def batches(
     ----------
     encoder : Encoder
         Its preprocessing is applied, and `break_off` called if the consumer stops early.
-    take : callable
-        Returns the images from one position to another: anything `brainkit.predict.inputs.decode.prepare_into` takes.
-    positions : range
+    chunks : iterable of sequences
+        The images, `size` in each: anything `brainkit.predict.inputs.decode.prepare_into` takes. A chunk is asked for
+        when a buffer is free.
     size : int
     run : callable
         Prepared images (b, S, S, 3) uint8 -> rows (b, ...), float32.
+    first : int
+        Position of the first image.
     """
     preprocessing = encoder.info.preprocessing
     side = preprocessing.size
     # One batch in the network, one ready for it, and as many images being decoded as there are threads.
-    depth = 2 + -(-cores() // size)
-    free = [np.empty((size, side, side, 3), np.uint8) for _ in range(min(depth, -(-len(positions) // size)))]
+    threads = encoder.threads or cores()
+    unused = 2 + -(-threads // size)
+    free: list[np.ndarray] = []
     waiting: collections.deque[tuple[np.ndarray, Future[Batch]]] = collections.deque()
     decoders: ThreadPoolExecutor | None = None
     network = _NetworkThread()
     try:
-        upcoming = iter(range(positions.start, positions.stop, size))
+        upcoming = iter(chunks)
         while True:
-            while free and (first := next(upcoming, None)) is not None:
-                sources = take(first, min(first + size, positions.stop))
-                decoders = decoders or _decoders(sources)
+            while (free or unused) and (sources := next(upcoming, None)) is not None:
+                decoders = decoders or _decoders(sources, threads)
+                if not free:
+                    free.append(np.empty((size, side, side, 3), np.uint8))
+                    unused -= 1
                 buffer = free.pop()
                 images = [
                     decoders.submit(prepare_into, row, source, preprocessing)
                     for row, source in zip(buffer, sources, strict=False)
                 ]
                 waiting.append((buffer, network.submit(_run_batch, first, buffer, images, run)))
+                first += len(sources)
             if not waiting:
                 break
             buffer, future = waiting.popleft()
@@ -251,10 +264,9 @@ def _run_batch(
     return Batch(first + len(images), run(buffer[:kept]) if kept else None, failed)
 
 
-def _decoders(sources: Sequence[Any]) -> ThreadPoolExecutor:
+def _decoders(sources: Sequence[Any], threads: int) -> ThreadPoolExecutor:
     is_remote = any(isinstance(source, ImageSource) and remote.is_url(source.file) for source in sources)
-    threads = max(cores(), _REMOTE_THREADS) if is_remote else cores()
-    return ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    return ThreadPoolExecutor(max(threads, _REMOTE_THREADS) if is_remote else threads, thread_name_prefix="decode")
 
 
 class _NetworkThread:

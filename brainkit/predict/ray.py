@@ -81,13 +81,13 @@ def ray_blocks(
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False
         dataset.context.print_on_execution_start = False
-        file = ray.put(np.fromfile(encoder.path, np.uint8))
+        file = ray.put(np.fromfile(encoder.file, np.uint8))
         results = dataset.map_batches(
             _Worker,
             batch_size=1,
             batch_format="pyarrow",
             # In a list the file stays a reference: a worker fetches it from the object store only if it has to.
-            fn_constructor_args=([file], str(encoder.path), encoder.info.digest, encoder.device, pool.cores),
+            fn_constructor_args=([file], str(encoder.file), encoder.info.digest, encoder.device, pool.cores),
             fn_constructor_kwargs={"batch_size": size, "columns": columns, "spread": spread},
             compute=ray.data.ActorPoolStrategy(size=pool.workers),
             num_cpus=pool.cores,

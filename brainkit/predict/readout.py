@@ -47,6 +47,8 @@ class SubsetReadout:
         Its metadata.
     columns : array of shape (n,), int
         Positions of the vertices in 0..V-1, in the order of the results.
+    threads : int, optional
+        By default one for each core this process may use.
 
     Raises
     ------
@@ -54,38 +56,38 @@ class SubsetReadout:
         If the file lacks the arrays that its format promises, or they have other dtypes or sizes.
     """
 
-    def __init__(self, path: str | os.PathLike[str], info: EncoderInfo, columns: np.ndarray) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], info: EncoderInfo, columns: np.ndarray, *, threads: int | None = None
+    ) -> None:
         found = {tensor.name: tensor for tensor in read_graph(path, nodes=False).initializers}
         names = ["readout"] if "readout.weight" in found else []
         while f"readout.{len(names)}.weight" in found:
             names.append(f"readout.{len(names)}")
         if not names:
             raise EncoderFileError(f"{path}: expected the readout's arrays (readout.weight ...), found none")
+        self._threads = threads
         chosen = np.asarray(columns, np.int64)
         self._members = [_read_member(path, info, found, name, chosen, len(names)) for name in names]
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         """Responses (B, n) float32 from tokens (B, L, D, P + 1) float32; for an ensemble, the mean over its members."""
         if len(self._members) == 1:
-            return _respond(np.ascontiguousarray(tokens), self._members[0])
+            return self._respond(tokens, self._members[0])
         return self.members(tokens).mean(0)
 
     def members(self, tokens: np.ndarray) -> np.ndarray:
         """Responses of each of M members, (M, B, n) float32, from tokens (B, L, M*D, P + 1)."""
         parts = np.split(tokens, len(self._members), axis=2)
-        return np.stack(
-            [_respond(np.ascontiguousarray(part), rows) for part, rows in zip(parts, self._members, strict=True)]
-        )
+        return np.stack([self._respond(part, rows) for part, rows in zip(parts, self._members, strict=True)])
 
-
-def _respond(tokens: np.ndarray, rows: _Rows) -> np.ndarray:
-    if _C is None:
-        sorted_responses = _in_numpy(tokens, rows)
-    else:
-        sorted_responses = _C.token_readout(
-            tokens, rows.weight, rows.coefficients, rows.bias, rows.taps, rows.starts, threads=cores()
-        )
-    return np.ascontiguousarray(sorted_responses[:, rows.order])
+    def _respond(self, tokens: np.ndarray, rows: _Rows) -> np.ndarray:
+        tokens = np.ascontiguousarray(tokens)
+        if _C is None:
+            sorted_responses = _in_numpy(tokens, rows)
+        else:
+            constants = (rows.weight, rows.coefficients, rows.bias, rows.taps, rows.starts)
+            sorted_responses = _C.token_readout(tokens, *constants, threads=self._threads or cores())
+        return np.ascontiguousarray(sorted_responses[:, rows.order])
 
 
 def _in_numpy(tokens: np.ndarray, rows: _Rows) -> np.ndarray:

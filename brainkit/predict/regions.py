@@ -10,9 +10,9 @@ from brainkit.cortex.rois import RoiTable
 from brainkit.errors import UsageError
 
 
-def as_names(rois: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """ROI names as a tuple; a string is one name, not its letters."""
-    return (rois,) if isinstance(rois, str) else None if rois is None else tuple(rois)
+def as_names(rois: str | Iterable[str] | None, table: RoiTable) -> tuple[str, ...] | None:
+    """ROI names as a tuple, from texts that may hold several, separated by commas."""
+    return None if rois is None else table.split_names(rois)
 
 
 def select_columns(table: RoiTable, names: tuple[str, ...] | None) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:

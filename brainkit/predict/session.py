@@ -7,9 +7,11 @@ file, run it on images, abort a run.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +37,7 @@ class Session:
         self.device = device
         self._path, self._session = path, session
         self._running: dict[int, Any] = {}  # thread -> options of its run
+        _SESSIONS.add(self)
 
     def run(self, outputs: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
         """Compute some outputs for prepared images.
@@ -76,6 +79,10 @@ class Session:
         for running, options in list(self._running.items()):
             if thread in (None, running):
                 options.terminate = True
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: never free the session, which would wait for threads that only the parent has."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
 
     def inputs(self) -> dict[str, tuple[str, tuple[Any, ...]]]:
         """Name -> (dtype, shape) of each input; a size that varies is not a number."""
@@ -133,6 +140,18 @@ def open_session(path: str | os.PathLike[str], *, device: str, size: int, thread
                 "pip install 'brainkit[gpu]'); use --device cpu"
             )
     return Session(path, _create(runtime, path, options, ["CPUExecutionProvider"]), "cpu")
+
+
+_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()  # open in this process
+
+
+def _leave_sessions_to_parent() -> None:
+    for session in _SESSIONS:
+        session.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_leave_sessions_to_parent)
 
 
 def import_runtime() -> Any:

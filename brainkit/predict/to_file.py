@@ -31,7 +31,7 @@ from brainkit.predict.regions import as_names, names_with_vertices, select_colum
 from brainkit.predict.resume import PartialOutput, was_complete
 from brainkit.predict.top_images.writer import check_sheets
 from brainkit.utils.progress import Progress, Say
-from brainkit.utils.text import as_text
+from brainkit.utils.text import as_text, plural
 
 ENGINES = ("local", "ray")
 
@@ -85,6 +85,7 @@ def predict_to_file(
     encoder: Encoder | str | os.PathLike[str],
     *,
     device: str = "auto",
+    threads: int | None = None,
     rois: str | Iterable[str] | None = None,
     batch_size: int | None = None,
     overwrite: bool = False,
@@ -93,6 +94,7 @@ def predict_to_file(
     spread: bool = False,
     engine: str = "local",
     workers: int | None = None,
+    order: str = "given",
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> PredictResult:
@@ -111,7 +113,8 @@ def predict_to_file(
         output at a URL (``s3://bucket/fmri.npy``) is uploaded when it is complete.
     encoder : Encoder or path-like
     device : {"auto", "cpu", "cuda"}
-        For opening `encoder`, if it is a path.
+    threads : int, optional
+        For opening `encoder`, if it is a path; see :func:`brainkit.load`.
     rois : str or iterable of str, optional
         Keep only the vertices of these regions, in the encoder's order; for ``.csv`` these regions are the columns,
         by default all of the encoder's.
@@ -130,10 +133,12 @@ def predict_to_file(
         (:func:`brainkit.predict.ray.ray_blocks`). The output is the same.
     workers : int, optional
         Worker processes of the Ray cluster.
+    order : {"given", "sorted"}
+        Of the rows, if several things are given: as they are given, or as on the command line (:func:`list_images`).
     progress : callable, optional
         Called with (images done, images in all).
     say : callable, optional
-        Called with a line of text when a run is resumed, or interrupted.
+        Called with a line of text about the images, and when a run is resumed, or interrupted.
 
     Returns
     -------
@@ -157,13 +162,15 @@ def predict_to_file(
         images=images,
         encoder=encoder,
         device=device,
-        rois=as_names(rois),
+        threads=threads,
+        rois=rois if rois is None or isinstance(rois, str) else tuple(rois),
         batch_size=batch_size,
         hemispheres=hemispheres,
         top=top,
         spread=spread,
         engine=engine,
         workers=workers,
+        order=order,
         progress=progress or (lambda done, total: None),
         say=say or (lambda line: None),
     )
@@ -183,13 +190,15 @@ class _Request:
     images: ImagePaths
     encoder: Encoder | str | os.PathLike[str]
     device: str
-    rois: tuple[str, ...] | None
+    threads: int | None
+    rois: str | tuple[str, ...] | None
     batch_size: int | None
     hemispheres: bool
     top: int | None
     spread: bool
     engine: str
     workers: int | None
+    order: str
     progress: Progress
     say: Say
 
@@ -197,13 +206,18 @@ class _Request:
 def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
     """`predict_to_file`, onto this machine's disk."""
     _check_paths(request, out, overwrite or was_complete(out))
-    images = list_images(request.images)
+    images = list_images(request.images, order=request.order)
+    for remark in images.remarks():
+        request.say(remark)
     encoder = request.encoder
     if not isinstance(encoder, Encoder):
-        encoder = load(encoder, request.device)
+        encoder = load(encoder, request.device, threads=request.threads)
     if request.batch_size is not None:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1
-    names = request.rois
+    names = as_names(request.rois, encoder.rois)
+    if request.top is not None:
+        known = [name for name, members in encoder.rois.items() if len(members)]
+        check_sheets(out, names, request.top, overwrite or was_complete(out), known)
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)
@@ -218,7 +232,7 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
             description = check_output(out, overwrite or partial.complete, request.hemispheres)
             images.skip(partial.skipped())
             if partial.done:
-                request.say(f"{out}: resuming after {partial.done:,} of {len(images):,} images")
+                request.say(f"{out}: resuming after {partial.done:,} of {plural(len(images), 'image')}")
             if not partial.complete:
                 _write_rows(request, encoder, images, partial, outputs)
                 write_description(
@@ -230,6 +244,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
                     encoder=_describe_encoder(encoder),
                     more=outputs.describe(partial, images),
                 )
+            for name, note in images.incomplete_lists():
+                request.say(f"{name}: {note}")
             partial.move_to([*outputs.moves(partial.rows_path), (partial.description_path, description)])
     except OSError as error:
         raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error
@@ -250,8 +266,6 @@ def _check_paths(request: _Request, out: Path, replaceable: bool) -> None:
     check_output(out, replaceable, request.hemispheres)
     if request.spread:
         check_output(spread_path(out), replaceable, request.hemispheres)
-    if request.top is not None:
-        check_sheets(out, request.rois, request.top, replaceable)
 
 
 def _identity(images: ImageList, encoder: Encoder, outputs: OutputSet) -> dict[str, str]:
@@ -308,7 +322,7 @@ def _write_rows(
         with contextlib.suppress(OSError):
             partial.save(writer.checkpoint())
         if partial.done:
-            done = f"{partial.done:,} of {len(images):,} images are done"
+            done = f"{partial.done:,} of {plural(len(images), 'image')} are done"
             request.say(f"{outputs.out}: {done}; run the same command again to resume")
         raise
     finally:
@@ -350,6 +364,12 @@ class _LazySequence(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self._items()
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} items>"
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return tuple, (list(self),)  # a copy, or what another process gets, does not depend on the list of images
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -7,8 +7,12 @@ import os
 from pathlib import Path
 
 from brainkit.cortex.vertices import CUSTOM
+from brainkit.encoder_file import locate
 from brainkit.errors import DataError
+from brainkit.maps import draw
+from brainkit.maps.draw_predictions import PUBLISHED_GAUGE, draw_encoder_file
 from brainkit.runs.folder import finished_run, read_maps, run_folders
+from brainkit.runs.latest import default_encoder, has_latest
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Say
 
@@ -16,15 +20,22 @@ from brainkit.utils.progress import Say
 def draw_all(
     run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
 ) -> list[Path]:
-    """Draw the maps of a finished run; of a run of several subjects, those of each.
+    """Draw the maps of a finished run; of a run of several subjects, those of each; or those of an encoder file.
 
     Parameters
     ----------
-    run, say
+    run : path-like, optional
+        A run folder or an encoder file; by default the run that ``runs/latest`` names, else the only encoder file in
+        the working folder.
+    say
         See `draw_run`.
     out : path-like, optional
         See `draw_run`; for several subjects, each gets a folder in it.
     """
+    if run is None and not has_latest():
+        run = default_encoder(say, "a run or an encoder file")
+    if run is not None and not (Path(run) / "run.json").is_file():
+        return draw_encoder_file(locate(run), out, say=say)
     folders = run_folders(run)
     if len(folders) == 1:
         return draw_run(folders[0], out=out, say=say)
@@ -56,18 +67,15 @@ def draw_run(
         The figures.
     """
     if run is not None and Path(run).is_file():
-        from brainkit.maps.draw_predictions import draw_encoder_file
-
         return draw_encoder_file(run, out, say=say)
-    from brainkit.maps.draw import draw_maps
-
     folder, summary = finished_run(run)
     target = Path(out) if out is not None else folder / "maps"
     if not target.parent.is_dir():
         raise DataError(f"{target}: its folder {target.parent} does not exist; create it first")
     target.mkdir(exist_ok=True)
-    layer_note = "published gauge: depth is not fixed by the data" if summary["gauge"] == "published" else None
-    figures = draw_maps(target, title=summary["backbone"]["name"], layer_note=layer_note, **read_maps(folder, summary))
+    layer_note = PUBLISHED_GAUGE if summary["gauge"] == "published" else None
+    title, maps = summary["backbone"]["name"], read_maps(folder, summary)
+    figures = draw.draw_maps(target, title=title, layer_note=layer_note, **maps)
     say(f"{target}: {', '.join(figure.name for figure in figures)}")
     return figures
 

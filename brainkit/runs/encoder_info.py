@@ -10,7 +10,8 @@ import numpy as np
 
 from brainkit.config import Config
 from brainkit.cortex.vertices import Vertices
-from brainkit.encoder_file.licence import SIMULATED, citation, join_terms, licence_terms
+from brainkit.data.dataset import SIMULATED
+from brainkit.encoder_file.licence import citation, join_terms, licence_terms
 from brainkit.runs.folder import figure_note, read_rois, read_volume
 
 if TYPE_CHECKING:
@@ -43,11 +44,18 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         backbone = {**backbone, "name": Path(backbone["name"]).name}
     # Runs of versions that did not store the kind can only be told to be simulated by their note.
     kind = summary["data"].get("kind", SIMULATED if summary["note"] else None)
+    dataset = summary["data"].get("dataset")
     # Random weights of a user's own network may have a licence; those that brainkit drew have none.
     is_drawn = backbone["pretrained"] is False and not is_own(backbone["name"], backbone["source"])
     if is_drawn:
         backbone = {**backbone, "licence": None}
-    terms = licence_terms(backbone=backbone["name"], licence=backbone["licence"], pretrained=not is_drawn, data=kind)
+    terms = licence_terms(
+        backbone=backbone["name"],
+        licence=backbone["licence"],
+        pretrained=not is_drawn,
+        data=kind,
+        dataset=dataset,
+    )
     # Runs of versions that did not store it have a network of brainkit's catalogue, or one that could not state it.
     paper = backbone["citation"] if "citation" in backbone else paper_of(backbone["name"])
     info = describe(
@@ -64,7 +72,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         note=figure_note(summary),
         licence=join_terms(terms),
         terms=terms,
-        citation=citation(backbone=backbone["name"], paper=paper or "", data=kind),
+        citation=citation(backbone=backbone["name"], paper=paper or "", data=kind, dataset=dataset),
         provenance={
             **({"imported": summary["imported"]} if "imported" in summary else {}),
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},

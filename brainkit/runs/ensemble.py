@@ -20,6 +20,7 @@ from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.network import extract_subject_tokens
 from brainkit.utils.progress import Say
 from brainkit.utils.table import number
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -151,7 +152,8 @@ def _score(
     scores = _score_on_test_images(ensemble, members[0], network, subject, say)
     summary = json_ready(summarise(scores, members[0].info.rois))
     r, R2 = (number(summary["all"][name], ".3f") for name in ("r", "R2"))
-    say(f"mean of {len(members)} runs: test scores on {scores.images} images: r {r}, R2 {R2} (medians over vertices)")
+    images = plural(scores.images, "image")
+    say(f"mean of {len(members)} runs: test scores on {images}: r {r}, R2 {R2} (medians over vertices)")
     return {name: np.asarray(getattr(scores, name), np.float32) for name in ("r", "R2", "noise_ceiling")}, summary
 
 
@@ -168,7 +170,7 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
         If there is none.
     """
     from brainkit.data import open_subject
-    from brainkit.data.splits import Split
+    from brainkit.data.splits import Split, leaked_images
 
     first = members[0]
     for member in members:
@@ -183,13 +185,20 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
                 f"a test image of {first.folder} may be a training image of {member.folder}; train all runs with the "
                 "same data.split_seed"
             )
-    path = Config.read(first.folder / "config.yaml").data.path
+    data = Config.read(first.folder / "config.yaml").data
+    path = data.path
     try:
         subject = open_subject(path)
+        if data.rois:
+            subject = subject.restrict(data.rois)
+        if first.summary["data"].get("skipped"):
+            subject = subject.skip_unreadable()
     except BrainkitError as error:
         raise _NotScored(f"its data cannot be opened: {error}") from None
     if subject.data_hash != first.summary["data"]["hash"]:
         raise _NotScored(f"{path} has changed since {first.folder} was trained")
+    if leaked_images(splits, [subject.groups] * len(splits)):
+        raise _NotScored("training or validation images show the stimuli of test images; train the runs again")
     return subject
 
 

@@ -16,7 +16,7 @@ from brainkit.runs.ensemble import Member, build_ensemble, check_members
 from brainkit.runs.folder import finished_run, run_folders
 from brainkit.runs.network import load_network
 from brainkit.utils.progress import Say
-from brainkit.utils.text import format_bytes
+from brainkit.utils.text import format_bytes, plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -194,7 +194,7 @@ def _write(
         first = members[0]
         model, info = build_ensemble(members, network, say) if request.ensemble else (first.model, first.info)
         subset = choose_subset(info, rois=request.rois, vertices=request.vertices)
-        count = f"{len(first.model.weight)} vertices"
+        count = plural(len(first.model.weight), "vertex", "vertices")
         if subset is not None:
             count = f"{len(subset.positions)} of {count}"
         say(f"exporting {', '.join(str(each.folder) for each in members)} with {network.name}, {count}")
@@ -298,7 +298,7 @@ def _report(exported: Exported, form: str, images: int, storage: str, say: Say) 
     certificate = exported.certificate
     say(
         f"{exported.path}: {format_bytes(exported.bytes)}; torch against {RUNTIMES.get(form, 'ONNX Runtime')} on "
-        f"{images} images: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
+        f"{plural(images, 'image')}: largest difference {certificate['largest']:.1e} of a vertex's s.d., median "
         f"{certificate['median']:.1e}"
     )
     if exported.drift is not None:

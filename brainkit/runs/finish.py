@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from brainkit.runs.draw import draw_if_possible
@@ -12,13 +13,16 @@ from brainkit.runs.summary import report
 from brainkit.utils.files import read_json
 
 
-def finish_run(folder: Path, log: RunLog, clock: PhaseClock) -> None:
-    """Name the run as the newest, draw its maps where possible, and report scores, time and memory."""
+def finish_run(folder: Path, log: RunLog, clock: PhaseClock, *, maps: bool = True) -> None:
+    """Name the run as the newest, draw its maps if wanted and possible, and report scores, time and memory."""
     name_latest(folder)
     folders = run_folders(folder)
-    for each in folders:
-        draw_if_possible(each, log)
-    clock.end_phase("maps")
+    if maps:
+        for each in folders:
+            draw_if_possible(each, log)
+        clock.end_phase("maps")
+    else:
+        log(f"no maps drawn, as asked; to draw them: brainkit map {shlex.quote(str(folder))}")
     for each in folders:
         if each != folder:
             log(f"{each.name}:")
@@ -26,11 +30,11 @@ def finish_run(folder: Path, log: RunLog, clock: PhaseClock) -> None:
             report(each, clock, log)
 
 
-def finish_interrupted(folder: Path, log: RunLog, clock: PhaseClock) -> None:
-    """Finish a run that has its results but was stopped before `finish_run` had reported all of them."""
-    if not all((each / "maps").is_dir() and _is_reported(each) for each in run_folders(folder)):
+def finish_interrupted(folder: Path, log: RunLog, clock: PhaseClock, *, maps: bool = True) -> None:
+    """Finish a run that has its results but was stopped before `finish_run` had done all that is wanted."""
+    if not all(((each / "maps").is_dir() or not maps) and _is_reported(each) for each in run_folders(folder)):
         log.open_file(folder / "log.txt")
-        finish_run(folder, log, clock)
+        finish_run(folder, log, clock, maps=maps)
 
 
 def _is_imported(folder: Path) -> bool:

@@ -14,7 +14,6 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.encoder_file.licence import data_kind
 from brainkit.errors import DataError, UsageError, require
 from brainkit.runs.folder import write_selectors
 from brainkit.runs.imported_vertices import ModelVertices, locate_vertices
@@ -24,6 +23,7 @@ from brainkit.runs.network import load_network
 from brainkit.runs.settings import Overrides
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.progress import Say, progress_bar
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -46,6 +46,7 @@ def import_published(
     images: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
+    maps: bool = True,
     out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> Path:
@@ -74,6 +75,8 @@ def import_published(
         A local weights file for the backbone.
     random_weights : bool
         Use seeded random weights for the backbone.
+    maps : bool
+        Whether to draw the maps; ``brainkit map`` draws them later.
     out : path-like, optional
         The run folder; by default ``runs/<date>-<name of the file>``.
     say : callable, optional
@@ -116,7 +119,8 @@ def import_published(
             network, names = _load_network(settings, shape, layers, source, log)
             settings = replace(settings, backbone=replace(settings.backbone, layers=tuple(names)))
         model = FactorTopy.from_published(state, places.coordinates, layers=names, source=str(source)).eval()
-        log(f"{source}: {shape.vertices:,} vertices, {len(names)} layers, {shape.bottleneck} channels")
+        size = f"{plural(shape.vertices, 'vertex', 'vertices')}, {plural(len(names), 'layer')}"
+        log(f"{source}: {size}, {plural(shape.bottleneck, 'channel')}")
         scores = _score(model, network, subject, places, log)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as temporary:
@@ -126,7 +130,7 @@ def import_published(
             if network is not None:
                 _write_parity(temporary, model, network, subject, images, log)
         log.open_file(folder / "log.txt")
-        finish_run(folder, log, PhaseClock())
+        finish_run(folder, log, PhaseClock(), maps=maps)
         if network is None:
             log(f"{folder}: imported without its network; to predict, import it again with --backbone NAME")
         else:
@@ -286,7 +290,8 @@ def _data_section(subject: Subject | None, *, is_scored: bool) -> dict[str, Any]
             "name": subject.name,
             "path": str(subject.root.resolve()),
             "hash": subject.data_hash if is_scored else None,
-            "kind": data_kind((image.name for image in subject.images), subject.note),
+            "kind": subject.kind,
+            "dataset": subject.dataset.to_json(),
         }
     return {**known, "images": None, "excluded": {}}
 

@@ -1,12 +1,14 @@
-"""``runs/latest``: the text file that names the newest finished run, for commands that are given none."""
+"""Defaults of commands: the newest finished run, which ``runs/latest`` names, and its encoder file."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from brainkit.errors import DataError
-from brainkit.utils.files import atomic_write, read_json
+from brainkit.encoder_file.file import locate, onnx_files
+from brainkit.errors import DataError, UsageError
+from brainkit.utils.files import atomic_write
+from brainkit.utils.progress import Say
 
 RUNS = Path("runs")
 
@@ -46,23 +48,43 @@ def latest_run(runs: str | os.PathLike[str] = RUNS) -> Path:
     return run
 
 
-def latest_encoder(runs: str | os.PathLike[str] = RUNS) -> Path:
-    """Find the encoder file of the newest finished run.
+def has_latest(runs: str | os.PathLike[str] = RUNS) -> bool:
+    """Whether a finished run was ever named here."""
+    return (Path(runs) / "latest").exists()
+
+
+def default_encoder(say: Say, option: str = "--encoder FILE") -> Path:
+    """The encoder of a command that is given none.
+
+    Parameters
+    ----------
+    say : callable
+        Called with a line that names it, unless it is that of the newest run.
+    option : str
+        How to give one, for the error.
+
+    Returns
+    -------
+    Path
+        Of the newest run; where there is none, the only ``.onnx`` file in the working folder.
 
     Raises
     ------
-    DataError
-        If there is no newest run (see `latest_run`), it has not been exported, or it is a run of several subjects.
+    DataError, EncoderFileError
+        If there is a newest run (see `latest_run`), but no encoder in it.
+    UsageError
+        If there is neither, or more than one file.
     """
-    run = latest_run(runs)
-    encoder = run / "encoder.onnx"
-    if not encoder.is_file():
-        encoders = [run / name / "encoder.onnx" for name in _subject_names(run)]
-        if encoders and all(file.is_file() for file in encoders):
-            files = ", ".join(map(str, encoders))
-            raise DataError(f"{run}: is a run of {len(encoders)} subjects; name one of their encoders: {files}")
-        raise DataError(f"{encoder}: not found; export the newest run first: brainkit export --onnx")
-    return encoder
+    if has_latest():
+        return locate(latest_run())
+    found = onnx_files(Path())
+    if len(found) == 1:
+        say(f"encoder: {found[0]}, the only encoder file in this folder")
+        return found[0]
+    if found:
+        names = ", ".join(map(str, found[:10])) + (", ..." if len(found) > 10 else "")
+        raise UsageError(f"this folder has no runs, and {len(found)} encoder files ({names}); give {option}")
+    raise UsageError(f"this folder has neither runs nor an encoder file; give {option}")
 
 
 def name_latest(run: str | os.PathLike[str], runs: str | os.PathLike[str] = RUNS) -> Path:
@@ -80,10 +102,3 @@ def name_latest(run: str | os.PathLike[str], runs: str | os.PathLike[str] = RUNS
     with atomic_write(pointer) as temporary:
         temporary.write_text(name + "\n", encoding="utf-8")
     return pointer
-
-
-def _subject_names(run: Path) -> list[str]:
-    """The subjects of a run of several; empty for any other."""
-    file = run / "run.json"
-    summary = read_json(file) if file.is_file() else {}
-    return list(summary.get("subjects", ())) if isinstance(summary, dict) else []

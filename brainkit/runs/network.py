@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from brainkit.config import Config
 from brainkit.errors import UsageError
 from brainkit.utils.progress import Say, progress_bar
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,21 +88,19 @@ def extract_subject_tokens(
     from brainkit.features import extract_tokens
 
     started = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        advance: Callable[..., None] | None = None
-
-        def progress(done: int) -> None:
-            nonlocal advance
-            if advance is None:  # opened late: lines printed before would break the bar
-                advance = stack.enter_context(progress_bar("tokens", "images"))
-            advance(done, len(subject))
-
+    with progress_bar("tokens", "images") as advance:
         tokens = extract_tokens(
-            network, subject.images, grid=grid, device=device, dtype=dtype, say=say, progress=progress
+            network,
+            subject.images,
+            grid=grid,
+            device=device,
+            dtype=dtype,
+            say=say,
+            progress=lambda done: advance(done, len(subject)),
         )
     network.cpu()
     if not tokens.extracted:
         return SubjectTokens(tokens, None)
     rate = round(tokens.extracted / (time.monotonic() - started), 1)
-    say(f"tokens of {tokens.extracted} images extracted: {rate:.1f} images/s on {device}")
+    say(f"tokens of {plural(tokens.extracted, 'image')} extracted: {rate:.1f} images/s on {device}")
     return SubjectTokens(tokens, rate)

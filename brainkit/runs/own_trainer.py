@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, cast
 
@@ -21,7 +22,7 @@ from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import load_network
 from brainkit.runs.results import write_model, write_parity, write_results
 from brainkit.runs.settings import Overrides
-from brainkit.runs.subjects import SubjectRun, subject_truth
+from brainkit.runs.subjects import SubjectRun, leak_warning, subject_truth
 from brainkit.training.calibration import calibrate
 from brainkit.training.checkpoint import load_best
 from brainkit.training.loss import leaves_gain_open
@@ -44,6 +45,7 @@ def save_run(
     backbone: torch.nn.Module,
     subject: str | os.PathLike[str] | Subject,
     checkpoint: str | os.PathLike[str] | None = None,
+    maps: bool = True,
     say: Say | None = None,
 ) -> Path:
     """Create the run folder of :func:`brainkit.save_run`; parameters as there.
@@ -64,6 +66,10 @@ def save_run(
     settings = _settings(module, data, model, backbone, opened)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with limit_threads(), RunLog(say) as log, PeakMemory() as memory:
+        split = data.split
+        if warning := leak_warning([split], [opened]):
+            log(warning)
+            split = replace(split, notes=(*split.notes, warning))
         clock = PhaseClock(memory)
         with preserved_state(backbone), atomic_write(folder) as temporary:
             network = load_network(settings, backbone, log)
@@ -72,15 +78,15 @@ def save_run(
                 calibrate(model, data.tokens, data.responses, data.split.train)
             temporary.mkdir()
             settings.write(temporary / "config.yaml")
-            data.split.write(temporary / "split.json")
+            split.write(temporary / "split.json")
             write_model(temporary, model)
             scores = score(model, data.tokens, data.responses, data.split.test, opened.noise_ceiling)
             clock.end_phase("evaluation")
-            run = SubjectRun(opened.name, opened, settings, temporary, data.split, subject_truth(opened))
+            run = SubjectRun(opened.name, opened, settings, temporary, split, subject_truth(opened))
             write_parity(run, model, network, data.tokens)
             write_results(run, model, network, scores, facts={}, seconds=clock.seconds, log=log)
         log.open_file(folder / "log.txt")
-        finish_run(folder, log, clock)
+        finish_run(folder, log, clock, maps=maps)
         log(f"done: {folder}")
     return folder
 
@@ -119,6 +125,7 @@ def _settings(
     overrides = Overrides(
         backbone=backbone_name(backbone),
         data=(subject,),
+        rois=subject.chosen_rois,
         random_weights=_has_loadable_name(backbone) and backbone.pretrained is False,
         assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),
     )

@@ -13,7 +13,6 @@ import torch
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.encoder_file.licence import data_kind
 from brainkit.evaluation.recovery import compare_with_truth, recovery_table
 from brainkit.evaluation.scores import Scores, json_ready, summarise
 from brainkit.images import decode, prepare
@@ -127,8 +126,12 @@ def write_results(
             "name": subject.name,
             "path": str(subject.root.resolve()),
             "hash": subject.data_hash,
-            "kind": data_kind((image.name for image in subject.images), subject.note),
+            "kind": subject.kind,
+            "dataset": subject.dataset.to_json(),
+            "noise_ceiling": subject.noise_ceiling_unit,
             "images": len(subject),
+            "rois": list(subject.chosen_rois),
+            "skipped": [image._asdict() for image in subject.skipped],
             "excluded": {reason: len(ids) for reason, ids in subject.excluded.items()},
         },
         "split": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ PathLike = str | os.PathLike[str]
 Data = PathLike | Subject  # a subject's folder, or the subject opened
 
 # Where and how a run is computed does not change its result: these may differ when it is resumed.
-MAY_CHANGE = ("device", "devices", "num_nodes", "threads", "residency", "cuda_graph", "save_minutes", "tensorboard")
+MAY_CHANGE = (
+    "device",
+    "devices",
+    "num_nodes",
+    "threads",
+    "residency",
+    "cuda_graph",
+    "save_minutes",
+    "maps",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -27,10 +38,15 @@ class Overrides:
     ----------
     backbone : str, optional
     data : tuple of path-like or Subject
+    skip_unreadable : bool
     weights : path-like, optional
         A weights file for the backbone.
     random_weights : bool
     epochs, seed, devices, num_nodes, threads : int, optional
+    rois : sequence of str
+        Train only the vertices of these ROIs.
+    maps : bool, optional
+        Whether to draw the maps.
     config : path-like, optional
         A YAML file of settings; everything else here wins over it.
     assignments : tuple of str
@@ -39,6 +55,7 @@ class Overrides:
 
     backbone: str | None = None
     data: tuple[Data, ...] = ()
+    skip_unreadable: bool = False
     weights: PathLike | None = None
     random_weights: bool = False
     epochs: int | None = None
@@ -46,6 +63,8 @@ class Overrides:
     devices: int | None = None
     num_nodes: int | None = None
     threads: int | None = None
+    rois: Sequence[str] = ()
+    maps: bool | None = None
     config: PathLike | None = None
     assignments: tuple[str, ...] = ()
 
@@ -59,8 +78,8 @@ class Overrides:
         """
         settings = base if self.config is None else Config.read(self.config)
         seed = settings.seed if self.seed is None else self.seed
-        numbers = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes", "threads")}
-        train = replace(settings.train, **{name: value for name, value in numbers.items() if value is not None})
+        given = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes", "threads", "maps")}
+        train = replace(settings.train, **{name: value for name, value in given.items() if value is not None})
         settings = replace(
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)
         )
@@ -76,6 +95,9 @@ class Overrides:
         )
 
     def _data(self, base: DataConfig) -> DataConfig:
+        base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
+        rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
+        base = replace(base, rois=rois or base.rois)
         paths = tuple(os.fspath(each.root if isinstance(each, Subject) else each) for each in self.data)
         if not paths:
             return base
@@ -95,6 +117,8 @@ def resumed_settings(folder: Path, overrides: Overrides) -> Config:
     if not (folder / "config.yaml").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: expected a run to resume, found no config.yaml in it")
+        if overrides.backbone is None and overrides.config is None:
+            raise UsageError(f"{folder}: no run to resume; to start one, name the backbone")
         return overrides.apply(Config())  # it was stopped before it wrote anything
     stored = _with_absolute_paths(Config.read(folder / "config.yaml"))
     wanted = overrides.apply(stored)

@@ -12,6 +12,7 @@ import torch
 
 from brainkit.backbones import Backbone
 from brainkit.config import Config
+from brainkit.data.subject import Subject
 from brainkit.evaluation.scores import Scores, score
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
@@ -23,7 +24,7 @@ from brainkit.runs.settings import Data
 from brainkit.runs.subjects import (
     SubjectRun,
     check_data_folders,
-    check_split,
+    leak_warning,
     open_subjects,
     plan_subjects,
     response_scale,
@@ -39,10 +40,14 @@ from brainkit.training.joint import JointData, JointModule
 from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
-from brainkit.utils.progress import progress_bar
+from brainkit.utils.progress import progress_bar, shows_bars
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Images left out that are listed on the terminal; the log has all.
+_REPORTED = 10
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,22 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     # The first process may have to create the sample subject.
     subjects, complete = run.world.in_turn(lambda: open_subjects(settings, data, run.log))
     for subject in subjects:
-        run.log(subject.describe())
+        report_subject(run.log, subject)
     if network.pretrained is False:
         run.log(f"{network.name}: RANDOM weights, a control: its maps say nothing about a trained network")
-    return Inputs(complete, network, tuple(plan_subjects(subjects, complete, run.folder)))
+    # The first process compares the images' pixels, the others find the result in the cache.
+    has_split = run.resume and run.last_checkpoint.is_file()
+    planned = run.world.in_turn(lambda: plan_subjects(subjects, complete, run.folder, stored_splits=has_split))
+    return Inputs(complete, network, tuple(planned))
+
+
+def report_subject(log: RunLog, subject: Subject) -> None:
+    """Report what the data are, and which images cannot be read: the first on the terminal, all of them in the file."""
+    log(subject.describe())
+    for k, image in enumerate(subject.skipped):
+        (log if k < _REPORTED else log.write)(f"left out: {image.name}: {image.reason}")
+    if len(subject.skipped) > _REPORTED:
+        log(f"left out: {len(subject.skipped) - _REPORTED:,} more images, listed in log.txt")
 
 
 def check_feasible(run: RunContext, inputs: Inputs) -> None:
@@ -122,7 +139,8 @@ def check_feasible(run: RunContext, inputs: Inputs) -> None:
     check_cuda_graph(settings.train, backend=settings.model.backend, device=run.device, subjects=len(subjects))
     if run.resume and run.last_checkpoint.is_file():
         at = check_identity(run.last_checkpoint, training_identity(subjects, inputs.network))
-        run.log(f"resuming after step {at.steps}: {at.epochs} epochs and {at.batches} steps of the next one are done")
+        done = f"{plural(at.epochs, 'epoch')} and {plural(at.batches, 'step')} of the next one"
+        run.log(f"resuming after step {at.steps}: {done} are done")
 
 
 def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
@@ -148,18 +166,21 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
             if each.folder != run.folder:
                 each.folder.mkdir(exist_ok=True)
                 each.settings.write(each.folder / "config.yaml")
-            if has_checkpoint:
-                check_split(each)
-            else:
+            if not has_checkpoint:
                 each.split.write(each.folder / "split.json")
         return tokens
 
     tokens = run.world.in_turn(create_folder_and_extract, extract)
     for each in subjects:
         split, of_subject = each.split, f" of {each.name}" if len(subjects) > 1 else ""
-        counts = f"{len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test images"
+        sides = f"{len(split.train):,} training, {len(split.validation):,} validation"
+        counts = f"{sides}, {plural(len(split.test), 'test image')}"
         for line in (counts, *split.notes):
             run.log(f"split{of_subject}: {line}")
+    if has_checkpoint:  # its split may be one of brainkit 0.1.0, which did not compare pixels
+        splits, data = zip(*((each.split, each.subject) for each in subjects), strict=True)
+        if warning := run.world.once(lambda: leak_warning(splits, data)):
+            run.log(warning)
     return tokens
 
 
@@ -216,6 +237,7 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
     if not run.world.first:
         return fit(module, data, run.folder, **options)
     started = time.monotonic()
+    report_epoch = run.log.write if shows_bars() else run.log
     with (
         progress_bar("training", "steps") as advance,
         open_tensorboard(run.folder / "tensorboard", config, planned_steps) as write_board,
@@ -224,7 +246,7 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
         def on_epoch(row: dict[str, float]) -> None:
             write_board(row)
             advance(row["step"], planned_steps, f"loss {row['train_loss']:.3f}, validation r {row['val_r']:.3f}")
-            run.log.write(
+            report_epoch(
                 f"epoch {row['epoch']:.0f}/{config.epochs}: loss {row['train_loss']:.4f}, "
                 f"validation r {row['val_r']:.4f}, {row['seconds']:.1f} s"
             )
@@ -236,11 +258,12 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
     if fitted.stopped_early:
         run.log(
             f"stopped early, after epoch {fitted.epochs} of {config.epochs}: validation r has not improved for "
-            f"{config.patience} epochs"
+            f"{plural(config.patience, 'epoch')}"
         )
     processes = config.devices * config.num_nodes
     where = run.device if processes == 1 else f"{run.device}, {processes} processes"
-    run.log(f"trained {fitted.epochs} epochs, {fitted.steps} steps, in {time.monotonic() - started:.1f} s on {where}")
+    work = f"{plural(fitted.epochs, 'epoch')}, {plural(fitted.steps, 'step')}"
+    run.log(f"trained {work}, in {time.monotonic() - started:.1f} s on {where}")
     run.clock.end_phase("training")
     return fitted
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainkit.config import Config
-from brainkit.data import make_split, open_subject
-from brainkit.data.splits import Split, make_joint_splits
+from brainkit.data import open_subject
+from brainkit.data.splits import Split, common_stimuli, leaked_images, split_subjects
 from brainkit.data.subject import Subject
-from brainkit.errors import DataError
+from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.recovery import read_truth
 from brainkit.runs.settings import Data
 from brainkit.utils.files import folder_named_by
 from brainkit.utils.progress import Say
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -53,11 +54,6 @@ class SubjectRun:
     split: Split
     truth: dict[str, np.ndarray] | None
 
-    @property
-    def image_names(self) -> list[str]:
-        """The names by which the split knows the images."""
-        return [path.name for path in self.subject.images]
-
 
 def check_data_folders(settings: Config) -> None:
     """Check that the data folders exist, before anything is created.
@@ -79,16 +75,30 @@ def open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[lis
     ----------
     settings : Config
     data : sequence of path-like or Subject
-        If some of it is opened, it is what is used.
+        If some of it is opened, it is what is used. ``settings.data.rois`` restrict it.
     say : callable
         Called with each line of progress.
 
     Returns
     -------
     list of Subject
+        Without their unreadable images, if the settings say so.
     Config
         The settings with the absolute path of the data.
     """
+    subjects, settings = _open(settings, data, say)
+    if settings.data.skip_unreadable:
+        subjects = [subject.skip_unreadable() for subject in subjects]
+    if rois := settings.data.rois:
+        return [each if each.chosen_rois == rois else each.restrict(rois) for each in subjects], settings
+    # Subjects that were restricted before they came here: a resumed run opens the data by the settings.
+    chosen = {subject.chosen_rois for subject in subjects}
+    if len(chosen) > 1:
+        raise UsageError("subjects trained together must be restricted to the same ROIs: use rois=")
+    return subjects, replace(settings, data=replace(settings.data, rois=chosen.pop()))
+
+
+def _open(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subject], Config]:
     if any(isinstance(each, Subject) for each in data):
         return [each if isinstance(each, Subject) else open_subject(each) for each in data], settings
     if settings.data.paths:
@@ -106,29 +116,52 @@ def open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[lis
     return [open_subject(path)], settings
 
 
-def plan_subjects(subjects: Sequence[Subject], settings: Config, folder: Path) -> list[SubjectRun]:
-    """Give each subject its split, its settings and the folder of its results; several are split jointly."""
-    fractions = (settings.data.validation, settings.data.test)
-    seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
-    image_names = [[path.name for path in subject.images] for subject in subjects]
-    if len(subjects) == 1:
-        (subject,) = subjects
-        split = make_split(subject.groups, subject.official_test, seed, fractions, names=image_names[0])
-        return [SubjectRun(subject.name, subject, settings, folder, split, subject_truth(subject))]
-    names = subject_folder_names([subject.name for subject in subjects])
-    splits = make_joint_splits(
-        [subject.groups for subject in subjects],
-        [subject.official_test for subject in subjects],
-        seed,
-        fractions,
-        names=image_names,
-        subjects=names,
-    )
+def plan_subjects(
+    subjects: Sequence[Subject], settings: Config, folder: Path, *, stored_splits: bool = False
+) -> list[SubjectRun]:
+    """Give each subject its split, its settings and the folder of its results; several are split jointly.
+
+    Parameters
+    ----------
+    subjects : sequence of Subject
+    settings : Config
+    folder : Path
+        The run folder.
+    stored_splits : bool
+        Take the splits from the run folder: a run is resumed.
+
+    Raises
+    ------
+    DataError
+        If the subjects cannot be split, or a stored split is of other images.
+    """
+    names = [subjects[0].name] if len(subjects) == 1 else subject_folder_names([each.name for each in subjects])
+    folders = [folder] if len(subjects) == 1 else [folder / name for name in names]
+    if stored_splits:
+        splits = [
+            Split.read(its_folder / "split.json", names=[path.name for path in subject.images])
+            for its_folder, subject in zip(folders, subjects, strict=True)
+        ]
+    else:
+        seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
+        splits = split_subjects(subjects, seed, (settings.data.validation, settings.data.test), labels=names)
     runs = []
-    for name, subject, split in zip(names, subjects, splits, strict=True):
-        alone = replace(settings, data=replace(settings.data, path=str(subject.root.resolve()), paths=()))
-        runs.append(SubjectRun(name, subject, alone, folder / name, split, subject_truth(subject)))
+    for name, subject, its_folder, split in zip(names, subjects, folders, splits, strict=True):
+        path = settings.data.path or str(subject.root.resolve())
+        alone = replace(settings, data=replace(settings.data, path=path, paths=()))
+        runs.append(SubjectRun(name, subject, alone, its_folder, split, subject_truth(subject)))
     return runs
+
+
+def leak_warning(splits: Sequence[Split], subjects: Sequence[Subject]) -> str | None:
+    """A line about test images whose stimuli are in training or validation too; None if there are none."""
+    leaked = leaked_images(splits, common_stimuli(subjects))
+    if not leaked:
+        return None
+    return (
+        f"WARNING: training or validation images show the same stimuli as {plural(leaked, 'test image')}: the test "
+        "scores are too high; train again with a new split"
+    )
 
 
 def subject_folder_names(names: Sequence[str]) -> list[str]:
@@ -156,21 +189,6 @@ def training_identity(runs: Sequence[SubjectRun], network: Backbone) -> dict[str
         "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
         "split": hashlib.sha256(sides.astype("<i8").tobytes()).hexdigest(),
     }
-
-
-def check_split(run: SubjectRun) -> None:
-    """Check that the split stored in a resumed run is the one made now.
-
-    Raises
-    ------
-    DataError
-        If they differ: the data has changed.
-    """
-    file = run.folder / "split.json"
-    stored = Split.read(file, names=run.image_names)
-    for side in ("train", "validation", "test"):
-        if not np.array_equal(getattr(stored, side), getattr(run.split, side)):
-            raise DataError(f"{file}: the data has changed since the run was started; train again, with another --out")
 
 
 def response_scale(run: SubjectRun) -> tuple[np.ndarray, np.ndarray]:

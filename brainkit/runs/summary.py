@@ -12,7 +12,7 @@ from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.utils.files import read_json, write_json
 from brainkit.utils.system import largest
 from brainkit.utils.table import Table, number
-from brainkit.utils.text import format_bytes
+from brainkit.utils.text import format_bytes, plural
 
 
 def report(folder: Path, clock: PhaseClock, log: RunLog) -> None:
@@ -76,14 +76,16 @@ def _phase_row(phase: str, seconds: float, rate: float | None, peak: dict[str, i
 def _work_notes(summary: dict[str, Any]) -> list[str]:
     notes = []
     if tokens := summary.get("tokens"):
-        cached = "" if tokens["images_per_second"] else ", found in the cache"
+        cached = "" if tokens["images_per_second"] else ", all in the cache already"
         notes.append(
-            f"tokens: {format_bytes(tokens['bytes'])} on disk for {tokens['images']:,} images{cached}; "
+            f"tokens: {format_bytes(tokens['bytes'])} on disk for {plural(tokens['images'], 'image')}{cached}; "
             f"while training: {tokens['residency']}"
         )
     if training := summary.get("training"):
+        threads = f" ({plural(training['threads'], 'thread')})" if "threads" in training else ""  # not in older runs
         notes.append(
-            f"computed on {training['device']}, operator {training['backend']}, products in {training['precision']}"
+            f"computed on {training['device']}{threads}, operator {training['backend']}, "
+            f"products in {training['precision']}"
         )
     if summary["memory"]["cuda"]:
         notes.append(f"GPU memory: {format_bytes(summary['memory']['cuda'])} allocated at most")

@@ -31,6 +31,7 @@ def train(
     *,
     data: Data | Sequence[Data] | None = None,
     out: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     epochs: int | None = None,
@@ -38,6 +39,8 @@ def train(
     devices: int | None = None,
     num_nodes: int | None = None,
     threads: int | None = None,
+    rois: Sequence[str] = (),
+    maps: bool | None = None,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -49,12 +52,15 @@ def train(
     ----------
     backbone : str, Module or None
         An alias, a timm model or ``file.py:ClassName``; or a network: what :func:`brainkit.load_backbone` returns, or
-        any module with ``get_tokens``, see :func:`brainkit.wrap_network`. None: the one that `config` names.
+        any module with ``get_tokens``, see :func:`brainkit.wrap_network`. None: the one that `config` names, or
+        the run to resume.
     data : path-like or Subject, or several of them, optional
         A subject's folder, or an opened subject; by default ``$BRAINKIT_DATA``, else the sample subject. Several are
         trained together, with shared bottlenecks, and each has a folder of its own in the run folder.
     out : path-like, optional
         The run folder; by default ``runs/<date>-<backbone>``.
+    skip_unreadable : bool
+        Leave out images that cannot be read, and list them in ``run.json``; by default they are an error.
     weights : path-like, optional
         A local weights file for the backbone.
     random_weights : bool
@@ -66,6 +72,10 @@ def train(
     threads : int, optional
         Processor threads of each process; by default one for each core it may use, see
         :func:`brainkit.utils.system.cores`.
+    rois : sequence of str
+        Train, score and export only the vertices of these ROIs (their union); by default all vertices.
+    maps : bool, optional
+        Whether to draw the maps, by default yes; :func:`brainkit.runs.draw.draw_run` draws them later.
     resume : bool
         Resume the run in `out`.
     config : path-like, optional
@@ -90,7 +100,10 @@ def train(
     from brainkit.backbones.plugin import backbone_name
 
     if backbone is None and config is None:
-        raise UsageError("backbone must be named, directly or in a settings file, got neither")
+        if not resume:
+            raise UsageError("backbone must be named, directly or in a settings file, got neither")
+        if out is None:
+            raise UsageError("the run to resume must be named: --out RUN")
     name = backbone if backbone is None or isinstance(backbone, str) else backbone_name(backbone)
     if name is not backbone and (weights is not None or random_weights):
         raise UsageError("weights and random_weights are for a backbone's name; a network brings its own weights")
@@ -100,6 +113,7 @@ def train(
     wanted = Overrides(
         backbone=name,
         data=tuple(given),
+        skip_unreadable=skip_unreadable,
         weights=weights,
         random_weights=random_weights,
         epochs=epochs,
@@ -107,8 +121,10 @@ def train(
         devices=devices,
         num_nodes=num_nodes,
         threads=threads,
+        rois=(rois,) if isinstance(rois, str) else tuple(rois),
+        maps=maps,
         config=config,
-        assignments=tuple(overrides),
+        assignments=(overrides,) if isinstance(overrides, str) else tuple(overrides),
     )
     settings = wanted.apply(Config())
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today()}-{_file_name(settings.backbone.name)}"
@@ -149,7 +165,7 @@ def _start_or_resume(
     ):
         clock = PhaseClock(memory)
         if resume and (folder / "run.json").is_file():
-            world.once(lambda: finish_interrupted(folder, log, clock))
+            world.once(lambda: finish_interrupted(folder, log, clock, maps=settings.train.maps))
             log(f"{folder}: is complete, nothing to resume")
             return
         if not resume:
@@ -180,7 +196,7 @@ def _run_stages(run: RunContext, settings: Config, backbone: str | nn.Module | N
     def write() -> None:
         scores = stages.score_models(run, inputs, module, batches, fitted.best)
         stages.write_run(run, inputs, tokens, module, fitted, scores)
-        finish_run(run.folder, run.log, run.clock)
+        finish_run(run.folder, run.log, run.clock, maps=settings.train.maps)
 
     run.world.once(write)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from brainkit.images import Preprocessing, decode, find_images, prepare
 from brainkit.runs.export import check_network
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.network import load_network
-from brainkit.utils.text import one_line
+from brainkit.utils.system import use_threads
+from brainkit.utils.text import one_line, plural
 
 MAX_IMAGES = 24
 # How much more than it states a file with a known difference (int8, float16, random weights) may differ here.
@@ -62,7 +63,7 @@ class Verified:
         The most they may be, see :class:`Bounds`.
     """
 
-    facts: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...] = field(repr=False)
     largest: float
     median: float
     allowed: float
@@ -78,13 +79,15 @@ def verify(
     path: str | os.PathLike[str],
     runs: Sequence[str | os.PathLike[str]] = (),
     images: str | os.PathLike[str] | None = None,
+    *,
+    threads: int | None = None,
 ) -> Verified:
     """Compare an encoder file with the run it was made from, or with itself.
 
     Parameters
     ----------
     path : path-like
-        The file, in any form that ``brainkit export`` writes.
+        The file, in any form that ``brainkit export`` writes, or the run folder that it is in.
     runs : sequence of path-like
         The run folder, or all those of an ensemble. Model and backbone predict in torch, and the file must predict the
         same for its vertices, in batches of 1 and 3. Without a run, the file's digest, metadata, graph and signature
@@ -92,6 +95,8 @@ def verify(
     images : path-like, optional
         Photographs to compare on, the first 24 in sorted order. By default the run's validation images; without a run,
         three synthetic images.
+    threads : int, optional
+        Processor threads; by default one for each core this process may use.
 
     Returns
     -------
@@ -106,6 +111,11 @@ def verify(
     UsageError
         If there are too few or too many runs for the file, or it can only be compared with a run.
     """
+    with use_threads(threads):
+        return _verify(encoder_file.locate(path), runs, images)
+
+
+def _verify(path: Path, runs: Sequence[str | os.PathLike[str]], images: str | os.PathLike[str] | None) -> Verified:
     info = encoder_file.read(path)
     facts = [("file", f"{path} (sha256 {(info.digest or '')[:12]}): digest, metadata and schema are valid")]
     if runs:
@@ -125,8 +135,9 @@ def verify(
     largest, median = float(errors.max()), float(np.median(errors if runs else errors[1:]))
     bounds = _bounds(info, in_torch=bool(runs))
     reference = "against torch" if runs else "with itself"
+    of_what = f"{plural(expected.shape[1], 'vertex', 'vertices')}, {plural(len(pixels), 'image')}"
     facts += [
-        ("compared", f"{expected.shape[1]} vertices, {len(pixels)} images, {runtime} {reference}, batches of 1 and 3"),
+        ("compared", f"{of_what}, {runtime} {reference}, batches of 1 and 3"),
         ("now", f"largest {largest:.1e}, median {median:.1e} of a vertex's s.d."),
         ("certificate", _describe_certificate(info.certificate)),
         ("allowed", f"{bounds.largest:.1e}{bounds.reason}"),
@@ -144,12 +155,11 @@ def _predict_in_torch(
     require("torch", extra="train", purpose="brainkit verify --run")
     from brainkit.backbones.plugin import IN_PYTHON
     from brainkit.export.token_module import evaluation_mode, torch_predictions
+    from brainkit.training.threads import limit_threads
 
     members = (info.ensemble or {}).get("members", 1)
     if len(runs) != members:
-        raise UsageError(
-            f"{path}: is made from {members} run{'s' * (members != 1)}; name each with --run, got {len(runs)}"
-        )
+        raise UsageError(f"{path}: is made from {plural(members, 'run')}; name each with --run, got {len(runs)}")
     pixels = None if images is None else _photographs(images, info.preprocessing)
     predictions, facts = [], []
     for run in runs:
@@ -164,9 +174,9 @@ def _predict_in_torch(
         check_network(folder, trained_on, network)
         model = load_model(folder)
         columns = _columns(path, info, folder)
-        with evaluation_mode(model, network):
+        with limit_threads(), evaluation_mode(model, network):
             predictions.append(torch_predictions(model, network, pixels, info.preprocessing)[:, columns])
-        facts.append(("run", f"{folder}: {network.name}, {len(model.weight)} vertices"))
+        facts.append(("run", f"{folder}: {network.name}, {plural(len(model.weight), 'vertex', 'vertices')}"))
     assert pixels is not None
     mean = np.stack(predictions).mean(0, dtype=np.float64)
     return np.asarray(mean, np.float32), pixels, facts

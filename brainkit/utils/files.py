@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, JSON, and the cache folder."""
+"""Files that appear complete or not at all, text and JSON, and the cache folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from brainkit.errors import BrainkitError, DataError
+from brainkit.utils.file_kind import describe_kind
 
 
 @contextlib.contextmanager
@@ -60,21 +61,41 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file in UTF-8, with or without a byte order mark.
 
     Raises
     ------
     DataError
         If the file is missing, unreadable or not JSON.
     """
+    text = read_text(path, "JSON")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(text)
+    except ValueError as error:
+        kind = describe_kind(text.encode(), len(text))
+        found = "something else" if kind in ("text", None) else kind
+        raise DataError(f"{path}: expected JSON, found {found} ({error})") from None
+
+
+def read_text(path: str | os.PathLike[str], what: str = "text") -> str:
+    """Read a text file in UTF-8, without the byte order mark that some programs put first.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, unreadable or not text; `what` says what was expected.
+    """
+    try:
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON, found something else ({error})") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = describe_kind(content[:512], len(content)) or f"other bytes ({error.reason} at position {error.start})"
+        raise DataError(f"{path}: expected {what} in UTF-8, found {found}; save it as UTF-8") from None
 
 
 def write_all(file: Any, data: bytes | memoryview) -> None:

@@ -206,7 +206,7 @@ def subject(tmp_path) -> Path:
     """A subject just large enough for a request to be checked."""
     (tmp_path / "data" / "images").mkdir(parents=True)
     for row in range(12):
-        Image.new("RGB", (8, 8), (20 * row, 60, 30)).save(tmp_path / "data" / "images" / f"{row}.png")
+        Image.new("RGB", (8, 8), (20 * row, 60, 30)).save(tmp_path / "data" / "images" / f"{row:02d}.png")
     draw = np.random.default_rng(0)
     np.save(tmp_path / "data" / "responses.npy", draw.standard_normal((12, 4)).astype(np.float32))
     np.save(tmp_path / "data" / "coordinates.npy", draw.standard_normal((4, 3)).astype(np.float32))

@@ -42,11 +42,12 @@ def without_say(arguments: dict[str, Any]) -> dict[str, Any]:
 def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.runs.train", "train", Path("runs/x"))
     options = "--data d --weights w.pt --out r --epochs 3 --seed 5 --resume --config c.yaml --set a.b=1 --set c.d=2"
-    options += " --data e --devices 2 --num-nodes 3"
+    options += " --data e --skip-unreadable --devices 2 --num-nodes 3 --threads 4 --roi V1,FFA --roi OFA --no-maps"
     assert call("train", "--backbone", "dinov2", *options.split()).exit_code == 0
     assert given() == {
         "backbone": "dinov2",
         "data": (Path("d"), Path("e")),
+        "skip_unreadable": True,
         "out": Path("r"),
         "weights": Path("w.pt"),
         "random_weights": False,
@@ -55,6 +56,9 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "resume": True,
         "devices": 2,
         "num_nodes": 3,
+        "threads": 4,
+        "rois": ("V1,FFA", "OFA"),
+        "maps": False,
         "config": Path("c.yaml"),
         "overrides": ("a.b=1", "c.d=2"),
     }
@@ -80,8 +84,8 @@ def test_train_leaves_out_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_export_passes_its_options(monkeypatch: pytest.MonkeyPatch, options: list[str], forms: tuple[str, ...]) -> None:
     given = record(monkeypatch, "brainkit.runs.export", "export_all", [])
-    assert call("export", "runs/a", *options, "--out", "e.onnx").exit_code == 0
-    expected = {"run": Path("runs/a"), "out": Path("e.onnx"), "forms": forms}
+    assert call("export", "runs/a", *options, "--out", "e.onnx", "--threads", "3").exit_code == 0
+    expected = {"run": Path("runs/a"), "out": Path("e.onnx"), "forms": forms, "threads": 3}
     expected |= {"target": "cpu", "rois": (), "vertices": None, "storage": "float32", "ensemble": ()}
     assert without_say(given()) == expected
 
@@ -91,7 +95,7 @@ def test_export_passes_rois_and_vertices(monkeypatch: pytest.MonkeyPatch) -> Non
     options = ["--target", "gpu", "--roi", "V1, FFA-1", "--roi", "OFA", "--vertices", "ids.txt"]
     assert call("export", *options).exit_code == 0
     arguments = without_say(given())
-    assert (arguments["target"], arguments["rois"]) == ("gpu", ("V1", "FFA-1", "OFA"))
+    assert (arguments["target"], arguments["rois"]) == ("gpu", ("V1, FFA-1", "OFA"))
     assert arguments["vertices"] == Path("ids.txt") and arguments["out"] is None
 
 
@@ -115,7 +119,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
     skipped = tuple((Path(f"bad{i}\n\x1b[31m.png"), "truncated") for i in range(12))
     done = PredictResult(Path("fmri.npy"), 2, skipped, 0.5, files=(Path("fmri.npy"),))
     given = record(monkeypatch, "brainkit.predict", "predict_to_file", done)
-    options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --overwrite --encoder e.onnx"
+    options = "--roi V1,V2 --roi FFA-1 --device cpu --batch-size 4 --threads 1 --overwrite --encoder e.onnx"
     result = call("predict", photos, "c.png", "--out", "fmri.npy", *options.split())
     assert result.exit_code == 0, result.output
     passed = given()
@@ -126,8 +130,9 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "out": "fmri.npy",
         "encoder": Path("e.onnx"),
         "device": "cpu",
-        "rois": ("V1", "V2", "FFA-1"),
+        "rois": ("V1,V2", "FFA-1"),  # split where the encoder's regions are known: a name may have commas
         "batch_size": 4,
+        "threads": 1,
         "overwrite": True,
         "hemispheres": False,
         "top": None,
@@ -135,10 +140,10 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "engine": "local",
         "workers": None,
     }
-    assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.json ")
+    assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.npy.json ")
     assert len(result.stderr.splitlines()) == 11
     assert "skipped bad0\\n\\x1b[31m.png: truncated" in result.stderr
-    assert "skipped 2 more; fmri.json" in result.stderr
+    assert "skipped 2 more; fmri.npy.json" in result.stderr
 
 
 def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

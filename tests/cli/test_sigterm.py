@@ -35,7 +35,7 @@ def run(self, batch, columns=None):
     time.sleep(3600)
 
 session = SimpleNamespace(device="cpu", break_off=lambda thread: None)
-to_file.load = lambda path, device: Encoder(path, encoder_file.read(path), session)
+to_file.load = lambda path, device, **more: Encoder(path, encoder_file.read(path), session)
 Encoder.run = run
 main()
 """

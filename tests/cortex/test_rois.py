@@ -46,6 +46,39 @@ def test_roi_of_an_empty_table():
         RoiTable({}, 3).members("V1")
 
 
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        ("FFA", ("FFA",)),
+        (["V1v,PPA", "ffa"], ("V1v", "PPA", "ffa")),
+        ("V1v, PPA,", ("V1v", "PPA")),
+        ("area 1, dorsal", ("area 1, dorsal",)),
+        ("AREA 1, Dorsal ", ("AREA 1, Dorsal",)),
+        ("PPA,area 1, dorsal, V1", ("PPA", "area 1, dorsal", "V1")),
+        ("area 1, dorsal, part", ("area 1, dorsal, part",)),
+        ("area 1,PPA", ("area 1", "PPA")),
+        ("nowhere, PPA", ("nowhere", "PPA")),
+        ([], ()),
+    ],
+)
+def test_names_with_commas_are_found_where_they_are_names(table, texts, names):
+    with_commas = RoiTable({**table, "area 1, dorsal": [8], "area 1, dorsal, part": [9]}, 10)
+    assert with_commas.split_names(texts) == names
+
+
+def test_a_text_without_a_name(table):
+    for text in ("", " , "):
+        with pytest.raises(UsageError, match="expected a name"):
+            table.split_names(text)
+
+
+def test_a_mask_is_no_list_of_positions():
+    with pytest.raises(DataError, match="mask"):
+        RoiTable.from_json({"V1": [0, 1, 1, 0]}, 4)
+    assert RoiTable.from_json({"V1": [0, 1]}, 2)["V1"].tolist() == [0, 1]
+    assert RoiTable.from_json({"V1": [0, 1]}, 4)["V1"].tolist() == [0, 1]
+
+
 def test_a_name_of_its_own_beats_an_alias():
     table = RoiTable({"V1": np.array([3]), "V1v": np.array([0])}, 4)
     np.testing.assert_array_equal(table.members("V1"), [3])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
 
 import numpy as np
 import pytest
-from subject_folders import refused, save, save_image, write_algonauts
+from subject_folders import refused, save, save_image, write_algonauts, write_own
 
-from brainkit.data import Algonauts, check_images
-from brainkit.errors import DataError
+from brainkit.data import Algonauts, Folder, check_images
+from brainkit.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -104,8 +106,83 @@ def test_check_images(root):
     for image in subject.images[3:5]:
         image.write_bytes(image.read_bytes()[:200])
     for full in (False, True):
-        with pytest.raises(DataError, match=r"train-0004.*1 more unreadable") as caught:
+        with pytest.raises(DataError, match=r"train-0004.*2 of 9 images.*--skip-unreadable") as caught:
             check_images(subject, full=full)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="train-0004"):
         subject[3]
+
+
+def test_a_subject_of_some_rois_has_their_vertices_on_every_axis(tmp_path):
+    pytest.importorskip("nilearn")
+    folder = tmp_path / "s"
+    values = write_algonauts(folder)
+    save(folder / "noise_ceiling/lh_noise_ceiling.npy", np.arange(7) / 20)
+    save(folder / "noise_ceiling/rh_noise_ceiling.npy", np.arange(7, 12) / 20)
+    ids = Algonauts(folder).vertices.ids
+    # Labels, left | right. Faces (OFA, FFA-1): 0 1 2 0 1 2 0 | 0 1 2 0 1. Streams (early): 0 1 0 1 0 1 0 | 0 1 0 1 0.
+    values[:6, 1] = 0.1  # constant, in OFA and early
+    values[2, 2] = np.nan  # in FFA-1
+    values[2, 10] = np.nan  # in early
+    values[:6, 6] = 0.1  # constant, in no ROI
+    for side, columns in (("lh", slice(0, 7)), ("rh", slice(7, 12))):
+        save(folder / f"training_split/training_fmri/{side}_training_fmri.npy", values[:6, columns])
+        save(folder / f"test_split/test_fmri/{side}_test_fmri.npy", values[6:, columns])
+    whole = Algonauts(folder)
+    subject = whole.restrict(["ffa", "early"])  # a common name, in lower case
+    kept = [3, 5, 8, 9]
+    assert subject.chosen_rois == ("ffa", "early")
+    np.testing.assert_array_equal(subject.responses.rows([7, 2]), values[[7, 2]][:, kept])
+    np.testing.assert_array_equal(subject.vertices.ids, ids[kept])
+    np.testing.assert_allclose(subject.noise_ceiling, np.array(kept) / 20, rtol=1e-6)
+    assert {name: members.tolist() for name, members in subject.rois.items()} == {
+        "OFA": [2],
+        "FFA-1": [1, 3],
+        "early": [0, 1, 2],
+    }
+    # Of the vertices left out, those in the ROIs: not the constant one outside.
+    assert whole.excluded == {"constant": ids[[1, 6]].tolist(), "nan": ids[[2, 10]].tolist()}
+    assert subject.excluded == {"constant": [ids[1]], "nan": ids[[2, 10]].tolist()}
+    assert subject.data_hash != whole.data_hash
+    assert "4 vertices of fsaverage5 (only ffa, early)" in subject.describe()
+    again = subject.restrict("FFA-1")
+    np.testing.assert_array_equal(again.vertices.ids, ids[[5, 9]])
+    assert again.excluded == {"constant": [], "nan": [ids[2]]}
+    for names, expected in ((["FFA-2", "V9"], "FFA-1"), (["aTL-faces"], "aTL-faces")):
+        with pytest.raises(UsageError, match=rf"^s: ROI .*{expected}"):
+            whole.restrict(names)
+
+
+def test_voxels_of_some_rois_keep_their_places(tmp_path):
+    write_own(tmp_path / "own", space=False)
+    (tmp_path / "own" / "rois.json").write_text('{"back": [1, 3], "front": [0]}')
+    coordinates = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2]], np.float32)
+    save(tmp_path / "own" / "coordinates.npy", coordinates)
+    volume = {"shape": [4, 4, 4], "affine": np.diag([2, 2, 2, 1]).tolist()}
+    (tmp_path / "own" / "volume.json").write_text(json.dumps(volume))
+    subject = Folder(tmp_path / "own").restrict(["back"])
+    np.testing.assert_array_equal(subject.coordinates, coordinates[[1, 3]])
+    np.testing.assert_array_equal(subject.volume.voxels, [[1, 0, 0], [0, 0, 1]])
+    assert subject.noise_ceiling is None and len(subject.vertices) == 2
+
+
+def test_a_subject_opened_by_a_relative_path_is_read_in_another_folder(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subject = Algonauts(root.relative_to(tmp_path))
+    pickled, (image, responses) = pickle.dumps(subject), subject[2]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal(again[2][1], responses)
+    assert again[2][0].tobytes() == image.tobytes()
+    assert again.root == root
+
+
+def test_a_roi_whose_name_has_commas_can_be_trained_on(tmp_path):
+    write_own(tmp_path)
+    (tmp_path / "rois.json").write_text('{"V1, ventral": [0, 2], "V1": [1], "ventral": [3]}')
+    subject = Folder(tmp_path)
+    for given, columns in (("V1, ventral", [0, 2]), (("V1,ventral",), [1, 3]), (("V1, ventral,V1",), [0, 1, 2])):
+        restricted = subject.restrict(given)
+        assert restricted.responses.columns.tolist() == columns, given
+    assert subject.restrict("V1, ventral").chosen_rois == ("V1, ventral",)

@@ -72,6 +72,17 @@ def test_records_can_be_read_into_a_tensor(photos: list[Path], cache: Path) -> N
     assert np.array_equal(record_bits(pickle.loads(pickle.dumps(tokens))), record_bits(tokens))
 
 
+def test_tokens_of_a_relative_cache_are_read_in_another_folder(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tokens = extract_tokens(patch_backbone(), photos, grid=(3, 3), cache=Path("cache"))
+    pickled, expected = pickle.dumps(tokens), record_bits(tokens)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert np.array_equal(record_bits(pickle.loads(pickled)), expected)
+
+
 def test_small_changes_on_a_large_mean_are_kept(photos: list[Path], cache: Path) -> None:
     class Raised(Patches):
         def get_tokens(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

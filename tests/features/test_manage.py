@@ -170,11 +170,11 @@ def test_a_store_in_use_stays(home: Path) -> None:
         pytest.skip("this file system has no locks")
     for options in (["--all"], [store.folder.name[:8]], ["--older-than", "0h"]):
         assert "in use" in call("prune", *options, "--dry-run").stdout
-        assert "0 of 1 stores removed" in call("prune", *options).stdout
-    assert call("prune", "--max-size", "0").stdout.startswith("0 of 1 stores removed")
+        assert "0 of 1 store removed" in call("prune", *options).stdout
+    assert call("prune", "--max-size", "0").stdout.startswith("0 of 1 store removed")
     assert store.folder.exists()
     del store
-    assert "1 of 1 stores removed, 9." in call("prune", "--all").stdout
+    assert "1 of 1 store removed, 9." in call("prune", "--all").stdout
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
+import shutil
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +26,9 @@ from pixel_encoder import V, write_encoder
 from brainkit import predict
 from brainkit.cli import group
 from brainkit.errors import DataError, UsageError
-from brainkit.insilico.contrast import COLUMNS, contrast
-from brainkit.insilico.contrast_output import table_lines, write_contrast
+from brainkit.insilico.contrast import COLUMNS, Contrast, contrast
+from brainkit.insilico.contrast_output import draw_contrast, table_lines, write_contrast
+from brainkit.maps.figure import MapFigure
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +121,73 @@ def test_what_is_refused(encoder: predict.Encoder, sets: tuple[Path, Path], tmp_
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=r"broken\.png"):
         contrast(light, dark / "broken.png", encoder)
+    assert_content_decides(light, dark, encoder, tmp_path)
     found = contrast(light, dark, encoder)
     (tmp_path / "linked").unlink()
     for name in ("contrast.npy", "contrast", ".npz"):
         with pytest.raises(UsageError, match="must end in"):
             write_contrast(found, tmp_path / name)
-    (tmp_path / "contrast.json").write_text("precious")
+    (tmp_path / "contrast.npz.json").write_text("precious")
     with pytest.raises(UsageError, match="exists already"):
         write_contrast(found, tmp_path / "contrast.npz")
-    assert os.listdir(tmp_path) == ["contrast.json"]
+    assert os.listdir(tmp_path) == ["contrast.npz.json"]
+
+
+def assert_content_decides(light: Path, dark: Path, encoder: predict.Encoder, folder: Path) -> None:
+    """The same picture under another name, in another format or in a shard."""
+    copied = folder / "copied"
+    copied.mkdir()
+    with Image.open(light / "3.png") as image:
+        image.save(copied / "other-name.bmp")
+    with tarfile.open(folder / "shard.tar", "w") as shard:
+        shard.add(light / "4.png", "another.png")
+    for extra in (copied, folder / "shard.tar"):
+        with pytest.raises(UsageError, match="in both sets") as caught:
+            contrast(light, [dark, extra], encoder, batch_size=2)
+        assert "light" in str(caught.value) and "\n" not in str(caught.value)
+    # Within a set it counts once.
+    once, twice = contrast(light, dark, encoder), contrast([light, copied], dark, encoder, batch_size=2)
+    np.testing.assert_allclose(once.statistics.t, twice.statistics.t, rtol=1e-6)
+    assert len(twice.a.images) == len(once.a.images) == 9 and len(twice.a.skipped) == 2
+    shutil.rmtree(copied)
+    (folder / "shard.tar").unlink()
+
+
+def drawn(result: Contrast, folder: Path, **options: Any) -> np.ndarray:
+    with Image.open(draw_contrast(result, folder, **options)) as image:
+        return np.asarray(image.convert("RGB"), np.int64)
+
+
+def vivid(figure: np.ndarray) -> int:
+    """How many pixels of the map are red or blue: without the colour bar at the right, and the note at the foot."""
+    height, width, _ = figure.shape
+    return int((np.ptp(figure[: height * 9 // 10, : width * 2 // 3], axis=2) > 60).sum())
+
+
+@pytest.mark.slow
+def test_the_figure_is_pale_where_no_vertex_passes(
+    encoder: predict.Encoder, sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("nilearn")
+    texts: list[str] = []
+    write = MapFigure.text
+    monkeypatch.setattr(
+        MapFigure, "text", lambda self, x, y, text, **how: texts.append(text) or write(self, x, y, text, **how)
+    )
+    found = contrast(*sets, encoder)
+    counts = {}
+    for name, q in {"none": 0.5, "some": np.where(np.arange(V) % 2, 0.01, 0.5), "all": 0.01}.items():
+        statistics = dataclasses.replace(found.statistics, q=np.broadcast_to(q, V))
+        texts.clear()
+        counts[name] = vivid(drawn(dataclasses.replace(found, statistics=statistics), tmp_path))
+        said = {"none": "no vertex passes", "some": f"{V // 2} of {V} vertices pass", "all": f"all {V} vertices pass"}
+        assert said[name] in texts[0]  # the title
+    assert counts["none"] == 0 < counts["some"] < counts["all"]
+    # Another threshold lets all pass.
+    statistics = dataclasses.replace(found.statistics, q=np.full(V, 0.2))
+    assert vivid(drawn(dataclasses.replace(found, statistics=statistics), tmp_path, max_q=0.3)) == counts["all"]
+    assert any(f"all {V} vertices pass q < 0.3" in text for text in texts)
 
 
 @pytest.mark.slow

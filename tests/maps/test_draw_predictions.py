@@ -62,12 +62,12 @@ def test_a_prediction_file_is_drawn_with_its_own_columns(photos: Path, monkeypat
     columns = np.array([1, 30])
     np.save("fmri.npy", np.array([[1.0, 2.0]], np.float32))
     write_json(
-        "fmri.json", {"images": [str(photos / "b.png")], "vertices": {"ids": info.vertices.ids[columns].tolist()}}
+        "fmri.npy.json", {"images": [str(photos / "b.png")], "vertices": {"ids": info.vertices.ids[columns].tolist()}}
     )
     assert [path.name for path in draw_predictions.draw_prediction_file("fmri.npy", info, "figures")] == ["0000-b.png"]
     np.testing.assert_array_equal(drawn[0]["vertices"].ids, info.vertices.ids[columns])
-    write_json("fmri.json", [])
-    with pytest.raises(DataError, match=r"fmri.json"):
+    write_json("fmri.npy.json", [])
+    with pytest.raises(DataError, match=r"fmri.npy.json"):
         draw_predictions.draw_prediction_file("fmri.npy", info, "figures")
 
 
@@ -85,14 +85,14 @@ def test_an_image_whose_name_is_not_utf8_is_drawn(photos: Path, monkeypatch: pyt
     encoder = Encoder(Path("encoder.onnx"), encoder_info(), session)
     rows = iter(np.random.default_rng(0).standard_normal((2, 1, V)).astype(np.float32))
     monkeypatch.setattr(encoder, "run", lambda batch, columns=None: next(rows))
-    monkeypatch.setattr("brainkit.predict.to_file.load", lambda path, device: encoder)
+    monkeypatch.setattr("brainkit.predict.to_file.load", lambda path, device, **more: encoder)
     result = call(
         "predict", photos, *["--out", "fmri.npy", "--encoder", "encoder.onnx", "--maps", "figures", "--batch-size", "1"]
     )
     assert result.exit_code == 0, result.output
     assert "figures: 2 of 2 images" in result.stdout
     assert sorted(path.name for path in Path("figures").iterdir()) == ["0000-a_x.png", "0001-b.png"]
-    assert "a\\\\xff $x.png" in Path("fmri.json").read_text(encoding="utf-8")
+    assert "a\\\\xff $x.png" in Path("fmri.npy.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("place", ["deep/figures", "photos/a.png"])

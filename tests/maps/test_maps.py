@@ -128,6 +128,32 @@ def test_note_and_legend_are_on_every_figure(flatmap, subject):
     assert "R²" in words(drawn[0]) and "noise ceiling" in words(drawn[1]) and "(z)" in words(drawn[5])
 
 
+@pytest.mark.slow
+def test_vertices_predicted_no_better_than_chance_are_pale_on_every_map(subject, tmp_path, monkeypatch):
+    count = len(subject["scale"])
+    half = np.arange(count) < subject["vertices"].n_left
+    drawn = {}
+    monkeypatch.setattr(draw, "_write", lambda path, figure: drawn.setdefault(path.name, figure))
+
+    def coloured_pixels(r, images):
+        drawn.clear()
+        draw.draw_maps(tmp_path, **{**subject, "r": r}, test_images=images)
+        assert list(drawn) == FILES
+        return {name: int(coloured(figure).sum()) for name, figure in drawn.items()}
+
+    whole = coloured_pixels(np.full(count, 0.6), None)
+    assert "pale" not in words(drawn["layer.png"])
+    assert coloured_pixels(np.full(count, 0.6), 100) == whole
+    some = coloured_pixels(np.where(half, 0.6, 0.05), 100)
+    assert all("pale" in words(figure) and "100" in words(figure) for figure in drawn.values())
+    none = coloured_pixels(np.full(count, 0.05), 100)
+    assert all("chance" in words(figure) for figure in drawn.values())
+    for name in ("layer.png", "location.png", "scale.png"):
+        assert 0.3 * whole[name] < some[name] < 0.75 * whole[name] and none[name] < 0.05 * whole[name]
+    coloured_pixels(np.full(count, np.nan), 100)  # no prediction varies
+    assert all("chance" in words(figure) for figure in drawn.values())
+
+
 def test_colours_follow_the_data(flatmap, subject):
     count = len(subject["scale"])
     low, opaque = map_pixels(figures.scale_figure(flatmap, np.full(count, 0.02), "", None, None))

@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from brainkit.errors import UsageError
-from brainkit.metrics.significance import compare, false_discovery_rate, hedges_correction
+from brainkit.metrics.significance import (
+    compare,
+    describe_passing,
+    false_discovery_rate,
+    hedges_correction,
+    positive_correlation_q,
+)
 
 
 @pytest.mark.parametrize(("n_a", "n_b"), [(2, 2), (3, 50), (40, 30), (5000, 7)])
@@ -66,3 +72,28 @@ def test_false_discovery_rate() -> None:
     np.testing.assert_allclose(false_discovery_rate(p), [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5], rtol=1e-12)
     assert np.isnan(false_discovery_rate(np.full(3, np.nan))).all()
     assert len(false_discovery_rate(np.empty(0))) == 0
+
+
+def test_correlations_above_zero() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 30, 40))
+    y[:, :20] += x[:, :20]
+    found = [stats.pearsonr(*pair, alternative="greater") for pair in zip(x.T, y.T, strict=True)]
+    r, p = np.array([[each.statistic, each.pvalue] for each in found]).T
+    np.testing.assert_allclose(positive_correlation_q(r, 30), stats.false_discovery_control(p), rtol=1e-6)
+    edge = positive_correlation_q(np.array([1.0, -1.0, 0.0, np.nan]), 30)
+    assert edge[0] == 0 and edge[1] == 1 and edge[2] == 0.75 and np.isnan(edge[3])
+
+
+@pytest.mark.parametrize(
+    ("q", "text"),
+    [
+        ([0.5, 0.05], "no vertex passes q < 0.05"),
+        ([0.01, 0.05, np.nan], "1 of 2 vertices passes q < 0.05"),
+        ([0.01, 0.02, np.nan], "all 2 vertices pass q < 0.05"),
+        ([0.01], "the only vertex passes q < 0.05"),
+        ([np.nan], "no vertex can be tested"),
+    ],
+)
+def test_how_many_pass_in_words(q: list[float], text: str) -> None:
+    assert describe_passing(np.array(q), 0.05) == text

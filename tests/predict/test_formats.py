@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import doctest
+import hashlib
 import json
 import os
 import sys
@@ -21,12 +22,12 @@ pytest.importorskip("onnx", reason="the encoders of these tests are built with o
 pytest.importorskip("onnxruntime")
 
 import nibabel
-from pixel_encoder import SIZE, V, write_encoder
+from pixel_encoder import SIZE, V, make_info, write_encoder
 
 import brainkit
 from brainkit import encoder_file
 from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.vertices import Vertices, from_ranges, to_ranges
 from brainkit.cortex.volume import Volume
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, MissingDependency, UsageError
 from brainkit.predict import Encoder, PredictResult, description_path, load, predict_to_file
@@ -36,7 +37,7 @@ from brainkit.predict.outputs.csv import RoiMeanRows
 from brainkit.predict.outputs.description import write_streaming
 from brainkit.predict.outputs.formats import FORMATS
 from brainkit.predict.outputs.npz import NpzRows
-from brainkit.predict.outputs.rows import RowWriter
+from brainkit.predict.outputs.rows import Layout, RowWriter
 from brainkit.predict.regions import region_means
 
 N = 10
@@ -77,7 +78,7 @@ def test_npz(encoder: Encoder, photos: Path, rows: np.ndarray, tmp_path: Path) -
     with zipfile.ZipFile(tmp_path / "fmri.npz") as archive:
         assert archive.testzip() is None
         assert {member.date_time[0] for member in archive.infolist()} == {1980}  # the clock leaves no trace
-    assert sorted(os.listdir(tmp_path)) == ["fmri.json", "fmri.npz"]
+    assert sorted(os.listdir(tmp_path)) == ["fmri.npz", "fmri.npz.json"]
 
 
 def test_hemispheres_as_the_challenge_takes_them(
@@ -90,11 +91,61 @@ def test_hemispheres_as_the_challenge_takes_them(
     np.testing.assert_array_equal(right, rows[:, 11:])
     assert description["file"] == ["lh_pred_test.npy", "rh_pred_test.npy"]
     assert [part["columns"] for part in description["hemispheres"]] == [[0, 11], [11, 20]]
-    assert sorted(os.listdir(tmp_path)) == ["lh_pred_test.npy", "pred_test.json", "rh_pred_test.npy"]
+    assert sorted(os.listdir(tmp_path)) == ["lh_pred_test.npy", "pred_test.npy.json", "rh_pred_test.npy"]
     with pytest.raises(UsageError, match=r"lh_pred_test\.npy"):
         predict_to_file(photos, tmp_path / "pred_test.npy", encoder, hemispheres=True)
     with pytest.raises(UsageError, match=r"--hemispheres.*\.npy"):
         predict_to_file(photos, tmp_path / "fmri.npz", encoder, hemispheres=True)
+
+
+def test_outputs_of_the_same_stem_live_side_by_side(encoder: Encoder, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    outs = [tmp_path / f"fmri{suffix}" for suffix in (".npy", ".csv", ".npz", ".zarr", ".func.gii", ".mgz")]
+    before = {out: predict(photos, out, encoder)[1] for out in outs}
+    assert len({description_path(out) for out in outs}) == len(outs)
+    for out in outs:
+        done = predict_to_file(photos / "image-001.png", out, encoder, overwrite=True)
+        assert done.description == tmp_path / f"{out.name}.json"
+        for other in outs:
+            described = json.loads(description_path(other).read_text("utf-8"))
+            assert (described == before[other]) == (other != out)
+        before[out] = json.loads(description_path(out).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("hemispheres", [True, False])
+def test_one_description_does_not_serve_both_shapes_of_an_output(
+    encoder: Encoder, photos: Path, tmp_path: Path, hemispheres: bool
+) -> None:
+    predict(photos, tmp_path / "fmri.npy", encoder, hemispheres=hemispheres)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match=r"fmri\.npy\.json"):
+        predict_to_file(photos, tmp_path / "fmri.npy", encoder, hemispheres=not hemispheres, overwrite=True)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".npz", ".mgz"])
+@pytest.mark.parametrize("rois", [None, ["V1", "PPA"]])
+def test_a_description_names_the_vertices(
+    encoder: Encoder, photos: Path, tmp_path: Path, suffix: str, rois: list[str] | None
+) -> None:
+    _, description = predict(photos, tmp_path / f"fmri{suffix}", encoder, rois=rois)
+    regions = rois or (encoder.rois.names if suffix == ".csv" else [])  # a table of means has those of its regions
+    members = [encoder.rois.members(name) for name in regions]
+    columns = np.unique(np.concatenate(members)) if members else np.arange(V)
+    vertices = description["vertices"]
+    ids = np.concatenate([np.arange(first, end) for first, end in vertices["ranges"]])  # as docs/scoring.md says
+    np.testing.assert_array_equal(ids, encoder.vertices.ids[columns])
+    assert description["space"] == "fsaverage5" and vertices["count"] == len(ids)
+    assert vertices["sha256"] == hashlib.sha256(ids.astype("<i4").tobytes()).hexdigest()
+
+
+def test_the_vertices_of_a_whole_brain_take_a_line(tmp_path: Path) -> None:
+    vertices = Vertices("fsaverage", np.delete(np.arange(2 * 163_842), [5, 6, 200_000]))
+    described = Layout(make_info(20, vertices=vertices)).to_json()["vertices"]
+    assert described["ranges"] == [[0, 5], [7, 200_000], [200_001, 327_684]]
+    np.testing.assert_array_equal(from_ranges(described["ranges"]), vertices.ids)
+    assert from_ranges(to_ranges(np.array([], np.int32))).tolist() == []
+    assert to_ranges(np.array([9, 10, 3, 4, 1])) == [[9, 11], [3, 5], [1, 2]]  # voxels need not be sorted
 
 
 @pytest.mark.slow
@@ -125,19 +176,23 @@ def test_surfaces_are_read_by_nibabel(
             assert image.meta["AnatomicalStructurePrimary"] == ("CortexLeft", "CortexRight")[hemisphere]
             assert [array.meta["Name"] for array in image.darrays] == description["images"]
             np.testing.assert_array_equal(np.stack([array.data for array in image.darrays], axis=1), whole)
-    assert sorted(os.listdir(tmp_path)) == ["fmri.json", f"lh.fmri{suffix}", f"rh.fmri{suffix}"]
+    assert sorted(os.listdir(tmp_path)) == [f"fmri{suffix}.json", f"lh.fmri{suffix}", f"rh.fmri{suffix}"]
 
 
 def test_a_hemisphere_without_vertices_has_no_file(encoder: Encoder, photos: Path, tmp_path: Path) -> None:
     _, description = predict(photos, tmp_path / "v1.mgz", encoder, rois=["V1"])  # 1000, 3000, 7000: all on the left
     assert description["file"] == ["lh.v1.mgz"]
-    assert sorted(os.listdir(tmp_path)) == ["lh.v1.mgz", "v1.json"]
+    assert sorted(os.listdir(tmp_path)) == ["lh.v1.mgz", "v1.mgz.json"]
 
 
 def test_nifti_holds_the_voxels(volume_path: Path, photos: Path, rows: np.ndarray, tmp_path: Path) -> None:
     info = encoder_file.read(volume_path)
     assert info.volume is not None and info.volume.shape == (4, 5, 6)
-    predict(photos, tmp_path / "fmri.nii.gz", load(volume_path, "cpu"))
+    _, description = predict(photos, tmp_path / "fmri.nii.gz", load(volume_path, "cpu"))
+    described = description["volume"]
+    flat = from_ranges(described["ranges"])
+    np.testing.assert_array_equal(np.stack(np.unravel_index(flat, described["shape"]), 1), info.volume.voxels)
+    assert described["affine"] == AFFINE
     image: Any = nibabel.load(tmp_path / "fmri.nii.gz")
     assert image.shape == (4, 5, 6, N)
     np.testing.assert_array_equal(image.affine, AFFINE)
@@ -396,10 +451,13 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, suffix: str, monkeyp
 
 def test_a_description_is_the_json_that_would_be_written_at_once(tmp_path: Path) -> None:
     value = {"a": [1, {"b": [2, "ü\n"]}], "none": [], "empty": {}, "text": "x", "many": [{"p": 1}, [3], "q"]}
+    value |= {"nested": {"ranges": [[0, 5], [7, 9]], "names": ["V1", "ü"], "objects": [{"c": {}}, {}]}}
     streamed = {key: iter(each) if key in ("none", "many") else each for key, each in value.items()}
     with (tmp_path / "a.json").open("w", encoding="utf-8") as file:
         write_streaming(file, streamed)
-    assert (tmp_path / "a.json").read_text("utf-8") == json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    text = (tmp_path / "a.json").read_text("utf-8")
+    assert json.loads(text) == value and list(json.loads(text)) == list(value) and text.endswith("}\n")
+    assert '    "ranges": [[0, 5], [7, 9]],\n    "names": [\n      "V1",\n      "ü"\n    ],\n' in text
 
 
 # --- examples -----------------------------------------------------------------------------------------------------

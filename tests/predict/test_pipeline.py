@@ -83,7 +83,7 @@ def test_decoding_runs_ahead_by_a_bounded_number(encoder: Encoder, monkeypatch: 
 
     monkeypatch.setattr(pipeline, "prepare_into", count)
     taken = 0
-    for batch in pipeline.batches(encoder, lambda start, stop: range(start, stop), range(500), 4, encoder.run):
+    for batch in pipeline.batches(encoder, (range(start, start + 4) for start in range(0, 500, 4)), 4, encoder.run):
         assert batch.fmri is not None
         furthest = max(furthest, decoded - taken)
         taken += len(batch.fmri)

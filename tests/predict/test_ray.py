@@ -59,7 +59,7 @@ def folder(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(folder: Path) -> tuple[bytes, Any]:
     """The output of this process: its bytes and its description."""
     predict_to_file(folder / "photos", folder / "alone.npy", folder / "encoder.onnx", batch_size=4)
-    description = json.loads((folder / "alone.json").read_text())
+    description = json.loads((folder / "alone.npy.json").read_text())
     return (folder / "alone.npy").read_bytes(), {**description, "file": None}
 
 
@@ -92,7 +92,7 @@ def test_the_same_bytes_though_a_worker_is_killed_on_the_way(
     assert killed
     assert result.n == IMAGES - 1
     assert (tmp_path / "fmri.npy").read_bytes() == alone[0]
-    description = json.loads((tmp_path / "fmri.json").read_text())
+    description = json.loads((tmp_path / "fmri.npy.json").read_text())
     assert {**description, "file": None} == alone[1]
     assert [Path(entry["path"]).name for entry in description["skipped"]] == [f"image-{BROKEN:03d}.png"]
 

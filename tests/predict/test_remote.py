@@ -144,16 +144,16 @@ def test_outputs_at_a_url(encoder: Encoder, photos: Path, memory: Any, tmp_path:
     predict_to_file(photos, here, encoder, batch_size=4)
     result = predict_to_file(photos, url, encoder, batch_size=4)
     assert (result.path, result.files, result.n) == (url, (url,), 10)
-    assert result.description == "memory://bucket/results/fmri.json"
+    assert result.description == f"{url}.json"
     local = [path for path in (here.rglob("*") if here.is_dir() else [here]) if path.is_file()]
-    for path in [*local, tmp_path / "fmri.json"]:
+    for path in [*local, tmp_path / f"fmri{suffix}.json"]:
         name = path.relative_to(tmp_path).as_posix()
         assert memory.cat_file(f"/bucket/results/{name}") == path.read_bytes(), name
     assert not list((tmp_path / "cache" / "outputs").iterdir())
     with pytest.raises(UsageError, match=f"{url}: exists"):
         predict_to_file(photos, url, encoder)
     assert predict_to_file(photos / "image-001.png", url, encoder, overwrite=True).n == 1
-    assert json.loads(memory.cat_file("/bucket/results/fmri.json"))["shape"][0] == 1
+    assert json.loads(memory.cat_file(f"/bucket/results/fmri{suffix}.json"))["shape"][0] == 1
 
 
 def test_contact_sheets_are_uploaded_too(encoder: Encoder, photos: Path, memory: Any) -> None:
@@ -182,7 +182,7 @@ def test_what_cannot_be_uploaded_is_not_lost(
     (folder,) = (tmp_path / "cache" / "outputs").iterdir()
     assert str(folder) in str(caught.value)
     assert np.load(folder / "fmri.npy").shape == (10, V)
-    assert (folder / "fmri.json").is_file()
+    assert (folder / "fmri.npy.json").is_file()
 
 
 def test_an_interrupted_output_at_a_url_is_resumed(

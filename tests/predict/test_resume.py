@@ -47,7 +47,7 @@ def predict(photos: Path, encoder: Any, out: str = "fmri.npy", **options: Any) -
 
 def content(out: str) -> tuple[bytes, dict[str, Any]]:
     """The bytes of an output, and its JSON but for the file's name."""
-    text = json.loads(Path(out).with_suffix(".json").read_text("utf-8"))
+    text = json.loads(Path(f"{out}.json").read_text("utf-8"))
     return Path(out).read_bytes(), {key: value for key, value in text.items() if key != "file"}
 
 
@@ -92,7 +92,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(
     assert result.n == COUNT - len(BROKEN)
     assert [str(name) for name in result.images] == content("fmri.npy")[1]["images"]
     assert len(result.skipped) == len(BROKEN)
-    assert sorted(os.listdir()) == ["fmri.json", "fmri.npy", "photos", "whole.json", "whole.npy"]
+    assert sorted(os.listdir()) == ["fmri.npy", "fmri.npy.json", "photos", "whole.npy", "whole.npy.json"]
 
 
 def test_rows_after_the_last_state_are_repeated(photos: Path, encoder: Encoder) -> None:

@@ -51,8 +51,8 @@ def test_two_files_of_the_same_rows(ensemble: Path, photos: Path, expected: Any,
     assert result.files == (tmp_path / "fmri.npy", tmp_path / "fmri-sd.npy")
     same(np.load(tmp_path / "fmri.npy"), expected[0])
     same(np.load(tmp_path / "fmri-sd.npy"), expected[1])
-    assert json.loads((tmp_path / "fmri.json").read_text())["spread"]["file"] == "fmri-sd.npy"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fmri-sd.npy", "fmri.json", "fmri.npy"]
+    assert json.loads((tmp_path / "fmri.npy.json").read_text())["spread"]["file"] == "fmri-sd.npy"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fmri-sd.npy", "fmri.npy", "fmri.npy.json"]
 
 
 def test_some_vertices_come_from_the_members_readouts(

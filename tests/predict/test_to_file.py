@@ -20,6 +20,7 @@ from pixel_encoder import V, expected_rows
 
 from brainkit import encoder_file
 from brainkit.cli import group
+from brainkit.cortex.vertices import from_ranges
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.predict import Encoder, predict_to_file
 from brainkit.predict.outputs.npy import NpyRows
@@ -53,7 +54,7 @@ def test_rows_and_their_description(path: Path, folder: Path, tmp_path: Path) ->
     assert fmri.dtype == np.float32
     assert fmri.flags.c_contiguous
     np.testing.assert_allclose(fmri, expected_rows(paths), atol=1e-5)
-    assert (result.path, result.n, result.description) == (out, 10, tmp_path / "fmri.json")
+    assert (result.path, result.n, result.description) == (out, 10, tmp_path / "fmri.npy.json")
     assert list(result.images) == paths and result.images[-1] == paths[-1] and result.images[2:4] == paths[2:4]
     assert result.seconds > 0
     skipped = sorted(["broken.png", "empty.jpg", "text.jpg"])
@@ -61,7 +62,7 @@ def test_rows_and_their_description(path: Path, folder: Path, tmp_path: Path) ->
     assert seen[-1] == (13, 13)
     assert seen == sorted(seen)
 
-    description = json.loads((tmp_path / "fmri.json").read_text(encoding="utf-8"))
+    description = json.loads((tmp_path / "fmri.npy.json").read_text(encoding="utf-8"))
     assert description["images"] == [str(image) for image in paths]
     assert sorted(Path(entry["path"]).name for entry in description["skipped"]) == skipped
     assert all(entry["reason"] and entry["path"] not in entry["reason"] for entry in description["skipped"])
@@ -70,15 +71,15 @@ def test_rows_and_their_description(path: Path, folder: Path, tmp_path: Path) ->
     assert description["encoder"]["sha256"] == encoder_file.read(path).digest
     assert description["note"] == "simulated"
     assert "ids" not in description["vertices"]
-    assert sorted(os.listdir(tmp_path)) == ["fmri.json", "fmri.npy", "photographs"]
+    assert sorted(os.listdir(tmp_path)) == ["fmri.npy", "fmri.npy.json", "photographs"]
 
 
 def test_regions_keep_their_vertices(path: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "fmri.npy"
     predict_to_file(folder, out, path, device="cpu", rois=["V1", "ppa"])
     np.testing.assert_allclose(np.load(out), expected_rows(images_of(folder))[:, [1, 3, 7, 19]], atol=1e-5)
-    description = json.loads((tmp_path / "fmri.json").read_text())
-    assert description["vertices"]["ids"] == [1000, 3000, 7000, 19000]
+    description = json.loads((tmp_path / "fmri.npy.json").read_text())
+    assert from_ranges(description["vertices"]["ranges"]).tolist() == [1000, 3000, 7000, 19000]
     assert description["rois"] == {"V1": [0, 1, 2], "ppa": [0, 3]}
     for roi in ("V9", "absent"):
         with pytest.raises(UsageError, match=roi):
@@ -87,7 +88,7 @@ def test_regions_keep_their_vertices(path: Path, folder: Path, tmp_path: Path) -
 
 def test_nothing_is_overwritten_unasked(path: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "fmri.npy"
-    for name in ("fmri.npy", "fmri.json"):
+    for name in ("fmri.npy", "fmri.npy.json"):
         (tmp_path / name).write_text("precious")
         with pytest.raises(UsageError, match=f"{name}: exists"):
             predict_to_file(folder, out, path, device="cpu")
@@ -148,7 +149,7 @@ def test_names_that_are_not_utf8_or_hold_newlines(path: Path, readable: list[Pat
     (odd / os.fsdecode(b"bad\xff.png")).write_bytes(b"no image")
     result = predict_to_file(odd, tmp_path / "fmri.npy", path, device="cpu")
     assert (result.n, len(result.skipped)) == (3, 1)
-    names = [Path(image).name for image in json.loads((tmp_path / "fmri.json").read_text("utf-8"))["images"]]
+    names = [Path(image).name for image in json.loads((tmp_path / "fmri.npy.json").read_text("utf-8"))["images"]]
     assert set(names) == {"a\nb.png", "caf\\xe9.png", "ü.png"}
 
 
@@ -165,10 +166,10 @@ def test_the_options_of_the_command(path: Path, photos: Path, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     files = ", ".join(str(tmp_path / name) for name in ("lh_pred_test.npy", "rh_pred_test.npy"))
     assert done.stdout.startswith(f"{files}: 10 images in ")  # the files that exist, and no other name
-    assert str(tmp_path / "pred_test.json") in done.output
+    assert str(tmp_path / "pred_test.npy.json") in done.output
     done = CliRunner().invoke(group, [*command, str(tmp_path / "fmri")])
     assert done.exit_code == 2 and str(tmp_path / "fmri") in done.output
     for name, more in (("fmri.npz", []), ("fmri.npy", ["--hemispheres"])):
         done = CliRunner().invoke(group, [*command, str(tmp_path / name), *more, "--maps", str(tmp_path / "maps")])
         assert done.exit_code != 0
-    assert sorted(os.listdir(tmp_path)) == ["lh_pred_test.npy", "pred_test.json", "rh_pred_test.npy"]
+    assert sorted(os.listdir(tmp_path)) == ["lh_pred_test.npy", "pred_test.npy.json", "rh_pred_test.npy"]

@@ -119,7 +119,7 @@ def test_predict(base_python, encoder, tmp_path):
     rows = np.load(tmp_path / "fmri.npy")
     paths = [encoder / f"image-00{index}.png" for index in range(3)]
     np.testing.assert_allclose(rows, load(encoder / "encoder.onnx", "cpu").predict(paths), rtol=1e-5, atol=1e-6)
-    described = json.loads((tmp_path / "fmri.json").read_text())
+    described = json.loads((tmp_path / "fmri.npy.json").read_text())
     assert "image-003.png" in json.dumps(described["skipped"])
 
 
@@ -131,7 +131,7 @@ def test_results_of_the_base_install(base_python, encoder, tmp_path, name):
     assert done.returncode == 0, done.stderr
     written = {file.name for file in tmp_path.iterdir()}
     expected = {"fmri.npy": "lh_fmri.npy", "fmri.func.gii": "lh.fmri.func.gii"}
-    assert {expected.get(name, name), f"{name.split('.')[0]}.json"} <= written
+    assert {expected.get(name, name), f"{name}.json"} <= written
     assert (f"{name.split('.')[0]}-top-V1v.png" in written) == ("--top" in more)
 
 

@@ -22,9 +22,9 @@ import brainkit
 from brainkit.cli import group
 from brainkit.config import Config, DataConfig
 from brainkit.data.splits import Split
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError, EncoderFileError, UsageError
 from brainkit.runs.folder import finished_run, load_model, run_folders
-from brainkit.runs.latest import latest_encoder, latest_run, name_latest
+from brainkit.runs.latest import default_encoder, latest_run, name_latest
 from brainkit.runs.subjects import subject_folder_names
 from brainkit.runs.train import train
 
@@ -136,8 +136,8 @@ def test_encoders_predict_what_the_joint_model_does(run: tuple[brainkit.Run, lis
             expected = model(*tokens.batch(np.arange(5))).numpy()
         encoder = brainkit.load(run_folders("both")[k] / "encoder.onnx")
         np.testing.assert_allclose(encoder.predict(images), expected, atol=2e-2 * expected.std())
-    with pytest.raises(DataError, match=r"both: is a run of 2 subjects; name one of their encoders: .*encoder\.onnx,"):
-        latest_encoder()
+    with pytest.raises(EncoderFileError, match=r"both: has 2 encoder files; name one of them: .*encoder\.onnx,"):
+        default_encoder(print)
 
 
 def test_a_joint_run_is_resumed(run: tuple[brainkit.Run, list[str]], place: Path, tmp_path: Path) -> None:

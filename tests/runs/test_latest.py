@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from brainkit.errors import DataError
-from brainkit.runs.latest import latest_encoder, latest_run, name_latest
+from brainkit.runs.latest import default_encoder, latest_run, name_latest
 
 
 @pytest.mark.parametrize("content", ["", "\n", "one\ntwo\n"])
@@ -27,5 +27,5 @@ def test_latest_finds_runs_inside_and_elsewhere(tmp_path: Path, monkeypatch: pyt
     name_latest("other/b")
     assert latest_run() == elsewhere
     (elsewhere / "encoder.onnx").touch()
-    assert latest_encoder() == elsewhere / "encoder.onnx"
+    assert default_encoder(pytest.fail) == elsewhere / "encoder.onnx"  # type: ignore[arg-type]
     assert sorted(path.name for path in Path("runs").iterdir()) == ["a", "latest"]

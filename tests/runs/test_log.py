@@ -110,3 +110,22 @@ def test_phases_follow_each_other() -> None:
     clock.end_phase("two")
     assert list(clock.seconds) == ["one", "two"] and clock.memory == {}
     assert sum(clock.seconds.values()) <= clock.total() + 0.02
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_epochs_are_reported_where_no_bar_shows_them(
+    net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
+) -> None:
+    pytest.importorskip("pytorch_lightning")
+    from small_runs import SMALL
+
+    from brainkit.runs import stages
+    from brainkit.runs.train import train
+
+    monkeypatch.setattr(stages, "shows_bars", lambda: is_terminal)
+    train(net, data=own_data, out="run", epochs=2, overrides=SMALL)
+    log = Path("run/log.txt").read_text(encoding="utf-8")
+    said = capsys.readouterr().out
+    for epoch in ("epoch 1/2", "epoch 2/2"):
+        assert log.count(epoch) == 1
+        assert said.count(epoch) == (0 if is_terminal else 1)

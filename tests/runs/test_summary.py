@@ -37,7 +37,7 @@ def write_run(folder: Path) -> Path:
     draw = np.random.default_rng(0)
     scores = Scores(draw.uniform(0, 0.8, 40), draw.uniform(0, 0.5, 40), draw.uniform(0.2, 0.9, 40), 80)
     rois = RoiTable({"early": np.arange(10), "none": np.arange(0)}, 40)
-    facts = work_facts(Config(), "cpu", SubjectTokens(Tokens(), 73.4), "host")  # type: ignore[arg-type]
+    facts = work_facts(Config(), "cpu", SubjectTokens(Tokens(), 73.4), "host", 2)  # type: ignore[arg-type]
     summary = {**facts, "split": {"train": 700}, "seconds": {}, "scores": summarise(scores, rois)}
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(json_ready(summary)))
@@ -87,9 +87,9 @@ def test_the_report_is_shown_and_kept(tmp_path: Path) -> None:
 
 
 def test_tokens_on_the_device_are_named_by_it() -> None:
-    facts = work_facts(Config(), "mps", SubjectTokens(Tokens(), None), "device")  # type: ignore[arg-type]
+    facts = work_facts(Config(), "mps", SubjectTokens(Tokens(), None), "device", 2)  # type: ignore[arg-type]
     assert facts["tokens"]["residency"] == "on mps" and facts["tokens"]["images_per_second"] is None
-    assert facts["training"] == {"device": "mps", "backend": "grouped", "precision": "float32"}
+    assert facts["training"] == {"device": "mps", "backend": "grouped", "precision": "float32", "threads": 2}
 
 
 def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:

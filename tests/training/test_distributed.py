@@ -182,6 +182,10 @@ def test_what_is_asked_for_must_be_there(monkeypatch: pytest.MonkeyPatch) -> Non
         return distributed.join(TrainConfig(**train), lambda: device)
 
     assert join().size == 1 and join(devices=2).size == 1
+    # Processes share the cores of the machine, however few threads each may start.
+    monkeypatch.setattr(distributed, "available_cores", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert join(devices=4).size == 1
     with pytest.raises(UsageError, match=r"train\.devices must be at most \d+, the processor cores of this machine"):
         join(devices=100_000)
     with pytest.raises(UsageError, match=r"train\.devices must be 1 on mps, got 2"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from brainkit.errors import BrainkitError, DataError
-from brainkit.utils.files import atomic_write, cache_folder, read_json, write_json
+from brainkit.utils.files import atomic_write, cache_folder, read_json, read_text, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -95,6 +95,29 @@ def test_json_that_cannot_be_read(tmp_path: Path) -> None:
             read_json(tmp_path / name)
     with pytest.raises(DataError, match="cannot be read"):
         read_json(tmp_path)
+
+
+def test_text_and_json_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"space": "größe"}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json") == {"space": "größe"}
+    assert read_text(tmp_path / "a.json").startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("{}".encode("utf-16"), "UTF-16"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"<!DOCTYPE html><html></html>", "HTML"),
+        (b"", "empty file"),
+        (b"{,}", "something else"),
+    ],
+)
+def test_json_that_is_another_kind_of_file(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=found) as failure:
+        read_json(tmp_path / "a.json")
+    assert "a.json: expected JSON" in str(failure.value) and "\n" not in str(failure.value)
 
 
 def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from brainkit.errors import BrainkitError, ImageError, UsageError
-from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.images import Preprocessing, decode, detach, prepare
 from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.inputs.sources import at_address, listed_images
+
+
+def as_iterable(images: Any) -> Sequence[Any] | np.ndarray | Iterator[Any]:
+    """What `Encoder.predict` takes, as paths, PIL images or arrays (H, W, 3); of an iterator, nothing is taken yet."""
+    return images if isinstance(images, Iterator) else as_sequence(images)
 
 
 def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
     """What `Encoder.predict` takes, as a sequence of paths, PIL images or arrays (H, W, 3)."""
     if isinstance(images, str | os.PathLike):
-        return find_images(images)
+        return listed_images(images)
     if isinstance(images, Image.Image):
         return [images]
     if isinstance(images, np.ndarray):
@@ -31,15 +38,56 @@ def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
     except TypeError:
         found = type(images).__name__
         raise UsageError(f"images must be a path, PIL images, paths or a uint8 array, got {found}") from None
-    for index, image in enumerate(sequence):
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-                raise UsageError(
-                    f"images[{index}] must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}"
-                )
-        elif not isinstance(image, str | os.PathLike | Image.Image):
-            raise UsageError(f"images[{index}] must be a path, a PIL image or an array, got {type(image).__name__}")
-    return sequence
+    return [_checked(image, index) for index, image in enumerate(sequence)]
+
+
+def in_chunks(images: Sequence[Any] | np.ndarray | Iterator[Any], size: int) -> Iterator[tuple[Any, Any]]:
+    """Divide images into chunks: as given, and as `prepare_into` takes them in another thread.
+
+    Pillow's images are detached here, in one thread: the same object may be given twice, and several may share a file.
+    What an iterator gives is copied at once: before it gives the next, it may close the file or draw over the image,
+    and the frames of an animation are one object.
+    """
+    if isinstance(images, Iterator):
+        numbered = enumerate(images)
+        while pairs := [_copied(image, index) for index, image in itertools.islice(numbered, size)]:
+            yield [image for image, _ in pairs], [copy for _, copy in pairs]
+    else:
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
+            yield chunk, chunk if isinstance(chunk, np.ndarray) else [_detached(image) for image in chunk]
+
+
+def _copied(image: Any, index: int) -> tuple[Any, Any]:
+    image = _checked(image, index)
+    return image, image.copy() if isinstance(image, np.ndarray) else _detached(image, copy=True)
+
+
+def _detached(image: Any, copy: bool = False) -> Any:
+    """An image that no other thread changes; an ImageError if it cannot be read."""
+    if not isinstance(image, Image.Image):
+        return image
+    if not copy and type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        return image  # nothing is left to be loaded or converted
+    try:
+        return detach(image)
+    except ImageError as error:
+        return error
+
+
+def _checked(image: Any, index: int) -> Any:
+    """The image, if it is one."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+            raise UsageError(
+                f"images[{index}] must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}"
+            )
+    elif isinstance(image, str):
+        return at_address(image)
+    elif not isinstance(image, os.PathLike | Image.Image):
+        found = type(image).__name__
+        raise UsageError(f"images[{index}] must be a path, a PIL image or a uint8 array (H, W, 3), got {found}")
+    return image
 
 
 def prepare_into(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> ImageError | None:
@@ -51,6 +99,8 @@ def prepare_into(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> 
         Why the image cannot be read. It is returned, not raised: one bad image must not end the run.
     """
     try:
+        if isinstance(source, ImageError):
+            return source
         if isinstance(source, np.ndarray):
             image = Image.fromarray(source)
         elif isinstance(source, Image.Image):

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from brainkit.errors import ImageError
+from brainkit.images import MAX_BYTES
 from brainkit.predict.inputs import remote
-
-# No image of that many bytes can be decoded within the memory that MAX_PIXELS allows; a header that says so lies.
-MAX_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,22 @@ def write_streaming(file: TextIO, value: dict[str, Any]) -> None:
             continue
         start = "["
         for item in each:
-            file.write(f"{start}\n    {_indented(item, '    ')}")
+            file.write(f"{start}\n    {_line(item)}")
             start = ","
         file.write("[]" if start == "[" else "\n  ]")
     file.write("\n}\n")
 
 
 def _indented(value: Any, by: str) -> str:
-    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False).replace("\n", f"\n{by}")
+    """JSON with a line per key, and per item of a list; a list of numbers (or of lists) is one line."""
+    inner = f"\n{by}  "
+    if isinstance(value, Mapping) and value:
+        lines = [f"{inner}{_line(key)}: {_indented(each, by + '  ')}" for key, each in value.items()]
+        return f"{{{','.join(lines)}\n{by}}}"
+    if isinstance(value, list) and value and isinstance(value[0], str | Mapping):
+        return f"[{','.join(inner + _line(each) for each in value)}\n{by}]"
+    return _line(value)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)

@@ -107,8 +107,8 @@ def suffix_of(out: Path) -> str:
 
 
 def description_path(out: Path) -> Path:
-    """The JSON next to an output."""
-    return sibling(out, ".json")
+    """The JSON next to an output: ``fmri.npy.json`` next to ``fmri.npy``."""
+    return out.with_name(f"{out.name}.json")
 
 
 def spread_path(out: Path) -> Path:
@@ -148,8 +148,10 @@ def check_output(out: Path, overwrite: bool, hemispheres: bool = False) -> Path:
     if chosen.extra:
         require(chosen.extra, extra=chosen.extra, purpose=f"writing {chosen.suffix}")
     description = description_path(out)
-    split, separator = hemispheres or chosen.surface, "_" if hemispheres else "."
-    files = [out.with_name(f"{prefix}{separator}{out.name}") for prefix, _, _ in HEMISPHERES] if split else [out]
+    by_hemisphere = [out.with_name(f"{side}{'.' if chosen.surface else '_'}{out.name}") for side, _, _ in HEMISPHERES]
+    files, others = (by_hemisphere, [out]) if hemispheres or chosen.surface else ([out], by_hemisphere)
+    if chosen.splits and description.exists() and (other := next(filter(Path.exists, others), None)):
+        raise UsageError(f"{other}: exists, and {description.name} describes it; choose another name")
     for path in (*files, description):
         expects_folder = bool(chosen.folder) and path == out
         if path.is_dir() and not expects_folder:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices, to_ranges
 from brainkit.encoder_file.info import EncoderInfo
 
 # Prefix in file names, hemisphere, GIFTI's AnatomicalStructurePrimary.
@@ -81,16 +81,29 @@ class Layout:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """What the columns are, for the JSON next to an output."""
-        vertices: dict[str, Any] = {
-            "count": len(self.ids),
-            "sha256": hashlib.sha256(np.ascontiguousarray(self.ids, "<i4").tobytes()).hexdigest(),
+        """What the columns are, for the JSON next to an output: no encoder file is needed to place them."""
+        space = self.info.vertices.space
+        found: dict[str, Any] = {
+            "units": self.info.units,
+            "space": space,
+            "vertices": {
+                "count": len(self.ids),
+                "sha256": hashlib.sha256(np.ascontiguousarray(self.ids, "<i4").tobytes()).hexdigest(),
+                "ranges": to_ranges(self.ids),
+                "what": "ids of the columns, in order, as runs [first, last + 1]"
+                + ("" if space == CUSTOM else f"; the right hemisphere's are offset by {SPACES[space]}"),
+            },
         }
-        if self.columns is None:
-            vertices["where"] = "all vertices of the encoder file, in its order"
-        else:
-            vertices["ids"] = self.ids.tolist()
-        return {"units": self.info.units, "space": self.info.vertices.space, "vertices": vertices}
+        if (volume := self.info.volume) is not None:
+            voxels = volume.voxels if self.columns is None else volume.voxels[self.columns]
+            flat = np.ravel_multi_index(tuple(voxels.T.astype(np.intp)), volume.shape)
+            found["volume"] = {
+                "shape": list(volume.shape),
+                "affine": volume.affine.tolist(),
+                "ranges": to_ranges(flat),
+                "what": "the columns' voxels as positions in the volume in C order, as runs [first, last + 1]",
+            }
+        return found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.predict.inputs import remote
-from brainkit.predict.outputs.formats import description_path
+from brainkit.predict.outputs.formats import description_path, format_of
 from brainkit.utils.files import cache_folder
 
 
@@ -42,6 +42,7 @@ class Upload:
     def __init__(self, url: str, overwrite: bool) -> None:
         self.url = url
         name = PurePosixPath(url.split("://", 1)[1]).name
+        format_of(Path(name))  # refuses an unknown one
         self._description = description_path(Path(name)).name
         for target in (url, self._sibling(self._description)):
             if not overwrite and remote.kind(target) is not None:

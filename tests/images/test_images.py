@@ -213,7 +213,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
 
 def test_integer_and_float_images_of_unknown_range_are_refused(tmp_path):
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "i.tiff")
-    with pytest.raises(DataError, match=r"i\.tiff: .*0 to 65535, found 0 to 70000"):
+    with pytest.raises(DataError, match=r"i\.tiff: .*integers"):
         decode(tmp_path / "i.tiff")
     Image.fromarray(np.array([[0, 0.5]], np.float32)).save(tmp_path / "f.tiff")
     with pytest.raises(DataError, match=r"f\.tiff: .*floating-point"):
@@ -274,7 +274,7 @@ def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
     assert np.abs(got - upright).mean() < 6
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own warnings about the damage
+@pytest.mark.filterwarnings("error")
 def test_damaged_exif_does_not_make_an_image_unreadable(tmp_path):
     photograph().save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff" + b"\x99" * 40)
     assert decode(tmp_path / "a.jpg").size == (60, 40)
@@ -324,6 +324,7 @@ def test_verify_finds_a_truncated_png(tmp_path):
     one_line(tmp_path / "a.png")
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -332,16 +333,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
         header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
         content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
         (tmp_path / "bomb.png").write_bytes(content + chunk(b"IEND", b""))
-        with pytest.warns() if width * height < 178_956_970 else _nothing():
-            one_line(tmp_path / "bomb.png", "170,000,000 pixels")
-
-
-class _nothing:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
+        one_line(tmp_path / "bomb.png", "170,000,000 pixels")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs file permissions that bind this user")
@@ -361,7 +353,7 @@ def encoded(tmp_path_factory):
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own warnings about the damage
+@pytest.mark.filterwarnings("error")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_give_an_image_or_one_line(encoded, tmp_path, data):
