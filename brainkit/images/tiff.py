@@ -52,6 +52,8 @@ class Directory:
         Where it lies.
     entries : dict of int to _Entry
         By tag; those whose values are in the file.
+    following : int
+        Where the next directory lies, of the file's second image; 0 if there is none.
     """
 
     file: BinaryIO
@@ -59,6 +61,7 @@ class Directory:
     big: bool
     start: int
     entries: dict[int, _Entry]
+    following: int = 0
 
     def values(self, tag: int, most: int | None = None) -> bytes:
         """The bytes of a tag's values, or of the first ones; none if it is missing."""
@@ -94,6 +97,7 @@ def read_directory(file: BinaryIO) -> Directory | None:
     except struct.error:
         return None
     listed = file.read(min(count, _MAX_ENTRIES) * size)
+    (following,) = offset.unpack(file.read(offset.size).ljust(offset.size, b"\0"))
     entries: dict[int, _Entry] = {}
     for at in range(0, len(listed) - size + 1, size):
         tag, kind, values = record.unpack_from(listed, at)
@@ -102,7 +106,7 @@ def read_directory(file: BinaryIO) -> Directory | None:
             (where,) = offset.unpack_from(listed, at + record.size)
         if 0 < length <= end - where:
             entries.setdefault(tag, _Entry(kind, values, where, listed[at : at + size]))
-    return Directory(file, order, big, start, entries)
+    return Directory(file, order, big, start, entries, following)
 
 
 def without_metadata(directory: Directory) -> BinaryIO:
