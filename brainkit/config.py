@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -398,7 +399,7 @@ class Config:
         UsageError
             On an unknown key (names the nearest), a wrong type or a value out of range.
         """
-        return build(cls, values, source)
+        return build(cls, values, source, _hint)
 
     def replace(self, assignments: Iterable[str]) -> Config:
         """Apply ``section.key=value`` assignments; values are read as YAML.
@@ -418,16 +419,20 @@ class Config:
             section = values
             for name in sections:
                 if not isinstance(section.get(name), dict):
-                    raise UsageError(f"--set {key}: no section {name!r}{nearest_name(name, section)}")
+                    names = [name for name, value in section.items() if isinstance(value, dict)]
+                    hint = _hint(last, ()) if settings_like(last) else nearest_name(name, names)
+                    raise UsageError(f"--set {key}: no section {name!r}{hint}")
                 section = section[name]
-            if last not in section or isinstance(section[last], dict):
-                raise UsageError(f"--set {key}: no such key{nearest_name(last, section)}")
+            if last not in section:
+                raise UsageError(f"--set {key}: no such key{_hint(last, section)}")
+            if isinstance(section[last], dict):
+                raise UsageError(f"--set {key}: is a section; its keys: {', '.join(section[last])}")
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError:
                 raise UsageError(f"--set {key}: cannot read the value {text!r}") from None
             section[last] = "" if value is None and isinstance(section[last], str) else value
-        return build(type(self), values, "--set")
+        return build(type(self), values, "--set", _hint)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML."""
@@ -447,4 +452,41 @@ class Config:
             raise DataError(f"{path}: expected YAML, found something else") from None
         if not isinstance(values, dict):
             raise DataError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
-        return build(cls, values, str(path))
+        return build(cls, values, str(path), _hint)
+
+
+# What other programs call a setting -> the beginning of its name here.
+_OTHER_NAMES = {
+    **dict.fromkeys(("learning_rate", "lrate"), "lr"),
+    **dict.fromkeys(("wd", "decay", "l2"), "weight_decay"),
+    **dict.fromkeys(("batch", "bs"), "batch_size"),
+    **dict.fromkeys(("channels", "dim", "rank"), "bottleneck"),
+    **dict.fromkeys(("gpu", "cuda", "accelerator"), "device"),
+    **dict.fromkeys(("image_size", "resolution", "img_size"), "size"),
+    **dict.fromkeys(("early_stopping",), "patience"),
+    **dict.fromkeys(("amp", "fp16", "bf16"), "precision"),
+    "scheduler": "schedule",
+    "layer": "layers",
+}
+
+
+def settings_like(name: str) -> list[str]:
+    """The settings that a name may mean, as ``section.key``: of that name, else with it as a part, else similar."""
+    wanted = name.lower().replace("-", "_")
+    wanted = _OTHER_NAMES.get(wanted, wanted)
+    keys: dict[str, list[str]] = {}
+    for section, values in Config().to_dict().items():
+        for key in values if isinstance(values, dict) else ():
+            keys.setdefault(key, []).append(f"{section}.{key}")
+    found = [wanted] if wanted in keys else [key for key in keys if key.startswith(f"{wanted}_")]
+    found = found or difflib.get_close_matches(wanted, keys, n=2, cutoff=0.75)
+    return [full for key in found for full in keys[key]]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown key: the nearest of its section, or where such a key is."""
+    known, elsewhere = list(known), settings_like(name)
+    is_in_another_section = any(full.endswith(f".{name}") for full in elsewhere)
+    if elsewhere and (is_in_another_section or not difflib.get_close_matches(name, known, n=1)):
+        return f"; did you mean {' or '.join(elsewhere)}?"
+    return nearest_name(name, known)

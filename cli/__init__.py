@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 import click
 
 from brainkit._version import __version__
+from brainkit.cli._suggest import command_like, option_like
 from brainkit.errors import BrainkitError
 from brainkit.utils.system import configure_openmp
-from brainkit.utils.text import nearest_name, printable
+from brainkit.utils.text import printable
 
 # name -> its line in `brainkit --help`, in the order of the work; each command is in the module of its name.
 COMMANDS = {
@@ -67,7 +68,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            raise click.UsageError(f"no such command {name!r}{nearest_name(name, COMMANDS)}", ctx=ctx)
+            raise click.UsageError(f"no such command {name!r}{command_like(args, list(COMMANDS))}", ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -137,7 +138,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return "brainkit: interrupted", 130
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "brainkit"
-        return f"{where}: {_one_line(error.format_message()).rstrip('.')} (see: {where} --help)", error.exit_code
+        message = option_like(error) if isinstance(error, click.NoSuchOption) else error.format_message()
+        return f"{where}: {_one_line(message).rstrip('.')} (see: {where} --help)", error.exit_code
     if isinstance(error, click.ClickException):
         return f"brainkit: {_one_line(error.format_message())}", error.exit_code
     if isinstance(error, BrainkitError):
@@ -193,7 +195,7 @@ def _silence(stream: Any) -> None:
     epilog=EPILOG,
     invoke_without_command=True,
 )
-@click.version_option(__version__, prog_name="brainkit", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="brainkit", message="%(prog)s %(version)s")
 @click.pass_context
 def group(ctx: click.Context) -> None:
     """Map a vision network onto the human brain: train an encoder, export it, predict fMRI, draw the maps."""

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import click
 
+from brainkit.cli._suggest import TrainCommand
+
 
 @click.command(
     "train",
+    cls=TrainCommand,
     epilog="""\b
 Examples:
   brainkit train --backbone efficientnet_lite0
@@ -24,7 +27,7 @@ Examples:
     "--backbone",
     metavar="NAME",
     help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName. "
-    "Required unless --config names one.",
+    "Required unless --config names one, or --resume.",
 )
 @click.option(
     "--data",
@@ -109,8 +112,11 @@ def command(
     The run folder has the checkpoints, the scores on held-out images, what each vertex selects (layer, location in the
     image, scale) and the maps of these. Needs brainkit[train].
     """
-    if backbone is None and config is None:
-        raise click.UsageError("Missing option '--backbone' (or a --config that names one).")
+    if backbone is None and config is None and not resume:
+        raise click.UsageError(
+            "give the network: --backbone NAME, for example efficientnet_lite0, which needs no download (or a --config "
+            "that names one)"
+        )
     if weights is not None and random_weights:
         raise click.UsageError("--weights and --random-weights exclude each other: give one of them")
 

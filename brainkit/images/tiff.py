@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _PIXEL_TAGS = frozenset(
 _SINGLE = frozenset([256, 257, COMPRESSION, PHOTOMETRIC, 266, SAMPLES, 278, PLANAR, 317, 322, 323])  # have one value
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_MAX_SAMPLES = 6  # of a pixel, in Pillow
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _MAX_ENTRIES = 1 << 16  # of a directory; thousands are an attack
 
@@ -123,6 +125,9 @@ def without_metadata(directory: Directory) -> BinaryIO:
             records.append(entry.record)
     patch = struct.pack(directory.order + ("Q" if directory.big else "H"), len(records)) + b"".join(records)
     patch += bytes(8 if directory.big else 4)  # no next directory
+    if directory.start + len(patch) > directory.file.seek(0, os.SEEK_END):
+        directory.file.seek(0)
+        return io.BytesIO(directory.file.read(directory.start) + patch)  # the file was cut off at its very end
     return _Patched(directory.file, directory.start, patch)  # type: ignore[return-value]
 
 
@@ -132,11 +137,16 @@ def white_is_zero(directory: Directory) -> bool:
 
 
 def check_readable(directory: Directory) -> None:
-    """Refuse what Pillow would misread."""
+    """Refuse what Pillow would misread or complain of."""
     if directory.big and directory.order == ">":
         raise ImageError("a BigTIFF with the most significant byte first cannot be read; save it as a plain TIFF")
+    if directory.number(SAMPLE_FORMAT, 1) == 2:  # of 8 bits, Pillow would take -1 for white
+        raise ImageError("expected unsigned pixels, found signed ones, whose range is not known")
+    samples = directory.number(SAMPLES, 1)
+    if samples > _MAX_SAMPLES:  # Pillow would say so on the terminal
+        raise ImageError(f"expected at most {_MAX_SAMPLES} samples a pixel, found {samples:,}; save them as 8-bit RGB")
     planes, compression = directory.number(PLANAR, 1), directory.number(COMPRESSION, 1)
-    if planes == 2 and compression == 1 and directory.number(BITS, 1) == 16 and directory.number(SAMPLES, 1) > 1:
+    if planes == 2 and compression == 1 and directory.number(BITS, 1) == 16 and samples > 1:
         raise ImageError("16-bit colours in separate planes cannot be read; save them as 8-bit RGB")
 
 

@@ -19,11 +19,12 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError
 from brainkit.metrics.moments import Moments
-from brainkit.metrics.significance import Comparison, compare
+from brainkit.metrics.significance import Comparison, compare, describe_passing
 from brainkit.predict import Encoder, ImageList, list_images, load, local_blocks
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.remote import is_url
 from brainkit.predict.regions import as_names, select_columns
+from brainkit.utils.arrays import Arrays
 from brainkit.utils.progress import Progress, Say
 from brainkit.utils.text import as_text, plural
 
@@ -72,6 +73,9 @@ class ImageSet:
     sd: np.ndarray
     notes: tuple[tuple[str, str], ...] = ()
 
+    def __repr__(self) -> str:
+        return f"ImageSet({self.name[:80]!r}, {plural(len(self.images), 'image')}, {len(self.skipped):,} skipped)"
+
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
@@ -97,10 +101,15 @@ class Contrast:
     columns: np.ndarray | None
     encoder: EncoderInfo
 
+    def __repr__(self) -> str:
+        a, b = (f"{each.name[:80]!r} ({plural(len(each.images), 'image')})" for each in (self.a, self.b))
+        passing = describe_passing(self.statistics.q, SIGNIFICANT)
+        return f"Contrast({a} vs {b}, {self.vertices.space}, {passing})"
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays named in ``COLUMNS``, each (V,), float64."""
         means = {"mean_a": self.a.mean, "mean_b": self.b.mean, "sd_a": self.a.sd, "sd_b": self.b.sd}
-        return {name: means[name] if name in means else getattr(self.statistics, name) for name in COLUMNS}
+        return Arrays((name, means[name] if name in means else getattr(self.statistics, name)) for name in COLUMNS)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for all vertices and one per ROI: vertices, mean difference, mean effect size, share at q < 0.05.

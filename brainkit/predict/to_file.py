@@ -216,7 +216,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1
     names = as_names(request.rois, encoder.rois)
     if request.top is not None:
-        check_sheets(out, names, request.top, overwrite or was_complete(out))
+        known = [name for name, members in encoder.rois.items() if len(members)]
+        check_sheets(out, names, request.top, overwrite or was_complete(out), known)
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)
@@ -365,6 +366,9 @@ class _LazySequence(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self._items()
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} items>"
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return tuple, (list(self),)  # a copy, or what another process gets, does not depend on the list of images

@@ -200,6 +200,8 @@ def read_volume(path: Path) -> Volume | None:
 
 def _read_summary(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, Any]]:
     folder = Path(run) if run is not None else latest_run()
+    if folder.is_file():
+        raise DataError(f"{folder}: expected a run folder, found a file; its folder is {folder.parent}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")
     if not (folder / "run.json").is_file():
@@ -210,4 +212,8 @@ def _read_summary(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, A
 
 
 def _exists(folder: Path) -> UsageError:
-    return UsageError(f"{folder}: exists already; resume it with --resume, or name another --out")
+    if (folder / "run.json").is_file():
+        return UsageError(f"{folder}: exists already, a finished run; name another --out")
+    if (folder / "config.yaml").is_file():
+        return UsageError(f"{folder}: exists already, an unfinished run; give --resume too, or name another --out")
+    return UsageError(f"{folder}: exists already, and is not a run; name another --out")

@@ -82,8 +82,10 @@ def _work_notes(summary: dict[str, Any]) -> list[str]:
             f"while training: {tokens['residency']}"
         )
     if training := summary.get("training"):
+        threads = f" ({plural(training['threads'], 'thread')})" if "threads" in training else ""  # not in older runs
         notes.append(
-            f"computed on {training['device']}, operator {training['backend']}, products in {training['precision']}"
+            f"computed on {training['device']}{threads}, operator {training['backend']}, "
+            f"products in {training['precision']}"
         )
     if summary["memory"]["cuda"]:
         notes.append(f"GPU memory: {format_bytes(summary['memory']['cuda'])} allocated at most")

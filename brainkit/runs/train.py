@@ -52,7 +52,8 @@ def train(
     ----------
     backbone : str, Module or None
         An alias, a timm model or ``file.py:ClassName``; or a network: what :func:`brainkit.load_backbone` returns, or
-        any module with ``get_tokens``, see :func:`brainkit.wrap_network`. None: the one that `config` names.
+        any module with ``get_tokens``, see :func:`brainkit.wrap_network`. None: the one that `config` names, or
+        the run to resume.
     data : path-like or Subject, or several of them, optional
         A subject's folder, or an opened subject; by default ``$BRAINKIT_DATA``, else the sample subject. Several are
         trained together, with shared bottlenecks, and each has a folder of its own in the run folder.
@@ -99,7 +100,10 @@ def train(
     from brainkit.backbones.plugin import backbone_name
 
     if backbone is None and config is None:
-        raise UsageError("backbone must be named, directly or in a settings file, got neither")
+        if not resume:
+            raise UsageError("backbone must be named, directly or in a settings file, got neither")
+        if out is None:
+            raise UsageError("the run to resume must be named: --out RUN")
     name = backbone if backbone is None or isinstance(backbone, str) else backbone_name(backbone)
     if name is not backbone and (weights is not None or random_weights):
         raise UsageError("weights and random_weights are for a backbone's name; a network brings its own weights")
@@ -120,7 +124,7 @@ def train(
         rois=(rois,) if isinstance(rois, str) else tuple(rois),
         maps=maps,
         config=config,
-        assignments=tuple(overrides),
+        assignments=(overrides,) if isinstance(overrides, str) else tuple(overrides),
     )
     settings = wanted.apply(Config())
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today()}-{_file_name(settings.backbone.name)}"

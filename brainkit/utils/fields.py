@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
 from brainkit.errors import UsageError
 from brainkit.utils.text import nearest_name
 
+Hint = Callable[[str, Iterable[str]], str]
 
-def build(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
+
+def build(cls: type[Any], values: Mapping[str, Any], source: str, hint: Hint = nearest_name) -> Any:
     """Build a dataclass, and those nested in it, from plain values.
 
     Parameters
@@ -23,6 +25,8 @@ def build(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
         Values by field name; a nested dataclass is a nested mapping.
     source : str
         Where the values are from, for messages.
+    hint : callable
+        Makes the end of a message about an unknown key from the key and the known ones.
 
     Raises
     ------
@@ -34,14 +38,14 @@ def build(cls: type[Any], values: Mapping[str, Any], source: str) -> Any:
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            raise UsageError(f"{source}: unknown key {key!r}{nearest_name(str(key), fields)}")
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
+            raise UsageError(f"{source}: unknown key {key!r}{hint(str(key), fields)}")
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind):
             if not isinstance(value, Mapping):
                 raise UsageError(f"{source}: {key} must be a section of keys, got {value!r}")
-            arguments[key] = build(hint, value, f"{source}: {key}")  # type: ignore[arg-type]
+            arguments[key] = build(kind, value, f"{source}: {key}", hint)  # type: ignore[arg-type]
         else:
-            arguments[key] = _convert(hint, key, value, source)
+            arguments[key] = _convert(kind, key, value, source)
     return cls(**arguments)
 
 
@@ -107,5 +111,13 @@ def _convert(hint: Any, key: str, value: Any, source: str) -> Any:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items):
             return tuple(items)
-    name = {"tuple[str, ...]": "a list of names"}.get(str(hint), getattr(hint, "__name__", str(hint)))
-    raise UsageError(f"{source}: {key} must be {name}, got {value!r}")
+    raise UsageError(f"{source}: {key} must be {_KINDS[hint]}, got {'nothing' if value is None else repr(value)}")
+
+
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple[str, ...]: "a list of names",
+}

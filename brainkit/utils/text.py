@@ -67,5 +67,5 @@ def nearest_names(name: str, known: Iterable[str], most: int = 3, cutoff: float 
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the likeliest known one, else all of them."""
     known = list(known)
-    near = nearest_names(name, known, most=1, cutoff=0.4)
+    near = nearest_names(name, known, most=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"

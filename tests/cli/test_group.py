@@ -63,7 +63,8 @@ def test_info_opens_no_session(tmp_path: Path) -> None:
 
 
 def test_version() -> None:
-    assert call("--version").stdout == f"brainkit {brainkit.__version__}\n"
+    for option in ("--version", "-V"):
+        assert call(option).stdout == f"brainkit {brainkit.__version__}\n"
 
 
 def test_bare_command_shows_help_and_is_a_usage_error() -> None:
@@ -93,12 +94,45 @@ def test_bare_command_shows_help_and_is_a_usage_error() -> None:
         (["info", "e.onnx", "f.onnx"], "f.onnx"),
         (["doctor", "now"], "now"),
         (["--verson"], "--version"),
+        (["version"], "--version"),
+        (["help"], "--help"),
+        (["help", "train"], "train --help"),
+        (["fit"], "'train'"),
+        (["score", "photos"], "'predict'"),
+        (["plot"], "'map'"),
+        (["train", "dinov2"], "--backbone dinov2"),
+        (["train", "--network", "x"], "--backbone"),
+        (["train", "--subject", "x"], "--data"),
+        (["train", "--output", "x"], "--out"),
+        (["train", "--epoch", "1"], "--epochs"),
+        (["train", "--lr", "0.1"], "train.lr_weight"),
+        (["train", "--learning-rate", "0.1"], "train.lr_weight"),
+        (["train", "--batch-size", "8"], "train.batch_size"),
+        (["train", "--device", "cpu"], "train.device?"),
+        (["train", "--layers", "x"], "backbone.layers"),
+        (["train", "--backbone", "x", "--set", "train.epochs", "5"], "--set train.epochs=5"),
+        (["export", "--run", "runs/1"], "without --run"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(arguments: list[str], expected: str) -> None:
     line = one_line(call(*arguments), 2)
     assert expected in line
     assert "--help)" in line
+
+
+def test_what_has_nothing_in_common_is_not_suggested() -> None:
+    for arguments in (["zzzzz"], ["export", "--lr", "1"], ["export", "--format", "onnx"], ["train", "--qqq"]):
+        assert "did you mean" not in one_line(call(*arguments), 2)
+
+
+def test_folders_given_to_train_without_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("subject").mkdir()
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("")
+    assert "--data subject" in one_line(call("train", "--backbone", "x", "subject"), 2)
+    assert "--out run" in one_line(call("train", "--resume", "run"), 2)
+    assert "did you mean" not in one_line(call("train", "--backbone", "x", "elsewhere"), 2)
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -162,6 +162,31 @@ def test_resume_with_nothing_to_resume(net: str, own_data: Path) -> None:
             fit(net, own_data, out=name, resume=True)
 
 
+def test_resume_takes_the_network_of_the_run(net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the messages about unfinished runs say: ``brainkit train --resume --out run``."""
+    stopped_run(net, own_data, monkeypatch)
+    result = CliRunner().invoke(group, ["train", "--resume", "--out", "run"])
+    assert result.exit_code == 0, result.output
+    assert read_json("run/run.json")["backbone"]["name"].endswith("net.py:Colours")
+    # Where there is no run, no other network is trained in its place.
+    result = CliRunner().invoke(group, ["train", "--resume", "--out", "new"])
+    assert result.exit_code == 2 and "new" in result.output and not Path("new").exists()
+    result = CliRunner().invoke(group, ["train", "--resume"])
+    assert result.exit_code == 2 and "--out" in result.output
+
+
+def test_a_folder_that_exists_is_called_what_it_is(net: str, own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_run(net, own_data, monkeypatch)
+    with pytest.raises(UsageError, match=r"run: .*unfinished run.*--resume"):
+        fit(net, own_data)
+    fit(net, own_data, resume=True)
+    Path("else").mkdir()
+    for name in ("run", "else"):
+        with pytest.raises(UsageError, match=f"{name}: exists already") as refusal:
+            fit(net, own_data, out=name)
+        assert "--resume" not in str(refusal.value)
+
+
 def test_resume_notices_other_data(net: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_own_data(workplace / "data")
     stopped_run(net, data, monkeypatch)

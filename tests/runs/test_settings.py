@@ -85,6 +85,11 @@ def test_a_run_without_a_network_is_refused() -> None:
         train(None)
 
 
+def test_one_setting_may_be_given_as_a_text(net: str, tiny_sample: Path) -> None:
+    with pytest.raises(UsageError, match=r"did you mean train\.epochs"):
+        train(net, data=tiny_sample, overrides="epochs=5")
+
+
 def test_settings_of_older_runs_still_load(tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text("model:\n  bottleneck: 64\n  grid: 8\ntrain:\n  loss: smooth_l1\n")
     settings = Config.read(tmp_path / "old.yaml")

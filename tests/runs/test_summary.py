@@ -89,7 +89,7 @@ def test_the_report_is_shown_and_kept(tmp_path: Path) -> None:
 def test_tokens_on_the_device_are_named_by_it() -> None:
     facts = work_facts(Config(), "mps", SubjectTokens(Tokens(), None), "device", 2)  # type: ignore[arg-type]
     assert facts["tokens"]["residency"] == "on mps" and facts["tokens"]["images_per_second"] is None
-    assert facts["training"] == {"device": "mps", "backend": "grouped", "precision": "float32"}
+    assert facts["training"] == {"device": "mps", "backend": "grouped", "precision": "float32", "threads": 2}
 
 
 def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
     """
     if order not in ORDERS:
         raise UsageError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
-    arguments = [os.fspath(images)] if isinstance(images, str | os.PathLike) else [os.fspath(path) for path in images]
+    arguments = _as_texts(images)
     if not arguments:
         raise UsageError("no images given; name image files or folders that contain some")
     found = ImageList()
@@ -83,6 +83,20 @@ def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
         found.close()
         raise
     return found
+
+
+def _as_texts(images: Any) -> list[str]:
+    """The paths as text. Images in memory are refused: they have no names for an output to list."""
+    given = [images] if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable) else images
+    texts = []
+    for path in given:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(
+                f"images must be a path or paths here, got {type(path).__name__}; images in memory can be given to the "
+                "methods of an open encoder"
+            )
+        texts.append(os.fspath(path))
+    return texts
 
 
 def listed_images(images: str | os.PathLike[str]) -> list[Path | ImageSource]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Ranked:
     row: int
     name: str
     mean: float
-    image: Any = None
+    image: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Ranking:
     images: int
     mean: float
     sd: float
-    highest: tuple[Ranked, ...]
-    lowest: tuple[Ranked, ...]
+    highest: tuple[Ranked, ...] = field(repr=False)
+    lowest: tuple[Ranked, ...] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without what opens the images."""
@@ -108,7 +108,7 @@ class TopImages:
     def __init__(self, regions: Mapping[str, np.ndarray], k: int) -> None:
         check_count(k)
         if not regions:
-            raise UsageError("top needs the regions to rank images by: name them with roi")
+            raise UsageError("top needs regions to rank images by, got none")
         check_have_vertices(regions)
         self._regions, self._k, self.rows = regions, k, 0
         # Heaps, the smallest on top, which is dropped first; rows are negated, so that of equals the later one goes.

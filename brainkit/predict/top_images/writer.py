@@ -20,6 +20,7 @@ from brainkit.predict.top_images.contact_sheet import draw_contact_sheet, sheet_
 from brainkit.predict.top_images.ranking import TopImages, check_count
 from brainkit.utils.text import as_text
 
+_SHOWN = 6  # regions that an error lists
 _BLOCK = 65_536  # rows of means that are ranked at once
 
 
@@ -106,8 +107,8 @@ class ContactSheets:
         return description
 
 
-def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool) -> None:
-    """Refuse what cannot be drawn or written, before any work is done.
+def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool, known: Sequence[str] = ()) -> None:
+    """Refuse what cannot be drawn or written, before any work is done; `known` are the encoder's regions.
 
     Raises
     ------
@@ -115,7 +116,9 @@ def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool)
         If no region is named, `k` is out of range, or a sheet exists and may not be replaced.
     """
     if not rois:
-        raise UsageError("top needs the regions to rank images by: name them with roi")
+        shown = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+        has = f"this encoder has {shown}" if known else "this encoder file has no regions"
+        raise UsageError(f"--top ranks images by a region: name it with --roi NAME; {has}")
     check_count(k)
     sheets: dict[str, str] = {}
     for name in rois:
