@@ -70,12 +70,17 @@ KINDS = {
 def test_other_kinds_of_files_that_are_named(path: Path, working_folder: Path, name: str) -> None:
     content, named = KINDS[name]
     Path(name).write_bytes(content)
-    done = CliRunner().invoke(group, ["predict", "photos", name, "--encoder", str(path), "--out", "out.npy"])
+    options = ["--encoder", str(path), "--out", "out.npy"]
+    done = CliRunner().invoke(group, ["predict", name, *options])
     assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1
     assert f"{name}: expected images" in done.stderr and named in done.stderr
     assert not list(Path().glob("out*")) and not list(Path().glob(".out*"))
     with pytest.raises(UsageError, match="expected images"):
         list_images([name])
+    # Among images (``predict *``) it does not end the run.
+    done = CliRunner().invoke(group, ["predict", name, "photos", *options])
+    assert done.exit_code == 0 and len(np.load("out.npy")) == 6
+    assert f"skipped {name}: expected images" in done.stderr and named in done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
@@ -89,6 +94,8 @@ def test_other_kinds_of_files_that_are_found(working_folder: Path, encoder: Enco
     assert skipped["path"] == f"photos/{name}" and "\n" not in skipped["reason"]
     with pytest.raises(ImageError, match=r"expected an image"):
         encoder.predict([f"photos/{name}"])
+    with pytest.raises(UsageError, match="expected images"):
+        encoder.predict(f"photos/{name}")
     _, description = predict(encoder, "photos")
     assert description["notes"][0]["note"].startswith("2 non-image files")
     Path("alone").mkdir()
@@ -160,6 +167,9 @@ def test_what_is_no_list_is_called_what_it_is(working_folder: Path) -> None:
         Path("list.txt").write_bytes(content)
         with pytest.raises(DataError, match=named):
             names("list.txt")
+    for name in ("PAR1.png", "BZh-1.png", "GIF89a/b.png"):  # as files of other kinds begin
+        Path("list.txt").write_text(f"{name}\n")
+        assert names("list.txt") == [name]
     Path("photos/sub/list.txt").write_text("photos/b.png\nphotos/a.jpg\n")  # relative to the wrong folder
     (remark,) = listed("photos/sub/list.txt", "photos/b.png").remarks()
     assert remark.startswith("photos/sub/list.txt: none of its 2 lines") and "photos/sub" in remark

@@ -238,6 +238,11 @@ class ImageList:
             lines.append(f"{count} given more than once, and predicted once; the first: {first}")
         return lines
 
+    def only_problems(self) -> ImageSource | None:
+        """The first image, if it is known of all that they cannot be read."""
+        some = self._execute("SELECT 1 FROM images WHERE problem IS NULL LIMIT 1").fetchone()
+        return self.entries(0, 1)[0] if some is None else None
+
     # --- images that could not be read --------------------------------------------------------------------------------
 
     def skip(self, skipped: Iterable[tuple[int, str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Callable, Iterator
 
 from brainkit.errors import DataError
@@ -12,6 +13,8 @@ from brainkit.utils.file_kind import TEXT, describe_kind
 MAX_LINE = 65_536  # bytes; longer than any path
 _CHUNK = 1 << 16
 _HEAD = 512
+# Not the beginning of a list: a page, a Git LFS pointer, control characters. (But PAR1/a.png is no Parquet file.)
+_OTHER = re.compile(rb"\A\s*<|\Aversion https:|[\x01-\x08\x0e-\x1f]")
 
 
 def read_lines(read: Callable[[int], bytes], name: str) -> Iterator[tuple[int, str]]:
@@ -34,8 +37,8 @@ def read_lines(read: Callable[[int], bytes], name: str) -> Iterator[tuple[int, s
     """
     chunks = _chunks(read, name)
     rest = next(chunks, b"")
-    if rest and describe_kind(rest[:_HEAD], len(rest)) not in (TEXT, None):
-        raise DataError(f"{name}: expected a list, one path per line, found {describe_kind(rest[:_HEAD], len(rest))}")
+    if _OTHER.search(rest[:_HEAD]) and (kind := describe_kind(rest[:_HEAD], len(rest))) not in (TEXT, None):
+        raise DataError(f"{name}: expected a list, one path per line, found {kind}")
     end = b"\0" if b"\0" in rest else b"\n"
     number = 0
     while True:

@@ -26,6 +26,7 @@ from brainkit.utils.own_figures import may_be_own_figure
 from brainkit.utils.text import plural
 
 STDIN = "-"
+_IMAGE_SUFFIXES = tuple(SUFFIXES)
 ORDERS = ("given", "sorted", "any")
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -57,7 +58,7 @@ def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
     Raises
     ------
     UsageError
-        If something does not exist or is another kind of file, or no image is found.
+        If something does not exist, or no image is found, only other kinds of files.
     DataError
         If a folder or a list cannot be read.
     """
@@ -79,6 +80,8 @@ def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
         if not len(found):
             where = ", ".join(arguments[:3]) + (" ..." if len(arguments) > 3 else "")
             raise UsageError(f"{where}: no images found{_found_instead(found)}")
+        if (first_problem := found.only_problems()) is not None:
+            raise UsageError(f"{first_problem.name}: {first_problem.problem}")
     except BaseException:
         found.close()
         raise
@@ -121,7 +124,7 @@ def _found_instead(images: ImageList) -> str:
     expected = f"expected files that end in {' '.join(sorted(SUFFIXES))}"
     first = images.first_ignored
     if not first:
-        return "; ".join(["", *(note for _, note in images.notes()), expected])
+        return "; ".join(["", *(f"{name}: {note}" for name, note in images.notes()), expected])
     if _suffix(first) in (".tar", ".txt"):
         return f"; {first} is read if it is named, or by a pattern: '*{_suffix(first)}'"
     return f"; {expected}, found {first}" + ("" if (advice := advice_for(first)) is None else f": {advice}")
@@ -174,7 +177,6 @@ class _Search:
         elif path.suffix.lower() == ".tar":
             self._add_shard(str(path))
         else:
-            _check_suffix(str(path))
             self._add_local_image(path, status)
         return True
 
@@ -256,7 +258,6 @@ class _Search:
             with remote.open_file(url) as file:
                 self._add_lines(remote.reader(url, file), url, url.rpartition("/")[0])
         else:
-            _check_suffix(url)
             self._add_remote_image(url, *remote.stat(url))
 
     def _add_remote_folder(self, folder: str) -> None:
@@ -272,15 +273,16 @@ class _Search:
             self._images.note_ignored(folder, others, "file", first_other)
 
     def _add_local_image(self, path: Path, status: os.stat_result | None, **more: Any) -> None:
-        file = os.path.abspath(path)
-        source = ImageSource(str(path), file, size=-1 if status is None else status.st_size)
+        name, file = str(path), os.path.abspath(path)
+        source = ImageSource(name, file, size=-1 if status is None else status.st_size, problem=_problem_of(name))
         # A folder may be reached by several links; but a link to an image is an image of its own.
-        folder, name = os.path.split(file)
-        identity = f"{self._real_folder(folder)}/{name}"
+        folder, last = os.path.split(file)
+        identity = f"{self._real_folder(folder)}/{last}"
         self._add_image(source, local.stamp_of(status), identity, local.sort_key(path), **more)
 
     def _add_remote_image(self, url: str, size: int = -1, stamp: str = "", **more: Any) -> None:
-        self._add_image(ImageSource(url, url, size=size), stamp, url, local.sort_key(Path(url)), **more)
+        source = ImageSource(url, url, size=size, problem=_problem_of(url.split("?")[0]))
+        self._add_image(source, stamp, url, local.sort_key(Path(url)), **more)
 
     def _add_image(
         self,
@@ -335,10 +337,11 @@ class _Search:
         return self._ordered.to_bytes(8, "big")
 
 
-def _check_suffix(name: str) -> None:
-    """Refuse a file that holds no image by its suffix."""
-    if (advice := advice_for(name.split("?")[0] if name.startswith("http") else name)) is not None:
-        raise UsageError(f"{name}: expected images, found {advice}")
+def _problem_of(name: str) -> str | None:
+    """Why a file holds no image, by its suffix."""
+    if name.lower().endswith(_IMAGE_SUFFIXES) or (advice := advice_for(name)) is None:
+        return None
+    return f"expected images, found {advice}"
 
 
 def has_braces(text: str) -> bool:
