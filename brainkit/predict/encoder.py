@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -289,7 +290,7 @@ class Encoder(Network):
                 pending.append(given)
                 yield detached
 
-        results = batches(self, chunks(), chosen, run)
+        results, warned = batches(self, chunks(), chosen, run), False
         with contextlib.closing(results):  # an error ends decoding too
             for batch in results:
                 given = pending.popleft()
@@ -297,6 +298,11 @@ class Encoder(Network):
                     index, error = batch.failed[0]
                     name = _name(given[index - batch.stop], index)
                     raise ImageError(f"{name}: {error.reason}", reason=error.reason, missing=error.missing)
+                if batch.of_several and not warned:
+                    index, warned = batch.of_several[0], True
+                    name = _name(given[index - batch.stop], index)
+                    text = "an animation or a file with pages: only its first image is predicted"
+                    warnings.warn(f"{name}: {text}", stacklevel=2)
                 if batch.fmri is not None:
                     yield batch.fmri
 
