@@ -115,6 +115,7 @@ def command(
             batch_size=batch_size,
             threads=threads,
             progress=progress,
+            say=functools.partial(click.echo, err=True),
         )
     json_path = write_contrast(result, out, overwrite=overwrite)
     for images in (result.a, result.b):

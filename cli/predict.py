@@ -135,6 +135,7 @@ def command(
             spread=spread,
             engine=engine,
             workers=workers,
+            order="sorted",
             progress=progress,
             say=say,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from brainkit.errors import BrainkitError
-from brainkit.utils.text import with_type
+from brainkit.utils.text import one_line, with_type
 
 
 @contextlib.contextmanager
@@ -41,14 +41,20 @@ def reported(doing: str, file: str | None = None, advice: str = "") -> Iterator[
             raise  # a signal that ends the program
         if isinstance(error, ModuleNotFoundError) and error.name:
             advice = f"; install {error.name}, or put its folder on PYTHONPATH"
-        raise BrainkitError(f"{doing}: {with_type(error)}{_place(error, file)}{advice}") from error
+        raise BrainkitError(f"{doing}: {_message(error)}{_place(error, file)}{advice}") from error
 
 
 def file_of(network: object) -> str | None:
     """The file of a network's ``get_tokens``, as tracebacks name it."""
-    method = inspect.unwrap(getattr(type(network), "get_tokens", None))  # type: ignore[arg-type]
-    code = getattr(method, "__code__", None)
+    method = getattr(network, "get_tokens", None)
+    code = getattr(inspect.unwrap(method) if callable(method) else None, "__code__", None)
     return None if code is None else str(code.co_filename)
+
+
+def _message(error: BaseException) -> str:
+    line = with_type(error)
+    # Some errors have a heading for their first line, such as those of load_state_dict.
+    return f"{type(error).__name__}: {one_line(error)}" if line.endswith(":") else line
 
 
 def _place(error: BaseException, file: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from brainkit.cortex.vertices import to_positions
 from brainkit.errors import DataError, UsageError
+
+_SHOWN = 8  # regions in a repr
 
 # Common name -> the Algonauts and NSD labels it stands for. Labels that a table lacks are skipped.
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -79,7 +82,8 @@ class RoiTable(Mapping[str, np.ndarray]):
         return len(self._rois)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}: {len(positions)}" for name, positions in self.items())
+        shown = [f"{name}: {len(positions)}" for name, positions in itertools.islice(self.items(), _SHOWN)]
+        sizes = ", ".join(shown + [f"... {len(self) - _SHOWN} more"] * (len(self) > _SHOWN))
         return f"RoiTable({{{sizes}}}, n_vertices={self.n_vertices})"
 
     @property

@@ -92,6 +92,10 @@ class Vertices:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        sides = "" if self.space == CUSTOM else f": {self.n_left:,} left, {len(self) - self.n_left:,} right"
+        return f"Vertices({self.space!r}, {len(self):,}{sides})"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vertices):
             return NotImplemented

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import DataError
+from brainkit.utils.text import plural
 
 MAX_SIDE = 4096  # voxels
 _OFF_CENTRE = 0.1  # voxels: how far a coordinate may be from a voxel's centre, which allows for rounding
@@ -49,6 +50,9 @@ class Volume:
         if len(np.unique(flat)) < len(flat):
             raise DataError("volume: no two columns may be the same voxel")
         object.__setattr__(self, "voxels", voxels.astype(np.int32))
+
+    def __repr__(self) -> str:
+        return f"Volume(shape={self.shape}, {plural(len(self.voxels), 'voxel')})"
 
     @classmethod
     def at_coordinates(cls, shape: Any, affine: Any, coordinates: np.ndarray) -> Volume:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.file_kind import NPY, file_kind
-from brainkit.utils.text import one_line
+from brainkit.utils.text import one_line, plural
 
 # Rows per block when all responses are read: about 40 MB for 40,000 vertices.
 _BLOCK = 256
@@ -54,6 +54,10 @@ class Responses:
         for low, high in itertools.pairwise(edges):
             used = self.columns[(self.columns >= low) & (self.columns < high)] - low
             self._file_columns.append(None if len(used) == high - low else used)
+
+    def __repr__(self) -> str:
+        images, vertices = self.shape
+        return f"Responses({plural(images, 'image')}, {plural(vertices, 'vertex', 'vertices')})"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -48,6 +48,10 @@ class Split:
     notes: tuple[str, ...] = ()
     names_hash: str = ""
 
+    def __repr__(self) -> str:
+        sides = ", ".join(f"{side} {len(getattr(self, side)):,}" for side in SIDES)
+        return f"Split({sides}, seed {self.seed})"
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON."""
         value: dict[str, Any] = {"version": _VERSION, "seed": self.seed, "names_sha256": self.names_hash}

@@ -118,6 +118,9 @@ class Subject:
     chosen_rois: tuple[str, ...] = ()
     skipped: tuple[SkippedImage, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Subject({self.describe()})"
+
     def __getstate__(self) -> dict[str, Any]:
         # The process that gets it may work in another folder.
         images = tuple(image.absolute() for image in self.images)

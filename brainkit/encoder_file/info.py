@@ -11,6 +11,8 @@ from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.images import Preprocessing
+from brainkit.utils.arrays import Arrays
+from brainkit.utils.text import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,17 @@ class EncoderInfo:
     digest: str | None = None
     container: str = "onnx"
 
+    def __repr__(self) -> str:
+        what = [
+            repr(self.backbone.get("name", "unnamed"))[:80],
+            f"{plural(len(self.vertices), 'vertex', 'vertices')} of {self.vertices.space}",
+            plural(len(self.rois), "ROI"),
+            plural(len(self.layers), "layer"),
+            f"sha256 {self.digest[:12]}" if self.digest else "not written",
+        ]
+        return f"EncoderInfo({', '.join(what)})"
+
     @property
     def selectors(self) -> dict[str, np.ndarray]:
         """``layer_weights`` (V, L), ``locations`` (V, 2) and ``scale`` (V,), float32."""
-        return {"layer_weights": self.layer_weights, "locations": self.locations, "scale": self.scale}
+        return Arrays(layer_weights=self.layer_weights, locations=self.locations, scale=self.scale)

@@ -44,6 +44,10 @@ class Scores:
     noise_ceiling: np.ndarray
     images: int
 
+    def __repr__(self) -> str:
+        vertices = plural(len(self.r), "vertex", "vertices")
+        return f"Scores({vertices}, {plural(self.images, 'test image')}, median r {number(_median(self.r), '.3f')})"
+
     @property
     def share(self) -> np.ndarray:
         """Explained share of the explainable variance (V,), see :func:`brainkit.metrics.scores.explained_share`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,8 @@ class Exported:
 
     path: Path
     bytes: int
-    certificate: dict[str, Any]
-    drift: dict[str, Any] | None = None
+    certificate: dict[str, Any] = field(repr=False)
+    drift: dict[str, Any] | None = field(default=None, repr=False)
 
 
 def export_onnx(

@@ -14,6 +14,7 @@ from torch import Tensor
 from brainkit.errors import UsageError
 from brainkit.features.shard import Layout, Shard
 from brainkit.features.store import TokenStore
+from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from brainkit.backbones.probe import TokenPair
@@ -106,6 +107,10 @@ class TokenCache:
         images = [hashlib.sha256(record.data).digest() for record in records]
         rows = np.arange(len(first), dtype=np.int32)
         return cls(layout, dtype, offsets, [records], np.stack([np.zeros_like(rows), rows], 1), images)
+
+    def __repr__(self) -> str:
+        rows, columns = self.grid
+        return f"TokenCache({plural(len(self), 'image')}, {plural(len(self.layers), 'layer')}, grid {rows} x {columns})"
 
     @property
     def widths(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Iterator
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 
 
 def code_hash(network: torch.nn.Module) -> str:
-    """Hash of the file that defines the network's class, and of those of its classes that are in no file.
+    """Hash of the file that defines the network's class, and of its other code that is at the top level of no file.
 
     Parameters
     ----------
@@ -37,12 +37,15 @@ def code_hash(network: torch.nn.Module) -> str:
     file = _source_file(type(network))
     of_file = content_hash(file) if file else ""
     classes = dict.fromkeys(cls for module in network.modules() for cls in type(module).__mro__)
-    loose = [cls for cls in classes if _functions(cls) and not _is_in_file(cls)]
+    loose: list[Any] = [cls for cls in classes if _functions(cls) and not _is_in_file(cls)]
+    loose.sort(key=lambda cls: cls.__qualname__)
+    if method := vars(network).get("get_tokens"):  # of this module alone
+        loose.append(method)
     if not loose:
         return of_file
     digest = hashlib.sha256(of_file.encode())
-    for cls in sorted(loose, key=lambda cls: cls.__qualname__):
-        digest.update(repr(_describe(cls, set())).encode())
+    for definition in loose:
+        digest.update(repr(_describe(definition, set())).encode())
     return digest.hexdigest()
 
 
@@ -91,7 +94,7 @@ def _describe(value: Any, seen: set[int]) -> object:
         return value.co_code, value.co_names, value.co_varnames, _describe(value.co_consts, seen)
     if isinstance(value, property):
         return _describe((value.fget, value.fset), seen)
-    if isinstance(value, (staticmethod, classmethod)):
+    if isinstance(value, (staticmethod, classmethod, MethodType)):
         return _describe(value.__func__, seen)
     if isinstance(value, FunctionType):
         parts = value.__code__, value.__defaults__, value.__kwdefaults__, dict(_surroundings(value))

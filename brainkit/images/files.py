@@ -20,6 +20,7 @@ from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import orientation, tiff
 from brainkit.images.colour import to_rgb
 from brainkit.images.containers import Content, pixels_only
+from brainkit.utils.file_kind import file_kind
 from brainkit.utils.text import one_line
 
 # Only raster formats: Pillow would pass PostScript to an external program. (MPO files open as JPEG.)
@@ -227,7 +228,7 @@ def _hash_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-# Images that were opened share a file with their copies, and loading one in two threads mixes it up.
+# Opened images may share a file, and one that two threads load at once is mixed up.
 _PILLOW = threading.Lock()
 
 
@@ -311,7 +312,8 @@ def _format(file: BinaryIO) -> str:
         accept = Image.OPEN[form][1]
         if accept is not None and accept(start) is True:  # a text, if this build of Pillow lacks what it takes
             return form
-    raise ImageError(f"expected an image ({', '.join(FORMATS)}), found something else or a damaged file")
+    found = file_kind(file) or "something else or a damaged file"
+    raise ImageError(f"expected an image ({', '.join(FORMATS)}), found {found}")
 
 
 @functools.cache

@@ -19,12 +19,13 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError
 from brainkit.metrics.moments import Moments
-from brainkit.metrics.significance import Comparison, compare
+from brainkit.metrics.significance import Comparison, compare, describe_passing
 from brainkit.predict import Encoder, ImageList, list_images, load, local_blocks
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.remote import is_url
 from brainkit.predict.regions import as_names, select_columns
-from brainkit.utils.progress import Progress
+from brainkit.utils.arrays import Arrays
+from brainkit.utils.progress import Progress, Say
 from brainkit.utils.text import as_text, plural
 
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -61,6 +62,8 @@ class ImageSet:
         Names of the others, each with the reason: not readable, or the same image once more.
     mean, sd : array of shape (V,), float64
         Of the predictions over the images.
+    notes : tuple of (str, str)
+        What of the set was ignored or given more than once: a name and a remark each.
     """
 
     name: str
@@ -68,6 +71,10 @@ class ImageSet:
     skipped: tuple[tuple[str, str], ...]
     mean: np.ndarray
     sd: np.ndarray
+    notes: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"ImageSet({self.name[:80]!r}, {plural(len(self.images), 'image')}, {len(self.skipped):,} skipped)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +101,15 @@ class Contrast:
     columns: np.ndarray | None
     encoder: EncoderInfo
 
+    def __repr__(self) -> str:
+        a, b = (f"{each.name[:80]!r} ({plural(len(each.images), 'image')})" for each in (self.a, self.b))
+        passing = describe_passing(self.statistics.q, SIGNIFICANT)
+        return f"Contrast({a} vs {b}, {self.vertices.space}, {passing})"
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays named in ``COLUMNS``, each (V,), float64."""
         means = {"mean_a": self.a.mean, "mean_b": self.b.mean, "sd_a": self.a.sd, "sd_b": self.b.sd}
-        return {name: means[name] if name in means else getattr(self.statistics, name) for name in COLUMNS}
+        return Arrays((name, means[name] if name in means else getattr(self.statistics, name)) for name in COLUMNS)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for all vertices and one per ROI: vertices, mean difference, mean effect size, share at q < 0.05.
@@ -131,6 +143,7 @@ def contrast(
     batch_size: int | None = None,
     names: tuple[str, str] | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Contrast:
     """Compare the responses predicted to two sets of images. Memory does not grow with them, apart from their names.
 
@@ -138,7 +151,7 @@ def contrast(
     ----------
     a, b : path-like or iterable of path-like
         Files, folders, patterns, lists, tar shards and URLs, as for :func:`brainkit.predict.list_images`. Unreadable
-        images are skipped and reported.
+        images are skipped and reported. Every image counts once, also if a list repeats it.
     encoder : Encoder or path-like
     rois : str or iterable of str, optional
         Only the vertices of these ROIs, also for the false discovery rate; the table has no others.
@@ -150,6 +163,8 @@ def contrast(
         Names of the sets; by default those of the folders.
     progress : callable, optional
         Called with (images done, images in total).
+    say : callable, optional
+        Called with a line of text about the images: what was ignored, or given more than once.
 
     Returns
     -------
@@ -162,7 +177,11 @@ def contrast(
     DataError
         If no image of a set can be read.
     """
-    lists = list_images(a), list_images(b)
+    # A repeated image would not be independent of itself.
+    lists = list_images(a, order="any"), list_images(b, order="any")
+    if say is not None:
+        for remark in [remark for images in lists for remark in images.remarks()]:
+            say(remark)
     _check_disjoint(*lists)
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, device, threads=threads)
@@ -254,6 +273,7 @@ def _predict_set(
             moments.add(block.fmri[is_new])
             read.extend(itertools.compress(block.names, is_new))
             skipped.extend(block.skipped)
+            images.mark_of_several(block.of_several)
             if progress is not None:
                 progress(block.done, len(images))
     met.update(own)
@@ -261,7 +281,8 @@ def _predict_set(
         raise DataError(f"{name}: none of its images can be read; the first: {skipped[0][0]}: {skipped[0][1]}")
     if len(read) < 2:
         raise UsageError(f"{name}: a set must have at least 2 readable images, got {len(read)}")
-    return ImageSet(name, tuple(read), tuple(skipped), moments.mean, np.sqrt(moments.variance)), moments
+    notes = tuple((as_text(path), as_text(note)) for path, note in images.notes())
+    return ImageSet(name, tuple(read), tuple(skipped), moments.mean, np.sqrt(moments.variance), notes), moments
 
 
 def _finite_mean(values: np.ndarray) -> float | None:

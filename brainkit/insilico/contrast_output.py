@@ -150,6 +150,7 @@ def _description(result: Contrast, out: Path) -> dict[str, Any]:
             "name": images.name,
             "images": list(images.images),
             "skipped": [{"path": path, "reason": reason} for path, reason in images.skipped],
+            "notes": [{"path": path, "note": note} for path, note in images.notes],
         }
 
     info = result.encoder

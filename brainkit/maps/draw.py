@@ -17,6 +17,7 @@ from brainkit.maps import figures
 from brainkit.maps.figure import DPI, Flatmap, MapFigure, make_flatmap
 from brainkit.metrics.significance import positive_correlation_q
 from brainkit.utils.files import atomic_write
+from brainkit.utils.own_figures import figure_mark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -223,5 +224,5 @@ def _write(path: Path, figure: MapFigure) -> Path:
 
     picture = Image.fromarray(figure.render())
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=9, dpi=(DPI, DPI))
+        picture.save(temporary, format="PNG", compress_level=9, dpi=(DPI, DPI), pnginfo=figure_mark())
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class Comparison:
     df: np.ndarray
     p: np.ndarray
     q: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(field.name for field in fields(self))} of {len(self.q):,} columns)"
 
 
 def compare(

@@ -18,6 +18,7 @@ from brainkit.model.selectors import FreeSelectors, Selectors, coordinate_bounds
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
 from brainkit.ops.token_grid import to_grid
+from brainkit.utils.text import plural
 
 LayerTokens = Mapping[str, Tensor]  # layer name -> its tokens, (B, C, H, W) local or (B, C) global
 PRECISIONS = ("float32", "tf32", "bfloat16", "bf16x3")
@@ -138,6 +139,12 @@ class FactorTopy(nn.Module):
             features, mix = factored_encoding(positions, lower, side)
             self.register_buffer("features", features, persistent=False)
             self.register_buffer("mix", mix, persistent=False)
+
+    def __repr__(self) -> str:
+        # In a line: `named_modules()` has the parts.
+        D, (H, W) = self.weight.shape[1], self.grid
+        vertices, layers = plural(len(self.weight), "vertex", "vertices"), plural(len(self.layers), "layer")
+        return f"FactorTopy({vertices}, {layers}, {D} channels, grid {H} x {W})"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         before = [tensor.clone() for tensor in self._encoding_inputs()]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import hashlib
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from brainkit.encoder_file.graph_check import check_graph
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import EncoderFileError, ImageError, UsageError
 from brainkit.predict.inputs.decode import as_iterable, as_sequence, in_chunks
+from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.network import Network
 from brainkit.predict.pipeline import batches
 from brainkit.predict.regions import (
@@ -110,10 +113,10 @@ class Encoder(Network):
         Parameters
         ----------
         images : path, paths, PIL images, or array of shape (n, H, W, 3), uint8
-            A folder is searched as :func:`brainkit.images.find_images` does, and its images come in sorted order;
-            a list keeps its own order. An iterator is asked for a few images at a time, and each is copied before the
-            next. A PIL image gives the same as its file: turned as its EXIF data say, over white where it is
-            transparent.
+            A path names images as :func:`brainkit.predict.list_images` has it: a folder, whose images come sorted by
+            path; a pattern; a list (``.txt``); a tar shard; a URL. A list of paths keeps its own order. An iterator is
+            asked for a few images at a time, and each is copied before the next. A PIL image gives the same as its
+            file: turned as its EXIF data say, over white where it is transparent.
         batch_size : int, optional
             Images at once; chosen by the input's size by default.
         rois : str or iterable of str, optional
@@ -234,6 +237,7 @@ class Encoder(Network):
         -------
         tuple of Ranked
             From the highest mean prediction downwards: ``rank``, ``row``, ``name``, ``mean`` and ``image`` as given.
+            An image that is given more than once is ranked once.
 
         Raises
         ------
@@ -253,8 +257,14 @@ class Encoder(Network):
         columns, regions = select_columns(self.rois, (roi,))
         top = TopImages(regions, k)
         sources = as_sequence(images)
+        seen: set[Any] = set()
         for fmri in self._rows_of(sources, batch_size, lambda batch: self.run(batch, columns)):
-            top.add(region_means(fmri, regions))
+            means, first = region_means(fmri, regions), top.rows
+            for at in range(len(means)):
+                if (identity := _identity(sources[first + at])) in seen:
+                    means[at] = np.nan  # not ranked a second time
+                seen.add(identity)
+            top.add(means)
         return top.finish(lambda row: (as_text(_name(sources[row], row)), sources[row]))[roi].highest
 
     def _rows(
@@ -280,7 +290,7 @@ class Encoder(Network):
                 pending.append(given)
                 yield detached
 
-        results = batches(self, chunks(), chosen, run)
+        results, warned = batches(self, chunks(), chosen, run), False
         with contextlib.closing(results):  # an error ends decoding too
             for batch in results:
                 given = pending.popleft()
@@ -288,6 +298,11 @@ class Encoder(Network):
                     index, error = batch.failed[0]
                     name = _name(given[index - batch.stop], index)
                     raise ImageError(f"{name}: {error.reason}", reason=error.reason, missing=error.missing)
+                if batch.of_several and not warned:
+                    index, warned = batch.of_several[0], True
+                    name = _name(given[index - batch.stop], index)
+                    text = "an animation or a file with pages: only its first image is predicted"
+                    warnings.warn(f"{name}: {text}", stacklevel=2)
                 if batch.fmri is not None:
                     yield batch.fmri
 
@@ -341,7 +356,18 @@ def _open_again(path: str, device: str, threads: int | None, digest: str) -> Enc
 
 
 def _name(source: Any, index: int) -> str:
+    if isinstance(source, ImageSource):
+        return source.name
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"images[{index}]"
+
+
+def _identity(source: Any) -> Any:
+    """The same for an image that is given twice."""
+    if isinstance(source, ImageSource):
+        return source.file, source.offset
+    if isinstance(source, np.ndarray):
+        return source.shape, hashlib.sha256(source.tobytes()).digest()
+    return os.path.abspath(source) if isinstance(source, str | os.PathLike) else id(source)
 
 
 def _wrong_container(path: Path, info: EncoderInfo) -> UsageError:

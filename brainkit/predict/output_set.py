@@ -106,7 +106,8 @@ class OutputSet:
             def entry(position: int) -> ImageSource:
                 return images.entries(position, position + 1)[0]
 
-            description["top"] = self._sheets.draw(partial.folder, self.info, positions, entry)
+            repeated = images.repeated_rows()
+            description["top"] = self._sheets.draw(partial.folder, self.info, positions, entry, repeated)
         return description
 
     def moves(self, rows_path: Path) -> list[tuple[Path, Path]]:

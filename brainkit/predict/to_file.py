@@ -94,6 +94,7 @@ def predict_to_file(
     spread: bool = False,
     engine: str = "local",
     workers: int | None = None,
+    order: str = "given",
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> PredictResult:
@@ -132,10 +133,12 @@ def predict_to_file(
         (:func:`brainkit.predict.ray.ray_blocks`). The output is the same.
     workers : int, optional
         Worker processes of the Ray cluster.
+    order : {"given", "sorted"}
+        Of the rows, if several things are given: as they are given, or as on the command line (:func:`list_images`).
     progress : callable, optional
         Called with (images done, images in all).
     say : callable, optional
-        Called with a line of text when a run is resumed, or interrupted.
+        Called with a line of text about the images, and when a run is resumed, or interrupted.
 
     Returns
     -------
@@ -167,6 +170,7 @@ def predict_to_file(
         spread=spread,
         engine=engine,
         workers=workers,
+        order=order,
         progress=progress or (lambda done, total: None),
         say=say or (lambda line: None),
     )
@@ -194,6 +198,7 @@ class _Request:
     spread: bool
     engine: str
     workers: int | None
+    order: str
     progress: Progress
     say: Say
 
@@ -201,7 +206,9 @@ class _Request:
 def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
     """`predict_to_file`, onto this machine's disk."""
     _check_paths(request, out, overwrite or was_complete(out))
-    images = list_images(request.images)
+    images = list_images(request.images, order=request.order)
+    for remark in images.remarks():
+        request.say(remark)
     encoder = request.encoder
     if not isinstance(encoder, Encoder):
         encoder = load(encoder, request.device, threads=request.threads)
@@ -209,7 +216,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1
     names = as_names(request.rois, encoder.rois)
     if request.top is not None:
-        check_sheets(out, names, request.top, overwrite or was_complete(out))
+        known = [name for name, members in encoder.rois.items() if len(members)]
+        check_sheets(out, names, request.top, overwrite or was_complete(out), known)
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)
@@ -223,6 +231,7 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
             # Again: another process may just have finished it.
             description = check_output(out, overwrite or partial.complete, request.hemispheres)
             images.skip(partial.skipped())
+            images.mark_of_several(partial.of_several())
             if partial.done:
                 request.say(f"{out}: resuming after {partial.done:,} of {plural(len(images), 'image')}")
             if not partial.complete:
@@ -236,6 +245,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
                     encoder=_describe_encoder(encoder),
                     more=outputs.describe(partial, images),
                 )
+            for name, note in images.notes_of_reading():
+                request.say(f"{name}: {note}")
             partial.move_to([*outputs.moves(partial.rows_path), (partial.description_path, description)])
     except OSError as error:
         raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error
@@ -296,8 +307,9 @@ def _write_rows(
                 if len(block.fmri):
                     writer.append(block.fmri, block.names)
                 skipped = [(at, reason) for at, (_, reason) in zip(block.skipped_at, block.skipped, strict=True)]
-                partial.skip(skipped)
+                partial.record(skipped, block.of_several)
                 images.skip(skipped)
+                images.mark_of_several(block.of_several)
                 rows += len(block.fmri)
                 partial.mark(rows, block.done)
                 if partial.is_due():
@@ -354,6 +366,9 @@ class _LazySequence(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self._items()
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} items>"
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return tuple, (list(self),)  # a copy, or what another process gets, does not depend on the list of images

@@ -83,30 +83,22 @@ class Overrides:
         settings = replace(
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)
         )
-        settings = settings.replace(self.assignments)
-        data = replace(settings.data, paths=tuple(map(_absolute, settings.data.paths)))
-        weights = settings.backbone.weights
-        backbone = replace(settings.backbone, weights=_absolute(weights) if weights else "")
-        return replace(settings, data=data, backbone=backbone)
+        return _with_absolute_paths(settings.replace(self.assignments))
 
     def _backbone(self, base: BackboneConfig) -> BackboneConfig:
-        name = base.name if self.backbone is None else self.backbone
-        if ".py:" in name:
-            file, _, kind = name.rpartition(":")
-            name = f"{_absolute(file)}:{kind}"
-        weights = _absolute(self.weights) if self.weights else base.weights
+        weights = os.fspath(self.weights) if self.weights else base.weights
         return replace(
             base,
-            name=name,
+            name=base.name if self.backbone is None else self.backbone,
             weights="" if self.random_weights else weights,
             random_weights=self.random_weights or (base.random_weights and self.weights is None),
         )
 
     def _data(self, base: DataConfig) -> DataConfig:
         base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
-        paths = tuple(_absolute(each.root if isinstance(each, Subject) else each) for each in self.data)
         rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
         base = replace(base, rois=rois or base.rois)
+        paths = tuple(os.fspath(each.root if isinstance(each, Subject) else each) for each in self.data)
         if not paths:
             return base
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
@@ -128,7 +120,7 @@ def resumed_settings(folder: Path, overrides: Overrides) -> Config:
         if overrides.backbone is None and overrides.config is None:
             raise UsageError(f"{folder}: no run to resume; to start one, name the backbone")
         return overrides.apply(Config())  # it was stopped before it wrote anything
-    stored = Config.read(folder / "config.yaml")
+    stored = _with_absolute_paths(Config.read(folder / "config.yaml"))
     wanted = overrides.apply(stored)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return wanted  # nothing was trained yet, so no setting is fixed
@@ -153,5 +145,18 @@ def _differences(stored: dict[str, Any], wanted: dict[str, Any], section: str = 
     return found
 
 
-def _absolute(path: PathLike) -> str:
-    return str(users_path(path).resolve())
+def _with_absolute_paths(settings: Config) -> Config:
+    data, backbone = settings.data, settings.backbone
+    name = backbone.name
+    if ".py:" in name:
+        file, _, kind = name.rpartition(":")
+        name = f"{_absolute(file)}:{kind}"
+    return replace(
+        settings,
+        data=replace(data, path=_absolute(data.path), paths=tuple(map(_absolute, data.paths))),
+        backbone=replace(backbone, name=name, weights=_absolute(backbone.weights)),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(users_path(path).resolve()) if path else ""

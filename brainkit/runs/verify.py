@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Verified:
         The most they may be, see :class:`Bounds`.
     """
 
-    facts: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...] = field(repr=False)
     largest: float
     median: float
     allowed: float

@@ -186,6 +186,9 @@ class EncodingData(lightning.LightningDataModule):
         # Batches of a training and a validation epoch, if not by size: see `brainkit.training.joint`.
         self.batches: tuple[int | None, int | None] = (None, None)
 
+    def __repr__(self) -> str:
+        return f"EncodingData({self.split!r}, batches of {self.batch_size})"
+
     def divide(self, rank: int, processes: int) -> None:
         """From now on give process number `rank` of several its share of every batch."""
         self.rank, self.processes = rank, processes

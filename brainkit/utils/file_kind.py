@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 _LENGTH = 512  # enough for every signature below
 NPY = "a .npy array"
+TEXT = "text"
 ZIP = "a zip archive"
 TORCH = "a file of torch.save"
 
@@ -65,11 +68,13 @@ def describe_kind(content: bytes, size: int) -> str | None:
     return _kind_of_text(content[:_LENGTH])
 
 
-def file_kind(path: str | os.PathLike[str]) -> str | None:
-    """`describe_kind` of a file; None also if it cannot be read."""
+def file_kind(path: str | os.PathLike[str] | BinaryIO) -> str | None:
+    """`describe_kind` of a file, which may be open; None also if it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
-            return describe_kind(file.read(_LENGTH), os.fstat(file.fileno()).st_size)
+        with Path(path).open("rb") if isinstance(path, (str, os.PathLike)) else contextlib.nullcontext(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return describe_kind(file.read(_LENGTH), size)
     except OSError:
         return None
 
@@ -94,4 +99,4 @@ def _kind_of_text(content: bytes) -> str | None:
         return "a web page (HTML)"
     if low.startswith(("<?xml", "<gifti")):
         return "a GIFTI file" if "<gifti" in text.lower() else "XML"
-    return "text"
+    return TEXT

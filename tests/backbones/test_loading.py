@@ -22,6 +22,10 @@ VIT = "test_vit"  # timm's own for tests: 6 blocks, width 64, patches of 16 px
         ("resnet5o", "resnet50"),
         ("convnextt_tiny", "convnext_tiny"),
         ("resnet18.a1_in1kk", "a1_in1k"),
+        ("efficientnet_lite", r"nearest: efficientnet_lite0"),
+        ("efficientnet_lite.ra", r"nearest: efficientnet_lite0"),
+        ("DINOv2", r"nearest: dinov2"),
+        ("dinov2_vitb14", r"nearest: dinov2"),
     ],
 )
 def test_unknown_names_suggest_the_nearest(name, nearest):

@@ -10,6 +10,7 @@ timm = pytest.importorskip("timm")
 import published_files  # noqa: E402
 
 from brainkit.backbones import Backbone, load_backbone, timm_backbone  # noqa: E402
+from brainkit.backbones.probe import probe_network  # noqa: E402
 from brainkit.errors import UsageError  # noqa: E402
 
 VIT = "test_vit"  # timm's own for tests: 6 blocks, width 64, patches of 16 px
@@ -61,7 +62,8 @@ def test_tokens_keep_the_contract(name, size, first, count, first_grid, last_gri
         assert is_mean is not class_token
     assert backbone.grids[first] == first_grid
     assert backbone.grids[backbone.layer_names[-1]] == last_grid
-    assert Backbone.probe(backbone, size) == {n: (backbone.widths[n], *backbone.grids[n]) for n in backbone.layer_names}
+    shapes = {n: (backbone.widths[n], *backbone.grids[n]) for n in backbone.layer_names}
+    assert probe_network(backbone, backbone.preprocessing, name=name) == shapes
 
 
 def test_global_token_is_the_class_token_and_never_a_register():

@@ -11,20 +11,64 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from patch_backbone import Patches, patch_backbone
+from PIL import Image
 
+from brainkit.backbones import load_backbone
 from brainkit.errors import BrainkitError
 from brainkit.features.extract import extract_tokens
 from brainkit.features.forward import TokenExtractor
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(1e6, "too large for float16"), (float("nan"), "not finite")])
-def test_tokens_that_float16_cannot_hold(photos: list[Path], cache: Path, gain: float, expected: str) -> None:
-    with pytest.raises(BrainkitError, match=f"layer fine: .*{expected}"):
-        extract_tokens(patch_backbone(Patches(gain)), photos, grid=(3, 3))
+def test_tokens_that_float16_cannot_hold(photos: list[Path], cache: Path) -> None:
+    with pytest.raises(BrainkitError, match=r"patches: layer fine: .*00\.png.*float16.*data\.token_dtype=bfloat16"):
+        extract_tokens(patch_backbone(Patches(1e6)), photos, grid=(3, 3))
     assert not list(cache.glob("*/*.shard"))
-    if gain == 1e6:
-        tokens = extract_tokens(patch_backbone(Patches(gain)), photos, grid=(3, 3), dtype="bfloat16")
-        assert tokens.batch(np.arange(11))[0]["fine"].abs().max() > 65504
+    tokens = extract_tokens(patch_backbone(Patches(1e6)), photos, grid=(3, 3), dtype="bfloat16")
+    assert tokens.batch(np.arange(11))[0]["fine"].abs().max() > 65504
+
+
+@pytest.mark.parametrize(("number", "word"), [(float("nan"), "NaN"), (float("inf"), "infinite")])
+def test_an_image_for_which_the_network_itself_gives_no_numbers(
+    photos: list[Path], cache: Path, number: float, word: str
+) -> None:
+    class Fails(Patches):
+        def get_tokens(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+            local, global_ = super().get_tokens(images)
+            black = (images == -2).all((1, 2, 3))  # as a logarithm or a division would fail
+            local["coarse"] = torch.where(black[:, None, None, None], number, local["coarse"])
+            return local, global_
+
+    Image.new("RGB", (20, 20)).save(photos[5])
+    with pytest.raises(
+        BrainkitError, match=rf"patches: layer coarse: .*05\.png.*the network itself .*{word}"
+    ) as caught:
+        extract_tokens(patch_backbone(Fails()), photos, grid=(3, 3), batch_size=4)
+    assert not any(word in str(caught.value) for word in ("bfloat16", "BRAINKIT_CACHE"))
+
+
+def test_an_error_of_the_network_has_its_name_and_line(photos: list[Path], cache: Path) -> None:
+    class Fails(Patches):
+        def get_tokens(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+            if (images == -2).all((1, 2, 3)).any():
+                raise KeyError("no black")
+            return super().get_tokens(images)
+
+    line = Fails.get_tokens.__code__.co_firstlineno + 2
+    Image.new("RGB", (20, 20)).save(photos[5])
+    with pytest.raises(BrainkitError, match=rf"patches: .*KeyError: 'no black' \(test_forward\.py:{line}\)"):
+        extract_tokens(patch_backbone(Fails()), photos, grid=(3, 3))
+
+
+def test_a_network_is_found_out_before_anything_is_stored(photos: list[Path], cache: Path) -> None:
+    backbone = load_backbone("test_vit", random_weights=True, size=64)
+    drop = backbone.network.model.blocks[3].mlp.drop2
+    drop.p = 0.5
+    drop.train()
+    with pytest.raises(BrainkitError, match=r"test_vit: .*layer 'block4'.*dropout"):
+        extract_tokens(backbone, photos, grid=(3, 3))
+    assert list(cache.iterdir()) == []
+    drop.eval()
+    assert extract_tokens(backbone, photos, grid=(3, 3)).extracted == 11
 
 
 def test_out_of_memory_halves_the_batch(photos: list[Path], cache: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainkit.predict import Encoder, list_images, predict_to_file
+from brainkit.predict import Encoder, ImageList, list_images, predict_to_file
 
 
 def png(seed: int) -> bytes:
@@ -42,16 +42,21 @@ def tar_bytes(members: list[tuple[str, bytes]]) -> bytes:
     return stream.getvalue()
 
 
+def listed(*arguments: Any) -> ImageList:
+    """The list that these arguments of the command line name."""
+    return list_images(arguments, order="sorted")
+
+
 def names(*arguments: Any) -> list[str]:
-    return list(list_images(arguments).names())
+    return list(listed(*arguments).names())
 
 
 def notes(*arguments: Any) -> dict[str, str]:
-    return dict(list_images(arguments).notes())
+    return dict(listed(*arguments).notes())
 
 
 def predict(encoder: Encoder, *arguments: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """The rows and the JSON of an output in the working folder."""
+    """The rows and the JSON of an output in the working folder, of arguments of the command line."""
     out = Path("result.npy")
-    predict_to_file(arguments, out, encoder, overwrite=True)
+    predict_to_file(arguments, out, encoder, overwrite=True, order="sorted")
     return np.load(out), json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from brainkit.images import Preprocessing, decode, normalise, prepare
 
 PREPROCESSING = Preprocessing(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
 RECORD = 2 * 4 * (3 * 3 + 1)  # numbers per image on a grid of 3 x 3
-PROBES = 8  # images on which the offsets of a new store are measured
+PROBES = 8 + 1  # images on which the offsets of a new store are measured, one of them alone too
 
 
 class Patches(nn.Module):

@@ -183,8 +183,10 @@ def test_existing_sheets_are_kept_and_regions_are_needed(path: Path, photos: Pat
     with pytest.raises(UsageError, match=r"fmri-top-PPA\.png"):
         predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=3)
     assert (tmp_path / "fmri-top-PPA.png").read_text() == "precious"
-    with pytest.raises(UsageError, match="roi"):
+    with pytest.raises(UsageError, match=r"--roi NAME; .*V1v, V1d, PPA$"):
         predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", top=3)
+    with pytest.raises(UsageError, match=r"--roi NAME; .*a, b, c, d, e, f and 2 more"):
+        check_sheets(tmp_path / "fmri.npy", None, 3, overwrite=False, known=list("abcdefgh"))
     with pytest.raises(UsageError, match="1 to 100"):
         predict_to_file(photos, tmp_path / "fmri.npy", path, device="cpu", rois=["PPA"], top=0)
     out = tmp_path / "means.csv"

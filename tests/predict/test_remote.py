@@ -43,7 +43,7 @@ def test_urls_give_what_their_files_give(bucket: Any, encoder: Encoder) -> None:
     expected = ["a.png", "b.png", "sub/c.png", "s.tar/m.png", "s.tar/n.png"]
     assert [name.split("bucket/")[1] for name in description["images"]] == expected
     np.testing.assert_allclose(rows, encoder.predict([picture(seed) for seed in (2, 1, 3, 4, 5)]), atol=1e-5)
-    assert description["notes"][0]["note"].startswith("3 files ")
+    assert description["notes"][0]["note"].startswith("3 non-image files ")
 
 
 def test_remote_patterns_lists_and_single_files(bucket: Any) -> None:
@@ -107,8 +107,8 @@ def test_maps_are_drawn_of_images_in_shards_and_elsewhere(
     Path("s.tar").write_bytes(tar_bytes([("k/m.png", png(7))]))
     done = predict_to_file(["s.tar", "memory://bucket/b.png", "photos/b.png"], "out.npy", encoder)
     draw_prediction_file("out.npy", encoder.info, "figures", images=done.sources, max_maps=3)
-    assert [name for name, _ in drawn] == ["0000-b.png", "0001-b.png", "0002-m.png"]
-    for (_, image), seed in zip(drawn, (1, 0, 7), strict=True):
+    assert [name for name, _ in drawn] == ["0000-m.png", "0001-b.png", "0002-b.png"]
+    for (_, image), seed in zip(drawn, (7, 1, 0), strict=True):
         np.testing.assert_array_equal(image, np.asarray(picture(seed)))
 
 

@@ -27,7 +27,7 @@ def test_shards_are_read_in_the_archives_order(working_folder: Path, encoder: En
     assert description["images"] == ["photos/b.png", "s-0.tar/z.png", "s-0.tar/a.png", "s-1.tar/k/b.png"]
     np.testing.assert_allclose(rows, encoder.predict([picture(seed) for seed in (0, 1, 2, 3)]), atol=1e-5)
     note = description["notes"][0]["note"]
-    assert note.startswith("2 members ") and note.endswith("z.cls")
+    assert note.startswith("2 non-image members ") and note.endswith("z.cls")
     assert names("s-1.tar", "s-0.tar")[0] == "s-1.tar/k/b.png"
     assert names("s-*.tar") == description["images"][1:]
     assert names("s-0.tar", "./s-0.tar") == names("s-0.tar")  # the shard is listed once

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
 from typing import Any
 
 from brainkit.errors import BrainkitError
 from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.inputs.row_order import OrderCheck
 from brainkit.utils.text import plural
 
 _SCHEMA = """
@@ -18,16 +19,23 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -1024;
 PRAGMA temp_store = FILE;
-CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE seen (id BLOB PRIMARY KEY, once INTEGER, named INTEGER) WITHOUT ROWID;
 CREATE TABLE found (
-    part INTEGER, key BLOB, name BLOB, file BLOB, offset INTEGER, size INTEGER, stamp TEXT, problem TEXT);
+    part INTEGER, key BLOB, name BLOB, file BLOB, offset INTEGER, size INTEGER, stamp TEXT, problem TEXT,
+    list INTEGER, line INTEGER, again INTEGER, suspect BLOB);
 CREATE TABLE images (
-    position INTEGER PRIMARY KEY, name BLOB, file BLOB, offset INTEGER, size INTEGER, stamp TEXT, problem TEXT);
-CREATE TABLE notes (name BLOB, note TEXT);
+    position INTEGER PRIMARY KEY, name BLOB, file BLOB, offset INTEGER, size INTEGER, stamp TEXT, problem TEXT,
+    part INTEGER, list INTEGER, line INTEGER, again INTEGER);
+CREATE TABLE suspects (position INTEGER PRIMARY KEY, number INTEGER, file BLOB, name BLOB, id BLOB);
+CREATE TABLE notes (name BLOB, note TEXT, said INTEGER);
+CREATE TABLE lists (number INTEGER PRIMARY KEY, name BLOB, lines INTEGER);
 CREATE TABLE folders (number INTEGER PRIMARY KEY, search BLOB, path BLOB);
 CREATE TABLE skipped (position INTEGER PRIMARY KEY, reason TEXT);
+CREATE TABLE several (position INTEGER PRIMARY KEY);
 """
 _CHUNK = 256  # rows in memory at once
+_MOST_SAID = 5  # remarks for the terminal; the others are counted
+_MOST_LINES = 20  # lines of a list that a note names
 
 
 class ImageList:
@@ -40,10 +48,11 @@ class ImageList:
         self._lock = threading.RLock()
         # No name: a private file in the folder for temporary files, deleted by the system however the process ends.
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        with self._translate_errors():
-            self._database.executescript(_SCHEMA)
-        self._count = 0
-        self._digest = ""
+        for statement in _SCHEMA.split(";"):
+            self._execute(statement)
+        self._count = self._dropped = 0
+        self._first_dropped = self._digest = ""
+        self.first_ignored = ""  # the first file or member that is not an image by its name
 
     def __len__(self) -> int:
         return self._count
@@ -63,11 +72,22 @@ class ImageList:
 
     def first_time(self, text: str) -> bool:
         """Whether something is met for the first time; used so that nothing is listed twice."""
-        digest = hashlib.blake2b(_encode(text), digest_size=16).digest()
-        return self._execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0
+        return self._execute("INSERT OR IGNORE INTO seen VALUES (?, 1, 0)", (_hash(text),)).rowcount > 0
 
-    def add(self, part: int, key: bytes, source: ImageSource, stamp: str = "") -> None:
-        """Add an image, unless it is in the list already; a repetition is noted.
+    def add(
+        self,
+        part: int,
+        key: bytes,
+        source: ImageSource,
+        stamp: str = "",
+        *,
+        identity: str = "",
+        once: bool = True,
+        line: tuple[int | None, int | None] = (None, None),
+        named: bool = True,
+        looks_own: bool = False,
+    ) -> None:
+        """Add an image.
 
         Parameters
         ----------
@@ -78,20 +98,52 @@ class ImageList:
         source : ImageSource
         stamp : str
             Changes when the image does.
+        identity : str
+            The same for the same image; by default its file.
+        once : bool
+            Drop it if it was added with `once` before.
+        line : tuple of (int, int)
+            The list (its number from `add_list`) and the line of it that names the image.
+        named : bool
+            It is named itself, not found in a folder.
+        looks_own : bool
+            It may be a figure of brainkit's own, by its name (`leave_out`).
         """
-        if not self.first_time(f"{source.file}\0{source.offset}"):
-            self.note(source.name, "listed more than once; predicted once")
-            return
+        identifier = _hash(identity or f"{source.file}\0{source.offset}")
+        new = self._execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (identifier, once, named)).rowcount > 0
+        if not new and named and looks_own:
+            self._execute("UPDATE seen SET named = 1 WHERE id = ?", (identifier,))
+        if not new and once:
+            only_repeated = self._execute("UPDATE seen SET once = 1 WHERE id = ? AND NOT once", (identifier,))
+            if only_repeated.rowcount == 0:
+                self.drop(source.name)
+                return
         row = (part, key, _encode(source.name), _encode(source.file), source.offset, source.size, stamp)
-        self._execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, source.problem))
+        more = (source.problem, *line, None if new else 1, identifier if looks_own and not named else None)
+        self._execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *more))
 
-    def note(self, name: str, note: str) -> None:
-        """Add a remark about the list to the output's JSON."""
-        self._execute("INSERT INTO notes VALUES (?, ?)", (_encode(name), note))
+    def drop(self, name: str) -> None:
+        """Note that an image or shard is given once more, and not listed again."""
+        self.note(name, "given more than once; predicted once")
+        self._dropped += 1
+        self._first_dropped = self._first_dropped or name
+
+    def add_list(self, name: str) -> int:
+        """A number for a list whose lines are added."""
+        return int(self._execute("INSERT INTO lists (name) VALUES (?)", (_encode(name),)).lastrowid or 0)
+
+    def end_list(self, number: int, lines: int) -> None:
+        """Note how many lines a list has."""
+        self._execute("UPDATE lists SET lines = ? WHERE number = ?", (lines, number))
+
+    def note(self, name: str, note: str, *, say: bool = False) -> None:
+        """Add a remark about the list to the output's JSON; `say`: it is for the terminal too."""
+        self._execute("INSERT INTO notes VALUES (?, ?, ?)", (_encode(name), note, say))
 
     def note_ignored(self, name: str, count: int, unit: str, first: str) -> None:
         """Note how many files or members are not images by their names."""
-        self.note(name, f"{plural(count, unit)} ignored, not images by their names; the first: {first}")
+        self.first_ignored = self.first_ignored or first
+        self.note(name, f"{plural(count, f'non-image {unit}')} ignored; the first: {first}")
 
     def push_folder(self, search: str, path: str) -> None:
         """Remember a folder that a search is to enter; the last one pushed comes first."""
@@ -105,17 +157,50 @@ class ImageList:
         self._execute("DELETE FROM folders WHERE number = ?", (row[0],))
         return _decode(row[1])
 
-    def sort(self) -> None:
-        """Put the images in order, and compute the digest."""
-        columns = "name, file, offset, size, stamp, problem"
+    def leave_out(self, is_figure: Callable[[str], bool]) -> tuple[int, str]:
+        """Remove figures of brainkit's own that are not named, before `sort`.
+
+        Parameters
+        ----------
+        is_figure : callable
+            Called with the file of each image that may be one, in the order of the list.
+
+        Returns
+        -------
+        (int, str) : how many were removed, and the name of the first
+        """
+        suspects = "SELECT rowid, file, name, suspect FROM found WHERE suspect IS NOT NULL ORDER BY part, key"
+        self._execute(f"INSERT INTO suspects (number, file, name, id) {suspects}")
+        count, first = 0, ""
+        for _, number, file, name, identifier in self._rows("position, number, file, name, id", "suspects", 1):
+            if is_figure(_decode(file)):
+                (named,) = self._execute("SELECT named FROM seen WHERE id = ?", (identifier,)).fetchone()
+                if not named:
+                    self._execute("DELETE FROM found WHERE rowid = ?", (number,))
+                    count, first = count + 1, first or _decode(name)
+        self._execute("DROP TABLE suspects")
+        return count, first
+
+    def sort(self, *, check_order: bool = True) -> None:
+        """Put the images in order, and compute the digest; note if it is not the order of the numbers in the names."""
+        columns = "name, file, offset, size, stamp, problem, part, list, line, again"
         self._execute(f"INSERT INTO images ({columns}) SELECT {columns} FROM found ORDER BY part, key")
         self._execute("DROP TABLE found")
         self._execute("DROP TABLE seen")
-        digest = hashlib.sha256()
-        for position, *values in self._rows("position, name, file, offset, size, stamp", "images", 1):
+        digest, order = hashlib.sha256(), OrderCheck()
+        columns = "position, name, file, offset, size, stamp, part, list"
+        for position, *values, part, number in self._rows(columns, "images", 1):
             self._count = position
             digest.update(repr(values).encode())
+            if check_order:
+                is_sorted_by_name = number is None and values[2] < 0  # not in the order of a list or shard
+                order.add(part if is_sorted_by_name else None, values[0])
         self._digest = digest.hexdigest()
+        if order.example:
+            example = [PurePath(_decode(name)) for name in order.example]
+            names = ", ".join(path.name for path in example)
+            note = f"rows are in text order, not in the order of the numbers in the names: {names}"
+            self.note(str(example[0].parent), note, say=True)
 
     # --- once it is sorted --------------------------------------------------------------------------------------------
 
@@ -137,6 +222,16 @@ class ImageList:
         """Remarks about the list: (name, note)."""
         for _, name, note in self._rows("rowid, name, note", "notes", 1):
             yield _decode(name), note
+        yield from self.notes_of_reading()
+
+    def remarks(self) -> list[str]:
+        """What a user should know before the images are predicted: a few lines for the terminal."""
+        said = self._execute("SELECT name, note FROM notes WHERE said ORDER BY rowid").fetchmany(_MOST_SAID + 1)
+        lines = [f"{_decode(name)}: {note}" for name, note in said]
+        if self._dropped:
+            count = plural(self._dropped, "image is", "images are")
+            lines.append(f"{count} given more than once, and predicted once; the first: {self._first_dropped}")
+        return lines
 
     # --- images that could not be read --------------------------------------------------------------------------------
 
@@ -154,6 +249,35 @@ class ImageList:
     def skipped_count(self) -> int:
         return int(self._execute("SELECT count(*) FROM skipped").fetchone()[0])
 
+    def mark_of_several(self, positions: Iterable[int]) -> None:
+        """Record images that are the first of several in their file."""
+        for position in positions:
+            self._execute("INSERT OR IGNORE INTO several VALUES (?)", (position + 1,))
+
+    def notes_of_reading(self) -> Iterator[tuple[str, str]]:
+        """Remarks that are known when the images have been read: (name, note)."""
+        yield from self._incomplete_lists()
+        count, first = self._execute("SELECT count(*), min(position) FROM several").fetchone()
+        if count:
+            more = f", as are {count - 1:,} more" if count > 1 else ""
+            note = f"an animation or a file with pages{more}: only its first image is predicted"
+            yield self.entries(first - 1, first)[0].name, note
+
+    def _incomplete_lists(self) -> Iterator[tuple[str, str]]:
+        """Lists whose lines are not the rows, because images could not be read."""
+        unread = "SELECT position, list, line FROM skipped JOIN images USING (position)"
+        for number, name, lines in self._execute("SELECT number, name, lines FROM lists").fetchall():
+            query = f"SELECT DISTINCT line FROM ({unread}) WHERE list = ? ORDER BY line"
+            found = [line for (line,) in self._execute(query, (number,)).fetchmany(_MOST_LINES + 1)]
+            if found:
+                rows = "SELECT count(*) FROM images WHERE list = ? AND position NOT IN (SELECT position FROM skipped)"
+                count = self._execute(rows, (number,)).fetchone()[0]
+                shown = ", ".join(map(str, found[:_MOST_LINES])) + (", ..." if len(found) > _MOST_LINES else "")
+                yield (
+                    _decode(name),
+                    f"{plural(lines, 'line')}, {plural(count, 'row')}; could not be read: line {shown}",
+                )
+
     def readable(self) -> Iterator[str]:
         """Names of the images that were read, in order: those of the rows."""
         return (source.name for source in self.readable_sources())
@@ -164,6 +288,12 @@ class ImageList:
         remaining = f"(SELECT {columns} FROM images WHERE position NOT IN (SELECT position FROM skipped))"
         for _, name, file, *values in self._rows(columns, remaining, 1):
             yield ImageSource(_decode(name), _decode(file), *values)
+
+    def repeated_rows(self) -> Iterator[int]:
+        """Rows of images that have another row too: of each image's rows, all but one."""
+        if self._execute("SELECT 1 FROM images WHERE again LIMIT 1").fetchone() is not None:
+            remaining = "(SELECT position, again FROM images WHERE position NOT IN (SELECT position FROM skipped))"
+            yield from (row for row, (_, again) in enumerate(self._rows("position, again", remaining, 1)) if again)
 
     def _rows(self, columns: str, table: str, start: int) -> Iterator[tuple[Any, ...]]:
         # In chunks: an open cursor would block whatever changes the list in the meantime.
@@ -177,17 +307,17 @@ class ImageList:
             start = rows[-1][0] + 1
 
     def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        with self._lock, self._translate_errors():
-            return self._database.execute(statement, values)
+        with self._lock:
+            try:
+                return self._database.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                raise BrainkitError(
+                    f"the list of images cannot be stored in the folder for temporary files: {error}"
+                ) from None
 
-    @contextlib.contextmanager
-    def _translate_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise BrainkitError(
-                f"the list of images cannot be stored in the folder for temporary files: {error}"
-            ) from None
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(_encode(text), digest_size=16).digest()
 
 
 def _encode(name: str) -> bytes:

@@ -35,8 +35,8 @@ def sort_key(path: Path) -> bytes:
     return "\0".join(path.parts).encode("utf-8", "surrogatepass")
 
 
-def walk(folder: Path, images: ImageList) -> Iterator[Found]:
-    """Image files below a folder, links followed, no folder twice; hidden files are left out.
+def walk(folder: Path, images: ImageList, search: str) -> Iterator[Found]:
+    """Image files below a folder, links followed, no folder twice in a search; hidden files are left out.
 
     Files whose names are not those of images are counted, and noted in `images`.
 
@@ -46,7 +46,7 @@ def walk(folder: Path, images: ImageList) -> Iterator[Found]:
         If a folder cannot be listed.
     """
     others, first_other = 0, ""
-    for parent, entries in _folders(folder, images, "walk", lambda parts: True):
+    for parent, entries in _folders(folder, images, search, lambda parts: True):
         for entry, is_folder in entries:
             if is_folder or entry.name.startswith("."):
                 continue
@@ -66,17 +66,17 @@ def is_pattern(text: str) -> bool:
     return any(_is_magic(part) for part in Path(text).parts)
 
 
-def glob(pattern: str, images: ImageList) -> Iterator[Found]:
+def glob(pattern: str, images: ImageList, search: str) -> Iterator[Found]:
     """What a pattern matches, as in a shell; ``**`` is any number of folders, and then folders do not match.
 
-    Hidden names match only where the pattern itself begins with a dot. No folder is entered twice.
+    Hidden names match only where the pattern itself begins with a dot. No folder is entered twice in a search.
     """
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if _is_magic(part))
     base, wanted = Path(*parts[:fixed]), parts[fixed:]
     if not base.is_dir():
         return
-    for folder, entries in _folders(base, images, f"glob {pattern}", lambda below: _fits(below, wanted, prefix=True)):
+    for folder, entries in _folders(base, images, search, lambda below: _fits(below, wanted, prefix=True)):
         below = folder.parts[len(base.parts) :]
         for entry, is_folder in entries:
             if not (is_folder and _ANY_DEPTH in wanted) and _fits((*below, entry.name), wanted, prefix=False):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,9 +68,39 @@ def walk(url: str) -> Iterator[tuple[str, int, str]]:
 
 
 def open_file(url: str) -> Any:
-    """A remote file, open for reading at any position."""
+    """A remote file, open for reading from its beginning on."""
     system, path = _open_storage(url)
     return _call(url, system.open, path, "rb")
+
+
+def reader(url: str, file: Any) -> Callable[[int], bytes]:
+    """The `read` of an open file, with errors of this package."""
+    return lambda size: bytes(_call(url, file.read, size))
+
+
+def open_in_parts(url: str) -> Any:
+    """A remote file, open for reading at any position.
+
+    Raises
+    ------
+    DataError
+        If its server sends files only as a whole.
+    """
+    file = open_file(url)
+    if url.startswith("http"):
+        try:
+            # fsspec finds out when it first reads from another position than the beginning.
+            size = file.seek(0, os.SEEK_END)
+            file.seek(size - min(size, 1))
+            file.read(1)
+            file.seek(0)
+        except ValueError:
+            file.close()
+            raise DataError(
+                "its server sends files only as a whole (no range requests), and a tar archive is read in parts; "
+                "download it, and give the file"
+            ) from None
+    return file
 
 
 def read(url: str, offset: int, size: int) -> bytes:

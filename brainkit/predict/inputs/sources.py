@@ -2,83 +2,158 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+import urllib.parse
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any
 
 from brainkit.errors import DataError, UsageError
 from brainkit.images import SUFFIXES
 from brainkit.predict.inputs import local, remote
+from brainkit.predict.inputs.figures import FigureCheck
 from brainkit.predict.inputs.image_list import ImageList
 from brainkit.predict.inputs.image_source import ImageSource
+from brainkit.predict.inputs.lines import read_lines
+from brainkit.predict.inputs.other_files import advice_for
 from brainkit.predict.inputs.tar import Shard
+from brainkit.utils.own_figures import may_be_own_figure
+from brainkit.utils.text import plural
 
 STDIN = "-"
-MAX_LINE = 65_536  # bytes; longer than any path
-_CHUNK = 1 << 16
+ORDERS = ("given", "sorted", "any")
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 ImagePaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
-def list_images(images: ImagePaths) -> ImageList:
+def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
     """List the images that files, folders, patterns, lists, tar shards and URLs name.
 
     Parameters
     ----------
     images : path-like or iterable of path-like
-        Files and folders, as `brainkit.images.find_images` takes them; patterns (``photos/**/*.jpg``); brace ranges
+        Files; folders, searched as `brainkit.images.find_images` does; patterns (``photos/**/*.jpg``); brace ranges
         (``shards-{000..010}.tar``); tar shards; lists (``@list``, or a ``.txt`` file: one path per line, relative to
         the list's folder); ``-`` for a list on standard input (relative to the working folder); and URLs that fsspec
         knows.
+    order : {"given", "sorted", "any"}
+        ``given``: one after the other, and what is given twice comes twice; a folder's or pattern's images are sorted.
+        ``sorted``, as on the command line: first the images that files, folders and patterns name, sorted, each once;
+        then shards, each once, and lists, one image per line, as given. ``any``, for what does not depend on the order:
+        as ``sorted``, but every image once, also if a list repeats it.
 
     Returns
     -------
     ImageList
-        First the images that files, folders and patterns name, in the order of `find_images`; then lists and shards as
-        given, each in its own order. No image twice.
+        Figures that brainkit itself drew are not in it, unless they are named.
 
     Raises
     ------
     UsageError
-        If something does not exist, or no image is found.
+        If something does not exist or is another kind of file, or no image is found.
     DataError
         If a folder or a list cannot be read.
     """
-    arguments = [os.fspath(images)] if isinstance(images, str | os.PathLike) else [os.fspath(path) for path in images]
+    if order not in ORDERS:
+        raise UsageError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    arguments = _as_texts(images)
     if not arguments:
         raise UsageError("no images given; name image files or folders that contain some")
     found = ImageList()
     try:
+        search = _Search(found, sort_paths=order != "given", repeats=order != "any")
         for part, text in enumerate(arguments, start=1):
-            _Argument(found, part).add(text)
-        found.sort()
+            search.add(part, text)
+        figures, first = found.leave_out(FigureCheck())
+        if figures:
+            more = f", as are {figures - 1:,} more" if figures > 1 else ""
+            found.note(first, f"a figure drawn by brainkit, ignored{more}; name a figure to predict it", say=True)
+        found.sort(check_order=order != "any")
         if not len(found):
             where = ", ".join(arguments[:3]) + (" ..." if len(arguments) > 3 else "")
-            raise UsageError(f"{where}: no images found; expected files that end in {' '.join(sorted(SUFFIXES))}")
+            raise UsageError(f"{where}: no images found{_found_instead(found)}")
     except BaseException:
         found.close()
         raise
     return found
 
 
-class _Argument:
-    """Adds to a list what one argument names. Lists and shards, which have an order, form the part of that number."""
+def _as_texts(images: Any) -> list[str]:
+    """The paths as text. Images in memory are refused: they have no names for an output to list."""
+    given = [images] if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable) else images
+    texts = []
+    for path in given:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(
+                f"images must be a path or paths here, got {type(path).__name__}; images in memory can be given to the "
+                "methods of an open encoder"
+            )
+        texts.append(os.fspath(path))
+    return texts
 
-    def __init__(self, images: ImageList, part: int) -> None:
-        self._images, self._part = images, part
-        self._ordered = 0
 
-    def add(self, text: str) -> None:
+def listed_images(images: str | os.PathLike[str]) -> list[Path | ImageSource]:
+    """The images that a path names, as `list_images` lists them, in memory; its remarks are warnings."""
+    found = list_images(images)
+    for remark in found.remarks():
+        warnings.warn(remark, stacklevel=2)
+    return [
+        source if source.offset != -1 or remote.is_url(source.file) else Path(source.name)
+        for source in found.entries(0, len(found))
+    ]
+
+
+def at_address(path: str) -> str | ImageSource:
+    """The image at a path, at a ``file://`` address or at a URL."""
+    path = without_file_scheme(path)
+    return ImageSource(path, path) if remote.is_url(path) else path
+
+
+def _found_instead(images: ImageList) -> str:
+    """The end of the error that no image was found: the first thing there, and how to get to images."""
+    expected = f"expected files that end in {' '.join(sorted(SUFFIXES))}"
+    first = images.first_ignored
+    if not first:
+        return "; ".join(["", *(note for _, note in images.notes()), expected])
+    if _suffix(first) in (".tar", ".txt"):
+        return f"; {first} is read if it is named, or by a pattern: '*{_suffix(first)}'"
+    return f"; {expected}, found {first}" + ("" if (advice := advice_for(first)) is None else f": {advice}")
+
+
+class _Search:
+    """Adds to a list what arguments name, one after the other; each is a part of the list.
+
+    Parameters
+    ----------
+    images : ImageList
+    sort_paths : bool
+        Images without an order of their own form part 0, sorted by name, each once; shards come once.
+    repeats : bool
+        Whether lists may repeat images.
+    """
+
+    def __init__(self, images: ImageList, *, sort_paths: bool, repeats: bool) -> None:
+        self._images, self._sort_paths = images, sort_paths
+        self._paths_once, self._lines_once = sort_paths, not repeats
+        self._part = self._ordered = 0
+        self._real_folder = functools.lru_cache(maxsize=1024)(os.path.realpath)
+
+    def add(self, part: int, text: str) -> None:
+        self._part = part
+        self._add_text(text)
+
+    def _add_text(self, text: str) -> None:
         if text == STDIN:
-            self._add_lines(sys.stdin.buffer, "standard input", ".")
+            self._add_lines(sys.stdin.buffer.read, "standard input", ".")
             return
-        text = _without_file_scheme(text)
+        text = without_file_scheme(text)
         if remote.is_url(text):
             self._add_url(text)
         elif not self._add_path(Path(text)):
@@ -90,8 +165,8 @@ class _Argument:
         if status is None:
             return False
         if stat.S_ISDIR(status.st_mode):
-            for image, found in local.walk(path, self._images):
-                self._add_local_image(image, found)
+            for image, found in local.walk(path, self._images, f"{self._part} walk"):
+                self._add_local_image(image, found, is_named=False)
         elif not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{path}: expected an image file or a folder, found neither")
         elif path.suffix.lower() == ".txt":
@@ -99,6 +174,7 @@ class _Argument:
         elif path.suffix.lower() == ".tar":
             self._add_shard(str(path))
         else:
+            _check_suffix(str(path))
             self._add_local_image(path, status)
         return True
 
@@ -110,17 +186,17 @@ class _Argument:
             self._add_list(Path(text[1:]))
         elif has_braces(text):
             for each in expand_braces(text):
-                self.add(each)
+                self._add_text(each)
         elif local.is_pattern(text):
             matched = False
-            for path, status in local.glob(text, self._images):
+            for path, status in local.glob(text, self._images, f"{self._part} glob {text}"):
                 matched = True
                 if path.suffix.lower() == ".tar":
                     self._add_shard(str(path), local.sort_key(path))
                 elif status is not None and stat.S_ISDIR(status.st_mode):
                     self._add_path(path)
                 else:
-                    self._add_local_image(path, status)
+                    self._add_local_image(path, status, is_named=False)
             if not matched:
                 raise UsageError(f"{text}: no file matches")
         else:
@@ -129,22 +205,27 @@ class _Argument:
     def _add_list(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
-                self._add_lines(file, str(path), str(path.parent))
+                self._add_lines(file.read, str(path), str(path.parent))
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
-    def _add_lines(self, file: BinaryIO, name: str, folder: str) -> None:
+    def _add_lines(self, read: Callable[[int], bytes], name: str, folder: str) -> None:
         # Lines are not checked here: one that names no image is reported when it is read, and ends nothing.
-        for line in read_lines(file, name):
-            path = _without_file_scheme(line)
+        which, number, lines = self._images.add_list(name), 0, 0
+        for number, text in read_lines(read, name):
+            lines += 1
+            path, line = without_file_scheme(text), (which, number)
             if not remote.is_url(path):
                 path = f"{folder}/{path}" if remote.is_url(folder) else str(Path(folder, path))
             if _suffix(path) == ".tar":
-                self._add_shard(path)
+                self._add_shard(path, line=line)
             elif remote.is_url(path):
-                self._add_remote_image(path, key=self._next_key())
+                self._add_remote_image(path, line=line)
             else:
-                self._add_local_image(Path(path), local.status_of(path), self._next_key())
+                self._add_local_image(Path(path), local.status_of(path), line=line)
+        self._images.end_list(which, lines)
+        if number > lines:
+            self._images.note(name, f"{plural(number - lines, 'empty line')} passed over, without a row", say=True)
 
     def _add_url(self, url: str) -> None:
         if has_braces(url):
@@ -167,8 +248,9 @@ class _Argument:
             self._add_shard(url)
         elif _suffix(url) == ".txt":
             with remote.open_file(url) as file:
-                self._add_lines(file, url, url.rpartition("/")[0])
+                self._add_lines(remote.reader(url, file), url, url.rpartition("/")[0])
         else:
+            _check_suffix(url)
             self._add_remote_image(url, *remote.stat(url))
 
     def _add_remote_folder(self, folder: str) -> None:
@@ -177,43 +259,80 @@ class _Argument:
             if PurePosixPath(url).name.startswith("."):
                 continue
             if _suffix(url) in SUFFIXES:
-                self._add_remote_image(url, size, stamp)
+                self._add_remote_image(url, size, stamp, is_named=False)
             else:
                 others, first_other = others + 1, first_other or url
         if others:
             self._images.note_ignored(folder, others, "file", first_other)
 
-    def _add_local_image(self, path: Path, status: os.stat_result | None, key: bytes | None = None) -> None:
-        source = ImageSource(str(path), os.path.abspath(path), size=-1 if status is None else status.st_size)
-        self._add_image(source, local.stamp_of(status), local.sort_key(path), key)
+    def _add_local_image(self, path: Path, status: os.stat_result | None, **more: Any) -> None:
+        file = os.path.abspath(path)
+        source = ImageSource(str(path), file, size=-1 if status is None else status.st_size)
+        # A folder may be reached by several links; but a link to an image is an image of its own.
+        folder, name = os.path.split(file)
+        identity = f"{self._real_folder(folder)}/{name}"
+        self._add_image(source, local.stamp_of(status), identity, local.sort_key(path), **more)
 
-    def _add_remote_image(self, url: str, size: int = -1, stamp: str = "", key: bytes | None = None) -> None:
-        self._add_image(ImageSource(url, url, size=size), stamp, local.sort_key(Path(url)), key)
+    def _add_remote_image(self, url: str, size: int = -1, stamp: str = "", **more: Any) -> None:
+        self._add_image(ImageSource(url, url, size=size), stamp, url, local.sort_key(Path(url)), **more)
 
-    def _add_image(self, source: ImageSource, stamp: str, by_name: bytes, key: bytes | None) -> None:
-        # Images without an order of their own form part 0, sorted by name.
-        self._images.add(0 if key is None else self._part, by_name if key is None else key, source, stamp)
+    def _add_image(
+        self,
+        source: ImageSource,
+        stamp: str,
+        identity: str,
+        by_name: bytes,
+        *,
+        is_named: bool = True,
+        line: tuple[int, int] | None = None,
+    ) -> None:
+        """Add an image that is named, on a line of a list or otherwise, or that is found in a folder."""
+        if line is not None:
+            once, part, key = self._lines_once, self._part, self._next_key()
+        else:
+            once, part, key = self._paths_once, 0 if self._sort_paths else self._part, by_name
+        self._images.add(
+            part,
+            key,
+            source,
+            stamp,
+            identity=identity,
+            once=once,
+            line=line or (None, None),
+            named=is_named,
+            looks_own=may_be_own_figure(os.path.basename(source.name)),
+        )
 
-    def _add_shard(self, name: str, sort_first: bytes = b"") -> None:
+    def _add_shard(self, name: str, sort_first: bytes = b"", *, line: tuple[int, int] | None = None) -> None:
         """Add a shard's images in the archive's order; shards as they come, or sorted by `sort_first`."""
         if remote.is_url(name):
             file, stamp = name, " ".join(map(str, remote.stat(name)))
         else:
             file, stamp = os.path.abspath(name), local.stamp_of(local.status_of(name))
-        if not self._images.first_time(f"shard\0{file}"):
-            self._images.note(name, "listed more than once; predicted once")
+        once = self._paths_once if line is None else self._lines_once
+        if once and not self._images.first_time(f"shard\0{file}"):
+            self._images.drop(name)
             return
-        shard = Shard(name, file)
+        shard, first = Shard(name, file), self._ordered
         for source in shard.members():
-            if not self._images.first_time(f"member\0{file}\0{source.name}"):
+            if not self._images.first_time(f"member\0{first}\0{source.name}"):
                 self._images.note(source.name, "several members of the shard have this name; each is predicted")
-            self._images.add(self._part, sort_first + self._next_key(), source, stamp)
+            key = sort_first + self._next_key()
+            self._images.add(self._part, key, source, stamp, once=False, line=line or (None, None))
         if shard.others:
             self._images.note_ignored(name, shard.others, "member", shard.first_other)
+        for note in shard.notes:
+            self._images.note(name, note, say=True)
 
     def _next_key(self) -> bytes:
         self._ordered += 1
         return self._ordered.to_bytes(8, "big")
+
+
+def _check_suffix(name: str) -> None:
+    """Refuse a file that holds no image by its suffix."""
+    if (advice := advice_for(name.split("?")[0] if name.startswith("http") else name)) is not None:
+        raise UsageError(f"{name}: expected images, found {advice}")
 
 
 def has_braces(text: str) -> bool:
@@ -239,39 +358,17 @@ def _numbers(first: str, last: str) -> Iterator[str]:
         yield f"{number:0{width}d}"
 
 
-def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
-    """The paths of a list: one per line, or separated by zero bytes if it has some (``find -print0``).
-
-    Raises
-    ------
-    DataError
-        If a line is longer than any path: then the file is not a list.
-    """
-    rest = file.read(_CHUNK).removeprefix(b"\xef\xbb\xbf")
-    end = b"\0" if b"\0" in rest else b"\n"
-    while rest:
-        *whole, rest = rest.split(end)
-        for line in whole:
-            if path := _decode_line(line, end):
-                yield path
-        if len(rest) > MAX_LINE:
-            raise DataError(f"{name}: expected one path per line, found a line of more than {MAX_LINE:,} bytes")
-        more = file.read(_CHUNK)
-        if not more:
-            if path := _decode_line(rest, end):
-                yield path
-            return
-        rest += more
-
-
-def _decode_line(line: bytes, end: bytes) -> str:
-    return os.fsdecode(line.removesuffix(b"\r") if end == b"\n" else line)
-
-
-def _without_file_scheme(text: str) -> str:
-    for start in ("file://", "local://"):
-        text = text.removeprefix(start)
-    return text
+def without_file_scheme(text: str) -> str:
+    """The path of a ``file://`` address, which is percent-encoded; other text as it is."""
+    if text.startswith("local://"):  # fsspec's, which is not
+        return text.removeprefix("local://")
+    scheme, _, path = text.partition(":")
+    if scheme.lower() != "file" or not path.startswith("/"):
+        return text
+    if path.startswith("//"):
+        path = path[2:].removeprefix("localhost")
+    path = os.fsdecode(urllib.parse.unquote_to_bytes(os.fsencode(path)))
+    return path.removeprefix("/") if os.name == "nt" else path
 
 
 def _suffix(text: str) -> str:

@@ -15,6 +15,7 @@ from brainkit.errors import BrainkitError
 from brainkit.images import decode
 from brainkit.predict.top_images.ranking import Ranked, Ranking
 from brainkit.utils.files import atomic_write
+from brainkit.utils.own_figures import figure_mark
 from brainkit.utils.text import plural
 
 _INK, _FAINT, _WARN, _LINE, _BED = "#1b1f24", "#68717d", "#a63c06", "#d9dde2", "#f1f3f5"
@@ -88,7 +89,7 @@ def draw_contact_sheet(
     for line, text in enumerate(legend):
         _write(pen, (_EDGE, height - 30 - 22 * (len(legend) - 1 - line)), text, 15, _FAINT, room)
     with atomic_write(path) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+        sheet.save(temporary, format="PNG", optimize=True, pnginfo=figure_mark())
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Ranked:
     row: int
     name: str
     mean: float
-    image: Any = None
+    image: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Ranking:
     images: int
     mean: float
     sd: float
-    highest: tuple[Ranked, ...]
-    lowest: tuple[Ranked, ...]
+    highest: tuple[Ranked, ...] = field(repr=False)
+    lowest: tuple[Ranked, ...] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without what opens the images."""
@@ -94,6 +94,11 @@ class TopImages:
     k : int
         1 to 100.
 
+    Attributes
+    ----------
+    rows : int
+        Rows added so far.
+
     Raises
     ------
     UsageError
@@ -103,9 +108,9 @@ class TopImages:
     def __init__(self, regions: Mapping[str, np.ndarray], k: int) -> None:
         check_count(k)
         if not regions:
-            raise UsageError("top needs the regions to rank images by: name them with roi")
+            raise UsageError("top needs regions to rank images by, got none")
         check_have_vertices(regions)
-        self._regions, self._k, self._rows = regions, k, 0
+        self._regions, self._k, self.rows = regions, k, 0
         # Heaps, the smallest on top, which is dropped first; rows are negated, so that of equals the later one goes.
         self._highest: list[list[tuple[float, int]]] = [[] for _ in regions]
         self._lowest: list[list[tuple[float, int]]] = [[] for _ in regions]
@@ -117,13 +122,13 @@ class TopImages:
             finite = np.isfinite(means[:, column])
             moments.add(means[finite, column : column + 1])
             for at in np.flatnonzero(finite).tolist():
-                mean, row = float(means[at, column]), self._rows + at
+                mean, row = float(means[at, column]), self.rows + at
                 for kept, value in ((self._highest[column], mean), (self._lowest[column], -mean)):
                     if len(kept) < self._k:
                         heapq.heappush(kept, (value, -row))
                     elif (value, -row) > kept[0]:
                         heapq.heapreplace(kept, (value, -row))
-        self._rows += len(means)
+        self.rows += len(means)
 
     def finish(self, look_up: Callable[[int], tuple[str, Any]]) -> dict[str, Ranking]:
         """The rankings so far, by region; `look_up` returns the name of a row's image, and what opens it."""

@@ -20,6 +20,7 @@ from brainkit.predict.top_images.contact_sheet import draw_contact_sheet, sheet_
 from brainkit.predict.top_images.ranking import TopImages, check_count
 from brainkit.utils.text import as_text
 
+_SHOWN = 6  # regions that an error lists
 _BLOCK = 65_536  # rows of means that are ranked at once
 
 
@@ -62,6 +63,7 @@ class ContactSheets:
         info: EncoderInfo,
         positions: Callable[[list[int]], list[int]],
         entry: Callable[[int], ImageSource],
+        repeated: Iterable[int],
     ) -> dict[str, Any]:
         """Draw the sheets in `folder`; the rankings for the JSON.
 
@@ -74,11 +76,19 @@ class ContactSheets:
             Positions in the list of the images of some rows (ascending).
         entry : callable
             The image at a position.
+        repeated : iterable of int
+            Rows (ascending) of images that have another row too: they are not ranked a second time.
         """
         top = TopImages(self._regions, self._k)
         means = np.load(_means_path(folder), mmap_mode="r")
+        again = iter(repeated)
+        upcoming = next(again, None)
         for start in range(0, len(means), _BLOCK):
-            top.add(means[start : start + _BLOCK])
+            block = np.array(means[start : start + _BLOCK])
+            while upcoming is not None and upcoming < start + len(block):
+                block[upcoming - start] = np.nan
+                upcoming = next(again, None)
+            top.add(block)
         ranked = [one for ranking in top.finish(_nameless).values() for one in ranking.highest + ranking.lowest]
         rows = sorted({one.row for one in ranked})
         sources = dict(zip(rows, map(entry, positions(rows)), strict=True))
@@ -97,8 +107,8 @@ class ContactSheets:
         return description
 
 
-def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool) -> None:
-    """Refuse what cannot be drawn or written, before any work is done.
+def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool, known: Sequence[str] = ()) -> None:
+    """Refuse what cannot be drawn or written, before any work is done; `known` are the encoder's regions.
 
     Raises
     ------
@@ -106,7 +116,9 @@ def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool)
         If no region is named, `k` is out of range, or a sheet exists and may not be replaced.
     """
     if not rois:
-        raise UsageError("top needs the regions to rank images by: name them with roi")
+        shown = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+        has = f"this encoder has {shown}" if known else "this encoder file has no regions"
+        raise UsageError(f"--top ranks images by a region: name it with --roi NAME; {has}")
     check_count(k)
     sheets: dict[str, str] = {}
     for name in rois:

@@ -1,0 +1,44 @@
+"""Figures that brainkit draws carry its name, so that `predict` does not take them for images of the user's."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
+
+HEAD = 1024  # bytes; the mark is in front of the pixels
+# Names that brainkit gives to figures: of a million files only those with such a name are opened to look for the mark.
+NUMBERED = re.compile(r"\d{4,}-.+\.png")  # the map of one image: row and name
+_SHEET = "-top-"
+_NAMES = {f"{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale", "effect-size")}
+_KEY, _NAME = "Software", "brainkit"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def figure_mark() -> PngInfo:
+    """What Pillow's ``save(..., pnginfo=...)`` takes for a figure."""
+    from PIL.PngImagePlugin import PngInfo
+
+    mark = PngInfo()
+    mark.add_text(_KEY, _NAME)
+    return mark
+
+
+def may_be_own_figure(name: str) -> bool:
+    """Whether brainkit gives such a file name to a figure."""
+    return name.endswith(".png") and (_SHEET in name or name in _NAMES or NUMBERED.fullmatch(name) is not None)
+
+
+def is_own_figure(head: bytes) -> bool:
+    """Whether a file is a figure of brainkit's, by its first `HEAD` bytes."""
+    position = len(_SIGNATURE)
+    while head.startswith(_SIGNATURE) and position + 8 <= len(head):
+        length, kind = int.from_bytes(head[position : position + 4], "big"), head[position + 4 : position + 8]
+        if kind == b"tEXt" and head[position + 8 : position + 8 + length] == f"{_KEY}\0{_NAME}".encode():
+            return True
+        if kind == b"IDAT":
+            return False
+        position += length + 12
+    return False
