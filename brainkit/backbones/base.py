@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from brainkit.backbones.plugin_file import with_plugin
 from brainkit.backbones.probe import TokenPair, bytes_of, probe_network, stored_tensors
 from brainkit.backbones.user_code import file_of, reported
 from brainkit.errors import UsageError
@@ -95,6 +96,9 @@ class Backbone(nn.Module):
             shapes = probe_network(network, preprocessing, name=name)
         self.widths = {layer: shapes[key][0] for layer, key in self._keys.items()}
         self.grids = {layer: shapes[key][1:] for layer, key in self._keys.items()}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return with_plugin(self.network, super().__reduce_ex__(protocol))
 
     def __repr__(self) -> str:
         # In a line: `network` shows the modules.

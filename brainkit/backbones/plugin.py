@@ -5,15 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import hashlib
-import importlib.util
 import inspect
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +16,7 @@ import torch
 from torch import nn
 
 from brainkit.backbones.base import Backbone, dot_free, name_layers, select_layers
+from brainkit.backbones.plugin_file import import_file
 from brainkit.backbones.probe import first_change, other_numbers, probe_network, stored_tensors
 from brainkit.backbones.user_code import file_of, reported
 from brainkit.errors import BrainkitError, UsageError
@@ -74,7 +70,7 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
     path = users_path(file).resolve()
     if not path.is_file():
         raise UsageError(f"{file}: plug-in file not found")
-    module = _import_file(path, file)
+    module = import_file(path, file)
     network_class = getattr(module, class_name, None)
     if not isinstance(network_class, type):
         classes = sorted(key for key, value in vars(module).items() if isinstance(value, type))
@@ -234,23 +230,6 @@ def _attribute(network: nn.Module, key: str) -> Any:
 def backbone_name(network: nn.Module) -> str:
     """The name of a backbone, or of a module that is to become one."""
     return network.name if isinstance(network, Backbone) else type(network).__name__
-
-
-def _import_file(path: Path, file: str) -> ModuleType:
-    # A module name of its own, so that two plug-ins called model.py do not replace each other.
-    module_name = f"brainkit_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{file}: cannot be imported as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        with reported(f"{file}: cannot be imported", str(path)):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return module
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from brainkit.images.files import (
     pixel_hash,
     verify,
 )
+from brainkit.images.frames import holds_several
 from brainkit.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -43,6 +44,7 @@ __all__ = [
     "decode",
     "detach",
     "find_images",
+    "holds_several",
     "normalise",
     "pixel_hash",
     "prepare",

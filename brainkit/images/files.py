@@ -228,7 +228,7 @@ def _hash_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-# Images that were opened share a file with their copies, and loading one in two threads mixes it up.
+# Opened images may share a file, and one that two threads load at once is mixed up.
 _PILLOW = threading.Lock()
 
 

@@ -22,6 +22,7 @@ _PIXEL_TAGS = frozenset(
 _SINGLE = frozenset([256, 257, COMPRESSION, PHOTOMETRIC, 266, SAMPLES, 278, PLANAR, 317, 322, 323])  # have one value
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_MAX_SAMPLES = 6  # of a pixel, in Pillow
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _MAX_ENTRIES = 1 << 16  # of a directory; thousands are an attack
 
@@ -51,6 +52,8 @@ class Directory:
         Where it lies.
     entries : dict of int to _Entry
         By tag; those whose values are in the file.
+    following : int
+        Where the next directory lies, of the file's second image; 0 if there is none.
     """
 
     file: BinaryIO
@@ -58,6 +61,7 @@ class Directory:
     big: bool
     start: int
     entries: dict[int, _Entry]
+    following: int = 0
 
     def values(self, tag: int, most: int | None = None) -> bytes:
         """The bytes of a tag's values, or of the first ones; none if it is missing."""
@@ -93,6 +97,7 @@ def read_directory(file: BinaryIO) -> Directory | None:
     except struct.error:
         return None
     listed = file.read(min(count, _MAX_ENTRIES) * size)
+    (following,) = offset.unpack(file.read(offset.size).ljust(offset.size, b"\0"))
     entries: dict[int, _Entry] = {}
     for at in range(0, len(listed) - size + 1, size):
         tag, kind, values = record.unpack_from(listed, at)
@@ -101,7 +106,7 @@ def read_directory(file: BinaryIO) -> Directory | None:
             (where,) = offset.unpack_from(listed, at + record.size)
         if 0 < length <= end - where:
             entries.setdefault(tag, _Entry(kind, values, where, listed[at : at + size]))
-    return Directory(file, order, big, start, entries)
+    return Directory(file, order, big, start, entries, following)
 
 
 def without_metadata(directory: Directory) -> BinaryIO:
@@ -132,11 +137,16 @@ def white_is_zero(directory: Directory) -> bool:
 
 
 def check_readable(directory: Directory) -> None:
-    """Refuse what Pillow would misread."""
+    """Refuse what Pillow would misread or complain of."""
     if directory.big and directory.order == ">":
         raise ImageError("a BigTIFF with the most significant byte first cannot be read; save it as a plain TIFF")
+    if directory.number(SAMPLE_FORMAT, 1) == 2:  # of 8 bits, Pillow would take -1 for white
+        raise ImageError("expected unsigned pixels, found signed ones, whose range is not known")
+    samples = directory.number(SAMPLES, 1)
+    if samples > _MAX_SAMPLES:  # Pillow would say so on the terminal
+        raise ImageError(f"expected at most {_MAX_SAMPLES} samples a pixel, found {samples:,}; save them as 8-bit RGB")
     planes, compression = directory.number(PLANAR, 1), directory.number(COMPRESSION, 1)
-    if planes == 2 and compression == 1 and directory.number(BITS, 1) == 16 and directory.number(SAMPLES, 1) > 1:
+    if planes == 2 and compression == 1 and directory.number(BITS, 1) == 16 and samples > 1:
         raise ImageError("16-bit colours in separate planes cannot be read; save them as 8-bit RGB")
 
 

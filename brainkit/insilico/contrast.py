@@ -273,6 +273,7 @@ def _predict_set(
             moments.add(block.fmri[is_new])
             read.extend(itertools.compress(block.names, is_new))
             skipped.extend(block.skipped)
+            images.mark_of_several(block.of_several)
             if progress is not None:
                 progress(block.done, len(images))
     met.update(own)

@@ -15,7 +15,7 @@ import numpy as np
 
 from brainkit.errors import ImageError
 from brainkit.predict.inputs import remote
-from brainkit.predict.inputs.decode import prepare_into
+from brainkit.predict.inputs.decode import Prepared, prepare_into
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.network import Network
 from brainkit.utils.system import PeakMemory, cores, free_memory, memory_now
@@ -52,6 +52,8 @@ class Block:
         Their positions in the list.
     missing : list of int
         Positions of those whose file does not exist.
+    of_several : list of int
+        Positions of images that are the first of several in their file (an animation, pages).
     """
 
     done: int
@@ -60,6 +62,7 @@ class Block:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_at: list[int] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
+    of_several: list[int] = field(default_factory=list)
 
 
 def local_blocks(
@@ -124,6 +127,7 @@ def local_blocks(
                 [(as_text(entries[at - first].name), as_text(error.reason)) for at, error in failed.items()],
                 list(failed),
                 [at for at, error in failed.items() if error.missing],
+                batch.of_several,
             )
 
 
@@ -176,11 +180,15 @@ def _bytes_per_image(encoder: Network) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, of the images before `stop`: the rows of the readable ones (None if none is), and the errors."""
+    """One batch, of the images before `stop`: the rows of the readable ones (None if none is), and the errors.
+
+    `of_several`: positions of images that are the first of several in their file.
+    """
 
     stop: int
     fmri: np.ndarray | None
     failed: list[tuple[int, ImageError]]
+    of_several: list[int]
 
 
 def batches(
@@ -249,19 +257,22 @@ def batches(
 def _run_batch(
     first: int,
     buffer: np.ndarray,
-    images: list[Future[ImageError | None]],
+    images: list[Future[Prepared]],
     run: Callable[[np.ndarray], np.ndarray],
 ) -> Batch:
     """Wait for a batch's images, close the gaps of those that could not be read, and run the rest."""
-    failed, kept = [], 0
+    failed, of_several, kept = [], [], 0
     for index, image in enumerate(images):
-        if (error := image.result()) is not None:
-            failed.append((first + index, error))
+        prepared = image.result()
+        if prepared.error is not None:
+            failed.append((first + index, prepared.error))
             continue
+        if prepared.of_several:
+            of_several.append(first + index)
         if kept < index:
             buffer[kept] = buffer[index]
         kept += 1
-    return Batch(first + len(images), run(buffer[:kept]) if kept else None, failed)
+    return Batch(first + len(images), run(buffer[:kept]) if kept else None, failed, of_several)
 
 
 def _decoders(sources: Sequence[Any], threads: int) -> ThreadPoolExecutor:

@@ -132,6 +132,7 @@ class _Worker:
                     done=first + block.done,
                     skipped_at=[first + at for at in block.skipped_at],
                     missing=[first + at for at in block.missing],
+                    of_several=[first + at for at in block.of_several],
                 )
                 yield {"block": [pickle.dumps(shifted)], "node": [platform.node()]}
 

@@ -96,14 +96,24 @@ class PartialOutput:
 
     def skipped(self) -> Iterator[tuple[int, str]]:
         """Positions of the images before `done` that could not be read, and why."""
+        return ((position, reason) for position, reason in self._recorded() if reason is not None)
+
+    def of_several(self) -> Iterator[int]:
+        """Positions of the images before `done` that are the first of several in their file."""
+        return (position for position, reason in self._recorded() if reason is None)
+
+    def record(self, skipped: Iterable[tuple[int, str]], of_several: Iterable[int] = ()) -> None:
+        """Record images that could not be read, (position, reason), and those that are the first of several."""
+        self._write([*skipped, *((position, None) for position in of_several)])
+
+    def _recorded(self) -> Iterator[tuple[int, str | None]]:
         with self._skipped_path.open(encoding="utf-8") as lines:
             for line in lines:
                 position, reason = json.loads(line)
                 yield position, reason
 
-    def skip(self, skipped: Iterable[tuple[int, str]]) -> None:
-        """Record images that could not be read: (position, reason)."""
-        text = "".join(json.dumps(entry) + "\n" for entry in skipped)
+    def _write(self, recorded: Iterable[tuple[int, str | None]]) -> None:
+        text = "".join(json.dumps(entry) + "\n" for entry in recorded)
         self._skipped.seek(0, os.SEEK_END)
         write_all(self._skipped, text.encode())
 

@@ -31,7 +31,7 @@ from brainkit.predict.regions import as_names, names_with_vertices, select_colum
 from brainkit.predict.resume import PartialOutput, was_complete
 from brainkit.predict.top_images.writer import check_sheets
 from brainkit.utils.progress import Progress, Say
-from brainkit.utils.text import as_text, plural
+from brainkit.utils.text import as_text, plural, printable
 
 ENGINES = ("local", "ray")
 
@@ -231,6 +231,7 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
             # Again: another process may just have finished it.
             description = check_output(out, overwrite or partial.complete, request.hemispheres)
             images.skip(partial.skipped())
+            images.mark_of_several(partial.of_several())
             if partial.done:
                 request.say(f"{out}: resuming after {partial.done:,} of {plural(len(images), 'image')}")
             if not partial.complete:
@@ -244,8 +245,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
                     encoder=_describe_encoder(encoder),
                     more=outputs.describe(partial, images),
                 )
-            for name, note in images.incomplete_lists():
-                request.say(f"{name}: {note}")
+            for name, note in images.notes_of_reading():
+                request.say(printable(f"{name}: {note}"))
             partial.move_to([*outputs.moves(partial.rows_path), (partial.description_path, description)])
     except OSError as error:
         raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error
@@ -306,8 +307,9 @@ def _write_rows(
                 if len(block.fmri):
                     writer.append(block.fmri, block.names)
                 skipped = [(at, reason) for at, (_, reason) in zip(block.skipped_at, block.skipped, strict=True)]
-                partial.skip(skipped)
+                partial.record(skipped, block.of_several)
                 images.skip(skipped)
+                images.mark_of_several(block.of_several)
                 rows += len(block.fmri)
                 partial.mark(rows, block.done)
                 if partial.is_due():

@@ -133,6 +133,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "rois": ("V1,V2", "FFA-1"),  # split where the encoder's regions are known: a name may have commas
         "batch_size": 4,
         "threads": 1,
+        "order": "sorted",
         "overwrite": True,
         "hemispheres": False,
         "top": None,

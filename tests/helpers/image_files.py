@@ -93,3 +93,9 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()
+
+
+def writes(form: str) -> bool:
+    """Whether this build of Pillow writes a format; then it reads it too."""
+    Image.init()
+    return form in Image.SAVE

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import chunk, exif, grey_tiff, png, png_of, saved
-from PIL import Image, ImageOps, ImageSequence, features
+from image_files import chunk, exif, grey_tiff, png, png_of, saved, writes
+from PIL import Image, ImageOps, ImageSequence
 
 from brainkit.errors import ImageError
 from brainkit.images import PUBLISHED, decode, detach, prepare
@@ -38,9 +38,9 @@ def files() -> dict[str, bytes]:
         "2 bits.png": png(4, [b"\x1b"], depth=2, colour=0, before=chunk(b"tRNS", b"\0\1")),
         "text.png": png_of(PICTURE, after=chunk(b"tEXt", b"a\0" + b"x" * 3_000_000)),
     }
-    if features.check("avif"):
+    if writes("AVIF"):
         found["avif"] = saved(PICTURE, "AVIF", exif=turned)
-    if features.check("jpg_2000"):
+    if writes("JPEG2000"):
         found["jp2"] = saved(PICTURE, "JPEG2000")
     return found
 

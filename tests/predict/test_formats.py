@@ -494,7 +494,7 @@ def test_the_examples_of_the_page_on_predicting(
         Path(folder).mkdir()
         for image in some:
             (Path(folder) / image.name).write_bytes(image.read_bytes())
-    for suffix in (".func.gii", ".mgz"):
+    for suffix in (".func.gii", ".mgz", ".npy"):
         predict_to_file("photos", f"fmri{suffix}", encoder, device="cpu", overwrite=True)
     page = (Path(__file__).resolve().parents[2] / "docs" / "scoring.md").read_text("utf-8")
     blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
@@ -504,6 +504,7 @@ def test_the_examples_of_the_page_on_predicting(
         exec(block, names)
     np.testing.assert_array_equal(names["left"], names["same"])
     assert names["early"].shape == (N, 3) and names["left"].shape == (10_242, N)
+    np.testing.assert_array_equal(names["ids"], np.arange(V) * 1000)
 
 
 def test_the_page_on_predicting_names_every_format() -> None:

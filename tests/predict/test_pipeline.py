@@ -21,6 +21,7 @@ from pixel_encoder import SIZE, V, save_images
 from brainkit.errors import BrainkitError
 from brainkit.images import Preprocessing
 from brainkit.predict import Encoder, list_images, local_blocks, pipeline, predict_to_file
+from brainkit.predict.inputs.decode import Prepared
 
 COUNT, BATCH = 40, 3
 BROKEN = tuple(range(3, COUNT, 7))
@@ -76,10 +77,11 @@ def test_decoding_runs_ahead_by_a_bounded_number(encoder: Encoder, monkeypatch: 
     decoded, furthest = 0, 0
     lock = threading.Lock()
 
-    def count(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> None:
+    def count(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> Prepared:
         nonlocal decoded
         with lock:
             decoded += 1
+        return Prepared()
 
     monkeypatch.setattr(pipeline, "prepare_into", count)
     taken = 0

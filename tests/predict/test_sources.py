@@ -25,6 +25,7 @@ from brainkit.images import find_images
 from brainkit.predict import Encoder, list_images
 from brainkit.predict.inputs import image_list, sources
 from brainkit.predict.inputs.image_source import MAX_BYTES, ImageSource
+from brainkit.predict.inputs.lines import read_lines
 
 no_odd_names = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
 
@@ -71,7 +72,7 @@ def test_what_is_left_out_is_noted(working_folder: Path, encoder: Encoder) -> No
     assert len(rows) == 6
     found = {note["path"]: note["note"] for note in description["notes"]}
     assert found.keys() == {"photos/b.png", "photos"}
-    assert found["photos"].startswith("1 file ") and found["photos"].endswith("photos/readme.txt")
+    assert found["photos"].startswith("1 non-image file ") and found["photos"].endswith("photos/readme.txt")
 
 
 def test_what_is_missing_is_an_error(working_folder: Path) -> None:
@@ -157,12 +158,13 @@ def test_a_list_keeps_its_order_and_is_relative_to_its_folder(working_folder: Pa
     Path("photos/list.txt").write_bytes(
         b"\xef\xbb\xbfsub/a.png\r\nb.png\n\nabsent.png\nb.png\n" + os.fsencode(working_folder) + b"/photos/B.png"
     )
-    expected = ["photos/sub/a.png", "photos/b.png", "photos/absent.png", f"{working_folder}/photos/B.png"]
+    again = f"{working_folder}/photos/B.png"
+    expected = ["photos/sub/a.png", "photos/b.png", "photos/absent.png", "photos/b.png", again]
     assert names("photos/list.txt") == names("@photos/list.txt") == expected
     rows, description = predict(encoder, "photos/list.txt")
     assert description["images"] == [name for name in expected if "absent" not in name]
     assert [entry["path"] for entry in description["skipped"]] == ["photos/absent.png"]
-    assert [entry["path"] for entry in description["notes"]] == ["photos/b.png"]
+    assert {entry["path"] for entry in description["notes"]} == {"photos/list.txt"}
     np.testing.assert_allclose(rows, encoder.predict(description["images"]), atol=1e-5)
     # What has no order of its own comes first.
     assert names("photos/list.txt", "photos/sub2")[0] == "photos/sub2/x.png"
@@ -193,9 +195,8 @@ def test_a_file_that_is_no_list_is_refused(working_folder: Path) -> None:
 def test_lines_do_not_depend_on_how_they_are_read() -> None:
     wanted = [f"{'x' * (number % 300)}{number}.png" for number in range(3000)]
     text = "\n".join(wanted).encode()
-    assert list(sources.read_lines(io.BytesIO(text), "list")) == wanted
-    assert list(sources.read_lines(io.BytesIO(text.replace(b"\n", b"\r\n")), "list")) == wanted
-    assert list(sources.read_lines(io.BytesIO(text.replace(b"\n", b"\0")), "list")) == wanted
+    for content in (text, text.replace(b"\n", b"\r\n"), text.replace(b"\n", b"\0"), text.decode().encode("utf-16")):
+        assert list(read_lines(io.BytesIO(content).read, "list")) == list(enumerate(wanted, 1))
 
 
 # --- odd and hostile images -------------------------------------------------------------------------------------

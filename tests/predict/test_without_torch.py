@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("onnx", reason="the encoder of these tests is built with onnx")
 pytest.importorskip("onnxruntime")
@@ -144,10 +145,12 @@ def test_what_needs_more_than_the_base_install_says_the_pip_line(base_python, en
 
 
 def test_contrast(base_python, encoder, tmp_path):
-    for folder, images in (("a", (0, 1)), ("b", (2, 1))):
+    for folder, images in (("a", (0, 1)), ("b", (2,))):
         (tmp_path / folder).mkdir()
         for index in images:
             shutil.copy(encoder / f"image-00{index}.png", tmp_path / folder)
+    with Image.open(encoder / "image-001.png") as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b" / "turned.png")
     arguments = ("contrast", "a", "b", "--encoder", str(encoder / "encoder.onnx"), "--out", "contrast.npz")
     done = run(base_python, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from brainkit.errors import BrainkitError, ImageError, UsageError
-from brainkit.images import Preprocessing, decode, detach, prepare
+from brainkit.images import Preprocessing, decode, detach, holds_several, prepare
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.sources import at_address, listed_images
 
@@ -90,30 +91,44 @@ def _checked(image: Any, index: int) -> Any:
     return image
 
 
-def prepare_into(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> ImageError | None:
-    """Decode and resize one image into its row of a batch, uint8 (S, S, 3).
+@dataclass(frozen=True)
+class Prepared:
+    """What became of an image.
 
-    Returns
-    -------
-    ImageError or None
-        Why the image cannot be read. It is returned, not raised: one bad image must not end the run.
+    Attributes
+    ----------
+    error : ImageError or None
+        Why it cannot be read. It is returned, not raised: one bad image must not end the run.
+    of_several : bool
+        It is the first image of an animation, or of a file with pages.
     """
+
+    error: ImageError | None = None
+    of_several: bool = False
+
+
+def prepare_into(out: np.ndarray, source: Any, preprocessing: Preprocessing) -> Prepared:
+    """Decode and resize one image into its row of a batch, uint8 (S, S, 3)."""
+    of_several = False
     try:
         if isinstance(source, ImageError):
-            return source
+            return Prepared(source)
         if isinstance(source, np.ndarray):
             image = Image.fromarray(source)
         elif isinstance(source, Image.Image):
             image = source
         elif isinstance(source, ImageSource):
-            image = decode(source.open(), source.name)
+            opened = source.open()
+            image = decode(opened, source.name)
+            of_several = holds_several(opened, source.name)
         else:
             image = decode(source)
+            of_several = isinstance(source, str | os.PathLike) and holds_several(source)
         out[...] = prepare(image, preprocessing)
     except ImageError as error:
-        return error
+        return Prepared(error)
     except BrainkitError as error:  # a missing package, for example
-        return ImageError(str(error))
+        return Prepared(ImageError(str(error)))
     except MemoryError:
-        return ImageError("not enough memory to decode it")
-    return None
+        return Prepared(ImageError("not enough memory to decode it"))
+    return Prepared(of_several=of_several)

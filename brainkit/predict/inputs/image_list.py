@@ -7,12 +7,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
 
 from brainkit.errors import BrainkitError
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.row_order import OrderCheck
-from brainkit.utils.text import plural
+from brainkit.utils.text import plural, printable
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -31,6 +31,7 @@ CREATE TABLE notes (name BLOB, note TEXT, said INTEGER);
 CREATE TABLE lists (number INTEGER PRIMARY KEY, name BLOB, lines INTEGER);
 CREATE TABLE folders (number INTEGER PRIMARY KEY, search BLOB, path BLOB);
 CREATE TABLE skipped (position INTEGER PRIMARY KEY, reason TEXT);
+CREATE TABLE several (position INTEGER PRIMARY KEY);
 """
 _CHUNK = 256  # rows in memory at once
 _MOST_SAID = 5  # remarks for the terminal; the others are counted
@@ -55,6 +56,10 @@ class ImageList:
 
     def __len__(self) -> int:
         return self._count
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would delete the database of the original.
+        raise TypeError("an ImageList stays in its process and cannot be copied; send its images: entries(start, stop)")
 
     @property
     def digest(self) -> str:
@@ -221,15 +226,20 @@ class ImageList:
         """Remarks about the list: (name, note)."""
         for _, name, note in self._rows("rowid, name, note", "notes", 1):
             yield _decode(name), note
-        yield from self.incomplete_lists()
+        yield from self.notes_of_reading()
 
     def remarks(self) -> list[str]:
         """What a user should know before the images are predicted: a few lines for the terminal."""
-        said = self._execute("SELECT name, note FROM notes WHERE said ORDER BY rowid").fetchmany(_MOST_SAID + 1)
-        lines = [f"{_decode(name)}: {note}" for name, note in said]
+        said = self._execute("SELECT name, note FROM notes WHERE said ORDER BY rowid").fetchmany(_MOST_SAID)
+        lines = [printable(f"{_decode(name)}: {note}") for name, note in said]
+        if len(said) == _MOST_SAID:
+            (count,) = self._execute("SELECT count(*) FROM notes WHERE said").fetchone()
+            if count > len(said):
+                lines.append(f"{plural(count - len(said), 'more remark')}; the output's .json lists them")
         if self._dropped:
             count = plural(self._dropped, "image is", "images are")
-            lines.append(f"{count} given more than once, and predicted once; the first: {self._first_dropped}")
+            first = printable(self._first_dropped)
+            lines.append(f"{count} given more than once, and predicted once; the first: {first}")
         return lines
 
     # --- images that could not be read --------------------------------------------------------------------------------
@@ -248,8 +258,22 @@ class ImageList:
     def skipped_count(self) -> int:
         return int(self._execute("SELECT count(*) FROM skipped").fetchone()[0])
 
-    def incomplete_lists(self) -> Iterator[tuple[str, str]]:
-        """Lists whose lines are not the rows, because images could not be read: (name, note)."""
+    def mark_of_several(self, positions: Iterable[int]) -> None:
+        """Record images that are the first of several in their file."""
+        for position in positions:
+            self._execute("INSERT OR IGNORE INTO several VALUES (?)", (position + 1,))
+
+    def notes_of_reading(self) -> Iterator[tuple[str, str]]:
+        """Remarks that are known when the images have been read: (name, note)."""
+        yield from self._incomplete_lists()
+        count, first = self._execute("SELECT count(*), min(position) FROM several").fetchone()
+        if count:
+            more = f", as are {count - 1:,} more" if count > 1 else ""
+            note = f"an animation or a file with pages{more}: only its first image is predicted"
+            yield self.entries(first - 1, first)[0].name, note
+
+    def _incomplete_lists(self) -> Iterator[tuple[str, str]]:
+        """Lists whose lines are not the rows, because images could not be read."""
         unread = "SELECT position, list, line FROM skipped JOIN images USING (position)"
         for number, name, lines in self._execute("SELECT number, name, lines FROM lists").fetchall():
             query = f"SELECT DISTINCT line FROM ({unread}) WHERE list = ? ORDER BY line"
