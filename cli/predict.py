@@ -101,9 +101,9 @@ def command(
     """Predict the fMRI response to images.
 
     IMAGES are files and folders, patterns in quotes, tar shards, lists (@list.txt, one path per line; - for standard
-    input) and URLs (s3://, gs://, https://). Rows are in the images' sorted order, those of lists and shards in theirs;
-    unreadable images are skipped and reported. If interrupted, the same command resumes. Needs neither torch nor the
-    training data.
+    input) and URLs (s3://, gs://, https://). Rows are in the order of the images' names as text; a list gives a row per
+    line, a shard its own order. Unreadable images are skipped and reported. If interrupted, the same command resumes.
+    Needs neither torch nor the training data.
     """
     from brainkit.encoder_file import read
     from brainkit.predict import predict_to_file

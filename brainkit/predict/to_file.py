@@ -31,7 +31,7 @@ from brainkit.predict.regions import as_names, names_with_vertices, select_colum
 from brainkit.predict.resume import PartialOutput, was_complete
 from brainkit.predict.top_images.writer import check_sheets
 from brainkit.utils.progress import Progress, Say
-from brainkit.utils.text import as_text, plural
+from brainkit.utils.text import as_text, plural, printable
 
 ENGINES = ("local", "ray")
 
@@ -246,7 +246,7 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
                     more=outputs.describe(partial, images),
                 )
             for name, note in images.notes_of_reading():
-                request.say(f"{name}: {note}")
+                request.say(printable(f"{name}: {note}"))
             partial.move_to([*outputs.moves(partial.rows_path), (partial.description_path, description)])
     except OSError as error:
         raise BrainkitError(f"{out}: cannot be written: {error.strerror or error}") from error

@@ -32,9 +32,9 @@ def save(path: Path, seed: int) -> None:
     path.write_bytes(png(seed))
 
 
-def tar_bytes(members: list[tuple[str, bytes]]) -> bytes:
+def tar_bytes(members: list[tuple[str, bytes]], format: int = tarfile.DEFAULT_FORMAT) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
+    with tarfile.open(fileobj=stream, mode="w", format=format) as archive:
         for name, data in members:
             member = tarfile.TarInfo(name)
             member.size = len(data)

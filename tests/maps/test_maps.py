@@ -17,6 +17,7 @@ from brainkit.maps.colours import layer_palette, location_colours
 from brainkit.maps.figure import make_flatmap
 from brainkit.maps.view import choose_view, on_flatmap, whole_view
 from brainkit.metrics.scores import LEAST_CEILING
+from brainkit.utils.own_figures import HEAD, is_own_figure, may_be_own_figure
 
 pytest.importorskip("nilearn", reason="the meshes come with nilearn")
 pytest.importorskip("matplotlib", reason="maps are drawn with it")
@@ -94,6 +95,13 @@ def test_all_maps_are_written(paths):
             assert image.format == "PNG" and image.mode == "RGB" and 600 < image.width < 1600
             assert len(image.getcolors(1 << 22)) > 500
         assert path.stat().st_size < 500_000
+
+
+def test_maps_are_known_as_brainkits_own(paths):
+    """By a name that is looked at, and by the mark in the file: `predict` does not take them for images."""
+    for path in paths:
+        assert may_be_own_figure(path.name), path.name
+        assert is_own_figure(path.read_bytes()[:HEAD])
 
 
 @pytest.mark.slow

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import itertools
 import json
+import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +122,121 @@ def test_a_remote_file_that_is_missing_is_told_so(bucket: Any) -> None:
     with pytest.raises(ImageError) as caught:
         entry.open()
     assert caught.value.missing
+
+
+def test_archives_that_were_joined_are_read_to_the_end(bucket: Any, encoder: Encoder) -> None:
+    bucket.pipe("/bucket/two.tar", tar_bytes([("m.png", png(4))]) + tar_bytes([("n.png", png(5))]) + b"more")
+    rows, description = predict(encoder, "memory://bucket/two.tar")
+    assert [name.rpartition("/")[2] for name in description["images"]] == ["m.png", "n.png"]
+    np.testing.assert_allclose(rows, encoder.predict([picture(seed) for seed in (4, 5)]), atol=1e-5)
+    assert "4 bytes" in description["notes"][0]["note"]
+
+
+def test_lists_at_urls_keep_repeats(bucket: Any, encoder: Encoder) -> None:
+    bucket.pipe("/bucket/list.txt", "b.png\r\na.png\r\nb.png\r\n".encode("utf-16"))
+    assert [name.rpartition("/")[2] for name in names("memory://bucket/list.txt")] == ["b.png", "a.png", "b.png"]
+    rows = encoder.predict("memory://bucket/list.txt")
+    np.testing.assert_allclose(rows[0], rows[2], atol=1e-5)
+    np.testing.assert_allclose(
+        encoder.predict(["memory://bucket/a.png", "photos/b.png"]), encoder.predict([picture(2), picture(0)]), atol=1e-5
+    )
+
+
+def test_other_kinds_of_remote_files_are_refused(bucket: Any) -> None:
+    bucket.pipe("/bucket/stim.npy", b"x")
+    with pytest.raises(UsageError, match=r"stim\.npy: expected images"):
+        names("memory://bucket/stim.npy")
+
+
+# --- web servers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """Starts a server of these files, told what it can do; ``missing`` is what it answers for others."""
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("fsspec")
+    files = {
+        "/a.png": png(1),
+        "/s.tar": tar_bytes([("m.png", png(3)), ("n.png", png(4))]),
+        "/list.txt": b"a.png\na.png\n",
+    }
+    started = []
+
+    def start(*, ranges: bool, length: bool = True, missing: int = 404) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                self.answer(body=False)
+
+            def do_GET(self) -> None:
+                self.answer(body=True)
+
+            def answer(self, body: bool) -> None:
+                content, status = files.get(self.path), 200
+                if content is None:
+                    content, status = b"<!DOCTYPE html><html>Please log in</html>", missing
+                asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+                size = len(content)
+                if asked and ranges and status == 200:
+                    first, last = int(asked[1]), min(int(asked[2] or size), size - 1)
+                    content, status = content[first : last + 1], 206
+                self.send_response(status)
+                if status == 206:
+                    self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+                if length:
+                    self.send_header("Content-Length", str(len(content)))
+                else:
+                    self.send_header("Connection", "close")
+                    self.close_connection = True
+                self.end_headers()
+                if body:
+                    with contextlib.suppress(OSError):  # a client that has seen enough
+                        self.wfile.write(content)
+
+        found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        started.append(found)
+        return f"http://127.0.0.1:{found.server_port}"
+
+    yield start
+    for each in started:
+        each.shutdown()
+        each.server_close()
+
+
+@pytest.mark.parametrize(("ranges", "length"), [(True, True), (False, True), (False, False)])
+def test_a_server_may_send_files_only_whole(
+    server: Any, working_folder: Path, encoder: Encoder, ranges: bool, length: bool
+) -> None:
+    url = server(ranges=ranges, length=length)
+    _, description = predict(encoder, f"{url}/list.txt", f"{url}/s.tar", "photos/b.png")
+    expected = ["photos/b.png", f"{url}/a.png", f"{url}/a.png"]
+    if ranges:
+        assert description["images"] == [*expected, f"{url}/s.tar/m.png", f"{url}/s.tar/n.png"]
+        assert not description["skipped"]
+    else:
+        assert description["images"] == expected
+        (skipped,) = description["skipped"]
+        assert skipped["path"] == f"{url}/s.tar" and "download" in skipped["reason"]
+        assert "cut off" not in skipped["reason"] and "truncated" not in skipped["reason"]
+
+
+def test_a_page_in_place_of_a_file(server: Any, working_folder: Path, encoder: Encoder) -> None:
+    """Many servers answer what they lack with a page, and that all is well."""
+    url = server(ranges=True, missing=200)
+    for name in ("none.png", "none.tar"):
+        with pytest.raises(BrainkitError, match="web page"):
+            predict(encoder, f"{url}/{name}")
+    with pytest.raises(DataError, match="web page"):
+        names(f"{url}/none.txt")
+    url = server(ranges=True, missing=404)
+    with pytest.raises(UsageError, match="no such file"):
+        names(f"{url}/none.png")
 
 
 # --- outputs --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 pytest.importorskip("onnxruntime")
 
-from image_inputs import names, notes, picture, png, predict, tar_bytes
+from click.testing import CliRunner
+from image_inputs import listed, names, notes, picture, png, predict, tar_bytes
 
-from brainkit.errors import ImageError
+from brainkit.cli import group
+from brainkit.errors import BrainkitError, ImageError
 from brainkit.predict import Encoder, list_images
 
 
@@ -91,6 +94,100 @@ def test_hostile_shards_are_reported_and_nothing_is_unpacked(working_folder: Pat
         assert entry["reason"]
         assert "\n" not in entry["reason"]
     assert sorted(path for path in working_folder.rglob("*") if not path.name.startswith("result.")) == before
+
+
+# --- what else may be in the file -----------------------------------------------------------------------------------
+
+
+def joined(*archives: bytes) -> bytes:
+    return b"".join(archives)
+
+
+@pytest.mark.parametrize("padding", [0, 512, 3 * 512, 10_240, 100_000])
+def test_archives_that_were_joined_are_read_to_the_end(working_folder: Path, encoder: Encoder, padding: int) -> None:
+    """As ``cat a.tar b.tar`` makes them, with any number of zeros between and behind."""
+    members = [[(f"{name}.png", png(seed))] for seed, name in enumerate("abc")]
+    parts = [tar_bytes(part) + bytes(padding) for part in members]
+    parts[1] = tar_bytes([("x.txt", b"text"), *members[1]], format=tarfile.PAX_FORMAT) + bytes(padding)
+    Path("shard.tar").write_bytes(joined(*parts))
+    rows, description = predict(encoder, "shard.tar")
+    assert description["images"] == [f"shard.tar/{name}.png" for name in "abc"]
+    np.testing.assert_allclose(rows, encoder.predict([picture(seed) for seed in range(3)]), atol=1e-5)
+    assert not description["skipped"] and len(description["notes"]) == 1  # of x.txt
+    assert not listed("shard.tar").remarks()
+
+
+def test_what_of_a_shard_is_not_read_is_said(working_folder: Path, encoder: Encoder) -> None:
+    whole = tar_bytes([("a.png", png(1)), ("b.png", png(2))])
+    end = len(whole.rstrip(b"\0")) + -len(whole.rstrip(b"\0")) % 512  # behind the last member
+    damaged = bytearray(joined(whole, tar_bytes([("c.png", png(3)), ("d.png", png(4)), ("e.png", png(5))])))
+    header = damaged.rindex(b"d.png")
+    damaged[header + 130] ^= 1
+    for name, content, rows, note, problem in (
+        ("padded", whole + bytes(777), 2, "", ""),
+        ("trailing", whole + b"checksum: 1234", 2, "14 bytes", ""),
+        ("unfinished", whole[:end], 2, "end-of-archive", ""),
+        ("lone zero block", whole[:end] + bytes(512) + whole, 4, "", ""),
+        ("cut off", whole[: end - 300], 1, "", "truncated"),
+        ("cut off in a header", whole[: end - 600], 1, "", "cut off"),
+        ("second cut off", joined(whole, whole[: end - 300]), 3, "", "truncated"),
+        ("damaged in the second", bytes(damaged), 3, "", "no header"),
+    ):
+        Path("shard.tar").write_bytes(content)
+        predictions, description = predict(encoder, "shard.tar")
+        assert len(predictions) == rows, name
+        notes = " ".join(entry["note"] for entry in description["notes"] if "end" in entry["note"])
+        assert note in notes and bool(note) == bool(notes), (name, notes)
+        assert len(listed("shard.tar").remarks()) == bool(note), name
+        reasons = " ".join(entry["reason"] for entry in description["skipped"])
+        assert problem in reasons and bool(problem) == bool(reasons), (name, reasons)
+
+
+def test_the_terminal_says_what_is_not_read(path: Path, working_folder: Path) -> None:
+    for number in range(8):
+        Path(f"{number}.tar").write_bytes(tar_bytes([("a.png", png(number))]) + b"more")
+    done = CliRunner().invoke(group, ["predict", "{0..7}.tar", "--encoder", str(path), "--out", "out.npy"])
+    assert done.exit_code == 0, done.output
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6 and lines[0].startswith("0.tar: 4 bytes") and lines[-1].startswith("3 more")
+
+
+def test_links_and_sparse_files_are_skipped_with_the_reason(working_folder: Path, encoder: Encoder) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, kind in (("a.png", tarfile.REGTYPE), ("hard.png", tarfile.LNKTYPE), ("soft.png", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "a.png" if kind != tarfile.REGTYPE else ""
+            member.size = len(png(1)) if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(png(1)) if member.size else None)
+        sparse = tarfile.TarInfo("sparse.png")
+        sparse.type = tarfile.GNUTYPE_SPARSE
+        archive.addfile(sparse)
+    Path("shard.tar").write_bytes(stream.getvalue())
+    _, description = predict(encoder, "shard.tar")
+    assert description["images"] == ["shard.tar/a.png"]
+    skipped = [entry["path"] for entry in description["skipped"]]
+    assert skipped == [f"shard.tar/{name}.png" for name in ("hard", "soft", "sparse")]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_are_whole(working_folder: Path, form: int) -> None:
+    name = f"{'x' * 90}/{'y' * 150}/{'ü' * 60}.png"
+    Path("shard.tar").write_bytes(tar_bytes([(name, png(1)), ("b.png", png(2))], format=form))
+    assert names("shard.tar") == [f"shard.tar/{name}", "shard.tar/b.png"]
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_compressed_archive_with_the_name_of_a_plain_one(working_folder: Path, encoder: Encoder, mode: str) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
+        archive.addfile(tarfile.TarInfo("a.png"))
+    Path("shard.tar").write_bytes(stream.getvalue())
+    _, description = predict(encoder, "photos/b.png", "shard.tar")
+    (skipped,) = description["skipped"]
+    assert skipped["path"] == "shard.tar" and "decompress" in skipped["reason"]
+    with pytest.raises(BrainkitError, match="decompress"):
+        predict(encoder, "shard.tar")
 
 
 def test_a_shard_that_changes_is_reported(working_folder: Path, encoder: Encoder) -> None:

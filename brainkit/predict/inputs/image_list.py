@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from brainkit.errors import BrainkitError
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.row_order import OrderCheck
-from brainkit.utils.text import plural
+from brainkit.utils.text import plural, printable
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -230,11 +230,16 @@ class ImageList:
 
     def remarks(self) -> list[str]:
         """What a user should know before the images are predicted: a few lines for the terminal."""
-        said = self._execute("SELECT name, note FROM notes WHERE said ORDER BY rowid").fetchmany(_MOST_SAID + 1)
-        lines = [f"{_decode(name)}: {note}" for name, note in said]
+        said = self._execute("SELECT name, note FROM notes WHERE said ORDER BY rowid").fetchmany(_MOST_SAID)
+        lines = [printable(f"{_decode(name)}: {note}") for name, note in said]
+        if len(said) == _MOST_SAID:
+            (count,) = self._execute("SELECT count(*) FROM notes WHERE said").fetchone()
+            if count > len(said):
+                lines.append(f"{plural(count - len(said), 'more remark')}; the output's .json lists them")
         if self._dropped:
             count = plural(self._dropped, "image is", "images are")
-            lines.append(f"{count} given more than once, and predicted once; the first: {self._first_dropped}")
+            first = printable(self._first_dropped)
+            lines.append(f"{count} given more than once, and predicted once; the first: {first}")
         return lines
 
     # --- images that could not be read --------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ class Shard:
         if end == start:
             self.notes.append(f"{plural(size - end, 'byte')} behind the end of the archive are not read")
             return None
+        if size - end < _BLOCK:
+            raise tarfile.ReadError("the file is cut off within a header")
         raise tarfile.ReadError(f"no header at byte {end}")
 
     def _source(self, member: tarfile.TarInfo, size: int) -> ImageSource | None:
