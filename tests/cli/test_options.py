@@ -140,7 +140,6 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "spread": False,
         "engine": "local",
         "workers": None,
-        "order": "sorted",
     }
     assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.npy.json ")
     assert len(result.stderr.splitlines()) == 11
