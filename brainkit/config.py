@@ -292,7 +292,7 @@ class DataConfig:
     Increase it for few images.
     """
     split_seed: int = -1
-    """Seed of the split; -1: the run's seed.
+    """Random seed for the split; -1: the run's seed.
 
     Set it for runs with different seeds that will form an ensemble: it can be scored only if all have the same test
     images.
@@ -375,7 +375,7 @@ class Config:
     """All settings of a run."""
 
     seed: int = 0
-    """Seed of the split (unless data.split_seed is set), the order of the images and the initial weights."""
+    """Random seed for the split (unless data.split_seed is set), the initial weights and the shuffling of images."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -52,7 +52,7 @@ Examples:
     "--seed",
     type=click.IntRange(min=0),
     metavar="S",
-    help="Seed of the split, the initial weights and the order of images.",
+    help="Random seed for split, initial weights and shuffling.  [default: 0]",
 )
 @click.option(
     "--devices",

@@ -1,7 +1,8 @@
 """From a network to a brain map in five commands: what ``make demo`` runs.
 
 It runs the ``brainkit`` command as you would, and shows each command first. Everything is written to the folder
-``demo`` of this clone, caches included; when repeated, it keeps the subject and adds a run.
+``demo`` of this clone, caches included; when repeated, it keeps the subject and adds a run. The examples of README.md
+and docs/ run in that folder.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[1]
 STEPS = 5
 PHOTOGRAPHS = ("chelsea", "china", "hopper")  # the training images are not crops of these
+# Folder -> photographs, for the contrasts in the docs.
+SETS = {"faces": ("astronaut", "hopper"), "objects": ("clock", "coffee", "motorcycle")}
 # Names of the rows of the recovery table.
 ROWS = {
     "depth_r": "layer: correlation with the true depth",
@@ -54,13 +59,16 @@ def main() -> int:
 
     demo.title("export: the encoder as one file, which predicts without PyTorch")
     demo.brainkit("export", "--onnx")
+    shutil.copyfile(folder / run / "encoder.onnx", folder / "encoder.onnx")
+    print("copied to encoder.onnx, the one file to send to a colleague")
 
     demo.title("predict: the response to photographs that are not in the training images")
-    save_photographs(folder / "photographs")
-    demo.brainkit("predict", "photographs", "--out", "fmri.npy", "--maps", "responses", "--overwrite")
+    for name, photographs in {"photos": PHOTOGRAPHS, **SETS}.items():
+        save_photographs(folder / name, photographs)
+    demo.brainkit("predict", "photos", "--out", "responses.npy", "--maps", "responses", "--overwrite")
 
     demo.title("info: the metadata of the encoder file")
-    demo.brainkit("info", f"{run.as_posix()}/encoder.onnx")
+    demo.brainkit("info", "encoder.onnx")
 
     report(folder, run, time.monotonic() - started)
     return 0
@@ -118,14 +126,14 @@ def next_run(runs: Path) -> Path:
     return runs / str(number)
 
 
-def save_photographs(folder: Path) -> None:
+def save_photographs(folder: Path, names: Sequence[str]) -> None:
     """Save some of the photographs that come with installed packages."""
     from brainkit.data.photographs import load_photographs
 
     folder.mkdir(exist_ok=True)
-    for name, photograph in load_photographs(PHOTOGRAPHS).items():
+    for name, photograph in load_photographs(names).items():
         photograph.save(folder / f"{name}.png")
-    print(f"{len(PHOTOGRAPHS)} photographs saved in photographs/")
+    print(f"{len(names)} photographs saved in {folder.name}/")
 
 
 def report(folder: Path, run: Path, seconds: float) -> None:
@@ -144,16 +152,20 @@ def report(folder: Path, run: Path, seconds: float) -> None:
     outputs = {
         f"{run}/maps": "brain maps: layer, location, scale, accuracy",
         "responses": "each photograph next to its predicted response",
-        f"{run}/encoder.onnx": "the encoder: one file to send to a colleague",
-        "fmri.npy": "the predictions, one row per photograph, described in fmri.npy.json",
+        "encoder.onnx": "the encoder: one file to send to a colleague",
+        "responses.npy": "the predictions, one row per photograph, described in responses.npy.json",
         f"{run}": "the run: scores, selectors, split, settings, log",
         "subject": "the simulated subject, in the layout of Algonauts 2023",
+        "photos": "the photographs; for contrasts, see faces and objects",
     }
     width = max(len(str(folder / path)) for path in outputs)
     print("\nFiles:")
     for path, text in outputs.items():
         print(f"  {folder / path!s:<{width}}  {text}")
-    print("\nNext: docs/own-data.md (your data), docs/backbones.md (your network), docs/python.md (from Python).")
+    print(
+        "\nNext: docs/getting-started.md (the same by hand, how to read the figures), docs/own-data.md (your data),\n"
+        "docs/backbones.md (your network), docs/python.md (from Python). Their examples run in this folder."
+    )
 
 
 if __name__ == "__main__":

@@ -45,14 +45,15 @@ class OwnNetwork(nn.Module):
     preprocessing = Preprocessing(
         size=128, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bicubic"
     )
-    licence = "my own"  # stored in the encoder file
+    licence = "my own"  # of its weights; stored in the encoder file, as is `citation`
+    citation = "Me (2026), My Own Network"
 
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # without a weights file: the same random weights every time
             self.network = SmallNet()
-        # An untrained network is a control, and marked as such in all results.
+        # State whether the weights are trained. An untrained network is a control, and marked as such in all results.
         self.pretrained = WEIGHTS.is_file()
         if self.pretrained:
             self.network.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))

@@ -18,8 +18,6 @@ import tomllib
 
 from brainkit.cli import COMMANDS, group
 from brainkit.config import Config
-from brainkit.data.photographs import load_photographs
-from brainkit.sample import make_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -101,7 +99,8 @@ def test_commands_and_options_in_the_text_exist(page: Path) -> None:
 
 
 def options(command: str) -> set[str]:
-    named = {option for parameter in load_command(command).params for option in parameter.opts}
+    parameters = load_command(command).params
+    named = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
     return named | {"--help"}
 
 
@@ -184,24 +183,6 @@ def check_attribute(dotted: str, where: str) -> None:
             assert importlib.util.find_spec(name), f"{where}: {dotted}"
             importlib.import_module(name)
         found = getattr(found, part)
-
-
-@pytest.mark.slow
-def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, **_: [])  # each run's figures take seconds
-    make_sample("subject", images=60, vertices=100, say=lambda line: None)
-    Path("photos").mkdir()
-    for name, photograph in load_photographs(["coffee", "chelsea", "astronaut", "rocket"]).items():
-        photograph.save(Path("photos") / f"{name}.png")
-    names: dict[str, object] = {}
-    page = ROOT / "docs" / "python.md"
-    for start, text in blocks(page, "python"):
-        # Line numbers of the page, so that a failure names its line there.
-        exec(compile("\n" * (start - 1) + text, str(page), "exec"), names)
-    fmri = names["fmri"]
-    assert isinstance(fmri, np.ndarray) and fmri.shape == (4, 100) and np.isfinite(fmri).all()
 
 
 def test_the_own_data_example_makes_a_folder_that_reads_as_described(

@@ -56,7 +56,7 @@ def licence_terms(
     *,
     backbone: str,
     licence: str | None,
-    pretrained: bool = True,
+    drawn: bool = False,
     data: str | None = None,
     dataset: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
@@ -68,8 +68,8 @@ def licence_terms(
         Its name.
     licence : str or None
         Of its weights, as its authors name it; None or "unknown" if nobody has stated it.
-    pretrained : bool
-        Random weights have no licence.
+    drawn : bool
+        The weights are random numbers that brainkit has drawn; these have no licence.
     data : {"nsd", "simulated", "own"} or None
         As in :class:`brainkit.data.subject.Subject`; None if unknown.
     dataset : mapping, optional
@@ -81,7 +81,7 @@ def licence_terms(
         ``brainkit``, ``backbone``, ``data``.
     """
     name = PurePath(backbone).name
-    of_backbone = describe_licence(licence) if pretrained else "random weights, drawn by brainkit: none"
+    of_backbone = "random weights, drawn by brainkit: none" if drawn else describe_licence(licence)
     return {"brainkit": BRAINKIT, "backbone": f"{name}: {of_backbone}", "data": _data_terms(data, dataset or {})}
 
 

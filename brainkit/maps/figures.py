@@ -286,7 +286,7 @@ def _layer_legend(figure: MapFigure, layers: Sequence[str], palette: np.ndarray)
     axes.set_xticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    meaning = "confidence, dark to bright:\n0 all layers weigh alike\n1 one layer has all weight"
+    meaning = "confidence, dark to bright:\n0 = all layers have the same weight\n1 = one layer has all the weight"
     figure.text(figure.side, top - height - 0.08, meaning, size=8.5, color=FAINT, va="top")
 
 

@@ -23,7 +23,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import EncoderFileError, ImageError, UsageError
 from brainkit.predict.inputs.decode import as_iterable, as_sequence, in_chunks
 from brainkit.predict.inputs.image_source import ImageSource
-from brainkit.predict.network import Network
+from brainkit.predict.network import Network, check_signature
 from brainkit.predict.pipeline import batches
 from brainkit.predict.regions import (
     as_names,
@@ -32,7 +32,7 @@ from brainkit.predict.regions import (
     region_means,
     select_columns,
 )
-from brainkit.predict.session import Session, open_session
+from brainkit.predict.session import open_session
 from brainkit.predict.top_images.ranking import Ranked, TopImages
 from brainkit.utils.text import as_text
 
@@ -342,7 +342,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, threads: int | N
         check_graph(path)
         session = open_session(path, device=device, size=info.preprocessing.size, threads=threads)
         checked = fingerprint(path)
-    _check_signature(session, info, path)
+    check_signature(session, info, path)
     return Encoder(path, info, session, checked, threads)
 
 
@@ -375,24 +375,3 @@ def _wrong_container(path: Path, info: EncoderInfo) -> UsageError:
     return UsageError(
         f"{path}: holds the {info.container} form, and predicting takes the ONNX form: brainkit export {run} --onnx"
     )
-
-
-def _check_signature(session: Session, info: EncoderInfo, path: str | os.PathLike[str]) -> None:
-    """The graph must have the inputs and outputs that the metadata promises."""
-    size, V = info.preprocessing.size, len(info.vertices)
-    inputs, outputs = session.inputs(), session.outputs()
-    if set(inputs) != {"images"}:
-        raise EncoderFileError(f"{path}: its graph must have the single input 'images', found {len(inputs)} inputs")
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        "images": ("uint8", (size, size, 3)),
-        "fmri": ("float32", (V,)),
-        "tokens": ("float32", (len(info.layers), info.bottleneck, info.grid[0] * info.grid[1] + 1)),
-    }
-    if info.ensemble is not None:
-        expected["fmri_sd"] = ("float32", (V,))
-    for name, (dtype, shape) in expected.items():
-        found = (inputs | outputs).get(name)
-        if found is None or (found[0], found[1][1:]) != (dtype, shape):
-            wanted = ", ".join(map(str, ("batch", *shape)))
-            text = "none" if found is None else f"{found[0]} {found[1]}"
-            raise EncoderFileError(f"{path}: its graph must have {name}: {dtype} ({wanted}), found {text}")

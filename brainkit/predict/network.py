@@ -145,3 +145,24 @@ class Network:
         # Activations grow with the input's area: 8 images of 224 x 224 at once, 32 to keep a GPU busy.
         at_224 = 32 if self.device == "cuda" else 8
         return max(1, min(4 * at_224, int(at_224 * (224 / self.info.preprocessing.size) ** 2)))
+
+
+def check_signature(session: Session, info: EncoderInfo, path: str | os.PathLike[str]) -> None:
+    """The graph must have the inputs and outputs that the metadata promises."""
+    size, V = info.preprocessing.size, len(info.vertices)
+    inputs, outputs = session.inputs(), session.outputs()
+    if set(inputs) != {"images"}:
+        raise EncoderFileError(f"{path}: its graph must have the single input 'images', found {len(inputs)} inputs")
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "images": ("uint8", (size, size, 3)),
+        "fmri": ("float32", (V,)),
+        "tokens": ("float32", (len(info.layers), info.bottleneck, info.grid[0] * info.grid[1] + 1)),
+    }
+    if info.ensemble is not None:
+        expected["fmri_sd"] = ("float32", (V,))
+    for name, (dtype, shape) in expected.items():
+        found = (inputs | outputs).get(name)
+        if found is None or (found[0], found[1][1:]) != (dtype, shape):
+            wanted = ", ".join(map(str, ("batch", *shape)))
+            text = "none" if found is None else f"{found[0]} {found[1]}"
+            raise EncoderFileError(f"{path}: its graph must have {name}: {dtype} ({wanted}), found {text}")

@@ -52,7 +52,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     terms = licence_terms(
         backbone=backbone["name"],
         licence=backbone["licence"],
-        pretrained=not is_drawn,
+        drawn=is_drawn,
         data=kind,
         dataset=dataset,
     )

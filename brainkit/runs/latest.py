@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from brainkit.encoder_file.file import locate, onnx_files
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError
 from brainkit.utils.files import atomic_write
 from brainkit.utils.progress import Say
 
@@ -71,9 +71,7 @@ def default_encoder(say: Say, option: str = "--encoder FILE") -> Path:
     Raises
     ------
     DataError, EncoderFileError
-        If there is a newest run (see `latest_run`), but no encoder in it.
-    UsageError
-        If there is neither, or more than one file.
+        If there is neither, or more than one file; if there is a newest run (see `latest_run`), but no encoder in it.
     """
     if has_latest():
         return locate(latest_run())
@@ -83,8 +81,8 @@ def default_encoder(say: Say, option: str = "--encoder FILE") -> Path:
         return found[0]
     if found:
         names = ", ".join(map(str, found[:10])) + (", ..." if len(found) > 10 else "")
-        raise UsageError(f"this folder has no runs, and {len(found)} encoder files ({names}); give {option}")
-    raise UsageError(f"this folder has neither runs nor an encoder file; give {option}")
+        raise DataError(f"there is no run (runs/latest) here, but {len(found)} encoder files ({names}); give {option}")
+    raise DataError(f"there is neither a run (runs/latest) nor an encoder file (.onnx) here; give {option}")
 
 
 def name_latest(run: str | os.PathLike[str], runs: str | os.PathLike[str] = RUNS) -> Path:

@@ -62,8 +62,8 @@ def test_the_only_encoder_file_here_is_used_and_named(here: Path, command: list[
 def test_without_one_or_with_several_the_error_says_what_to_give(here: Path, command: list[str], count: int) -> None:
     names = [write_encoder(here, f"{number}.onnx").name for number in range(count)]
     result = call(*command)
-    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
-    assert "brainkit train" not in result.stderr and "runs/latest" not in result.stderr
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+    assert "brainkit train" not in result.stderr
     assert ("--encoder FILE" in result.stderr) == (command[0] in ("predict", "contrast"))
     assert all(name in result.stderr for name in names)
     assert sorted(path.name for path in here.iterdir()) == sorted([*names, "a", "b"])

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command_line import V, call, write_encoder
 
 from brainkit import encoder_file
@@ -35,6 +36,15 @@ def test_info_says_what_the_file_holds(tmp_path: Path) -> None:
         "nothing 0 - - -",
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "expected"), [(None, "not stated"), (True, "(pretrained"), (False, "(random weights")]
+)
+def test_info_says_whether_the_network_is_trained(tmp_path: Path, pretrained: bool | None, expected: str) -> None:
+    write_encoder(tmp_path / "e.onnx", backbone={"name": "net.py:Net", "pretrained": pretrained, "licence": None})
+    (line,) = (line for line in call("info", tmp_path / "e.onnx").stdout.splitlines() if "net.py:Net" in line)
+    assert expected in line
 
 
 def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:

@@ -133,13 +133,13 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "rois": ("V1,V2", "FFA-1"),  # split where the encoder's regions are known: a name may have commas
         "batch_size": 4,
         "threads": 1,
+        "order": "sorted",
         "overwrite": True,
         "hemispheres": False,
         "top": None,
         "spread": False,
         "engine": "local",
         "workers": None,
-        "order": "sorted",
     }
     assert result.stdout.startswith("fmri.npy: 2 images in 0.5 s; fmri.npy.json ")
     assert len(result.stderr.splitlines()) == 11

@@ -44,7 +44,7 @@ def test_a_licence_as_people_write_it(licence: str, words: str) -> None:
 
 
 def test_the_terms_of_random_weights_and_of_data_of_unknown_kind() -> None:
-    assert licence_terms(backbone="x", licence="mit", pretrained=False)["backbone"].endswith("drawn by brainkit: none")
+    assert licence_terms(backbone="x", licence="mit", drawn=True)["backbone"].endswith("drawn by brainkit: none")
     assert "ask those who measured" in licence_terms(backbone="x", licence="mit", data=None)["data"]
 
 

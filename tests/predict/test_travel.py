@@ -24,7 +24,7 @@ from pixel_encoder import V, write_encoder
 
 from brainkit.errors import EncoderFileError, UsageError
 from brainkit.insilico.contrast import contrast
-from brainkit.predict import Encoder, load, predict_to_file
+from brainkit.predict import Encoder, list_images, load, predict_to_file
 
 METHODS = multiprocessing.get_all_start_methods()
 needs_fork = pytest.mark.skipif("fork" not in METHODS, reason="this system has no fork")
@@ -182,6 +182,15 @@ def test_threads_are_as_many_as_asked_for(path: Path, readable: list[Path], monk
     for threads in (0, -1):
         with pytest.raises(UsageError, match="threads"):
             load(path, "cpu", threads=threads)
+
+
+def test_a_list_of_images_stays_where_it_is(readable: list[Path]) -> None:
+    images = list_images(readable)
+    for how in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="entries"):
+            how(images)
+    gc.collect()
+    assert pickle.loads(pickle.dumps(images.entries(0, 2))) == images.entries(0, 2)
 
 
 def test_results_travel(encoder: Encoder, photos: Path, readable: list[Path], tmp_path: Path) -> None:

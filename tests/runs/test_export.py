@@ -156,9 +156,30 @@ def test_a_network_whose_code_has_changed_is_refused(own_data: Path) -> None:
     with pytest.raises(DataError, match="Colours predicts something else"):
         export("run")
     assert not Path("run/encoder.onnx").exists()
+    file.write_text(PLUG_IN.replace('{"fine": fine, "coarse": coarse}', '{"coarse": coarse, "fine": fine}'))
+    with pytest.raises(DataError, match=r"Colours.*another order.*coarse, fine.*fine, coarse"):
+        export("run")
+    file.write_text(PLUG_IN.replace("manual_seed(0)", "manual_seed(1)"))
+    with pytest.raises(DataError, match=r"other weights of .*Colours.*constructor"):
+        export("run")
     file.write_text(PLUG_IN)
     export("run", say=quiet)
     assert Path("run/encoder.onnx").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [torch.bfloat16, torch.float64])
+def test_a_network_in_other_numbers_trains_and_exports_in_float32(own_data: Path, numbers: torch.dtype) -> None:
+    """And keeps its own; its class is in no file."""
+    module: dict[str, Any] = {"__name__": "__main__"}
+    exec(PLUG_IN.replace("conv2d(images, ", "conv2d(images.to(self.weight.dtype), "), module)
+    network = module["Colours"]().to(numbers)
+    before, lines = network.weight.detach().clone(), []
+    run = brainkit.fit(network, own_data, out="run", epochs=1, overrides=SMALL, say=lines.append)
+    assert any("float32" in line and str(numbers).removeprefix("torch.") in line for line in lines)
+    exported = run.export(backbone=network, say=quiet)
+    assert exported.certificate["enforced"] and exported.certificate["largest"] < 1e-4
+    assert network.weight.dtype == numbers and torch.equal(network.weight, before) and network.weight.requires_grad
 
 
 @pytest.mark.slow
@@ -180,4 +201,26 @@ def test_figures_and_encoder_state_an_untrained_network(finished: Any) -> None:
     summary["backbone"]["pretrained"] = False
     assert read_maps(run, summary)["note"] == f"{summary['note']}; network with RANDOM weights"
     summary["note"] = None
-    assert encoder_info(run, summary, load_model(run)).note == "network with RANDOM weights"
+    info = encoder_info(run, summary, load_model(run))
+    assert info.note == "network with RANDOM weights"
+    assert info.terms["backbone"] == "efficientnet_lite0: random weights, drawn by brainkit: none"
+    assert info.backbone["licence"] is None
+
+
+def test_a_network_of_ones_own_has_the_terms_that_it_states(own_run: Any) -> None:
+    run, summary = finished_run(own_run.path)
+    assert any(line.startswith("warning:") and "net.py:Colours" in line for line in own_run.lines)
+    backbone = summary["backbone"]
+    assert backbone["pretrained"] is backbone["licence"] is backbone["citation"] is None
+    info = encoder_info(run, summary, load_model(run))
+    assert "not stated" in info.terms["backbone"] and "not stated" in read_maps(run, summary)["note"]
+    assert "not stated" in (info.note or "") and "authors of net.py:Colours" in info.citation
+    backbone |= {"pretrained": False, "licence": "mit", "citation": "Me (2026), Colours"}
+    info = encoder_info(run, summary, load_model(run))
+    assert info.terms["backbone"] == "net.py:Colours: MIT" and "RANDOM" in (info.note or "")
+    assert "Me (2026), Colours" in info.citation.splitlines() and info.backbone["licence"] == "mit"
+    backbone |= {"name": "vit_mine_dinov2.py:Net", "citation": None}  # nothing is guessed from its name
+    assert "Oquab" not in encoder_info(run, summary, load_model(run)).citation
+    del backbone["citation"]  # a run of an earlier version
+    backbone |= {"name": "dinov2", "pretrained": True, "source": "timm"}
+    assert "Oquab" in encoder_info(run, summary, load_model(run)).citation

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ pytest.importorskip("pytorch_lightning")
 pytest.importorskip("timm")
 pytest.importorskip("nilearn")
 
-from small_runs import make_own_data
+from small_runs import PLUG_IN, make_own_data
 
 from brainkit.cli import group
 from brainkit.utils.files import cache_folder
@@ -152,6 +153,24 @@ def test_tokens_that_run_out_of_memory(net: str, own_data: Path, monkeypatch: py
     line = fails("train", "--backbone", net, "--data", own_data, "--out", "run")
     assert "9.00 GiB" in line and "backbone" in line
     assert left() == []
+
+
+def test_a_network_that_does_not_repeat_itself(own_data: Path) -> None:
+    program = PLUG_IN.replace("torch.relu(", "torch.nn.functional.dropout(training=True, input=")
+    Path("net.py").write_text(program)
+    before = sorted(cache_folder().rglob("*"))
+    line = fails("train", "--backbone", "net.py:Colours", "--data", own_data, "--out", "run")
+    assert "net.py:Colours" in line and "'fine'" in line and "dropout" in line
+    assert left() == ["net.py"] and sorted(cache_folder().rglob("*")) == before
+
+
+def test_an_error_in_the_networks_code_is_found_by_its_line(own_data: Path) -> None:
+    Path("net.py").write_text(
+        PLUG_IN.replace("        coarse =", "        if len(images) > 2: images.no_such\n        coarse =")
+    )
+    line = fails("train", "--backbone", "net.py:Colours", "--data", own_data, "--out", "run")
+    assert "net.py:Colours" in line and "no_such" in line and re.search(r"\(net\.py:\d+\)", line)
+    assert left() == ["net.py"]
 
 
 def test_a_loss_that_is_not_finite(net: str, own_data: Path) -> None:

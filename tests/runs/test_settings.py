@@ -106,15 +106,3 @@ def test_the_page_of_settings_is_made_of_their_texts() -> None:
     text = make_settings.PAGE.read_text(encoding="utf-8")
     assert make_settings.page(text) == text, "make it with: python docs/make_settings.py"
     assert "\n| `ema` | `0` |" in text
-
-
-@pytest.mark.slow
-def test_the_sweep_on_the_page_runs(
-    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    example = text.partition("```python\n")[2].partition("```")[0]
-    monkeypatch.chdir(tmp_path)
-    Path("subject").symlink_to(tiny_sample, target_is_directory=True)
-    exec(compile(example, "settings.md", "exec"), {})
-    assert capsys.readouterr().out.count("validation r") == 2

@@ -16,7 +16,7 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import problem_with_records
 from subprocesses import run_python
 
-from brainkit.errors import TrainingError
+from brainkit.errors import BrainkitError, TrainingError
 from brainkit.training import memory_budget
 from brainkit.training.batch_source import DeviceSource
 from brainkit.training.fit import fit
@@ -130,6 +130,13 @@ def test_memory_that_ran_out_is_one_line(fail: Any, line: str) -> None:
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory("training", "lower it"):
         raise RuntimeError("shapes do not fit")
+
+
+def test_memory_that_ran_out_in_a_networks_code_is_no_error_of_its_code() -> None:
+    with pytest.raises(TrainingError, match="ran out of memory"), explain_out_of_memory("training", "lower it"):
+        raise BrainkitError("net.py:Net: get_tokens failed") from RuntimeError("can't allocate memory")
+    with pytest.raises(BrainkitError, match="net"), explain_out_of_memory("training", "lower it"):
+        raise BrainkitError("net.py:Net: get_tokens failed") from RuntimeError("shapes do not fit")
 
 
 def test_training_that_runs_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

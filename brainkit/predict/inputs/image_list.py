@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
 
 from brainkit.errors import BrainkitError
 from brainkit.predict.inputs.image_source import ImageSource
@@ -56,6 +56,10 @@ class ImageList:
 
     def __len__(self) -> int:
         return self._count
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would delete the database of the original.
+        raise TypeError("an ImageList stays in its process and cannot be copied; send its images: entries(start, stop)")
 
     @property
     def digest(self) -> str:
