@@ -23,13 +23,14 @@ from brainkit.predict.inputs.image_source import ImageSource, as_path
 from brainkit.predict.inputs.sources import ImagePaths, list_images, without_file_scheme
 from brainkit.predict.output_set import OutputSet
 from brainkit.predict.outputs.description import write_description
-from brainkit.predict.outputs.formats import check_output, description_path, format_of, spread_path
+from brainkit.predict.outputs.formats import check_output, description_path, format_of, sibling, spread_path
 from brainkit.predict.outputs.upload import upload_for
 from brainkit.predict.pipeline import Block, choose_batch_size, local_blocks
 from brainkit.predict.ray import ray_blocks
 from brainkit.predict.regions import as_names, names_with_vertices, select_columns
 from brainkit.predict.resume import PartialOutput, was_complete
 from brainkit.predict.top_images.writer import check_sheets
+from brainkit.utils.own_figures import SHEET
 from brainkit.utils.progress import Progress, Say
 from brainkit.utils.text import as_text, plural, printable
 
@@ -207,7 +208,7 @@ class _Request:
 def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
     """`predict_to_file`, onto this machine's disk."""
     _check_paths(request, out, overwrite or was_complete(out))
-    images = list_images(request.images, order=request.order)
+    images = list_images(request.images, order=request.order, own_sheets=sibling(out, SHEET))
     for remark in images.remarks():
         request.say(remark)
     encoder = request.encoder

@@ -82,14 +82,32 @@ def test_a_figure_that_is_named_is_predicted(inside: Path, encoder: Encoder) -> 
     draw_figure("maps/0001-a.png")
     for arguments in ((figure,), (figure, "maps"), ("maps", figure)):
         assert names(*arguments) == [figure]
+        assert any(line.startswith(f"{figure}: ") and "predicted" in line for line in listed(*arguments).remarks())
     Path("list.txt").write_text(f"{figure}\n")
     assert names("list.txt") == [figure] and names("maps", "list.txt") == [figure, figure]
     assert list(list_images(["maps", figure]).names()) == [figure, figure]
     with pytest.raises(UsageError, match="brainkit"):
         names("maps/*.png")
-    assert len(encoder.predict(figure)) == 1
+    with pytest.warns(UserWarning, match="is named"):
+        assert len(encoder.predict(figure)) == 1
     with pytest.warns(UserWarning, match="0000-B"):
         assert len(encoder.predict(".")) == 6
+
+
+def test_the_shell_may_name_the_sheets_of_the_same_output(inside: Path, encoder: Encoder) -> None:
+    """``brainkit predict *.png --top 2`` twice."""
+    said: list[str] = []
+    for _ in range(2):
+        given = sorted(map(str, Path().glob("[!.]*.png")))
+        predict_to_file(
+            given, "my.fmri.npy", encoder, rois=["PPA"], top=1, overwrite=True, order="sorted", say=said.append
+        )
+        assert json.loads(Path("my.fmri.npy.json").read_text())["images"] == ["B.png", "b.png"]
+    assert given == ["B.png", "b.png", "my.fmri-top-PPA.png"]
+    assert len(said) == 1 and "ignored" in said[0]
+    # Of another output it is predicted, and that is said.
+    predict_to_file(given, "other.npy", encoder, order="sorted", say=said.append)
+    assert len(np.load("other.npy")) == 3 and "predicted" in said[1]
 
 
 def test_images_with_such_names_are_images(inside: Path) -> None:

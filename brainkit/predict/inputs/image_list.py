@@ -111,7 +111,7 @@ class ImageList:
         named : bool
             It is named itself, not found in a folder.
         looks_own : bool
-            It may be a figure of brainkit's own, by its name (`leave_out`).
+            It may be a figure of brainkit's own, by its name (`figures`).
         """
         identifier = _hash(identity or f"{source.file}\0{source.offset}")
         new = self._execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (identifier, once, named)).rowcount > 0
@@ -123,7 +123,8 @@ class ImageList:
                 self.drop(source.name)
                 return
         row = (part, key, _encode(source.name), _encode(source.file), source.offset, source.size, stamp)
-        more = (source.problem, *line, None if new else 1, identifier if looks_own and not named else None)
+        suspect = identifier if looks_own and line[0] is None else None  # lines of a list are never left out
+        more = (source.problem, *line, None if new else 1, suspect)
         self._execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *more))
 
     def drop(self, name: str) -> None:
@@ -161,29 +162,29 @@ class ImageList:
         self._execute("DELETE FROM folders WHERE number = ?", (row[0],))
         return _decode(row[1])
 
-    def leave_out(self, is_figure: Callable[[str], bool]) -> tuple[int, str]:
-        """Remove figures of brainkit's own that are not named, before `sort`.
+    def figures(self, is_figure: Callable[[str], bool]) -> Iterator[tuple[int, str, str, bool]]:
+        """Figures of brainkit's own, before `sort`, in the order of the list.
 
         Parameters
         ----------
         is_figure : callable
-            Called with the file of each image that may be one, in the order of the list.
+            Called with the file of each image that may be one.
 
-        Returns
-        -------
-        (int, str) : how many were removed, and the name of the first
+        Yields
+        ------
+        (int, str, str, bool) : a number for `remove`, the name, the file, and whether it is named itself
         """
         suspects = "SELECT rowid, file, name, suspect FROM found WHERE suspect IS NOT NULL ORDER BY part, key"
         self._execute(f"INSERT INTO suspects (number, file, name, id) {suspects}")
-        count, first = 0, ""
         for _, number, file, name, identifier in self._rows("position, number, file, name, id", "suspects", 1):
             if is_figure(_decode(file)):
                 (named,) = self._execute("SELECT named FROM seen WHERE id = ?", (identifier,)).fetchone()
-                if not named:
-                    self._execute("DELETE FROM found WHERE rowid = ?", (number,))
-                    count, first = count + 1, first or _decode(name)
+                yield number, _decode(name), _decode(file), bool(named)
         self._execute("DROP TABLE suspects")
-        return count, first
+
+    def remove(self, number: int) -> None:
+        """Remove a figure."""
+        self._execute("DELETE FROM found WHERE rowid = ?", (number,))
 
     def sort(self, *, check_order: bool = True) -> None:
         """Put the images in order, and compute the digest; note if it is not the order of the numbers in the names."""

@@ -34,7 +34,9 @@ _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 ImagePaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
-def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
+def list_images(
+    images: ImagePaths, *, order: str = "given", own_sheets: str | os.PathLike[str] | None = None
+) -> ImageList:
     """List the images that files, folders, patterns, lists, tar shards and URLs name.
 
     Parameters
@@ -49,6 +51,9 @@ def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
         ``sorted``, as on the command line: first the images that files, folders and patterns name, sorted, each once;
         then shards, each once, and lists, one image per line, as given. ``any``, for what does not depend on the order:
         as ``sorted``, but every image once, also if a list repeats it.
+    own_sheets : path-like, optional
+        How the paths of contact sheets begin that are to be written (``fmri-top-``): these are no images, even if the
+        shell's ``*.png`` names them.
 
     Returns
     -------
@@ -72,10 +77,7 @@ def list_images(images: ImagePaths, *, order: str = "given") -> ImageList:
         search = _Search(found, sort_paths=order != "given", repeats=order != "any")
         for part, text in enumerate(arguments, start=1):
             search.add(part, text)
-        figures, first = found.leave_out(FigureCheck())
-        if figures:
-            more = f", as are {figures - 1:,} more" if figures > 1 else ""
-            found.note(first, f"a figure drawn by brainkit, ignored{more}; name a figure to predict it", say=True)
+        _sort_out_figures(found, None if own_sheets is None else os.path.abspath(own_sheets))
         found.sort(check_order=order != "any")
         if not len(found):
             where = ", ".join(arguments[:3]) + (" ..." if len(arguments) > 3 else "")
@@ -117,6 +119,24 @@ def at_address(path: str) -> str | ImageSource:
     """The image at a path, at a ``file://`` address or at a URL."""
     path = without_file_scheme(path)
     return ImageSource(path, path) if remote.is_url(path) else path
+
+
+def _sort_out_figures(images: ImageList, own_sheets: str | None) -> None:
+    """Remove figures that brainkit drew, but for those that are named; note either."""
+    ignored, predicted = [], []
+    for number, name, file, is_named in images.figures(FigureCheck()):
+        if is_named and not (own_sheets is not None and file.startswith(own_sheets)):
+            predicted.append(name)
+        else:
+            images.remove(number)
+            ignored.append(name)
+    for names, what in (
+        (ignored, "ignored{}; name a figure to predict it"),
+        (predicted, "predicted{} because it is named; a folder, or a pattern in quotes, leaves figures out"),
+    ):
+        if names:
+            more = f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
+            images.note(names[0], f"a figure drawn by brainkit, {what.format(more)}", say=True)
 
 
 def _found_instead(images: ImageList) -> str:

@@ -15,7 +15,7 @@ from brainkit.errors import BrainkitError
 from brainkit.images import decode
 from brainkit.predict.top_images.ranking import Ranked, Ranking
 from brainkit.utils.files import atomic_write
-from brainkit.utils.own_figures import figure_mark
+from brainkit.utils.own_figures import SHEET, figure_mark
 from brainkit.utils.text import plural
 
 _INK, _FAINT, _WARN, _LINE, _BED = "#1b1f24", "#68717d", "#a63c06", "#d9dde2", "#f1f3f5"
@@ -31,7 +31,7 @@ _OTHERS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "se
 
 def sheet_name(region: str) -> str:
     """The ending of a sheet's file name: ``-top-FFA.png``."""
-    return f"-top-{re.sub(r'[^A-Za-z0-9._-]+', '_', region)[:80]}.png"
+    return f"{SHEET}{re.sub(r'[^A-Za-z0-9._-]+', '_', region)[:80]}.png"
 
 
 def draw_contact_sheet(
