@@ -232,7 +232,7 @@ def _name_kind(path: Path, error: EncoderFileError) -> EncoderFileError:
     elif kind.endswith("image"):
         advice = "; the response to an image: brainkit predict IMAGE --out FILE"
     elif kind == TORCH:
-        advice = " (or a truncated encoder); brainkit export RUN writes an encoder, brainkit import reads weights"
+        return EncoderFileError(f"{error}; brainkit export RUN writes an encoder, brainkit import reads weights")
     return EncoderFileError(f"{path}: expected an encoder file, found {kind}{advice}")
 
 

@@ -307,7 +307,7 @@ def test_a_full_disk_loses_nothing(photos: Path, encoder: Encoder, monkeypatch: 
         if where == "rows":
             patched.setattr(NpyRows, "append", filling(NpyRows.append))
         elif where == "skipped":
-            patched.setattr(resume.PartialOutput, "skip", filling(resume.PartialOutput.skip))
+            patched.setattr(resume.PartialOutput, "record", filling(resume.PartialOutput.record))
         elif where == "state":
             patched.setattr(os, "replace", filling(os.replace))
         else:
