@@ -159,8 +159,8 @@ def wrap_network(
         if not numbers:
             raise
         raise BrainkitError(
-            f"{error}; its weights are {numbers}, and brainkit computes in float32: call .float() on the network, and "
-            "leave the images float32 in get_tokens"
+            f"{name}: its weights are {numbers}, and brainkit computes in float32: call .float() on the network, and "
+            f"leave the images float32 in get_tokens (converted, it fails: {str(error).removeprefix(f'{name}: ')})"
         ) from error
     available = name_layers(list(shapes), owner=name)
     requested = None if layers is None else [dot_free(layer) for layer in layers]

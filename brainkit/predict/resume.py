@@ -104,18 +104,15 @@ class PartialOutput:
 
     def record(self, skipped: Iterable[tuple[int, str]], of_several: Iterable[int] = ()) -> None:
         """Record images that could not be read, (position, reason), and those that are the first of several."""
-        self._write([*skipped, *((position, None) for position in of_several)])
+        entries = [*skipped, *((position, None) for position in of_several)]
+        self._skipped.seek(0, os.SEEK_END)
+        write_all(self._skipped, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
     def _recorded(self) -> Iterator[tuple[int, str | None]]:
         with self._skipped_path.open(encoding="utf-8") as lines:
             for line in lines:
                 position, reason = json.loads(line)
                 yield position, reason
-
-    def _write(self, recorded: Iterable[tuple[int, str | None]]) -> None:
-        text = "".join(json.dumps(entry) + "\n" for entry in recorded)
-        self._skipped.seek(0, os.SEEK_END)
-        write_all(self._skipped, text.encode())
 
     def is_due(self) -> bool:
         """Whether it is time to save the state again."""

@@ -20,7 +20,7 @@ from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.predict.encoder import Encoder, load
 from brainkit.predict.inputs.image_list import ImageList
 from brainkit.predict.inputs.image_source import ImageSource, as_path
-from brainkit.predict.inputs.sources import ImagePaths, list_images
+from brainkit.predict.inputs.sources import ImagePaths, list_images, without_file_scheme
 from brainkit.predict.output_set import OutputSet
 from brainkit.predict.outputs.description import write_description
 from brainkit.predict.outputs.formats import check_output, description_path, format_of, spread_path
@@ -174,6 +174,7 @@ def predict_to_file(
         progress=progress or (lambda done, total: None),
         say=say or (lambda line: None),
     )
+    out = without_file_scheme(os.fspath(out))
     with upload_for(out, overwrite) as upload:
         if upload is None:
             return _predict(request, Path(out), overwrite)

@@ -39,6 +39,16 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II*\0", "a TIFF image"),
     (0, b"MM\0*", "a TIFF image"),
     (0, b"%PDF", "a PDF document"),
+    (0, b"%!PS", "a PostScript file"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"v/1\x01", "an OpenEXR image"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (4, b"ftypavi", "an AVIF image"),
+    (4, b"ftyphe", "a HEIC photograph"),
+    (4, b"ftypmif1", "a HEIC photograph"),
+    (4, b"ftyp", "a video"),
+    (0, b"\x1aE\xdf\xa3", "a video"),
+    (128, b"DICM", "a DICOM file"),
     (0, b"version https://git-lfs.github.com/spec", "a Git LFS pointer (git lfs pull fetches the file)"),
     (0, b"\xff\xfe", "UTF-16 text"),
     (0, b"\xfe\xff", "UTF-16 text"),
@@ -97,6 +107,6 @@ def _kind_of_text(content: bytes) -> str | None:
     low = text[:200].lower()
     if low.startswith(("<!doctype html", "<html")):
         return "a web page (HTML)"
-    if low.startswith(("<?xml", "<gifti")):
-        return "a GIFTI file" if "<gifti" in text.lower() else "XML"
+    if low.startswith(("<?xml", "<gifti", "<svg")):
+        return "a GIFTI file" if "<gifti" in text.lower() else "an SVG drawing" if "<svg" in text.lower() else "XML"
     return TEXT

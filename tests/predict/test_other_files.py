@@ -18,7 +18,7 @@ pytest.importorskip("onnx", reason="the encoders of these tests are built with o
 pytest.importorskip("onnxruntime")
 
 from click.testing import CliRunner
-from image_inputs import names, picture, png, predict, save, tar_bytes
+from image_inputs import listed, names, picture, png, predict, save, tar_bytes
 
 from brainkit.cli import group
 from brainkit.errors import DataError, ImageError, UsageError
@@ -55,6 +55,7 @@ KINDS = {
     "i.tgz": (archive("w:gz"), "gunzip -k i.tgz"),
     "my images.tar.xz": (archive("w:xz"), "unxz -k 'my images.tar.xz'"),
     "list.csv": (b"image\na.png\n", "one per line"),
+    "trials.lst": (b"photos/a.jpg\n", "@trials.lst"),
     "labels.json": (b'{"a.png": 1}', "one per line"),
     "train-0.parquet": (b"PAR1" + bytes(100), "encoder.predict"),
     "bold.nii.gz": (b"\x1f\x8b" + bytes(100), "brain"),
@@ -107,6 +108,10 @@ def test_the_content_says_what_a_line_names(working_folder: Path, encoder: Encod
         "f.png": (bytes(500), "zero"),
         "g.png": (b"", "empty"),
         "h.dat": (archive("w:gz"), "gzip"),
+        "i.jpg": (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC"),
+        "j.png": (b"\0\0\0\x18ftypisom" + bytes(50), "video"),
+        "k.png": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        "l.png": (bytes(128) + b"DICM" + bytes(50), "DICOM"),
     }
     for name, (content, _) in contents.items():
         Path(name).write_bytes(content)
@@ -155,6 +160,9 @@ def test_what_is_no_list_is_called_what_it_is(working_folder: Path) -> None:
         Path("list.txt").write_bytes(content)
         with pytest.raises(DataError, match=named):
             names("list.txt")
+    Path("photos/sub/list.txt").write_text("photos/b.png\nphotos/a.jpg\n")  # relative to the wrong folder
+    (remark,) = listed("photos/sub/list.txt", "photos/b.png").remarks()
+    assert remark.startswith("photos/sub/list.txt: none of its 2 lines") and "photos/sub" in remark
     Path("list.txt").write_bytes(b"")
     with pytest.raises(UsageError, match="no images"):
         names("list.txt")
@@ -179,7 +187,8 @@ def test_file_addresses_are_decoded(working_folder: Path, encoder: Encoder) -> N
     np.testing.assert_allclose(encoder.predict(addresses), expected.repeat(4, 0), atol=1e-6)
     np.testing.assert_allclose(encoder.predict(addresses[0]), expected, atol=1e-6)
     assert encoder.top(addresses, "PPA", k=3)[0].row == 0 and len(encoder.top(addresses, "PPA", k=3)) == 1
-    predict_to_file(addresses[0], "out.npy", encoder)
+    done = predict_to_file(addresses[0], f"file://{working_folder}/my%20photos/out.npy", encoder)
+    assert done.path == Path(f"{working_folder}/my photos/out.npy") and done.path.is_file()
     with pytest.raises(UsageError, match="no such file"):
         names(f"file://{working_folder}/my%20photo")
     odd = os.fsdecode(b"photos/\xff.png")

@@ -18,6 +18,7 @@ ray = pytest.importorskip("ray", reason="predicting over Ray needs brainkit[ray]
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 
+from PIL import Image
 from pixel_encoder import save_images
 from ray.cluster_utils import Cluster
 
@@ -95,6 +96,26 @@ def test_the_same_bytes_though_a_worker_is_killed_on_the_way(
     description = json.loads((tmp_path / "fmri.npy.json").read_text())
     assert {**description, "file": None} == alone[1]
     assert [Path(entry["path"]).name for entry in description["skipped"]] == [f"image-{BROKEN:03d}.png"]
+
+
+@pytest.mark.slow
+def test_a_list_with_repeats_and_with_animations(two_nodes: Cluster, folder: Path, tmp_path: Path) -> None:
+    first = Image.new("RGB", (9, 9), "red")
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (9, 9), "blue")])
+    lines = [str(folder / "photos" / f"image-{number:03d}.png") for number in (3, 1, 3, BROKEN, 1, 3)]
+    (tmp_path / "trials.txt").write_text("\n".join([*lines, "a.gif", *lines]))
+    outputs, said = [], []
+    for engine in ("local", "ray"):
+        out = tmp_path / f"{engine}.npy"
+        lines_said: list[str] = []
+        predict_to_file(
+            tmp_path / "trials.txt", out, folder / "encoder.onnx", batch_size=2, engine=engine, say=lines_said.append
+        )
+        description = json.loads(Path(f"{out}.json").read_text())
+        outputs.append((out.read_bytes(), {**description, "file": None}))
+        said.append(lines_said)
+    assert outputs[0] == outputs[1] and said[0] == said[1] and len(said[0]) == 2
+    assert outputs[0][1]["shape"][0] == 11
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ _BRAIN = "predict goes from images to brain responses"
 
 # Suffixes -> what such a file is, what to do.
 _KINDS: dict[str, tuple[str, str]] = {
-    ".npy .npz": ("a NumPy array", _ARRAY),
-    ".h5 .hdf5 .hdf .he5 .nwb": ("an HDF5 file", f"{_ARRAY}: a slice of the data set"),
+    ".npy": ("a NumPy array", f"{_ARRAY}: numpy.load({{path}})"),
+    ".npz": ("a NumPy archive", f"{_ARRAY}: numpy.load({{path}})[NAME]"),
+    ".h5 .hdf5 .hdf .he5 .nwb": ("an HDF5 file", f"{_ARRAY}: h5py.File({{path}})[NAME][:1000]"),
     ".mat": ("a MATLAB file", _ARRAY),
     ".pkl .pickle": ("a Python pickle", _ARRAY),
     ".parquet .arrow .feather": ("a table of data", f"save its images as files; {_ARRAY}"),
@@ -25,6 +26,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     ".nii .nii.gz .mgz .mgh .gii": ("brain data", _BRAIN),
     ".gz .bz2 .xz .zst": ("a compressed file", "decompress it, and give the result"),
     ".csv .tsv": ("a table", _LIST),
+    ".lst .list": ("a list", "give it as @{file}"),
     ".xlsx .xls .ods": ("a spreadsheet", _LIST),
     ".json .jsonl .yaml .yml .xml": ("a file of annotations or settings", _LIST),
     ".html .htm": ("a web page", "save its images as files"),
@@ -47,4 +49,4 @@ def advice_for(name: str) -> str | None:
     if suffix is None:
         return None
     kind, advice = _BY_SUFFIX[suffix]
-    return f"{kind}; {advice.format(file=shlex.quote(name))}"
+    return f"{kind}; {advice.format(file=shlex.quote(name), path=repr(name))}"

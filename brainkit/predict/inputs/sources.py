@@ -211,19 +211,25 @@ class _Search:
 
     def _add_lines(self, read: Callable[[int], bytes], name: str, folder: str) -> None:
         # Lines are not checked here: one that names no image is reported when it is read, and ends nothing.
-        which, number, lines = self._images.add_list(name), 0, 0
+        which, number, lines, any_exists = self._images.add_list(name), 0, 0, False
         for number, text in read_lines(read, name):
             lines += 1
             path, line = without_file_scheme(text), (which, number)
             if not remote.is_url(path):
                 path = f"{folder}/{path}" if remote.is_url(folder) else str(Path(folder, path))
+            is_url = remote.is_url(path)
+            status = None if is_url else local.status_of(path)
+            any_exists = any_exists or is_url or status is not None
             if _suffix(path) == ".tar":
                 self._add_shard(path, line=line)
-            elif remote.is_url(path):
+            elif is_url:
                 self._add_remote_image(path, line=line)
             else:
-                self._add_local_image(Path(path), local.status_of(path), line=line)
+                self._add_local_image(Path(path), status, line=line)
         self._images.end_list(which, lines)
+        if lines and not any_exists:
+            advice = f"a line is a path relative to the folder of the list ({folder}), or an absolute one"
+            self._images.note(name, f"none of its {plural(lines, 'line')} names a file that exists; {advice}", say=True)
         if number > lines:
             self._images.note(name, f"{plural(number - lines, 'empty line')} passed over, without a row", say=True)
 
