@@ -29,16 +29,16 @@ Examples:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Output file, for one form.  [default: encoder.onnx, .pt or .pt2 in the run folder; encoder-subset for some "
-    "of the vertices]",
+    help="Output file, if one kind of file is written.  [default: encoder.onnx, .pt or .pt2 in the run folder; "
+    "encoder-subset for some of the vertices]",
 )
 @click.option(
     "--target",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
     show_default=True,
-    help="Device that the form of the readout suits: many small matrix products, or one of padded groups. Either form "
-    "runs on both.",
+    help="Device that the file is fast on: the readout as many small matrix products, or as one of padded groups. "
+    "Either file runs on both.",
 )
 @click.option(
     "--roi",
@@ -87,7 +87,7 @@ def command(
     """Write a trained run as one encoder file, which predicts fMRI with ONNX Runtime or torch alone.
 
     RUN is a run folder, by default the newest finished run. The file is compared with the trained model on real images
-    before it is kept. Several forms can be written at once. Needs brainkit[train].
+    before it is kept. Several kinds of file can be written at once. Needs brainkit[train].
     """
     from brainkit.runs.export import export_all
 

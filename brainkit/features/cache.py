@@ -97,12 +97,23 @@ class TokenCache:
             Of the same layers.
         dtype : torch.dtype
             To which the tokens are rounded: float16 or bfloat16.
+
+        Raises
+        ------
+        UsageError
+            If a token is not finite, or too large for `dtype`.
         """
         first = next(iter(local_tokens.values()))
         layout = Layout(tuple((layer, value.shape[1]) for layer, value in local_tokens.items()), first.shape[2:])
         arrays = (*local_tokens.values(), *(global_tokens[layer] for layer in local_tokens))
         numbers = np.concatenate([value.reshape(len(first), -1) for value in arrays], 1, dtype=np.float32)
-        records = torch.from_numpy(numbers).to(dtype).view(torch.int16).numpy()
+        rounded = torch.from_numpy(numbers).to(dtype)
+        for layer, parts in layout.slices.items():
+            if not all(rounded[:, part].isfinite().all() for part in parts):
+                largest = np.abs(np.concatenate([numbers[:, part] for part in parts], 1)).max()
+                advice = "; dtype=torch.bfloat16 can hold them" if np.isfinite(largest) else ""
+                raise UsageError(f"layer {layer}: tokens must be finite in {dtype}, got up to {largest:.3g}{advice}")
+        records = rounded.view(torch.int16).numpy()
         offsets = np.zeros(2 * layout.channels, np.float32)
         images = [hashlib.sha256(record.data).digest() for record in records]
         rows = np.arange(len(first), dtype=np.int32)

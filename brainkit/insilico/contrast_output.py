@@ -156,7 +156,7 @@ def _description(result: Contrast, out: Path) -> dict[str, Any]:
     info = result.encoder
     return {
         "file": out.name,
-        "what": "contrast of the responses predicted to two sets of images: a against b, at each vertex",
+        "what": "contrast of the responses predicted to two sets of images: a vs b, at each vertex",
         "arrays": COLUMNS,
         "about_p": ABOUT_P,
         **Layout(info, result.columns).to_json(),

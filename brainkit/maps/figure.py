@@ -25,6 +25,7 @@ _MAX_WIDTH, _MAX_HEIGHT = 7.4, 5.5  # of the map, in inches
 _MARGIN, _HEADER, _FOOTER, _GUTTER = 0.3, 1.12, 0.52, 0.32  # inches
 _OVERVIEW_WIDTH = 2.1  # inches
 _LABEL_SIZE = 9.0  # points
+_BOLD, _PLAIN = 0.64, 0.54  # width of a character, in units of the font size
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,11 @@ class MapFigure:
         self.size = (_MARGIN + width + _GUTTER + column + _MARGIN, _HEADER + self.height + _FOOTER)
         self.figure: Figure = Figure(figsize=self.size, dpi=DPI, facecolor="white")
         self._renderer = FigureCanvasAgg(self.figure)
-        self.text(_MARGIN, self.size[1] - 0.27, title, size=self._fitting(title, 15.5, 0.64), weight="bold", va="top")
-        self.text(_MARGIN, self.size[1] - 0.6, subtitle, size=self._fitting(subtitle, 10, 0.54), color=FAINT, va="top")
-        footer = 0.2
-        if note:
-            self.text(_MARGIN, footer, note, size=10, color=WARN, weight="bold", va="center")
-        if detail:
-            self.text(self.size[0] - _MARGIN, footer, detail, size=8.5, color=FAINT, ha="right", va="center")
+        self.text(_MARGIN, self.size[1] - 0.27, title, size=self._fitting(title, 15.5, _BOLD), weight="bold", va="top")
+        self.text(
+            _MARGIN, self.size[1] - 0.6, subtitle, size=self._fitting(subtitle, 10, _PLAIN), color=FAINT, va="top"
+        )
+        self._foot(note or "", detail)
         self.bottom = _FOOTER + (self.height - height) / 2
         self.map = self.axes(self.left, self.bottom, width, height)
         self.map.set_xlim(*flatmap.view.extent[:2])
@@ -131,6 +130,16 @@ class MapFigure:
         # Names come from files and users: a dollar sign in them does not start a formula.
         more["parse_math"] = False
         self.figure.text(x / self.size[0], y / self.size[1], text, fontsize=size, color=color, **more)
+
+    def _foot(self, note: str, detail: str) -> None:
+        """The note on the left and the detail on the right; one above the other if they are too long for a line."""
+        note_size, detail_size = self._fitting(note, 10, _BOLD), self._fitting(detail, 8.5, _PLAIN)
+        length = (len(note) * note_size * _BOLD + len(detail) * detail_size * _PLAIN) / 72
+        low, high, x, side = 0.2, 0.2, self.size[0] - _MARGIN, "right"
+        if note and length + _GUTTER > self.size[0] - 2 * _MARGIN:
+            low, high, x, side = 0.13, 0.33, _MARGIN, "left"
+        self.text(_MARGIN, low, note, size=note_size, color=WARN, weight="bold", va="center")
+        self.text(x, high, detail, size=detail_size, color=FAINT, ha=side, va="center")
 
     def _fitting(self, text: str, size: float, width: float) -> float:
         """`size` in points, or less if the text is too long; `width` is that of a character, in units of the size."""

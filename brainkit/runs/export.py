@@ -187,17 +187,18 @@ def _write(
     _check_exportable(folder, summary, backbone)
     members = [Member.open(each) for each in (folder, *request.ensemble)]
     check_members(members)
+    first = members[0]
+    subset = choose_subset(first.info, rois=request.rois, vertices=request.vertices)
+    count = plural(len(first.model.weight), "vertex", "vertices")
+    if subset is not None:
+        count = f"{len(subset.positions)} of {count}"
+    # Before the network is loaded, which may take minutes.
+    say(f"exporting {', '.join(str(each.folder) for each in members)} with {summary['backbone']['name']}, {count}")
     with limit_threads(threads or 0), preserved_state(backbone):
         network = load_network(Config.read(folder / "config.yaml"), backbone)
         check_network(folder, summary["backbone"], network)
         images, *_ = [check_predictions(each.folder, each.model, network) for each in members]
-        first = members[0]
         model, info = build_ensemble(members, network, say) if request.ensemble else (first.model, first.info)
-        subset = choose_subset(info, rois=request.rois, vertices=request.vertices)
-        count = plural(len(first.model.weight), "vertex", "vertices")
-        if subset is not None:
-            count = f"{len(subset.positions)} of {count}"
-        say(f"exporting {', '.join(str(each.folder) for each in members)} with {network.name}, {count}")
         options: dict[str, Any] = {"info": info, "images": images, "target": request.target, "subset": subset}
         done = []
         for form, path in paths.items():

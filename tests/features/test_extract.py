@@ -27,7 +27,7 @@ from patch_backbone import (
 
 from brainkit.backbones import Backbone, load_backbone
 from brainkit.errors import BrainkitError, DataError, UsageError
-from brainkit.features import extract
+from brainkit.features import TokenCache, extract
 from brainkit.features.extract import extract_tokens
 from brainkit.ops.token_grid import to_grid
 
@@ -81,6 +81,18 @@ def test_tokens_of_a_relative_cache_are_read_in_another_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert np.array_equal(record_bits(pickle.loads(pickled)), expected)
+
+
+@pytest.mark.parametrize(("number", "advice"), [(1e6, True), (float("nan"), False), (float("inf"), False)])
+def test_tokens_in_memory_must_be_finite(number: float, advice: bool) -> None:
+    local, global_ = np.zeros((3, 2, 2, 2)), np.zeros((3, 2))
+    global_[1, 1] = number
+    with pytest.raises(UsageError, match=r"layer b: .*float16") as caught:
+        TokenCache.of_arrays({"a": local, "b": local}, {"a": local[..., 0, 0], "b": global_})
+    assert ("torch.bfloat16" in str(caught.value)) == advice
+    if advice:
+        tokens = TokenCache.of_arrays({"b": local}, {"b": global_}, torch.bfloat16).batch(np.arange(3))
+        assert tokens[1]["b"][1, 1] == pytest.approx(1e6, rel=1e-2)
 
 
 def test_small_changes_on_a_large_mean_are_kept(photos: list[Path], cache: Path) -> None:

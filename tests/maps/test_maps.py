@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import numpy as np
@@ -134,6 +135,15 @@ def test_note_and_legend_are_on_every_figure(flatmap, subject):
     assert all(name in words(drawn[2]) for name in LAYERS)
     assert "gauge: published" in words(drawn[2]) and "gauge: published" in words(drawn[4])
     assert "R²" in words(drawn[0]) and "noise ceiling" in words(drawn[1]) and "(z)" in words(drawn[5])
+
+
+@pytest.mark.parametrize("note", [None, NOTE, "a long note on how these responses were computed, " * 4])
+def test_texts_at_the_foot_do_not_overlap(flatmap, subject, note):
+    predicted = figures.Predicted(np.zeros(len(subject["R2"])), 1234)
+    figure = figures.accuracy_figure(flatmap, subject["R2"], "net", note, predicted).figure
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert all(not one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
 
 
 @pytest.mark.slow

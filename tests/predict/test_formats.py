@@ -489,8 +489,8 @@ def test_the_examples_of_the_page_on_predicting(
 ) -> None:
     pytest.importorskip("nilearn")
     monkeypatch.chdir(tmp_path)
-    encoder = write_encoder(tmp_path, rois=RoiTable({"V1v": [1, 3], "V2d": [7], "FFA-1": [1, 19]}, V))
-    for folder, some in (("photos", readable), ("faces", readable[:5]), ("places", readable[5:])):
+    encoder = write_encoder(tmp_path, rois=RoiTable({"early": [1, 3], "midventral": [7], "ventral": [1, 19]}, V))
+    for folder, some in (("photos", readable), ("faces", readable[:5]), ("objects", readable[5:])):
         Path(folder).mkdir()
         for image in some:
             (Path(folder) / image.name).write_bytes(image.read_bytes())
