@@ -185,7 +185,7 @@ def _check_space(home: Path, n_images: int, n_missing: int, spec: TokenSpec, say
         )
     if other_versions:
         say(f"{home}: stores of another version, which are not used: {other_versions}; see brainkit cache list")
-    found = f"{n_images - n_missing} in the cache, {n_missing} to extract"
+    found = f"{n_images - n_missing:,} in the cache, {n_missing:,} to extract"
     say(f"tokens of {plural(n_images, 'image')}: {found}, {size}; {free / 1e9:.1f} GB free")
 
 

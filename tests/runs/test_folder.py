@@ -1,4 +1,4 @@
-"""A run folder keeps the volume of its voxels."""
+"""Run folders: what is none, and the volume of its voxels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("torch")
 
 from brainkit.cortex.volume import Volume
-from brainkit.runs.folder import read_volume, write_volume
+from brainkit.errors import DataError
+from brainkit.runs.folder import finished_run, read_volume, write_volume
 
 
 def test_a_run_keeps_its_volume(tmp_path: Path) -> None:
@@ -22,3 +23,12 @@ def test_a_run_keeps_its_volume(tmp_path: Path) -> None:
     assert kept is not None and kept.shape == volume.shape
     np.testing.assert_array_equal(kept.affine, volume.affine)
     np.testing.assert_array_equal(kept.voxels, volume.voxels)
+
+
+def test_a_file_in_a_run_is_told_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "encoder.onnx").write_bytes(b"")
+    with pytest.raises(DataError, match=r"encoder\.onnx: .*found a file; its folder is .*run$"):
+        finished_run(tmp_path / "run" / "encoder.onnx")
+    with pytest.raises(DataError, match="nowhere: no such run folder"):
+        finished_run(tmp_path / "nowhere")
