@@ -23,7 +23,8 @@ from image_inputs import names, picture, png, predict, save, tar_bytes
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.images import find_images
 from brainkit.predict import Encoder, list_images
-from brainkit.predict.inputs import image_list, sources
+from brainkit.predict.inputs import image_list
+from brainkit.predict.inputs.braces import expand_braces
 from brainkit.predict.inputs.image_source import MAX_BYTES, ImageSource
 from brainkit.predict.inputs.lines import read_lines
 
@@ -144,11 +145,11 @@ def test_a_name_that_looks_like_a_pattern_is_a_name_first(working_folder: Path) 
 
 
 def test_braces_are_written_out_in_order() -> None:
-    assert list(sources.expand_braces("a-{08..11}.tar")) == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
-    assert list(sources.expand_braces("{b,a}{1..0}")) == ["b1", "b0", "a1", "a0"]
-    assert list(sources.expand_braces("{8..11}")) == ["8", "9", "10", "11"]
+    assert list(expand_braces("a-{08..11}.tar")) == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
+    assert list(expand_braces("{b,a}{1..0}")) == ["b1", "b0", "a1", "a0"]
+    assert list(expand_braces("{8..11}")) == ["8", "9", "10", "11"]
     # A range nobody could hold in memory.
-    assert next(sources.expand_braces("{000000000000..999999999999}")) == "0" * 12
+    assert next(expand_braces("{000000000000..999999999999}")) == "0" * 12
 
 
 # --- lists --------------------------------------------------------------------------------------------------------

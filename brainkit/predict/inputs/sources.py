@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import stat
 import sys
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from brainkit.errors import DataError, UsageError
 from brainkit.images import SUFFIXES
 from brainkit.predict.inputs import local, remote
+from brainkit.predict.inputs.braces import expand_braces, has_braces
 from brainkit.predict.inputs.figures import FigureCheck
 from brainkit.predict.inputs.image_list import ImageList
 from brainkit.predict.inputs.image_source import ImageSource
@@ -28,8 +28,6 @@ from brainkit.utils.text import plural
 STDIN = "-"
 _IMAGE_SUFFIXES = tuple(SUFFIXES)
 ORDERS = ("given", "sorted", "any")
-_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
-_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 ImagePaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -362,29 +360,6 @@ def _problem_of(name: str) -> str | None:
     if name.lower().endswith(_IMAGE_SUFFIXES) or (advice := advice_for(name)) is None:
         return None
     return f"expected images, found {advice}"
-
-
-def has_braces(text: str) -> bool:
-    return bool(_RANGE.search(text) or _CHOICE.search(text))
-
-
-def expand_braces(text: str) -> Iterator[str]:
-    """``a-{000..010}.tar`` and ``{a,b}.png`` expanded, in order; leading zeros are kept."""
-    match = min(
-        filter(None, (_RANGE.search(text), _CHOICE.search(text))), key=lambda found: found.start(), default=None
-    )
-    if match is None:
-        yield text
-        return
-    for each in _numbers(match[1], match[2]) if match.re is _RANGE else match[1].split(","):
-        yield from expand_braces(f"{text[: match.start()]}{each}{text[match.end() :]}")
-
-
-def _numbers(first: str, last: str) -> Iterator[str]:
-    width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-    step = 1 if int(last) >= int(first) else -1
-    for number in range(int(first), int(last) + step, step):
-        yield f"{number:0{width}d}"
 
 
 def without_file_scheme(text: str) -> str:
