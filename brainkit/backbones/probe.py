@@ -76,6 +76,8 @@ def probe_network(network: nn.Module, preprocessing: Preprocessing, *, name: str
     pair = run(images)
     if _check_tokens(pair, 2, name) != shapes:
         raise BrainkitError(f"{name}: get_tokens must return maps of the same size for any number of images")
+    if all(torch.equal(values[0], values[1]) for part in pair for values in part.values()):
+        raise BrainkitError(f"{name}: get_tokens gives the same tokens for different images; check what it returns")
     draws = random_state != _random_state(device)
     _check_repeats(run, network, images[1:], alone, pair, buffers, draws=draws, name=name)
     return shapes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from brainkit.training.datamodule import ResponseSource, TokenSource
 from brainkit.utils.files import atomic_write
 from brainkit.utils.table import Table, number
 from brainkit.utils.text import plural
+
+FEW_IMAGES = 30  # with fewer test images, scores are shown with a remark
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,11 @@ def score_table(summary: dict[str, Any]) -> Table:
     if official := summary["official"]:
         notes.append(
             f"official score: mean {official['mean']:.1f} %, median {official['median']:.1f} % of the noise ceiling"
+        )
+    if 1 < summary["images"] < FEW_IMAGES:
+        chance = min(1.96 / math.sqrt(summary["images"] - 1), 1.0)
+        notes.append(
+            f"{summary['images']} test images are few: a correlation of up to {chance:.2f} at a vertex may be chance"
         )
     return Table(
         title=f"test scores on {plural(summary['images'], 'image')} (medians over vertices)",

@@ -76,12 +76,13 @@ def explained_figure(
 ) -> MapFigure:
     """r^2 over the noise ceiling: the share of each vertex's explainable variance that is predicted."""
     share = explained_share(r, noise_ceiling)
-    detail = _joined(f"not drawn: noise ceiling below {LEAST_CEILING:.0%}".replace("%", " %"), _detail(predicted))
+    limits = f"above 1 drawn as 1; not drawn: noise ceiling below {100 * LEAST_CEILING:.0f} %"
+    detail = _joined(limits, _detail(predicted))
     subtitle = _summary(flatmap, share, "median {:.2f}", "90th percentile {:.2f}")
     figure = MapFigure(flatmap, _titled(title, "share of explainable variance"), subtitle, note=note, detail=detail)
     colours = colour_map("viridis")
     _draw_scalar(figure, share, colours, 0.0, 1.0, _reliable(predicted))
-    figure.colour_bar(colours, 0.0, 1.0, "r² / noise ceiling, test images")
+    figure.colour_bar(colours, 0.0, 1.0, "r² / noise ceiling, test images", pointed="max")
     return figure
 
 

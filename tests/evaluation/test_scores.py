@@ -46,16 +46,16 @@ def test_share_is_r_squared_over_the_ceiling() -> None:
     np.testing.assert_allclose(scores.share, [0.5, 0, 0, np.nan, np.nan, 1])
 
 
-def table_of(noise_ceiling: np.ndarray) -> dict[str, Any]:
+def table_of(noise_ceiling: np.ndarray, images: int = 50) -> dict[str, Any]:
     r = np.array([0.1, 0.2, np.nan, 0.6])
-    scores = Scores(r, r - 0.1, noise_ceiling, 5)
+    scores = Scores(r, r - 0.1, noise_ceiling, images)
     return summarise(scores, RoiTable({"one": np.array([3]), "none": np.array([], int), "two": np.array([1, 2])}, 4))
 
 
 def test_unknown_numbers_are_null_in_the_summary() -> None:
     table = table_of(np.array([0.3, 0.3, 0.3, np.nan]))
     read = json.loads(json.dumps(json_ready(table), allow_nan=False))
-    assert read["images"] == 5
+    assert read["images"] == 50
     assert read["all"]["vertices"] == 4
     assert read["all"]["r"] == pytest.approx(0.2)
     assert read["rois"]["one"] == {
@@ -79,6 +79,13 @@ def test_summary_without_ceilings() -> None:
     assert table["official"] is None
     assert table["all"]["share"] is None
     assert score_table(table).notes == ()
+
+
+def test_scores_on_few_images_say_what_chance_gives() -> None:
+    ceiling = np.full(4, np.nan)
+    assert score_table(table_of(ceiling, images=30)).notes == ()
+    (note,) = score_table(table_of(ceiling, images=17)).notes
+    assert note.startswith("17 test images") and "0.49" in note  # 1.96 / sqrt(16)
 
 
 def test_official_score_is_named_by_mean_and_median() -> None:

@@ -148,6 +148,18 @@ def test_a_network_made_in_python_is_given_again_for_export(
 
 
 @pytest.mark.slow
+def test_an_untrained_network_whose_code_has_changed_is_refused(own_data: Path) -> None:
+    file = Path("net.py").resolve()
+    code = PLUG_IN + "    pretrained = False\n"
+    file.write_text(code)
+    train(f"{file}:Colours", data=own_data, out="run", epochs=2, overrides=SMALL, say=quiet)
+    file.write_text(code.replace("torch.relu(", "torch.sigmoid("))
+    with pytest.raises(DataError, match="Colours predicts something else"):
+        export("run")
+    assert not Path("run/encoder.onnx").exists()
+
+
+@pytest.mark.slow
 def test_a_network_whose_code_has_changed_is_refused(own_data: Path) -> None:
     file = Path("net.py").resolve()
     file.write_text(PLUG_IN)
