@@ -307,6 +307,6 @@ def _random_state(device: torch.device) -> tuple[object, ...]:
         torch.get_rng_state().numpy().tobytes(),
         on_gpu,
         numpy_state[1].tobytes(),
-        numpy_state[2],
+        numpy_state[2:],  # with the second of a pair of Gaussian numbers
         random.getstate(),
     )

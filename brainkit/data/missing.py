@@ -38,7 +38,9 @@ class Unusable:
     incomplete: npt.NDArray[np.bool_]
 
 
-def find_unusable(responses: Responses, images: Sequence[Path], n_training: int) -> Unusable:
+def find_unusable(
+    responses: Responses, images: Sequence[Path], n_training: int, parts: Sequence[slice] = ()
+) -> Unusable:
     """Find the vertices that cannot be used, and refuse missing trials.
 
     Parameters
@@ -49,15 +51,17 @@ def find_unusable(responses: Responses, images: Sequence[Path], n_training: int)
         For messages.
     n_training : int
         Rows before the official test set.
+    parts : sequence of slice
+        Columns that are measured together, such as a hemisphere; by default those of each file.
 
     Raises
     ------
     DataError
-        If trials are missing: rows of a file in which most vertices are not finite, or all have the same value. Names
+        If trials are missing: rows of a part in which most vertices are not finite, or all have the same value. Names
         the file, the rows and the images. Vertices that are not finite in most rows do not count.
     """
     n, vertices = responses.shape
-    parts = responses.parts
+    parts = parts or responses.parts
     constant = np.ones(vertices, bool)
     bad_rows = np.zeros(vertices, np.int64)  # of each column
     bad_columns = np.zeros((n, len(parts)), np.int64)  # of each row, by file
@@ -110,7 +114,8 @@ def _missing_message(responses: Responses, images: Sequence[Path], missing: npt.
     files, count = responses.files[block], responses.block_rows[block]
     start = int(ends[block]) - count
     here = missing[start : start + count]
-    file, *others = (files[k] for k in np.flatnonzero(here.any(axis=0)))
+    in_parts = np.flatnonzero(here.any(axis=0))
+    file, *others = (files[k] for k in in_parts) if len(files) == here.shape[1] else files
     rows = np.flatnonzero(here.any(axis=1)).tolist()
     what = f"{file}{''.join(f', also {other.name}' for other in others)}: expected a response to every image, found "
     if len(rows) == count:

@@ -88,7 +88,10 @@ class Split:
             raise DataError(f"{path}: expected a seed, notes and a hash of names, found something else")
         if names is not None:
             if names_hash and names_hash != _hash_names(names):
-                raise DataError(f"{path}: expected the images that were split, found others ({len(names)} images)")
+                raise DataError(
+                    f"{path}: expected the images that were split, found others ({plural(len(names), 'image')}); "
+                    "restore the images that the run started with, or start a new run"
+                )
             if rows.max() >= len(names):
                 raise DataError(f"{path}: expected rows below {len(names)}, found {rows.max()}")
         return cls(**sides, seed=seed, notes=tuple(notes), names_hash=names_hash)

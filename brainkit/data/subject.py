@@ -317,7 +317,9 @@ def assemble(
     DataError
         If trials are missing, or no vertex is left.
     """
-    unusable = find_unusable(responses, images, n_training=int((~official_test).sum()))
+    sides = (slice(0, vertices.n_left), slice(vertices.n_left, len(vertices))) if vertices.space != CUSTOM else ()
+    hemispheres = [side for side in sides if side.start < side.stop]
+    unusable = find_unusable(responses, images, int((~official_test).sum()), hemispheres)
     constant, not_finite = unusable.constant, unusable.not_finite
     usable = np.flatnonzero(~(constant | not_finite))
     if not len(usable):

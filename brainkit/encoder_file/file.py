@@ -67,7 +67,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
 
 def onnx_files(folder: Path) -> list[Path]:
     """The encoder files of a folder; if none is one, all ``.onnx`` files: reading one of them says what is wrong."""
-    files = sorted(file for file in folder.glob("*.onnx") if file.is_file())
+    files = sorted(file for file in folder.glob("[!.]*.onnx") if file.is_file())
     return [file for file in files if container.has_digest(file)] or files
 
 

@@ -22,7 +22,9 @@ NOT_STATED = f"{_SILENT}: ask its authors"
 
 # What names of licences have that forbid commercial use.
 _NON_COMMERCIAL = re.compile(
-    r"(?<![a-z])nc(?![a-z])|non[- ]?commercial|apple-amlr|seer-license|research[- ](use[- ])?only", re.IGNORECASE
+    r"(?<![a-z])nc(?![a-z])|non[- ]?commercial|apple-amlr|seer-license|(research|academic)[- ](use[- ])?only|"
+    r"not for commercial|commercial use (is )?(prohibited|forbidden|not allowed)",
+    re.IGNORECASE,
 )
 _PLAIN = {
     "apache-2.0": "Apache-2.0",

@@ -119,7 +119,7 @@ def summarise(scores: Scores, rois: RoiTable) -> dict[str, Any]:
     """
     ceiling = np.nan_to_num(scores.noise_ceiling)
     official = None
-    if (ceiling > 0).any():
+    if (ceiling > 0).any() and np.isfinite(scores.r).any():
         found = official_score(np.nan_to_num(scores.r), ceiling)
         official = {"mean": found.mean, "median": found.median, "vertices": found.n}
     return {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from brainkit.backbones import load_backbone, wrap_network  # noqa: E402
+from brainkit.backbones.probe import _random_state  # noqa: E402
 from brainkit.errors import BrainkitError, UsageError  # noqa: E402
 from brainkit.images import Preprocessing  # noqa: E402
 
@@ -108,6 +111,21 @@ def test_a_module_given_in_python_that_does_not_repeat_itself(kind):
 )
 def test_networks_that_repeat_themselves(tmp_path, body):
     assert load(tmp_path, body).layer_names == ("first", "second")
+
+
+def test_a_network_that_sees_nothing_is_refused(tmp_path):
+    with pytest.raises(BrainkitError, match=r"net\.py:Net: .*same tokens for different images"):
+        load(tmp_path, "return first", "self.conv.weight.data.zero_()")
+
+
+def test_the_second_of_a_pair_of_gaussian_numbers_is_a_draw_too():
+    device = torch.device("cpu")
+    np.random.seed(0)  # noqa: NPY002
+    states = [_random_state(device)]
+    for _ in range(4):
+        np.random.randn()  # noqa: NPY002
+        states.append(_random_state(device))
+    assert all(one != two for one, two in itertools.combinations(states, 2))
 
 
 def test_what_is_stored_with_the_weights_must_not_change(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from subject_folders import refused, save, write_algonauts, write_own
@@ -33,6 +35,18 @@ def test_a_missing_trial_of_an_own_folder_is_named(tmp_path):
     values[3] = np.nan
     save(tmp_path / "responses.npy", values)
     refused(Folder, tmp_path, "responses.npy", "1 missing trial in 5 rows", "row 3 (images/d0.png)", "remove")
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+@pytest.mark.parametrize("columns", [slice(0, 12), slice(12, 40)])
+def test_a_missing_trial_of_one_hemisphere_of_an_own_folder_is_named(tmp_path, value, columns):
+    write_own(tmp_path)
+    values = np.random.default_rng(0).normal(size=(5, 40))
+    values[3, columns] = value
+    save(tmp_path / "responses.npy", values)
+    ids = [*range(12), *range(10_242, 10_270)]  # 12 left, 28 right
+    (tmp_path / "vertices.json").write_text(json.dumps({"space": "fsaverage5", "ids": ids}))
+    refused(Folder, tmp_path, "responses.npy", "1 missing trial in 5 rows", "row 3 (images/d0.png)")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 1.5])

@@ -180,6 +180,24 @@ def test_the_frames_of_an_animation(encoder: Encoder, form: str) -> None:
     )
 
 
+def test_the_frames_of_an_iterable(encoder: Encoder) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("#ff0000", "#0000ff", "#00ff00")]
+    animation = Image.open(io.BytesIO(saved(frames[0], "GIF", save_all=True, append_images=frames[1:])))
+
+    class Video:
+        def __iter__(self) -> Iterator[Image.Image]:
+            yield from ImageSequence.Iterator(animation)
+
+    right = encoder.predict(frames)
+    np.testing.assert_allclose(encoder.predict(Video()), right, atol=1e-6)
+    roi = next(iter(encoder.rois))
+    expected = [(one.row, pytest.approx(one.mean, abs=1e-5)) for one in encoder.top(frames, roi, 3)]
+    for images in (Video(), ImageSequence.Iterator(animation)):
+        found = encoder.top(images, roi, 3)
+        assert [(one.row, one.mean) for one in found] == expected
+        assert found[0].image.getpixel((0, 0)) == frames[found[0].row].getpixel((0, 0))
+
+
 def test_an_error_of_an_iterator_reaches_its_caller(encoder: Encoder) -> None:
     before = threading.active_count()
 

@@ -16,10 +16,12 @@ from brainkit.images import Preprocessing, decode, detach, holds_several, prepar
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.sources import at_address, listed_images
 
+_GIVEN_WHOLE = (str, os.PathLike, Image.Image, np.ndarray, list, tuple)
+
 
 def as_iterable(images: Any) -> Sequence[Any] | np.ndarray | Iterator[Any]:
     """What `Encoder.predict` takes, as paths, PIL images or arrays (H, W, 3); of an iterator, nothing is taken yet."""
-    return images if isinstance(images, Iterator) else as_sequence(images)
+    return as_sequence(images) if isinstance(images, _GIVEN_WHOLE) else _iterate(images)
 
 
 def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
@@ -34,12 +36,25 @@ def as_sequence(images: Any) -> Sequence[Any] | np.ndarray:
                 f"images must be a uint8 array of shape (n, H, W, 3), got {images.dtype} of shape {images.shape}"
             )
         return images
+    if isinstance(images, list | tuple):
+        return [_checked(image, index) for index, image in enumerate(images)]
+    return [_kept(image, index) for index, image in enumerate(_iterate(images))]
+
+
+def _iterate(images: Any) -> Iterator[Any]:
     try:
-        sequence = list(images)
+        return iter(images)
     except TypeError:
         found = type(images).__name__
         raise UsageError(f"images must be a path, PIL images, paths or a uint8 array, got {found}") from None
-    return [_checked(image, index) for index, image in enumerate(sequence)]
+
+
+def _kept(image: Any, index: int) -> Any:
+    """An image that stays as it is when its iterator goes on to the next, which may be the same object."""
+    image = _checked(image, index)
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    return decode(image, f"images[{index}]") if isinstance(image, Image.Image) else image
 
 
 def in_chunks(images: Sequence[Any] | np.ndarray | Iterator[Any], size: int) -> Iterator[tuple[Any, Any]]:
