@@ -48,6 +48,7 @@ CLEAR = {
     "a name and the same with a number": ["img.png", "img1.png", "img2.png"],
     "a number at the end or not": ["1-2.png", "1.png", "1_2.png", "1a.png"],
     "one case": ["CAT1.PNG", "CAT2.PNG", "DOG.PNG"],
+    "hashes": ["0a1b2c3d4e5f60718293.png", "10b2c3d4e5f60718293a.png", "9c2d3e4f5061728394a5.png"],
     "case that changes nothing": ["CAT.png", "Dog.png", "elk.png"],
     "padded folders": [f"run{i:02d}/{j:02d}.png" for i in range(9, 12) for j in range(9, 12)],
 }

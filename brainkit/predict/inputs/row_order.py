@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from brainkit.utils.numeric_order import HASH
+
 # Not the digits after a point, as in 0.25: they are compared as text.
 _NUMBER = re.compile(rb"(?<!\d\.)(?<!\d)(\d+)")
-_HASH = re.compile(rb"(?:.*[/\\])?(?=[^.]*[a-f])[0-9a-f-]{16,}\.\w+", re.IGNORECASE)  # its digits are no numbers
+_HASH = re.compile(rb"(?:.*[/\\])?" + HASH.encode(), re.IGNORECASE)
 _DIGITS_ALIKE = bytes.maketrans(b"0123456789", b"0000000000")
 
 
