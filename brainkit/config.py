@@ -21,7 +21,7 @@ from brainkit.utils.fields import (
     plain,
 )
 from brainkit.utils.files import atomic_write
-from brainkit.utils.text import nearest_name
+from brainkit.utils.text import nearest_name, nearest_names
 
 
 # Of a setting's text, the first paragraph says what it means, the second when to change it: docs/make_settings.py
@@ -424,7 +424,7 @@ class Config:
                     raise UsageError(f"--set {key}: no section {name!r}{hint}")
                 section = section[name]
             if last not in section:
-                raise UsageError(f"--set {key}: no such key{_hint(last, section)}")
+                raise UsageError(f"--set {key}: no such key{_hint(last, section, '.'.join(sections))}")
             if isinstance(section[last], dict):
                 raise UsageError(f"--set {key}: is a section; its keys: {', '.join(section[last])}")
             try:
@@ -483,10 +483,11 @@ def settings_like(name: str) -> list[str]:
     return [full for key in found for full in keys[key]]
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def _hint(name: str, known: Iterable[str], section: str = "") -> str:
     """The end of a message about an unknown key: the nearest of its section, or where such a key is."""
     known, elsewhere = list(known), settings_like(name)
     is_in_another_section = any(full.endswith(f".{name}") for full in elsewhere)
     if elsewhere and (is_in_another_section or not difflib.get_close_matches(name, known, n=1)):
         return f"; did you mean {' or '.join(elsewhere)}?"
-    return nearest_name(name, known)
+    near = nearest_names(name, known, most=1, cutoff=0.6)
+    return f"; did you mean {section}.{near[0]}?" if section and near else nearest_name(name, known)

@@ -127,7 +127,7 @@ def make_sample(
         backbone = load_backbone(BACKBONE)
         with progress_bar("tokens", "images") as advance:
             tokens = extract_tokens(backbone, paths, progress=lambda done: advance(done, len(paths)))
-        say(f"sample subject: simulating responses of {vertices} vertices")
+        say(f"sample subject: simulating responses of {vertices:,} vertices")
         _simulate(temporary, tokens, occipital_patch(vertices), seed, images, backbone.weights_hash)
         write_json(temporary / "stimuli.json", groups)
         _write_notes(temporary, seed)

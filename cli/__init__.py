@@ -71,6 +71,15 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no such command {name!r}{command_like(args, list(COMMANDS))}", ctx=ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is None and ctx.invoked_subcommand in COMMANDS:  # some of the parser's errors have none
+                command = self.get_command(ctx, ctx.invoked_subcommand)
+                error.ctx = command and click.Context(command, parent=ctx, info_name=ctx.invoked_subcommand)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))

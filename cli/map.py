@@ -24,7 +24,7 @@ Examples:
     help="Folder for the figures.  [default: maps/ in the run folder, <file>-maps/ next to an encoder file]",
 )
 def command(run: Path | None, out: Path | None) -> None:
-    """Draw accuracy, preferred layer, location and scale on the flattened cortex.
+    """Draw accuracy, explained share, preferred layer, location and scale on the flattened cortex.
 
     RUN is a run folder or an encoder file, by default the newest finished run, else the only .onnx file here. Needs
     brainkit[maps].

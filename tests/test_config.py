@@ -113,7 +113,7 @@ def test_on_and_off_are_text() -> None:
     ("assignment", "expected"),
     [
         ("train.epochs", "KEY=VALUE"),
-        ("train.epoch=3", "did you mean 'epochs'"),
+        ("train.epoch=3", r"did you mean train\.epochs"),
         ("trian.epochs=3", r"did you mean train\.epochs"),
         ("trian.zzzz=3", "did you mean 'train'"),
         ("train=3", "is a section; its keys: epochs"),

@@ -61,8 +61,8 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
     UsageError
         If the file or the class is missing, or the name has no class.
     BrainkitError
-        If the file or the constructor raises, the class is not an ``nn.Module`` with ``get_tokens``, or its weights are
-        others each time it is created.
+        If the file or the constructor raises, the class is not an ``nn.Module`` with ``get_tokens``, or its weights
+        differ each time it is created.
     """
     file, _, class_name = name.rpartition(":")
     if not file.endswith(".py"):
@@ -73,7 +73,9 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
     module = import_file(path, file)
     network_class = getattr(module, class_name, None)
     if not isinstance(network_class, type):
-        classes = sorted(key for key, value in vars(module).items() if isinstance(value, type))
+        classes = sorted(
+            key for key, value in vars(module).items() if isinstance(value, type) and hasattr(value, "get_tokens")
+        )
         raise UsageError(f"{file} has no class {class_name!r}; available: {', '.join(classes) or 'none'}")
     if not (issubclass(network_class, nn.Module) and callable(getattr(network_class, "get_tokens", None))):
         raise BrainkitError(f"{name}: expected a torch.nn.Module with a method get_tokens(images)")
@@ -90,7 +92,7 @@ def load_plugin(name: str, seed: int = 0) -> nn.Module:
         return network
     if changed := first_change(weights, stored_tensors(create())):
         raise BrainkitError(
-            f"{name}: its weights are others each time it is created ({changed!r} differs), and export creates it "
+            f"{name}: its weights differ each time it is created ({changed!r} differs), and export creates it "
             "again: seed its random numbers, for example with torch.manual_seed(0) in the constructor"
         )
     return network
@@ -198,9 +200,14 @@ class _About:
                 f"{name}: 'preprocessing' must be a brainkit.images.Preprocessing, got {type(own).__name__}"
             )
         licence = licence if licence is not None else american
+        # Networks of others may have a submodule or a method under these names.
+        if isinstance(pretrained, (str, int, float)) and not isinstance(pretrained, bool):
+            raise BrainkitError(f"{name}: pretrained must be True or False, got {pretrained!r}")
+        for key, value in (("licence", licence), ("citation", citation)):
+            if isinstance(value, (int, float)):
+                raise BrainkitError(f"{name}: {key} must be text, got {value!r}")
         return cls(
             own if own is not None and preset != "published" else PUBLISHED,
-            # Networks of others may have something else under these names, such as a submodule.
             pretrained if isinstance(pretrained, bool) else None,
             licence if isinstance(licence, str) and licence else None,
             citation if isinstance(citation, str) and citation else None,

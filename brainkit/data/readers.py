@@ -51,5 +51,7 @@ def open_subject(path: str | os.PathLike[str]) -> Subject:
         raise DataError(
             f"{folder}: expected one subject's folder, found a folder of several; give one, as {folder / subjects[0]}"
         )
+    if any((folder.absolute().parent / marker).exists() for marker in main_markers):
+        raise DataError(f"{folder}: is a part of a subject's folder; give its parent folder {folder.absolute().parent}")
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     raise DataError(f"{folder}: expected {_EXPECTED}, found {shown}")

@@ -267,12 +267,16 @@ class Subject:
             plural(len(self.rois), "ROI"),
             "no noise ceilings" if self.noise_ceiling is None else f"noise ceilings{unit}",
         ]
-        excluded = [f"{len(ids):,} {reason}" for reason, ids in self.excluded.items() if ids]
-        if excluded:
-            count = sum(map(len, self.excluded.values()))
-            parts.append(
-                f"left out: {' and '.join(excluded)} {'vertex' if count == 1 else 'vertices'}{self._why_left_out()}"
+        constant, incomplete = (len(self.excluded.get(reason, ())) for reason in ("constant", "nan"))
+        excluded = [plural(constant, "constant vertex", "constant vertices")] if constant else []
+        if incomplete:
+            excluded.append(
+                f"{incomplete:,} with missing values"
+                if constant
+                else f"{plural(incomplete, 'vertex', 'vertices')} with missing values"
             )
+        if excluded:
+            parts.append(f"left out: {' and '.join(excluded)}{self._why_left_out()}")
         if self.skipped:
             parts.append(f"left out: {plural(len(self.skipped), 'unreadable image')}")
         return f"{self.name}: {', '.join(parts)}" + (f"; {self.note}" if self.note else "")
@@ -287,7 +291,8 @@ class Subject:
             why += [f"all of the {side} hemisphere" for side, kept, out in sides if out.any() and not len(kept)]
         if self.incomplete and self.excluded["nan"]:
             first = f"{'the first is ' if len(self.incomplete) > 1 else ''}{self.incomplete[0]}"
-            why.append(f"{plural(len(self.incomplete), 'image')} without some that most have: {first}")
+            lack = "lacks" if len(self.incomplete) == 1 else "lack"
+            why.append(f"{plural(len(self.incomplete), 'image')} {lack} values that most have: {first}")
         return f" ({'; '.join(why)})" if why else ""
 
 

@@ -156,6 +156,10 @@ def _subject(provenance: Mapping[str, Any]) -> str:
     return f"{name}: it predicts this subject only" if isinstance(name, str) and name else ""
 
 
+def _of_parts(parts: list[str]) -> str:
+    return " and ".join(part if part == "brainkit" else f"the {part}" for part in parts)
+
+
 def _licence(info: EncoderInfo) -> Iterator[tuple[str, str]]:
     """The terms of the three parts, and whether any of them forbids commercial use."""
     if not info.terms:
@@ -168,9 +172,9 @@ def _licence(info: EncoderInfo) -> Iterator[tuple[str, str]]:
     forbidding = [part for part in PARTS if is_non_commercial(info.terms.get(part, ""))]
     silent = [part for part in PARTS if not is_stated(info.terms.get(part, NOT_STATED))]
     if forbidding:
-        yield "commercial", f"NO: the terms of {' and '.join(forbidding)} forbid commercial use"
+        yield "commercial", f"NO: the terms of {_of_parts(forbidding)} forbid commercial use"
     elif silent:
-        yield "commercial", f"unknown: the terms of {' and '.join(silent)} are not stated"
+        yield "commercial", f"unknown: the terms of {_of_parts(silent)} are not stated"
 
 
 def _backbone(backbone: Mapping[str, Any]) -> str:

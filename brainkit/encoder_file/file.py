@@ -62,7 +62,15 @@ def locate(path: str | os.PathLike[str]) -> Path:
         raise EncoderFileError(
             f"{given}: is an unfinished run; run: brainkit train --resume --out {shlex.quote(str(given))}"
         )
+    if runs := run_names(given):
+        raise EncoderFileError(f"{given}: is no run, but holds the runs {runs}; name one")
     raise EncoderFileError(f"{given}: is a folder without an encoder file; brainkit export RUN writes one")
+
+
+def run_names(folder: Path) -> str:
+    """The runs that a folder holds, at most five by name; empty if there is none."""
+    names = sorted(entry.parent.name for entry in folder.glob("*/config.yaml"))
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def onnx_files(folder: Path) -> list[Path]:

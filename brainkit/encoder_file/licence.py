@@ -39,7 +39,7 @@ _PLAIN = {
 _DATA = {
     NSD: (
         "Natural Scenes Dataset, as Algonauts 2023 gives it: its data use agreement allows research and education "
-        f"alone ({_FORBIDDING}), and the data must not be passed on; https://naturalscenesdataset.org"
+        f"only ({_FORBIDDING}), and the data must not be passed on; https://naturalscenesdataset.org"
     ),
     SIMULATED: "simulated responses: nobody was measured, so no terms of a data set",
     OWN: f"{_SILENT}: ask those who measured the responses",
@@ -100,7 +100,7 @@ def describe_licence(licence: str | None) -> str:
     if low in ("", "unknown", "none", "other"):
         return NOT_STATED
     if _NON_COMMERCIAL.search(low):
-        return f"{_PLAIN.get(low, name)}, {_FORBIDDING} use alone"
+        return f"{_PLAIN.get(low, name)}, {_FORBIDDING} use only"
     if low in _PLAIN:
         return _PLAIN[low]
     return f"{name}: terms of its own, to be read before the file is used or passed on"

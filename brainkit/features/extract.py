@@ -23,7 +23,7 @@ from brainkit.images import content_hash
 from brainkit.utils.files import cache_folder
 from brainkit.utils.progress import Say
 from brainkit.utils.system import cores
-from brainkit.utils.text import plural
+from brainkit.utils.text import format_bytes, plural
 
 __all__ = ["TokenCache", "extract_tokens"]
 
@@ -177,16 +177,16 @@ def _check_space(home: Path, n_images: int, n_missing: int, spec: TokenSpec, say
             f"{home}: the token cache cannot be created: {error.strerror}; set BRAINKIT_CACHE to another folder"
         ) from None
     needed = 2 * n_missing * spec.layout.record
-    size = f"{needed / 1e9:.2f} GB as {spec.dtype}"
+    size = f"{format_bytes(needed)} as {spec.dtype}"
     if needed > 0.95 * free:
         raise BrainkitError(
-            f"{home}: the tokens of {plural(n_missing, 'image')} need {size}, {free / 1e9:.2f} GB are free; "
+            f"{home}: the tokens of {plural(n_missing, 'image')} need {size}, {format_bytes(free)} are free; "
             "free some space, or set BRAINKIT_CACHE to a folder on another disk"
         )
     if other_versions:
         say(f"{home}: stores of another version, which are not used: {other_versions}; see brainkit cache list")
     found = f"{n_images - n_missing:,} in the cache, {n_missing:,} to extract"
-    say(f"tokens of {plural(n_images, 'image')}: {found}, {size}; {free / 1e9:.1f} GB free")
+    say(f"tokens of {plural(n_images, 'image')}: {found}, {size}; {format_bytes(free)} free")
 
 
 def _has_other_version(folder: Path) -> bool:

@@ -32,6 +32,7 @@ from brainkit.predict.resume import PartialOutput, was_complete
 from brainkit.predict.top_images.writer import check_sheets
 from brainkit.utils.own_figures import SHEET
 from brainkit.utils.progress import Progress, Say
+from brainkit.utils.system import surplus_threads
 from brainkit.utils.text import as_text, plural, printable
 
 ENGINES = ("local", "ray")
@@ -213,6 +214,8 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
         request.say(remark)
     encoder = request.encoder
     if not isinstance(encoder, Encoder):
+        if note := surplus_threads(request.threads):
+            request.say(note)
         encoder = load(encoder, request.device, threads=request.threads)
     if request.batch_size is not None:
         encoder.batch_size_for(request.batch_size)  # refuses one below 1

@@ -14,6 +14,7 @@ from brainkit.config import Config, ModelConfig
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
+from brainkit.encoder_file.file import run_names
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.runs.latest import latest_run
 from brainkit.utils.files import atomic_write, read_json
@@ -201,10 +202,15 @@ def read_volume(path: Path) -> Volume | None:
 def _read_summary(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, Any]]:
     folder = Path(run) if run is not None else latest_run()
     if folder.is_file():
-        raise DataError(f"{folder}: expected a run folder, found a file; its folder is {folder.parent}")
+        advice = f"; its folder is {folder.parent}" if (folder.parent / "config.yaml").is_file() else ""
+        raise DataError(f"{folder}: expected a run folder, found a file{advice}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")
     if not (folder / "run.json").is_file():
+        if not (folder / "config.yaml").is_file():
+            runs = run_names(folder)
+            held = f"; it holds the runs {runs}: name one" if runs else ""
+            raise DataError(f"{folder}: is not a run (no config.yaml){held}")
         raise DataError(
             f"{folder}: is not a finished run (no run.json); resume it with brainkit train --resume --out {folder}"
         )

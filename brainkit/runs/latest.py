@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from brainkit.encoder_file.file import locate, onnx_files
-from brainkit.errors import DataError
+from brainkit.errors import DataError, EncoderFileError
 from brainkit.utils.files import atomic_write
 from brainkit.utils.progress import Say
 
@@ -74,7 +74,11 @@ def default_encoder(say: Say, option: str = "--encoder FILE") -> Path:
         If there is neither, or more than one file; if there is a newest run (see `latest_run`), but no encoder in it.
     """
     if has_latest():
-        return locate(latest_run())
+        run = latest_run()
+        try:
+            return locate(run)
+        except EncoderFileError as error:
+            raise EncoderFileError(f"{error}; it is the newest run (runs/latest), {option} names another") from None
     found = onnx_files(Path())
     if len(found) == 1:
         say(f"encoder: {found[0]}, the only encoder file in this folder")

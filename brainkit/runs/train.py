@@ -18,7 +18,7 @@ from brainkit.runs.latest import RUNS
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.settings import Data, Overrides, resumed_settings
 from brainkit.utils.progress import Say
-from brainkit.utils.system import PeakMemory
+from brainkit.utils.system import PeakMemory, surplus_threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -170,6 +170,8 @@ def _start_or_resume(
             return
         if not resume:
             world.once(lambda: check_is_new(folder))
+        if note := surplus_threads(settings.train.threads):
+            log(note)
         try:
             run = RunContext(folder, resume, choose_device(settings.train.device), world, log, clock)
             _run_stages(run, settings, backbone, data)

@@ -71,6 +71,15 @@ def available_cores() -> int:
     return max(1, count)
 
 
+def surplus_threads(threads: int | None) -> str:
+    """A line for the user if there are fewer cores than the threads asked for; else empty."""
+    available = available_cores()
+    if not threads or threads <= available:
+        return ""
+    found = "is only 1 core" if available == 1 else f"are only {available} cores"
+    return f"{threads:,} threads asked for, but there {found}"
+
+
 def configure_openmp() -> None:
     """Make OpenMP's idle threads sleep early; call this before anything loads OpenMP.
 

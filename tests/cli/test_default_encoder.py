@@ -78,6 +78,7 @@ def test_the_newest_run_comes_first(here: Path, command: list[str]) -> None:
         (here / "runs" / "first" / "run.json").write_text("{}")
         result = call(*command)
         assert result.exit_code == 1 and "brainkit export runs/first" in result.stderr
+        assert "newest run (runs/latest)" in result.stderr
     write_encoder(here / "runs" / "first")
     result = call(*command)
     assert "colleague" not in result.output

@@ -57,9 +57,9 @@ def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
     text = call("info", tmp_path / "e.onnx").stdout
     for expected in (
         "licence     brainkit: Apache-2.0",
-        "backbone: mae: CC-BY-NC-4.0, NON-COMMERCIAL use alone",
+        "backbone: mae: CC-BY-NC-4.0, NON-COMMERCIAL use only",
         "data: Natural Scenes Dataset",
-        "commercial  NO: the terms of backbone and data forbid commercial use",
+        "commercial  NO: the terms of the backbone and the data forbid commercial use",
         "subject     sample: it predicts this subject",
         "arXiv:2111.06377",
         "doi:10.1038/s41593-021-00962-x",
@@ -70,7 +70,7 @@ def test_info_says_the_terms_and_what_to_cite(tmp_path: Path) -> None:
     write_encoder(tmp_path / "f.onnx", terms={"brainkit": "Apache-2.0"})
     text = call("info", tmp_path / "f.onnx").stdout
     assert "backbone: not stated: ask its authors" in text
-    assert "the terms of backbone and data are not stated" in text
+    assert "the terms of the backbone and the data are not stated" in text
 
 
 def test_info_as_json(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_constant_and_not_finite_vertices_leave_every_axis_together(tmp_path):
     assert subject.coordinates.shape == (8, 3)
     for name, positions in clean.rois.items():
         assert subject.rois[name].tolist() == [kept.index(i) for i in positions if i in kept]
-    assert "left out: 1 constant and 3 nan vertices" in subject.describe()
+    assert "left out: 1 constant vertex and 3 with missing values" in subject.describe()
     # Further columns are counted among those kept.
     np.testing.assert_array_equal(subject.responses.keep(np.array([1, 7])).rows([0])[0], values[0, [2, 11]])
 

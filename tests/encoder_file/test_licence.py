@@ -17,8 +17,8 @@ from brainkit.encoder_file.licence import (
     ("licence", "words"),
     [
         ("apache-2.0", "Apache-2.0"),
-        ("cc-by-nc-4.0", "CC-BY-NC-4.0, NON-COMMERCIAL use alone"),
-        ("fair-noncommercial-research-license", "fair-noncommercial-research-license, NON-COMMERCIAL use alone"),
+        ("cc-by-nc-4.0", "CC-BY-NC-4.0, NON-COMMERCIAL use only"),
+        ("fair-noncommercial-research-license", "fair-noncommercial-research-license, NON-COMMERCIAL use only"),
         ("dinov3-license", "dinov3-license: terms of its own, to be read before the file is used or passed on"),
         ("unknown", "not stated: ask its authors"),
         (None, "not stated: ask its authors"),
@@ -31,9 +31,9 @@ def test_a_licence_in_words(licence: str | None, words: str) -> None:
 @pytest.mark.parametrize(
     ("licence", "words"),
     [
-        ("CC BY-NC 4.0", "CC-BY-NC-4.0, NON-COMMERCIAL use alone"),
-        ("CC BY-NC-SA 4.0", "CC BY-NC-SA 4.0, NON-COMMERCIAL use alone"),
-        ("for non commercial use", "for non commercial use, NON-COMMERCIAL use alone"),
+        ("CC BY-NC 4.0", "CC-BY-NC-4.0, NON-COMMERCIAL use only"),
+        ("CC BY-NC-SA 4.0", "CC BY-NC-SA 4.0, NON-COMMERCIAL use only"),
+        ("for non commercial use", "for non commercial use, NON-COMMERCIAL use only"),
         ("CC0", "CC0-1.0"),
         ("CC BY 4.0", "CC-BY-4.0"),
         ("Inc. licence", "Inc. licence: terms of its own, to be read before the file is used or passed on"),
@@ -53,7 +53,7 @@ def test_the_terms_of_data_are_those_that_their_authors_state() -> None:
         return licence_terms(backbone="x", licence="mit", data=data, dataset=dataset)["data"]
 
     assert of("own", name="THINGS-fMRI", licence="CC0") == "THINGS-fMRI: CC0-1.0"
-    assert of("own", licence="CC BY-NC 4.0") == "CC-BY-NC-4.0, NON-COMMERCIAL use alone"
+    assert of("own", licence="CC BY-NC 4.0") == "CC-BY-NC-4.0, NON-COMMERCIAL use only"
     assert is_non_commercial(of("own", name="A", licence="CC BY-NC-SA 4.0"))
     assert of("own", name="Ours").startswith("Ours: not stated")
     assert not is_stated(of("own", name="Ours"))

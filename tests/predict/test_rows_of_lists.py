@@ -84,7 +84,7 @@ def test_lines_without_a_row_are_told(trials: Path, encoder: Encoder) -> None:
     found = [note["note"] for note in description["notes"] if note["path"] == "trials.txt"]
     assert len(found) == 2 and [f"trials.txt: {note}" for note in found] == said
     assert "1 empty line " in found[0]  # not the one at the end
-    assert "8 lines, 6 rows" in found[1] and found[1].endswith("line 7, 9")
+    assert "9 lines (1 empty), 6 rows" in found[1] and found[1].endswith("line 7, 9")
     assert len(description["images"]) == 6
     # And nothing is said of a list that is whole.
     predict_to_file("photos", "folder.npy", encoder, say=said.append)

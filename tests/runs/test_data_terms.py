@@ -38,7 +38,7 @@ def test_stated_terms_go_into_the_encoder_file(net: str, workplace: Path) -> Non
     summary = json.loads((run / "run.json").read_text())
     assert summary["data"]["dataset"] == {**stated, "citation": ["Me (2024), Our data"]}
     terms, cited = terms_of(run)
-    assert terms == "Ours: CC-BY-NC-4.0, NON-COMMERCIAL use alone" and cited.splitlines()[-1] == "Me (2024), Our data"
+    assert terms == "Ours: CC-BY-NC-4.0, NON-COMMERCIAL use only" and cited.splitlines()[-1] == "Me (2024), Our data"
 
     # A run of an earlier version keeps what it says.
     del summary["data"]["dataset"]

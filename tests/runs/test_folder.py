@@ -28,7 +28,13 @@ def test_a_run_keeps_its_volume(tmp_path: Path) -> None:
 def test_a_file_in_a_run_is_told_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "encoder.onnx").write_bytes(b"")
+    (tmp_path / "run" / "config.yaml").write_text("")
     with pytest.raises(DataError, match=r"encoder\.onnx: .*found a file; its folder is .*run$"):
         finished_run(tmp_path / "run" / "encoder.onnx")
     with pytest.raises(DataError, match="nowhere: no such run folder"):
         finished_run(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="holds the runs run: name one"):
+        finished_run(tmp_path)
+    (tmp_path / "encoder.onnx").write_bytes(b"")
+    with pytest.raises(DataError, match=r"found a file$"):
+        finished_run(tmp_path / "encoder.onnx")

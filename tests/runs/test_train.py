@@ -125,7 +125,7 @@ def test_vertices_without_usable_responses_are_excluded_and_counted(net: str) ->
     np.save(data / "responses.npy", responses)
     lines: list[str] = []
     train(net, data=data, out="run", epochs=1, overrides=SMALL, say=lines.append)
-    assert "1 constant and 1 nan" in "\n".join(lines)
+    assert "1 constant vertex and 1 with missing values" in "\n".join(lines)
     assert read_summary(Path("run"))["data"]["excluded"] == {"constant": 1, "nan": 1}
     with np.load("run/scores.npz") as file:
         assert file["r"].shape == (4,)

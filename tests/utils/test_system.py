@@ -85,6 +85,12 @@ def test_chosen_threads_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> N
     assert system.cores() == 1
 
 
+def test_more_threads_than_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "available_cores", lambda: 2)
+    assert system.surplus_threads(None) == system.surplus_threads(2) == ""
+    assert system.surplus_threads(99) == "99 threads asked for, but there are only 2 cores"
+
+
 def test_memory_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     now = system.memory_now()
     assert now["resident"] is not None and now["resident"] > 10 * MB

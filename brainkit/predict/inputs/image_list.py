@@ -28,7 +28,7 @@ CREATE TABLE images (
     part INTEGER, list INTEGER, line INTEGER, again INTEGER);
 CREATE TABLE suspects (position INTEGER PRIMARY KEY, number INTEGER, file BLOB, name BLOB, id BLOB);
 CREATE TABLE notes (name BLOB, note TEXT, said INTEGER);
-CREATE TABLE lists (number INTEGER PRIMARY KEY, name BLOB, lines INTEGER);
+CREATE TABLE lists (number INTEGER PRIMARY KEY, name BLOB, lines INTEGER, empty INTEGER);
 CREATE TABLE folders (number INTEGER PRIMARY KEY, search BLOB, path BLOB);
 CREATE TABLE skipped (position INTEGER PRIMARY KEY, reason TEXT);
 CREATE TABLE several (position INTEGER PRIMARY KEY);
@@ -137,9 +137,9 @@ class ImageList:
         """A number for a list whose lines are added."""
         return int(self._execute("INSERT INTO lists (name) VALUES (?)", (_encode(name),)).lastrowid or 0)
 
-    def end_list(self, number: int, lines: int) -> None:
-        """Note how many lines a list has."""
-        self._execute("UPDATE lists SET lines = ? WHERE number = ?", (lines, number))
+    def end_list(self, number: int, lines: int, empty: int) -> None:
+        """Note how many lines a list has, and how many of them are empty."""
+        self._execute("UPDATE lists SET lines = ?, empty = ? WHERE number = ?", (lines, empty, number))
 
     def note(self, name: str, note: str, *, say: bool = False) -> None:
         """Add a remark about the list to the output's JSON; `say`: it is for the terminal too."""
@@ -281,17 +281,15 @@ class ImageList:
     def _incomplete_lists(self) -> Iterator[tuple[str, str]]:
         """Lists whose lines are not the rows, because images could not be read."""
         unread = "SELECT position, list, line FROM skipped JOIN images USING (position)"
-        for number, name, lines in self._execute("SELECT number, name, lines FROM lists").fetchall():
+        for number, name, lines, empty in self._execute("SELECT number, name, lines, empty FROM lists").fetchall():
             query = f"SELECT DISTINCT line FROM ({unread}) WHERE list = ? ORDER BY line"
             found = [line for (line,) in self._execute(query, (number,)).fetchmany(_MOST_LINES + 1)]
             if found:
                 rows = "SELECT count(*) FROM images WHERE list = ? AND position NOT IN (SELECT position FROM skipped)"
                 count = self._execute(rows, (number,)).fetchone()[0]
                 shown = ", ".join(map(str, found[:_MOST_LINES])) + (", ..." if len(found) > _MOST_LINES else "")
-                yield (
-                    _decode(name),
-                    f"{plural(lines, 'line')}, {plural(count, 'row')}; could not be read: line {shown}",
-                )
+                of_lines = plural(lines, "line") + (f" ({empty:,} empty)" if empty else "")
+                yield _decode(name), f"{of_lines}, {plural(count, 'row')}; could not be read: line {shown}"
 
     def readable(self) -> Iterator[str]:
         """Names of the images that were read, in order: those of the rows."""

@@ -21,7 +21,7 @@ def read_lines(read: Callable[[int], bytes], name: str) -> Iterator[tuple[int, s
     """The paths of a list, each with its line's number: one per line, or separated by zero bytes if it has some.
 
     Zero bytes are what ``find -print0`` writes. The text is UTF-8 or whatever bytes the file system has; or UTF-16 with
-    a byte order mark, as PowerShell writes it. Empty lines are passed over.
+    a byte order mark, as PowerShell writes it. Empty lines are ignored.
 
     Parameters
     ----------

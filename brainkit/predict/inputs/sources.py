@@ -246,12 +246,12 @@ class _Search:
                 self._add_remote_image(path, line=line)
             else:
                 self._add_local_image(Path(path), status, line=line)
-        self._images.end_list(which, lines)
+        self._images.end_list(which, number, number - lines)
         if lines and not any_exists:
             advice = f"a line is a path relative to the folder of the list ({folder}), or an absolute one"
             self._images.note(name, f"none of its {plural(lines, 'line')} names a file that exists; {advice}", say=True)
         if number > lines:
-            self._images.note(name, f"{plural(number - lines, 'empty line')} passed over, without a row", say=True)
+            self._images.note(name, f"{plural(number - lines, 'empty line')} ignored", say=True)
 
     def _add_url(self, url: str) -> None:
         if has_braces(url):
