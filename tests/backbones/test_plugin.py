@@ -224,6 +224,19 @@ def test_what_a_plugin_states_and_what_it_does_not(plugin):
     assert (odd.pretrained, odd.licence, odd.citation) == (None, None, None)
 
 
+def test_what_a_plugin_states_must_have_the_right_type(plugin):
+    with open(plugin, "a") as file:
+        file.write("\nclass Yes(Mine):\n    pretrained = 'yes'\n")
+        file.write("\nclass Five(Mine):\n    licence = 5\n\nclass Tokenless:\n    pass\n")
+    with pytest.raises(BrainkitError, match="pretrained must be True or False, got 'yes'"):
+        load_backbone(f"{plugin}:Yes")
+    with pytest.raises(BrainkitError, match="licence must be text, got 5"):
+        load_backbone(f"{plugin}:Five")
+    with pytest.raises(UsageError, match="available: ") as caught:
+        load_backbone(f"{plugin}:Nothing")
+    assert "Mine" in str(caught.value) and "Tokenless" not in str(caught.value)
+
+
 def test_the_american_spelling_of_licence(plugin):
     with open(plugin, "a") as file:
         file.write("class American(Mine):\n    licence = None\n    license = 'bsd-3-clause'\n")

@@ -86,6 +86,13 @@ def test_the_newest_run_comes_first(here: Path, command: list[str]) -> None:
         assert result.exit_code == 0, result.output
 
 
+def test_predict_tells_of_more_threads_than_cores(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brainkit.utils.system.available_cores", lambda: 2)
+    file = write_encoder(here, "one.onnx")
+    result = call("predict", "a", "--encoder", file, "--out", "fmri.npy", "--threads", "3")
+    assert result.exit_code == 0 and "3 threads asked for, but there are only 2 cores" in result.stderr
+
+
 def test_a_run_folder_stands_for_its_encoder(here: Path) -> None:
     run = here / "runs" / "first"
     run.mkdir(parents=True)

@@ -120,6 +120,10 @@ def test_usage_errors_are_one_line_and_exit_2(arguments: list[str], expected: st
     assert "--help)" in line
 
 
+def test_usage_errors_name_the_help_of_the_command() -> None:
+    assert "(see: brainkit predict --help)" in one_line(call("predict", "a", "--top"), 2)
+
+
 def test_what_has_nothing_in_common_is_not_suggested() -> None:
     for arguments in (["zzzzz"], ["export", "--lr", "1"], ["export", "--format", "onnx"], ["train", "--qqq"]):
         assert "did you mean" not in one_line(call(*arguments), 2)

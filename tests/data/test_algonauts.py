@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from subject_folders import refused, save, write_algonauts
 
-from brainkit.data import Algonauts
+from brainkit.data import Algonauts, open_subject
 
 # Vertices in the left and right hemisphere of the eight subjects.
 SUBJECTS = {1: (19_004, 20_544), 6: (18_978, 20_220), 8: (18_981, 20_530)}  # 2, 3, 4, 5 and 7 are like 1
@@ -128,6 +128,11 @@ def test_groups_and_note_files(root):
 
 FMRI = "training_split/training_fmri"
 PICTURES = "training_split/training_images"
+
+
+def test_a_part_of_a_subject_is_told_from_its_folder(tmp_path):
+    write_algonauts(tmp_path / "subj01")
+    refused(open_subject, tmp_path / "subj01" / "training_split", "give its parent folder", "subj01")
 
 
 def test_missing_parts_are_named(tmp_path):

@@ -240,7 +240,7 @@ class ImageList:
         if self._dropped:
             count = plural(self._dropped, "image is", "images are")
             first = printable(self._first_dropped)
-            lines.append(f"{count} given more than once, and predicted once; the first: {first}")
+            lines.append(f"{count} given more than once, and predicted once; the first repeat: {first}")
         return lines
 
     def only_problems(self) -> ImageSource | None:
