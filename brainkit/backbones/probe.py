@@ -209,7 +209,8 @@ def _check_tokens(tokens: Any, count: int, name: str) -> dict[str, tuple[int, in
     label = f"{name}: get_tokens"
     is_pair = isinstance(tokens, tuple | list) and len(tokens) == 2
     if not is_pair or not all(isinstance(part, dict) for part in tokens):
-        raise BrainkitError(f"{label} must return two dicts (local tokens, global tokens), got {_describe(tokens)}")
+        found = " and ".join(map(_describe, tokens)) if is_pair else _describe(tokens)
+        raise BrainkitError(f"{label} must return two dicts (local tokens, global tokens), got {found}")
     local, global_ = tokens
     if not local or set(local) != set(global_):
         raise BrainkitError(
