@@ -71,6 +71,8 @@ def probe_network(network: nn.Module, preprocessing: Preprocessing, *, name: str
         alone = run(images[1:])
     shapes = _check_tokens(alone, 1, name)
     arithmetic.check(name)
+    if images.is_meta:  # a network without weights, of which only the shapes are asked
+        return shapes
     buffers = _stored_buffers(network)
     random_state = _random_state(device)
     pair = run(images)
@@ -222,7 +224,7 @@ def _check_tokens(tokens: Any, count: int, name: str) -> dict[str, tuple[int, in
         for values in (local[layer], global_[layer]):
             if values.is_complex():
                 raise BrainkitError(f"{label}, layer {layer!r}: tokens must be real numbers, got {values.dtype}")
-            if not values.isfinite().all():
+            if not values.is_meta and not values.isfinite().all():
                 kind = "NaN" if values.isnan().any() else "infinite"
                 raise BrainkitError(
                     f"{label}, layer {layer!r}: the network itself gives {kind} tokens for a synthetic image; "
