@@ -110,7 +110,7 @@ def test_a_module_and_an_opened_subject_become_a_run(
     again.export("second.onnx", backbone=network, say=quiet)
     assert Path("second.onnx").stat().st_size == exported.bytes
     other = Colours()
-    nn.init.zeros_(other.filters)
+    nn.init.ones_(other.filters)
     with pytest.raises(DataError, match="other weights"):
         again.export(backbone=other)
     monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, **_: [Path(folder) / "one.png"])

@@ -107,7 +107,7 @@ def test_a_trial_that_few_vertices_lack_costs_these_vertices_and_is_named(root):
     subject = Algonauts(root)
     assert len(subject.excluded["nan"]) == 10
     assert subject.incomplete == ("train-0003_nsd-00021.png",)
-    assert "10 nan" in subject.describe() and "train-0003_nsd-00021.png" in subject.describe()
+    assert "10 vertices" in subject.describe() and "train-0003_nsd-00021.png" in subject.describe()
     change(root, "lh", (slice(None), slice(0, 10)), np.nan)
     change(root, "lh test", (slice(None), slice(0, 10)), np.nan)
     subject = Algonauts(root)

@@ -18,7 +18,7 @@ def test_open_subject_chooses_by_content(tmp_path):
     assert open_subject(tmp_path / "algonauts/subj01").vertices.space == "fsaverage5"
     assert open_subject(str(tmp_path / "own")).vertices.space == "custom"
     refused(open_subject, tmp_path / "algonauts", "one subject's folder", "subj01")
-    refused(open_subject, tmp_path / "own/images", "training_split", "responses.npy", "found a0.png")
+    refused(open_subject, tmp_path / "own/images", "give its parent folder", str(tmp_path / "own"))
     refused(open_subject, tmp_path / "nowhere", "nowhere", "found nothing")
     refused(open_subject, tmp_path / "own/responses.npy", "found a file")
     (tmp_path / "empty").mkdir()

@@ -92,7 +92,7 @@ def test_layers_that_do_not_exist(net: str, own_data: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [
-        (["--set", "train.epoch=3"], 2, ["'epochs'"]),
+        (["--set", "train.epoch=3"], 2, ["train.epochs"]),
         (["--config", "gone.yaml"], 1, ["gone.yaml"]),
         (["--set", "train.cuda_graph=on"], 2, ["train.cuda_graph"]),
         (["--set", "model.bottleneck=1000000000000"], 2, ["1000000000000", "model.bottleneck"]),
