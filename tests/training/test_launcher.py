@@ -50,7 +50,10 @@ class Work:
         self.folder, self.what = folder, what
 
     def __call__(self, report):
-        pathlib.Path(self.folder, f"started {rank}").write_text(str(os.getpid()))
+        # Renamed when it is written: the process may be ended at any time.
+        unfinished = pathlib.Path(self.folder, f"unfinished {rank}")
+        unfinished.write_text(str(os.getpid()))
+        unfinished.rename(pathlib.Path(self.folder, f"started {rank}"))
         report("heard", rank)
         try:
             if rank == "1" and self.what == "usage":
@@ -121,7 +124,7 @@ def test_no_process_outlives_the_one_that_started_it(work: Any, tmp_path: Path) 
     code = f"import sys; sys.path[:] = {sys.path!r}\n{PARENT}"
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     started = tmp_path / "started 0"
-    while not (started.is_file() and started.read_text()):
+    while not started.is_file():
         assert parent.poll() is None
         time.sleep(0.05)
     child = int(started.read_text())
