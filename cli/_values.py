@@ -1,8 +1,15 @@
-"""Option values that several commands can read alike."""
+"""Options that several commands have, and values that they read alike."""
 
 from __future__ import annotations
 
 import click
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads.  [default: one for each core this process may use]",
+)
 
 
 def split_names(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from brainkit.cli._values import threads_option
+
 
 @click.command(
     "contrast",
@@ -58,12 +60,7 @@ Examples:
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per batch.  [default: by input size]"
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processor threads.  [default: one for each core this process may use]",
-)
+@threads_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def command(
     a: str,

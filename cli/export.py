@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from brainkit.cli._values import threads_option
+
 
 @click.command(
     "export",
@@ -64,12 +66,7 @@ Examples:
     multiple=True,
     help="Another run, with another seed: predict the mean of all and their spread; can be repeated.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processor threads.  [default: one for each core this process may use]",
-)
+@threads_option
 def command(
     run: Path | None,
     onnx: bool,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from brainkit.cli._values import threads_option
+
 
 @click.command(
     "predict",
@@ -66,12 +68,7 @@ Examples:
     metavar="N",
     help="Images at once.  [default: by the input's size and the free memory]",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processor threads.  [default: one for each core this process may use]",
-)
+@threads_option
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from brainkit.cli._values import threads_option
+
 
 @click.command(
     "verify",
@@ -32,12 +34,7 @@ Examples:
     metavar="DIR",
     help="Photographs to compare on.  [default: the run's validation images]",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processor threads.  [default: one for each core this process may use]",
-)
+@threads_option
 def command(file: Path | None, runs: tuple[Path, ...], images: Path | None, threads: int | None) -> None:
     """Check an encoder file against the run it was made from, or by itself.
 

@@ -15,11 +15,14 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 
+from brainkit.backbones.probe import bytes_of
 from brainkit.images import content_hash
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+_OF_VALUES = (tuple, list, dict, set, frozenset, torch.Tensor, np.ndarray)
 
 
 def code_hash(network: torch.nn.Module) -> str:
@@ -103,7 +106,9 @@ def _describe(value: Any, seen: set[int]) -> object:
         members = {key: item for key, item in sorted(vars(value).items()) if key not in _OF_A_PLACE}
         return value.__qualname__, _describe(members, seen), tuple(base.__qualname__ for base in value.__bases__)
     if isinstance(value, torch.Tensor):
-        return tuple(value.shape), hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest()
+        return str(value.dtype), tuple(value.shape), hashlib.sha256(bytes_of(value).numpy().tobytes()).hexdigest()
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
@@ -115,10 +120,10 @@ _OF_A_PLACE = {
 
 
 def _surroundings(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function uses from outside: its closure, and the plain values and loose functions of its module."""
+    """What a function uses from outside: its closure, and the values and loose functions of its module."""
     for name in sorted(_globals(function.__code__) & function.__globals__.keys()):
         value = function.__globals__[name]
-        if isinstance(value, _PLAIN) or (
+        if isinstance(value, (*_PLAIN, *_OF_VALUES)) or (
             isinstance(value, FunctionType) and not os.path.isfile(value.__code__.co_filename)
         ):
             yield name, value

@@ -94,6 +94,15 @@ def test_two_definitions_have_two_stores(photos: list[Path], cache: Path, before
     assert code_hash(defined()) == code_hash(defined(PROGRAM.replace("Means.", "The means.")))
 
 
+@pytest.mark.parametrize("other", ["(2.0,)", "[2.0]", "{'gain': 1.0}", "np.ones(1)", "torch.ones(1)"])
+def test_values_of_other_cells_count(other: str) -> None:
+    start = "import numpy as np\nimport torch\n"
+    program = PROGRAM.replace("* 0.5", "* GAINS[0]")
+    assert program != PROGRAM
+    hashes = {code_hash(defined(f"{start}GAINS = {gains}\n{program}")) for gains in ("(1.0,)", "(1.5,)", other)}
+    assert len(hashes) == 3
+
+
 def test_classes_that_a_function_makes(photos: list[Path], cache: Path) -> None:
     hashes = [
         code_hash(network)
@@ -103,6 +112,9 @@ def test_classes_that_a_function_makes(photos: list[Path], cache: Path) -> None:
             made_by_a_function(1.0, 1.0),
             made_by_a_function(1.0, torch.ones(1)),
             made_by_a_function(1.0, torch.zeros(1)),
+            made_by_a_function(1.0, torch.zeros(1, dtype=torch.bfloat16)),
+            made_by_a_function(1.0, np.ones(1)),
+            made_by_a_function(1.0, np.zeros(1)),
         )
     ]
     assert len(set(hashes)) == len(hashes)

@@ -148,33 +148,22 @@ def test_a_network_made_in_python_is_given_again_for_export(
 
 
 @pytest.mark.slow
-def test_an_untrained_network_whose_code_has_changed_is_refused(own_data: Path) -> None:
-    file = Path("net.py").resolve()
-    code = PLUG_IN + "    pretrained = False\n"
+@pytest.mark.parametrize("stated", ["", "    pretrained = False\n"])
+def test_a_network_whose_code_has_changed_is_refused(own_data: Path, stated: str) -> None:
+    file, code = Path("net.py").resolve(), PLUG_IN + stated
     file.write_text(code)
     train(f"{file}:Colours", data=own_data, out="run", epochs=2, overrides=SMALL, say=quiet)
     file.write_text(code.replace("torch.relu(", "torch.sigmoid("))
     with pytest.raises(DataError, match="Colours predicts something else"):
         export("run")
     assert not Path("run/encoder.onnx").exists()
-
-
-@pytest.mark.slow
-def test_a_network_whose_code_has_changed_is_refused(own_data: Path) -> None:
-    file = Path("net.py").resolve()
-    file.write_text(PLUG_IN)
-    train(f"{file}:Colours", data=own_data, out="run", epochs=2, overrides=SMALL, say=quiet)
-    file.write_text(PLUG_IN.replace("torch.relu(", "torch.sigmoid("))
-    with pytest.raises(DataError, match="Colours predicts something else"):
-        export("run")
-    assert not Path("run/encoder.onnx").exists()
-    file.write_text(PLUG_IN.replace('{"fine": fine, "coarse": coarse}', '{"coarse": coarse, "fine": fine}'))
+    file.write_text(code.replace('{"fine": fine, "coarse": coarse}', '{"coarse": coarse, "fine": fine}'))
     with pytest.raises(DataError, match=r"Colours.*another order.*coarse, fine.*fine, coarse"):
         export("run")
-    file.write_text(PLUG_IN.replace("manual_seed(0)", "manual_seed(1)"))
+    file.write_text(code.replace("manual_seed(0)", "manual_seed(1)"))
     with pytest.raises(DataError, match=r"other weights of .*Colours.*constructor"):
         export("run")
-    file.write_text(PLUG_IN)
+    file.write_text(code)
     export("run", say=quiet)
     assert Path("run/encoder.onnx").is_file()
 

@@ -116,7 +116,8 @@ def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool,
         If no region is named, `k` is out of range, or a sheet exists and may not be replaced.
     """
     if not rois:
-        shown = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+        hidden = len(known) - _SHOWN
+        shown = ", ".join(known[:_SHOWN]) + f" and {hidden} more" if hidden > 1 else ", ".join(known)
         has = f"this encoder has {shown}" if known else "this encoder file has no regions"
         raise UsageError(f"--top ranks images by a region: name it with --roi NAME; {has}")
     check_count(k)
