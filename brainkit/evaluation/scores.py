@@ -147,7 +147,7 @@ def score_table(summary: dict[str, Any]) -> Table:
         title=f"test scores on {plural(summary['images'], 'image')} (medians over vertices)",
         header=("ROI", "vertices", "r", "R2", "r2/ceiling"),
         rows=tuple(
-            (name, str(row["vertices"]), *(number(row[key], ".3f") for key in ("r", "R2", "share")))
+            (name, f"{row['vertices']:,}", *(number(row[key], ".3f") for key in ("r", "R2", "share")))
             for name, row in named
             if row["vertices"]
         ),
