@@ -27,12 +27,13 @@ PROBES = 8
 # layer's root mean square, or of the difference between two images. Dropout and batch statistics change far more.
 ROUNDING = {"float32": 1e-4, "TF32": 2e-3, "float16 autocast": 2e-2}
 _SAME = 0.02
-# Calls after which a network that draws random numbers has shown a rare effect, such as stochastic depth.
+# Calls after which a network that draws random numbers has shown a rare effect, such as stochastic depth, and after
+# which noise has differed: two draws may lie close together.
 _REPEATS = 16
 
 
 def probe_network(network: nn.Module, preprocessing: Preprocessing, *, name: str) -> dict[str, tuple[int, int, int]]:
-    """Widths and grids of every layer, from three forward passes: one image, and two with that image again.
+    """Widths and grids of every layer, from forward passes over one image, and over two with that image again.
 
     Parameters
     ----------
@@ -157,7 +158,7 @@ def _check_repeats(
     found = find_difference(alone, row_of(pair, 1), other, rounding)
     changed = first_change(buffers, _stored_buffers(network))
     again = None
-    for _ in range(1 if found else _REPEATS if draws else 0):
+    for _ in range(_REPEATS if found or draws else 1):
         again = again or find_difference(alone, run(image), other, rounding)
     if found or again:
         when = "the second time" if again else "alone than in a batch"

@@ -65,7 +65,7 @@ SHAKY = {
     "noise": ("return first + 0.2 * torch.randn_like(first)", "noise"),
     "NumPy's noise": ("return first * float(1 + 0.2 * np.random.randn())", "random numbers"),
     "Python's noise": ("return first * random.uniform(0.8, 1.2)", "random numbers"),
-    "noise of its own": ("return first * float(1 + 0.2 * np.random.default_rng().standard_normal())", "random"),
+    "noise of its own": ("return first * 10.0 ** np.random.default_rng().uniform(0, 30)", "random"),
     "a counter": ("self.n = getattr(self, 'n', 0) + 1; return first * self.n", "from one call to the next"),
     "training mode": ("self.train(); return self.norm(first)", "'norm'.*self.train"),
     "training mode, dropout": ("self.train(); return F.dropout(first, 0.5, self.training)", "self.train"),
