@@ -82,7 +82,6 @@ def test_the_extras():
         "gpu",
         "all",
         "dev",
-        "bench",
         "log",
         "ray",
         "remote",
@@ -110,7 +109,7 @@ def test_ranges_are_open():
 
 def test_every_package_has_its_pin_for_make():
     pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    wanted = requirements() | requirements("train") | requirements("dev") | requirements("bench")
+    wanted = requirements() | requirements("train") | requirements("dev")
     assert {re.sub(r"[-_.]+", "-", name.partition("[")[0]) for name in wanted} - {"onnxruntime"} <= {
         re.sub(r"[-_.]+", "-", name) for name in pins
     }
