@@ -96,6 +96,10 @@ class RoiTable(Mapping[str, np.ndarray]):
         """Names of the regions without vertices."""
         return tuple(name for name, positions in self.items() if not len(positions))
 
+    def has(self, name: str) -> bool:
+        """Whether `members` finds a region of this name or alias."""
+        return bool(self._labels(name))
+
     def members(self, name: str) -> np.ndarray:
         """Positions of a region, by its name or a common alias, ignoring case.
 
