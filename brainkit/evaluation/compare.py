@@ -201,7 +201,9 @@ def summarise_accuracy(
 def accuracies(model: Sequence[np.ndarray], responses: np.ndarray, noise_ceiling: np.ndarray) -> dict[str, np.ndarray]:
     """The accuracy of a model per vertex, mean over its runs (n, V): measure -> (V,)."""
     once = np.ones((1, len(responses)), np.float32)
-    return {name: values[0] for name, values in resampled_differences(model, [], responses, once, noise_ceiling).items()}
+    return {
+        name: values[0] for name, values in resampled_differences(model, [], responses, once, noise_ceiling).items()
+    }
 
 
 def over_subjects(values: Mapping[str, float | None], level: float = 0.95) -> dict[str, Any]:

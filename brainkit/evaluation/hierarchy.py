@@ -127,7 +127,7 @@ def analyse_hierarchy(
     order: AreaOrder,
     *,
     spins: Spins | None = None,
-    shared_images: float | None = None,
+    shared: np.ndarray | None = None,
     level: float = _LEVEL,
 ) -> dict[str, Any]:
     """Fit preferred depth against the order of the areas.
@@ -139,9 +139,8 @@ def analyse_hierarchy(
     order : AreaOrder
     spins : Spins, optional
         Rotations of the vertices ``order.vertices``: the null.
-    shared_images : float, optional
-        The mean share of training images that two of the runs have in common, see `shared_share`; needed with
-        several runs.
+    shared : array of shape (runs, runs), optional
+        Which training images the runs share, see `shared_images`; without it there are no intervals.
     level : float
         Of the intervals.
 
@@ -158,7 +157,7 @@ def analyse_hierarchy(
     own = np.asarray(depth, np.float64)[:, order.vertices]
     slope, intercept, r = fit_line(order.steps, own)
     lines = {"slope": slope, "intercept": intercept, "r2": r**2}
-    intervals = {name: run_interval(values, shared_images, level) for name, values in lines.items()}
+    intervals = {name: run_interval(values, shared, level) for name, values in lines.items()}
     intervals["r2"] = tuple(np.clip(intervals["r2"], 0, 1))
     fits = {
         name: {"value": values.mean(), "low": intervals[name][0], "high": intervals[name][1], "p": np.nan}
@@ -178,58 +177,71 @@ def analyse_hierarchy(
         spun = {"rotations": len(spins.sources), "overlap": spins.overlap, "slope_low": low, "slope_high": high}
     areas = {}
     for index, name in enumerate(order.names):
-        low, high = run_interval(by_area[:, index], shared_images, level)
+        low, high = run_interval(by_area[:, index], shared, level)
         null_low, null_high = null_areas[:, index]
         areas[name] = {"depth": by_area[:, index].mean(), "low": low, "high": high}
         areas[name] |= {"vertices": len(order.members[index]), "null_low": null_low, "null_high": null_high}
-    found = {"vertices": len(order.steps), "runs": len(own), "interval_over": _interval_over(len(own), shared_images)}
+    found = {"vertices": len(order.steps), "runs": len(own), "interval_over": _interval_over(len(own), shared)}
     return _plain(found | fits | {"areas": areas, "spin": spun})
 
 
-def run_interval(values: np.ndarray, shared_images: float | None, level: float = _LEVEL) -> tuple[float, float]:
+def run_interval(values: np.ndarray, shared: np.ndarray | None, level: float = _LEVEL) -> tuple[float, float]:
     """Interval of the mean of a statistic over runs of one network, from how much the runs differ.
 
-    A statistic of runs on images that are drawn from a pool, of which any two runs share a part ``o``, has the variance
-    s2 / (1 - o) in a single run, and the correlation ``o`` between runs; so the variance of the mean of K runs is s2
-    (1 + (K - 1) o) / (K (1 - o)), with s2 the variance over the runs. This is right for halves, for
-    random parts, and for runs on images of their own (o = 0); differences that only the seeds make are counted too
-    high, never too low. Runs on the same images tell about seeds alone: s2 / K. The interval is Student's t with K - 1
-    degrees of freedom: a bootstrap over few runs would be too narrow.
+    If each training image adds its part to the statistic, two runs correlate by the share ``o`` of images that they
+    have in common. With the matrix O of these shares, 1 on its diagonal, and H, which subtracts the mean, a run's
+    variance is estimated by ``(sum of squares about the mean) / trace(H O H)``, and the variance of the mean is that
+    times ``sum(O) / K^2``. So the interval is for the images of all runs together, be they halves, random parts, or
+    images of their own. What seeds add to the differences counts as if it came from images: too high, never too low.
+    Runs on the same images tell about seeds alone (O = identity). The interval is Student's t, with Satterthwaite's
+    degrees of freedom: a bootstrap over few runs would be too narrow, and the halves of one pool are two views of one
+    difference.
 
     Parameters
     ----------
     values : array of shape (K,)
-    shared_images : float or None
-        ``o``, see `shared_share`.
+    shared : array of shape (K, K), or None
+        From `shared_images`.
     level : float
 
     Returns
     -------
     (low, high) : floats
         NaN with fewer than 2 runs.
+
+    References
+    ----------
+    Satterthwaite (1946), An approximate distribution of estimates of variance components.
     """
     from scipy.stats import t
 
     runs = len(values)
-    if runs < 2 or shared_images is None:
+    if runs < 2 or shared is None:
         return float("nan"), float("nan")
-    shared = shared_images if shared_images < _SAME_IMAGES else 0.0
-    variance = np.var(values, ddof=1) * (1 + (runs - 1) * shared) / (runs * (1 - shared))
-    reach = t.ppf((1 + level) / 2, runs - 1) * np.sqrt(variance)
+    overlap = np.eye(runs) if _same_images(shared) else np.asarray(shared, np.float64)
+    centre = np.eye(runs) - 1 / runs
+    of_differences = centre @ overlap @ centre
+    trace = np.trace(of_differences)
+    variance = np.sum((values - np.mean(values)) ** 2) / trace * overlap.sum() / runs**2
+    reach = t.ppf((1 + level) / 2, trace**2 / np.sum(of_differences**2)) * np.sqrt(variance)
     return float(np.mean(values) - reach), float(np.mean(values) + reach)
 
 
-def shared_share(images: Sequence[np.ndarray]) -> float | None:
-    """The mean share of images that two of several sets have in common; None with fewer than two sets.
+def shared_images(images: Sequence[np.ndarray]) -> np.ndarray:
+    """The share of training images that any two runs have in common, (K, K): |both| / sqrt(|one| |other|).
 
     Parameters
     ----------
-    images : sequence of int arrays
-        The training images of each run.
+    images : sequence of K int arrays
+        The rows that each run was trained on.
     """
-    pairs = list(itertools.combinations([np.unique(each) for each in images], 2))
-    shares = [len(np.intersect1d(a, b, assume_unique=True)) / max(np.sqrt(len(a) * len(b)), 1) for a, b in pairs]
-    return float(np.mean(shares)) if shares else None
+    sets = [np.unique(each) for each in images]
+    return np.array(
+        [
+            [len(np.intersect1d(a, b, assume_unique=True)) / np.sqrt(max(len(a), 1) * max(len(b), 1)) for b in sets]
+            for a in sets
+        ]
+    )
 
 
 def layers_by_roi(layer_weights: np.ndarray, rois: dict[str, np.ndarray]) -> np.ndarray:
@@ -266,10 +278,15 @@ def _names(rois: RoiTable) -> str:
     return ", ".join(rois.names) or "(none)"
 
 
-def _interval_over(runs: int, shared_images: float | None) -> str | None:
-    if runs < 2 or shared_images is None:
+def _interval_over(runs: int, shared: np.ndarray | None) -> str | None:
+    if runs < 2 or shared is None:
         return None
-    return "images and seeds" if shared_images < _SAME_IMAGES else "seeds"
+    return "seeds" if _same_images(shared) else "images and seeds"
+
+
+def _same_images(shared: np.ndarray) -> bool:
+    """Whether the runs have so many images in common that their differences say nothing about other images."""
+    return bool(shared[~np.eye(len(shared), dtype=bool)].mean() > _SAME_IMAGES)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

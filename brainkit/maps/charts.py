@@ -25,7 +25,7 @@ _ROW = 0.27  # inches for each group of vertices
 _MAX_Q = 0.05
 
 Point = Mapping[str, Any]
-"""A value with its interval: ``value``, ``low``, ``high`` (None where unknown), and ``q`` or ``p`` where it is tested."""
+"""A value with its interval: ``value``, ``low``, ``high`` (None where unknown), and ``q`` or ``p`` if it is tested."""
 
 
 def draw_by_group(
@@ -71,9 +71,7 @@ def draw_by_group(
     widest = max((len(group) for group in groups), default=4) * 0.085 + 0.25
     half = (figure.width - 0.6 - widest - 0.45) / 2
     bottom = figure.bottom + 0.5
-    left, right = (
-        figure.axes(0.3 + widest + index * (half + 0.45), bottom, half, height) for index in range(2)
-    )
+    left, right = (figure.axes(0.3 + widest + index * (half + 0.45), bottom, half, height) for index in range(2))
     _dots(left, groups, accuracy)
     _dots(right, groups, differences, dark=True)
     left.set_yticks(range(len(groups)), groups, parse_math=False)
@@ -260,9 +258,7 @@ class _Chart:
         self._text(0.3, 0.13, note or "", self._fitting(note or "", 9), WARN, "bold", "center")
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        axes = self.figure.add_axes(
-            (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        )
+        axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
         axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
@@ -312,7 +308,12 @@ def _dot(axes: Axes, row: float, point: Point, colour: str, *, filled: bool) -> 
 
 
 def _legend(axes: Axes, height: float, room: float) -> None:
-    box = {"loc": "lower left", "bbox_to_anchor": (0, 1 + 0.03 / height), "borderaxespad": 0, "frameon": False}
+    box: dict[str, Any] = {
+        "loc": "lower left",
+        "bbox_to_anchor": (0, 1 + 0.03 / height),
+        "borderaxespad": 0,
+        "frameon": False,
+    }
     legend = axes.legend(fontsize=9, handletextpad=0.2, labelspacing=0.25, **box)
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -43,8 +43,9 @@ def resampled_differences(
     Returns
     -------
     dict of str to array of shape (draws, V), float32
-        ``r``, ``R2``, ``explained`` (max(r, 0)^2 / noise ceiling, not clipped); of a alone if b has no run. NaN where a prediction or a response is
-        constant, and ``explained`` where the ceiling is unknown or below `LEAST_CEILING`.
+        ``r``, ``R2``, ``explained`` (max(r, 0)^2 / noise ceiling, not clipped); of a alone if b has no run. NaN where
+        a prediction or a response is constant, and ``explained`` where the ceiling is unknown or below
+        `LEAST_CEILING`.
     """
     found = {name: np.zeros((len(weights), responses.shape[1]), np.float32) for name in MEASURES}
     for sign, model, shares in ((1, a, runs_a), (-1, b, runs_b)):
@@ -132,7 +133,7 @@ def draw_exchanges(codes: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((draws, count))[:, codes] < 0.5
 
 
-def draw_runs(runs: int, draws: int, seed: int) -> np.ndarray:
+def draw_runs(runs: int, draws: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """Resample the runs of a model: the share of each in each draw, (draws, runs), rows summing to 1.
 
     One run fewer is drawn than there are, so that the mean of few runs has the right variance (Rao and Wu 1988).

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainkit.cortex.surface import HEMISPHERES, SPHERE_RADIUS, mesh
+from brainkit.cortex.vertices import Vertices, space_size
 from brainkit.errors import UsageError
 
 LEAST_OVERLAP = 0.1  # of the vertices asked for: a rotation that leaves fewer with a value is drawn again
@@ -59,6 +61,23 @@ class Spins:
     def overlap(self) -> float:
         """Mean share of the vertices that have a value after a rotation."""
         return float((self.sources >= 0).mean())
+
+
+def fsaverage_sphere(vertices: Vertices) -> Sphere:
+    """The spheres of both hemispheres of an fsaverage space.
+
+    Raises
+    ------
+    UsageError
+        If the space is custom.
+    MissingDependency
+        If nilearn, which ships the meshes, is not installed.
+    """
+    size = space_size(vertices.space)
+    points = np.concatenate([mesh(vertices.space, side, "sphere")[0] for side in HEMISPHERES]) / SPHERE_RADIUS
+    positions = np.full(2 * size, -1)
+    positions[vertices.ids] = np.arange(len(vertices))
+    return Sphere(points, positions, np.arange(2 * size) >= size)
 
 
 def fit_sphere(coordinates: np.ndarray, tolerance: float = 0.01) -> Sphere | None:
