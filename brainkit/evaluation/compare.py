@@ -50,7 +50,7 @@ class PairedComparison:
     exchanges : int
         How many p is over; all ways, if the stimuli are few.
     method : {"BCa", "percentile"} or None
-        Of the intervals.
+        Of the intervals of vertices and means. Those of medians are always percentile intervals, which cover better.
     """
 
     difference: dict[str, np.ndarray]
@@ -277,14 +277,17 @@ class _Resampled:
                 value = low = high = None
                 if len(columns):
                     over = _over_vertices(statistic, self._values[measure], columns)[:, None]
-                    value, (low, high) = _or_none(over[0, 0]), map(_or_none, np.ravel(self._interval(over, level)[:2]))
+                    ends = self._interval(over, level, bca=prefix == "mean")[:2]
+                    value, (low, high) = _or_none(over[0, 0]), map(_or_none, np.ravel(ends))
                 start = "" if prefix == "median" else "mean_"
                 numbers |= {prefix: value, f"{start}low": low, f"{start}high": high}
             found[measure] = numbers
         return found
 
-    def _interval(self, values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, str | None]:
-        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level)
+    def _interval(
+        self, values: np.ndarray, level: float, *, bca: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, str | None]:
+        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level, bca=bca)
 
     def _drawn_runs(self, runs: int, draws: int, seed: tuple[int, int]) -> np.ndarray | None:
         """All runs alike for the data and the jackknife, then resampled."""
