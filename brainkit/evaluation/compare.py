@@ -219,17 +219,18 @@ def over_subjects(values: Mapping[str, float | None], level: float = 0.95) -> di
     -------
     dict
         ``n`` subjects, ``difference`` (their mean), ``low``, ``high``, ``p`` (t test, two-sided; these three None with
-        fewer than 2 subjects), and ``values``: those of the subjects.
+        fewer than 2 subjects, or where all have the same value), and ``values``: those of the subjects.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.stats import t
 
     known = np.array([value for value in values.values() if value is not None and np.isfinite(value)])
-    found: dict[str, Any] = {"n": len(known), "difference": _or_none(known.mean()) if len(known) else None}
+    n = len(known)
+    found: dict[str, Any] = {"n": n, "difference": float(known.mean()) if n else None}
     found |= {"low": None, "high": None, "p": None}
-    if len(known) > 1:
-        test = ttest_1samp(known, 0.0)
-        ends = test.confidence_interval(level)
-        found |= {"low": _or_none(ends.low), "high": _or_none(ends.high), "p": _or_none(test.pvalue)}
+    error = known.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    if error > 0:
+        mean, reach = float(known.mean()), float(t.ppf((1 + level) / 2, n - 1) * error)
+        found |= {"low": mean - reach, "high": mean + reach, "p": float(2 * t.sf(abs(mean) / error, n - 1))}
     return found | {"values": {name: _or_none(_or_nan(value)) for name, value in values.items()}}
 
 

@@ -26,11 +26,13 @@ def test_p_of_equally_accurate_models_is_uniform(case: dict[str, float]) -> None
     assert kstest(p, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [{}, {"runs": 2}, {"part": "random"}, {"part": "own"}])
 def test_intervals_of_slopes_cover(case: dict[str, float]) -> None:
     assert 0.92 < slope_coverage(600, **case) < 0.98  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_seeds_make_intervals_of_slopes_wider_never_narrower() -> None:
     assert slope_coverage(300, seed_noise=2.0) > 0.93
 
