@@ -5,8 +5,12 @@ from brainkit.utils.lazy import lazy_names
 _NAMES = {
     "StreamingCorrelation": "brainkit.metrics.correlation",
     "Moments": "brainkit.metrics.moments",
+    "NoiseCeiling": "brainkit.metrics.ceilings",
     "noise_ceiling_from_ncsnr": "brainkit.metrics.ceilings",
     "noise_ceiling_from_repetitions": "brainkit.metrics.ceilings",
+    "noise_ceiling_from_split_halves": "brainkit.metrics.ceilings",
+    "noise_ceiling_from_trials": "brainkit.metrics.ceilings",
+    "spearman_brown": "brainkit.metrics.ceilings",
     "LEAST_CEILING": "brainkit.metrics.scores",
     "OfficialScore": "brainkit.metrics.scores",
     "explained_share": "brainkit.metrics.scores",
