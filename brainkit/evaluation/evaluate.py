@@ -198,7 +198,7 @@ def _intervals(
                 r[:bootstrap, block], points["r"][block], r[bootstrap:, block], level
             )
         flat = drawn.reshape(len(drawn), -1)
-        below, above, method = interval(flat[:bootstrap], estimates.ravel(), flat[bootstrap:], level)
+        below, above, _ = interval(flat[:bootstrap], estimates.ravel(), flat[bootstrap:], level, corrected=False)
         ends = np.array([below, above]).reshape(ends.shape)
     summaries: dict[str, dict[str, Summary]] = {name: {} for name in members}
     for k, (name, measure, chosen) in enumerate(columns):
