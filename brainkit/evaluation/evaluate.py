@@ -197,10 +197,10 @@ def _intervals(
             low[block], high[block], method = interval(
                 r[:bootstrap, block], points["r"][block], r[bootstrap:, block], level
             )
-        for centre, smooth in enumerate((False, True)):  # the median is not smooth in the images, the mean is
+        for centre, corrected in enumerate((False, True)):  # the median is not smooth in the images, the mean is
             values = drawn[..., centre]
             below, above, _ = interval(
-                values[:bootstrap], estimates[:, centre], values[bootstrap:], level, smooth=smooth
+                values[:bootstrap], estimates[:, centre], values[bootstrap:], level, corrected=corrected
             )
             ends[:, :, centre] = below, above
     summaries: dict[str, dict[str, Summary]] = {name: {} for name in members}
