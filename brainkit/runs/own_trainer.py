@@ -123,6 +123,7 @@ def _settings(
         grid=model.grid[0],
         selector_width=_selector_width(model),
         topography=model.free_selectors is None,
+        fixed=model.fixed,
         gauge=model.gauge,
         backend=model.backend,
         precision=model.precision,
