@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from brainkit.model.factor_topy import FactorTopy
 
 
+REPEATS = "repeats"  # the folder in a run folder that holds its repeats
+
+
 def check_is_new(folder: Path) -> None:
     """Refuse to train in a folder that exists.
 
@@ -87,6 +90,20 @@ def run_folders(run: str | os.PathLike[str] | None) -> list[Path]:
     """
     folder, summary = _read_summary(run)
     return [folder / name for name in summary["subjects"]] if "subjects" in summary else [folder]
+
+
+def repeat_folders(run: Path) -> list[Path]:
+    """The folders of a run's repeats, which tell how sure its maps are; for one subject of several, its folders."""
+    inside = ""
+    if not (run / REPEATS).is_dir() and (run.parent / REPEATS).is_dir():  # a subject of a run of several
+        run, inside = run.parent, run.name
+    return [path.parent / inside for path in sorted((run / REPEATS).glob("*/run.json"))]
+
+
+def is_repeat(folder: Path) -> bool:
+    """Whether a run is a repeat of the run that its folder is in."""
+    place = folder.absolute().parent
+    return place.name == REPEATS and (place.parent / "run.json").is_file()
 
 
 def load_model(run: str | os.PathLike[str]) -> FactorTopy:
