@@ -460,7 +460,8 @@ def _split(
     rows = {side: np.array([i for i, g in enumerate(groups) if side_of.get(g) == side], np.int64) for side in SIDES}
     if official.any():
         rows["test"] = np.flatnonzero(official).astype(np.int64)
-    return Split(**rows, seed=seed, notes=tuple(notes), names_hash=names_hash)
+    train, validation, test = (rows[side] for side in SIDES)
+    return Split(train, validation, test, seed=seed, notes=tuple(notes), names_hash=names_hash)
 
 
 def _hash_names(names: Sequence[str]) -> str:

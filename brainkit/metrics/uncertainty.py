@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +60,8 @@ class MapUncertainty:
 
     def select(self, positions: npt.NDArray[np.int64]) -> MapUncertainty:
         """Those of some vertices."""
-        arrays = (array[positions] for array in (self.depth_se, self.location_se, self.scale_se))
-        return MapUncertainty(*arrays, self.basis, self.runs, self.max_se)
+        depth, location, scale = (each[positions] for each in (self.depth_se, self.location_se, self.scale_se))
+        return replace(self, depth_se=depth, location_se=location, scale_se=scale)
 
 
 def relative_depth(layer_weights: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.encoder_file.file import run_names
 from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.metrics.uncertainty import MapUncertainty
 from brainkit.runs.latest import latest_run
 from brainkit.utils.files import atomic_write, read_json
 
@@ -168,6 +169,7 @@ def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "scale": selectors["scale"],
         "note": figure_note(summary),
         "test_images": summary["scores"]["images"],
+        "uncertainty": read_uncertainty(folder, vertices),
         # None where no vertex has a value: data without noise ceilings, weights that were imported without data.
         **{name: values if np.isfinite(values).any() else None for name, values in scores.items()},
     }
@@ -200,6 +202,24 @@ def write_selectors(folder: Path, model: FactorTopy, vertices: Vertices) -> None
             layers=np.array(model.layers),
             gauge=np.array(model.gauge),
         )
+
+
+def read_uncertainty(folder: Path, vertices: Vertices) -> MapUncertainty | None:
+    """Read ``uncertainty.npz``, see :mod:`brainkit.runs.uncertainty`; None if there is none.
+
+    Raises
+    ------
+    DataError
+        If it is of other vertices.
+    """
+    path = folder / "uncertainty.npz"
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        if not np.array_equal(file["vertices"], vertices.ids):
+            raise DataError(f"{path}: expected the run's {len(vertices)} vertices, found others; measure it again")
+        depth, location, scale = (file[name] for name in ("depth_se", "location_se", "scale_se"))
+        return MapUncertainty(depth, location, scale, str(file["basis"]), int(file["runs"]), float(file["max_se"]))
 
 
 def write_volume(path: Path, volume: Volume) -> None:

@@ -15,7 +15,7 @@ from brainkit.config import Config
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.data.splits import Split
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.metrics.significance import positive_correlation_q
 from brainkit.metrics.uncertainty import (
     BASES,
@@ -31,7 +31,6 @@ from brainkit.metrics.uncertainty import (
 from brainkit.runs.folder import finished_run, read_rois, repeat_folders
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.table import Table, number
-from brainkit.utils.text import plural
 
 FILE = "uncertainty.npz"
 MAX_Q = 0.05  # false discovery rate of the test correlation, up to which a vertex is reliable
@@ -156,6 +155,21 @@ def measure_uncertainty(
     return Uncertainty(folder, errors, reliable, found)
 
 
+def ensemble_uncertainty(runs: Sequence[Path]) -> MapUncertainty | None:
+    """Standard errors of the mean of several runs' maps: what their seeds leave open; None if they differ in more."""
+    try:
+        main, *others = (_Maps.read(run) for run in runs)
+        _check_comparable(main, others)
+        errors, pairs = _standard_errors(main, others)
+    except BrainkitError:
+        return None
+    if pairs:
+        return None
+    share = 1 / np.sqrt(len(runs))
+    depth, location, scale = (share * each for each in (errors.depth_se, errors.location_se, errors.scale_se))
+    return replace(errors, depth_se=depth, location_se=location, scale_se=scale)
+
+
 def repeat_settings(settings: Config, count: int) -> list[Config]:
     """The settings of a run's repeats: both halves of each draw, with seeds of their own and the same test images.
 
@@ -240,11 +254,9 @@ def _standard_errors(main: _Maps, others: Sequence[_Maps]) -> tuple[MapUncertain
     """Of the main run's maps; and the complementary halves, by draw, if they are from halves."""
     if any(other.half for other in others):
         pairs = _complementary(main, others)
-        errors = {
-            name: se_from_halves(*([half.values[name] for half in side] for side in zip(*pairs, strict=True)))
-            for name in SELECTORS
-        }
-        return MapUncertainty(*errors.values(), HALVES, len(others)), pairs
+        first, second = zip(*pairs, strict=True)
+        depth, location, scale = (se_from_halves(_stack(first, name), _stack(second, name)) for name in SELECTORS)
+        return MapUncertainty(depth, location, scale, HALVES, len(others)), pairs
     for other in others:
         if main.half or not np.array_equal(other.split.train, main.split.train):
             raise UsageError(
@@ -254,8 +266,12 @@ def _standard_errors(main: _Maps, others: Sequence[_Maps]) -> tuple[MapUncertain
     runs = [main, *others]
     if len({run.seed for run in runs}) < len(runs):
         raise UsageError("runs on the same images must have different seeds, got one twice")
-    errors = {name: se_from_repeats([run.values[name] for run in runs]) for name in SELECTORS}
-    return MapUncertainty(*errors.values(), SEEDS, len(runs)), []
+    depth, location, scale = (se_from_repeats(_stack(runs, name)) for name in SELECTORS)
+    return MapUncertainty(depth, location, scale, SEEDS, len(runs)), []
+
+
+def _stack(runs: Sequence[_Maps], selector: str) -> np.ndarray:
+    return np.stack([run.values[selector] for run in runs])
 
 
 def _complementary(main: _Maps, others: Sequence[_Maps]) -> list[tuple[_Maps, _Maps]]:
@@ -314,8 +330,11 @@ def _by_group(
         for selector in SELECTORS if len(pairs) and len(members) > 2 else ():
             found = [map_reliability(a.values[selector][members], b.values[selector][members]) for a, b in pairs]
             if np.isfinite(found).all():
-                summary = {"mean": np.mean(found), "least": min(found), "largest": max(found)}
-                row[f"{selector}_reliability"] = {key: float(value) for key, value in summary.items()}
-                row[f"{selector}_reliability"]["n"] = len(found)
+                row[f"{selector}_reliability"] = {
+                    "mean": float(np.mean(found)),
+                    "least": min(found),
+                    "largest": max(found),
+                    "n": len(found),
+                }
         table[name] = row
     return table
