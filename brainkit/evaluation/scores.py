@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ def score(
     noise_ceiling: np.ndarray | None,
     *,
     batch_size: int = 64,
+    keep: Callable[[np.ndarray], None] | None = None,
 ) -> Scores:
-    """Compare predictions with the responses to some images, in one pass that stores nothing of shape (n, V).
+    """Compare predictions with the responses to some images, in one pass that holds nothing of shape (n, V).
 
     Parameters
     ----------
@@ -88,10 +90,12 @@ def score(
     tokens, responses
         Of all images.
     rows : int array
-        The images to score on.
+        The images to score on, increasing.
     noise_ceiling : array of shape (V,) or None
     batch_size : int
         Images predicted at a time.
+    keep : callable, optional
+        Called with the predictions (k, V) of each batch, in order.
     """
     streamed = StreamingCorrelation(len(model.weight))
     device = model.weight.device
@@ -102,7 +106,10 @@ def score(
             local_tokens, global_tokens = (
                 {layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(batch)
             )
-            streamed.update(model(local_tokens, global_tokens).cpu().numpy(), responses.rows(batch))
+            predictions = model(local_tokens, global_tokens).cpu().numpy()
+            streamed.update(predictions, responses.rows(batch))
+            if keep is not None:
+                keep(predictions)
     ceiling = np.full(len(model.weight), np.nan) if noise_ceiling is None else np.asarray(noise_ceiling, float)
     return Scores(np.asarray(streamed.r), np.asarray(streamed.R2), ceiling, len(rows))
 

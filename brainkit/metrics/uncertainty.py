@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainkit.errors import UsageError
+from brainkit.metrics.ceilings import spearman_brown
 
 MAX_SE = 0.1  # of a selector's range: vertices with a larger standard error are not reliable
 LOCATION_RANGE = 2.0  # a location is in [-1, 1]
@@ -134,10 +135,9 @@ def map_reliability(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     Returns
     -------
     float
-        ``2 r / (1 + r)`` with r the correlation over vertices; NaN if a map is constant, or r is -1.
+        ``2 r / (1 + r)`` with r the correlation over vertices; NaN if a map is constant.
     """
     a, b = (np.asarray(values, np.float64) for values in (first, second))
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     norm = np.sqrt((a**2).sum() * (b**2).sum())
-    r = float((a * b).sum() / norm) if norm > 0 else float("nan")
-    return 2 * r / (1 + r) if r > -1 else float("nan")
+    return float(spearman_brown((a * b).sum() / norm)) if norm > 0 else float("nan")

@@ -64,6 +64,8 @@ class FactorTopy(nn.Module):
     topography : bool
         Selectors are networks of the coordinates. If False, each vertex has parameters ``free_selectors.location``
         (V, 2), ``.layer`` (V, L) and ``.scale`` (V,), before tanh, softmax and sigmoid; coordinates are not used.
+    fixed : sequence of {"layer", "location", "scale"}
+        Selectors that are not learnt: they stay where all start, at equal layer weights, the image's centre and 0.5.
     gauge : {"unit", "published"}
         ``unit`` fixes each bottleneck's output at unit RMS over the training tokens, so that layer weights and scale
         can be compared; ``published`` leaves the gains free, as in the published weights.
@@ -99,6 +101,7 @@ class FactorTopy(nn.Module):
         grid: tuple[int, int] = (8, 8),
         selector_width: int = 128,
         topography: bool = True,
+        fixed: Sequence[str] = (),
         gauge: str = "unit",
         backend: str = "auto",
         precision: str = "float32",
@@ -109,7 +112,7 @@ class FactorTopy(nn.Module):
         _check_options(widths, gauge=gauge, precision=precision, resize=resize)
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
-        self.precision, self.resize = precision, resize
+        self.precision, self.resize, self.fixed = precision, resize, tuple(fixed)
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # no dots in module names
 
         self.local_token_bottleneck = nn.ModuleDict(
@@ -125,6 +128,9 @@ class FactorTopy(nn.Module):
             self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
             self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
             self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
+        for selector in self.fixed:
+            _check_selector(selector)
+            self._selector_parameters(selector).requires_grad_(False)
         self.weight = nn.Parameter(torch.empty(len(positions), bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(positions)))
 
@@ -156,6 +162,13 @@ class FactorTopy(nn.Module):
 
     def _encoding_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.coordinates, self.coordinate_lower, self.coordinate_side
+
+    def _selector_parameters(self, selector: str) -> nn.Module | nn.Parameter:
+        """What is learnt of a selector; its outputs are neutral at the start, because heads and free ones are zero."""
+        if self.free_selectors is not None:
+            return cast(nn.Parameter, getattr(self.free_selectors, selector))
+        network = {"location": "space"}.get(selector, selector)
+        return cast(nn.Module, getattr(self, f"{network}_selector_mlp"))
 
     @property
     def encoding(self) -> Tensor:
@@ -368,6 +381,11 @@ def _check_options(widths: Mapping[str, int], *, gauge: str, precision: str, res
     ):
         if value not in options:
             raise UsageError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+
+
+def _check_selector(name: str) -> None:
+    if name not in ("layer", "location", "scale"):
+        raise UsageError(f"fixed must have values of layer, location, scale, got {name!r}")
 
 
 def _is_constant(key: str) -> bool:

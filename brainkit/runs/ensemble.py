@@ -18,6 +18,7 @@ from brainkit.errors import BrainkitError, UsageError
 from brainkit.runs.encoder_info import encoder_info
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.network import extract_subject_tokens
+from brainkit.runs.run_data import open_run_data
 from brainkit.runs.uncertainty import ensemble_uncertainty
 from brainkit.utils.progress import Say
 from brainkit.utils.table import number
@@ -172,7 +173,6 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
     _NotScored
         If there is none.
     """
-    from brainkit.data import open_subject
     from brainkit.data.splits import Split, leaked_images
 
     first = members[0]
@@ -188,18 +188,10 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
                 f"a test image of {first.folder} may be a training image of {member.folder}; train all runs with the "
                 "same data.split_seed"
             )
-    data = Config.read(first.folder / "config.yaml").data
-    path = data.path
     try:
-        subject = open_subject(path)
-        if data.rois:
-            subject = subject.restrict(data.rois)
-        if first.summary["data"].get("skipped"):
-            subject = subject.skip_unreadable()
+        subject = open_run_data(first.folder, first.summary)
     except BrainkitError as error:
         raise _NotScored(f"its data cannot be opened: {error}") from None
-    if subject.data_hash != first.summary["data"]["hash"]:
-        raise _NotScored(f"{path} has changed since {first.folder} was trained")
     if leaked_images(splits, [subject.groups] * len(splits)):
         raise _NotScored("training or validation images show the stimuli of test images; train the runs again")
     return subject

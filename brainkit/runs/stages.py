@@ -19,6 +19,7 @@ from brainkit.runs.checks import check_model, choose_precision
 from brainkit.runs.folder import create_run_folder, model_shape
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
+from brainkit.runs.predictions import open_predictions
 from brainkit.runs.results import work_facts, write_joint_summary, write_model, write_parity, write_results
 from brainkit.runs.settings import Data
 from brainkit.runs.subjects import (
@@ -269,14 +270,20 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
 
 
 def score_models(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any, best: Path) -> list[Scores]:
-    """Accuracy of each subject's model at the best epoch, on its test images; the module keeps these weights."""
+    """Accuracy of each subject's model at the best epoch, on its test images, whose predictions are kept.
+
+    The module keeps the weights of that epoch.
+    """
     load_best(module, best)
     module.cpu()
     scores = []
     for (model, part), each in zip(module.parts(data), inputs.subjects, strict=True):
         if model.backend == "triton":
             model.backend = "auto"  # scored on the CPU
-        scores.append(score(model, part.tokens, part.responses, part.split.test, each.subject.noise_ceiling))
+        rows = part.split.test
+        with open_predictions(each.folder, each.subject, rows, each.subject.vertices) as keep:
+            ceiling = each.subject.noise_ceiling
+            scores.append(score(model, part.tokens, part.responses, rows, ceiling, keep=keep))
     run.clock.end_phase("evaluation")
     return scores
 

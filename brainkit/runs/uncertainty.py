@@ -12,10 +12,10 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.vertices import CUSTOM, Vertices
+from brainkit.cortex.vertices import Vertices
 from brainkit.data.splits import Split
 from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.metrics.significance import positive_correlation_q
 from brainkit.metrics.uncertainty import (
     BASES,
@@ -120,7 +120,8 @@ def measure_uncertainty(
     errors, pairs = _standard_errors(main, others)
     errors = replace(errors, max_se=max_se)
     reliable = _is_reliable(folder, summary, errors)
-    rois = read_rois(folder, len(main.vertices))
+    named = vertex_groups(main.vertices, read_rois(folder, len(main.vertices)))
+    groups = {"all": np.arange(len(main.vertices))} | {name: each for name, each in named.items() if len(each)}
     found = {
         "schema": 1,
         "basis": errors.basis,
@@ -128,7 +129,7 @@ def measure_uncertainty(
         "draws": len(pairs),
         "max_se": max_se,
         "max_q": MAX_Q,
-        "groups": _by_group(errors, reliable, pairs, _groups(main.vertices, rois)),
+        "groups": _by_group(errors, reliable, pairs, groups),
         "provenance": {
             "brainkit": __version__,
             "data": summary["data"]["hash"],
@@ -297,14 +298,6 @@ def _is_reliable(folder: Path, summary: Mapping[str, Any], errors: MapUncertaint
     images = summary["scores"]["images"]
     q = positive_correlation_q(r, images) if images > 2 else np.full(len(r), np.nan)
     return np.asarray((q < MAX_Q) & (errors.depth_se <= errors.max_se))
-
-
-def _groups(vertices: Vertices, rois: RoiTable) -> dict[str, np.ndarray]:
-    groups = {"all": np.arange(len(vertices))}
-    if vertices.space != CUSTOM:
-        left = vertices.n_left
-        groups |= {"left hemisphere": groups["all"][:left], "right hemisphere": groups["all"][left:]}
-    return groups | {name: members for name, members in rois.items() if len(members)}
 
 
 def _by_group(
