@@ -11,7 +11,7 @@ import numpy as np
 from brainkit.cortex.surface import mesh
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.evaluation.compare import compare_predictions
-from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, fit_line, run_interval, shared_images
+from brainkit.evaluation.hierarchy import AreaOrder, fit_line, run_interval, shared_images
 from brainkit.metrics.paired import draw_exchanges, exchanged_differences, sign_flip_p
 from brainkit.metrics.spin import fsaverage_sphere, smoothed_p, spin, spun_values
 
@@ -28,7 +28,7 @@ def difference_coverage(
     advantage: float = 0.3,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often 95 % intervals of differences in r cover the true ones: of single vertices, and of their median and mean.
+    """How often 95 % intervals of differences in r cover the true ones: of vertices, of their median and mean.
 
     Predictions are signal plus errors that are correlated between the two models, between vertices, and between the
     images of a stimulus; model b has larger errors, by `advantage` at the average vertex.
