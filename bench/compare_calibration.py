@@ -28,7 +28,7 @@ def difference_coverage(
     advantage: float = 0.3,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often 95 % intervals of differences in r cover the true ones: of vertices, and of their median and mean.
+    """How often 95 % intervals of differences in r cover the true ones: of vertices, of their median and mean.
 
     Predictions are signal plus errors that are correlated between the two models, between vertices, and between the
     images of a stimulus; model b has larger errors, by `advantage` at the average vertex.

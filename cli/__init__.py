@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "Compare runs on the test images that they share.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
+    "uncertainty": "Measure how sure the maps of a run are.",
     "import": "Create a run from weights of the published implementation.",
     "sample": "Create the simulated sample subject.",
     "info": "Describe an encoder file.",

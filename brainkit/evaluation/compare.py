@@ -278,7 +278,7 @@ class _Resampled:
                 value = low = high = None
                 if len(columns):
                     over = _over_vertices(statistic, self._values[measure], columns)[:, None]
-                    ends = self._interval(over, level, bca=prefix == "mean")[:2]
+                    ends = self._interval(over, level, corrected=prefix == "mean")[:2]
                     value, (low, high) = _or_none(over[0, 0]), map(_or_none, np.ravel(ends))
                 start = "" if prefix == "median" else "mean_"
                 numbers |= {prefix: value, f"{start}low": low, f"{start}high": high}
@@ -286,9 +286,9 @@ class _Resampled:
         return found
 
     def _interval(
-        self, values: np.ndarray, level: float, *, bca: bool = True
+        self, values: np.ndarray, level: float, *, corrected: bool = True
     ) -> tuple[np.ndarray, np.ndarray, str | None]:
-        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level, bca=bca)
+        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level, corrected=corrected)
 
     def _drawn_runs(self, runs: int, draws: int, seed: tuple[int, int]) -> np.ndarray | None:
         """All runs alike for the data and the jackknife, then resampled."""
