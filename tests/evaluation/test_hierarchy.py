@@ -13,7 +13,6 @@ from brainkit.evaluation.hierarchy import (
     fit_line,
     layers_by_roi,
     order_areas,
-    relative_depth,
     run_interval,
     shared_images,
 )
@@ -22,11 +21,6 @@ from brainkit.metrics.spin import Spins
 
 def table(**rois: list[int]) -> RoiTable:
     return RoiTable({name.replace("_", "-"): np.array(members, int) for name, members in rois.items()}, 20)
-
-
-def test_depth_runs_from_the_first_layer_to_the_last() -> None:
-    np.testing.assert_allclose(relative_depth(np.array([[1, 0, 0], [0, 0, 1], [0.5, 0, 0.5]])), [0, 1, 0.5])
-    assert np.isnan(relative_depth(np.ones((2, 1)))).all()
 
 
 def test_the_order_is_found_from_the_names_of_the_field() -> None:

@@ -15,7 +15,8 @@ from small_runs import quiet
 
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.runs.compare import Settings, compare
-from brainkit.runs.compare_output import check_output, leaderboard, tables, write_comparison
+from brainkit.runs.compare_output import check_output, write_comparison
+from brainkit.runs.compare_tables import leaderboard, tables
 from brainkit.runs.compared import match_images
 from brainkit.runs.predictions import Predictions, read_predictions
 from brainkit.utils.files import read_json, write_json
