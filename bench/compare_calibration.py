@@ -46,8 +46,8 @@ def difference_coverage(
         line = result.groups["all"]["r"]
         covered[number] = (
             np.mean((result.low <= expected) & (expected <= result.high)),
-            line["low"] <= np.subtract(*np.median(true, axis=1)) <= line["high"],
-            line["mean_low"] <= expected.mean() <= line["mean_high"],
+            line["median_low"] <= np.subtract(*np.median(true, axis=1)) <= line["median_high"],
+            line["low"] <= expected.mean() <= line["high"],
         )
     return dict(zip(("vertex", "median", "mean"), covered.mean(0).tolist(), strict=True))
 

@@ -35,9 +35,9 @@ class PairedComparison:
         Of the difference in r, two-sided, by exchange of the two models' predictions; q after Benjamini and Hochberg,
         p_max corrected for all vertices by the largest difference.
     groups : dict
-        Group of vertices -> measure -> ``difference`` of the medians over vertices, ``low``, ``high``, ``p``, ``q``
-        (over the groups); ``a``, ``b``: these medians; ``mean_difference``, ``mean_low``, ``mean_high``, ``mean_p``;
-        ``n``: vertices with a value.
+        Group of vertices -> measure -> ``difference`` of the means over vertices, ``low``, ``high``, ``p``, ``q`` (over
+        the groups); ``a``, ``b``: these means; the same of the medians, as ``median_difference`` and so on, without
+        q; ``n``: vertices with a value.
     n_images, n_groups : int
         Images, and stimuli that they show.
     exchanges : int
@@ -218,12 +218,12 @@ def _with_all(rois: Mapping[str, np.ndarray] | None, vertices: int) -> dict[str,
 
 
 def _group_p(line: dict[str, Any], exchanged: Values, measure: str, columns: np.ndarray) -> dict[str, float | None]:
-    """p of a group's differences in median and mean."""
+    """p of a group's differences in mean and median."""
     if not len(columns):
-        return {"p": None, "mean_p": None}
+        return {"p": None, "median_p": None}
     found = {}
     for name, (a, b) in exchanged.centres(measure, columns).items():
-        start = "" if name == "median" else "mean_"
+        start = "" if name == "mean" else "median_"
         observed = np.array([_or_nan(line[f"{start}difference"])])
         found[f"{start}p"] = or_none(sign_flip_p(observed, (a - b)[:, None])[0])
     return found

@@ -29,7 +29,7 @@ STREAM_ORDER = (
     ("mid", ("midventral", "midlateral", "midparietal")),
     ("high", ("ventral", "lateral", "parietal")),
 )
-_SAME_IMAGES = 0.95  # runs that share more of their training images than this say nothing about other images
+_SAME_IMAGES = 0.9  # runs that share more of their training images than this say nothing about other images
 _LEVEL = 0.95
 
 

@@ -88,17 +88,18 @@ class Resampled:
         return low, high, method
 
     def compare(self, members: np.ndarray, level: float) -> dict[str, dict[str, Any]]:
-        """Differences of two models' medians and means over some vertices, for each measure."""
+        """Differences of two models' means and medians over some vertices, for each measure."""
         found = {}
         for measure in MEASURES:
             columns = known_columns(self.difference(measure), members)
             line: dict[str, Any] = {"difference": None, "low": None, "high": None}
-            line |= {"mean_difference": None, "mean_low": None, "mean_high": None, "a": None, "b": None}
+            line |= {"median_difference": None, "median_low": None, "median_high": None}
+            line |= dict.fromkeys(("a", "b", "median_a", "median_b"))
             if len(columns):
                 for name, (a, b) in self._values.centres(measure, columns).items():
-                    start = "" if name == "median" else "mean_"
+                    start = "" if name == "mean" else "median_"
                     line |= self._line(a - b, level, f"{start}difference", start, corrected=name == "mean")
-                    line |= {"a": or_none(a[0]), "b": or_none(b[0])} if name == "median" else {}
+                    line |= {f"{start}a": or_none(a[0]), f"{start}b": or_none(b[0])}
             found[measure] = line | {"n": len(columns)}
         return found
 

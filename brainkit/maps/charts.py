@@ -77,7 +77,7 @@ def draw_by_group(
     left.set_yticks(range(len(groups)), groups, parse_math=False)
     right.set_yticks(range(len(groups)), [""] * len(groups))
     right.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
-    left.set_xlabel(f"{measure}, median over vertices", fontsize=10, color=INK)
+    left.set_xlabel(f"{measure}, mean over vertices", fontsize=10, color=INK)
     right.set_xlabel("difference (filled: q < 0.05)", fontsize=10, color=INK)
     for axes in (left, right):
         axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -236,7 +236,7 @@ def draw_leaderboard(
     left.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
     right.set_yticks(range(len(rows)), [""] * len(rows))
     right.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
-    left.set_xlabel(f"{measure}, median over vertices", fontsize=10, color=INK)
+    left.set_xlabel(f"{measure}, mean over vertices", fontsize=10, color=INK)
     right.set_xlabel("difference from the best (filled: p < 0.05)", fontsize=10, color=INK)
     for axes in (left, right):
         axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -146,7 +146,7 @@ def spin(sphere: Sphere, vertices: np.ndarray, draws: int = 1000, seed: int = 0)
     kept: list[np.ndarray] = []
     drawn = found = 0
     while found < draws:
-        if drawn >= max(1000, found / LEAST_ROTATIONS):
+        if drawn >= 1000 and found < LEAST_ROTATIONS * drawn:
             raise UsageError(
                 f"spin test: expected vertices that cover more of the sphere, found that only {found} of {drawn} "
                 "rotations leave a tenth of them inside the data; it cannot be computed"

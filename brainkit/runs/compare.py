@@ -96,9 +96,10 @@ class RunComparison:
 
         def mean(values: Mapping[str, float | None]) -> dict[str, Any]:
             line = over_subjects(values, self.settings.level)
-            return {"median": line["difference"], **{key: line[key] for key in ("low", "high", "n", "values")}}
+            ends = {f"mean_{key}": line[key] for key in ("low", "high")}
+            return {"mean": line["difference"], **ends, "n": line["n"], "values": line["values"]}
 
-        return _over_subjects(found, mean, "median")
+        return _over_subjects(found, mean, "mean")
 
     def hierarchy(self, model: str) -> dict[str, Any] | None:
         """Slope, intercept and r2: of the only subject, else over subjects; None where there are none."""
@@ -178,7 +179,7 @@ def compare(
 
 def headline_measure(summary: Summary) -> str:
     """``explained``, or ``r`` where there are no noise ceilings."""
-    return "explained" if summary[ALL]["explained"]["median"] is not None else "r"
+    return "explained" if summary[ALL]["explained"]["mean"] is not None else "r"
 
 
 def _compare_subject(models: Sequence[Model], shared: Shared, settings: Settings, say: Say) -> SubjectResult:
@@ -215,7 +216,7 @@ def _pairs(accuracy: Mapping[str, Summary], leaderboard: bool) -> list[tuple[str
 
 
 def _headline(summary: Summary) -> float:
-    value = summary[ALL][headline_measure(summary)]["median"]
+    value = summary[ALL][headline_measure(summary)]["mean"]
     return -np.inf if value is None else float(value)
 
 

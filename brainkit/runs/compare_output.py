@@ -185,13 +185,13 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
         ]
         figures.append(charts.draw_leaderboard(folder / "leaderboard.png", rows=rows, title="Leaderboard", **about))
     else:
-        accuracy = {model.name: _points(result.accuracy(model.name), measure, "median") for model in result.models}
+        accuracy = {model.name: _points(result.accuracy(model.name), measure, "mean") for model in result.models}
         shown = (
             [pair for pair in result.pairs if pair[0] == result.models[0].name]
             if len(result.pairs) > 3
             else result.pairs
         )
-        differences = {f"{a} - {b}": _points(result.pair((a, b)), measure, "difference", "q") for a, b in shown}
+        differences = {f"{a} - {b}": _points(result.pair((a, b)), measure, "difference") for a, b in shown}
         path = folder / "accuracy-by-roi.png"
         title = f"Accuracy and differences of {plural(len(result.models), 'model')}"
         figures.append(charts.draw_by_group(path, accuracy=accuracy, differences=differences, title=title, **about))
@@ -242,15 +242,16 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
     return figures
 
 
-def _points(summary: Summary, measure: str, value: str, tested: str | None = None) -> dict[str, dict[str, Any]]:
-    """Points of a chart, of the groups that have vertices."""
+def _points(summary: Summary, measure: str, value: str) -> dict[str, dict[str, Any]]:
+    """Points of a chart, of the groups that have vertices: of ``mean``, or of ``difference``."""
     points = {}
+    start = "" if value == "difference" else "mean_"
     for group, measures in list(summary.items())[:_LONGEST]:
         line = measures[measure]
         if line["n"]:
-            points[group] = {"value": line[value], "low": line["low"], "high": line["high"]}
+            points[group] = {"value": line[value], "low": line[f"{start}low"], "high": line[f"{start}high"]}
             # Over subjects there is no q.
-            points[group] |= {} if tested is None else {"q": line.get(tested, line["p"])}
+            points[group] |= {"q": line.get("q", line["p"])} if value == "difference" else {}
     return points
 
 

@@ -22,7 +22,7 @@ def leaderboard(result: RunComparison) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"rank": rank, "model": model.name, "subjects": len(model.runs)}
         row["runs"] = sum(map(len, model.runs.values()))
         for measure, values in accuracy.items():
-            row |= {measure: values["median"], f"{measure}_low": values["low"], f"{measure}_high": values["high"]}
+            row |= {measure: values["mean"], **{f"{measure}_{end}": values[f"mean_{end}"] for end in ("low", "high")}}
         pair = next((each for each in result.pairs if each[0] == model.name), None)
         difference = {} if pair is None else result.pair(pair)[ALL][headline_measure(result.accuracy(model.name))]
         row |= {f"{key}_to_best": difference.get(key) for key in ("difference", "low", "high", "p")}
@@ -52,7 +52,7 @@ def _pair_table(result: RunComparison, pair: tuple[str, str]) -> Table:
     for group, measures in summary.items():
         line = measures[measure]
         if line["n"]:
-            accuracy = [number(each[group][measure]["median"], ".3f") for each in (a, b)]
+            accuracy = [number(each[group][measure]["mean"], ".3f") for each in (a, b)]
             difference, p, q = number(line["difference"], "+.4f"), number(line["p"], ".3g"), line.get("q")
             cells = (group, str(line["n"]), *accuracy, difference, _interval(line), p)
             rows.append((*cells, number(q, ".3g")) if single is not None else cells)
@@ -74,7 +74,7 @@ def _pair_table(result: RunComparison, pair: tuple[str, str]) -> Table:
         if found.method is None:
             notes.append("no intervals: 10 stimuli are needed")
         notes.append(f"vertices that differ at q < 0.05: {_differing(found.difference['r'], found.q, pair)}")
-    title = f"{pair[0]} - {pair[1]}: {MEASURES[measure]} (medians over vertices)"
+    title = f"{pair[0]} - {pair[1]}: {MEASURES[measure]} (means over vertices)"
     return Table(title, header + (("q",) if single is not None else ()), tuple(rows), tuple(notes), bold=0)
 
 
@@ -88,7 +88,7 @@ def _leaderboard_table(result: RunComparison) -> Table:
         rows.append((row["model"], str(row["subjects"]), number(row[measure], ".3f"), _interval(line), *difference))
     level = f"{100 * result.settings.level:g} %"
     header = ("", "subjects", MEASURES[measure], level, "to the best", level, "p")
-    return Table("leaderboard (medians over vertices)", header, tuple(rows))
+    return Table("leaderboard (means over vertices)", header, tuple(rows))
 
 
 def _hierarchy_table(result: RunComparison) -> list[Table]:

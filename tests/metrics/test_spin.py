@@ -55,8 +55,9 @@ def test_what_comes_from_outside_the_data_has_no_value(whole: Vertices) -> None:
     np.testing.assert_array_equal(spins.sources, again.sources)
 
 
-def test_a_few_vertices_cannot_be_rotated() -> None:
-    few = Vertices("fsaverage5", np.arange(12))
+def test_a_few_vertices_cannot_be_rotated(whole: Vertices) -> None:
+    points = fsaverage_sphere(whole).points[:SIZE]
+    few = Vertices("fsaverage5", np.sort(np.argsort(-points @ points[5000])[:12]))
     with pytest.raises(UsageError):
         spin(fsaverage_sphere(few), np.arange(12), draws=50)
 
