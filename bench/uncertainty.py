@@ -1,6 +1,6 @@
 """Whether the standard errors of maps are right: ``python -m bench.uncertainty``.
 
-Simulated subjects have one planted truth, and images and noise of their own, so that the spread of their maps is the true
+Simulated subjects have one planted truth, and images and noise of their own: the spread of their maps is the true
 standard error. Each subject's own estimate, from halves of its images, is compared with it. Tokens are random numbers
 with neighbouring layers and neighbouring cells correlated, so that no network has to run.
 """
