@@ -369,5 +369,5 @@ def test_standard_errors_are_kept_and_may_be_absent(good: Path, tmp_path: Path) 
     ],
 )
 def test_standard_errors_that_cannot_be_are_refused(change: dict[str, object], tmp_path: Path) -> None:
-    text = encoder_file.metadata.to_json(make_info(uncertainty=make_uncertainty(**change)))
+    text = encoder_file.to_json(make_info(uncertainty=make_uncertainty(**change)))
     assert "uncertainty" in refused(tmp_path / "x.onnx", sealed(text.encode()))
