@@ -21,7 +21,8 @@ from bench.report import write_report
 from brainkit.config import TrainConfig
 from brainkit.data.splits import Split
 from brainkit.features.cache import TokenCache
-from brainkit.metrics.uncertainty import map_reliability, relative_depth, se_from_halves
+from brainkit.metrics.depth import relative_depth
+from brainkit.metrics.uncertainty import map_reliability, se_from_halves
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import grouped
 from brainkit.sample import CHANNELS, Patch, _ground_truth, occipital_patch

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a brain encoder on a backbone's features.",
     "export": "Write a trained run as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
+    "compare": "Compare runs on the test images that they share.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
     "uncertainty": "Measure how sure the maps of a run are.",

@@ -221,6 +221,52 @@ def draw_effect_size(
     return _write(Path(path), figures.effect_figure(flatmap, effect, q, names, counts, note, max_q))
 
 
+def draw_difference(
+    path: str | os.PathLike[str],
+    *,
+    vertices: Vertices,
+    rois: RoiTable,
+    difference: np.ndarray,
+    q: np.ndarray,
+    names: tuple[str, str],
+    images: int,
+    note: str | None = None,
+) -> Path:
+    """Draw by how much one model's correlation with the responses is larger than another's.
+
+    Parameters
+    ----------
+    path : path-like
+        The PNG file; its folder must exist.
+    vertices : Vertices
+        In an fsaverage space.
+    rois : RoiTable
+    difference : array of shape (V,)
+        r of the first model minus r of the second; NaN where unknown.
+    q : array of shape (V,)
+        False discovery rate of each vertex; vertices with 0.05 or more are drawn pale.
+    names : tuple of two
+        The models.
+    images : int
+        Test images that the correlations are over.
+    note : str, optional
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        If the space is custom or a shape does not fit.
+    MissingDependency
+        If matplotlib or nilearn is not installed.
+    """
+    _check_shapes(difference=(difference, (len(vertices),)), q=(q, (len(vertices),)))
+    flatmap = _open_flatmap(vertices, rois)
+    return _write(Path(path), figures.difference_figure(flatmap, difference, q, names, images, note))
+
+
 def _check_shapes(**arrays: tuple[np.ndarray, tuple[int, ...]]) -> None:
     for name, (values, shape) in arrays.items():
         if np.shape(values) != shape:

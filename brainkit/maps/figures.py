@@ -254,6 +254,31 @@ def effect_figure(
     return figure
 
 
+def difference_figure(
+    flatmap: Flatmap,
+    difference: np.ndarray,
+    q: np.ndarray,
+    names: tuple[str, str],
+    images: int,
+    note: str | None,
+) -> MapFigure:
+    """Difference of two models' correlations with the responses."""
+    values, passing = np.asarray(difference, dtype=np.float64), np.asarray(q) < MAX_Q
+    result = describe_passing(q, MAX_Q)
+    title = f"{_clipped(names[0])} minus {_clipped(names[1])}: {result}"
+    parts = ["difference in r", _summary(flatmap, values, "median {:+.3f}"), plural(images, "test image")]
+    detail = f"pale: q of {MAX_Q:g} or more, by exchange of the two models' predictions"
+    figure = MapFigure(flatmap, title, _SEPARATOR.join(parts), note=note, detail=detail)
+    limit = _round_up(_robust_top(np.abs(values), 99.0), 0.01)
+    colours = colour_map("PuOr_r")
+    _draw_scalar(figure, values, colours, -limit, limit, passing)
+    if not passing.any() and np.isfinite(values).any():
+        figure.message(result)
+    ends = (f"better: {_clipped(names[1], 18)}", f"better: {_clipped(names[0], 18)}")
+    figure.colour_bar(colours, -limit, limit, "difference in r, test images", ends=ends, pointed="both")
+    return figure
+
+
 def _reliable(predicted: Fading | None) -> np.ndarray | None:
     return None if predicted is None else predicted.reliable
 

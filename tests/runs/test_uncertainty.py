@@ -19,7 +19,7 @@ from brainkit.config import Config  # noqa: E402
 from brainkit.data.splits import Split  # noqa: E402
 from brainkit.errors import DataError, StoppedTraining, UsageError  # noqa: E402
 from brainkit.export.vertex_subset import VertexSubset, select_vertices  # noqa: E402
-from brainkit.metrics.uncertainty import relative_depth  # noqa: E402
+from brainkit.metrics.depth import relative_depth  # noqa: E402
 from brainkit.runs.ensemble import Member  # noqa: E402
 from brainkit.runs.latest import latest_run  # noqa: E402
 from brainkit.runs.uncertainty import ensemble_uncertainty, measure_uncertainty, repeat_settings  # noqa: E402
