@@ -84,6 +84,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         ("ensemble", _ensemble(info.ensemble)),
         ("selectors", _selectors(info)),
         ("trained", _scalars(info.provenance)),
+        ("trained on", _trained_on(info.image_hashes)),
         ("certificate", _certificate(info.certificate)),
         ("storage", _storage(info)),
         *_licence(info),
@@ -127,11 +128,17 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             "count": len(info.vertices),
             "left": info.vertices.n_left if stored["space"] != "custom" else None,
         },
+        **({"image_hashes": counts} if (counts := _counts(info.image_hashes)) else {}),
         "accuracy": [_row_to_json(_accuracy(name, index, info)) for name, index in _rows(info)],
     }
 
 
-_ARRAYS = ("vertices", "rois", "selectors", "scores")
+_ARRAYS = ("vertices", "rois", "selectors", "scores", "image_hashes")
+
+
+def _counts(image_hashes: Mapping[str, np.ndarray] | None) -> dict[str, int]:
+    """Images of each side of the split; empty if the file does not say."""
+    return {side: len(hashes) for side, hashes in (image_hashes or {}).items()}
 
 
 def _rows(info: EncoderInfo) -> list[tuple[str, np.ndarray]]:
@@ -196,6 +203,12 @@ def _target(info: EncoderInfo) -> str:
         left = info.vertices.n_left
         where = f"{info.vertices.space} ({left:,} left, {len(info.vertices) - left:,} right)"
     return f"{count} of {where}; units: {info.units or 'not stated'}"
+
+
+def _trained_on(image_hashes: Mapping[str, np.ndarray] | None) -> str:
+    if not (counts := _counts(image_hashes)):
+        return "images that the file does not list: it cannot say whether an image is new to it"
+    return f"{counts['train']:,} images, {counts['validation']:,} more for validation, all known by their hashes"
 
 
 def _images(info: EncoderInfo) -> str:

@@ -73,6 +73,9 @@ class EncoderInfo:
         What the graph computes in int8: products, weights, activations, drift. None: nothing.
     ensemble : dict or None
         members (how many models the predictions are averaged over), runs (one dict each). None: one model.
+    image_hashes : dict of str to array of shape (n,), int64, or None
+        The images of its training, by the side of the split (``train``, ``validation``, ``test``): the start of each
+        one's pixel hash, see :func:`brainkit.data.stimuli.short_hashes`; increasing. None if the file does not say.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
     container : str
@@ -105,6 +108,7 @@ class EncoderInfo:
     storage: str = "float32"
     quantised: dict[str, Any] | None = None
     ensemble: dict[str, Any] | None = None
+    image_hashes: dict[str, np.ndarray] | None = None
     digest: str | None = None
     container: str = "onnx"
 

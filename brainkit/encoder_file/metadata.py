@@ -13,6 +13,7 @@ import numpy as np
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
+from brainkit.data.splits import SIDES
 from brainkit.encoder_file.arrays import MAX_ARRAY, is_int, pack_array, short, unpack_array
 from brainkit.encoder_file.container import MAX_METADATA
 from brainkit.encoder_file.info import EncoderInfo
@@ -26,6 +27,7 @@ MAX_VERTICES = 4_000_000
 MAX_LAYERS = 1024
 MAX_ROIS = 4096
 MAX_MEMBERS = 1024
+MAX_IMAGES = 4_000_000  # of a side of the split
 
 
 def to_json(info: EncoderInfo) -> str:
@@ -72,6 +74,8 @@ def to_json(info: EncoderInfo) -> str:
             "affine": info.volume.affine.tolist(),
             "voxels": pack_array(np.asarray(info.volume.voxels, "<i4")),
         }
+    if info.image_hashes is not None:
+        value["image_hashes"] = {side: pack_array(np.asarray(info.image_hashes[side], "<i8")) for side in SIDES}
     if info.form is not None:
         value["form"] = info.form
     # Keys that most files do not need are left out.
@@ -141,6 +145,7 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         storage=_storage(value, where),
         quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
         ensemble=_ensemble(value, where),
+        image_hashes=_image_hashes(value, where),
     )
 
 
@@ -264,6 +269,18 @@ def _ensemble(value: Mapping[str, Any], where: str) -> dict[str, Any] | None:
             f"found {short(members)}"
         )
     return section
+
+
+def _image_hashes(value: Mapping[str, Any], where: str) -> dict[str, np.ndarray] | None:
+    if value.get("image_hashes") is None:
+        return None
+    section = _section(value, "image_hashes", where)
+    return {
+        side: unpack_array(
+            section.get(side), dtype="<i8", shape=(None,), what=f"{where}: image_hashes.{side}", at_most=MAX_IMAGES
+        )
+        for side in SIDES
+    }
 
 
 def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Evaluation:
     n_images, n_groups : int
         Images, and groups of images (stimuli).
     method : {"BCa", "percentile", None}
-        Of the intervals of r per vertex; those of groups of vertices are percentile intervals. None if there are none.
+        Of the intervals of r per vertex and of means; those of medians are percentile. None: there are no intervals.
     level : float
     bootstrap, permutations, seed : int
     constant_predictions, constant_responses : int

@@ -17,6 +17,7 @@ from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.runs.encoder_info import encoder_info
 from brainkit.runs.folder import finished_run, load_model
+from brainkit.runs.image_hashes import join_image_hashes
 from brainkit.runs.network import extract_subject_tokens
 from brainkit.runs.run_data import open_run_data
 from brainkit.utils.progress import Say
@@ -124,6 +125,7 @@ def build_ensemble(members: Sequence[Member], network: Backbone, say: Say) -> tu
         r=per_vertex["r"],
         R2=per_vertex["R2"],
         noise_ceiling=per_vertex["noise_ceiling"],
+        image_hashes=join_image_hashes([info.image_hashes for info in infos]),
         note="; ".join(dict.fromkeys(info.note for info in infos if info.note)) or None,
         licence=" ".join(dict.fromkeys(info.licence for info in infos)),
         provenance={**first.provenance, "seed": [member.summary["seed"] for member in members], "scores": summary},

@@ -18,6 +18,7 @@ from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
 from brainkit.evaluation.scores import score
 from brainkit.runs.finish import finish_run
+from brainkit.runs.image_hashes import write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import load_network
 from brainkit.runs.predictions import open_predictions
@@ -80,6 +81,7 @@ def save_run(
             temporary.mkdir()
             settings.write(temporary / "config.yaml")
             split.write(temporary / "split.json")
+            write_image_hashes(temporary, [(opened, split)])
             write_model(temporary, model)
             rows = data.split.test
             with open_predictions(temporary, opened, rows, opened.vertices) as keep:

@@ -17,6 +17,7 @@ from brainkit.evaluation.scores import Scores, score
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
 from brainkit.runs.folder import create_run_folder, model_shape
+from brainkit.runs.image_hashes import write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
 from brainkit.runs.predictions import open_predictions
@@ -304,6 +305,7 @@ def write_run(
             run.log(f"{each.name}:")
             write_model(each.folder, model)
             facts["trained_with"] = [other.name for other in subjects if other is not each]
+        write_image_hashes(each.folder, [(other.subject, other.split) for other in subjects])
         write_parity(each, model, inputs.network, tokens[k].cache)
         write_results(each, model, inputs.network, scores[k], facts=facts, seconds=run.clock.seconds, log=run.log)
     if is_joint:
