@@ -15,7 +15,7 @@ import numpy as np
 from brainkit.cortex.surface import mesh
 from brainkit.evaluation.compare import compare_predictions
 from brainkit.evaluation.evaluate import evaluate
-from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, fit_line
+from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, fit_line, shared_images
 from brainkit.metrics.spin import Sphere, smoothed_p, spin, spun_values
 
 LEVEL = 0.95
@@ -156,8 +156,8 @@ def slope_coverage(datasets: int, say: Callable[[str], None]) -> list[dict[str, 
         hits = []
         for dataset in range(datasets):
             rng = np.random.default_rng((43, runs, dataset))
-            depth, shared = _depth_maps(rng, order, runs, share, seed_share)
-            found = analyse_hierarchy(depth, order, shared_images=shared)["slope"]
+            depth, images = _depth_maps(rng, order, runs, share, seed_share)
+            found = analyse_hierarchy(depth, order, shared=shared_images(images))["slope"]
             hits.append(_inside([found["low"]], [_SLOPE], [found["high"]]))
         rows.append({"design": name, "measure": "slope over areas"} | _rate(hits))
     return rows
@@ -246,8 +246,8 @@ _SLOPE = 0.08
 
 def _depth_maps(
     rng: np.random.Generator, order: AreaOrder, runs: int, share: float | None, seed_share: float
-) -> tuple[np.ndarray, float]:
-    """Depth maps (runs, V): a line, what every image adds to slope and vertices, and what the seed adds."""
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Depth maps (runs, V): a line, what every image adds to slope and vertices, and what the seed adds; the images."""
     pool, vertices = 60, len(order.steps)
     steps = order.steps - order.steps.mean()
 
@@ -255,17 +255,15 @@ def _depth_maps(
         return rng.standard_normal((count, 1)) * steps + 0.5 * rng.standard_normal((count, vertices))
 
     if share is None:
-        members, shared = [np.arange(pool // 2) + run * (pool // 2) for run in range(runs)], 0.0
+        members = [np.arange(pool // 2) + run * (pool // 2) for run in range(runs)]
         of_images = field(runs * (pool // 2))
     else:
         halves = [rng.permutation(pool) for _ in range(runs // 2)]
         members = [half for order_ in halves for half in (order_[: pool // 2], order_[pool // 2 :])]
         of_images = field(pool)
-        pairs = [(i, j) for i in range(runs) for j in range(i)]
-        shared = float(np.mean([len(np.intersect1d(members[i], members[j])) / (pool // 2) for i, j in pairs]))
     from_images = np.stack([of_images[rows].mean(0) for rows in members])
     from_seeds = np.sqrt(seed_share / (pool // 2)) * field(runs)
-    return 0.1 + _SLOPE * order.steps + 0.05 * (from_images + from_seeds), shared
+    return 0.1 + _SLOPE * order.steps + 0.05 * (from_images + from_seeds), members
 
 
 def _shared_parts(rng: np.random.Generator, groups: np.ndarray, size: tuple[int, int], heavy: bool) -> np.ndarray:

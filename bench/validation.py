@@ -123,7 +123,7 @@ def calibration(say: Say, *, quick: bool) -> dict[str, Any]:
     return {
         "coverage": simulations.coverage(number(300), say),
         "levels": simulations.nominal_curve(number(150), say),
-        "large ROI": simulations.large_roi(number(300), say),
+        "large ROI": simulations.large_roi(number(600), say),
         "slopes": simulations.slope_coverage(number(2000), say),
         "null": simulations.null_p_values(number(500), say),
         "errors": simulations.error_rates(number(500), say),

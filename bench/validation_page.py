@@ -1,4 +1,4 @@
-"""docs/validation.md: tables and text from the results of `bench.validation`; figures are in `bench.validation_figures`."""
+"""docs/validation.md: tables and text from the results of `bench.validation`."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _introduction() -> list[str]:
         "",
         *_text(
             "What brainkit says about a model can be wrong in four ways: the maps may not be what is there, intervals "
-            "may be too narrow, tests may find what is not there, and a number may not be what its name says. This page "
-            "checks each where the answer is known. It is made by one script, `python -m bench.validation`, from "
+            "may be too narrow, tests may find what is not there, and a number may not be what its name says. This "
+            "page checks each where the answer is known. It is made by one script, `python -m bench.validation`, from "
             "[bench/results/validation.json](../bench/results/validation.json); nothing on it is typed by hand."
         ),
     ]
@@ -58,12 +58,12 @@ def _recovery(part: dict[str, Any], folder: Path) -> list[str]:
         "## Are planted maps found?",
         "",
         *_text(
-            "Responses are simulated from tokens of EfficientNet-Lite0 with maps of layer, location and scale that we draw, "
-            "and noise. Default settings are trained on them, and what is found is compared with what was drawn, at "
-            f"vertices whose noise ceiling is above 0.3 before it is reduced. One thing is varied at a time; the others "
-            f"are {reference['images']:,} images, {reference['vertices']} vertices, and the noise of the sample subject. "
-            "Test images are crops of photographs that training never saw. Each point is one draw of maps and noise; "
-            "lines are means, bands 95 % t intervals over draws."
+            "Responses are simulated from tokens of EfficientNet-Lite0 with maps of layer, location and scale that we "
+            "draw, and noise. Default settings are trained on them, and what is found is compared with what was "
+            "drawn, at vertices whose noise ceiling is above 0.3 before it is reduced. One thing is varied at a time; "
+            f"the others are {reference['images']:,} images, {reference['vertices']} vertices, and the noise of the "
+            "sample subject. Test images are crops of photographs that training never saw. Each point is one draw of "
+            "maps and noise; lines are means, bands 95 % t intervals over draws."
         ),
         "",
         "![Recovery of planted maps against noise, number of images and number of vertices](validation/recovery.png)",
@@ -77,8 +77,8 @@ def _recovery(part: dict[str, Any], folder: Path) -> list[str]:
     lines += [
         "",
         *_text(
-            "The image spans 2, so an error of 0.02 is one hundredth of it. Such a simulation shows that training finds "
-            "what is there if the model is right. It says nothing about a brain that works otherwise."
+            "The image spans 2, so an error of 0.02 is one hundredth of it. Such a simulation shows that training "
+            "finds what is there if the model is right. It says nothing about a brain that works otherwise."
         ),
     ]
     return lines
@@ -97,9 +97,10 @@ def _calibration(part: dict[str, Any], folder: Path) -> list[str]:
         "",
         *_text(
             "Data sets are drawn whose true correlations are known: two models and a hundred vertices in five ROIs; "
-            "vertices of an ROI share noise, crops of a photograph share signal and noise, and tails may be heavy. Each goes "
-            "through `brainkit.evaluate` and `compare` as a user calls them. A 95 % interval should contain the truth in "
-            f"95 of 100 data sets; here the {len(honest)} kinds of intervals do so in {min(rates):.1%} to {max(rates):.1%}. "
+            "vertices of an ROI share noise, crops of a photograph share signal and noise, and tails may be heavy. "
+            "Each goes through `brainkit.evaluate` and `compare` as a user calls them. A 95 % interval should contain "
+            f"the truth in 95 of 100 data sets; here the {len(honest)} kinds of intervals do so in {min(rates):.1%} to "
+            f"{max(rates):.1%}. "
             + (
                 "All are between 93 and 97 %. "
                 if not outside
@@ -111,13 +112,20 @@ def _calibration(part: dict[str, Any], folder: Path) -> list[str]:
         "",
         "![Coverage of 95 % intervals by design and measure, and at other levels](validation/coverage.png)",
         "",
-        "| design | interval of | covers | over data sets |",
-        "|---|---|---|---|",
     ]
-    for row in rows:
-        name = f"{row['measure']} (control)" if row in controls else row["measure"]
-        lines.append(f"| {row['design']} | {name} | {row['rate']:.3f} | {row['low']:.3f} to {row['high']:.3f} |")
+    lines += _coverage_table(rows)
     lines += ["", *_tests(part)]
+    return lines
+
+
+def _coverage_table(rows: list[dict[str, Any]]) -> list[str]:
+    designs = list(dict.fromkeys(row["design"] for row in rows))
+    lines = [f"| interval of | {' | '.join(designs)} |", "|---" * (1 + len(designs)) + "|"]
+    for measure in dict.fromkeys(row["measure"] for row in rows):
+        own = {row["design"]: row for row in rows if row["measure"] == measure}
+        control = " (control)" if any(map(figures.is_control, own.values())) else ""
+        rates = [f"{own[design]['rate']:.3f}" if design in own else "" for design in designs]
+        lines.append(f"| {measure}{control} | {' | '.join(rates)} |")
     return lines
 
 
@@ -128,10 +136,10 @@ def _tests(part: dict[str, Any]) -> list[str]:
         "## Do tests find what is not there?",
         "",
         *_text(
-            "Where nothing is there, p must be uniform: the points must lie on the diagonal within the grey band, which "
-            "holds 95 % of them. `r > 0` is the permutation test of `evaluate`, `difference` the exchange test of "
-            "`compare` for two models that are equally good, at a vertex and for the median of an ROI. The spin test "
-            f"relates smooth random maps to bands around the occipital pole ({spin['vertices']} vertices, "
+            "Where nothing is there, p must be uniform: the points must lie on the diagonal within the grey band, "
+            "which holds 95 % of them. `r > 0` is the permutation test of `evaluate`, `difference` the exchange test "
+            "of `compare` for two models that are equally good, at a vertex and for the median of an ROI. The spin "
+            f"test relates smooth random maps to bands around the occipital pole ({spin['vertices']} vertices, "
             f"{spin['rotations']} rotations): p is below 0.05 in {level['spin test']:.1%} of the maps. Taking vertices "
             f"as independent, as many papers do, it is in {level['vertices as independent']:.0%}."
         ),
@@ -147,8 +155,8 @@ def _tests(part: dict[str, Any]) -> list[str]:
     lines += [
         "",
         *_text(
-            "With many vertices, `q` must hold the share of false ones among those below 0.05, and `p_max` the chance that "
-            "any is false, whatever share of the vertices is real (true r 0.25)."
+            "With many vertices, `q` must hold the share of false ones among those below 0.05, and `p_max` the chance "
+            "that any is false, whatever share of the vertices is real (true r 0.25)."
         ),
         "",
         "| design | real vertices | error held | found | of the real ones found |",
@@ -166,8 +174,8 @@ def _agreement(part: dict[str, Any], folder: Path) -> list[str]:
         "## Are the numbers what their names say?",
         "",
         *_text(
-            "Every metric beside the same number from another library, on the same random data: 200 images, 50 vertices, "
-            "responses with a mean of 100. A difference above the allowed one ends the script."
+            "Every metric beside the same number from another library, on the same random data: 200 images, 50 "
+            "vertices, responses with a mean of 100. A difference above the allowed one ends the script."
         ),
         "",
         "| metric | compared with | largest difference | |",
@@ -183,8 +191,8 @@ def _official(part: dict[str, Any], folder: Path) -> list[str]:
         "## The official score, by hand",
         "",
         *_text(
-            "Algonauts 2023: r below 0 counts as 0; 100 r² / ceiling, at most 100; the mean over the vertices that have a "
-            "ceiling above 0. A prediction that is constant has no r and counts as 0."
+            "Algonauts 2023: r below 0 counts as 0; 100 r² / ceiling, at most 100; the mean over the vertices that "
+            "have a ceiling above 0. A prediction that is constant has no r and counts as 0."
         ),
         "",
         "| r | noise ceiling | counts |",
@@ -197,8 +205,9 @@ def _official(part: dict[str, Any], folder: Path) -> list[str]:
     lines += [
         "",
         *_text(
-            f"`official_score` gives {part['mean']:.1f}, the mean, which is the official score, and {part['median']:.1f}, the "
-            f"median, which papers often quote under the same name, over {part['n']} vertices."
+            f"`official_score` gives {part['mean']:.1f}, the mean, which is the official score, and "
+            f"{part['median']:.1f}, the median, which papers often quote under the same name, over {part['n']} "
+            "vertices."
         ),
     ]
     return lines
@@ -209,16 +218,16 @@ def _limits() -> list[str]:
         "## What this does not show",
         "",
         *_text(
-            "- Simulated responses are not a brain. Recovery shows that the method finds what is there if its formula is "
-            "right; [method.md](method.md) says what the formula is."
+            "- Simulated responses are not a brain. Recovery shows that the method finds what is there if its formula "
+            "is right; [method.md](method.md) says what the formula is."
         ),
         *_text(
-            "- Intervals are about other stimuli of the same kind, shown to the same subject. They say nothing about other "
-            "subjects; `compare` has a line for that."
+            "- Intervals are about other stimuli of the same kind, shown to the same subject. They say nothing about "
+            "other subjects; `compare` has a line for that."
         ),
         *_text(
-            "- With fewer than 10 stimuli there is no interval; with 10 to 30 the simulation above has one design, and data "
-            "with heavier tails than Student's t with 5 degrees of freedom were not tried."
+            "- With fewer than 10 stimuli there is no interval; with 10 to 30 the simulation above has one design, "
+            "and data with heavier tails than Student's t with 5 degrees of freedom were not tried."
         ),
         *_text(
             "- The spin test assumes that a map could lie anywhere on the sphere. Maps in which smoothness or variance "
