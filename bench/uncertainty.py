@@ -1,7 +1,7 @@
 """Whether the standard errors of maps are right: ``python -m bench.uncertainty``.
 
-Simulated subjects have one planted truth, and images and noise of their own, so that the spread of their maps is the
-true standard error. Each subject's own estimate, from halves of its images, is compared with it. Tokens are random numbers
+Simulated subjects have one planted truth, and images and noise of their own: the spread of their maps is the true
+standard error. Each subject's own estimate, from halves of its images, is compared with it. Tokens are random numbers
 with neighbouring layers and neighbouring cells correlated, so that no network has to run.
 """
 
@@ -21,7 +21,8 @@ from bench.report import write_report
 from brainkit.config import TrainConfig
 from brainkit.data.splits import Split
 from brainkit.features.cache import TokenCache
-from brainkit.metrics.uncertainty import map_reliability, relative_depth, se_from_halves
+from brainkit.metrics.depth import relative_depth
+from brainkit.metrics.uncertainty import map_reliability, se_from_halves
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import grouped
 from brainkit.sample import CHANNELS, Patch, _ground_truth, occipital_patch

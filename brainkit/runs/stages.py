@@ -310,6 +310,7 @@ def write_run(
     subjects, is_joint = inputs.subjects, len(inputs.subjects) > 1
     for k, (model, each) in enumerate(zip(module.models(), subjects, strict=True)):
         facts = work_facts(inputs.settings, run.device, tokens[k], fitted.tokens_on[k], fitted.threads)
+        facts["training"]["cpu_seconds"] = fitted.cpu_seconds
         if is_joint:
             run.log(f"{each.name}:")
             write_model(each.folder, model)

@@ -16,6 +16,7 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.data.splits import Split
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.significance import positive_correlation_q
 from brainkit.metrics.uncertainty import (
     BASES,
@@ -24,7 +25,6 @@ from brainkit.metrics.uncertainty import (
     SEEDS,
     MapUncertainty,
     map_reliability,
-    relative_depth,
     se_from_halves,
     se_from_repeats,
 )
@@ -218,7 +218,7 @@ class _Maps:
         if "imported" in summary or not (folder / "split.json").is_file():
             raise DataError(f"{folder}: expected a run that was trained here, found one whose training is unknown")
         values = {
-            "depth": relative_depth(stored["layer_weights"]),
+            "depth": np.nan_to_num(relative_depth(stored["layer_weights"])),  # a single layer leaves no choice
             "location": stored["locations"].astype(np.float64),
             "scale": stored["scale"].astype(np.float64),
         }
