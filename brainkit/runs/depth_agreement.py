@@ -16,6 +16,7 @@ from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.table import Table, number
 
 SCHEMA = 1
+_EXPLAINED = "the {vertices:,} vertices at which banded ridge explains any variance of the test images"
 
 
 def write_agreement(
@@ -49,7 +50,7 @@ def write_agreement(
         Written on the figure.
     provenance : dict
     """
-    from brainkit.maps.baseline_figures import draw_agreement
+    from brainkit.maps.baseline_charts import draw_agreement
 
     with np.load(run / "selectors.npz") as file:
         depth = relative_depth(file["layer_weights"].astype(np.float64))
@@ -67,7 +68,19 @@ def write_agreement(
             space=np.array(vertices.space),
         )
     used = found.used
-    draw_agreement(run / "agreement.png", found.depth[used], found.other[used], content["groups"], note=note)
+    draw_agreement(
+        run / "agreement.png",
+        found.depth[used],
+        found.other[used],
+        {
+            f"{name} ({row['n']:,})" if name != "all" else name: {**row, "value": row["r"]}
+            for name, row in content["groups"].items()
+            if row["r"] is not None
+        },
+        title="Depth by FactorTopy and by the layer shares of banded ridge",
+        detail=_EXPLAINED.format(vertices=int(used.sum())),
+        note=note,
+    )
     return _table(found)
 
 
@@ -82,8 +95,8 @@ def _table(found: DepthAgreement) -> Table:
         header=("group", "vertices", "r", "interval", "reliability"),
         rows=tuple(rows),
         notes=(
-            f"of the {int(found.used.sum()):,} vertices at which banded ridge explains any variance",
-            "interval: of other test images, as many as these; reliability: of the ridge's depth over halves of them",
+            _EXPLAINED.format(vertices=int(found.used.sum())),
+            "interval: for as many other test images; reliability: of the ridge's depth, over halves of these",
         ),
         bold=0,
     )
