@@ -99,6 +99,7 @@ def test_the_files_are_for_people_and_programs(run: Path) -> None:
         assert (run / figure).read_bytes().startswith(b"\x89PNG")
     agreement = json.loads((run / "agreement.json").read_text())
     assert set(agreement["groups"]["all"]) == {"r", "low", "high", "reliability", "n"}
+    assert agreement["spin_test"]["p"] is None and agreement["spin_test"]["missing"]
     with np.load(run / "agreement.npz") as file:
         assert file["banded_shares"].shape == (12, 2) and file["depth"].shape == (12,)
     for name in ("baselines.json", "agreement.json"):
