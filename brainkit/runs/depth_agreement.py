@@ -9,9 +9,10 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.evaluation.agreement import DepthAgreement, depth_agreement, relative_depth
+from brainkit.evaluation.agreement import DepthAgreement, depth_agreement
 from brainkit.evaluation.scores import json_ready
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.table import Table, number
 

@@ -184,10 +184,12 @@ def repeat_settings(settings: Config, count: int) -> list[Config]:
     if settings.data.half:
         raise UsageError(f"data.half must be empty for a run with repeats, got {settings.data.half!r}")
     split_seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
+    weights_seed = settings.seed if settings.backbone.weights_seed < 0 else settings.backbone.weights_seed
     return [
         replace(
             settings,
             seed=settings.seed + 1 + k,
+            backbone=replace(settings.backbone, weights_seed=weights_seed),
             data=replace(settings.data, split_seed=split_seed, half=f"{'ab'[k % 2]}:{k // 2}"),
             train=replace(settings.train, maps=False),
         )
