@@ -50,7 +50,7 @@ class PairedComparison:
     exchanges : int
         How many p is over; all ways, if the stimuli are few.
     method : {"BCa", "percentile"} or None
-        Of the intervals.
+        Of the intervals of vertices and means. Those of medians are always percentile intervals, which cover better.
     """
 
     difference: dict[str, np.ndarray]
@@ -219,17 +219,18 @@ def over_subjects(values: Mapping[str, float | None], level: float = 0.95) -> di
     -------
     dict
         ``n`` subjects, ``difference`` (their mean), ``low``, ``high``, ``p`` (t test, two-sided; these three None with
-        fewer than 2 subjects), and ``values``: those of the subjects.
+        fewer than 2 subjects, or where all have the same value), and ``values``: those of the subjects.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.stats import t
 
     known = np.array([value for value in values.values() if value is not None and np.isfinite(value)])
-    found: dict[str, Any] = {"n": len(known), "difference": _or_none(known.mean()) if len(known) else None}
+    n = len(known)
+    found: dict[str, Any] = {"n": n, "difference": float(known.mean()) if n else None}
     found |= {"low": None, "high": None, "p": None}
-    if len(known) > 1:
-        test = ttest_1samp(known, 0.0)
-        ends = test.confidence_interval(level)
-        found |= {"low": _or_none(ends.low), "high": _or_none(ends.high), "p": _or_none(test.pvalue)}
+    error = known.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    if error > 0:
+        mean, reach = float(known.mean()), float(t.ppf((1 + level) / 2, n - 1) * error)
+        found |= {"low": mean - reach, "high": mean + reach, "p": float(2 * t.sf(abs(mean) / error, n - 1))}
     return found | {"values": {name: _or_none(_or_nan(value)) for name, value in values.items()}}
 
 
@@ -277,14 +278,17 @@ class _Resampled:
                 value = low = high = None
                 if len(columns):
                     over = _over_vertices(statistic, self._values[measure], columns)[:, None]
-                    value, (low, high) = _or_none(over[0, 0]), map(_or_none, np.ravel(self._interval(over, level)[:2]))
+                    ends = self._interval(over, level, corrected=prefix == "mean")[:2]
+                    value, (low, high) = _or_none(over[0, 0]), map(_or_none, np.ravel(ends))
                 start = "" if prefix == "median" else "mean_"
                 numbers |= {prefix: value, f"{start}low": low, f"{start}high": high}
             found[measure] = numbers
         return found
 
-    def _interval(self, values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, str | None]:
-        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level)
+    def _interval(
+        self, values: np.ndarray, level: float, *, corrected: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, str | None]:
+        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level, corrected=corrected)
 
     def _drawn_runs(self, runs: int, draws: int, seed: tuple[int, int]) -> np.ndarray | None:
         """All runs alike for the data and the jackknife, then resampled."""

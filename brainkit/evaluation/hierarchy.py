@@ -125,7 +125,8 @@ def analyse_hierarchy(
     Parameters
     ----------
     depth : array of shape (runs, V)
-        Relative depth of each vertex in each run of one network, see `relative_depth`; NaN where unknown.
+        Relative depth of each vertex in each run of one network, see
+        :func:`brainkit.metrics.depth.relative_depth`; NaN where unknown.
     order : AreaOrder
     spins : Spins, optional
         Rotations of the vertices ``order.vertices``: the null.

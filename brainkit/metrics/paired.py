@@ -43,9 +43,8 @@ def resampled_differences(
     Returns
     -------
     dict of str to array of shape (draws, V), float32
-        ``r``, ``R2``, ``explained`` (max(r, 0)^2 / noise ceiling, not clipped); of a alone if b has no run. NaN where
-        a prediction or a response is constant, and ``explained`` where the ceiling is unknown or below
-        `LEAST_CEILING`.
+        ``r``, ``R2``, and ``explained``, see :func:`brainkit.metrics.scores.explained_share`; of a alone if b has no
+        run. r is NaN where a prediction or a response is constant, and explained where there is no usable ceiling.
     """
     found = {name: np.zeros((len(weights), responses.shape[1]), np.float32) for name in MEASURES}
     for sign, model, shares in ((1, a, runs_a), (-1, b, runs_b)):
@@ -56,7 +55,7 @@ def resampled_differences(
                 r, R2 = weighted_scores(predictions[:, columns], responses[:, columns], weights)
                 found["r"][:, columns] += weight * r
                 found["R2"][:, columns] += weight * R2
-                found["explained"][:, columns] += weight * (np.maximum(r, 0) ** 2 / ceiling)
+                found["explained"][:, columns] += weight * _explained(r, ceiling)
     return found
 
 
@@ -95,16 +94,17 @@ def exchanged_differences(
         for pair in range(pairs):
             first, second = (_centred(model[pair % len(model)][:, columns]) for model in (a, b))
             errors = (y - first[0] + y_mean - first[1]) ** 2 - (y - second[0] + y_mean - second[1]) ** 2
-            with np.errstate(invalid="ignore", divide="ignore"):
-                p, q = (each / each.std(0) for each, _ in (first, second))
+            p, q = (values / np.where(sd := values.std(0), sd, 1) for values, _ in (first, second))
             moved, moved_squares, moved_products = swapped @ (p - q), swapped @ (p**2 - q**2), swapped @ ((p - q) * y)
-            # After the exchange a has its own sum less what it gave away; sums of p and q are 0, of their squares n.
+            # After the exchange a has its own sum less what it gave away; the sums of p and q are 0.
             r_a, r_b = (
-                ((each * y).sum(0) + sign * moved_products)
-                / np.sqrt(_positive(n + sign * moved_squares - moved**2 / n, _CONSTANT * n) * total_squares)
-                for each, sign in ((p, -1), (q, 1))
+                ((own * y).sum(0) + sign * moved_products)
+                / np.sqrt(
+                    _positive((own**2).sum(0) + sign * moved_squares - moved**2 / n, _CONSTANT * n) * total_squares
+                )
+                for own, sign in ((p, -1), (q, 1))
             )
-            explained = (np.maximum(r_a, 0) ** 2 - np.maximum(r_b, 0) ** 2) / ceiling
+            explained = _explained(r_a, ceiling) - _explained(r_b, ceiling)
             found["r"][:, columns] += (r_a - r_b) / pairs
             found["R2"][:, columns] -= (errors.sum(0) - 2 * (swapped @ errors)) / total_squares / pairs
             found["explained"][:, columns] += explained / pairs
@@ -173,6 +173,10 @@ def _blocks(noise_ceiling: np.ndarray, size: int) -> Iterator[tuple[slice, np.nd
     for start in range(0, len(usable), size):
         columns = slice(start, start + size)
         yield columns, usable[columns]
+
+
+def _explained(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
+    return np.asarray(np.minimum(np.nan_to_num(r).clip(min=0) ** 2 / ceiling, 1))
 
 
 def _centred(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
-from brainkit.runs.folder import finished_run, read_rois, run_folders
+from brainkit.runs.folder import finished_run, read_rois, repeat_folders, run_folders
 from brainkit.runs.predictions import FILE, Predictions, align_responses, read_predictions
 from brainkit.utils.text import plural
 
@@ -69,8 +69,7 @@ class Model:
         folders = []
         for each in self.runs[subject]:
             if not each.is_baseline and (each.run / "selectors.npz").is_file():
-                repeats = [path.parent for path in sorted(each.run.glob("repeats/*/selectors.npz"))]
-                folders += repeats if len(repeats) > 1 else [each.run]
+                folders += repeat_folders(each.run) or [each.run]
         found = []
         for folder in folders:
             with np.load(folder / "selectors.npz") as file:
