@@ -66,7 +66,8 @@ class Uncertainty:
         for name, group in groups.items():
             errors = [number(group[f"{selector}_se"]["median"], ".3f") for selector in SELECTORS]
             reliability = number(group.get("depth_reliability", {}).get("mean"), ".3f")
-            rows.append((name, f"{group['reliable']['n']:,}", *errors, f"{100 * group['reliable']['mean']:.0f} %", reliability))
+            reliable = group["reliable"]
+            rows.append((name, f"{reliable['n']:,}", *errors, f"{100 * reliable['mean']:.0f} %", reliability))
         return Table(
             title=f"standard errors of the maps (medians over vertices), from {self.errors.runs} runs",
             header=("ROI", "vertices", "depth", "location", "scale", "reliable", "map reliability (depth)"),
