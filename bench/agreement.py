@@ -105,7 +105,14 @@ def _ceilings(rng: np.random.Generator) -> list[Agreement]:
     corrected = 2 * halves / (1 + halves)
     return [
         _row("noise ceiling, one-way, means of 4", "1 - 1/F, scipy.stats.f_oneway", one_way, by_f, 1e-9),
-        _row("noise ceiling, split halves of 2", "2r / (1 + r), scipy's r", of_halves, corrected, 0.05, "other splits"),
+        _row(
+            "noise ceiling, split halves of 2",
+            "2r / (1 + r), scipy's r",
+            of_halves,
+            corrected,
+            0.05,
+            "other random splits",
+        ),
     ]
 
 
@@ -136,7 +143,7 @@ def _statistics(rng: np.random.Generator, predictions: np.ndarray, responses: np
         _row("p of t (Welch)", "scipy.stats.ttest_ind", welch.p, scipys.pvalue, 1e-9),
         _row("slope, intercept, r of a line", "scipy.stats.linregress", line, of_lines, 1e-10),
         _row("r in bootstrap samples", "numpy.corrcoef of the resampled rows", weighted, by_rows, 1e-5, "float32"),
-        _row("permutation p", "scipy.stats.permutation_test", tested, by_scipy, 0.02, "other permutations"),
+        _row("permutation p", "scipy.stats.permutation_test", tested, by_scipy, 0.02, "other random permutations"),
         _bca_of_mean(rng),
     ]
 

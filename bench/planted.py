@@ -6,7 +6,7 @@ so that the number of images, of vertices and the noise can be varied without ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,32 +23,29 @@ from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
 from brainkit.utils.files import atomic_write, read_json, write_json
 
-TEST = 240
 _SIZE = 224  # of a crop: what the network sees
 _GAUGE = 900  # images over which the true channels are brought to unit RMS
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Images (training first, then test), the photograph that each shows, and their tokens."""
+    """Images (training first, then test), the photograph that each shows, their tokens; how many are for training."""
 
     folder: Path
     images: list[Path]
     groups: list[str]
     tokens: TokenCache
-
-    @property
-    def training(self) -> int:
-        return len(self.images) - TEST
+    training: int
 
     def split(self, seed: int, images: int) -> Split:
         """The split of `brainkit train` on the first `images` training images and all test images."""
         test = np.arange(len(self.images)) >= self.training
         whole = make_split(self.groups, test, seed, names=[path.name for path in self.images])
-        return Split(whole.train[whole.train < images], whole.validation[whole.validation < images], whole.test)
+        kept = {side: rows[rows < images] for side, rows in (("train", whole.train), ("validation", whole.validation))}
+        return replace(whole, **kept)
 
 
-def load_pool(folder: Path, training: int, *, total: int = 10_000, seed: int = 301) -> Pool:
+def load_pool(folder: Path, training: int, *, total: int = 10_000, test: int = 240, seed: int = 301) -> Pool:
     """The first training images of a pool, and its test images.
 
     Crops (all) and tokens (of these images) are made on first use, about 25 images a second and core.
@@ -57,18 +54,18 @@ def load_pool(folder: Path, training: int, *, total: int = 10_000, seed: int = 3
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
-            _write_crops(temporary, seed, total)
+            _write_crops(temporary, seed, total, test)
     shown = read_json(path / "stimuli.json")
     names = sorted(shown)
     images = [path / name for name in names[:training] + names[total:]]
     tokens = extract_tokens(load_backbone(sample.BACKBONE), images, cache=folder / "tokens")
-    return Pool(path, images, [shown[image.name] for image in images], tokens)
+    return Pool(path, images, [shown[image.name] for image in images], tokens, training)
 
 
-def _write_crops(folder: Path, seed: int, training: int) -> None:
+def _write_crops(folder: Path, seed: int, training: int, test: int) -> None:
     folder.mkdir()
     rng, photographs, shown = np.random.default_rng(seed), load_photographs(), {}
-    for row in range(training + TEST):
+    for row in range(training + test):
         names = TRAINING_PHOTOGRAPHS if row < training else TEST_PHOTOGRAPHS
         photograph, crop = random_crop(rng, photographs, names, _SIZE)
         name = f"{row:05d}.png"

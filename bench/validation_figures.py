@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from bench.calibration import IGNORED, RESAMPLED
 
+AREAS = ("all", "early", "mid", "high")
 BLUE, RED, GREY = "#1f5fa8", "#c0392b", "#888888"
 _RECOVERY = {
     "depth_r": "layer: correlation\nwith the planted depth",
@@ -66,6 +67,8 @@ def recovery(part: dict[str, Any], path: Path) -> None:
 
 
 def _curve(axis: Axes, rows: list[dict[str, Any]], name: str, measure: str) -> None:
+    if not rows:
+        return
     at = sorted({row[name] for row in rows})
     by_value = [np.array([row[measure] for row in rows if row[name] == value]) for value in at]
     axis.plot(at, [values.mean() for values in by_value], color=BLUE, linewidth=1.5)
@@ -75,29 +78,52 @@ def _curve(axis: Axes, rows: list[dict[str, Any]], name: str, measure: str) -> N
         axis.plot(np.full(len(values), value), values, "o", color=BLUE, markersize=3.5, alpha=0.7)
 
 
+def worlds(found: dict[str, Any], path: Path) -> None:
+    """Explained share by area (panels) and variant: a point for each world, the mean with its t interval."""
+    variants = list(dict.fromkeys(variant for world in found.values() for variant in world))
+    figure, axes = plt.subplots(1, len(AREAS), figsize=(11, 1.4 + 0.4 * len(variants)), sharey=True)
+    for axis, area in zip(axes, AREAS, strict=True):
+        for place, variant in enumerate(variants):
+            values = np.array([world[variant]["explained"][area] for world in found.values() if variant in world])
+            colour = BLUE if variant == "default" else GREY
+            axis.plot(values, np.full(len(values), place), "o", color=colour, markersize=3.5, alpha=0.5)
+            ends = np.array(t_interval(values) if len(values) > 2 else (values.mean(),) * 2)
+            reach = np.abs(ends - values.mean())[:, None]
+            axis.errorbar(values.mean(), place, xerr=reach, fmt="|", color=colour, markersize=12, linewidth=2)
+        axis.set(title=area, xlabel="r²/ceiling", yticks=range(len(variants)))
+    axes[0].set_yticklabels(variants)
+    axes[0].invert_yaxis()
+    _save(figure, path)
+
+
 def coverage(part: dict[str, Any], path: Path) -> None:
     """Coverage of 95 % intervals by design and measure, and beside it coverage at other levels."""
     rows = [*part["coverage"], *part["large ROI"], *part["slopes"]]
     measures = list(dict.fromkeys(row["measure"] for row in rows if not is_control(row)))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.2), width_ratios=(2.2, 1))
-    left.axvspan(0.93, 0.97, color=GREY, alpha=0.2, linewidth=0, label="93 to 97 %")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 6.4), width_ratios=(1.8, 1))
+    left.axvspan(0.93, 0.97, color=GREY, alpha=0.2, linewidth=0)
     left.axvline(0.95, color=GREY, linewidth=1)
     designs = list(dict.fromkeys(row["design"] for row in rows))
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(designs)))
     for k, design in enumerate(designs):
-        own = [row for row in rows if row["design"] == design]
         for control in (False, True):
-            chosen = [row for row in own if is_control(row) == control]
+            chosen = [row for row in rows if row["design"] == design and is_control(row) == control]
+            if not chosen:
+                continue
             y = [_place(row, measures) + 0.7 * (k / (len(designs) - 1) - 0.5) for row in chosen]
             x = np.array([row["rate"] for row in chosen])
-            error = [x - [row["low"] for row in chosen], [row["high"] for row in chosen] - x] if chosen else None
-            label = None if control else design
-            marker = "x" if control else "o"
-            left.errorbar(x, y, xerr=error, fmt=marker, color=colours[k], markersize=5, linewidth=1.2, label=label)
+            left.errorbar(
+                x,
+                y,
+                xerr=[x - [row["low"] for row in chosen], [row["high"] for row in chosen] - x],
+                fmt="x" if control else "o",
+                color=plt.get_cmap("tab10")(k),
+                markersize=6 if control else 4.5,
+                linewidth=1.2,
+                label=f"control: {chosen[0]['measure'].rsplit(', ', 1)[1]}, {design}" if control else design,
+            )
     left.set_yticks(range(len(measures)), measures)
     left.invert_yaxis()
-    left.set_xlabel("share of 95 % intervals that contain the truth (bars: 95 %, over data sets)")
-    left.legend(fontsize=7.5, loc="upper left", frameon=True)
+    left.set_xlabel("share of 95 % intervals that contain the truth\n(bars: 95 %, over data sets; band: 93 to 97 %)")
     for measure, colour in zip(dict.fromkeys(row["measure"] for row in part["levels"]), (BLUE, RED), strict=False):
         own = [row for row in part["levels"] if row["measure"] == measure]
         x, rate = np.array([row["level"] for row in own]), np.array([row["rate"] for row in own])
@@ -107,7 +133,8 @@ def coverage(part: dict[str, Any], path: Path) -> None:
     right.set_xlabel("level asked for (240 images)")
     right.set_ylabel("share that contain the truth")
     right.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=8, frameon=False)
+    _save(figure, path, bottom=0.2)
 
 
 def _place(row: dict[str, Any], measures: list[str]) -> int:
@@ -146,9 +173,9 @@ def _band(axis: Axes, count: int) -> None:
     axis.plot(expected, expected, color=GREY, linewidth=1)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, bottom: float = 0.0) -> None:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, bottom, 1, 1))
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)

@@ -26,13 +26,14 @@ def write_page(report: dict[str, Any], docs: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sections = {
         "recovery": _recovery,
+        "worlds": _worlds,
         "calibration": _calibration,
         "agreement": _agreement,
         "official": _official,
     }
     lines = _introduction()
     for part, write in sections.items():
-        if part in report:
+        if report.get(part):
             lines += ["", *write(report[part], folder)]
     lines += ["", *_limits(), "", *_made_with(report)]
     (docs / "validation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -84,6 +85,36 @@ def _recovery(part: dict[str, Any], folder: Path) -> list[str]:
     return lines
 
 
+def _worlds(part: dict[str, Any], folder: Path) -> list[str]:
+    worlds = part["worlds"]
+    figures.worlds(worlds, folder / "worlds.png")
+    variants = dict.fromkeys(variant for world in worlds.values() for variant in world)
+    lines = [
+        "## Where responses are not the model's own",
+        "",
+        *_text(
+            f"In these {len(worlds)} simulated subjects nothing is FactorTopy's formula: early responses are energies "
+            "of Gabor filters in Gaussian receptive fields, middle and high ones come from stages of "
+            "EfficientNet-Lite2, pooled by Gaussian receptive fields or over the whole image, and each vertex differs "
+            "from its neighbours. The model sees tokens of EfficientNet-Lite0. Each number is the median of "
+            "r²/ceiling over the vertices of an area, averaged over worlds; the difference is paired, with a t "
+            "interval over worlds."
+        ),
+        "",
+        "![Explained share by area, for FactorTopy and what it is compared with](validation/worlds.png)",
+        "",
+        f"| | {' | '.join(figures.AREAS)} | default minus this, all vertices | worlds |",
+        "|---" * (3 + len(figures.AREAS)) + "|",
+    ]
+    for variant in variants:
+        both = [world for world in worlds.values() if variant in world and "default" in world]
+        shares = [np.mean([world[variant]["explained"][area] for world in both]) for area in figures.AREAS]
+        apart = [world["default"]["explained"]["all"] - world[variant]["explained"]["all"] for world in both]
+        difference = "" if variant == "default" else _mean(apart)
+        lines.append(f"| {variant} | {' | '.join(f'{share:.3f}' for share in shares)} | {difference} | {len(both)} |")
+    return lines
+
+
 def _calibration(part: dict[str, Any], folder: Path) -> list[str]:
     figures.coverage(part, folder / "coverage.png")
     figures.p_values(part, folder / "p_values.png")
@@ -106,8 +137,8 @@ def _calibration(part: dict[str, Any], folder: Path) -> list[str]:
                 if not outside
                 else f"Outside 93 to 97 %: {'; '.join(_named(row) for row in outside)}. "
             )
-            + "Two controls show that the simulation can tell a wrong interval (crosses): resampling images that belong "
-            "to one photograph as if they were independent, and resampling vertices, which share noise."
+            + "Two controls show that the simulation notices a wrong interval (crosses): images that belong to one "
+            "photograph resampled as if they were independent, and vertices resampled, which share noise."
         ),
         "",
         "![Coverage of 95 % intervals by design and measure, and at other levels](validation/coverage.png)",
@@ -182,7 +213,8 @@ def _agreement(part: dict[str, Any], folder: Path) -> list[str]:
         "|---|---|---|---|",
     ]
     for row in part["rows"]:
-        lines.append(f"| {row['metric']} | {row['other']} | {row['difference']:.1e} | {row['note']} |")
+        difference = f"{row['difference']:.1e}" if row["difference"] else "0"
+        lines.append(f"| {row['metric']} | {row['other']} | {difference} | {row['note']} |")
     return lines
 
 
