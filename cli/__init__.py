@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "Write a trained run as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
     "compare": "Compare runs on the test images that they share.",
+    "baselines": "Compare a run with other encoding models of the same data.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
     "uncertainty": "Measure how sure the maps of a run are.",

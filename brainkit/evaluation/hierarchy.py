@@ -126,7 +126,7 @@ def analyse_hierarchy(
     ----------
     depth : array of shape (runs, V)
         Relative depth of each vertex in each run of one network, see
-        :func:`brainkit.metrics.uncertainty.relative_depth`; NaN where unknown.
+        :func:`brainkit.metrics.depth.relative_depth`; NaN where unknown.
     order : AreaOrder
     spins : Spins, optional
         Rotations of the vertices ``order.vertices``: the null.

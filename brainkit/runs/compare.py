@@ -23,8 +23,8 @@ from brainkit.evaluation.compare import (
 )
 from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, order_areas, shared_images
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.spin import Spins, fit_sphere, fsaverage_sphere, spin
-from brainkit.metrics.uncertainty import relative_depth
 from brainkit.runs.compared import Model, Shared, open_models, open_shared
 from brainkit.utils.progress import Say
 

@@ -20,7 +20,7 @@ from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.compare import Summary
 from brainkit.evaluation.hierarchy import layers_by_roi
 from brainkit.evaluation.vertex_groups import vertex_groups
-from brainkit.metrics.uncertainty import relative_depth
+from brainkit.metrics.depth import relative_depth
 from brainkit.runs.compare import RunComparison, SubjectResult, headline_measure
 from brainkit.runs.compare_tables import MEASURES, leaderboard
 from brainkit.utils.files import atomic_write, write_json

@@ -13,8 +13,9 @@ HEAD = 1024  # bytes; the mark is in front of the pixels
 NUMBERED = re.compile(r"\d{4,}-.+\.png")  # the map of one image: row and name
 SHEET = "-top-"  # in the names of contact sheets
 DIFFERENCE = "difference-"  # begins the names of maps of two models' difference
-_NAMES = {f"{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale", "depth-se", "effect-size")}
-_NAMES |= {f"{name}.png" for name in ("accuracy-by-roi", "difference", "hierarchy", "layers-by-roi", "leaderboard")}
+_MAPS = ("accuracy", "explained", "layer", "location", "scale", "depth-se", "effect-size", "difference")
+_CHARTS = ("baselines", "agreement", "accuracy-by-roi", "hierarchy", "layers-by-roi", "leaderboard")
+_NAMES = {f"{name}.png" for name in (*_MAPS, *_CHARTS)}
 _KEY, _NAME = "Software", "brainkit"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
