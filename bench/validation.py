@@ -85,7 +85,7 @@ def recovery(folder: Path, kept: dict[str, Any], options: argparse.Namespace, sa
     torch.set_num_threads(1)
     reference, sweeps, draws = REFERENCE, SWEEPS, DRAWS
     if options.quick:
-        reference, sweeps, draws = {"images": 60, "vertices": 60, "share": 1.0}, {"images": (60, 90)}, 2
+        reference, sweeps, draws = {"images": 60, "vertices": 60, "share": 1.0}, {"images": (60,)}, 2
     about = {"defaults": settings_digest(), "reference": reference, "sweeps": sweeps}
     rows: list[dict[str, Any]] = list(kept["rows"]) if kept.get("defaults") == about["defaults"] else []
     cells = [reference | {name: value} for name, values in sweeps.items() for value in values]
@@ -106,7 +106,7 @@ def _train_cell(folder: Path, cell: dict[str, Any], *, quick: bool) -> dict[str,
     from brainkit.config import Config
     from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY
 
-    pool = load_pool(folder, 90, total=90, test=30) if quick else load_pool(folder, max(cell["images"], _LEAST_POOL))
+    pool = load_pool(folder, 60, total=60, test=20) if quick else load_pool(folder, max(cell["images"], _LEAST_POOL))
     planted = plant(pool, cell["seed"], vertices=cell["vertices"], share=cell["share"])
     settings = Config().replace([f"seed={cell['seed']}", "train.threads=1", *(["train.epochs=2"] if quick else [])])
     trained = train(planted, settings, pool.split(cell["seed"], cell["images"]))
