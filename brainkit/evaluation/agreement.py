@@ -14,6 +14,7 @@ import numpy as np
 
 from brainkit.errors import UsageError
 from brainkit.metrics.resampling import LEAST_GROUPS, group_codes
+from brainkit.metrics.spin import Sphere, smoothed_p, spin, spun_values
 
 FEWEST = 10  # vertices of a group that has a correlation
 _BLOCK = 1024  # vertices of a block
@@ -38,6 +39,10 @@ class DepthAgreement:
         Group of vertices -> ``r`` (Pearson, over the vertices used), ``low``, ``high`` (its interval over stimuli),
         ``reliability`` (of `other`, over halves of the test stimuli, Spearman-Brown) and ``n`` (vertices used). NaN
         where there are fewer than 10 vertices; no interval with fewer than 10 stimuli.
+    p : float
+        Of the correlation over all vertices used: the spin test, two-sided; NaN without it.
+    no_spin : str or None
+        Why there is no spin test.
     """
 
     depth: np.ndarray
@@ -45,6 +50,8 @@ class DepthAgreement:
     shares: np.ndarray
     used: np.ndarray
     groups: dict[str, dict[str, float]]
+    p: float
+    no_spin: str | None
 
 
 def depth_agreement(
@@ -54,6 +61,8 @@ def depth_agreement(
     *,
     groups: Iterable[Any] | None = None,
     rois: Mapping[str, np.ndarray] | None = None,
+    sphere: Sphere | None = None,
+    rotations: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> DepthAgreement:
@@ -80,10 +89,13 @@ def depth_agreement(
         The stimulus of each image.
     rois : mapping of str to positions, optional
         Groups of vertices; "all" is always there.
+    sphere : Sphere, optional
+        Where the vertices lie, for the spin test: smooth maps correlate by chance, so FactorTopy's map is rotated.
+    rotations : int
     level : float
         Of the interval.
     seed : int
-        Of the halves.
+        Of the halves and rotations.
 
     Raises
     ------
@@ -121,7 +133,8 @@ def depth_agreement(
         low, high = _interval(r[0], r[1:], int(codes.max()) + 1, level)
         reliability = _reliability(depths[1:, chosen])
         found[name] = {"r": float(r[0]), "low": low, "high": high, "reliability": reliability, "n": len(chosen)}
-    return DepthAgreement(np.asarray(depth), other, shares, used, found)
+    p, no_spin = _spin_test(found["all"]["r"], depth, other, used, sphere, rotations, seed)
+    return DepthAgreement(np.asarray(depth), other, shares, used, found, p, no_spin)
 
 
 def _contributions(parts: np.ndarray, responses: np.ndarray) -> np.ndarray:
@@ -153,6 +166,29 @@ def _correlations(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     a, b = rows - rows.mean(1, keepdims=True), values - values.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((a * b).sum(1) / np.sqrt(np.square(a).sum(1) * np.square(b).sum(axis=-1)))
+
+
+def _spin_test(
+    r: float,
+    depth: np.ndarray,
+    other: np.ndarray,
+    used: np.ndarray,
+    sphere: Sphere | None,
+    rotations: int,
+    seed: int,
+) -> tuple[float, str | None]:
+    """p of a correlation when FactorTopy's map is rotated over the sphere, or why there is none."""
+    if sphere is None or not np.isfinite(r):
+        return float("nan"), "the vertices do not lie on a sphere" if sphere is None else "there is no correlation"
+    try:
+        rotated = spun_values(depth, spin(sphere, np.flatnonzero(used), rotations, seed))
+    except UsageError as error:
+        return float("nan"), str(error)
+    null = []
+    for values in rotated:
+        known = ~np.isnan(values)
+        null.append(_correlations(values[None, known], other[used][known])[0])
+    return smoothed_p(r, np.array(null)), None
 
 
 def _interval(r: float, of_halves: np.ndarray, stimuli: int, level: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from brainkit.metrics.resampling import (
 )
 from brainkit.metrics.scores import LEAST_CEILING, explained_share, official_score
 from brainkit.metrics.significance import false_discovery_rate
+from brainkit.utils.system import cores
 
 ALL = "all"  # the group of all vertices
 _BATCH = 2**22  # values of a batch of images
 _ROWS = 2**21  # values of a batch of bootstrap draws
+_THREADS = 8  # at most: each holds a batch of draws
 _DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
 
 
@@ -236,11 +239,15 @@ def drawn_centres(
     """
     drawn = np.empty((len(r), len(columns), 2))
     rows = max(_ROWS // max(r.shape[1], 1), 1)
-    for start in range(0, len(r), rows):
+
+    def fill(start: int) -> None:
         chunk = slice(start, start + rows)
         values = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
         for k, (_, measure, chosen) in enumerate(columns):
             drawn[chunk, k] = _centres(values[measure], chosen)
+
+    with ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
+        list(pool.map(fill, range(0, len(r), rows)))
     return drawn
 
 

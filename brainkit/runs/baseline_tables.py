@@ -107,7 +107,7 @@ class Rows:
     def write(self, note: str | None = None) -> None:
         """Write ``baselines.json``, ``baselines.csv`` and ``baselines.png``, on which the note is written."""
         folder = self.folder
-        from brainkit.maps.baseline_figures import draw_baselines
+        from brainkit.maps.baseline_charts import draw_baselines
 
         content = {
             "schema": SCHEMA,
@@ -126,8 +126,15 @@ class Rows:
                     own = (row.name, row.title, row.cpu_seconds, row.parameters)
                     writer.writerow((*own, group, found[-1]["n"], *values))
         measure = "explained" if self.rows[0].summary("explained")["n"] else "r"
-        points = [(row.title, *(row.summary(measure)[end] for end in _ENDS)) for row in self.rows]
-        draw_baselines(folder / "baselines.png", points, measure=measure, note=note)
+        summaries = [(row.title, row.summary(measure)) for row in self.rows]
+        draw_baselines(
+            folder / "baselines.png",
+            [(title, {"value": each["median"], "low": each["low"], "high": each["high"]}) for title, each in summaries],
+            measure=measure,
+            title=f"{self.provenance['run']} and its baselines",
+            detail=f"{self.table().notes[-1]}; {self.rows[0].evaluation['n_images']:,} test images",
+            note=note,
+        )
 
 
 def _with_interval(summary: dict[str, Any]) -> str:

@@ -250,8 +250,7 @@ class _Work:
             layer_predictions,
             self.responses - mean,
             self.groups,
-            self.subject.vertices,
-            self.subject.rois,
+            self.subject,
             note=figure_note(self.summary),
             provenance=self.provenance(),
         )

@@ -211,7 +211,7 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
         detail = (
             "bars: interval over runs; grey: maps as smooth, rotated on the sphere" if found.no_spin is None else ""
         )
-        title = f"{start}preferred depth along the cortex"
+        title = f"{start}preferred depth along the cortex" if start else "Preferred depth along the cortex"
         figures.append(charts.draw_hierarchy(path, hierarchies=found.hierarchy, title=title, detail=detail, note=note))
     groups = vertex_groups(found.shared.vertices, found.shared.rois)
     groups = {name: members for name, members in groups.items() if len(members)}
@@ -220,7 +220,7 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
     if shares and groups:
         layers = {name: weights[name][1] for name in shares}
         path = folder / "layers-by-roi.png"
-        title = f"{start}mean layer weights by ROI"
+        title = f"{start}mean layer weights by ROI" if start else "Mean layer weights by ROI"
         figures.append(
             charts.draw_layers_by_roi(path, shares=shares, layers=layers, rois=list(groups), title=title, note=note)
         )

@@ -69,6 +69,8 @@ def _pair_table(result: RunComparison, pair: tuple[str, str]) -> Table:
         notes.append(
             f"{plural(found.n_images, 'test image')} of {stimuli}; p: {found.exchanges:,} exchanges of stimuli"
         )
+        if found.exchanges < result.settings.permutations:
+            notes.append(f"these are all exchanges of {stimuli}: p cannot be below {2 / (1 + found.exchanges):.3g}")
         if found.method is None:
             notes.append("no intervals: 10 stimuli are needed")
         notes.append(f"vertices that differ at q < 0.05: {_differing(found.difference['r'], found.q, pair)}")

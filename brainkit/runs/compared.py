@@ -195,6 +195,8 @@ def open_shared(models: Sequence[Model], subject: str, data: Sequence[str | os.P
     with np.load(run.run / "scores.npz") as file:
         ceiling = file["noise_ceiling"].astype(np.float64)
     notes = dict.fromkeys(note for _, each in runs if (note := each.summary["note"]))
+    untrained = (model.name for model, each in runs if each.summary["backbone"]["pretrained"] is False)
+    notes |= dict.fromkeys(f"{name}: network with RANDOM weights" for name in untrained)
     return Shared(
         subject=subject,
         predictions=predictions,

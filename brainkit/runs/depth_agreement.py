@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.vertices import CUSTOM
+from brainkit.data.subject import Subject
 from brainkit.evaluation.agreement import DepthAgreement, depth_agreement
 from brainkit.evaluation.scores import json_ready
 from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.metrics.depth import relative_depth
+from brainkit.metrics.spin import Sphere, fit_sphere, fsaverage_sphere
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.table import Table, number
 
 SCHEMA = 1
+ROTATIONS = 1000
+_EXPLAINED = "the {vertices:,} vertices at which banded ridge explains any variance of the test images"
 
 
 def write_agreement(
@@ -24,8 +27,7 @@ def write_agreement(
     layer_predictions: np.ndarray,
     responses: np.ndarray,
     groups: np.ndarray,
-    vertices: Vertices,
-    rois: RoiTable,
+    subject: Subject,
     *,
     note: str | None,
     provenance: dict[str, Any],
@@ -44,18 +46,27 @@ def write_agreement(
         Without the mean training response.
     groups : array of shape (n,)
         Stimuli.
-    vertices : Vertices
-    rois : RoiTable
+    subject : Subject
     note : str or None
         Written on the figure.
     provenance : dict
     """
-    from brainkit.maps.baseline_figures import draw_agreement
+    from brainkit.maps.baseline_charts import draw_agreement
 
     with np.load(run / "selectors.npz") as file:
         depth = relative_depth(file["layer_weights"].astype(np.float64))
-    found = depth_agreement(depth, layer_predictions, responses, groups=groups, rois=vertex_groups(vertices, rois))
-    content = json_ready({"groups": found.groups, "used": int(found.used.sum())})
+    vertices = subject.vertices
+    found = depth_agreement(
+        depth,
+        layer_predictions,
+        responses,
+        groups=groups,
+        rois=vertex_groups(vertices, subject.rois),
+        sphere=_sphere(subject),
+        rotations=ROTATIONS,
+    )
+    spin_test = {"p": found.p, "rotations": ROTATIONS if found.no_spin is None else 0, "missing": found.no_spin}
+    content = json_ready({"groups": found.groups, "used": int(found.used.sum()), "spin_test": spin_test})
     write_json(run / "agreement.json", {"schema": SCHEMA, **content, "provenance": provenance})
     with atomic_write(run / "agreement.npz") as temporary:
         np.savez(
@@ -68,7 +79,19 @@ def write_agreement(
             space=np.array(vertices.space),
         )
     used = found.used
-    draw_agreement(run / "agreement.png", found.depth[used], found.other[used], content["groups"], note=note)
+    draw_agreement(
+        run / "agreement.png",
+        found.depth[used],
+        found.other[used],
+        {
+            f"{name} ({row['n']:,})" if name != "all" else name: {**row, "value": row["r"]}
+            for name, row in content["groups"].items()
+            if row["r"] is not None
+        },
+        title="Depth by FactorTopy and by the layer shares of banded ridge",
+        detail=_EXPLAINED.format(vertices=int(used.sum())),
+        note=note,
+    )
     return _table(found)
 
 
@@ -78,13 +101,21 @@ def _table(found: DepthAgreement) -> Table:
         if row["r"] is not None:
             ends = "" if row["low"] is None else f"[{row['low']:.2f}, {row['high']:.2f}]"
             rows.append((name, f"{row['n']:,}", number(row["r"], ".2f"), ends, number(row["reliability"], ".2f")))
+    spin_test = f"p {found.p:.3g}" if found.no_spin is None else f"none: {found.no_spin}"
     return Table(
         title="depth by FactorTopy and by banded ridge's layer shares: correlation over vertices",
         header=("group", "vertices", "r", "interval", "reliability"),
         rows=tuple(rows),
         notes=(
-            f"of the {int(found.used.sum()):,} vertices at which banded ridge explains any variance",
-            "interval: of other test images, as many as these; reliability: of the ridge's depth over halves of them",
+            _EXPLAINED.format(vertices=int(found.used.sum())),
+            "interval: for as many other test images; reliability: of the ridge's depth, over halves of these",
+            f"spin test of all vertices (smooth maps correlate by chance): {spin_test}",
         ),
         bold=0,
     )
+
+
+def _sphere(subject: Subject) -> Sphere | None:
+    if subject.vertices.space != CUSTOM:
+        return fsaverage_sphere(subject.vertices)
+    return None if subject.own_coordinates is None else fit_sphere(subject.own_coordinates)

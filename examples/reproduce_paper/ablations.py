@@ -2,9 +2,9 @@
 
     python examples/reproduce_paper/ablations.py --data algonauts/subj01 --networks clip
 
-Each row is trained anew on the same tokens and images. Different from the paper: a selector that is left out is the same
-neutral value for all vertices (all layers alike; the centre of the image; half local, half global), R2 is the median over
-vertices of images that chose nothing, and every number has an interval (in the CSV of the run, and on baselines.png).
+Each row is trained anew on the same tokens and images. Different from the paper: a selector that is left out has one
+neutral value for all vertices (all layers alike; the centre of the image; half local, half global), R2 is the median
+over vertices on images that chose nothing, and every number has an interval (in the run's baselines.csv).
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
 Other comparisons of the paper are other networks: sizes (--networks vit_small_patch14_dinov2.lvd142m
 vit_base_patch14_dinov2.lvd142m vit_large_patch14_dinov2.lvd142m), or before and after fine-tuning (--networks clip
-clip=tuned.pth). The line of preferred depth (0 first layer, 1 last) on the order V1, V2, V3, V4, higher has a slope, an
-intercept and an r2. Different from the paper: with --repeats they have intervals over images and seeds, and p is against
-maps that are as smooth (spin test), since neighbouring vertices are no independent evidence.
+clip=tuned.pth). The line of preferred depth (0 first layer, 1 last) on the order V1, V2, V3, V4, higher has a slope,
+an intercept and an r2. Different from the paper: with --repeats they have intervals over images and seeds, and p is
+against maps that are as smooth (spin test), since neighbouring vertices are no independent evidence.
 """
 
 from __future__ import annotations

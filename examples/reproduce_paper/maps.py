@@ -2,9 +2,9 @@
 
     python examples/reproduce_paper/maps.py --data algonauts/subj01 --networks clip dinov2 sam mae mocov3 imagenet
 
-One folder of maps for each network. Different from the paper: vertices that the encoder predicts no better than chance are
-pale, and with --repeats also those whose selection would be another with other images. See README.md for what differs in
-all scripts.
+One folder of maps for each network. Different from the paper: vertices that the encoder predicts no better than chance
+are pale, and with --repeats also those that would select something else with other images. README.md says what differs
+in all scripts.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     python examples/reproduce_paper/training_images.py --data algonauts/subj01 --networks clip
 
-Different from the paper: the images that are not trained on are the validation images, so fewer training images mean
-more of these; the test images are the same for all. Runs with fewer images make fewer steps, unless --epochs is raised
-for them.
+Different from the paper: images that are not trained on are validation images, so that fewer training images mean more
+of these; the test images are the same for all. Runs with fewer images make fewer steps.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import pytest
 from brainkit.errors import UsageError
 from brainkit.evaluation.agreement import depth_agreement
 from brainkit.metrics.depth import relative_depth
+from brainkit.metrics.spin import fit_sphere
 
 
 def parts_and_responses(
@@ -81,6 +82,33 @@ def test_the_reliability_bounds_the_correlation_of_noisy_shares() -> None:
     found = depth_agreement(relative_depth(weights), parts, responses).groups["all"]
     assert 0.2 < found["reliability"] < 0.9
     assert found["r"] == pytest.approx(found["reliability"] ** 0.5, abs=0.12)  # the depths are equal but for noise
+
+
+@pytest.mark.slow
+def test_a_smooth_map_agrees_by_chance_and_the_spin_test_knows() -> None:
+    """Both maps are smooth. Equal ones are told from unrelated ones, for which the test holds its level."""
+    pytest.importorskip("scipy")
+    draw = np.random.default_rng(0)
+    points = draw.standard_normal((400, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    sphere = fit_sphere(points)
+    basis = np.column_stack([points, points[:, :1] * points[:, 1:], points[:, 1] * points[:, 2]])
+
+    def smooth(seed: int) -> np.ndarray:
+        field = basis @ np.random.default_rng(seed).standard_normal((basis.shape[1], 4))
+        weights = np.exp(2 * field / field.std())
+        return np.asarray(weights / weights.sum(1, keepdims=True))
+
+    def p(first: int, second: int) -> float:
+        weights = smooth(first)
+        parts, responses = parts_and_responses(weights, 40, 0.3, first)
+        found = depth_agreement(relative_depth(smooth(second)), parts, responses, sphere=sphere, rotations=99)
+        assert found.no_spin is None
+        return found.p
+
+    assert p(1, 1) <= 0.02
+    null = [p(seed, 100 + seed) for seed in range(20)]
+    assert 0.2 < np.mean(null) < 0.8 and np.mean(np.array(null) < 0.05) < 0.25
 
 
 def test_few_stimuli_have_no_interval() -> None:

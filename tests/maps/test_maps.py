@@ -397,7 +397,7 @@ def test_unsure_vertices_are_pale_on_the_map_that_is_unsure(tmp_path, subject, u
     assert sides["scale.png"][0] > 5 * sides["scale.png"][1]
     assert sides["location.png"][0] > 5 * sides["location.png"][1]
     for name in ("layer.png", "scale.png", "location.png"):
-        assert "standard error" in words(drawn[name]) and "10%" in words(drawn[name])
+        assert "standard error" in words(drawn[name]) and "10 %" in words(drawn[name])
     text = words(drawn["depth-se.png"])
     assert NOTE in text and "8 runs on halves" in text
     assert "standard error" not in words(drawn["accuracy.png"])

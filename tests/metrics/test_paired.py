@@ -1,4 +1,4 @@
-"""Differences in accuracy over resampled and exchanged images, against the same computed image by image."""
+"""Accuracies over resampled and exchanged images, against the same computed image by image."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import pytest
 from brainkit.metrics.paired import (
     draw_exchanges,
     draw_runs,
-    exchanged_differences,
+    exchanged_scores,
     max_statistic_p,
-    resampled_differences,
+    resampled_scores,
     sign_flip_p,
 )
-from brainkit.metrics.scores import explained_share
 
 N, V = 30, 7
 
@@ -26,68 +25,69 @@ def values() -> dict[str, np.ndarray]:
     return {"a": 3 + 0.4 * noise[0], "b": noise[1] - 1, "responses": 5 + 2 * noise[2]}
 
 
-def scores(p: np.ndarray, y: np.ndarray, ceiling: np.ndarray) -> dict[str, np.ndarray]:
+def scores(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r = np.array([np.corrcoef(p[:, v], y[:, v])[0, 1] for v in range(V)])
     R2 = 1 - ((y - p) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)
-    return {"r": r, "R2": R2, "explained": explained_share(r, ceiling)}
+    return r, R2
 
 
 def test_weights_count_images(values: dict[str, np.ndarray]) -> None:
-    a, b, y = values.values()
+    a, _, y = values.values()
     weights = np.random.default_rng(1).integers(0, 3, (4, N)).astype(np.float32)
-    ceiling = np.array([0.9, 0.8, 0.7, np.nan, 0.01, 0.95, 1.0])
-    found = resampled_differences([a], [b], y, weights, ceiling)
+    r, R2 = resampled_scores([a], y, weights)
     for draw, counts in enumerate(weights.astype(int)):
-        first, second = (scores(np.repeat(p, counts, 0), np.repeat(y, counts, 0), ceiling) for p in (a, b))
-        for name, difference in found.items():
-            np.testing.assert_allclose(difference[draw], first[name] - second[name], atol=2e-5)
-    assert np.isnan(found["explained"][:, 3:5]).all()
+        expected = scores(np.repeat(a, counts, 0), np.repeat(y, counts, 0))
+        np.testing.assert_allclose([r[draw], R2[draw]], expected, atol=2e-5)
 
 
 def test_the_runs_of_a_model_are_averaged_and_can_be_weighed(values: dict[str, np.ndarray]) -> None:
     a, b, y = values.values()
-    once, ceiling = np.ones((1, N), np.float32), np.full(V, 0.9)
-    both, of_a, of_b = (resampled_differences(runs, [], y, once, ceiling) for runs in ([a, b], [a], [b]))
-    shares = np.array([[0.25, 0.75]])
-    weighed = resampled_differences([a, b], [], y, once, ceiling, shares)
-    for name, mean in both.items():
-        np.testing.assert_allclose(mean, (of_a[name] + of_b[name]) / 2, atol=1e-6)
-        np.testing.assert_allclose(weighed[name], 0.25 * of_a[name] + 0.75 * of_b[name], atol=1e-6)
+    once, shares = np.ones((1, N), np.float32), np.array([[0.25, 0.75]])
+    of_a, of_b = (np.array(resampled_scores([each], y, once)) for each in (a, b))
+    np.testing.assert_allclose(resampled_scores([a, b], y, once), (of_a + of_b) / 2, atol=1e-6)
+    np.testing.assert_allclose(resampled_scores([a, b], y, once, shares), 0.25 * of_a + 0.75 * of_b, atol=1e-6)
 
 
 def test_exchanges_are_those_of_the_images_themselves(values: dict[str, np.ndarray]) -> None:
     a, b, y = values.values()
-    ceiling = np.full(V, 0.9)
     exchanges = np.random.default_rng(2).random((5, N)) < 0.5
     exchanges[0] = False
-    found = exchanged_differences([a], [b], y, exchanges, ceiling)
+    found = exchanged_scores([a], [b], y, exchanges)
     p, q = ((each - each.mean(0)) / each.std(0) for each in (a, b))
     for draw, swapped in enumerate(exchanges[..., None]):
-        first, second = np.where(swapped, q, p), np.where(swapped, p, q)
-        standardised = scores(first, y, ceiling), scores(second, y, ceiling)
-        raw = scores(np.where(swapped, b, a), y, ceiling), scores(np.where(swapped, a, b), y, ceiling)
-        for name, pair in {"r": standardised, "explained": standardised, "R2": raw}.items():
-            np.testing.assert_allclose(found[name][draw], pair[0][name] - pair[1][name], atol=1e-5)
-    observed = scores(a, y, ceiling)["r"] - scores(b, y, ceiling)["r"]
-    np.testing.assert_allclose(found["r"][0], observed, atol=1e-6)
+        for (r, R2), standardised, raw in (
+            (found[0], np.where(swapped, q, p), np.where(swapped, b, a)),
+            (found[1], np.where(swapped, p, q), np.where(swapped, a, b)),
+        ):
+            np.testing.assert_allclose(r[draw], scores(standardised, y)[0], atol=1e-5)
+            np.testing.assert_allclose(R2[draw], scores(raw, y)[1], atol=1e-5)
+    np.testing.assert_allclose(found[0][0][0], scores(a, y)[0], atol=1e-6)
+
+
+def test_runs_are_exchanged_pair_by_pair(values: dict[str, np.ndarray]) -> None:
+    a, b, y = values.values()
+    other = a + b
+    exchanges = np.random.default_rng(5).random((5, N)) < 0.5
+    both = np.array(exchanged_scores([a, other], [b], y, exchanges))
+    single = np.array([exchanged_scores([each], [b], y, exchanges) for each in (a, other)])
+    np.testing.assert_allclose(both, single.mean(0), atol=1e-6)
 
 
 def test_the_scale_of_predictions_does_not_matter_to_the_test_of_r(values: dict[str, np.ndarray]) -> None:
     a, b, y = values.values()
     exchanges = np.random.default_rng(3).random((5, N)) < 0.5
-    one, other = (exchanged_differences([a], [c], y, exchanges, np.full(V, 0.9))["r"] for c in (b, 100 * b - 7))
-    np.testing.assert_allclose(one, other, atol=1e-6)
+    one, other = (exchanged_scores([a], [c], y, exchanges) for c in (b, 100 * b - 7))
+    np.testing.assert_allclose(one[0][0], other[0][0], atol=1e-6)
+    np.testing.assert_allclose(one[1][0], other[1][0], atol=1e-6)
 
 
-def test_constant_predictions_have_no_correlation_and_explain_nothing(values: dict[str, np.ndarray]) -> None:
+def test_constant_predictions_have_no_correlation_but_can_be_exchanged(values: dict[str, np.ndarray]) -> None:
     a, _, y = values.values()
-    constant, ceiling = np.full_like(a, 2.0), np.full(V, 0.9)
-    once, exchanges = np.ones((1, N), np.float32), np.random.default_rng(4).random((5, N)) < 0.5
-    found = resampled_differences([a], [constant], y, once, ceiling)
-    null = exchanged_differences([a], [constant], y, exchanges, ceiling)
-    assert np.isnan(found["r"]).all()
-    np.testing.assert_allclose(found["explained"][0], scores(a, y, ceiling)["explained"], atol=1e-5)
-    assert np.isfinite(null["explained"]).all() and np.ptp(null["explained"]) > 0
+    exchanges = np.random.default_rng(4).random((5, N)) < 0.5
+    exchanges[0] = False
+    (r_a, _), (r_b, R2_b) = exchanged_scores([a], [np.full_like(a, 2.0)], y, exchanges)
+    assert np.isnan(r_b[0]).all() and np.isfinite(R2_b).all()
+    assert np.isfinite(r_a).all() and np.isfinite(r_b[1:]).all()
 
 
 def test_the_images_of_a_stimulus_are_exchanged_together() -> None:

@@ -179,6 +179,14 @@ def test_runs_that_repeat_nothing_are_refused(place: Path, own_run: Any, tmp_pat
         measure_uncertainty(run)
 
 
+def test_repeats_have_the_network_of_the_run() -> None:
+    """Whose weights may be drawn by the run's seed."""
+    for settings, expected in ((Config(seed=4), 4), (Config().replace(["backbone.weights_seed=9"]), 9)):
+        assert {each.backbone.weights_seed for each in repeat_settings(settings, 4)} == {expected}
+    with pytest.raises(UsageError, match="weights_seed"):
+        Config().replace(["backbone.weights_seed=-2"])
+
+
 def test_repeats_come_in_pairs(place: Path, net: str) -> None:
     settings = Config()
     assert [each.data.half for each in repeat_settings(settings, 2)] == ["a:0", "b:0"]
