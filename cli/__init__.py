@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a brain encoder on a backbone's features.",
     "export": "Write a trained run as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
+    "evaluate": "Score a run or an encoder file on measured responses.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
     "import": "Create a run from weights of the published implementation.",

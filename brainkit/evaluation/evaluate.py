@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,13 +185,8 @@ def _intervals(
     ends = np.full((2, *estimates.shape), np.nan)
     if bootstrap:
         r, R2 = weighted_scores(p, y, weights)
-        drawn = np.empty((len(weights), *estimates.shape))
+        drawn = drawn_centres(r, R2, ceiling, columns)
         rows = max(_ROWS // max(vertices, 1), 1)
-        for start in range(0, len(weights), rows):
-            chunk = slice(start, start + rows)
-            values = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
-            for k, (_, measure, chosen) in enumerate(columns):
-                drawn[chunk, k] = _centres(values[measure], chosen)
         for start in range(0, vertices, rows):
             block = slice(start, start + rows)
             low[block], high[block], method = interval(
@@ -212,6 +207,32 @@ def _intervals(
             "n": len(chosen),
         }
     return low, high, method, summaries
+
+
+def drawn_centres(
+    r: np.ndarray, R2: np.ndarray, ceiling: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]
+) -> np.ndarray:
+    """Median and mean over vertices in each of many draws.
+
+    Parameters
+    ----------
+    r, R2 : arrays of shape (draws, V)
+    ceiling : array of shape (V,)
+    columns : sequence of (group, measure, positions)
+        What to summarise: ``"r"``, ``"R2"`` or ``"explained"`` at these vertices.
+
+    Returns
+    -------
+    array of shape (draws, columns, 2), float64
+    """
+    drawn = np.empty((len(r), len(columns), 2))
+    rows = max(_ROWS // max(r.shape[1], 1), 1)
+    for start in range(0, len(r), rows):
+        chunk = slice(start, start + rows)
+        values = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
+        for k, (_, measure, chosen) in enumerate(columns):
+            drawn[chunk, k] = _centres(values[measure], chosen)
+    return drawn
 
 
 def _centres(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:

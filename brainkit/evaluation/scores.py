@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,20 +98,35 @@ def score(
         Called with the predictions (k, V) of each batch, in order.
     """
     streamed = StreamingCorrelation(len(model.weight))
+    for batch, predictions in predict_rows(model, tokens, rows, batch_size=batch_size):
+        streamed.update(predictions, responses.rows(batch))
+        if keep is not None:
+            keep(predictions)
+    ceiling = np.full(len(model.weight), np.nan) if noise_ceiling is None else np.asarray(noise_ceiling, float)
+    return Scores(np.asarray(streamed.r), np.asarray(streamed.R2), ceiling, len(rows))
+
+
+def predict_rows(
+    model: FactorTopy | Ensemble, tokens: TokenSource, rows: np.ndarray, *, batch_size: int = 64
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Predict some images from their tokens, a batch at a time.
+
+    Yields
+    ------
+    rows : int array of shape (k,)
+        Of the batch, increasing.
+    predictions : array of shape (k, V), float32
+    """
     device = model.weight.device
     model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            batch = np.sort(rows[start : start + batch_size])
+    for start in range(0, len(rows), batch_size):
+        batch = np.sort(rows[start : start + batch_size])
+        with torch.inference_mode():
             local_tokens, global_tokens = (
                 {layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(batch)
             )
             predictions = model(local_tokens, global_tokens).cpu().numpy()
-            streamed.update(predictions, responses.rows(batch))
-            if keep is not None:
-                keep(predictions)
-    ceiling = np.full(len(model.weight), np.nan) if noise_ceiling is None else np.asarray(noise_ceiling, float)
-    return Scores(np.asarray(streamed.r), np.asarray(streamed.R2), ceiling, len(rows))
+        yield batch, predictions
 
 
 def summarise(scores: Scores, rois: RoiTable) -> dict[str, Any]:
