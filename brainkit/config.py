@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,11 @@ from brainkit.utils.fields import (
 )
 from brainkit.utils.files import atomic_write
 from brainkit.utils.text import nearest_name, nearest_names
+
+
+def is_half(text: object) -> bool:
+    """Whether this names a half of the training stimuli as ``data.half`` does, or is empty: all of them."""
+    return isinstance(text, str) and re.fullmatch(r"([ab]:\d{1,18})?", text, re.ASCII) is not None
 
 
 # Of a setting's text, the first paragraph says what it means, the second when to change it: docs/make_settings.py
@@ -305,6 +311,11 @@ class DataConfig:
     Set it for runs with different seeds that will form an ensemble: it can be scored only if all have the same test
     images.
     """
+    half: str = ""
+    """Train on one half of the training stimuli: a:N or b:N, the two halves of draw N; empty: train on all.
+
+    Set by --repeats, which trains on halves to measure how sure the maps are.
+    """
     fit: str = "whole"
     """whole shows the backbone the whole image, crop cuts it as timm's evaluation transform does.
 
@@ -337,6 +348,8 @@ class DataConfig:
         if len(set(self.paths)) < len(self.paths):
             repeated = next(path for path in self.paths if self.paths.count(path) > 1)
             raise UsageError(f"paths must name different subjects, got {repeated} twice")
+        if not is_half(self.half):
+            raise UsageError(f"half must be empty, a:N or b:N (N: 0 or greater), got {self.half!r}")
         check_one_of(self, "token_dtype", ("float16", "bfloat16"))
         check_one_of(self, "fit", ("whole", "crop"))
         check_one_of(self, "preset", ("", "published"))

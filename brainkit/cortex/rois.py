@@ -96,6 +96,10 @@ class RoiTable(Mapping[str, np.ndarray]):
         """Names of the regions without vertices."""
         return tuple(name for name, positions in self.items() if not len(positions))
 
+    def has(self, name: str) -> bool:
+        """Whether `members` finds a region of this name or alias."""
+        return bool(self._labels(name))
+
     @property
     def common_names(self) -> tuple[str, ...]:
         """Names of the field's that stand for two or more regions of the table, such as ``V1`` for V1v and V1d."""

@@ -17,6 +17,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
 from brainkit.encoder_file.metadata import from_json
 from brainkit.metrics.scores import explained_share
+from brainkit.metrics.uncertainty import BASES, MapUncertainty
 from brainkit.utils.text import format_bytes, plural, printable
 
 
@@ -83,6 +84,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         ("images", _images(info)),
         ("ensemble", _ensemble(info.ensemble)),
         ("selectors", _selectors(info)),
+        ("uncertainty", _uncertainty(info.uncertainty)),
         ("trained", _scalars(info.provenance)),
         ("trained on", _trained_on(info.image_hashes)),
         ("certificate", _certificate(info.certificate)),
@@ -133,7 +135,7 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-_ARRAYS = ("vertices", "rois", "selectors", "scores", "image_hashes")
+_ARRAYS = ("vertices", "rois", "selectors", "scores", "image_hashes", "uncertainty")
 
 
 def _counts(image_hashes: Mapping[str, np.ndarray] | None) -> dict[str, int]:
@@ -274,6 +276,15 @@ def _ensemble(ensemble: Mapping[str, Any] | None) -> str:
         else []
     )
     return "; ".join(parts)
+
+
+def _uncertainty(uncertainty: MapUncertainty | None) -> str:
+    if uncertainty is None:
+        return ""
+    location = np.hypot(*uncertainty.location_se.T)
+    errors = {"depth": uncertainty.depth_se, "location": location, "scale": uncertainty.scale_se}
+    parts = [f"{name} {np.median(values):.2g}" for name, values in errors.items()]
+    return f"standard errors (median vertex): {', '.join(parts)}; {uncertainty.runs} {BASES[uncertainty.basis]}"
 
 
 def _scalars(section: Mapping[str, Any], nested: bool = True) -> str:

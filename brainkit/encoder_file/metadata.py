@@ -19,6 +19,7 @@ from brainkit.encoder_file.container import MAX_METADATA
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.images import Preprocessing
+from brainkit.metrics.uncertainty import BASES, MapUncertainty
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1
@@ -28,6 +29,7 @@ MAX_LAYERS = 1024
 MAX_ROIS = 4096
 MAX_MEMBERS = 1024
 MAX_IMAGES = 4_000_000  # of a side of the split
+_STANDARD_ERRORS = ("depth_se", "location_se", "scale_se")
 
 
 def to_json(info: EncoderInfo) -> str:
@@ -81,6 +83,13 @@ def to_json(info: EncoderInfo) -> str:
     # Keys that most files do not need are left out.
     optional = {"quantised": info.quantised, "ensemble": info.ensemble}
     value |= {key: section for key, section in optional.items() if section is not None}
+    if info.uncertainty is not None:
+        value["uncertainty"] = {
+            **{name: pack_array(np.asarray(getattr(info.uncertainty, name), "<f4")) for name in _STANDARD_ERRORS},
+            "basis": info.uncertainty.basis,
+            "runs": info.uncertainty.runs,
+            "max_se": info.uncertainty.max_se,
+        }
     if info.storage != "float32":
         value["storage"] = info.storage
     try:
@@ -146,6 +155,7 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
         ensemble=_ensemble(value, where),
         image_hashes=_image_hashes(value, where),
+        uncertainty=_uncertainty(value, V, where),
     )
 
 
@@ -281,6 +291,27 @@ def _image_hashes(value: Mapping[str, Any], where: str) -> dict[str, np.ndarray]
         )
         for side in SIDES
     }
+
+
+def _uncertainty(value: Mapping[str, Any], n_vertices: int, where: str) -> MapUncertainty | None:
+    if value.get("uncertainty") is None:
+        return None
+    section = _section(value, "uncertainty", where)
+    where = f"{where}: uncertainty"
+    arrays = {}
+    for name in _STANDARD_ERRORS:
+        shape = (n_vertices, 2) if name == "location_se" else (n_vertices,)
+        arrays[name] = unpack_array(section.get(name), dtype="<f4", shape=shape, what=f"{where}.{name}")
+        if not (np.isfinite(arrays[name]).all() and (arrays[name] >= 0).all()):
+            raise EncoderFileError(f"{where}.{name} must be finite and not negative, found other numbers")
+    runs, basis, max_se = section.get("runs"), _text(section, "basis", where), section.get("max_se")
+    if basis not in BASES:
+        raise EncoderFileError(f"{where}.basis must be one of {', '.join(BASES)}, found {short(basis)}")
+    if not (isinstance(runs, int) and is_int(runs, 2, MAX_MEMBERS)):
+        raise EncoderFileError(f"{where}.runs must be 2 to {MAX_MEMBERS}, found {short(runs)}")
+    if not (isinstance(max_se, float | int) and 0 < max_se <= 1):
+        raise EncoderFileError(f"{where}.max_se must be above 0 and at most 1, found {short(max_se)}")
+    return MapUncertainty(**arrays, basis=basis, runs=runs, max_se=float(max_se))
 
 
 def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Evaluation:
     n_images, n_groups : int
         Images, and groups of images (stimuli).
     method : {"BCa", "percentile", None}
-        Of the intervals; None if there are none.
+        Of the intervals of r per vertex and of means; those of medians are percentile. None: there are no intervals.
     level : float
     bootstrap, permutations, seed : int
     constant_predictions, constant_responses : int
@@ -194,9 +194,7 @@ class Evaluation:
     def _notes(self) -> list[str]:
         notes = []
         if self.method:
-            notes.append(
-                f"in brackets: {self.level:.0%} intervals over stimuli ({self.method}, {self.bootstrap:,} draws)"
-            )
+            notes.append(f"in brackets: {self.level:.0%} percentile intervals over stimuli ({self.bootstrap:,} draws)")
         elif self.bootstrap:
             notes.append(f"no intervals: {self.n_groups} stimuli are too few, {LEAST_GROUPS} are needed")
         tested = int(np.isfinite(self.p).sum())

@@ -57,7 +57,7 @@ class SetDifference:
     groups : dict
         Group of vertices -> "r", "R2", "explained" -> `Difference`; over the vertices that have the measure in both.
     method : {"BCa", "percentile", None}
-        Of the intervals; None if one of the sets has too few stimuli.
+        Of the intervals of means; those of medians are percentile. None if one of the sets has too few stimuli.
     level : float
     """
 
@@ -74,7 +74,7 @@ class SetDifference:
             for name, measures in self.groups.items()
             if measures["r"]["n"]
         ]
-        how = f"in brackets: {self.level:.0%} intervals over stimuli ({self.method})"
+        how = f"in brackets: {self.level:.0%} percentile intervals over stimuli"
         return Table(
             title=f"{self.first} minus {self.second} (medians over vertices)",
             header=("group", "vertices", *MEASURES),
@@ -107,8 +107,11 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
     ends, method = np.full((2, *estimate.shape), np.nan), None
     if one.bootstrap and min(one.n_groups, other.n_groups) >= LEAST_GROUPS:
         drawn, jackknife = _resampled(first, second, columns)
-        low, high, method = interval(drawn, estimate.ravel(), jackknife, one.level)
-        ends = np.array([low, high]).reshape(ends.shape)
+        for centre, corrected in enumerate((False, True)):  # the median is not smooth in the images, the mean is
+            low, high, method = interval(
+                drawn[..., centre], estimate[:, centre], jackknife[..., centre], one.level, corrected=corrected
+            )
+            ends[:, :, centre] = low, high
     groups: dict[str, dict[str, Difference]] = {name: {} for name in members}
     for k, (name, measure, chosen) in enumerate(columns):
         groups[name][measure] = {
@@ -126,7 +129,7 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
 def _resampled(
     first: ScoredSet, second: ScoredSet, columns: Sequence[tuple[str, str, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The differences under the bootstrap and under the jackknife, (draws, statistics) each."""
+    """The differences under the bootstrap and under the jackknife, (draws, columns, 2) each."""
     evaluation, n = first.evaluation, len(first.groups)
     codes = group_codes([*first.groups, *second.groups], n + len(second.groups))
     stratum = 2 * np.isin(codes, codes[:n]) + np.isin(codes, codes[n:])  # in one set, in the other, in both
@@ -138,8 +141,7 @@ def _resampled(
         weights[:, inside] = bootstrap_weights(own, evaluation.bootstrap, 4 * evaluation.seed + int(part))
     weights = np.concatenate([weights, jackknife_weights(codes)])
     drawn = _drawn(first, weights[:, :n], columns) - _drawn(second, weights[:, n:], columns)
-    flat = drawn.reshape(len(drawn), -1)
-    return flat[: evaluation.bootstrap], flat[evaluation.bootstrap :]
+    return drawn[: evaluation.bootstrap], drawn[evaluation.bootstrap :]
 
 
 def _drawn(scored: ScoredSet, weights: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]) -> np.ndarray:

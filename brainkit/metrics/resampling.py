@@ -16,6 +16,7 @@ LEAST_GROUPS = 10  # with fewer, there is no interval
 LEAST_GROUPS_BCA = 30  # with fewer, an acceleration estimated from the groups is mostly noise
 _JACKKNIFE_BLOCKS = 200
 _COLUMNS = 1024  # vertices of a block
+_MOST_Z0 = 0.5  # of BCa's bias correction; beyond it, the quantiles would lie among the outermost draws
 # A resample whose variance is a smaller share of its second moment is constant, but for rounding in float32.
 _CONSTANT = 1e-5
 
@@ -133,7 +134,7 @@ def weighted_scores(
 
 
 def interval(
-    draws: np.ndarray, estimate: Any, jackknife: np.ndarray, level: float = 0.95
+    draws: np.ndarray, estimate: Any, jackknife: np.ndarray, level: float = 0.95, *, corrected: bool = True
 ) -> tuple[np.ndarray, np.ndarray, str | None]:
     """Confidence intervals of k statistics from their bootstrap draws.
 
@@ -147,41 +148,63 @@ def interval(
         The statistics under :func:`jackknife_weights`.
     level : float
         In (0, 1).
+    corrected : bool
+        False for medians over vertices, which get percentile intervals. A median over vertices is not smooth in the
+        images: it jumps from one vertex to the next, which BCa takes for a bias (its 95 % intervals cover 85 %).
 
     Returns
     -------
     low, high : arrays of shape (k,), float64
         NaN with fewer than 10 groups, and where the estimate is NaN.
     method : {"BCa", "percentile", None}
-        BCa from 30 groups on.
+        BCa from 30 groups on, if `corrected`.
+
+    Notes
+    -----
+    The quantiles are widened as in Hesterberg (2015): by t instead of the normal distribution, and by
+    sqrt(n / (n - 1)). Where nearly all draws lie on one side of the estimate, BCa needs quantiles beyond the draws;
+    there the draws are moved by twice their bias instead, which is the same for normal draws.
 
     References
     ----------
-    Efron (1987), Better bootstrap confidence intervals. The quantiles are widened as in Hesterberg (2015), What
-    teachers should know about the bootstrap: by t instead of the normal distribution, and by sqrt(n / (n - 1)).
+    Efron (1987), Better bootstrap confidence intervals. Hesterberg (2015), What teachers should know about the
+    bootstrap.
     """
-    from scipy.special import ndtr, ndtri, stdtrit
+    from scipy.special import ndtr, stdtrit
 
     groups, k = jackknife.shape
     if groups < LEAST_GROUPS:
         return np.full(k, np.nan), np.full(k, np.nan), None
     point = np.asarray(estimate, np.float64)
-    z = np.array([-1.0, 1.0])[:, None] * stdtrit(groups - 1, (1 + level) / 2) * np.sqrt(groups / (groups - 1))
-    z = np.broadcast_to(z, (2, k))
+    half_width = stdtrit(groups - 1, (1 + level) / 2) * np.sqrt(groups / (groups - 1))
+    z = np.array([[-half_width], [half_width]])
     ordered = np.sort(draws.T, axis=1)  # a row per statistic
-    method = "percentile"
-    if groups >= LEAST_GROUPS_BCA:
-        method = "BCa"
-        below = (ordered < point[:, None]).mean(axis=1) + (ordered == point[:, None]).mean(axis=1) / 2
-        z0 = ndtri(below.clip(0.5 / len(draws), 1 - 0.5 / len(draws)))
-        influence = jackknife.mean(axis=0, dtype=np.float64) - jackknife
-        with np.errstate(invalid="ignore", divide="ignore"):
-            a = np.nan_to_num((influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5))
-        z = z0 + (z0 + z) / (1 - a * (z0 + z))
-    low, high = (_quantiles(ordered, ndtr(each)) for each in z)
+    method = "BCa" if corrected and groups >= LEAST_GROUPS_BCA else "percentile"
+    shift = np.zeros(k)
+    if method == "BCa":
+        z, shift = _corrected(z, ordered, point, jackknife)
+    low, high = (_quantiles(ordered, ndtr(np.broadcast_to(each, k))) - shift for each in z)
     unknown = np.isnan(point)
     low[unknown], high[unknown] = np.nan, np.nan
     return low, high, method
+
+
+def _corrected(
+    z: np.ndarray, ordered: np.ndarray, point: np.ndarray, jackknife: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The z values of BCa's quantiles (2, k), and what to subtract from the draws (k,)."""
+    from scipy.special import ndtri
+
+    below = (ordered < point[:, None]).mean(axis=1) + (ordered == point[:, None]).mean(axis=1) / 2
+    z0 = ndtri(below)
+    biased = ~(np.abs(z0) <= _MOST_Z0)
+    middle = (ordered[:, (ordered.shape[1] - 1) // 2] + ordered[:, ordered.shape[1] // 2]) / 2
+    shift = np.where(biased, 2 * (middle - point), 0)
+    z0[biased] = 0
+    influence = jackknife.mean(axis=0, dtype=np.float64) - jackknife
+    cubes, squares = (influence**3).sum(axis=0), (influence**2).sum(axis=0)
+    acceleration = cubes / (6 * np.where(squares > 0, squares, 1) ** 1.5)
+    return z0 + (z0 + z) / (1 - acceleration * (z0 + z)), shift
 
 
 def standardised(values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

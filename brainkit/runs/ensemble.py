@@ -20,6 +20,7 @@ from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.image_hashes import join_image_hashes
 from brainkit.runs.network import extract_subject_tokens
 from brainkit.runs.run_data import open_run_data
+from brainkit.runs.uncertainty import ensemble_uncertainty
 from brainkit.utils.progress import Say
 from brainkit.utils.table import number
 from brainkit.utils.text import plural
@@ -128,6 +129,8 @@ def build_ensemble(members: Sequence[Member], network: Backbone, say: Say) -> tu
         image_hashes=join_image_hashes([info.image_hashes for info in infos]),
         note="; ".join(dict.fromkeys(info.note for info in infos if info.note)) or None,
         licence=" ".join(dict.fromkeys(info.licence for info in infos)),
+        # Halves of the images tell more than seeds; the mean of several runs is at least as sure as the first of them.
+        uncertainty=first.uncertainty or ensemble_uncertainty([member.folder for member in members]),
         provenance={**first.provenance, "seed": [member.summary["seed"] for member in members], "scores": summary},
         ensemble={
             "members": len(members),

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,6 +62,13 @@ class Evaluated:
 
     def __repr__(self) -> str:
         return f"Evaluated({str(self.folder)!r}, {self.evaluations})"
+
+
+class Remark(NamedTuple):
+    """What a reader of numbers must know: in full, and as figures have room for."""
+
+    text: str
+    short: str
 
 
 def evaluate_on_data(
@@ -121,12 +129,12 @@ def evaluate_on_data(
         split_hashes = predictor.split_hashes(subject)
         sets = choose_sets(subject, chosen, split_hashes)
         folders = output_folders(predictor, out, sets)
-        notes = {each.name: _check_new(predictor, subject, each, split_hashes, allow_training_images) for each in sets}
+        remarks = {
+            each.name: _check_new(predictor, subject, each, split_hashes, allow_training_images) for each in sets
+        }
         shared = _shared_vertices(predictor, subject)
         if (used := len(shared.vertices)) < len(predictor.vertices):
-            log(
-                f"{used:,} of the encoder's {len(predictor.vertices):,} vertices are in the data: only these are scored"
-            )
+            log(f"scored are {used:,} of the encoder's {len(predictor.vertices):,} vertices: those that the data have")
         scored = [_score(predictor, subject, each, shared, statistics) for each in sets]
         rois = vertex_groups(shared.vertices, shared.rois)
         differences = tuple(set_difference(*pair, rois) for pair in itertools.combinations(scored, 2))
@@ -134,19 +142,22 @@ def evaluate_on_data(
             facts = provenance(predictor, subject, each, shared, statistics, split_hashes, chosen)
             folder = folders[each.name]
             folder.mkdir(parents=True, exist_ok=True)
-            result.evaluation.save(folder, shared.vertices, facts, notes[each.name])
+            texts = [remark.text for remark in remarks[each.name]]
+            result.evaluation.save(folder, shared.vertices, facts, texts)
             table = result.evaluation.table()
             named = f"{each.name}: {table.title}" if len(sets) > 1 else table.title
-            log.show(dataclasses.replace(table, title=named, notes=(*table.notes, *notes[each.name])))
+            log.show(dataclasses.replace(table, title=named, notes=(*table.notes, *texts)))
             if maps:
-                draw_scores(folder, predictor, subject, result.evaluation, shared, each, notes[each.name], log)
+                short = [remark.short for remark in remarks[each.name]]
+                draw_scores(folder, predictor, subject, result.evaluation, shared, each, short, log)
         top = output_folder(predictor, out)
         if differences:
-            every = list(dict.fromkeys(note for each in sets for note in notes[each.name]))
+            every = list(dict.fromkeys(remark.text for each in sets for remark in remarks[each.name]))
             write_differences(top, differences, every)
             log.show(*(difference.table() for difference in differences))
         log(f"{top}: evaluation.json, evaluation.npz, evaluation.csv" + (", differences.json" if differences else ""))
-    return Evaluated(top, {each.name: each.evaluation for each in scored}, differences, notes)
+    texts_of = {name: [remark.text for remark in each] for name, each in remarks.items()}
+    return Evaluated(top, {each.name: each.evaluation for each in scored}, differences, texts_of)
 
 
 def _open_predictor(source: str | os.PathLike[str] | None, device: str, threads: int | None, log: RunLog) -> Predictor:
@@ -170,11 +181,12 @@ def _check_new(
     images: ImageSet,
     split_hashes: dict[str, np.ndarray] | None,
     allow: bool,
-) -> list[str]:
+) -> list[Remark]:
     """Refuse images that the encoder was trained on, or return what all outputs must say."""
     if split_hashes is None:
-        what = f"{predictor.path.name} does not list its training images"
-        return [f"{what}: it cannot be known whether it was trained on some of these"]
+        why = f"{predictor.path.resolve().name} does not list its training images"
+        short = "not known whether the encoder was trained on these images"
+        return [Remark(f"{why}: it cannot be known whether it was trained on some of these", short)]
     hashes = short_hashes(subject.take(images.rows).pixel_hashes)
     used = {side: np.isin(hashes, split_hashes[side]) for side in ("train", "validation")}
     seen = used["train"] | used["validation"]
@@ -190,7 +202,8 @@ def _check_new(
             f"{predictor.path}: expected images that are new to it, found that {found}; leave them out, or give "
             "--allow-training-images"
         )
-    return [f"WARNING: {found}: these numbers are no test of it"]
+    short = f"WARNING: {int(seen.sum()):,} of {plural(len(seen), 'image')} were used in training: no test"
+    return [Remark(f"WARNING: {found}: these numbers are no test of it", short)]
 
 
 def _shared_vertices(predictor: Predictor, subject: Subject) -> SharedVertices:

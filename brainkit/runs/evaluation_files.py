@@ -110,7 +110,7 @@ def provenance(
             "data": len(subject.vertices),
         },
         "seeds": {"statistics": statistics.seed, **facts["seeds"]},
-        "versions": {"brainkit": __version__, **package_versions("numpy", "scipy", "pillow", *facts["packages"])},
+        "versions": {"brainkit": __version__, **package_versions("numpy", "scipy", "pillow"), **facts["versions"]},
     }
 
 

@@ -21,6 +21,7 @@ from brainkit.predict.encoder import load
 from brainkit.runs.folder import figure_note, finished_run, load_model, read_rois
 from brainkit.runs.image_hashes import read_image_hashes, split_hashes
 from brainkit.runs.predictions import FILE, open_predictions, read_predictions
+from brainkit.runs.provenance import package_versions
 from brainkit.runs.run_data import open_run_data
 from brainkit.utils.progress import Say, progress_bar
 
@@ -58,7 +59,7 @@ class Predictor(Protocol):
         """Predictions (n, V), float32, for a subject's images at these rows."""
 
     def facts(self) -> dict[str, Any]:
-        """The sections ``encoder`` and ``seeds`` of the provenance, and the packages that matter."""
+        """The sections ``encoder``, ``seeds`` and ``versions`` of the provenance."""
 
 
 class EncoderPredictor:
@@ -94,12 +95,14 @@ class EncoderPredictor:
         return predictions
 
     def facts(self) -> dict[str, Any]:
+        import onnxruntime
+
         trained = self.encoder.info.provenance
         split = trained.get("split")
         return {
             "encoder": {"file": self.path.name, "sha256": self.encoder.info.digest},
             "seeds": {"training": trained.get("seed"), "split": split.get("seed") if isinstance(split, dict) else None},
-            "packages": ("onnxruntime",),
+            "versions": {"onnxruntime": onnxruntime.__version__},  # its package has several names
         }
 
 
@@ -157,7 +160,7 @@ class RunPredictor:
         return {
             "encoder": {"run": self.path.resolve().name, "sha256": checkpoint, "predictions": self.used},
             "seeds": {"training": self.summary["seed"], "split": split.get("seed")},
-            "packages": ("torch", "timm"),
+            "versions": package_versions("torch", "timm"),
         }
 
     def _split(self, subject: Subject) -> Split | None:

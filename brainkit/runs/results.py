@@ -138,6 +138,7 @@ def write_results(
             "validation": len(split.validation),
             "test": len(split.test),
             "seed": split.seed,
+            **({"half": split.half} if split.half else {}),
         },
         "space": subject.vertices.space,
         "vertices": len(subject.vertices),

@@ -12,7 +12,17 @@ HEAD = 1024  # bytes; the mark is in front of the pixels
 # Names that brainkit gives to figures: of a million files only those with such a name are opened to look for the mark.
 NUMBERED = re.compile(r"\d{4,}-.+\.png")  # the map of one image: row and name
 SHEET = "-top-"  # in the names of contact sheets
-_MAPS = ("accuracy", "explained", "layer", "location", "scale", "effect-size", "correlation", "significance")
+_MAPS = (
+    "accuracy",
+    "correlation",
+    "explained",
+    "significance",
+    "layer",
+    "location",
+    "scale",
+    "depth-se",
+    "effect-size",
+)
 _NAMES = {f"{name}.png" for name in _MAPS}
 _KEY, _NAME = "Software", "brainkit"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
