@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "Predict fMRI for any images with an encoder file.",
     "evaluate": "Score a run or an encoder file on measured responses.",
     "compare": "Compare runs on the test images that they share.",
+    "baselines": "Compare a run with other encoding models of the same data.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
     "uncertainty": "Measure how sure the maps of a run are.",

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import UsageError
-from brainkit.metrics.resampling import bootstrap_weights, group_codes, interval, jackknife_weights
+from brainkit.metrics.resampling import LEAST_GROUPS, group_codes
+from brainkit.metrics.spin import Sphere, smoothed_p, spin, spun_values
 
-_BLOCK = 1024  # vertices of a block
 FEWEST = 10  # vertices of a group that has a correlation
+_BLOCK = 1024  # vertices of a block
+_HALVINGS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +36,13 @@ class DepthAgreement:
     used : array of shape (V,), bool
         The vertices compared: those at which banded ridge explains any variance of the test images.
     groups : dict
-        Group of vertices -> ``r`` (Pearson, over the vertices used), ``low``, ``high`` (its interval over stimuli) and
-        ``n`` (vertices used). NaN where there are fewer than 10.
-    method : {"BCa", "percentile", None}
-        Of the intervals.
+        Group of vertices -> ``r`` (Pearson, over the vertices used), ``low``, ``high`` (its interval over stimuli),
+        ``reliability`` (of `other`, over halves of the test stimuli, Spearman-Brown) and ``n`` (vertices used). NaN
+        where there are fewer than 10 vertices; no interval with fewer than 10 stimuli.
+    p : float
+        Of the correlation over all vertices used: the spin test, two-sided; NaN without it.
+    no_spin : str or None
+        Why there is no spin test.
     """
 
     depth: np.ndarray
@@ -45,7 +50,8 @@ class DepthAgreement:
     shares: np.ndarray
     used: np.ndarray
     groups: dict[str, dict[str, float]]
-    method: str | None
+    p: float
+    no_spin: str | None
 
 
 def depth_agreement(
@@ -55,7 +61,8 @@ def depth_agreement(
     *,
     groups: Iterable[Any] | None = None,
     rois: Mapping[str, np.ndarray] | None = None,
-    bootstrap: int = 2000,
+    sphere: Sphere | None = None,
+    rotations: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> DepthAgreement:
@@ -64,8 +71,11 @@ def depth_agreement(
     The share of layer l in R2 is the product measure, sum_i (2 y_i f_il - f_il f_i) / sum_i y_i^2 over the test images
     i, with f_i = sum_l f_il. The depth is sum_l l s_l / sum_l s_l over the layers with a positive share s_l.
 
-    The interval is over stimuli: for other test images, shares and correlation would be others. It does not cover that
-    other training images would give other models.
+    Shares are noisy with few test images, which lowers the correlation; it cannot be expected to exceed the square root
+    of the reliability. The interval says where the correlation of other test sets of this size lies: Fisher's z varies
+    between random halves of the stimuli, drawn without replacement, about as much as between whole test sets. A
+    bootstrap would not do, since it repeats stimuli, and so lowers the correlation further. That other training images
+    would give other models is not in it.
 
     Parameters
     ----------
@@ -79,10 +89,13 @@ def depth_agreement(
         The stimulus of each image.
     rois : mapping of str to positions, optional
         Groups of vertices; "all" is always there.
-    bootstrap : int
-        Draws.
+    sphere : Sphere, optional
+        Where the vertices lie, for the spin test: smooth maps correlate by chance, so FactorTopy's map is rotated.
+    rotations : int
     level : float
+        Of the interval.
     seed : int
+        Of the halves and rotations.
 
     Raises
     ------
@@ -92,47 +105,36 @@ def depth_agreement(
     References
     ----------
     Product measure: Hoffman (1960), Psychological Bulletin 57; Dupre la Tour et al. (2022), NeuroImage 264, as
-    ``himalaya.scoring.r2_score_split``. Variance partitioning over layers: Lin et al. (2024), NeuroImage 298.
+    ``himalaya.scoring.r2_score_split``. Variance partitioning over layers: Lin et al. (2024), NeuroImage 298. Half
+    samples: Shao & Wu (1989), A general theory for jackknife variance estimation, Annals of Statistics 17.
     """
     layers, n, vertices = layer_predictions.shape
     if layers < 2:
         raise UsageError("layer_predictions: expected at least 2 layers, got 1: there is no depth to compare")
     codes = group_codes(groups, n)
-    weights = np.concatenate([bootstrap_weights(codes, bootstrap, seed), jackknife_weights(codes)])
-    members = {"all": np.arange(vertices), **(rois or {})}
-    within = np.zeros((vertices, len(members)), np.float32)
-    for column, positions in enumerate(members.values()):
-        within[positions, column] = 1
-
-    shares, other, used = np.empty((vertices, layers)), np.empty(vertices), np.empty(vertices, bool)
-    sums, exact = np.zeros((6, len(weights), len(members))), np.zeros((6, 1, len(members)))
+    weights = np.concatenate([np.ones((1, n), np.float32), _halves(codes, seed)])
+    shares, depths = np.empty((vertices, layers)), np.empty((len(weights), vertices))
     for start in range(0, vertices, _BLOCK):
         block = slice(start, start + _BLOCK)
         parts = _contributions(layer_predictions[:, :, block], responses[:, block])
         total = np.square(responses[:, block].astype(np.float64)).sum(0)
-        shares[block] = (parts.sum(1, dtype=np.float64) / np.where(total > 0, total, np.nan)).T
-        other[block] = _mean_depth(shares[block].T[:, None])[0]
-        used[block] = (shares[block].sum(1) > 0) & np.isfinite(other[block] + depth[block])
-        chosen = used[block]
-        drawn = _mean_depth(np.stack([weights @ part[:, chosen] for part in parts]))
-        # A draw in which no layer has a share says nothing new.
-        drawn = np.where(np.isnan(drawn), other[block][chosen], drawn)
-        _add(sums, drawn, depth[block][chosen], within[block][chosen])
-        _add(exact, other[block][chosen][None], depth[block][chosen], within[block][chosen])
+        summed = np.stack([weights @ part for part in parts])
+        shares[block] = (summed[:, 0] / np.where(total > 0, total, np.nan)).T
+        depths[:, block] = _mean_depth(summed)
+    other = depths[0]
+    # A part of the images in which no layer has a share says nothing new.
+    depths = np.where(np.isnan(depths), other, depths)
+    used = (shares.sum(1) > 0) & np.isfinite(other + depth)
 
-    estimate, drawn_r = _correlations(exact)[0], _correlations(sums)
-    low, high, method = interval(drawn_r[:bootstrap], estimate, drawn_r[bootstrap:], level)
-    found = {
-        name: {"r": float(estimate[k]), "low": float(low[k]), "high": float(high[k]), "n": int(exact[0, 0, k])}
-        for k, name in enumerate(members)
-    }
-    return DepthAgreement(np.asarray(depth), other, shares, used, found, method)
-
-
-def relative_depth(layer_weights: np.ndarray) -> np.ndarray:
-    """The mean layer (V,) under weights (V, L) with sum 1: 0 for the first layer, 1 for the last."""
-    layers = layer_weights.shape[1]
-    return np.asarray(layer_weights @ (np.arange(layers) / max(layers - 1, 1)))
+    found = {}
+    for name, members in {"all": np.arange(vertices), **(rois or {})}.items():
+        chosen = np.asarray(members)[used[members]]
+        r = _correlations(depths[:, chosen], depth[chosen])
+        low, high = _interval(r[0], r[1:], int(codes.max()) + 1, level)
+        reliability = _reliability(depths[1:, chosen])
+        found[name] = {"r": float(r[0]), "low": low, "high": high, "reliability": reliability, "n": len(chosen)}
+    p, no_spin = _spin_test(found["all"]["r"], depth, other, used, sphere, rotations, seed)
+    return DepthAgreement(np.asarray(depth), other, shares, used, found, p, no_spin)
 
 
 def _contributions(parts: np.ndarray, responses: np.ndarray) -> np.ndarray:
@@ -143,26 +145,65 @@ def _contributions(parts: np.ndarray, responses: np.ndarray) -> np.ndarray:
 
 def _mean_depth(shares: np.ndarray) -> np.ndarray:
     """The mean depth (k, V) of shares (L, k, V), by their positive ones; NaN if there are none."""
-    positive = np.maximum(shares, 0)
+    positive = np.maximum(shares, 0).astype(np.float64)
     total = positive.sum(0)
     weighted = np.einsum("lkv,l->kv", positive, np.arange(len(shares)) / (len(shares) - 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, weighted / total, np.nan)
 
 
-def _add(sums: np.ndarray, drawn: np.ndarray, depth: np.ndarray, within: np.ndarray) -> None:
-    """Add vertices to the counts, sums, squares and products of each group."""
-    sums[0] += within.sum(0)
-    for k, values in enumerate((drawn, drawn**2, drawn * depth), 1):
-        sums[k] += values @ within
-    sums[4] += depth @ within
-    sums[5] += depth**2 @ within
+def _halves(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Weights of random halves of the stimuli and of the other halves, in turn: (2 * halvings, n)."""
+    draw, count = np.random.default_rng((seed, 6)), int(codes.max()) + 1
+    first = np.stack([draw.permutation(count) < count // 2 for _ in range(_HALVINGS)])[:, codes]
+    return np.stack([first, ~first], 1).reshape(-1, len(codes)).astype(np.float32)
 
 
-def _correlations(sums: np.ndarray) -> np.ndarray:
-    """Pearson correlation for each draw and group; NaN for fewer than `FEWEST` vertices or equal depths."""
-    n, x, xx, xy, y, yy = sums
+def _correlations(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each row with values; NaN for fewer than `FEWEST` or equal ones."""
+    if len(values) < FEWEST:
+        return np.full(len(rows), np.nan)
+    a, b = rows - rows.mean(1, keepdims=True), values - values.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        variances = (xx - x * x / n) * (yy - y * y / n)
-        r = (xy - x * y / n) / np.sqrt(variances)
-    return np.where((n >= FEWEST) & (variances > 1e-12 * n * n), r, np.nan)
+        return np.asarray((a * b).sum(1) / np.sqrt(np.square(a).sum(1) * np.square(b).sum(axis=-1)))
+
+
+def _spin_test(
+    r: float,
+    depth: np.ndarray,
+    other: np.ndarray,
+    used: np.ndarray,
+    sphere: Sphere | None,
+    rotations: int,
+    seed: int,
+) -> tuple[float, str | None]:
+    """p of a correlation when FactorTopy's map is rotated over the sphere, or why there is none."""
+    if sphere is None or not np.isfinite(r):
+        return float("nan"), "the vertices do not lie on a sphere" if sphere is None else "there is no correlation"
+    try:
+        rotated = spun_values(depth, spin(sphere, np.flatnonzero(used), rotations, seed))
+    except UsageError as error:
+        return float("nan"), str(error)
+    null = []
+    for values in rotated:
+        known = ~np.isnan(values)
+        null.append(_correlations(values[None, known], other[used][known])[0])
+    return smoothed_p(r, np.array(null)), None
+
+
+def _interval(r: float, of_halves: np.ndarray, stimuli: int, level: float) -> tuple[float, float]:
+    from scipy.special import stdtrit
+
+    if stimuli < LEAST_GROUPS or not np.isfinite(r):
+        return float("nan"), float("nan")
+    z = np.arctanh(np.clip([r, *of_halves], -1 + 1e-12, 1 - 1e-12))
+    ends = np.array([-1, 1]) * stdtrit(stimuli - 1, (1 + level) / 2) * z[1:].std()
+    low, high = np.tanh(z[0] + ends)
+    return float(low), float(high)
+
+
+def _reliability(halves: np.ndarray) -> float:
+    """Of depths (2 * halvings, V): the mean correlation of two halves, corrected for their length."""
+    pairs = [_correlations(first[None], second)[0] for first, second in zip(halves[::2], halves[1::2], strict=True)]
+    r = float(np.mean(pairs))
+    return 2 * r / (1 + r) if r > -1 else float("nan")

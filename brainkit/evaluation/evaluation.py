@@ -204,7 +204,7 @@ class Evaluation:
                 f"r > 0 at {by_q:,} of {plural(tested, 'vertex', 'vertices')} (q < {SIGNIFICANT:g}), at {by_max:,} "
                 f"corrected for all of them (p_max < {SIGNIFICANT:g})"
             )
-        elif self.permutations:
+        elif self.permutations and np.isfinite(self.r).any():
             notes.append("no p values: no two stimuli have the same number of images")
         if self.official["n"]:
             official = f"mean {self.official['mean']:.1f} %, median {self.official['median']:.1f} %"
@@ -214,6 +214,8 @@ class Evaluation:
                 f"without r: {plural(without, 'vertex', 'vertices')} ({self.constant_predictions:,} with constant "
                 f"predictions, {self.constant_responses:,} with constant responses)"
             )
+        if empty := [name for name, measures in self.groups.items() if not (measures["r"]["n"] or measures["R2"]["n"])]:
+            notes.append(f"without scores: {', '.join(empty)}")
         if self.ceilings_too_low:
             notes.append(
                 "the noise ceilings are too low: many vertices explain more than 1.5 times theirs; are the ceilings "

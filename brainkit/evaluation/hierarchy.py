@@ -58,16 +58,6 @@ class AreaOrder:
         return np.repeat(np.arange(len(self.names), dtype=np.float64), [len(each) for each in self.members])
 
 
-def relative_depth(layer_weights: np.ndarray) -> np.ndarray:
-    """The expected layer of each vertex: 0 if all weight (V, L) is on the first layer, 1 if on the last. (V,), float64.
-
-    NaN with a single layer.
-    """
-    weights = np.asarray(layer_weights, np.float64)
-    steps = weights.shape[1] - 1
-    return np.asarray(weights @ np.arange(steps + 1) / steps) if steps else np.full(len(weights), np.nan)
-
-
 def order_areas(rois: RoiTable, order: str | None = None) -> AreaOrder | None:
     """Areas of a table from early to late.
 
@@ -135,7 +125,8 @@ def analyse_hierarchy(
     Parameters
     ----------
     depth : array of shape (runs, V)
-        Relative depth of each vertex in each run of one network, see `relative_depth`; NaN where unknown.
+        Relative depth of each vertex in each run of one network, see
+        :func:`brainkit.metrics.depth.relative_depth`; NaN where unknown.
     order : AreaOrder
     spins : Spins, optional
         Rotations of the vertices ``order.vertices``: the null.

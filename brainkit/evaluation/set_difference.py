@@ -21,6 +21,7 @@ from brainkit.metrics.resampling import (
 from brainkit.utils.table import Table, number
 
 MEASURES = ("r", "R2", "explained")
+_DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
 
 
 class Difference(TypedDict):
@@ -145,8 +146,12 @@ def _resampled(
 
 
 def _drawn(scored: ScoredSet, weights: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]) -> np.ndarray:
-    r, R2 = weighted_scores(scored.predictions, scored.responses, weights)
-    return drawn_centres(r, R2, scored.evaluation.noise_ceiling, columns)
+    step = max(_DRAWN // max(scored.predictions.shape[1], 1), 1)
+    parts = []
+    for start in range(0, len(weights), step):
+        r, R2 = weighted_scores(scored.predictions, scored.responses, weights[start : start + step])
+        parts.append(drawn_centres(r, R2, scored.evaluation.noise_ceiling, columns))
+    return np.concatenate(parts)
 
 
 def _centres(evaluation: Evaluation, columns: Sequence[tuple[str, str, np.ndarray]]) -> np.ndarray:

@@ -77,7 +77,7 @@ class Sure:
 
     def detail(self) -> str:
         """What pale means, for the foot of the figure."""
-        text = f"standard error above {self.max_se:.0%} of the range"
+        text = f"standard error above {100 * self.max_se:g} % of the range"
         return f"pale: {text}" if self.predicted is None else f"{self.predicted.detail()}, or {text}"
 
 

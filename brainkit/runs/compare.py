@@ -21,8 +21,9 @@ from brainkit.evaluation.compare import (
     over_subjects,
     summarise_accuracy,
 )
-from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, order_areas, relative_depth, shared_images
+from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, order_areas, shared_images
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.spin import Spins, fit_sphere, fsaverage_sphere, spin
 from brainkit.runs.compared import Model, Shared, open_models, open_shared
 from brainkit.utils.progress import Say
@@ -235,13 +236,11 @@ def _spins(vertices: Vertices, data: Subject, order: AreaOrder, settings: Settin
 def _hierarchy(
     model: Model, shared: Shared, order: AreaOrder, spins: Spins | None, level: float
 ) -> dict[str, Any] | None:
-    """Depth by area of the model's runs; None if they have no selectors, such as baselines, or a single layer."""
+    """Depth by area of the model's runs; None if they have no selectors, such as baselines."""
     selectors = model.selectors(shared.subject)
     if not selectors:
         return None
     depth = np.stack([relative_depth(each.layer_weights) for each in selectors])
-    if depth.shape[1] != len(shared.vertices) or np.isnan(depth).all():
-        return None
     images = shared_images([each.training_rows for each in selectors])
     return analyse_hierarchy(depth, order, spins=spins, shared=images, level=level)
 

@@ -173,7 +173,7 @@ class RunPredictor:
     def _compute(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
         for package in ("torch", "timm"):
             require(package, extra="train", purpose="predicting with a run")
-        from brainkit.evaluation.scores import predict_rows
+        from brainkit.evaluation.model_scores import predict_rows
         from brainkit.runs.network import extract_subject_tokens
         from brainkit.training.fit import choose_device
 

@@ -37,7 +37,8 @@ def banded_ridge(
     -------
     Result
         ``arrays["layer_predictions"]`` (L, n_test, V), float16: the parts of the predictions that come from each layer;
-        with the mean response they add up to the predictions. ``arrays["band_weights"]`` (V, L, 2): local, global.
+        with the mean response, ``arrays["mean"]`` (V,), they add up to the predictions. ``arrays["band_weights"]``
+        (V, L, 2): local, global.
     """
     pairs = [kernels.layer(layer) for layer in problem.tokens.layers]
     sides, vertices = Side.of(problem), len(problem.mean)
@@ -65,7 +66,12 @@ def banded_ridge(
     return Result(
         predictions,
         (features + 1) * vertices,
-        {"layer_predictions": parts, "band_weights": weightings[chosen].astype(np.float32), "alphas": alphas},
+        {
+            "layer_predictions": parts,
+            "mean": problem.mean,
+            "band_weights": weightings[chosen].astype(np.float32),
+            "alphas": alphas,
+        },
         sum(kernel.seconds for pair in pairs for kernel in pair),
     )
 
