@@ -22,8 +22,8 @@ from brainkit.runs.checks import choose_precision
 from brainkit.runs.folder import write_selectors, write_volume
 from brainkit.runs.log import RunLog
 from brainkit.runs.network import SubjectTokens
-from brainkit.runs.provenance import package_versions
 from brainkit.runs.predictions import align_responses, read_predictions
+from brainkit.runs.provenance import package_versions
 from brainkit.runs.subjects import SubjectRun
 from brainkit.training.checkpoint import AtomicCheckpoints
 from brainkit.utils.files import atomic_write, read_json, write_json
