@@ -14,6 +14,7 @@ from brainkit.evaluation.evaluation import Evaluation, Official, Summary
 from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.metrics.permutation import permutation_test
 from brainkit.metrics.resampling import (
+    LEAST_GROUPS,
     bootstrap_weights,
     group_codes,
     interval,
@@ -90,9 +91,10 @@ def evaluate(
     points = {"r": r, "R2": R2, "explained": explained_share(r, ceiling)}
 
     weights = jackknife_weights(codes)
-    if bootstrap:
-        weights = np.concatenate([bootstrap_weights(codes, bootstrap, seed), weights])
-    low, high, method, summaries = _intervals(p, y, weights, bootstrap, level, points, ceiling, members)
+    draws = bootstrap if codes.max() + 1 >= LEAST_GROUPS else 0
+    if draws:
+        weights = np.concatenate([bootstrap_weights(codes, draws, seed), weights])
+    low, high, method, summaries = _intervals(p, y, weights, draws, level, points, ceiling, members)
     test = permutation_test(p, y, r, codes, permutations, seed)
     usable = np.nan_to_num(ceiling) >= LEAST_CEILING
     return Evaluation(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from brainkit.runs.folder import write_selectors, write_volume
 from brainkit.runs.log import RunLog
 from brainkit.runs.network import SubjectTokens
 from brainkit.runs.predictions import align_responses, read_predictions
+from brainkit.runs.provenance import package_versions
 from brainkit.runs.subjects import SubjectRun
 from brainkit.training.checkpoint import AtomicCheckpoints
 from brainkit.utils.files import atomic_write, read_json, write_json
@@ -203,13 +202,7 @@ def backbone_facts(network: Backbone) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The section ``versions`` of ``run.json``: Python, the platform, and the packages that the result depends on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "pytorch-lightning", "timm", "numpy", "pillow"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return package_versions("torch", "pytorch-lightning", "timm", "numpy", "pillow")
 
 
 def _write_recovery(

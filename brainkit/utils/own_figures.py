@@ -14,8 +14,9 @@ NUMBERED = re.compile(r"\d{4,}-.+\.png")  # the map of one image: row and name
 SHEET = "-top-"  # in the names of contact sheets
 DIFFERENCE = "difference-"  # begins the names of maps of two models' difference
 _MAPS = ("accuracy", "explained", "layer", "location", "scale", "depth-se", "effect-size", "difference")
+_SCORES = ("correlation", "significance")
 _CHARTS = ("baselines", "agreement", "accuracy-by-roi", "hierarchy", "layers-by-roi", "leaderboard")
-_NAMES = {f"{name}.png" for name in (*_MAPS, *_CHARTS)}
+_NAMES = {f"{name}.png" for name in (*_MAPS, *_SCORES, *_CHARTS)}
 _KEY, _NAME = "Software", "brainkit"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
