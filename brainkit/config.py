@@ -51,6 +51,12 @@ class ModelConfig:
 
     false as a control, to see what smoothness adds, or if the coordinates are meaningless.
     """
+    offsets: bool = False
+    """Whether every vertex adds offsets of its own to the selectors that its coordinates give, kept small by
+    train.offset_penalty.
+
+    If neighbouring vertices read different things.
+    """
     gauge: str = "unit"
     """unit fixes every bottleneck's output at unit RMS over the training tokens, so that layers and scales can be
     compared; published leaves the gains free.
@@ -129,6 +135,11 @@ class TrainConfig:
     """Learning rate of free selector parameters.
 
     Only for model.topography=false.
+    """
+    offset_penalty: float = 0.003
+    """Weight of the squared offsets in the loss.
+
+    Only for model.offsets=true.
     """
     weight_decay: float = 0.02
     """AdamW's weight decay of readout and bottlenecks: a step shrinks a weight by this times its learning rate.

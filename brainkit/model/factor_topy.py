@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from brainkit.errors import DataError, UsageError
 from brainkit.model import published_weights
 from brainkit.model.bottlenecks import TokenStatistics, pointwise
-from brainkit.model.selectors import FreeSelectors, Selectors, coordinate_bounds, factored_encoding, selector_network
+from brainkit.model.selectors import FreeSelectors, Selectors, VertexOffsets, coordinate_bounds, factored_encoding, selector_network
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
 from brainkit.ops.token_grid import to_grid
@@ -99,6 +99,7 @@ class FactorTopy(nn.Module):
         grid: tuple[int, int] = (8, 8),
         selector_width: int = 128,
         topography: bool = True,
+        offsets: bool = False,
         gauge: str = "unit",
         backend: str = "auto",
         precision: str = "float32",
@@ -121,6 +122,7 @@ class FactorTopy(nn.Module):
         self.local_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.global_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.free_selectors = None if topography else FreeSelectors(len(positions), len(self.layers))
+        self.offsets = VertexOffsets(len(positions), len(self.layers)) if topography and offsets else None
         if topography:
             self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
             self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
@@ -252,6 +254,8 @@ class FactorTopy(nn.Module):
                 ),
                 precision="tf32" if self._active_precision() in ("tf32", "bfloat16") else "float32",
             )
+            if self.offsets is not None:
+                locations, layer_weights, scale = self.offsets.added(locations, layer_weights, scale)
         return Selectors(layer_weights, locations, scale)
 
     def forward(self, local_tokens: LayerTokens, global_tokens: LayerTokens) -> Tensor:

@@ -131,6 +131,7 @@ def model_shape(settings: ModelConfig) -> dict[str, Any]:
         "grid": (settings.grid, settings.grid),
         "selector_width": settings.selector_width,
         "topography": settings.topography,
+        "offsets": settings.offsets,
         "gauge": settings.gauge,
     }
 
