@@ -203,6 +203,12 @@ class TrainConfig:
 
     0.99 to 0.999 with schedule constant, or for noisy responses; with a schedule that falls to zero it adds little.
     """
+    refit: bool = False
+    """Whether to refit the readout of every vertex at the best epoch: ridge regression on what its selectors read, with
+    the penalty of the largest marginal likelihood.
+
+    true for noisy responses, whose readouts are then shrunk more; it takes about as long as an epoch.
+    """
     device: str = "auto"
     """auto, cpu, cuda or mps.
 

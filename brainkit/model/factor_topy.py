@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from brainkit.errors import DataError, UsageError
 from brainkit.model import published_weights
 from brainkit.model.bottlenecks import TokenStatistics, pointwise
-from brainkit.model.selectors import FreeSelectors, Selectors, VertexOffsets, coordinate_bounds, factored_encoding, selector_network
+from brainkit.model.selectors import (
+    FreeSelectors,
+    Selectors,
+    VertexOffsets,
+    coordinate_bounds,
+    factored_encoding,
+    selector_network,
+)
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
 from brainkit.ops.token_grid import to_grid

@@ -27,6 +27,10 @@ class Selectors:
     locations: Tensor
     scale: Tensor
 
+    def of(self, vertices: Tensor) -> Selectors:
+        """Those of some vertices, by position (n,)."""
+        return Selectors(self.layer_weights[vertices], self.locations[vertices], self.scale[vertices])
+
     def regularity(self, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
         """See :func:`regularity`."""
         return regularity(self.layer_weights, self.scale, entropy=entropy, middle=middle)

@@ -174,7 +174,11 @@ class EncodingModule(lightning.LightningModule):
             "bias": (c.lr_bottleneck, 0.0),
         }
         optimizer = torch.optim.AdamW(
-            [{"params": groups[part], "lr": lr, "weight_decay": decay} for part, (lr, decay) in rates.items() if groups[part]],
+            [
+                {"params": groups[part], "lr": lr, "weight_decay": decay}
+                for part, (lr, decay) in rates.items()
+                if groups[part]
+            ],
             fused=self.device.type in _FUSED,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
