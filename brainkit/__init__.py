@@ -18,6 +18,7 @@ _LAZY = {
     "save_run": "brainkit.api",
     "load": "brainkit.predict.encoder",
     "contrast": "brainkit.insilico.contrast",
+    "evaluate": "brainkit.evaluation.evaluate",
     "load_backbone": "brainkit.backbones",
     "wrap_network": "brainkit.backbones",
     "FactorTopy": "brainkit.model.factor_topy",
@@ -31,6 +32,7 @@ __all__ = ["__version__", *sorted(_LAZY)]
 if TYPE_CHECKING:
     from brainkit.api import Run, fit, save_run
     from brainkit.backbones import load_backbone, wrap_network
+    from brainkit.evaluation.evaluate import evaluate
     from brainkit.insilico.contrast import contrast
     from brainkit.model.factor_topy import FactorTopy
     from brainkit.predict.encoder import load

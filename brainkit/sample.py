@@ -221,7 +221,7 @@ def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images:
     noise = signal[images:].std(0) / np.sqrt(true_ceiling / (1 - true_ceiling) / REPETITIONS)
     trials = signal + rng.standard_normal((REPETITIONS, *signal.shape)).astype(np.float32) * noise
     trials = (trials - trials.mean((0, 1))) / trials.std((0, 1))
-    ceiling = noise_ceiling_from_repetitions(trials[:, images:]).astype(np.float32)
+    ceiling = noise_ceiling_from_repetitions(trials[:, images:]).values.astype(np.float32)
     responses = trials.mean(0)
     responses = (responses - responses[:images].mean(0)) / responses[:images].std(0)
 

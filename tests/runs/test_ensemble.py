@@ -129,7 +129,7 @@ def test_data_that_is_gone_or_another_is_not_scored_on(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (run.path for run in runs.shared[:2])
-    monkeypatch.setattr("brainkit.evaluation.scores.score", None)  # is not called
+    monkeypatch.setattr("brainkit.evaluation.model_scores.score", None)  # is not called
 
     def why(*places: Path) -> str:
         said: list[str] = []

@@ -14,6 +14,7 @@ lightning = pytest.importorskip("pytorch_lightning")
 from small_models import GRID, coordinates, memory_tokens, problem, small_model
 
 from brainkit.config import TrainConfig
+from brainkit.errors import UsageError
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.fit import fit
 from brainkit.training.module import EncodingModule
@@ -63,6 +64,32 @@ def test_without_topography_the_model_folds_and_loads(tmp_path: Path) -> None:
         assert torch.equal(model.eval()(*batch), other.eval()(*batch))
     folded = model.folded()
     np.testing.assert_allclose(folded.scale, model.selectors().scale.detach().numpy())
+
+
+@pytest.mark.parametrize("topography", [True, False])
+def test_a_fixed_selector_stays_neutral_while_the_others_learn(tmp_path: Path, topography: bool) -> None:
+    neutral = {"layer": ("layer_weights", 0.5), "location": ("locations", 0.0), "scale": ("scale", 0.5)}
+    for fixed in (*((name,) for name in neutral), tuple(neutral)):
+        module, data = problem(epochs=2)
+        tokens = memory_tokens()
+        torch.manual_seed(5)
+        options = {"bottleneck": 6, "grid": GRID, "topography": topography, "fixed": fixed}
+        model = FactorTopy(tokens.widths, coordinates(20), **options)
+        fit_statistics(model, tokens, data.split.train)
+        folder = tmp_path / "-".join(fixed)
+        folder.mkdir()
+        fit(EncodingModule(model, module.config, 6), data, folder)
+        loaded = FactorTopy(tokens.widths, coordinates(20), **options)
+        loaded.load_state_dict(model.state_dict())
+        folded = loaded.folded()
+        for name, (attribute, value) in neutral.items():
+            stays = np.abs(getattr(folded, attribute) - value).max() < 1e-6
+            assert stays == (name in fixed), (name, fixed)
+
+
+def test_only_the_three_selectors_can_be_fixed() -> None:
+    with pytest.raises(UsageError, match="channel"):
+        FactorTopy({"a": 3}, coordinates(4), fixed=["channel"])
 
 
 @pytest.mark.parametrize("gauge", ["unit", "published"])
