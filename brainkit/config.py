@@ -65,6 +65,12 @@ class ModelConfig:
 
     false as a control, to see what smoothness adds, or if the coordinates are meaningless.
     """
+    offsets: bool = False
+    """Whether every vertex adds offsets of its own to the selectors that its coordinates give, kept small by
+    train.offset_penalty.
+
+    If neighbouring vertices read different things.
+    """
     fixed: tuple[str, ...] = ()
     """Selectors that are not learnt but the same for every vertex: layer (all layers weigh the same), location (the
     image's centre), scale (0.5).
@@ -151,6 +157,11 @@ class TrainConfig:
 
     Only for model.topography=false.
     """
+    offset_penalty: float = 0.003
+    """Weight of the squared offsets in the loss.
+
+    Only for model.offsets=true.
+    """
     weight_decay: float = 0.02
     """AdamW's weight decay of readout and bottlenecks: a step shrinks a weight by this times its learning rate.
 
@@ -212,6 +223,12 @@ class TrainConfig:
     weights; 0: no averaging. At step n the decay is at most (1 + n) / (10 + n).
 
     0.99 to 0.999 with schedule constant, or for noisy responses; with a schedule that falls to zero it adds little.
+    """
+    refit: bool = False
+    """Whether to refit the readout of every vertex at the best epoch: ridge regression on what its selectors read, with
+    the penalty of the largest marginal likelihood.
+
+    true for noisy responses, whose readouts are then shrunk more; it takes about as long as an epoch.
     """
     device: str = "auto"
     """auto, cpu, cuda or mps.

@@ -124,6 +124,7 @@ def _settings(
         grid=model.grid[0],
         selector_width=_selector_width(model),
         topography=model.free_selectors is None,
+        offsets=model.offsets is not None,
         fixed=model.fixed,
         gauge=model.gauge,
         backend=model.backend,
