@@ -12,7 +12,7 @@ from brainkit.cortex.surface import mesh
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.evaluation.compare import compare_predictions
 from brainkit.evaluation.hierarchy import AreaOrder, fit_line, run_interval, shared_images
-from brainkit.metrics.paired import draw_exchanges, exchanged_differences, sign_flip_p
+from brainkit.metrics.paired import draw_exchanges, exchanged_scores, sign_flip_p
 from brainkit.metrics.spin import fsaverage_sphere, smoothed_p, spin, spun_values
 
 SPACE = "fsaverage5"
@@ -28,7 +28,7 @@ def difference_coverage(
     advantage: float = 0.3,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often 95 % intervals of differences in r cover the true ones: of vertices, of their median and mean.
+    """How often 95 % intervals of differences in r cover the true ones: of vertices, of medians and means.
 
     Predictions are signal plus errors that are correlated between the two models, between vertices, and between the
     images of a stimulus; model b has larger errors, by `advantage` at the average vertex.
@@ -46,8 +46,8 @@ def difference_coverage(
         line = result.groups["all"]["r"]
         covered[number] = (
             np.mean((result.low <= expected) & (expected <= result.high)),
-            line["low"] <= np.median(expected) <= line["high"],
-            line["mean_low"] <= expected.mean() <= line["mean_high"],
+            line["median_low"] <= np.subtract(*np.median(true, axis=1)) <= line["median_high"],
+            line["low"] <= expected.mean() <= line["high"],
         )
     return dict(zip(("vertex", "median", "mean"), covered.mean(0).tolist(), strict=True))
 
@@ -83,10 +83,9 @@ def exchange_p(
         responses = signal + shared[0] + 0.7 * rng.standard_normal((images, 1))
         a, b = signal + errors_a + shared[1], scale * (signal + errors_b + shared[2])
         exchanges = draw_exchanges(codes, permutations, number)
-        ceiling = np.full(1, np.nan)
         observed = _correlation(a, responses) - _correlation(b, responses)
-        null = exchanged_differences([a], [b], responses, exchanges, ceiling)
-        p[number] = sign_flip_p(observed, null["r"])[0]
+        (r_a, _), (r_b, _) = exchanged_scores([a], [b], responses, exchanges)
+        p[number] = sign_flip_p(observed, r_a - r_b)[0]
     return p
 
 

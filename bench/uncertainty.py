@@ -1,7 +1,7 @@
 """Whether the standard errors of maps are right: ``python -m bench.uncertainty``.
 
-Simulated subjects have one planted truth, and images and noise of their own, so that the spread of their maps is the
-true standard error. Each subject's own estimate, from halves of its images, is compared with it. Tokens are random numbers
+Simulated subjects have one planted truth, and images and noise of their own: the spread of their maps is the true
+standard error. Each subject's own estimate, from halves of its images, is compared with it. Tokens are random numbers
 with neighbouring layers and neighbouring cells correlated, so that no network has to run.
 """
 
@@ -21,7 +21,8 @@ from bench.report import write_report
 from brainkit.config import TrainConfig
 from brainkit.data.splits import Split
 from brainkit.features.cache import TokenCache
-from brainkit.metrics.uncertainty import map_reliability, relative_depth, se_from_halves
+from brainkit.metrics.depth import relative_depth
+from brainkit.metrics.uncertainty import map_reliability, se_from_halves
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import grouped
 from brainkit.sample import CHANNELS, Patch, _ground_truth, occipital_patch
@@ -49,10 +50,10 @@ class Subject(NamedTuple):
 def main() -> None:
     """Train on each subject and on halves of its images, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--subjects", type=int, default=12)
-    parser.add_argument("--images", type=int, default=400, help="training images of each subject")
-    parser.add_argument("--vertices", type=int, default=200)
-    parser.add_argument("--draws", type=int, default=4, help="each of two halves")
+    parser.add_argument("--subjects", type=int, default=8)
+    parser.add_argument("--images", type=int, default=320, help="training images of each subject")
+    parser.add_argument("--vertices", type=int, default=120)
+    parser.add_argument("--draws", type=int, default=2, help="each of two halves")
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--half-epochs", type=int, help="of a run on half of the images; by default those of all")
     parser.add_argument("--name", default="uncertainty", help="name of the files in bench/results")
@@ -65,7 +66,7 @@ def main() -> None:
     full, halves, seeds = [], [], []
     for k in range(options.subjects):
         subject = make_subject(truth, options.images, seed=k)
-        rows = np.random.default_rng(k).permuted(np.tile(np.arange(subject.train), (options.draws, 1)), axis=1)
+        rows = [np.random.default_rng((k, j)).permutation(subject.train) for j in range(options.draws)]
         full.append(train(subject, patch, np.arange(subject.train), 1000 * k, options.epochs))
         seeds.append(train(subject, patch, np.arange(subject.train), 1000 * k + 500, options.epochs))
         epochs = options.half_epochs or options.epochs
@@ -146,12 +147,12 @@ def compare(name: str, full: list, seeds: list, halves: list, planted: np.ndarra
         "95 % cover the mean map": float(np.mean(np.abs(values - others) <= reach * np.sqrt(1 + 1 / (n - 1)))),
         "95 % cover the truth": float(np.mean(np.abs(values - planted) <= reach)),
         "estimated reliability": float(np.mean(reliability)),
-        "true reliability": float(np.mean([map_reliability_of_two(values[k], values[k - 1]) for k in range(n)])),
+        "true reliability": float(np.mean([correlation(values[k], values[k - 1]) for k in range(n)])),
     }
 
 
-def map_reliability_of_two(a: np.ndarray, b: np.ndarray) -> float:
-    """The correlation of two subjects' maps, each coordinate centred."""
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two subjects' maps over vertices, each coordinate centred."""
     a, b = a - a.mean(0), b - b.mean(0)
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
 

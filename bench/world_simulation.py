@@ -23,18 +23,22 @@ from PIL import Image
 
 from bench.fitting import Responses, Sample
 from brainkit.backbones import load_backbone
-from brainkit.data.photographs import _SOURCES, load_photographs, random_crop
+from brainkit.data.photographs import load_photographs, random_crop
 from brainkit.features.extract import extract_tokens
 from brainkit.images import normalise, prepare
 from brainkit.sample import BACKBONE, IMAGE_SIZE, Patch, _smooth_field, occipital_patch
 from brainkit.utils.files import atomic_write, read_json, write_json
 
 SECOND_NETWORK = "efficientnet_lite2"
+SECOND_SIZE, SECOND_GRID = 192, 12  # pixels; cells of a side at most
 AREAS = ("early", "mid", "high")
 EDGES = (0.0, 0.6, 0.84, 1.01)  # distance from the pole at which areas begin: about a third of the vertices each
 VERTICES, TRAINING, TEST = 800, 900, 240
 TEST_PHOTOGRAPHS = 4
-FREQUENCIES = (4.0, 8.0, 16.0, 32.0)  # cycles per image
+# Photographs that may be tested on: textures and microscopy as the only test images would measure little else.
+SCENES = ("astronaut", "coffee", "rocket", "motorcycle", "flower", "camera", "chelsea", "china", "hopper")
+SCENE_CROPS, OTHER_CROPS = 100, 54  # of each photograph in the pool
+FREQUENCIES = (3.0, 6.0, 12.0, 24.0)  # cycles per image
 ORIENTATIONS = 4
 STAGES = ("stage3", "stage4", "stage5", "stage6", "stage7")
 REPETITIONS = 3
@@ -96,70 +100,81 @@ class World(Sample):
 
 
 def load_world(seed: int, kind: str, *, folder: Path, grid: int = 8) -> World:
-    """The world of a seed and kind; its files are made on first use, which takes some minutes."""
-    path = folder / f"world-{seed}"
-    if not path.is_dir():
-        make_images(path, seed)
-    if not (path / f"{kind}.npz").is_file():
-        simulate(path, seed)
-    patch, groups = occipital_patch(VERTICES), read_json(path / "stimuli.json")
-    images = tuple(sorted((path / "images").glob("*.png")))
+    """The world of a seed and kind; its files are made on first use, and the pool of images before the first world."""
+    pool = make_pool(folder)
+    path = folder / f"{kind}-{seed}.npz"
+    if not path.is_file():
+        simulate(path, pool, seed, kind)
+    with np.load(path) as file:
+        found = dict(file)
+    groups = read_json(pool / "stimuli.json")
+    images = [pool / "images" / name for name in np.array(list(groups))[found.pop("rows")]]
     subject = SimpleNamespace(
-        root=path / f"{kind}-{grid}",
+        root=path.with_suffix(f".{grid}"),
         images=images,
         groups=[groups[image.name] for image in images],
         official_test=np.arange(len(images)) >= TRAINING,
-        coordinates=patch.coordinates,
+        coordinates=occipital_patch(VERTICES).coordinates,
     )
     tokens = extract_tokens(load_backbone(BACKBONE), images, grid=(grid, grid))
-    with np.load(path / f"{kind}.npz") as file:
-        found = dict(file)
     responses, signal, ceiling = found.pop("responses"), found.pop("signal"), found.pop("noise_ceiling")
     return World(subject, tokens, Responses(responses), ceiling, found, signal, f"{kind}-{seed}")
 
 
-def make_images(path: Path, seed: int) -> None:
-    """Crops of photographs; which photographs are only in the test set is drawn anew in every world."""
-    rng = np.random.default_rng((seed, 21))
+def make_pool(folder: Path) -> Path:
+    """The images that worlds draw from, with features of the two models: made once, in about five minutes."""
+    pool = folder / "pool"
+    if pool.is_dir():
+        return pool
+    folder.mkdir(parents=True, exist_ok=True)
     photographs = load_photographs()
-    # Textures and microscopy as the only test images would measure little else.
-    scenes = [name for name, (_, _, share) in _SOURCES.items() if share >= 3 or name in ("chelsea", "china", "hopper")]
-    test = sorted(rng.choice(scenes, TEST_PHOTOGRAPHS, replace=False).tolist())
-    training = [name for name in photographs if name not in test]
     groups: dict[str, str] = {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
+    with atomic_write(pool) as temporary:
         (temporary / "images").mkdir(parents=True)
-        for row in range(TRAINING + TEST):
-            source, crop = random_crop(rng, photographs, training if row < TRAINING else test, IMAGE_SIZE)
-            name = f"{row:05d}.png"
-            crop.save(temporary / "images" / name, compress_level=1)
-            groups[name] = source
+        for k, source in enumerate(photographs):
+            rng = np.random.default_rng((21, k))
+            for _ in range(SCENE_CROPS if source in SCENES else OTHER_CROPS):
+                name = f"{len(groups):05d}.png"
+                crop = random_crop(rng, photographs, [source], IMAGE_SIZE)[1]
+                crop.save(temporary / "images" / name, compress_level=1)
+                groups[name] = source
         write_json(temporary / "stimuli.json", groups)
+        images = [temporary / "images" / name for name in groups]
+        np.save(temporary / "gabor.npy", gabor_energies(images))
+        for stage, values in second_network(images).items():
+            np.save(temporary / f"{stage}.npy", values)
+    return pool
 
 
-def simulate(path: Path, seed: int) -> None:
-    """Write the responses of every kind: they share images and features."""
-    images = sorted((path / "images").glob("*.png"))
-    energies = gabor_energies(images)
-    local, whole = second_network(images)
-    for kind, settings in KINDS.items():
-        rng = np.random.default_rng((seed, 22, list(KINDS).index(kind)))
-        patch = occipital_patch(VERTICES)
-        truth = ground_truth(rng, patch, settings)
-        signal = np.empty((len(images), VERTICES), np.float32)
-        for area, index in enumerate(AREAS):
-            members = np.flatnonzero(truth["area"] == area)
-            part = {name: value[members] for name, value in truth.items()}
-            if index == "early":
-                signal[:, members] = early_signal(rng, patch, members, energies, part, settings)
-            else:
-                stages = settings.mid if index == "mid" else settings.high
-                signal[:, members] = stage_signal(rng, patch, members, local, whole, part, settings, stages)
-        signal = (signal - signal[:TRAINING].mean(0)) / signal[:TRAINING].std(0)
-        responses, ceiling = add_noise(rng, patch, signal)
-        with atomic_write(path / f"{kind}.npz") as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, responses=responses, signal=signal, noise_ceiling=ceiling, **truth)
+def simulate(path: Path, pool: Path, seed: int, kind: str) -> None:
+    """Write a world: which photographs are in the test set alone, the truth, and the responses."""
+    settings = KINDS[kind]
+    rng = np.random.default_rng((seed, 22, list(KINDS).index(kind)))
+    source = np.array(list(read_json(pool / "stimuli.json").values()))
+    tested = rng.choice(SCENES, TEST_PHOTOGRAPHS, replace=False)
+    parts = [rng.choice(np.flatnonzero(source == name), TEST // TEST_PHOTOGRAPHS, replace=False) for name in tested]
+    training = rng.choice(np.flatnonzero(~np.isin(source, tested)), TRAINING, replace=False)
+    rows = np.concatenate([np.sort(training), *map(np.sort, parts)])
+
+    def features(name: str) -> np.ndarray:
+        values = np.load(pool / f"{name}.npy", mmap_mode="r")[rows].astype(np.float32)
+        mean, std = (getattr(values[:TRAINING], part)((0, 2, 3), keepdims=True) for part in ("mean", "std"))
+        return values / std if name == "gabor" else (values - mean) / (std + 1e-6)
+
+    patch = occipital_patch(VERTICES)
+    truth = ground_truth(rng, patch, settings)
+    signal = np.empty((len(rows), VERTICES), np.float32)
+    for area, name in enumerate(AREAS):
+        members = np.flatnonzero(truth["area"] == area)
+        part = {key: value[members] for key, value in truth.items()}
+        if name == "early":
+            signal[:, members] = early_signal(rng, patch, members, features("gabor"), part, settings)
+        else:
+            signal[:, members] = stage_signal(rng, patch, members, features, part, settings, whole=name == "high")
+    signal = (signal - signal[:TRAINING].mean(0)) / signal[:TRAINING].std(0)
+    responses, ceiling = add_noise(rng, patch, signal)
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, rows=rows, responses=responses, signal=signal, noise_ceiling=ceiling, **truth)
 
 
 def ground_truth(rng: np.random.Generator, patch: Patch, kind: Kind) -> dict[str, np.ndarray]:
@@ -196,7 +211,7 @@ def gaussian_pooling(centre: np.ndarray, size: np.ndarray, side: int) -> np.ndar
     return (weights / weights.sum(0)).astype(np.float32)
 
 
-def gabor_energies(images: list[Path], side: int = 128, cells: int = 32) -> np.ndarray:
+def gabor_energies(images: list[Path], side: int = 96, cells: int = 32) -> np.ndarray:
     """Amplitudes of quadrature Gabor filters over luminance: (n, filters, cells, cells)."""
     margin = side // 4
     padded = side + 2 * margin
@@ -212,32 +227,25 @@ def gabor_energies(images: list[Path], side: int = 128, cells: int = 32) -> np.n
         grey = np.asarray(Image.open(path).convert("L").resize((side, side), Image.Resampling.BOX), np.float32) / 255
         spectrum = torch.fft.fft2(torch.from_numpy(np.pad(grey - grey.mean(), margin, mode="reflect")))
         amplitude = torch.fft.ifft2(spectrum * kernels).abs()[:, margin:-margin, margin:-margin]
-        found.append(torch.nn.functional.avg_pool2d(amplitude, side // cells).numpy())
-    energies = np.stack(found)
-    return energies / energies[:TRAINING].std((0, 2, 3), keepdims=True)
+        found.append(torch.nn.functional.avg_pool2d(amplitude, side // cells).half().numpy())
+    return np.stack(found)
 
 
-def second_network(images: list[Path]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Tokens (n, C, h, w) of the second network on its own grids, and their means (n, C); channels z-scored."""
-    backbone = load_backbone(SECOND_NETWORK, layers=list(STAGES))
-    local: dict[str, list[np.ndarray]] = {stage: [] for stage in STAGES}
+def second_network(images: list[Path]) -> dict[str, np.ndarray]:
+    """Tokens (n, C, h, w) of the second network on its own grids, or on SECOND_GRID."""
+    backbone = load_backbone(SECOND_NETWORK, layers=list(STAGES), size=SECOND_SIZE)
+    found: dict[str, list[np.ndarray]] = {stage: [] for stage in STAGES}
     for start in range(0, len(images), 16):
-        batch = [
-            prepare(Image.open(path).convert("RGB"), backbone.preprocessing) for path in images[start : start + 16]
-        ]
+        pictures = [Image.open(path).convert("RGB") for path in images[start : start + 16]]
+        batch = np.stack([prepare(picture, backbone.preprocessing) for picture in pictures])
         with torch.inference_mode():
-            tokens = backbone.get_tokens(torch.from_numpy(normalise(np.stack(batch), backbone.preprocessing)))[0]
-            tokens["stage3"] = torch.nn.functional.adaptive_avg_pool2d(tokens["stage3"], 17)
+            tokens = backbone.get_tokens(torch.from_numpy(normalise(batch, backbone.preprocessing)))[0]
         for stage in STAGES:
-            local[stage].append(tokens[stage].half().numpy())
-    whole = {}
-    stacked = {}
-    for stage in STAGES:
-        values = np.concatenate(local.pop(stage)).astype(np.float32)
-        spread = values[:TRAINING].std((0, 2, 3), keepdims=True) + 1e-6
-        values = (values - values[:TRAINING].mean((0, 2, 3), keepdims=True)) / spread
-        stacked[stage], whole[stage] = values, values.mean((2, 3))
-    return stacked, whole
+            values = tokens[stage]
+            if values.shape[2] > SECOND_GRID:
+                values = torch.nn.functional.adaptive_avg_pool2d(values, SECOND_GRID)
+            found[stage].append(values.half().numpy())
+    return {stage: np.concatenate(parts) for stage, parts in found.items()}
 
 
 def early_signal(rng, patch: Patch, members, energies, truth, kind: Kind) -> np.ndarray:
@@ -249,19 +257,21 @@ def early_signal(rng, patch: Patch, members, energies, truth, kind: Kind) -> np.
     return combined**kind.exponent
 
 
-def stage_signal(rng, patch: Patch, members, local, whole, truth, kind: Kind, stages) -> np.ndarray:
+def stage_signal(rng, patch: Patch, members, features, truth, kind: Kind, *, whole: bool) -> np.ndarray:
     """Random channels of some stages, each at unit variance, mixed by depth. (n, V)"""
+    stages = kind.high if whole else kind.mid
     position = truth["depth"] * (len(stages) - 1)
     mixture = np.exp(-0.5 * ((np.arange(len(stages)) - position[:, None]) / 0.45) ** 2)
     mixture = mixture / mixture.sum(1, keepdims=True)
     total = 0.0
     for k, stage in enumerate(stages):
-        n, channels, side, _ = local[stage].shape
+        tokens = features(stage)
+        n, channels, side, _ = tokens.shape
         weight = mixed_field(rng, patch.coordinates, channels, 45.0, kind.smooth_share)[members]
-        if stages == kind.high:
-            part = whole[stage] @ weight.T
+        if whole:
+            part = tokens.mean((2, 3)) @ weight.T
         else:
-            pooled = local[stage].reshape(n * channels, -1) @ gaussian_pooling(truth["centre"], truth["size"], side)
+            pooled = tokens.reshape(n * channels, -1) @ gaussian_pooling(truth["centre"], truth["size"], side)
             part = np.einsum("ncv,vc->nv", pooled.reshape(n, channels, -1), weight)
         part = (part - part[:TRAINING].mean(0)) / part[:TRAINING].std(0)
         total = total + mixture[:, k] * part

@@ -7,22 +7,28 @@ twice.
 
 from __future__ import annotations
 
-import json
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from scipy import stats
 
-from bench import world_simulation
+from bench import machine, world_simulation
 from bench.fitting import train
+from bench.report import write_report
 from bench.world_simulation import AREAS, World
 from brainkit.config import Config
 from brainkit.evaluation.scores import Scores
 from brainkit.metrics.correlation import StreamingCorrelation
-from brainkit.utils.files import cache_folder
+from brainkit.utils.files import atomic_write, cache_folder, read_json, write_json
 
 GROUPS = ("all", *AREAS)
+VARIANTS: dict[str, list[str]] = {"default": [], "no topography": ["model.topography=false"]}
+BANDED = "banded ridge, a band for each layer's local and global tokens"  # the last that `run_ridges` computes
+MEANING = {"all": "Both kinds", "near": "Little scatter", "far": "Much scatter"}
 
 
 def load_world(seed: int, kind: str = "near", *, folder: Path | None = None, grid: int = 8) -> World:
@@ -48,8 +54,6 @@ def run_variant(world: World, overrides: Sequence[str] = (), seed: int = 0) -> d
 
 def predictions(model: Any, world: World, rows: np.ndarray) -> np.ndarray:
     """A model's predictions (n, V) of some images."""
-    import torch
-
     model.eval()
     with torch.inference_mode():
         parts = [model(*world.tokens.batch(part)).numpy() for part in np.array_split(rows, -(-len(rows) // 64))]
@@ -92,14 +96,83 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
 
-    def get(self, world: str, variant: str, compute: Callable[[], Any]) -> Any:
-        """The result of a variant in a world."""
-        if variant not in self.rows.setdefault(world, {}):
-            found = compute()
-            self.rows = json.loads(self.path.read_text()) if self.path.is_file() else self.rows
-            self.rows.setdefault(world, {})[variant] = found
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.rows, indent=1))
-        return self.rows[world][variant]
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """World -> variant -> result."""
+        return read_json(self.path) if self.path.is_file() else {}
+
+    def fill(self, world: str, variants: Sequence[str], compute: Callable[[], dict[str, Any]]) -> None:
+        """Compute and store the results of variants in a world, unless they are there."""
+        if all(variant in self.rows.get(world, {}) for variant in variants):
+            return
+        found = compute()
+        rows = self.rows  # read again: other processes may have stored theirs meanwhile
+        rows[world] = rows.get(world, {}) | found
+        with atomic_write(self.path) as temporary:
+            write_json(temporary, rows)
+
+
+def paired(rows: dict[str, dict[str, Any]], variant: str, against: str, measure: str, group: str) -> dict[str, float]:
+    """Mean difference of two variants over the worlds that have both, and its 95 % t interval."""
+    both = [row for row in rows.values() if variant in row and against in row]
+    differences = np.array([row[variant][measure][group] - row[against][measure][group] for row in both])
+    half = stats.t.ppf(0.975, len(both) - 1) * differences.std(ddof=1) / np.sqrt(len(both)) if len(both) > 1 else np.nan
+    mean = differences.mean()
+    return {"difference": mean, "low": mean - half, "high": mean + half, "n": len(both), "won": (differences > 0).sum()}
+
+
+def page(rows: dict[str, dict[str, Any]]) -> str:
+    """Means over worlds by kind, and paired differences from the default."""
+    lines = ["# Worlds that are not the model's own", "", (world_simulation.__doc__ or "").strip(), ""]
+    lines += ["Each number is the median over an area's vertices, averaged over worlds.", ""]
+    kinds = {kind: {k: row for k, row in rows.items() if k.startswith(kind)} for kind in world_simulation.KINDS}
+    for kind, chosen in (("all", rows), *kinds.items()):
+        if not chosen:
+            continue
+        variants = dict.fromkeys(variant for row in chosen.values() for variant in row)
+        lines += [f"## {MEANING[kind]}: {len(chosen)} worlds", ""]
+        lines += ["| | " + " | ".join(GROUPS) + " | CPU s | default minus this, all vertices | worlds |"]
+        lines += ["|---" * (len(GROUPS) + 4) + "|"]
+        for variant in variants:
+            having = [row[variant] for row in chosen.values() if variant in row]
+            cells = [f"{np.mean([row['explained'][group] for row in having]):.3f}" for group in GROUPS]
+            seconds = f"{np.mean([row['seconds'] for row in having]):.0f}"
+            d = paired(chosen, "default", variant, "explained", "all")
+            apart = f"{d['difference']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})" if variant != "default" else ""
+            lines.append(f"| {variant} | {' | '.join(cells)} | {seconds} | {apart} | {len(having)} |")
+        lines.append("")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Measure every variant in every world, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="worlds of each kind")
+    parser.add_argument("--kinds", nargs="+", default=list(world_simulation.KINDS), choices=world_simulation.KINDS)
+    parser.add_argument("--folder", type=Path, help="of the worlds and results (default: in the cache folder)")
+    parser.add_argument("--only", nargs="+", choices=[*VARIANTS, "ridges"], help="some of the variants")
+    parser.add_argument("--name", default="worlds", help="name of the files in bench/results")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = options.folder or cache_folder() / "worlds"
+    results = Results(folder / "results.json")
+    names = [f"{kind}-{seed}" for seed in options.seeds for kind in options.kinds]
+    for name in names:
+        kind, _, seed = name.partition("-")
+        world = load_world(int(seed), kind, folder=folder)
+        for variant in options.only or [*VARIANTS, "ridges"]:
+            if variant == "ridges":
+                results.fill(name, [BANDED], lambda: run_ridges(world, int(seed)))  # noqa: B023
+            else:
+                overrides = VARIANTS[variant]
+                results.fill(name, [variant], lambda: {variant: run_variant(world, overrides, int(seed))})  # noqa: B023
+            print(name, variant, flush=True)
+    rows = {name: results.rows[name] for name in names}
+    about = machine.describe(1)
+    text = page(rows) + ", ".join(f"{key} {value}" for key, value in about.items()) + "\n"
+    write_report(options.name, {"machine": about, "worlds": rows}, text)
+
+
+if __name__ == "__main__":
+    main()

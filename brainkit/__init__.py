@@ -19,6 +19,7 @@ _LAZY = {
     "load": "brainkit.predict.encoder",
     "contrast": "brainkit.insilico.contrast",
     "evaluate": "brainkit.evaluation.evaluate",
+    "evaluate_on_data": "brainkit.runs.evaluate",
     "load_backbone": "brainkit.backbones",
     "wrap_network": "brainkit.backbones",
     "FactorTopy": "brainkit.model.factor_topy",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from brainkit.insilico.contrast import contrast
     from brainkit.model.factor_topy import FactorTopy
     from brainkit.predict.encoder import load
+    from brainkit.runs.evaluate import evaluate_on_data
     from brainkit.runs.import_published import import_published
     from brainkit.training.datamodule import EncodingData
     from brainkit.training.module import EncodingModule

@@ -26,6 +26,13 @@ from brainkit.utils.files import atomic_write
 from brainkit.utils.text import nearest_name, nearest_names
 
 
+def _check_seed(settings: object, name: str) -> None:
+    """A seed, or -1 for the run's."""
+    value = getattr(settings, name)
+    if not -1 <= value < 2**63:
+        raise UsageError(f"{name} must be -1, or 0 or greater and below 2**63, got {value}")
+
+
 def is_half(text: object) -> bool:
     """Whether this names a half of the training stimuli as ``data.half`` does, or is empty: all of them."""
     return isinstance(text, str) and re.fullmatch(r"([ab]:\d{1,18})?", text, re.ASCII) is not None
@@ -57,6 +64,12 @@ class ModelConfig:
     vertex has free selector parameters, and coordinates are not used.
 
     false as a control, to see what smoothness adds, or if the coordinates are meaningless.
+    """
+    offsets: bool = False
+    """Whether every vertex adds offsets of its own to the selectors that its coordinates give, kept small by
+    train.offset_penalty.
+
+    If neighbouring vertices read different things.
     """
     fixed: tuple[str, ...] = ()
     """Selectors that are not learnt but the same for every vertex: layer (all layers weigh the same), location (the
@@ -144,6 +157,11 @@ class TrainConfig:
 
     Only for model.topography=false.
     """
+    offset_penalty: float = 0.003
+    """Weight of the squared offsets in the loss.
+
+    Only for model.offsets=true.
+    """
     weight_decay: float = 0.02
     """AdamW's weight decay of readout and bottlenecks: a step shrinks a weight by this times its learning rate.
 
@@ -205,6 +223,12 @@ class TrainConfig:
     weights; 0: no averaging. At step n the decay is at most (1 + n) / (10 + n).
 
     0.99 to 0.999 with schedule constant, or for noisy responses; with a schedule that falls to zero it adds little.
+    """
+    refit: bool = False
+    """Whether to refit the readout of every vertex at the best epoch: ridge regression on what its selectors read, with
+    the penalty of the largest marginal likelihood.
+
+    true for noisy responses, whose readouts are then shrunk more; it takes about as long as an epoch.
     """
     device: str = "auto"
     """auto, cpu, cuda or mps.
@@ -339,8 +363,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fraction(self, "validation", "test")
-        if not -1 <= self.split_seed < 2**63:
-            raise UsageError(f"split_seed must be -1, or 0 or greater and below 2**63, got {self.split_seed}")
+        _check_seed(self, "split_seed")
         if self.paths and self.path:
             raise UsageError("path and paths exclude each other: set one of them")
         if len(self.paths) == 1:
@@ -374,6 +397,12 @@ class BackboneConfig:
 
     As a control: what the network's architecture alone explains.
     """
+    weights_seed: int = -1
+    """Random seed of weights that are drawn (random_weights, or a network of your own that is not trained); -1: the
+    run's seed.
+
+    Set it for runs with different seeds on one such network. --repeats does.
+    """
     layers: tuple[str, ...] = ()
     """Layers to read; empty: the backbone's default layers.
 
@@ -388,6 +417,7 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.weights and self.random_weights:
             raise UsageError("weights and random_weights exclude each other: set one of them")
+        _check_seed(self, "weights_seed")
         check_at_least_zero(self, "size")
 
 

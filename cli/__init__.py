@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a brain encoder on a backbone's features.",
     "export": "Write a trained run as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
+    "evaluate": "Score a run or an encoder file on measured responses.",
     "compare": "Compare runs on the test images that they share.",
     "baselines": "Compare a run with other encoding models of the same data.",
     "contrast": "Compare the responses predicted to two sets of images.",

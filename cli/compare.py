@@ -79,7 +79,8 @@ def command(
     slope of preferred depth along the visual areas; and the mean layer weights by ROI.
     """
     from brainkit.runs.compare import Settings, compare
-    from brainkit.runs.compare_output import check_output, tables, write_comparison
+    from brainkit.runs.compare_output import check_output, write_comparison
+    from brainkit.runs.compare_tables import tables
 
     folder = check_output(out, overwrite)
     result = compare(

@@ -137,12 +137,6 @@ def depth_agreement(
     return DepthAgreement(np.asarray(depth), other, shares, used, found, p, no_spin)
 
 
-def relative_depth(layer_weights: np.ndarray) -> np.ndarray:
-    """The mean layer (V,) under weights (V, L) with sum 1: 0 for the first layer, 1 for the last."""
-    layers = layer_weights.shape[1]
-    return np.asarray(layer_weights @ (np.arange(layers) / max(layers - 1, 1)))
-
-
 def _contributions(parts: np.ndarray, responses: np.ndarray) -> np.ndarray:
     """What each image adds to each layer's share, before division: (L, n, V)."""
     parts, y = np.asarray(parts, np.float32), np.asarray(responses, np.float32)

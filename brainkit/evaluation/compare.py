@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +10,12 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import UsageError
-from brainkit.metrics.paired import (
-    MEASURES,
-    draw_exchanges,
-    draw_runs,
-    exchanged_differences,
-    max_statistic_p,
-    resampled_differences,
-    sign_flip_p,
-)
-from brainkit.metrics.resampling import bootstrap_weights, group_codes, interval, jackknife_weights
+from brainkit.evaluation.resampled import MEASURES, Resampled, Values, known_columns, or_none
+from brainkit.metrics.paired import draw_exchanges, exchanged_scores, max_statistic_p, sign_flip_p
+from brainkit.metrics.resampling import group_codes
 from brainkit.metrics.significance import false_discovery_rate
 
 ALL = "all"
-_COLUMNS = 2048  # vertices whose intervals are computed at a time
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 """Group of vertices -> measure -> numbers; None where there is none."""
@@ -42,15 +35,15 @@ class PairedComparison:
         Of the difference in r, two-sided, by exchange of the two models' predictions; q after Benjamini and Hochberg,
         p_max corrected for all vertices by the largest difference.
     groups : dict
-        Group of vertices -> measure -> ``difference`` (median over vertices), ``low``, ``high``, ``p``; ``q`` (over the
-        groups); ``mean_difference``, ``mean_low``, ``mean_high``, ``mean_p``; ``a``, ``b``: the median of each model;
-        ``n``: vertices with a value.
+        Group of vertices -> measure -> ``difference`` of the means over vertices, ``low``, ``high``, ``p``, ``q`` (over
+        the groups); ``a``, ``b``: these means; the same of the medians, as ``median_difference`` and so on, without
+        q; ``n``: vertices with a value.
     n_images, n_groups : int
         Images, and stimuli that they show.
     exchanges : int
         How many p is over; all ways, if the stimuli are few.
     method : {"BCa", "percentile"} or None
-        Of the intervals.
+        Of the intervals of vertices and means. Those of medians are always percentile intervals, which cover better.
     """
 
     difference: dict[str, np.ndarray]
@@ -121,9 +114,9 @@ def compare_predictions(
     UsageError
         If the shapes do not agree, or there are fewer than two images.
     """
-    first, second = _runs(a), _runs(b)
+    models = [_runs(each) for each in (a, b)]
     n, vertices = responses.shape
-    for predictions in (*first, *second):
+    for predictions in itertools.chain(*models):
         if predictions.shape != (n, vertices):
             raise UsageError(f"predictions: expected shape {(n, vertices)} as the responses, found {predictions.shape}")
     if n < 2:
@@ -132,40 +125,30 @@ def compare_predictions(
     named = _with_all(rois, vertices)
     codes = group_codes(groups, n)
 
-    resampled = _Resampled(first, second, responses, codes, ceiling, bootstrap, seed)
-    estimate = {name: resampled.estimate(name) for name in MEASURES}
-    summary = {name: resampled.summarise(members, level) for name, members in named.items()}
+    resampled = Resampled(models, responses, codes, ceiling, bootstrap, seed)
+    difference = {name: resampled.difference(name) for name in MEASURES}
     low, high, method = resampled.intervals("r", level)
-    del resampled
+    result = {name: resampled.compare(members, level) for name, members in named.items()}
+    del resampled  # as large as what follows
 
     exchanges = draw_exchanges(codes, permutations, seed)
-    null = exchanged_differences(first, second, responses, exchanges, ceiling)
-    p = sign_flip_p(estimate["r"], null["r"])
-    own = [accuracies(model, responses, ceiling) for model in (first, second)]
-    result: Summary = {}
+    exchanged = Values(list(exchanged_scores(models[0], models[1], responses, exchanges)), ceiling)
     for name, members in named.items():
-        result[name] = {}
-        for measure in MEASURES:
-            columns = _known(estimate[measure], members)
-            found = summary[name][measure]
-            numbers: dict[str, Any] = {"difference": found["median"], "low": found["low"], "high": found["high"]}
-            numbers["p"] = _group_p(np.median, estimate[measure], null[measure], columns)
-            numbers |= {f"mean_{end}": found[f"mean_{end}"] for end in ("low", "high")}
-            numbers |= {"mean_difference": found["mean"], "n": found["n"]}
-            numbers["mean_p"] = _group_p(np.mean, estimate[measure], null[measure], columns)
-            numbers |= {key: _median(each[measure][columns]) for key, each in zip("ab", own, strict=True)}
-            result[name][measure] = numbers
+        for measure, line in result[name].items():
+            line |= _group_p(line, exchanged, measure, known_columns(difference[measure], members))
     for measure in MEASURES:
         tested = np.array([_or_nan(result[name][measure]["p"]) for name in result])
         for name, q in zip(result, false_discovery_rate(tested), strict=True):
-            result[name][measure]["q"] = _or_none(q)
+            result[name][measure]["q"] = or_none(q)
+    null = exchanged.difference("r", np.arange(vertices))
+    p = sign_flip_p(difference["r"], null)
     return PairedComparison(
-        difference=estimate,
+        difference=difference,
         low=low,
         high=high,
         p=p,
         q=false_discovery_rate(p),
-        p_max=max_statistic_p(estimate["r"], null["r"]),
+        p_max=max_statistic_p(difference["r"], null),
         groups=result,
         n_images=n,
         n_groups=int(codes.max()) + 1,
@@ -194,16 +177,8 @@ def summarise_accuracy(
     """
     n, vertices = responses.shape
     ceiling = np.full(vertices, np.nan) if noise_ceiling is None else np.asarray(noise_ceiling, np.float64)
-    resampled = _Resampled(_runs(model), [], responses, group_codes(groups, n), ceiling, bootstrap, seed)
+    resampled = Resampled([_runs(model)], responses, group_codes(groups, n), ceiling, bootstrap, seed)
     return {name: resampled.summarise(members, level) for name, members in _with_all(rois, vertices).items()}
-
-
-def accuracies(model: Sequence[np.ndarray], responses: np.ndarray, noise_ceiling: np.ndarray) -> dict[str, np.ndarray]:
-    """The accuracy of a model per vertex, mean over its runs (n, V): measure -> (V,)."""
-    once = np.ones((1, len(responses)), np.float32)
-    return {
-        name: values[0] for name, values in resampled_differences(model, [], responses, once, noise_ceiling).items()
-    }
 
 
 def over_subjects(values: Mapping[str, float | None], level: float = 0.95) -> dict[str, Any]:
@@ -219,78 +194,19 @@ def over_subjects(values: Mapping[str, float | None], level: float = 0.95) -> di
     -------
     dict
         ``n`` subjects, ``difference`` (their mean), ``low``, ``high``, ``p`` (t test, two-sided; these three None with
-        fewer than 2 subjects), and ``values``: those of the subjects.
+        fewer than 2 subjects, or where all have the same value), and ``values``: those of the subjects.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.stats import t
 
     known = np.array([value for value in values.values() if value is not None and np.isfinite(value)])
-    found: dict[str, Any] = {"n": len(known), "difference": _or_none(known.mean()) if len(known) else None}
+    n = len(known)
+    found: dict[str, Any] = {"n": n, "difference": float(known.mean()) if n else None}
     found |= {"low": None, "high": None, "p": None}
-    if len(known) > 1:
-        test = ttest_1samp(known, 0.0)
-        ends = test.confidence_interval(level)
-        found |= {"low": _or_none(ends.low), "high": _or_none(ends.high), "p": _or_none(test.pvalue)}
-    return found | {"values": {name: _or_none(_or_nan(value)) for name, value in values.items()}}
-
-
-class _Resampled:
-    """Differences for the data, for each stimulus (or block of them) left out, and for each bootstrap sample."""
-
-    def __init__(
-        self,
-        a: Sequence[np.ndarray],
-        b: Sequence[np.ndarray],
-        responses: np.ndarray,
-        codes: np.ndarray,
-        noise_ceiling: np.ndarray,
-        draws: int,
-        seed: int,
-    ) -> None:
-        jackknife = jackknife_weights(codes)
-        self._first_draw = 1 + len(jackknife)
-        weights = np.concatenate(
-            [np.ones((1, len(codes)), np.float32), jackknife, bootstrap_weights(codes, draws, seed)]
-        )
-        runs = [self._drawn_runs(len(model), draws, (seed, 1 + index)) for index, model in enumerate((a, b))]
-        self._values = resampled_differences(a, b, responses, weights, noise_ceiling, *runs)
-
-    def estimate(self, measure: str) -> np.ndarray:
-        return self._values[measure][0].astype(np.float64)
-
-    def intervals(self, measure: str, level: float) -> tuple[np.ndarray, np.ndarray, str | None]:
-        """Low and high of each vertex, (V,), and the method."""
-        values = self._values[measure]
-        ends, method = [], None
-        for start in range(0, values.shape[1], _COLUMNS):
-            low, high, method = self._interval(values[:, start : start + _COLUMNS], level)
-            ends.append((low, high))
-        low, high = (np.concatenate(each) for each in zip(*ends, strict=True))
-        return low, high, method
-
-    def summarise(self, members: np.ndarray, level: float) -> dict[str, dict[str, Any]]:
-        """Median and mean over some vertices, with intervals, for each measure."""
-        found: dict[str, dict[str, Any]] = {}
-        for measure in MEASURES:
-            columns = _known(self._values[measure][0], members)
-            numbers: dict[str, Any] = {"n": len(columns)}
-            for prefix, statistic in (("median", np.median), ("mean", np.mean)):
-                value = low = high = None
-                if len(columns):
-                    over = _over_vertices(statistic, self._values[measure], columns)[:, None]
-                    value, (low, high) = _or_none(over[0, 0]), map(_or_none, np.ravel(self._interval(over, level)[:2]))
-                start = "" if prefix == "median" else "mean_"
-                numbers |= {prefix: value, f"{start}low": low, f"{start}high": high}
-            found[measure] = numbers
-        return found
-
-    def _interval(self, values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, str | None]:
-        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level)
-
-    def _drawn_runs(self, runs: int, draws: int, seed: tuple[int, int]) -> np.ndarray | None:
-        """All runs alike for the data and the jackknife, then resampled."""
-        if runs < 2:
-            return None
-        return np.concatenate([np.full((self._first_draw, runs), 1 / runs), draw_runs(runs, draws, seed)])
+    error = known.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    if error > 0:
+        mean, reach = float(known.mean()), float(t.ppf((1 + level) / 2, n - 1) * error)
+        found |= {"low": mean - reach, "high": mean + reach, "p": float(2 * t.sf(abs(mean) / error, n - 1))}
+    return found | {"values": {name: or_none(_or_nan(value)) for name, value in values.items()}}
 
 
 def _runs(model: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -301,29 +217,16 @@ def _with_all(rois: Mapping[str, np.ndarray] | None, vertices: int) -> dict[str,
     return {ALL: np.arange(vertices)} | {name: np.asarray(members) for name, members in (rois or {}).items()}
 
 
-def _known(values: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """The members that have a value."""
-    return np.asarray(members)[np.isfinite(values[members])]
-
-
-def _over_vertices(statistic: Any, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """A statistic over some columns, for each row."""
-    return np.asarray(statistic(values[:, columns], axis=1), np.float64)
-
-
-def _group_p(statistic: Any, estimate: np.ndarray, null: np.ndarray, columns: np.ndarray) -> float | None:
+def _group_p(line: dict[str, Any], exchanged: Values, measure: str, columns: np.ndarray) -> dict[str, float | None]:
+    """p of a group's differences in mean and median."""
     if not len(columns):
-        return None
-    observed = np.array([statistic(estimate[columns])])
-    return _or_none(sign_flip_p(observed, _over_vertices(statistic, null, columns)[:, None])[0])
-
-
-def _median(values: np.ndarray) -> float | None:
-    return _or_none(np.median(values)) if len(values) else None
-
-
-def _or_none(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
+        return {"p": None, "median_p": None}
+    found = {}
+    for name, (a, b) in exchanged.centres(measure, columns).items():
+        start = "" if name == "mean" else "median_"
+        observed = np.array([_or_nan(line[f"{start}difference"])])
+        found[f"{start}p"] = or_none(sign_flip_p(observed, (a - b)[:, None])[0])
+    return found
 
 
 def _or_nan(value: float | None) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,23 @@ from brainkit.evaluation.evaluation import Evaluation, Official, Summary
 from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.metrics.permutation import permutation_test
 from brainkit.metrics.resampling import (
+    LEAST_GROUPS,
     bootstrap_weights,
     group_codes,
     interval,
     jackknife_weights,
+    weighted_correlations,
     weighted_scores,
 )
 from brainkit.metrics.scores import LEAST_CEILING, explained_share, official_score
 from brainkit.metrics.significance import false_discovery_rate
+from brainkit.utils.system import cores
 
 ALL = "all"  # the group of all vertices
 _BATCH = 2**22  # values of a batch of images
 _ROWS = 2**21  # values of a batch of bootstrap draws
+_THREADS = 8  # at most: each holds a batch of draws
+_DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
 
 
 def evaluate(
@@ -85,9 +91,10 @@ def evaluate(
     points = {"r": r, "R2": R2, "explained": explained_share(r, ceiling)}
 
     weights = jackknife_weights(codes)
-    if bootstrap:
-        weights = np.concatenate([bootstrap_weights(codes, bootstrap, seed), weights])
-    low, high, method, summaries = _intervals(p, y, weights, bootstrap, level, points, ceiling, members)
+    draws = bootstrap if codes.max() + 1 >= LEAST_GROUPS else 0
+    if draws:
+        weights = np.concatenate([bootstrap_weights(codes, draws, seed), weights])
+    low, high, method, summaries = _intervals(p, y, weights, draws, level, points, ceiling, members)
     test = permutation_test(p, y, r, codes, permutations, seed)
     usable = np.nan_to_num(ceiling) >= LEAST_CEILING
     return Evaluation(
@@ -184,25 +191,24 @@ def _intervals(
     low, high, method = np.full(vertices, np.nan), np.full(vertices, np.nan), None
     ends = np.full((2, *estimates.shape), np.nan)
     if bootstrap:
-        r, R2 = weighted_scores(p, y, weights)
         drawn = np.empty((len(weights), *estimates.shape))
-        rows = max(_ROWS // max(vertices, 1), 1)
-        for start in range(0, len(weights), rows):
-            chunk = slice(start, start + rows)
-            measures = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
-            for k, (_, measure, chosen) in enumerate(columns):
-                drawn[chunk, k] = _centres(measures[measure], chosen)
-        for start in range(0, vertices, rows):
-            block = slice(start, start + rows)
+        step = max(_DRAWN // max(vertices, 1), 1)
+        for start in range(0, len(weights), step):
+            r, R2 = weighted_scores(p, y, weights[start : start + step])
+            drawn[start : start + step] = drawn_centres(r, R2, ceiling, columns)
+        width = max(_ROWS // len(weights), 1)
+        for start in range(0, vertices, width):
+            block = slice(start, start + width)
+            # All draws of these vertices; where they did not fit into memory at once, they are computed again.
+            of_block = r[:, block] if step >= len(weights) else weighted_correlations(p[:, block], y[:, block], weights)
             low[block], high[block], method = interval(
-                r[:bootstrap, block], points["r"][block], r[bootstrap:, block], level
+                of_block[:bootstrap], points["r"][block], of_block[bootstrap:], level
             )
         for centre, corrected in enumerate((False, True)):  # the median is not smooth in the images, the mean is
             values = drawn[..., centre]
-            below, above, _ = interval(
+            ends[..., centre] = interval(
                 values[:bootstrap], estimates[:, centre], values[bootstrap:], level, corrected=corrected
-            )
-            ends[:, :, centre] = below, above
+            )[:2]
     summaries: dict[str, dict[str, Summary]] = {name: {} for name in members}
     for k, (name, measure, chosen) in enumerate(columns):
         summaries[name][measure] = {
@@ -215,6 +221,36 @@ def _intervals(
             "n": len(chosen),
         }
     return low, high, method, summaries
+
+
+def drawn_centres(
+    r: np.ndarray, R2: np.ndarray, ceiling: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]
+) -> np.ndarray:
+    """Median and mean over vertices in each of many draws.
+
+    Parameters
+    ----------
+    r, R2 : arrays of shape (draws, V)
+    ceiling : array of shape (V,)
+    columns : sequence of (group, measure, positions)
+        What to summarise: ``"r"``, ``"R2"`` or ``"explained"`` at these vertices.
+
+    Returns
+    -------
+    array of shape (draws, columns, 2), float64
+    """
+    drawn = np.empty((len(r), len(columns), 2))
+    rows = max(_ROWS // max(r.shape[1], 1), 1)
+
+    def fill(start: int) -> None:
+        chunk = slice(start, start + rows)
+        values = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
+        for k, (_, measure, chosen) in enumerate(columns):
+            drawn[chunk, k] = _centres(values[measure], chosen)
+
+    with ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
+        list(pool.map(fill, range(0, len(r), rows)))
+    return drawn
 
 
 def _centres(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -131,7 +132,7 @@ class Evaluation:
             "significant_p_max": int((self.p_max[tested] < SIGNIFICANT).sum()),
             "ceilings_too_low": self.ceilings_too_low,
         }
-        plain: dict[str, Any] = _plain(
+        plain: dict[str, Any] = plain_values(
             {"schema": SCHEMA, **values, **counts, "official": self.official, "groups": self.groups}
         )
         return plain
@@ -141,6 +142,7 @@ class Evaluation:
         folder: str | os.PathLike[str],
         vertices: Vertices | None = None,
         provenance: dict[str, Any] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Write ``evaluation.json``, ``evaluation.npz`` (the arrays, float32) and ``evaluation.csv`` (the summaries).
 
@@ -152,6 +154,8 @@ class Evaluation:
             Stored beside the arrays as ``vertices`` and ``space``.
         provenance : dict, optional
             Stored in the JSON.
+        notes : sequence of str
+            What a reader of the numbers must know; stored in the JSON, and in a last column of the CSV.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -162,11 +166,13 @@ class Evaluation:
             np.savez(temporary, **arrays)
         with atomic_write(target / "evaluation.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(("group", "measure", *Summary.__annotations__))
-            for name, measures in _plain(self.groups).items():
+            extra = {"note": "; ".join(notes)} if notes else {}
+            writer.writerow(("group", "measure", *Summary.__annotations__, *extra))
+            for name, measures in plain_values(self.groups).items():
                 for measure, row in measures.items():
-                    writer.writerow((name, measure, *(row[key] for key in Summary.__annotations__)))
-        content = self.to_dict() | ({} if provenance is None else {"provenance": provenance})
+                    writer.writerow((name, measure, *(row[key] for key in Summary.__annotations__), *extra.values()))
+        content = self.to_dict() | ({"notes": list(notes)} if notes else {})
+        content |= {} if provenance is None else {"provenance": provenance}
         write_json(target / "evaluation.json", content)
 
     def table(self) -> Table:
@@ -198,7 +204,7 @@ class Evaluation:
                 f"r > 0 at {by_q:,} of {plural(tested, 'vertex', 'vertices')} (q < {SIGNIFICANT:g}), at {by_max:,} "
                 f"corrected for all of them (p_max < {SIGNIFICANT:g})"
             )
-        elif self.permutations:
+        elif self.permutations and np.isfinite(self.r).any():
             notes.append("no p values: no two stimuli have the same number of images")
         if self.official["n"]:
             official = f"mean {self.official['mean']:.1f} %, median {self.official['median']:.1f} %"
@@ -208,6 +214,8 @@ class Evaluation:
                 f"without r: {plural(without, 'vertex', 'vertices')} ({self.constant_predictions:,} with constant "
                 f"predictions, {self.constant_responses:,} with constant responses)"
             )
+        if empty := [name for name, measures in self.groups.items() if not (measures["r"]["n"] or measures["R2"]["n"])]:
+            notes.append(f"without scores: {', '.join(empty)}")
         if self.ceilings_too_low:
             notes.append(
                 "the noise ceilings are too low: many vertices explain more than 1.5 times theirs; are the ceilings "
@@ -223,9 +231,12 @@ def _with_interval(row: Summary) -> str:
     return number(row["median"], ".3f") + ends
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """What JSON holds: None for NaN, ten significant digits."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain_values(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_values(each) for each in value]
     if isinstance(value, float):
         return float(f"{value:.10g}") if np.isfinite(value) else None
     return value

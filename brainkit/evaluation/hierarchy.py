@@ -29,7 +29,7 @@ STREAM_ORDER = (
     ("mid", ("midventral", "midlateral", "midparietal")),
     ("high", ("ventral", "lateral", "parietal")),
 )
-_SAME_IMAGES = 0.95  # runs that share more of their training images than this say nothing about other images
+_SAME_IMAGES = 0.9  # runs that share more of their training images than this say nothing about other images
 _LEVEL = 0.95
 
 
@@ -56,16 +56,6 @@ class AreaOrder:
     def steps(self) -> np.ndarray:
         """The area of each of these vertices: 0 for the first, (k,) float64."""
         return np.repeat(np.arange(len(self.names), dtype=np.float64), [len(each) for each in self.members])
-
-
-def relative_depth(layer_weights: np.ndarray) -> np.ndarray:
-    """The expected layer of each vertex: 0 if all weight (V, L) is on the first layer, 1 if on the last. (V,), float64.
-
-    NaN with a single layer.
-    """
-    weights = np.asarray(layer_weights, np.float64)
-    steps = weights.shape[1] - 1
-    return np.asarray(weights @ np.arange(steps + 1) / steps) if steps else np.full(len(weights), np.nan)
 
 
 def order_areas(rois: RoiTable, order: str | None = None) -> AreaOrder | None:
@@ -135,7 +125,8 @@ def analyse_hierarchy(
     Parameters
     ----------
     depth : array of shape (runs, V)
-        Relative depth of each vertex in each run of one network, see `relative_depth`; NaN where unknown.
+        Relative depth of each vertex in each run of one network, see
+        :func:`brainkit.metrics.depth.relative_depth`; NaN where unknown.
     order : AreaOrder
     spins : Spins, optional
         Rotations of the vertices ``order.vertices``: the null.

@@ -77,7 +77,7 @@ def draw_by_group(
     left.set_yticks(range(len(groups)), groups, parse_math=False)
     right.set_yticks(range(len(groups)), [""] * len(groups))
     right.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
-    left.set_xlabel(f"{measure}, median over vertices", fontsize=10, color=INK)
+    left.set_xlabel(f"{measure}, mean over vertices", fontsize=10, color=INK)
     right.set_xlabel("difference (filled: q < 0.05)", fontsize=10, color=INK)
     for axes in (left, right):
         axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -116,14 +116,16 @@ def draw_hierarchy(
     """
     columns = min(len(hierarchies), 3)
     rows = -(-len(hierarchies) // columns)
-    figure = _Chart(title, detail, note, width=0.9 + 3.1 * columns, height=3.1 * rows)
+    figure = _Chart(title, detail, note, width=max(0.9 + 3.1 * columns, 5.2), height=3.1 * rows)
     for index, (model, found) in enumerate(hierarchies.items()):
         row, column = divmod(index, columns)
         bottom = figure.bottom + 3.1 * (rows - 1 - row) + 0.45
         axes = figure.axes(0.8 + 3.1 * column, bottom, 2.75, 2.05)
         _depth_by_area(axes, found, _PALETTE[index % len(_PALETTE)])
         axes.set_title(f"{model}\n{_slope_text(found)}", fontsize=9, color=INK, loc="left", parse_math=False)
-        if column == 0:
+        if column:
+            axes.tick_params(labelleft=False)
+        else:
             axes.set_ylabel("preferred depth", fontsize=10, color=INK)
     return figure.write(path)
 
@@ -168,12 +170,12 @@ def draw_layers_by_roi(
     rows = -(-len(shares) // columns)
     tall = max(1.6, 0.17 * max(len(each) for each in layers.values()))
     step = tall + 0.075 * max(map(len, rois), default=0) + 0.75
-    figure = _Chart(title, detail, note, width=0.5 + columns * (panel + names) + 0.6, height=step * rows)
+    figure = _Chart(title, detail, note, width=0.25 + columns * (panel + names) + 1.1, height=step * rows - 0.3)
     top = max(float(np.nanmax(each, initial=0)) for each in shares.values()) or 1.0
     image = None
     for index, (model, values) in enumerate(shares.items()):
         row, column = divmod(index, columns)
-        bottom = figure.bottom + step * (rows - row) - tall - 0.3
+        bottom = figure.bottom + step * (rows - row) - tall - 0.6
         axes = figure.axes(0.25 + names + column * (panel + names), bottom, panel, tall)
         # The first layer is at the bottom, as on the maps.
         image = axes.imshow(values, aspect="auto", origin="lower", cmap=colormaps["magma"], vmin=0, vmax=top)
@@ -182,7 +184,10 @@ def draw_layers_by_roi(
         axes.tick_params(length=0)
         axes.set_title(model, fontsize=10, color=INK, loc="left", parse_math=False)
     if image is not None:
-        bar = figure.figure.colorbar(image, cax=figure.axes(figure.width - 0.85, figure.bottom + 0.6, 0.13, 1.3))
+        bar = figure.figure.colorbar(
+            image,
+            cax=figure.axes(figure.width - 0.8, figure.height - 0.55 - 0.3 - min(tall, 1.6), 0.13, min(tall, 1.6)),
+        )
         bar.ax.tick_params(labelsize=8)
         bar.set_label("weight", fontsize=9)
     return figure.write(path)
@@ -231,7 +236,7 @@ def draw_leaderboard(
     left.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
     right.set_yticks(range(len(rows)), [""] * len(rows))
     right.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
-    left.set_xlabel(f"{measure}, median over vertices", fontsize=10, color=INK)
+    left.set_xlabel(f"{measure}, mean over vertices", fontsize=10, color=INK)
     right.set_xlabel("difference from the best (filled: p < 0.05)", fontsize=10, color=INK)
     for axes in (left, right):
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -287,7 +292,7 @@ class _Chart:
 
 def _dots(axes: Axes, groups: list[str], points: Mapping[str, Mapping[str, Point]], *, dark: bool = False) -> None:
     """One lane per series within the row of each group."""
-    spread = np.linspace(-0.28, 0.28, len(points)) if len(points) > 1 else [0.0]
+    spread = (np.arange(len(points)) - (len(points) - 1) / 2) * min(0.24, 0.62 / len(points))
     for index, (name, of_group) in enumerate(points.items()):
         colour = INK if dark and len(points) == 1 else _PALETTE[index % len(_PALETTE)]
         for row, group in enumerate(groups):

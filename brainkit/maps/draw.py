@@ -125,6 +125,63 @@ def draw_maps(
     return paths
 
 
+def draw_evaluation(
+    folder: str | os.PathLike[str],
+    *,
+    vertices: Vertices,
+    rois: RoiTable,
+    r: np.ndarray,
+    p: np.ndarray,
+    q: np.ndarray,
+    noise_ceiling: np.ndarray,
+    images: int,
+    title: str = "",
+    note: str | None = None,
+) -> list[Path]:
+    """Draw the maps of an evaluation: correlation, explained share and significance.
+
+    Parameters
+    ----------
+    folder : path-like
+        Folder of the files; it must exist.
+    vertices : Vertices
+        In an fsaverage space.
+    rois : RoiTable
+        Outlined and named.
+    r, p, q, noise_ceiling : array of shape (V,)
+        See :class:`brainkit.evaluation.evaluation.Evaluation`; NaN where unknown. Vertices with q of 0.05 or more are
+        pale; without any q all are drawn alike, and significance is not drawn.
+    images : int
+        How many images r is over.
+    title : str
+        Start of each figure's title.
+    note : str, optional
+        Printed on every figure.
+
+    Returns
+    -------
+    list of Path
+        The files written: correlation.png, explained.png (if there are noise ceilings), significance.png.
+
+    Raises
+    ------
+    UsageError
+        If the space is custom or a shape does not fit.
+    MissingDependency
+        If matplotlib or nilearn is not installed.
+    """
+    shape = (len(vertices),)
+    _check_shapes(r=(r, shape), p=(p, shape), q=(q, shape), noise_ceiling=(noise_ceiling, shape))
+    flatmap = _open_flatmap(vertices, rois)
+    tested = figures.Predicted(q, images) if np.isfinite(q).any() else None
+    drawn = {"correlation": figures.correlation_figure(flatmap, r, title, note, tested)}
+    if np.isfinite(noise_ceiling).any():
+        drawn["explained"] = figures.explained_figure(flatmap, r, noise_ceiling, title, note, tested)
+    if tested is not None:
+        drawn["significance"] = figures.significance_figure(flatmap, p, tested, title, note)
+    return [_write(Path(folder) / f"{name}.png", figure) for name, figure in drawn.items()]
+
+
 def draw_response(
     path: str | os.PathLike[str],
     *,

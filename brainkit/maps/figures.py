@@ -77,7 +77,7 @@ class Sure:
 
     def detail(self) -> str:
         """What pale means, for the foot of the figure."""
-        text = f"standard error above {self.max_se:.0%} of the range"
+        text = f"standard error above {100 * self.max_se:g} % of the range"
         return f"pale: {text}" if self.predicted is None else f"{self.predicted.detail()}, or {text}"
 
 
@@ -88,14 +88,48 @@ def accuracy_figure(
     flatmap: Flatmap, R2: np.ndarray, title: str, note: str | None, predicted: Fading | None = None
 ) -> MapFigure:
     """R2 on test images."""
-    values = np.asarray(R2, dtype=np.float64)
+    return _skill_figure(flatmap, R2, "R²", _titled(title, "prediction accuracy"), note, predicted)
+
+
+def correlation_figure(
+    flatmap: Flatmap, r: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+) -> MapFigure:
+    """Pearson correlation on test images."""
+    return _skill_figure(flatmap, r, "r", _titled(title, "correlation"), note, predicted)
+
+
+def _skill_figure(
+    flatmap: Flatmap, skill: np.ndarray, symbol: str, title: str, note: str | None, predicted: Fading | None
+) -> MapFigure:
+    values = np.asarray(skill, dtype=np.float64)
     subtitle = _summary(flatmap, values, "median {:.2f}", "90th percentile {:.2f}")
-    detail = _joined("R² below 0 is drawn as 0", _detail(predicted))
-    figure = MapFigure(flatmap, _titled(title, "prediction accuracy"), subtitle, note=note, detail=detail)
+    detail = _joined(f"{symbol} below 0 is drawn as 0", _detail(predicted))
+    figure = MapFigure(flatmap, title, subtitle, note=note, detail=detail)
     top = _round_up(_robust_top(values, 99.0), 0.1)
     colours = colour_map("magma")
     _draw_scalar(figure, values, colours, 0.0, top, _reliable(predicted))
-    figure.colour_bar(colours, 0.0, top, "R² on test images", pointed="max")
+    figure.colour_bar(colours, 0.0, top, f"{symbol} on test images", pointed="max")
+    return figure
+
+
+def significance_figure(
+    flatmap: Flatmap, p: np.ndarray, predicted: Predicted, title: str, note: str | None
+) -> MapFigure:
+    """How unlikely the correlation is without any relation between predictions and responses: -log10 of p."""
+    with np.errstate(divide="ignore"):
+        values = -np.log10(np.asarray(p, dtype=np.float64))
+    passing = f"{int(predicted.reliable.sum()):,} with q below {MAX_Q:g}"
+    figure = MapFigure(
+        flatmap,
+        _titled(title, "significance of r > 0"),
+        _SEPARATOR.join([_summary(flatmap, values), passing]),
+        note=note,
+        detail=predicted.detail(),
+    )
+    top = max(float(np.nanmax(values, initial=0.0)), 1.0)
+    colours = colour_map("magma")
+    _draw_scalar(figure, values, colours, 0.0, top, predicted.reliable)
+    figure.colour_bar(colours, 0.0, top, "-log10 p, permutation of stimuli")
     return figure
 
 

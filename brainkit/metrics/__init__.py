@@ -15,7 +15,6 @@ _NAMES = {
     "OfficialScore": "brainkit.metrics.scores",
     "explained_share": "brainkit.metrics.scores",
     "official_score": "brainkit.metrics.scores",
-    "bootstrap_interval": "brainkit.metrics.intervals",
     "bootstrap_weights": "brainkit.metrics.resampling",
     "group_codes": "brainkit.metrics.resampling",
     "interval": "brainkit.metrics.resampling",

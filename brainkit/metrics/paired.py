@@ -1,114 +1,92 @@
-"""Two sets of predictions of the same responses: how their accuracies differ, over resampled and over exchanged images.
+"""Two sets of predictions of the same responses: their accuracies over resampled images, and after an exchange.
 
 Everything is a sum over images, so all resamples and all exchanges of a block of vertices are a few matrix products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from brainkit.metrics.resampling import weighted_scores
-from brainkit.metrics.scores import LEAST_CEILING
 
-MEASURES = ("r", "R2", "explained")
 _BLOCK = 512  # vertices at a time
 _CONSTANT = 1e-10  # share of the variance below which a mixture of predictions is constant
 
+Scores = tuple[np.ndarray, np.ndarray]
+"""r and R2, (draws, V) float32 each; r is NaN where a prediction or a response is constant."""
 
-def resampled_differences(
-    a: Sequence[np.ndarray],
-    b: Sequence[np.ndarray],
-    responses: np.ndarray,
-    weights: np.ndarray,
-    noise_ceiling: np.ndarray,
-    runs_a: np.ndarray | None = None,
-    runs_b: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Accuracy of model a minus that of model b, where each row of weights says how often each image counts.
+
+def resampled_scores(
+    model: Sequence[np.ndarray], responses: np.ndarray, weights: np.ndarray, shares: np.ndarray | None = None
+) -> Scores:
+    """The accuracy of a model, where each row of weights says how often each image counts.
+
+    Parameters
+    ----------
+    model : sequence of arrays of shape (n, V)
+        The predictions of each of its runs; its accuracy is the mean of theirs.
+    responses : array of shape (n, V)
+    weights : array of shape (draws, n)
+    shares : array of shape (draws, runs), optional
+        The share of each run in the mean, rows summing to 1; by default all the same.
+    """
+    if len(model) == 1:
+        return weighted_scores(model[0], responses, weights)
+    r, R2 = (np.zeros((len(weights), responses.shape[1]), np.float32) for _ in range(2))
+    for run, predictions in enumerate(model):
+        share = np.full(len(weights), 1 / len(model)) if shares is None else shares[:, run]
+        for total, part in zip((r, R2), weighted_scores(predictions, responses, weights), strict=True):
+            part *= share[:, None].astype(np.float32)
+            total += part
+    return r, R2
+
+
+def exchanged_scores(
+    a: Sequence[np.ndarray], b: Sequence[np.ndarray], responses: np.ndarray, exchanges: np.ndarray
+) -> tuple[Scores, Scores]:
+    """The accuracies of two models after they have exchanged their predictions of some images.
+
+    If both are equally accurate, it does not matter which of the two made which prediction. For r, the predictions of
+    each vertex are standardised first: else those with the larger variance would weigh more in the mixture. Where the
+    models have several runs, run k of the one is exchanged with run k of the other, beginning again where one has
+    fewer.
 
     Parameters
     ----------
     a, b : sequences of arrays of shape (n, V)
-        The predictions of each model's runs; a model's accuracy is the mean of its runs'.
+        The predictions of each model's runs.
     responses : array of shape (n, V)
-    weights : array of shape (draws, n)
-        The same for both models, and for all vertices.
-    noise_ceiling : array of shape (V,)
-        Of r squared, in [0, 1]; NaN where unknown.
-    runs_a, runs_b : arrays of shape (draws, runs), optional
-        The share of each run in a model's accuracy, rows summing to 1; by default all the same.
-
-    Returns
-    -------
-    dict of str to array of shape (draws, V), float32
-        ``r``, ``R2``, ``explained`` (max(r, 0)^2 / noise ceiling, not clipped); of a alone if b has no run. NaN where
-        a prediction or a response is constant, and ``explained`` where the ceiling is unknown or below
-        `LEAST_CEILING`.
-    """
-    found = {name: np.zeros((len(weights), responses.shape[1]), np.float32) for name in MEASURES}
-    for sign, model, shares in ((1, a, runs_a), (-1, b, runs_b)):
-        for run, predictions in enumerate(model):
-            share = np.full(len(weights), 1 / len(model)) if shares is None else shares[:, run]
-            weight = (sign * share[:, None]).astype(np.float32)
-            for columns, ceiling in _blocks(noise_ceiling, 4096):
-                r, R2 = weighted_scores(predictions[:, columns], responses[:, columns], weights)
-                found["r"][:, columns] += weight * r
-                found["R2"][:, columns] += weight * R2
-                found["explained"][:, columns] += weight * (np.maximum(r, 0) ** 2 / ceiling)
-    return found
-
-
-def exchanged_differences(
-    a: Sequence[np.ndarray],
-    b: Sequence[np.ndarray],
-    responses: np.ndarray,
-    exchanges: np.ndarray,
-    noise_ceiling: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Accuracy of model a minus that of model b after the two have exchanged their predictions of some images.
-
-    If both are equally accurate, it does not matter which of the two made which prediction. For r, and what is
-    explained, the predictions of each vertex are standardised first: else those with the larger variance would weigh
-    more in the mixture. Where the models have several runs, run k of the one is exchanged with run k of the other,
-    beginning again where one has fewer.
-
-    Parameters
-    ----------
-    a, b, responses, noise_ceiling
-        As for `resampled_differences`.
     exchanges : array of shape (draws, n), bool
         Which images' predictions are exchanged; equal within a stimulus, see `draw_exchanges`.
-
-    Returns
-    -------
-    dict of str to array of shape (draws, V), float32
-        As `resampled_differences`.
     """
-    n, pairs = len(responses), max(len(a), len(b))
-    swapped = np.asarray(exchanges, np.float64)
-    found = {name: np.zeros((len(exchanges), responses.shape[1]), np.float32) for name in MEASURES}
-    for columns, ceiling in _blocks(noise_ceiling, _BLOCK):
-        y, y_mean = _centred(responses[:, columns])
-        total_squares = _positive((y**2).sum(0), 0)
+    pairs, swapped = max(len(a), len(b)), np.asarray(exchanges, np.float64)
+    found = np.zeros((2, 2, len(exchanges), responses.shape[1]), np.float32)  # model, measure, draws, V
+    for start in range(0, responses.shape[1], _BLOCK):
+        columns = slice(start, start + _BLOCK)
         for pair in range(pairs):
-            first, second = (_centred(model[pair % len(model)][:, columns]) for model in (a, b))
-            errors = (y - first[0] + y_mean - first[1]) ** 2 - (y - second[0] + y_mean - second[1]) ** 2
-            with np.errstate(invalid="ignore", divide="ignore"):
-                p, q = (each / each.std(0) for each, _ in (first, second))
-            moved, moved_squares, moved_products = swapped @ (p - q), swapped @ (p**2 - q**2), swapped @ ((p - q) * y)
-            # After the exchange a has its own sum less what it gave away; sums of p and q are 0, of their squares n.
-            r_a, r_b = (
-                ((each * y).sum(0) + sign * moved_products)
-                / np.sqrt(_positive(n + sign * moved_squares - moved**2 / n, _CONSTANT * n) * total_squares)
-                for each, sign in ((p, -1), (q, 1))
-            )
-            explained = (np.maximum(r_a, 0) ** 2 - np.maximum(r_b, 0) ** 2) / ceiling
-            found["r"][:, columns] += (r_a - r_b) / pairs
-            found["R2"][:, columns] -= (errors.sum(0) - 2 * (swapped @ errors)) / total_squares / pairs
-            found["explained"][:, columns] += explained / pairs
-    return found
+            first, second = (model[pair % len(model)][:, columns] for model in (a, b))
+            found[..., columns] += np.array(_exchange(first, second, responses[:, columns], swapped)) / pairs
+    return (found[0, 0], found[0, 1]), (found[1, 0], found[1, 1])
+
+
+def _exchange(a: np.ndarray, b: np.ndarray, responses: np.ndarray, swapped: np.ndarray) -> list[list[np.ndarray]]:
+    """r and R2 of each of two sets of predictions (n, columns) after exchanges (draws, n)."""
+    (p, p_mean), (q, q_mean), (y, y_mean) = (_centred(each) for each in (a, b, responses))
+    squares = _positive((y**2).sum(0), 0)
+    errors = [(y - each + y_mean - mean) ** 2 for each, mean in ((p, p_mean), (q, q_mean))]
+    moved_errors = swapped @ (errors[0] - errors[1])
+    p, q = (each / np.where(sd := each.std(0), sd, 1) for each in (p, q))
+    moved, moved_squares, moved_products = swapped @ (p - q), swapped @ (p**2 - q**2), swapped @ ((p - q) * y)
+    scores = []
+    # After the exchange a has its own sum less what it gave away; the sums of p and q are 0.
+    for own, own_errors, sign in ((p, errors[0], -1), (q, errors[1], 1)):
+        own_squares = (own**2).sum(0) + sign * moved_squares - moved**2 / len(y)
+        product = (own * y).sum(0) + sign * moved_products
+        r = product / np.sqrt(_positive(own_squares, _CONSTANT * len(y)) * squares)
+        scores.append([r, 1 - (own_errors.sum(0) + sign * moved_errors) / squares])
+    return scores
 
 
 def draw_exchanges(codes: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -165,14 +143,6 @@ def max_statistic_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
         size = np.abs(observed) / scale
     below = np.searchsorted(np.sort(largest), size * (1 - 1e-5), side="left")
     return np.where(known, (1 + len(largest) - below) / (1 + len(largest)), np.nan)
-
-
-def _blocks(noise_ceiling: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Columns, and their noise ceilings: NaN where they say nothing."""
-    usable = np.where(np.nan_to_num(noise_ceiling) >= LEAST_CEILING, noise_ceiling, np.nan).astype(np.float32)
-    for start in range(0, len(usable), size):
-        columns = slice(start, start + size)
-        yield columns, usable[columns]
 
 
 def _centred(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from brainkit.errors import UsageError
 
 LEAST_OVERLAP = 0.1  # of the vertices asked for: a rotation that leaves fewer with a value is drawn again
 LEAST_ROTATIONS = 0.01  # of the rotations drawn: with fewer that overlap, the vertices cover too little of the sphere
-_BLOCK = 32  # rotations at a time
+_BLOCK = 2**17  # rotated vertices at a time
 _MIRROR = np.array([-1.0, 1.0, 1.0])  # the hemispheres are mirror images along x
 
 
@@ -142,17 +142,17 @@ def spin(sphere: Sphere, vertices: np.ndarray, draws: int = 1000, seed: int = 0)
     asked = point_of[vertices]
     sides = [(mask, np.flatnonzero(mask)) for mask in (~sphere.right, sphere.right)]
     trees = [cKDTree(sphere.points[points]) if len(points) else None for _, points in sides]
-    rng = np.random.default_rng(seed)
+    rng, block = np.random.default_rng(seed), max(_BLOCK // len(vertices), 1)
     kept: list[np.ndarray] = []
     drawn = found = 0
     while found < draws:
-        if drawn >= max(1000, found / LEAST_ROTATIONS):
+        if drawn >= 1000 and found < LEAST_ROTATIONS * drawn:
             raise UsageError(
                 f"spin test: expected vertices that cover more of the sphere, found that only {found} of {drawn} "
                 "rotations leave a tenth of them inside the data; it cannot be computed"
             )
-        rotations = Rotation.random(_BLOCK, rng=rng).as_matrix()
-        sources = np.full((_BLOCK, len(vertices)), -1, np.int32)
+        rotations = Rotation.from_quat(rng.standard_normal((block, 4))).as_matrix()  # normalised: uniform over all
+        sources = np.full((block, len(vertices)), -1, np.int32)
         for (mask, points), tree, mirror in zip(sides, trees, (np.ones(3), _MIRROR), strict=True):
             columns = np.flatnonzero(mask[asked])
             if not len(columns) or tree is None:
@@ -161,10 +161,10 @@ def spin(sphere: Sphere, vertices: np.ndarray, draws: int = 1000, seed: int = 0)
             moved = np.einsum("rij,vj->rvi", rotations * mirror[:, None] * mirror, own)
             distance, nearest = tree.query(moved.reshape(-1, 3))
             reached = np.where(distance <= sphere.reach, sphere.positions[points[nearest]], -1)
-            sources[:, columns] = reached.reshape(_BLOCK, -1)
+            sources[:, columns] = reached.reshape(block, -1)
         enough = (sources >= 0).mean(1) >= LEAST_OVERLAP
         kept.append(sources[enough])
-        drawn, found = drawn + _BLOCK, found + int(enough.sum())
+        drawn, found = drawn + block, found + int(enough.sum())
     return Spins(np.concatenate(kept)[:draws], drawn)
 
 

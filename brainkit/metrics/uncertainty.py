@@ -65,23 +65,6 @@ class MapUncertainty:
         return replace(self, depth_se=depth, location_se=location, scale_se=scale)
 
 
-def relative_depth(layer_weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The expected depth of each vertex, 0 at the first layer and 1 at the last.
-
-    Parameters
-    ----------
-    layer_weights : array of shape (V, L)
-        Non-negative, each row summing to 1.
-
-    Returns
-    -------
-    array of shape (V,), in [0, 1]
-        ``sum_l l * weight_l / (L - 1)``; 0 for a single layer.
-    """
-    weights = np.asarray(layer_weights, np.float64)
-    return np.asarray(weights @ np.linspace(0.0, 1.0, weights.shape[1]))
-
-
 def se_from_halves(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Standard error of an estimate from all data, from estimates on complementary halves.
 

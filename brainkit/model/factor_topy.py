@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from brainkit.errors import DataError, UsageError
 from brainkit.model import published_weights
 from brainkit.model.bottlenecks import TokenStatistics, pointwise
-from brainkit.model.selectors import FreeSelectors, Selectors, coordinate_bounds, factored_encoding, selector_network
+from brainkit.model.selectors import (
+    FreeSelectors,
+    Selectors,
+    VertexOffsets,
+    coordinate_bounds,
+    factored_encoding,
+    selector_network,
+)
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
 from brainkit.ops.token_grid import to_grid
@@ -64,6 +71,9 @@ class FactorTopy(nn.Module):
     topography : bool
         Selectors are networks of the coordinates. If False, each vertex has parameters ``free_selectors.location``
         (V, 2), ``.layer`` (V, L) and ``.scale`` (V,), before tanh, softmax and sigmoid; coordinates are not used.
+    offsets : bool
+        With topography, each vertex adds parameters of its own, ``offsets.location``, ``.layer`` and ``.scale`` of the
+        same shapes, to the networks' sums before tanh, softmax and sigmoid; training penalises their squares.
     fixed : sequence of {"layer", "location", "scale"}
         Selectors that are not learnt: they stay where all start, at equal layer weights, the image's centre and 0.5.
     gauge : {"unit", "published"}
@@ -101,6 +111,7 @@ class FactorTopy(nn.Module):
         grid: tuple[int, int] = (8, 8),
         selector_width: int = 128,
         topography: bool = True,
+        offsets: bool = False,
         fixed: Sequence[str] = (),
         gauge: str = "unit",
         backend: str = "auto",
@@ -124,13 +135,15 @@ class FactorTopy(nn.Module):
         self.local_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.global_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.free_selectors = None if topography else FreeSelectors(len(positions), len(self.layers))
+        self.offsets = VertexOffsets(len(positions), len(self.layers)) if topography and offsets else None
         if topography:
             self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
             self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
             self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
         for selector in self.fixed:
             _check_selector(selector)
-            self._selector_parameters(selector).requires_grad_(False)
+            for learnt in self._selector_parameters(selector):
+                learnt.requires_grad_(False)
         self.weight = nn.Parameter(torch.empty(len(positions), bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(positions)))
 
@@ -163,12 +176,13 @@ class FactorTopy(nn.Module):
     def _encoding_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.coordinates, self.coordinate_lower, self.coordinate_side
 
-    def _selector_parameters(self, selector: str) -> nn.Module | nn.Parameter:
+    def _selector_parameters(self, selector: str) -> list[nn.Module | nn.Parameter]:
         """What is learnt of a selector; its outputs are neutral at the start, because heads and free ones are zero."""
-        if self.free_selectors is not None:
-            return cast(nn.Parameter, getattr(self.free_selectors, selector))
-        network = {"location": "space"}.get(selector, selector)
-        return cast(nn.Module, getattr(self, f"{network}_selector_mlp"))
+        found = [getattr(part, selector) for part in (self.free_selectors, self.offsets) if part is not None]
+        if self.free_selectors is None:
+            network = {"location": "space"}.get(selector, selector)
+            found.append(getattr(self, f"{network}_selector_mlp"))
+        return found
 
     @property
     def encoding(self) -> Tensor:
@@ -265,6 +279,8 @@ class FactorTopy(nn.Module):
                 ),
                 precision="tf32" if self._active_precision() in ("tf32", "bfloat16") else "float32",
             )
+            if self.offsets is not None:
+                locations, layer_weights, scale = self.offsets.added(locations, layer_weights, scale)
         return Selectors(layer_weights, locations, scale)
 
     def forward(self, local_tokens: LayerTokens, global_tokens: LayerTokens) -> Tensor:

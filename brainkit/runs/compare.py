@@ -21,8 +21,9 @@ from brainkit.evaluation.compare import (
     over_subjects,
     summarise_accuracy,
 )
-from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, order_areas, relative_depth, shared_images
+from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, order_areas, shared_images
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.spin import Spins, fit_sphere, fsaverage_sphere, spin
 from brainkit.runs.compared import Model, Shared, open_models, open_shared
 from brainkit.utils.progress import Say
@@ -95,9 +96,10 @@ class RunComparison:
 
         def mean(values: Mapping[str, float | None]) -> dict[str, Any]:
             line = over_subjects(values, self.settings.level)
-            return {"median": line["difference"], **{key: line[key] for key in ("low", "high", "n", "values")}}
+            ends = {f"mean_{key}": line[key] for key in ("low", "high")}
+            return {"mean": line["difference"], **ends, "n": line["n"], "values": line["values"]}
 
-        return _over_subjects(found, mean, "median")
+        return _over_subjects(found, mean, "mean")
 
     def hierarchy(self, model: str) -> dict[str, Any] | None:
         """Slope, intercept and r2: of the only subject, else over subjects; None where there are none."""
@@ -177,7 +179,7 @@ def compare(
 
 def headline_measure(summary: Summary) -> str:
     """``explained``, or ``r`` where there are no noise ceilings."""
-    return "explained" if summary[ALL]["explained"]["median"] is not None else "r"
+    return "explained" if summary[ALL]["explained"]["mean"] is not None else "r"
 
 
 def _compare_subject(models: Sequence[Model], shared: Shared, settings: Settings, say: Say) -> SubjectResult:
@@ -214,7 +216,7 @@ def _pairs(accuracy: Mapping[str, Summary], leaderboard: bool) -> list[tuple[str
 
 
 def _headline(summary: Summary) -> float:
-    value = summary[ALL][headline_measure(summary)]["median"]
+    value = summary[ALL][headline_measure(summary)]["mean"]
     return -np.inf if value is None else float(value)
 
 
@@ -235,13 +237,11 @@ def _spins(vertices: Vertices, data: Subject, order: AreaOrder, settings: Settin
 def _hierarchy(
     model: Model, shared: Shared, order: AreaOrder, spins: Spins | None, level: float
 ) -> dict[str, Any] | None:
-    """Depth by area of the model's runs; None if they have no selectors, such as baselines, or a single layer."""
+    """Depth by area of the model's runs; None if they have no selectors, such as baselines."""
     selectors = model.selectors(shared.subject)
     if not selectors:
         return None
     depth = np.stack([relative_depth(each.layer_weights) for each in selectors])
-    if depth.shape[1] != len(shared.vertices) or np.isnan(depth).all():
-        return None
     images = shared_images([each.training_rows for each in selectors])
     return analyse_hierarchy(depth, order, spins=spins, shared=images, level=level)
 

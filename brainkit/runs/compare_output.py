@@ -1,4 +1,4 @@
-"""What `brainkit compare` writes and prints: JSON, CSV, arrays, figures, tables."""
+"""What `brainkit compare` writes: JSON, CSV, arrays, figures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import numpy as np
 from brainkit._version import __version__
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import DataError, UsageError
-from brainkit.evaluation.compare import ALL, Summary
-from brainkit.evaluation.hierarchy import layers_by_roi, relative_depth
+from brainkit.evaluation.compare import Summary
+from brainkit.evaluation.hierarchy import layers_by_roi
 from brainkit.evaluation.vertex_groups import vertex_groups
-from brainkit.runs.compare import LINES, RunComparison, SubjectResult, headline_measure
+from brainkit.metrics.depth import relative_depth
+from brainkit.runs.compare import RunComparison, SubjectResult, headline_measure
+from brainkit.runs.compare_tables import MEASURES, leaderboard
 from brainkit.utils.files import atomic_write, write_json
-from brainkit.utils.table import Table, number
 from brainkit.utils.text import plural
 
 _LONGEST = 30  # groups of vertices in a chart
-_MEASURES = {"explained": "r² / noise ceiling", "r": "r", "R2": "R²"}
 
 
 def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -121,117 +121,6 @@ def to_json(result: RunComparison) -> dict[str, Any]:
     }
 
 
-def leaderboard(result: RunComparison) -> list[dict[str, Any]]:
-    """One row per model, best first: accuracy of all vertices, its difference from the best, slope of depth."""
-    rows: list[dict[str, Any]] = []
-    for rank, model in enumerate(result.models, 1):
-        accuracy = result.accuracy(model.name)[ALL]
-        row: dict[str, Any] = {"rank": rank, "model": model.name, "subjects": len(model.runs)}
-        row["runs"] = sum(map(len, model.runs.values()))
-        for measure, values in accuracy.items():
-            row |= {measure: values["median"], f"{measure}_low": values["low"], f"{measure}_high": values["high"]}
-        pair = next((each for each in result.pairs if each[0] == model.name), None)
-        difference = {} if pair is None else result.pair(pair)[ALL][headline_measure(result.accuracy(model.name))]
-        row |= {f"{key}_to_best": difference.get(key) for key in ("difference", "low", "high", "p")}
-        hierarchy = result.hierarchy(model.name) or {}
-        for line in LINES:
-            row |= {f"depth_{line}": hierarchy.get(line, {}).get("value")}
-        row["depth_slope_low"], row["depth_slope_high"], row["depth_p"] = (
-            hierarchy.get("slope", {}).get(key) for key in ("low", "high", "p")
-        )
-        rows.append(row)
-    return rows
-
-
-def tables(result: RunComparison) -> list[Table]:
-    """The comparison for people."""
-    if result.settings.leaderboard:
-        return [_leaderboard_table(result), *_hierarchy_table(result)]
-    return [*(_pair_table(result, pair) for pair in result.pairs), *_hierarchy_table(result)]
-
-
-def _pair_table(result: RunComparison, pair: tuple[str, str]) -> Table:
-    summary = result.pair(pair)
-    a, b = (result.accuracy(name) for name in pair)
-    measure = headline_measure(a)
-    single = result.single
-    rows = []
-    for group, measures in summary.items():
-        line = measures[measure]
-        if line["n"]:
-            accuracy = [number(each[group][measure]["median"], ".3f") for each in (a, b)]
-            difference, p, q = number(line["difference"], "+.4f"), number(line["p"], ".3g"), line.get("q")
-            cells = (group, str(line["n"]), *accuracy, difference, _interval(line), p)
-            rows.append((*cells, number(q, ".3g")) if single is not None else cells)
-    over = "vertices" if single is not None else "subjects"
-    header = ("", over, pair[0], pair[1], "difference", f"{100 * result.settings.level:g} %", "p")
-    notes = []
-    if single is None:
-        notes.append(
-            "random effects over subjects: mean, t interval, t test; comparison.json has those of each subject"
-        )
-    else:
-        found = single.pairs[pair]
-        stimuli = f"{plural(found.n_groups, 'stimulus', 'stimuli')}"
-        notes.append(
-            f"{plural(found.n_images, 'test image')} of {stimuli}; p: {found.exchanges:,} exchanges of stimuli"
-        )
-        if found.method is None:
-            notes.append("no intervals: 10 stimuli are needed")
-        notes.append(f"vertices that differ at q < 0.05: {_differing(found.difference['r'], found.q, pair)}")
-    title = f"{pair[0]} - {pair[1]}: {_MEASURES[measure]} (medians over vertices)"
-    return Table(title, header + (("q",) if single is not None else ()), tuple(rows), tuple(notes), bold=0)
-
-
-def _leaderboard_table(result: RunComparison) -> Table:
-    measure = headline_measure(result.accuracy(result.models[0].name))
-    rows = []
-    for row in leaderboard(result):
-        line = {"low": row[f"{measure}_low"], "high": row[f"{measure}_high"]}
-        to_best = {"low": row["low_to_best"], "high": row["high_to_best"]}
-        difference = number(row["difference_to_best"], "+.4f"), _interval(to_best), number(row["p_to_best"], ".3g")
-        rows.append((row["model"], str(row["subjects"]), number(row[measure], ".3f"), _interval(line), *difference))
-    level = f"{100 * result.settings.level:g} %"
-    header = ("", "subjects", _MEASURES[measure], level, "to the best", level, "p")
-    return Table("leaderboard (medians over vertices)", header, tuple(rows))
-
-
-def _hierarchy_table(result: RunComparison) -> list[Table]:
-    found = {model.name: line for model in result.models if (line := result.hierarchy(model.name)) is not None}
-    if not found:
-        return []
-    rows = []
-    for name, line in found.items():
-        cells = [name]
-        for key in LINES:
-            cells += [number(line[key]["value"], ".3f"), _interval(line[key], ".3f")]
-        rows.append((*cells, number(line["slope"]["p"], ".3g")))
-    order = next(each.order for each in result.subjects.values() if each.order is not None)
-    notes = [each.no_spin for each in result.subjects.values() if each.no_spin is not None]
-    notes = [f"no p: {notes[0]}"] if notes else []
-    if result.single is not None:
-        over = {line["interval_over"] for line in found.values()}
-        if None in over:
-            notes.append("intervals need several runs of a network: name them alike (NAME=RUN NAME=RUN2)")
-        if "seeds" in over:
-            notes.append("intervals are over seeds alone: the runs of a network had the same training images")
-    level = f"{100 * result.settings.level:g} %"
-    header = ("", "slope", level, "intercept", level, "r2", level, "p")
-    return [Table(f"preferred depth (0 to 1) along {' < '.join(order.names)}", header, tuple(rows), tuple(notes))]
-
-
-def _interval(line: dict[str, Any], form: str = ".4f") -> str:
-    if line.get("low") is None or line.get("high") is None:
-        return "-"
-    return f"{line['low']:{form}} .. {line['high']:{form}}"
-
-
-def _differing(difference: np.ndarray, q: np.ndarray, pair: tuple[str, str]) -> str:
-    passing = q < 0.05
-    better, worse = int((passing & (difference > 0)).sum()), int((passing & (difference < 0)).sum())
-    return f"{better:,} better for {pair[0]}, {worse:,} better for {pair[1]}, of {int(np.isfinite(q).sum()):,}"
-
-
 def _rows(result: RunComparison) -> Iterator[tuple[Any, ...]]:
     for a, b in result.pairs:
         for group, measures in result.pair((a, b)).items():
@@ -284,7 +173,7 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
 
     figures = []
     measure = headline_measure(result.accuracy(result.models[0].name))
-    about: dict[str, Any] = {"measure": _MEASURES[measure], "note": _note(result), "detail": _detail(result)}
+    about: dict[str, Any] = {"measure": MEASURES[measure], "note": _note(result), "detail": _detail(result)}
     if result.settings.leaderboard:
         rows = [
             (
@@ -296,13 +185,13 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
         ]
         figures.append(charts.draw_leaderboard(folder / "leaderboard.png", rows=rows, title="Leaderboard", **about))
     else:
-        accuracy = {model.name: _points(result.accuracy(model.name), measure, "median") for model in result.models}
+        accuracy = {model.name: _points(result.accuracy(model.name), measure, "mean") for model in result.models}
         shown = (
             [pair for pair in result.pairs if pair[0] == result.models[0].name]
             if len(result.pairs) > 3
             else result.pairs
         )
-        differences = {f"{a} - {b}": _points(result.pair((a, b)), measure, "difference", "q") for a, b in shown}
+        differences = {f"{a} - {b}": _points(result.pair((a, b)), measure, "difference") for a, b in shown}
         path = folder / "accuracy-by-roi.png"
         title = f"Accuracy and differences of {plural(len(result.models), 'model')}"
         figures.append(charts.draw_by_group(path, accuracy=accuracy, differences=differences, title=title, **about))
@@ -322,7 +211,7 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
         detail = (
             "bars: interval over runs; grey: maps as smooth, rotated on the sphere" if found.no_spin is None else ""
         )
-        title = f"{start}preferred depth along the cortex"
+        title = f"{start}preferred depth along the cortex" if start else "Preferred depth along the cortex"
         figures.append(charts.draw_hierarchy(path, hierarchies=found.hierarchy, title=title, detail=detail, note=note))
     groups = vertex_groups(found.shared.vertices, found.shared.rois)
     groups = {name: members for name, members in groups.items() if len(members)}
@@ -331,7 +220,7 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
     if shares and groups:
         layers = {name: weights[name][1] for name in shares}
         path = folder / "layers-by-roi.png"
-        title = f"{start}mean layer weights by ROI"
+        title = f"{start}mean layer weights by ROI" if start else "Mean layer weights by ROI"
         figures.append(
             charts.draw_layers_by_roi(path, shares=shares, layers=layers, rois=list(groups), title=title, note=note)
         )
@@ -353,15 +242,16 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
     return figures
 
 
-def _points(summary: Summary, measure: str, value: str, tested: str | None = None) -> dict[str, dict[str, Any]]:
-    """Points of a chart, of the groups that have vertices."""
+def _points(summary: Summary, measure: str, value: str) -> dict[str, dict[str, Any]]:
+    """Points of a chart, of the groups that have vertices: of ``mean``, or of ``difference``."""
     points = {}
+    start = "" if value == "difference" else "mean_"
     for group, measures in list(summary.items())[:_LONGEST]:
         line = measures[measure]
         if line["n"]:
-            points[group] = {"value": line[value], "low": line["low"], "high": line["high"]}
+            points[group] = {"value": line[value], "low": line[f"{start}low"], "high": line[f"{start}high"]}
             # Over subjects there is no q.
-            points[group] |= {} if tested is None else {"q": line.get(tested, line["p"])}
+            points[group] |= {"q": line.get("q", line["p"])} if value == "difference" else {}
     return points
 
 

@@ -16,7 +16,7 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
-from brainkit.runs.folder import finished_run, read_rois, run_folders
+from brainkit.runs.folder import finished_run, read_rois, repeat_folders, run_folders
 from brainkit.runs.predictions import FILE, Predictions, align_responses, read_predictions
 from brainkit.utils.text import plural
 
@@ -69,8 +69,7 @@ class Model:
         folders = []
         for each in self.runs[subject]:
             if not each.is_baseline and (each.run / "selectors.npz").is_file():
-                repeats = [path.parent for path in sorted(each.run.glob("repeats/*/selectors.npz"))]
-                folders += repeats if len(repeats) > 1 else [each.run]
+                folders += repeat_folders(each.run) or [each.run]
         found = []
         for folder in folders:
             with np.load(folder / "selectors.npz") as file:
@@ -196,6 +195,8 @@ def open_shared(models: Sequence[Model], subject: str, data: Sequence[str | os.P
     with np.load(run.run / "scores.npz") as file:
         ceiling = file["noise_ceiling"].astype(np.float64)
     notes = dict.fromkeys(note for _, each in runs if (note := each.summary["note"]))
+    untrained = (model.name for model, each in runs if each.summary["backbone"]["pretrained"] is False)
+    notes |= dict.fromkeys(f"{name}: network with RANDOM weights" for name in untrained)
     return Shared(
         subject=subject,
         predictions=predictions,

@@ -9,9 +9,10 @@ import numpy as np
 
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.data.subject import Subject
-from brainkit.evaluation.agreement import DepthAgreement, depth_agreement, relative_depth
+from brainkit.evaluation.agreement import DepthAgreement, depth_agreement
 from brainkit.evaluation.scores import json_ready
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.spin import Sphere, fit_sphere, fsaverage_sphere
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.table import Table, number

@@ -201,7 +201,8 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
 
 def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone, subject: Subject, say: Say) -> Scores:
     from brainkit.data.splits import Split
-    from brainkit.evaluation.scores import score
+    from brainkit.evaluation.model_scores import score
+    from brainkit.evaluation.scores import add_intervals
     from brainkit.training.fit import choose_device
 
     settings = Config.read(member.folder / "config.yaml")
@@ -214,7 +215,10 @@ def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone,
         dtype=settings.data.token_dtype,
         say=say,
     )
-    return score(ensemble, tokens.cache, subject.responses, rows, subject.noise_ceiling)
+    kept: list[np.ndarray] = []
+    scores = score(ensemble, tokens.cache, subject.responses, rows, subject.noise_ceiling, keep=kept.append)
+    responses, groups = subject.responses.rows(rows), np.asarray(subject.groups)[rows]
+    return add_intervals(scores, np.concatenate(kept), responses, member.info.rois, groups)
 
 
 def _shared_properties(member: Member) -> dict[str, Any]:

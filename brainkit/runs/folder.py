@@ -149,6 +149,7 @@ def model_shape(settings: ModelConfig) -> dict[str, Any]:
         "grid": (settings.grid, settings.grid),
         "selector_width": settings.selector_width,
         "topography": settings.topography,
+        "offsets": settings.offsets,
         "fixed": settings.fixed,
         "gauge": settings.gauge,
     }

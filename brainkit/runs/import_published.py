@@ -213,6 +213,7 @@ def _score(
     """Accuracy on the official test images, whose predictions are kept; NaN where it is unknown."""
     from brainkit.evaluation.scores import Scores
     from brainkit.metrics.correlation import StreamingCorrelation
+    from brainkit.runs.results import intervals_of_kept
 
     known = places.in_subject >= 0
     columns = places.in_subject[known]
@@ -235,7 +236,7 @@ def _score(
             keep(prediction)
             advance(start + len(batch), len(rows))
     r[known], R2[known] = streamed.r, streamed.R2
-    return Scores(r, R2, ceiling, len(rows))
+    return intervals_of_kept(Scores(r, R2, ceiling, len(rows)), folder, subject, places.rois(subject))
 
 
 def _why_not_scored(network: Backbone | None, subject: Subject | None) -> str:

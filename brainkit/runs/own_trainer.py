@@ -16,13 +16,13 @@ from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
-from brainkit.evaluation.scores import score
+from brainkit.evaluation.model_scores import score
 from brainkit.runs.finish import finish_run
 from brainkit.runs.image_hashes import write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import load_network
 from brainkit.runs.predictions import open_predictions
-from brainkit.runs.results import write_model, write_parity, write_results
+from brainkit.runs.results import intervals_of_kept, write_model, write_parity, write_results
 from brainkit.runs.settings import Overrides
 from brainkit.runs.subjects import SubjectRun, leak_warning, subject_truth
 from brainkit.training.calibration import calibrate
@@ -86,6 +86,7 @@ def save_run(
             rows = data.split.test
             with open_predictions(temporary, opened, rows, opened.vertices) as keep:
                 scores = score(model, data.tokens, data.responses, rows, opened.noise_ceiling, keep=keep)
+            scores = intervals_of_kept(scores, temporary, opened, opened.rois)
             clock.end_phase("evaluation")
             run = SubjectRun(opened.name, opened, settings, temporary, split, subject_truth(opened))
             write_parity(run, model, network, data.tokens)
@@ -123,6 +124,7 @@ def _settings(
         grid=model.grid[0],
         selector_width=_selector_width(model),
         topography=model.free_selectors is None,
+        offsets=model.offsets is not None,
         fixed=model.fixed,
         gauge=model.gauge,
         backend=model.backend,

@@ -181,7 +181,7 @@ def read_predictions(run: str | os.PathLike[str]) -> Predictions:
         if not _is_run(folder):
             finished_run(folder)  # says what the folder is
         finished_run(folder)
-        raise DataError(f"{file}: not found; write it with: brainkit evaluate {folder} --data DIR")
+        raise DataError(f"{file}: not found; write it with: brainkit evaluate {folder}")
     try:
         with np.load(file) as arrays:
             stored = {name: arrays[name] for name in ("predictions", "offset", "unit", *_STIMULI)}

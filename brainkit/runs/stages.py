@@ -13,7 +13,8 @@ import torch
 from brainkit.backbones import Backbone
 from brainkit.config import Config
 from brainkit.data.subject import Subject
-from brainkit.evaluation.scores import Scores, score
+from brainkit.evaluation.model_scores import score
+from brainkit.evaluation.scores import Scores
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
 from brainkit.runs.folder import create_run_folder, model_shape
@@ -21,7 +22,14 @@ from brainkit.runs.image_hashes import write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
 from brainkit.runs.predictions import open_predictions
-from brainkit.runs.results import work_facts, write_joint_summary, write_model, write_parity, write_results
+from brainkit.runs.results import (
+    intervals_of_kept,
+    work_facts,
+    write_joint_summary,
+    write_model,
+    write_parity,
+    write_results,
+)
 from brainkit.runs.settings import Data
 from brainkit.runs.subjects import (
     SubjectRun,
@@ -284,7 +292,8 @@ def score_models(run: RunContext, inputs: Inputs, module: EncodingModule, data: 
         rows = part.split.test
         with open_predictions(each.folder, each.subject, rows, each.subject.vertices) as keep:
             ceiling = each.subject.noise_ceiling
-            scores.append(score(model, part.tokens, part.responses, rows, ceiling, keep=keep))
+            scored = score(model, part.tokens, part.responses, rows, ceiling, keep=keep)
+        scores.append(intervals_of_kept(scored, each.folder, each.subject, each.subject.rois))
     run.clock.end_phase("evaluation")
     return scores
 

@@ -16,6 +16,7 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.data.splits import Split
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.significance import positive_correlation_q
 from brainkit.metrics.uncertainty import (
     BASES,
@@ -24,7 +25,6 @@ from brainkit.metrics.uncertainty import (
     SEEDS,
     MapUncertainty,
     map_reliability,
-    relative_depth,
     se_from_halves,
     se_from_repeats,
 )
@@ -66,7 +66,8 @@ class Uncertainty:
         for name, group in groups.items():
             errors = [number(group[f"{selector}_se"]["median"], ".3f") for selector in SELECTORS]
             reliability = number(group.get("depth_reliability", {}).get("mean"), ".3f")
-            rows.append((name, f"{group['reliable']['n']:,}", *errors, f"{group['reliable']['mean']:.0%}", reliability))
+            reliable = group["reliable"]
+            rows.append((name, f"{reliable['n']:,}", *errors, f"{100 * reliable['mean']:.0f} %", reliability))
         return Table(
             title=f"standard errors of the maps (medians over vertices), from {self.errors.runs} runs",
             header=("ROI", "vertices", "depth", "location", "scale", "reliable", "map reliability (depth)"),
@@ -184,10 +185,12 @@ def repeat_settings(settings: Config, count: int) -> list[Config]:
     if settings.data.half:
         raise UsageError(f"data.half must be empty for a run with repeats, got {settings.data.half!r}")
     split_seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
+    weights_seed = settings.seed if settings.backbone.weights_seed < 0 else settings.backbone.weights_seed
     return [
         replace(
             settings,
             seed=settings.seed + 1 + k,
+            backbone=replace(settings.backbone, weights_seed=weights_seed),
             data=replace(settings.data, split_seed=split_seed, half=f"{'ab'[k % 2]}:{k // 2}"),
             train=replace(settings.train, maps=False),
         )
@@ -218,7 +221,7 @@ class _Maps:
         if "imported" in summary or not (folder / "split.json").is_file():
             raise DataError(f"{folder}: expected a run that was trained here, found one whose training is unknown")
         values = {
-            "depth": relative_depth(stored["layer_weights"]),
+            "depth": np.nan_to_num(relative_depth(stored["layer_weights"])),  # a single layer leaves no choice
             "location": stored["locations"].astype(np.float64),
             "scale": stored["scale"].astype(np.float64),
         }

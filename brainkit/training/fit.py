@@ -19,13 +19,12 @@ from brainkit.config import TrainConfig
 from brainkit.errors import StoppedTraining, UsageError
 from brainkit.training import distributed
 from brainkit.training.batch_source import DeviceSource, choose_sources
-from brainkit.training.calibration import calibrate_checkpoint
+from brainkit.training.calibration import finish_checkpoint
 from brainkit.training.checkpoint import AtomicCheckpoints, RunCheckpoints, Stopped, read_position
 from brainkit.training.cuda_graph import ChunkStepper, choose_steps_per_chunk
 from brainkit.training.datamodule import EncodingData
 from brainkit.training.launcher import run_processes
 from brainkit.training.lightning_internals import quiet_lightning, restored_determinism
-from brainkit.training.loss import leaves_gain_open
 from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
@@ -173,8 +172,8 @@ def fit(
             _run(trainer, checkpoints, module, data, resume)
         steps = trainer.global_step  # of the trainer or the stepper, while the module knows which
     best = folder / "checkpoints" / "best.ckpt"
-    if first and leaves_gain_open(module.config):
-        calibrate_checkpoint(module, best, data)
+    if first:
+        finish_checkpoint(module, best, data, device)
     stopped_early = checkpoints.epochs < module.config.epochs
     return Fitted(
         best,

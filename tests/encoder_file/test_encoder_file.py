@@ -24,6 +24,7 @@ from brainkit.encoder_file.describe import as_json, describe
 from brainkit.encoder_file.metadata import MAX_IMAGES
 from brainkit.errors import DataError, EncoderFileError
 from brainkit.images import Preprocessing
+from brainkit.metrics.uncertainty import MapUncertainty
 
 # ir_version 10, then a graph of a few bytes: all that the container reads.
 MODEL = b"\x08\x0a" + b"\x3a\x05hello" + b"\x42\x02\x10\x14"
@@ -366,3 +367,38 @@ def test_mutated_files_never_escape(seed: int, tmp_path: Path) -> None:
         assert info.layer_weights.shape == (len(info.vertices), len(info.layers))
     assert len(message.splitlines()) == 1
     assert len(message) < 700
+
+
+def make_uncertainty(**changes: object) -> MapUncertainty:
+    parts = {"depth_se": np.linspace(0, 0.2, 5), "location_se": np.full((5, 2), 0.1), "scale_se": np.zeros(5)}
+    return MapUncertainty(**{**parts, "basis": "halves", "runs": 8, "max_se": 0.15, **changes})  # type: ignore[arg-type]
+
+
+def test_standard_errors_are_kept_and_may_be_absent(good: Path, tmp_path: Path) -> None:
+    assert encoder_file.read(good).uncertainty is None
+    encoder_file.write(tmp_path / "sure.onnx", MODEL, make_info(uncertainty=make_uncertainty()))
+    found = encoder_file.read(tmp_path / "sure.onnx").uncertainty
+    assert found is not None
+    for name in ("depth_se", "location_se", "scale_se"):
+        np.testing.assert_allclose(getattr(found, name), getattr(make_uncertainty(), name), rtol=1e-6)
+    assert (found.basis, found.runs, found.max_se) == ("halves", 8, 0.15)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"depth_se": np.array([0, 0, -0.1, 0, 0])},
+        {"scale_se": np.array([0, 0, np.nan, 0, 0])},
+        {"location_se": np.full((5, 2), np.inf)},
+        {"location_se": np.zeros((5, 3))},
+        {"depth_se": np.zeros(4)},
+        {"basis": "guess"},
+        {"runs": 1},
+        {"runs": 10**9},
+        {"max_se": 0.0},
+        {"max_se": 2.0},
+    ],
+)
+def test_standard_errors_that_cannot_be_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+    text = encoder_file.to_json(make_info(uncertainty=make_uncertainty(**change)))
+    assert "uncertainty" in refused(tmp_path / "x.onnx", sealed(text.encode()))

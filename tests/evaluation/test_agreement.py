@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from brainkit.errors import UsageError
-from brainkit.evaluation.agreement import depth_agreement, relative_depth
+from brainkit.evaluation.agreement import depth_agreement
+from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.spin import fit_sphere
 
 

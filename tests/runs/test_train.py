@@ -24,7 +24,7 @@ from brainkit.config import Config
 from brainkit.data import Algonauts
 from brainkit.data.splits import Split
 from brainkit.errors import TrainingError, UsageError
-from brainkit.evaluation.scores import score
+from brainkit.evaluation.model_scores import score
 from brainkit.features import extract_tokens
 from brainkit.runs.folder import load_model
 from brainkit.runs.latest import latest_run
