@@ -106,11 +106,17 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
             columns.append((name, measure, positions[both[positions]]))
     estimate = _centres(one, columns) - _centres(other, columns)
     ends, method = np.full((2, *estimate.shape), np.nan), None
-    if one.bootstrap and min(one.n_groups, other.n_groups) >= LEAST_GROUPS:
+    fewest = min(one.n_groups, other.n_groups)  # the smaller set decides how well its spread is known
+    if one.bootstrap and fewest >= LEAST_GROUPS:
         drawn, jackknife = _resampled(first, second, columns)
         for centre, corrected in enumerate((False, True)):  # the median is not smooth in the images, the mean is
             low, high, method = interval(
-                drawn[..., centre], estimate[:, centre], jackknife[..., centre], one.level, corrected=corrected
+                drawn[..., centre],
+                estimate[:, centre],
+                jackknife[..., centre],
+                one.level,
+                corrected=corrected,
+                groups=fewest,
             )
             ends[:, :, centre] = low, high
     groups: dict[str, dict[str, Difference]] = {name: {} for name in members}

@@ -135,11 +135,22 @@ def evaluate_on_data(
         shared = _shared_vertices(predictor, subject)
         if (used := len(shared.vertices)) < len(predictor.vertices):
             log(f"scored are {used:,} of the encoder's {len(predictor.vertices):,} vertices: those that the data have")
-        scored = [_score(predictor, subject, each, shared, statistics) for each in sets]
+        found = [(_score(predictor, subject, each, shared, statistics), predictor.facts()) for each in sets]
+        scored = [result for result, _ in found]
         rois = vertex_groups(shared.vertices, shared.rois)
         differences = tuple(set_difference(*pair, rois) for pair in itertools.combinations(scored, 2))
-        for each, result in zip(sets, scored, strict=True):
-            facts = provenance(predictor, subject, each, shared, statistics, split_hashes, chosen)
+        for each, (result, own) in zip(sets, found, strict=True):
+            facts = provenance(
+                predictor,
+                own,
+                subject,
+                each,
+                shared,
+                statistics,
+                split_hashes,
+                chosen,
+                allow_training_images=allow_training_images,
+            )
             folder = folders[each.name]
             folder.mkdir(parents=True, exist_ok=True)
             texts = [remark.text for remark in remarks[each.name]]

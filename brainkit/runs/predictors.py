@@ -59,7 +59,7 @@ class Predictor(Protocol):
         """Predictions (n, V), float32, for a subject's images at these rows."""
 
     def facts(self) -> dict[str, Any]:
-        """The sections ``encoder``, ``seeds`` and ``versions`` of the provenance."""
+        """The sections ``encoder``, ``seeds`` and ``versions`` of the provenance of the latest predictions."""
 
 
 class EncoderPredictor:
@@ -177,6 +177,7 @@ class RunPredictor:
         from brainkit.runs.network import extract_subject_tokens
         from brainkit.training.fit import choose_device
 
+        self.used = "computed"
         model, network = self._model
         settings = Config.read(self.path / "config.yaml").data
         tokens = extract_subject_tokens(

@@ -262,6 +262,12 @@ def test_a_run_its_model_and_its_encoder_file_agree(run: Path, tiny_sample: Path
         run, split="validation", allow_training_images=True, out=tmp_path / "v", say=quiet, **QUICK
     )
     assert "in validation" in allowed.notes["validation"][0]
+    options = {"allow_training_images": True, "out": tmp_path / "sets", "say": quiet, **QUICK}
+    evaluate_on_data(run, split=("test", "all"), **options)
+    files = {name: tmp_path / "sets" / name / "evaluation.json" for name in ("test", "all")}
+    origin = {name: json.loads(file.read_text())["provenance"] for name, file in files.items()}
+    assert [origin[name]["encoder"]["predictions"] for name in files] == ["kept", "computed"]
+    assert "--allow-training-images" in origin["all"]["command"]
 
 
 @pytest.mark.slow
