@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from brainkit.cortex.vertices import CUSTOM
-from brainkit.data import open_subject
 from brainkit.data.image_sets import ImageSet, choose_sets
 from brainkit.data.stimuli import short_hashes
 from brainkit.data.subject import Subject
@@ -178,9 +177,9 @@ def _open_predictor(source: str | os.PathLike[str] | None, device: str, threads:
 
 
 def _open_data(predictor: Predictor, data: str | os.PathLike[str] | Subject | None) -> Subject:
-    if data is not None:
-        return data if isinstance(data, Subject) else open_subject(data)
-    subject = predictor.open_data()
+    if isinstance(data, Subject):
+        return data
+    subject = predictor.open_data(data)
     if subject is None:
         raise UsageError(f"{predictor.path}: an encoder file holds no responses; name a subject with --data DIR")
     return subject

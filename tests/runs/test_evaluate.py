@@ -290,6 +290,17 @@ def test_a_run_of_kept_predictions_needs_no_torch(run: Path, monkeypatch: pytest
     assert evaluate_on_data(run, say=quiet, **QUICK).evaluations["test"].n_images == 20
 
 
+def test_of_data_that_moved_it_leaves_out_what_the_run_left_out(run: Path, tiny_sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_sample, tmp_path / "moved")
+    min((tmp_path / "moved" / "test_split" / "test_images").iterdir()).write_text("no image")
+    with pytest.raises(DataError, match="1 of 20"):
+        evaluate_on_data(run, tmp_path / "moved", say=quiet, **QUICK)
+    summary = json.loads((run / "run.json").read_text())
+    summary["data"]["skipped"] = ["an image"]
+    (run / "run.json").write_text(json.dumps(summary))
+    assert evaluate_on_data(run, tmp_path / "moved", say=quiet, **QUICK).evaluations["test"].n_images == 19
+
+
 def test_maps_of_an_evaluation(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
