@@ -43,7 +43,7 @@ class PairedComparison:
     exchanges : int
         How many p is over; all ways, if the stimuli are few.
     method : {"BCa", "percentile"} or None
-        Of the intervals of vertices and means. Those of medians are always percentile intervals, which cover better.
+        Of the intervals of vertices. Those of groups of vertices are always percentile intervals, which cover better.
     """
 
     difference: dict[str, np.ndarray]

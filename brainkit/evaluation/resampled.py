@@ -98,7 +98,7 @@ class Resampled:
             if len(columns):
                 for name, (a, b) in self._values.centres(measure, columns).items():
                     start = "" if name == "mean" else "median_"
-                    line |= self._line(a - b, level, f"{start}difference", start, corrected=name == "mean")
+                    line |= self._line(a - b, level, f"{start}difference", start)
                     line |= {f"{start}a": or_none(a[0]), f"{start}b": or_none(b[0])}
             found[measure] = line | {"n": len(columns)}
         return found
@@ -112,17 +112,17 @@ class Resampled:
             line |= {"mean": None, "mean_low": None, "mean_high": None}
             if len(columns):
                 for name, (values,) in self._values.centres(measure, columns).items():
-                    line |= self._line(
-                        values, level, name, "" if name == "median" else "mean_", corrected=name == "mean"
-                    )
+                    line |= self._line(values, level, name, "" if name == "median" else "mean_")
             found[measure] = line | {"n": len(columns)}
         return found
 
-    def _line(
-        self, values: np.ndarray, level: float, name: str, start: str, *, corrected: bool
-    ) -> dict[str, float | None]:
-        """A statistic and its interval, from its values in all draws."""
-        low, high, _ = self._interval(values[:, None], level, corrected=corrected)
+    def _line(self, values: np.ndarray, level: float, name: str, start: str) -> dict[str, float | None]:
+        """A statistic over vertices and its interval, from its values in all draws.
+
+        A percentile interval: BCa takes for a bias what comes from medians, which jump from vertex to vertex, and from
+        shares of noise ceilings, which are cut at 0 and 1; its 95 % intervals cover 86 % in the worst case.
+        """
+        low, high, _ = self._interval(values[:, None], level, corrected=False)
         return {name: or_none(values[0]), f"{start}low": or_none(low[0]), f"{start}high": or_none(high[0])}
 
     def _interval(

@@ -13,7 +13,8 @@ from bench.compare_calibration import difference_coverage, exchange_p, slope_cov
 def test_intervals_of_differences_cover(group_size: int) -> None:
     found = difference_coverage(300, images=60 * group_size, vertices=20, group_size=group_size, bootstrap=400)
     assert 0.92 < found["vertex"] < 0.97
-    assert 0.905 < found["median"] <= 0.99 and 0.905 < found["mean"] <= 0.99
+    assert 0.9 < found["mean"] < 0.985 and 0.895 < found["explained"] < 0.985
+    assert found["median"] > 0.905  # wider than need be
 
 
 @pytest.mark.slow

@@ -114,6 +114,7 @@ def test_constants_are_nan_and_counted() -> None:
     assert any("3 vertices" in note for note in found.table().notes)
 
 
+@pytest.mark.filterwarnings("error")
 def test_intervals_are_withheld_below_ten_stimuli() -> None:
     p, y = small(n=18)
     found = evaluate(p, y, groups=np.arange(18) // 2)
@@ -122,6 +123,7 @@ def test_intervals_are_withheld_below_ten_stimuli() -> None:
     assert np.isfinite(found.p).all()
     assert any("9 stimuli are too few" in note for note in found.table().notes)
     assert evaluate(p, y).method == "percentile"
+    assert evaluate(p, y, groups=["one"] * 18).n_groups == 1
 
 
 def test_ceilings_that_are_too_low_are_doubted() -> None:

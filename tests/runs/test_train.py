@@ -40,7 +40,7 @@ def read_summary(run: Path) -> Any:
 @pytest.mark.slow
 def test_files_in_the_run_folder(finished: Any) -> None:
     run, lines = finished
-    arrays = ("selectors.npz", "scores.npz", "predictions.npz", "parity.npz")
+    arrays = ("selectors.npz", "scores.npz", "predictions.npz", "image_hashes.npz", "parity.npz")
     tables = ("config.yaml", "split.json", "metrics.csv", "rois.json", "recovery.json", "run.json", "log.txt")
     boards = [path.relative_to(run).as_posix() for path in run.glob("tensorboard/events.out.tfevents.*")]
     maps = [f"maps/{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale")]
