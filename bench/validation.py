@@ -127,7 +127,7 @@ def calibration(say: Say, *, quick: bool, names: Sequence[str] = ()) -> dict[str
         return 4 if quick else datasets
 
     parts: dict[str, Callable[[], Any]] = {
-        "coverage": lambda: simulations.coverage(number(300), say),
+        "coverage": lambda: simulations.coverage(number(200), say),
         "levels": lambda: simulations.nominal_curve(number(150), say),
         "large ROI": lambda: simulations.large_roi(number(600), say),
         "slopes": lambda: simulations.slope_coverage(number(2000), say),

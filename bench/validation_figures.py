@@ -100,7 +100,7 @@ def coverage(part: dict[str, Any], path: Path) -> None:
     """Coverage of 95 % intervals by design and measure, and beside it coverage at other levels."""
     rows = [*part["coverage"], *part["large ROI"], *part["slopes"]]
     measures = list(dict.fromkeys(row["measure"] for row in rows if not is_control(row)))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 6.4), width_ratios=(1.8, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 6.8), width_ratios=(1.8, 1))
     left.axvspan(0.93, 0.97, color=GREY, alpha=0.2, linewidth=0)
     left.axvline(0.95, color=GREY, linewidth=1)
     designs = list(dict.fromkeys(row["design"] for row in rows))
@@ -134,7 +134,7 @@ def coverage(part: dict[str, Any], path: Path) -> None:
     right.set_ylabel("share that contain the truth")
     right.legend(fontsize=8, frameon=False)
     figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=8, frameon=False)
-    _save(figure, path, bottom=0.2)
+    _save(figure, path, bottom=0.17)
 
 
 def _place(row: dict[str, Any], measures: list[str]) -> int:
