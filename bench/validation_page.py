@@ -137,9 +137,9 @@ def _calibration(part: dict[str, Any], folder: Path) -> list[str]:
                 if not outside
                 else f"Outside 93 to 97 %: {'; '.join(_named(row) for row in outside)}. "
             )
-            + "Slopes over halves of the images are too wide, never too narrow, where seeds make a part of the difference. "
-            "Two controls show that the simulation notices a wrong interval (crosses): images that belong to one "
-            "photograph resampled as if they were independent, and vertices resampled, which share noise."
+            + "Slopes over halves of the images are too wide, never too narrow, where seeds make a part of the "
+            "difference. Two controls show that the simulation notices a wrong interval (crosses): images that belong "
+            "to one photograph resampled as if they were independent, and vertices resampled, which share noise."
         ),
         "",
         "![Coverage of 95 % intervals by design and measure, and at other levels](validation/coverage.png)",

@@ -65,9 +65,9 @@ class ModelConfig:
 
     false as a control, to see what smoothness adds, or if the coordinates are meaningless.
     """
-    offsets: bool = False
-    """Whether every vertex adds offsets of its own to the selectors that its coordinates give, kept small by
-    train.offset_penalty.
+    offsets: tuple[str, ...] = ()
+    """Selectors (layer, location, scale) to which every vertex adds an offset of its own, kept small by
+    train.offset_penalty; without topography it has no effect.
 
     If neighbouring vertices read different things.
     """
@@ -105,6 +105,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_positive(self, "bottleneck", "grid", "selector_width")
         check_each_of(self, "fixed", ("layer", "location", "scale"))
+        check_each_of(self, "offsets", ("layer", "location", "scale"))
         check_one_of(self, "gauge", ("unit", "published"))
         check_one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         check_one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
@@ -153,14 +154,14 @@ class TrainConfig:
     Rarely.
     """
     lr_free_selectors: float = 0.05
-    """Learning rate of free selector parameters.
+    """Learning rate of the selector parameters that each vertex has: offsets, or all without topography.
 
-    Only for model.topography=false.
+    Only for model.offsets and model.topography=false.
     """
     offset_penalty: float = 0.003
-    """Weight of the squared offsets in the loss.
+    """Weight in the loss of the offsets' squares, summed over a vertex and averaged over vertices.
 
-    Only for model.offsets=true.
+    Only for model.offsets: more for smooth maps, less for vertices that differ from their neighbours.
     """
     weight_decay: float = 0.02
     """AdamW's weight decay of readout and bottlenecks: a step shrinks a weight by this times its learning rate.
@@ -287,7 +288,13 @@ class TrainConfig:
         check_one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
         check_one_of(self, "tensorboard", ("auto", "on", "off"))
         check_at_least_zero(
-            self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy"
+            self,
+            "offset_penalty",
+            "weight_decay",
+            "weight_decay_selectors",
+            "clip",
+            "regulariser",
+            "regulariser_entropy",
         )
         check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes", "threads")
         check_one_of(self, "residency", ("auto", "device", "host"))

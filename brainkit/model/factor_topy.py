@@ -71,9 +71,10 @@ class FactorTopy(nn.Module):
     topography : bool
         Selectors are networks of the coordinates. If False, each vertex has parameters ``free_selectors.location``
         (V, 2), ``.layer`` (V, L) and ``.scale`` (V,), before tanh, softmax and sigmoid; coordinates are not used.
-    offsets : bool
-        With topography, each vertex adds parameters of its own, ``offsets.location``, ``.layer`` and ``.scale`` of the
-        same shapes, to the networks' sums before tanh, softmax and sigmoid; training penalises their squares.
+    offsets : sequence of {"layer", "location", "scale"}
+        With topography, selectors to whose network's sums, before tanh, softmax and sigmoid, each vertex adds
+        parameters of its own, ``offsets.location``, ``.layer`` and ``.scale`` of the same shapes; training penalises
+        their squares.
     fixed : sequence of {"layer", "location", "scale"}
         Selectors that are not learnt: they stay where all start, at equal layer weights, the image's centre and 0.5.
     gauge : {"unit", "published"}
@@ -111,7 +112,7 @@ class FactorTopy(nn.Module):
         grid: tuple[int, int] = (8, 8),
         selector_width: int = 128,
         topography: bool = True,
-        offsets: bool = False,
+        offsets: Sequence[str] = (),
         fixed: Sequence[str] = (),
         gauge: str = "unit",
         backend: str = "auto",
@@ -121,6 +122,7 @@ class FactorTopy(nn.Module):
         super().__init__()
         positions = _positions(coordinates)
         _check_options(widths, gauge=gauge, precision=precision, resize=resize)
+        _check_selectors(fixed=fixed, offsets=offsets)
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
         self.precision, self.resize, self.fixed = precision, resize, tuple(fixed)
@@ -135,13 +137,12 @@ class FactorTopy(nn.Module):
         self.local_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.global_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.free_selectors = None if topography else FreeSelectors(len(positions), len(self.layers))
-        self.offsets = VertexOffsets(len(positions), len(self.layers)) if topography and offsets else None
+        self.offsets = VertexOffsets(len(positions), len(self.layers), offsets) if topography and offsets else None
         if topography:
             self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
             self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
             self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
         for selector in self.fixed:
-            _check_selector(selector)
             for learnt in self._selector_parameters(selector):
                 learnt.requires_grad_(False)
         self.weight = nn.Parameter(torch.empty(len(positions), bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
@@ -399,9 +400,10 @@ def _check_options(widths: Mapping[str, int], *, gauge: str, precision: str, res
             raise UsageError(f"{name} must be one of {', '.join(options)}, got {value!r}")
 
 
-def _check_selector(name: str) -> None:
-    if name not in ("layer", "location", "scale"):
-        raise UsageError(f"fixed must have values of layer, location, scale, got {name!r}")
+def _check_selectors(**given: Sequence[str]) -> None:
+    for option, names in given.items():
+        if unknown := next((name for name in names if name not in ("layer", "location", "scale")), None):
+            raise UsageError(f"{option} must have values of layer, location, scale, got {unknown!r}")
 
 
 def _is_constant(key: str) -> bool:

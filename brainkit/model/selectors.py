@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -146,7 +147,23 @@ class VertexOffsets(FreeSelectors):
     ``tanh(u + o) = (tanh u + tanh o) / (1 + tanh u tanh o)``, ``softmax(u + o) ~ softmax(u) exp(o)`` and
     ``sigmoid(u + o) = s / (s + (1 - s) exp(-o))`` with s = sigmoid(u), which are exact: no implementation of the
     networks has to know them.
+
+    Parameters
+    ----------
+    vertices, layers : int
+    of : sequence of {"layer", "location", "scale"}
+        Selectors that have offsets; those of the others stay zero.
     """
+
+    def __init__(self, vertices: int, layers: int, of: Sequence[str] = ("layer", "location", "scale")) -> None:
+        super().__init__(vertices, layers)
+        for selector, parameter in self.named_parameters():
+            parameter.requires_grad_(selector in of)
+
+    @property
+    def of(self) -> tuple[str, ...]:
+        """Selectors that have offsets."""
+        return tuple(selector for selector, parameter in self.named_parameters() if parameter.requires_grad)
 
     def added(self, locations: Tensor, layer_weights: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Locations (V, 2), layer weights (V, L) and scale (V,) with the offsets added."""

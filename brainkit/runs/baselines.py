@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from brainkit.features.cache import TokenCache
 
 FOLDER = "baselines"
-RUN_ITSELF = "factor-topy"
+RUN_ITSELF, RANDOM = "factor-topy", "random-network"
 DRAWS = 2000  # bootstraps
 _FILE, _ARRAYS = "baseline.json", "arrays.npz"
 
@@ -104,9 +104,9 @@ def compute_baselines(
         raise DataError(f"{folder}: expected a run with a split, found imported weights: their training is unknown")
     known = catalog(summary["backbone"]["layers"])
     if reason := _why_no_random_network(summary["backbone"]):
-        if "random-network" in only:
-            raise UsageError(f"random-network: {folder}: {reason}")
-        del known["random-network"]
+        if RANDOM in only:
+            raise UsageError(f"{RANDOM}: {folder}: {reason}")
+        del known[RANDOM]
     wanted = choose(only, known)
     with limit_threads(threads or 0), threadpool_limits(cores()):
         work = _Work(folder, summary, open_run_data(folder, summary, data), network, say)
@@ -162,7 +162,9 @@ class _Work:
         problem = Problem(
             self._tokens(self.network), self.subject.images, self.subject.responses, self.subject.groups, self.split
         )
-        return Workplace(problem, Recipe(self.settings, self._train), self._random_tokens, self._load, self._seconds)
+        return Workplace(
+            problem, Recipe(self.settings, self._train), lambda: self.random_tokens, self._load, self._seconds
+        )
 
     @functools.cached_property
     def responses(self) -> np.ndarray:
@@ -206,6 +208,8 @@ class _Work:
         folder, started = self.folder(name), time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _FILE).unlink(missing_ok=True)
+        if name == RANDOM:
+            _ = self.random_tokens  # now, because the network's own time does not count
         with progress_bar(name, "steps") as advance:
             result, seconds = compute(baseline, replace(self.workplace, progress=advance))
         write_predictions(folder, result.predictions, self.subject, self.split.test, self.subject.vertices)
@@ -295,7 +299,9 @@ class _Work:
         options: dict[str, Any] = {"grid": grid, "device": self.device, "dtype": self.settings.data.token_dtype}
         return extract_subject_tokens(network, self.subject, **options, say=self.say).cache
 
-    def _random_tokens(self) -> TokenCache:
+    @functools.cached_property
+    def random_tokens(self) -> TokenCache:
+        """Of the run's network with random weights."""
         settings = replace(self.settings, backbone=replace(self.settings.backbone, weights="", random_weights=True))
         return self._tokens(load_network(settings, None, self.say))
 

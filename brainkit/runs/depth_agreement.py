@@ -101,7 +101,7 @@ def _table(found: DepthAgreement) -> Table:
         if row["r"] is not None:
             ends = "" if row["low"] is None else f"[{row['low']:.2f}, {row['high']:.2f}]"
             rows.append((name, f"{row['n']:,}", number(row["r"], ".2f"), ends, number(row["reliability"], ".2f")))
-    spin_test = f"p {found.p:.3g}" if found.no_spin is None else f"none: {found.no_spin}"
+    spin_test = f"p {found.p:.2g}" if found.no_spin is None else f"none: {found.no_spin}"
     return Table(
         title="depth by FactorTopy and by banded ridge's layer shares: correlation over vertices",
         header=("group", "vertices", "r", "interval", "reliability"),

@@ -6,12 +6,12 @@ import copy
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from brainkit.backbones import Backbone
-from brainkit.backbones.plugin import backbone_name, is_own, preserved_state
+from brainkit.backbones.plugin import backbone_name, drawn_seed, preserved_state
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
@@ -124,7 +124,7 @@ def _settings(
         grid=model.grid[0],
         selector_width=_selector_width(model),
         topography=model.free_selectors is None,
-        offsets=model.offsets is not None,
+        offsets=() if model.offsets is None else model.offsets.of,
         fixed=model.fixed,
         gauge=model.gauge,
         backend=model.backend,
@@ -134,7 +134,8 @@ def _settings(
         backbone=backbone_name(backbone),
         data=(subject,),
         rois=subject.chosen_rois,
-        random_weights=_has_loadable_name(backbone) and backbone.pretrained is False,
+        random_weights=drawn_seed(backbone) is not None,
+        weights_seed=drawn_seed(backbone),
         assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),
     )
     return overrides.apply(Config(seed=data.seed, model=shape, train=module.config))
@@ -144,8 +145,3 @@ def _selector_width(model: FactorTopy) -> int:
     if model.free_selectors is not None:
         return ModelConfig().selector_width  # it has no selector networks
     return len(cast(torch.nn.Linear, model.space_selector_mlp[1]).weight)
-
-
-def _has_loadable_name(backbone: torch.nn.Module) -> TypeGuard[Backbone]:
-    """Whether its name is enough to load it; plug-ins and modules made in Python bring their own weights."""
-    return isinstance(backbone, Backbone) and not is_own(backbone.name, backbone.source)

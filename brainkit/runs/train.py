@@ -103,7 +103,7 @@ def train(
     """
     for package in ("torch", "pytorch_lightning"):
         require(package, extra="train", purpose="brainkit train")
-    from brainkit.backbones.plugin import backbone_name
+    from brainkit.backbones.plugin import backbone_name, drawn_seed
 
     if backbone is None and config is None:
         if not resume:
@@ -121,7 +121,8 @@ def train(
         data=tuple(given),
         skip_unreadable=skip_unreadable,
         weights=weights,
-        random_weights=random_weights,
+        random_weights=random_weights or drawn_seed(backbone) is not None,
+        weights_seed=drawn_seed(backbone),
         epochs=epochs,
         seed=seed,
         devices=devices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from brainkit.metrics.uncertainty import (
     se_from_repeats,
 )
 from brainkit.runs.folder import finished_run, read_rois, repeat_folders
+from brainkit.runs.provenance import package_versions
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.table import Table, number
 
@@ -132,12 +134,14 @@ def measure_uncertainty(
         "max_q": MAX_Q,
         "groups": _by_group(errors, reliable, pairs, groups),
         "provenance": {
+            "command": "brainkit uncertainty",
             "brainkit": __version__,
+            "versions": package_versions("numpy", "scipy"),
             "data": summary["data"]["hash"],
-            "backbone": summary["backbone"]["weights_hash"],
+            "backbone": {key: summary["backbone"][key] for key in ("name", "weights_hash")},
             "split": summary["split"],
-            "seed": summary["seed"],
-            "repeats": [{"name": each.folder.name, "seed": each.seed, "half": each.half} for each in others],
+            "run": main.facts(),
+            "repeats": [each.facts() for each in others],
         },
     }
     with atomic_write(folder / FILE) as temporary:
@@ -212,6 +216,11 @@ class _Maps:
     @property
     def half(self) -> str:
         return self.split.half
+
+    def facts(self) -> dict[str, Any]:
+        """Which run it is, with a hash of its selectors."""
+        digest = hashlib.sha256((self.folder / "selectors.npz").read_bytes()).hexdigest()
+        return {"name": self.folder.resolve().name, "seed": self.seed, "half": self.half, "selectors": digest}
 
     @classmethod
     def read(cls, run: Path) -> _Maps:

@@ -98,8 +98,9 @@ def test_intervals_over_runs_know_which_images_they_share() -> None:
     low, high = run_interval(values, halves)
     assert high - low == pytest.approx(2 * 12.7062 * np.sqrt(0.02 / 2), rel=1e-4)
     overlapping = shared_images([np.arange(50), np.arange(25, 75)])
-    wider = run_interval(values, overlapping)
-    assert overlapping[0, 1] == 0.5 and wider[1] - wider[0] > high - low
+    low, high = run_interval(values, overlapping)
+    # Half shared: a run's variance is 0.02 / (1 - 0.5), that of the mean 1.5 / 2 of it.
+    assert overlapping[0, 1] == 0.5 and high - low == pytest.approx(2 * 12.7062 * np.sqrt(0.03), rel=1e-4)
     assert np.isnan(run_interval(values[:1], np.ones((1, 1)))).all()
 
 

@@ -76,6 +76,9 @@ def test_standard_errors_are_written_for_every_vertex(place: Path) -> None:
     assert summary["groups"]["all"]["depth_se"]["median"] == pytest.approx(np.median(expected))
     assert summary["groups"]["all"]["depth_reliability"]["n"] == 2
     assert found.table().rows[0][0] == "all"
+    origin = summary["provenance"]
+    assert [each["half"] for each in origin["repeats"]] == ["a:0", "b:0", "a:1", "b:1"]
+    assert len({each["selectors"] for each in (origin["run"], *origin["repeats"])}) == 5
 
 
 def test_equal_calls_give_equal_bytes(place: Path) -> None:

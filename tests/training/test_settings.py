@@ -109,3 +109,29 @@ def test_raw_tokens_go_in_as_they_are(gauge: str) -> None:
             plain = plain / power["plain"] ** 0.5
             assert float(single[:, index].square().mean()) == pytest.approx(1, rel=1e-4)
         torch.testing.assert_close(grid[:, index], plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
+def test_offsets_learn_are_penalised_and_fold(tmp_path: Path) -> None:
+    found = {}
+    for penalty in (0.0, 100.0):
+        module, data = problem(epochs=3, offset_penalty=penalty)
+        torch.manual_seed(5)
+        model = FactorTopy(data.tokens.widths, coordinates(20), bottleneck=6, grid=GRID, offsets=("location", "layer"))
+        fit_statistics(model, data.tokens, data.split.train)
+        (tmp_path / str(penalty)).mkdir()
+        module = EncodingModule(model, module.config, 9)
+        fit(module, data, tmp_path / str(penalty))
+        assert model.offsets is not None and not model.offsets.scale.any()
+        found[penalty] = model
+    free, held = (found[penalty].offsets for penalty in (0.0, 100.0))
+    assert free.location.detach().std(0).min() > 0 and free.layer.detach().std(0).min() > 0
+    assert 0 < float(held.size().detach()) < 0.2 * float(free.size().detach())
+
+    model = found[0.0]
+    other = FactorTopy(model.widths, coordinates(20), bottleneck=6, grid=GRID, offsets=("location", "layer"))
+    other.load_state_dict(model.state_dict())
+    batch = data.tokens.batch(np.arange(5))
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(*batch), other.eval()(*batch))
+    np.testing.assert_allclose(model.folded().locations, other.selectors().locations.detach().numpy())
+    assert not torch.equal(model.selectors().locations, small_model(data.tokens).selectors().locations)
