@@ -158,7 +158,7 @@ def p_values(part: dict[str, Any], path: Path) -> None:
             colour = RED if wrong else plt.get_cmap("viridis")(k / 3)
             axis.plot(expected, p.clip(1e-4), "x" if wrong else ".", color=colour, markersize=4, label=design)
         axis.set(xscale="log", yscale="log", title=test, ylim=(5e-4, 1.3), xlabel="expected p")
-        axis.legend(fontsize=6.5, frameon=False, loc="lower right")
+        axis.legend(fontsize=6.5, frameon=False, loc="upper left")
     np.atleast_1d(axes)[0].set_ylabel("p found where nothing is there")
     _save(figure, path)
 
