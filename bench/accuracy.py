@@ -70,7 +70,7 @@ def accuracy(folder: Path, say: Callable[[str], None], *, vertices: int, images:
             facts = {"best_epoch": trained.best_epoch, "steps": trained.steps, "seconds": trained.seconds}
             rows[name] = medians(trained.scores) | against_truth(sample, trained) | facts
             say(f"subject {seed}, {name}: {rows[name]}")
-        for name, (scores, seconds) in ridge.baselines(sample, split, iterations=30).items():
+        for name, (scores, seconds) in ridge.baselines(sample, split).items():
             rows[name] = medians(scores) | {"seconds": seconds}
             say(f"subject {seed}, {name}: {rows[name]}")
         found[str(seed)] = rows

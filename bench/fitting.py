@@ -16,8 +16,9 @@ from brainkit.config import Config
 from brainkit.data import make_split, open_subject
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
+from brainkit.evaluation.model_scores import score
 from brainkit.evaluation.recovery import read_truth
-from brainkit.evaluation.scores import Scores, score
+from brainkit.evaluation.scores import Scores
 from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
 from brainkit.model.factor_topy import FactorTopy

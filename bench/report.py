@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from brainkit.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -23,3 +27,9 @@ def write_report(name: str | Path, report: dict[str, Any], page: str) -> None:
 def load_average() -> float:
     """Processes that ran or waited over the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def settings_digest() -> str:
+    """Of the default settings of model and training: results of others are not kept."""
+    settings = Config()
+    return hashlib.sha256(json.dumps([asdict(settings.model), asdict(settings.train)]).encode()).hexdigest()[:16]

@@ -86,7 +86,7 @@ def run_ridges(world: World, seed: int = 0) -> dict[str, dict[str, Any]]:
 
     split = world.split(seed)
     found = {}
-    for name, (predicted, seconds) in ridge.predictions(world, split, iterations=30).items():
+    for name, (predicted, seconds) in ridge.predictions(world, split).items():
         found[name] = summarise(world, predicted, split.test) | {"seconds": seconds}
     return found
 

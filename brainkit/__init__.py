@@ -18,6 +18,8 @@ _LAZY = {
     "save_run": "brainkit.api",
     "load": "brainkit.predict.encoder",
     "contrast": "brainkit.insilico.contrast",
+    "evaluate": "brainkit.evaluation.evaluate",
+    "evaluate_on_data": "brainkit.runs.evaluate",
     "load_backbone": "brainkit.backbones",
     "wrap_network": "brainkit.backbones",
     "FactorTopy": "brainkit.model.factor_topy",
@@ -31,9 +33,11 @@ __all__ = ["__version__", *sorted(_LAZY)]
 if TYPE_CHECKING:
     from brainkit.api import Run, fit, save_run
     from brainkit.backbones import load_backbone, wrap_network
+    from brainkit.evaluation.evaluate import evaluate
     from brainkit.insilico.contrast import contrast
     from brainkit.model.factor_topy import FactorTopy
     from brainkit.predict.encoder import load
+    from brainkit.runs.evaluate import evaluate_on_data
     from brainkit.runs.import_published import import_published
     from brainkit.training.datamodule import EncodingData
     from brainkit.training.module import EncodingModule

@@ -89,6 +89,16 @@ class Run:
         return _read_arrays(self.path / "selectors.npz", ("layer_weights", "locations", "scale", "layers", "vertices"))
 
     @property
+    def uncertainty(self) -> dict[str, np.ndarray] | None:
+        """Standard errors of each vertex: ``depth_se`` (V,), ``location_se`` (V, 2), ``scale_se`` (V,), ``reliable``.
+
+        None until they are measured: ``fit(repeats=8)``, or :func:`brainkit.runs.uncertainty.measure_uncertainty`.
+        """
+        file = self.path / "uncertainty.npz"
+        names = ("depth_se", "location_se", "scale_se", "reliable", "vertices")
+        return _read_arrays(file, names) if file.is_file() else None
+
+    @property
     def maps(self) -> list[Path]:
         """The figures in the run folder."""
         return sorted((self.path / "maps").glob("*.png"))
@@ -183,6 +193,7 @@ def fit(
     threads: int | None = None,
     rois: Sequence[str] = (),
     maps: bool | None = None,
+    repeats: int = 0,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -198,7 +209,7 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, threads, rois, maps
+    out, weights, random_weights, epochs, seed, devices, threads, rois, maps, repeats
         See :func:`brainkit.runs.train.train`.
     skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
@@ -227,6 +238,7 @@ def fit(
         threads=threads,
         rois=rois,
         maps=maps,
+        repeats=repeats,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from brainkit.utils.fields import (
     build,
     check_at_least_zero,
     check_below_one,
+    check_each_of,
     check_fraction,
     check_one_of,
     check_positive,
@@ -22,6 +24,18 @@ from brainkit.utils.fields import (
 )
 from brainkit.utils.files import atomic_write
 from brainkit.utils.text import nearest_name, nearest_names
+
+
+def _check_seed(settings: object, name: str) -> None:
+    """A seed, or -1 for the run's."""
+    value = getattr(settings, name)
+    if not -1 <= value < 2**63:
+        raise UsageError(f"{name} must be -1, or 0 or greater and below 2**63, got {value}")
+
+
+def is_half(text: object) -> bool:
+    """Whether this names a half of the training stimuli as ``data.half`` does, or is empty: all of them."""
+    return isinstance(text, str) and re.fullmatch(r"([ab]:\d{1,18})?", text, re.ASCII) is not None
 
 
 # Of a setting's text, the first paragraph says what it means, the second when to change it: docs/make_settings.py
@@ -51,6 +65,18 @@ class ModelConfig:
 
     false as a control, to see what smoothness adds, or if the coordinates are meaningless.
     """
+    offsets: tuple[str, ...] = ()
+    """Selectors (layer, location, scale) to which every vertex adds an offset of its own, kept small by
+    train.offset_penalty; without topography it has no effect.
+
+    If neighbouring vertices read different things.
+    """
+    fixed: tuple[str, ...] = ()
+    """Selectors that are not learnt but the same for every vertex: layer (all layers weigh the same), location (the
+    image's centre), scale (0.5).
+
+    As controls, to see what each selector adds; brainkit baselines trains all three.
+    """
     gauge: str = "unit"
     """unit fixes every bottleneck's output at unit RMS over the training tokens, so that layers and scales can be
     compared; published leaves the gains free.
@@ -78,6 +104,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "bottleneck", "grid", "selector_width")
+        check_each_of(self, "fixed", ("layer", "location", "scale"))
+        check_each_of(self, "offsets", ("layer", "location", "scale"))
         check_one_of(self, "gauge", ("unit", "published"))
         check_one_of(self, "precision", ("auto", "float32", "tf32", "bfloat16", "bf16x3"))
         check_one_of(self, "backend", ("auto", "reference", "grouped", "cpu", "triton"))
@@ -126,9 +154,14 @@ class TrainConfig:
     Rarely.
     """
     lr_free_selectors: float = 0.05
-    """Learning rate of free selector parameters.
+    """Learning rate of the selector parameters that each vertex has: offsets, or all without topography.
 
-    Only for model.topography=false.
+    Only for model.offsets and model.topography=false.
+    """
+    offset_penalty: float = 0.003
+    """Weight in the loss of the offsets' squares, summed over a vertex and averaged over vertices.
+
+    Only for model.offsets: more for smooth maps, less for vertices that differ from their neighbours.
     """
     weight_decay: float = 0.02
     """AdamW's weight decay of readout and bottlenecks: a step shrinks a weight by this times its learning rate.
@@ -192,6 +225,12 @@ class TrainConfig:
 
     0.99 to 0.999 with schedule constant, or for noisy responses; with a schedule that falls to zero it adds little.
     """
+    refit: bool = False
+    """Whether to refit the readout of every vertex at the best epoch: ridge regression on what its selectors read, with
+    the penalty of the largest marginal likelihood.
+
+    true for noisy responses, whose readouts are then shrunk more; it takes about as long as an epoch.
+    """
     device: str = "auto"
     """auto, cpu, cuda or mps.
 
@@ -249,7 +288,13 @@ class TrainConfig:
         check_one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
         check_one_of(self, "tensorboard", ("auto", "on", "off"))
         check_at_least_zero(
-            self, "weight_decay", "weight_decay_selectors", "clip", "regulariser", "regulariser_entropy"
+            self,
+            "offset_penalty",
+            "weight_decay",
+            "weight_decay_selectors",
+            "clip",
+            "regulariser",
+            "regulariser_entropy",
         )
         check_at_least_zero(self, "regulariser_scale", "regulariser_steps", "patience", "save_minutes", "threads")
         check_one_of(self, "residency", ("auto", "device", "host"))
@@ -297,6 +342,11 @@ class DataConfig:
     Set it for runs with different seeds that will form an ensemble: it can be scored only if all have the same test
     images.
     """
+    half: str = ""
+    """Train on one half of the training stimuli: a:N or b:N, the two halves of draw N; empty: train on all.
+
+    Set by --repeats, which trains on halves to measure how sure the maps are.
+    """
     fit: str = "whole"
     """whole shows the backbone the whole image, crop cuts it as timm's evaluation transform does.
 
@@ -320,8 +370,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fraction(self, "validation", "test")
-        if not -1 <= self.split_seed < 2**63:
-            raise UsageError(f"split_seed must be -1, or 0 or greater and below 2**63, got {self.split_seed}")
+        _check_seed(self, "split_seed")
         if self.paths and self.path:
             raise UsageError("path and paths exclude each other: set one of them")
         if len(self.paths) == 1:
@@ -329,6 +378,8 @@ class DataConfig:
         if len(set(self.paths)) < len(self.paths):
             repeated = next(path for path in self.paths if self.paths.count(path) > 1)
             raise UsageError(f"paths must name different subjects, got {repeated} twice")
+        if not is_half(self.half):
+            raise UsageError(f"half must be empty, a:N or b:N (N: 0 or greater), got {self.half!r}")
         check_one_of(self, "token_dtype", ("float16", "bfloat16"))
         check_one_of(self, "fit", ("whole", "crop"))
         check_one_of(self, "preset", ("", "published"))
@@ -353,6 +404,12 @@ class BackboneConfig:
 
     As a control: what the network's architecture alone explains.
     """
+    weights_seed: int = -1
+    """Random seed of weights that are drawn (random_weights, or a network of your own that is not trained); -1: the
+    run's seed.
+
+    Set it for runs with different seeds on one such network. --repeats does.
+    """
     layers: tuple[str, ...] = ()
     """Layers to read; empty: the backbone's default layers.
 
@@ -367,6 +424,7 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.weights and self.random_weights:
             raise UsageError("weights and random_weights exclude each other: set one of them")
+        _check_seed(self, "weights_seed")
         check_at_least_zero(self, "size")
 
 

@@ -18,7 +18,14 @@ from PIL import Image
 from brainkit.backbones import load_backbone
 from brainkit.cortex.surface import mesh, sphere_coordinates
 from brainkit.cortex.vertices import SPACES, Vertices
-from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
+from brainkit.data.photographs import (
+    TEST_PHOTOGRAPHS,
+    TRAINING_PHOTOGRAPHS,
+    crop_of,
+    cut_into_tiles,
+    load_photographs,
+    random_crop,
+)
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
@@ -39,7 +46,7 @@ CHANNELS = 16  # of the true readout
 DEPTH_SPREAD = 0.45  # s.d. of the true layer weights, in layers
 SCALE_RANGE = (0.05, 0.7)
 SMOOTH_SHARE = 0.7  # of the variance of the channel weights; the rest is independent between vertices
-_VERSION = 2
+_VERSION = 3
 
 STREAMS = ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal")
 
@@ -72,7 +79,9 @@ def make_sample(
     """Write a simulated subject in the layout of Algonauts 2023.
 
     The images are random crops and flips of photographs in scikit-image, scikit-learn and matplotlib, split into
-    training and test by source photograph. The vertices are those of fsaverage5 closest to the two occipital poles.
+    training and test by source photograph. The four test photographs are cut into six tiles each, and a test image is
+    a crop of one tile: a tile is a stimulus, so that there are enough of them for intervals over stimuli. The vertices
+    are those of fsaverage5 closest to the two occipital poles.
     Locations are contralateral retinotopy; layer and scale increase from the pole; channel weights are partly smooth.
     Each image has three noisy repetitions; the noise ceiling is estimated from those of the test images.
 
@@ -175,8 +184,9 @@ def occipital_patch(vertices: int) -> Patch:
 
 
 def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tuple[list[Path], dict[str, str]]:
-    """Write the images; their paths, and the source photograph of each file name."""
+    """Write the images; their paths, and the stimulus of each file name: a photograph or a tile of one."""
     photographs = load_photographs()
+    tiles = cut_into_tiles({name: photographs[name] for name in TEST_PHOTOGRAPHS})
     rng = np.random.default_rng((seed, 1))
     jobs: list[tuple[Path, Image.Image]] = []
     groups: dict[str, str] = {}
@@ -184,15 +194,16 @@ def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tup
     # Identifiers as in the Natural Scenes Dataset, but not of its images.
     numbers = np.sort(rng.choice(IDENTIFIERS, total, replace=False))
     rng.shuffle(numbers)
-    for split, names, count, start in (
-        ("train", TRAINING_PHOTOGRAPHS, images, 0),
-        ("test", TEST_PHOTOGRAPHS, test_images, images),
-    ):
+    for split, count, start in (("train", images, 0), ("test", test_images, images)):
         kind = "training" if split == "train" else "test"
         images_folder = folder / f"{kind}_split" / f"{kind}_images"
         images_folder.mkdir(parents=True)
         for row in range(count):
-            source, crop = random_crop(rng, photographs, names, IMAGE_SIZE)
+            if split == "train":
+                source, crop = random_crop(rng, photographs, TRAINING_PHOTOGRAPHS, IMAGE_SIZE)
+            else:
+                source = list(tiles)[row % len(tiles)]
+                crop = crop_of(rng, tiles[source], IMAGE_SIZE)
             name = f"{split}-{row + 1:04d}_nsd-{numbers[start + row]:05d}.png"
             jobs.append((images_folder / name, crop))
             groups[name] = source
@@ -221,7 +232,7 @@ def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images:
     noise = signal[images:].std(0) / np.sqrt(true_ceiling / (1 - true_ceiling) / REPETITIONS)
     trials = signal + rng.standard_normal((REPETITIONS, *signal.shape)).astype(np.float32) * noise
     trials = (trials - trials.mean((0, 1))) / trials.std((0, 1))
-    ceiling = noise_ceiling_from_repetitions(trials[:, images:]).astype(np.float32)
+    ceiling = noise_ceiling_from_repetitions(trials[:, images:]).values.astype(np.float32)
     responses = trials.mean(0)
     responses = (responses - responses[:images].mean(0)) / responses[:images].std(0)
 

@@ -20,6 +20,7 @@ Examples:
   brainkit train --backbone dinov2 --data algonauts/subj01 --devices 4
   brainkit train --backbone dinov2 --data algonauts/subj01 --data algonauts/subj02
   brainkit train --backbone dinov2 --data algonauts/subj01 --roi V1,FFA --no-maps
+  brainkit train --backbone dinov2 --data algonauts/subj01 --repeats 8
   brainkit train --config examples/published.yaml
 """,
 )
@@ -80,6 +81,12 @@ Examples:
     help="Train, score and export only the vertices of this ROI; can be repeated.",
 )
 @click.option("--maps/--no-maps", default=None, help="Draw the maps at the end, or leave it to brainkit map.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Also train K runs (an even number) on halves of the images, to measure how sure the maps are.",
+)
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (give the same --out).")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
 @click.option(
@@ -103,6 +110,7 @@ def command(
     threads: int | None,
     rois: tuple[str, ...],
     maps: bool | None,
+    repeats: int | None,
     resume: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -136,6 +144,7 @@ def command(
         threads=threads,
         rois=rois,
         maps=maps,
+        repeats=repeats or 0,
         resume=resume,
         config=config,
         overrides=overrides,

@@ -136,3 +136,14 @@ def rows(file: Path) -> list[dict[str, float]]:
         return [
             {name: float(value) for name, value in row.items() if name != "seconds"} for row in csv.DictReader(stream)
         ]
+
+
+def test_old_runs_and_encoder_files_are_evaluated(old: Path) -> None:
+    options = {"bootstrap": 0, "permutations": 0, "maps": False, "say": str}
+    run = brainkit.evaluate_on_data("run", **options)
+    with np.load("run/scores.npz") as scores:
+        np.testing.assert_allclose(run.evaluations["test"].r, scores["r"], atol=5e-3)
+    assert run.notes == {"test": []}  # its split says what it was trained on
+    assert Path("run/predictions.npz").is_file()
+    file = brainkit.evaluate_on_data("encoders/encoder.onnx", "subject", **options)
+    assert "cannot be known" in file.notes["test"][0]

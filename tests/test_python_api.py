@@ -206,7 +206,7 @@ def test_the_example_trains_with_its_own_loggers_and_callbacks(own: brainkit.Run
 def test_what_it_leaves_is_a_run(own: brainkit.Run, tiny_sample: Path) -> None:
     assert {path.name for path in own.path.iterdir()} == {
         *("checkpoints", "config.yaml", "encoder.onnx", "log.txt", "maps", "parity.npz", "recovery.json", "rois.json"),
-        *("run.json", "scores.npz", "selectors.npz", "split.json"),
+        *("predictions.npz", "image_hashes.npz", "run.json", "scores.npz", "selectors.npz", "split.json"),
     }
     assert own.summary["seed"] == 0 and own.summary["split"]["test"] == 20
     encoder = brainkit.load(own.encoder, device="cpu")

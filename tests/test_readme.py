@@ -226,8 +226,10 @@ def test_help_answers(words: list[str]) -> None:
     assert end.value.code == 0
 
 
-def test_the_table_of_speeds_is_that_of_the_results() -> None:
+@pytest.mark.parametrize("name", ["recovery table", "comparison", "speed table"])
+def test_the_numbers_are_those_of_the_results(name: str) -> None:
     from bench import readme
 
     text = README.read_text(encoding="utf-8")
-    assert f"{readme.BEGIN}\n{readme.table()}{readme.END}" in text, "make it with: python -m bench.readme"
+    begin, end = readme.marks(name)
+    assert f"{begin}\n{readme.PARTS[name]()}{end}" in text, "make it with: python -m bench.readme"

@@ -77,7 +77,8 @@ def test_photographs_are_split_by_their_source(tiny_sample: Path) -> None:
     groups = json.loads((tiny_sample / "stimuli.json").read_text())
     sides = {side: {group for name, group in groups.items() if name.startswith(side)} for side in ("train", "test")}
     assert sides["train"] <= set(TRAINING_PHOTOGRAPHS)
-    assert sides["test"] <= set(TEST_PHOTOGRAPHS)
+    assert {tile.rpartition("-")[0] for tile in sides["test"]} == set(TEST_PHOTOGRAPHS)
+    assert len(sides["test"]) == 20  # of 24 tiles: enough for intervals over stimuli
     subject = Algonauts(tiny_sample)
     split = make_split(subject.groups, subject.official_test, 0)
     on = [{subject.groups[row] for row in rows} for rows in (split.train, split.validation, split.test)]

@@ -52,6 +52,8 @@ class Backbone(nn.Module):
         What to cite for the network; None if nobody has said.
     notes : sequence of str
         Lines about the network that a run should report.
+    weights_seed : int, optional
+        The seed of random weights that `load_backbone` drew.
 
     Attributes
     ----------
@@ -76,6 +78,7 @@ class Backbone(nn.Module):
         shapes: Mapping[str, tuple[int, int, int]] | None = None,
         citation: str | None = None,
         notes: Sequence[str] = (),
+        weights_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -87,6 +90,7 @@ class Backbone(nn.Module):
         self.source = source
         self.citation = citation
         self.notes = tuple(notes)
+        self.weights_seed = weights_seed
         self._keys = dict(layers)
         self._weights_hash: str | None = None
         self._file = file_of(network)

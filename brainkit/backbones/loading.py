@@ -136,6 +136,7 @@ class _Request:
             licence=self.alias.licence or licence or None,
             source=f"random weights, seed {self.seed}" if self.random_weights else source,
             shapes=shapes,
+            weights_seed=self.seed if self.random_weights else None,
             citation=paper_of(self.name) or None,
         )
 

@@ -239,6 +239,11 @@ def backbone_name(network: nn.Module) -> str:
     return network.name if isinstance(network, Backbone) else type(network).__name__
 
 
+def drawn_seed(network: object) -> int | None:
+    """The seed of a backbone whose weights were drawn by `load_backbone`; None for all other networks and names."""
+    return network.weights_seed if isinstance(network, Backbone) else None
+
+
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draw from a seed inside the block, and restore the caller's random states."""

@@ -96,6 +96,15 @@ class RoiTable(Mapping[str, np.ndarray]):
         """Names of the regions without vertices."""
         return tuple(name for name, positions in self.items() if not len(positions))
 
+    def has(self, name: str) -> bool:
+        """Whether `members` finds a region of this name or alias."""
+        return bool(self._labels(name))
+
+    @property
+    def common_names(self) -> tuple[str, ...]:
+        """Names of the field's that stand for two or more regions of the table, such as ``V1`` for V1v and V1d."""
+        return tuple(name for name in _ALIASES if name.lower() not in self._lower and len(self._labels(name)) > 1)
+
     def members(self, name: str) -> np.ndarray:
         """Positions of a region, by its name or a common alias, ignoring case.
 

@@ -13,6 +13,7 @@ _LAZY = {
     "Subject": "brainkit.data.subject",
     "check_images": "brainkit.data.subject",
     "make_split": "brainkit.data.splits",
+    "noise_ceiling_from_file": "brainkit.data.noise_ceiling",
     "open_subject": "brainkit.data.readers",
     "split_subjects": "brainkit.data.splits",
 }
@@ -22,6 +23,7 @@ __all__ = sorted(_LAZY)
 if TYPE_CHECKING:
     from brainkit.data.algonauts import Algonauts
     from brainkit.data.folder import Folder
+    from brainkit.data.noise_ceiling import noise_ceiling_from_file
     from brainkit.data.readers import open_subject
     from brainkit.data.splits import Split, make_split, split_subjects
     from brainkit.data.subject import Subject, check_images

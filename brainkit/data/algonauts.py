@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from brainkit.cortex.vertices import Vertices
 from brainkit.data.dataset import NSD, OWN, Dataset, read_dataset
-from brainkit.data.noise_ceiling import NoiseCeiling, read_noise_ceiling
+from brainkit.data.noise_ceiling import read_noise_ceiling
 from brainkit.data.responses import Responses, open_array
 from brainkit.data.roi_mapping import read_mapping
 from brainkit.data.subject import Subject, assemble, read_groups, read_note
 from brainkit.errors import DataError
 from brainkit.images import SUFFIXES
+from brainkit.metrics.ceilings import NoiseCeiling
 
 HEMISPHERES = ("lh", "rh")
 

@@ -38,6 +38,7 @@ TEST_PHOTOGRAPHS = ("chelsea", "china", "hopper", "clock")
 TRAINING_PHOTOGRAPHS = tuple(name for name in _SOURCES if name not in TEST_PHOTOGRAPHS)
 
 SMALLEST_SIDE = 0.18  # of the photograph's shorter side
+TILES = (3, 2)  # columns and rows that `cut_into_tiles` makes of a photograph
 _PIP_NAMES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 
 
@@ -77,14 +78,37 @@ def random_crop(
     """
     shares = np.array([_SOURCES[name][2] for name in names])
     name = str(rng.choice(list(names), p=shares / shares.sum()))
-    photograph = photographs[name]
+    return name, crop_of(rng, photographs[name], size)
+
+
+def cut_into_tiles(photographs: dict[str, Image.Image]) -> dict[str, Image.Image]:
+    """Six tiles of each photograph that share no pixel, so that a few photographs give many stimuli.
+
+    Returns
+    -------
+    dict of str to image
+        ``<photograph>-1`` to ``<photograph>-6``, row by row.
+    """
+    columns, rows = TILES
+    tiles = {}
+    for name, photograph in photographs.items():
+        xs = [photograph.width * k // columns for k in range(columns + 1)]
+        ys = [photograph.height * k // rows for k in range(rows + 1)]
+        for k in range(columns * rows):
+            y, x = divmod(k, columns)
+            tiles[f"{name}-{k + 1}"] = photograph.crop((xs[x], ys[y], xs[x + 1], ys[y + 1]))
+    return tiles
+
+
+def crop_of(rng: np.random.Generator, photograph: Image.Image, size: int) -> Image.Image:
+    """A square crop of a photograph, as :func:`random_crop` takes it."""
     width, height = photograph.size
     side = max(int(min(width, height) * np.exp(rng.uniform(np.log(SMALLEST_SIDE), 0))), 64)
     left, top = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
     crop = photograph.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return name, crop
+    return crop
 
 
 def _path(name: str) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.config import is_half
 from brainkit.data.stimuli import join_stimuli
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.files import read_json, write_json
@@ -39,6 +40,8 @@ class Split:
         Exceptions: groups moved so that no side is empty or too large, images left out.
     names_hash : str
         SHA-256 over the images' names in order; "" if they were not given.
+    half : str
+        Which half of the training stimuli `train` is, see `halve_training`; "" if it is all of them.
     """
 
     train: npt.NDArray[np.int64]
@@ -47,6 +50,7 @@ class Split:
     seed: int
     notes: tuple[str, ...] = ()
     names_hash: str = ""
+    half: str = ""
 
     def __repr__(self) -> str:
         sides = ", ".join(f"{side} {len(getattr(self, side)):,}" for side in SIDES)
@@ -56,6 +60,8 @@ class Split:
         """Write as JSON."""
         value: dict[str, Any] = {"version": _VERSION, "seed": self.seed, "names_sha256": self.names_hash}
         value["notes"] = list(self.notes)
+        if self.half:
+            value["half"] = self.half
         value.update({side: getattr(self, side).tolist() for side in SIDES})
         write_json(path, value)
 
@@ -86,6 +92,9 @@ class Split:
         texts = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
         if not texts or type(seed) is not int or not isinstance(names_hash, str):
             raise DataError(f"{path}: expected a seed, notes and a hash of names, found something else")
+        half = value.get("half", "")
+        if not is_half(half):
+            raise DataError(f"{path}: expected a half of the training stimuli (a:N or b:N), found {half!r}")
         if names is not None:
             if names_hash and names_hash != _hash_names(names):
                 raise DataError(
@@ -94,7 +103,7 @@ class Split:
                 )
             if rows.max() >= len(names):
                 raise DataError(f"{path}: expected rows below {len(names)}, found {rows.max()}")
-        return cls(**sides, seed=seed, notes=tuple(notes), names_hash=names_hash)
+        return cls(**sides, seed=seed, notes=tuple(notes), names_hash=names_hash, half=half)
 
 
 def split_subjects(
@@ -103,6 +112,7 @@ def split_subjects(
     fractions: tuple[float, float] = (0.1, 0.1),
     *,
     labels: Sequence[str] | None = None,
+    half: str = "",
 ) -> list[Split]:
     """Split the images of a subject, or of several that are trained together.
 
@@ -116,6 +126,8 @@ def split_subjects(
         As for `make_split`.
     labels : sequence of str, optional
         The subjects' names in messages.
+    half : str
+        Train on this half of the training stimuli, see `halve_training`; by default on all.
 
     Returns
     -------
@@ -135,7 +147,44 @@ def split_subjects(
         official = [subject.official_test for subject in subjects]
         labels = labels or [subject.name for subject in subjects]
         splits = make_joint_splits(groups, official, seed, fractions, names=names, subjects=labels)
-    return [_note_joined(*each) for each in zip(splits, subjects, groups, strict=True)]
+    splits = [_note_joined(*each) for each in zip(splits, subjects, groups, strict=True)]
+    return halve_training(splits, groups, half) if half else splits
+
+
+def halve_training(splits: Sequence[Split], groups: Sequence[Sequence[str]], half: str) -> list[Split]:
+    """Keep one half of the training stimuli; validation and test stay as they are.
+
+    The stimuli of all splits together are put in an order that depends on the draw and their names, and cut in the
+    middle. Each half of a draw thus has the same number of stimuli (or one more), and no stimulus is in both.
+
+    Parameters
+    ----------
+    splits : sequence of Split
+        Of one or several subjects, made by one seed.
+    groups : sequence of sequences of str
+        The stimulus of each image of each split, see `common_stimuli`.
+    half : str
+        ``a:N`` or ``b:N``: the first or the second half of draw N.
+
+    Raises
+    ------
+    DataError
+        If a subject has no training stimulus in the half.
+    """
+    side, _, draw = half.partition(":")
+    stimuli = {own[row] for split, own in zip(splits, groups, strict=True) for row in split.train.tolist()}
+    # Other positions than those that made the split: the training stimuli are the last of these.
+    order = sorted(stimuli, key=lambda group: (_hash_position(int(draw), f"half\0{group}"), group))
+    middle = len(order) // 2
+    kept = set(order[:middle] if side == "a" else order[middle:])
+    halves = []
+    for split, own in zip(splits, groups, strict=True):
+        rows = np.array([row for row in split.train.tolist() if own[row] in kept], np.int64)
+        if not len(rows):
+            raise DataError(f"split: expected training stimuli in both halves of draw {draw}, found one half empty")
+        note = f"half {half} of the training stimuli: {len(rows):,} of {plural(len(split.train), 'training image')}"
+        halves.append(dataclasses.replace(split, train=rows, notes=(*split.notes, note), half=half))
+    return halves
 
 
 def common_stimuli(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
@@ -411,7 +460,8 @@ def _split(
     rows = {side: np.array([i for i, g in enumerate(groups) if side_of.get(g) == side], np.int64) for side in SIDES}
     if official.any():
         rows["test"] = np.flatnonzero(official).astype(np.int64)
-    return Split(**rows, seed=seed, notes=tuple(notes), names_hash=names_hash)
+    train, validation, test = (rows[side] for side in SIDES)
+    return Split(train, validation, test, seed=seed, notes=tuple(notes), names_hash=names_hash)
 
 
 def _hash_names(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 
 from brainkit.errors import BrainkitError, DataError, ImageError
@@ -66,6 +67,21 @@ def join_stimuli(
         first[component] = min(label, first.get(component, label))
     stimuli = (first[component][1] for component in components)
     return [tuple(itertools.islice(stimuli, len(own))) for own in names]
+
+
+def short_hashes(pixels: Iterable[str]) -> npt.NDArray[np.int64]:
+    """The first 8 bytes of hashes of pixels, as little-endian integers: enough to tell whether images are the same.
+
+    Parameters
+    ----------
+    pixels : iterable of str
+        See :func:`brainkit.images.pixel_hash`.
+
+    Returns
+    -------
+    array of shape (n,), int64
+    """
+    return np.frombuffer(b"".join(bytes.fromhex(each[:16]) for each in pixels), "<i8").astype(np.int64)
 
 
 def hash_pixels(images: Sequence[Path]) -> list[str | ImageError]:

@@ -24,11 +24,11 @@ from brainkit.cortex.vertices import CUSTOM, Vertices, space_size
 from brainkit.cortex.volume import Volume
 from brainkit.data.dataset import OWN, SIMULATED, Dataset
 from brainkit.data.missing import find_unusable
-from brainkit.data.noise_ceiling import NoiseCeiling
 from brainkit.data.responses import Responses
 from brainkit.data.stimuli import hash_pixels, join_stimuli
 from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import content_hash, decode, verify
+from brainkit.metrics.ceilings import NoiseCeiling
 from brainkit.utils.files import read_json, read_text
 from brainkit.utils.progress import Progress
 from brainkit.utils.system import cores
@@ -67,7 +67,7 @@ class Subject:
         Of the V columns.
     rois : RoiTable
     noise_ceiling : array of shape (V,), float32, in [0, 1], or None
-        Of r squared.
+        Of r squared; NaN where the data have none.
     noise_ceiling_unit : {"fractions", "percent"} or None
         Which the file was taken to have.
     incomplete : tuple of str
@@ -258,14 +258,18 @@ class Subject:
     def describe(self) -> str:
         """A one-line summary."""
         test = int(self.official_test.sum())
-        unit = f" (read as {self.noise_ceiling_unit})" if self.noise_ceiling_unit else ""
+        without = 0 if self.noise_ceiling is None else int(np.isnan(self.noise_ceiling).sum())
+        of_file = [f"read as {self.noise_ceiling_unit}"] if self.noise_ceiling_unit else []
+        of_file += [f"none at {plural(without, 'vertex', 'vertices')}"] if without else []
         parts = [
             plural(len(self), "image") + (f" ({test:,} of them official test)" if test else ""),
             plural(len(self.vertices), "vertex", "vertices")
             + (f" of {self.vertices.space}" if self.vertices.space != CUSTOM else " of no known surface")
             + (f" (only {', '.join(self.chosen_rois)})" if self.chosen_rois else ""),
             plural(len(self.rois), "ROI"),
-            "no noise ceilings" if self.noise_ceiling is None else f"noise ceilings{unit}",
+            "no noise ceilings"
+            if self.noise_ceiling is None
+            else "noise ceilings" + (f" ({', '.join(of_file)})" if of_file else ""),
         ]
         constant, incomplete = (len(self.excluded.get(reason, ())) for reason in ("constant", "nan"))
         excluded = [plural(constant, "constant vertex", "constant vertices")] if constant else []
@@ -344,7 +348,7 @@ def assemble(
         vertices=vertices.select(usable),
         rois=table.subset(usable),
         noise_ceiling=None if noise_ceiling is None else noise_ceiling.values[usable],
-        noise_ceiling_unit=None if noise_ceiling is None else noise_ceiling.unit,
+        noise_ceiling_unit=None if noise_ceiling is None else noise_ceiling.units,
         excluded={"constant": vertices.ids[constant].tolist(), "nan": vertices.ids[not_finite].tolist()},
         excluded_rois=table.subset(constant | not_finite),
         own_coordinates=None if own_coordinates is None else own_coordinates[usable],

@@ -17,6 +17,7 @@ from brainkit.encoder_file.info import EncoderInfo
 from brainkit.encoder_file.licence import NOT_STATED, PARTS, is_non_commercial, is_stated
 from brainkit.encoder_file.metadata import from_json
 from brainkit.metrics.scores import explained_share
+from brainkit.metrics.uncertainty import BASES, MapUncertainty
 from brainkit.utils.text import format_bytes, plural, printable
 
 
@@ -83,7 +84,9 @@ def describe(path: str | os.PathLike[str]) -> Description:
         ("images", _images(info)),
         ("ensemble", _ensemble(info.ensemble)),
         ("selectors", _selectors(info)),
+        ("uncertainty", _uncertainty(info.uncertainty)),
         ("trained", _scalars(info.provenance)),
+        ("trained on", _trained_on(info.image_hashes)),
         ("certificate", _certificate(info.certificate)),
         ("storage", _storage(info)),
         *_licence(info),
@@ -127,11 +130,17 @@ def as_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             "count": len(info.vertices),
             "left": info.vertices.n_left if stored["space"] != "custom" else None,
         },
+        **({"image_hashes": counts} if (counts := _counts(info.image_hashes)) else {}),
         "accuracy": [_row_to_json(_accuracy(name, index, info)) for name, index in _rows(info)],
     }
 
 
-_ARRAYS = ("vertices", "rois", "selectors", "scores")
+_ARRAYS = ("vertices", "rois", "selectors", "scores", "image_hashes", "uncertainty")
+
+
+def _counts(image_hashes: Mapping[str, np.ndarray] | None) -> dict[str, int]:
+    """Images of each side of the split; empty if the file does not say."""
+    return {side: len(hashes) for side, hashes in (image_hashes or {}).items()}
 
 
 def _rows(info: EncoderInfo) -> list[tuple[str, np.ndarray]]:
@@ -198,6 +207,12 @@ def _target(info: EncoderInfo) -> str:
     return f"{count} of {where}; units: {info.units or 'not stated'}"
 
 
+def _trained_on(image_hashes: Mapping[str, np.ndarray] | None) -> str:
+    if not (counts := _counts(image_hashes)):
+        return "images that the file does not list: it cannot say whether an image is new to it"
+    return f"{counts['train']:,} images, {counts['validation']:,} more for validation, all known by their hashes"
+
+
 def _images(info: EncoderInfo) -> str:
     how = info.preprocessing
     fit = "the whole image" if how.fit == "whole" else f"the central {how.crop_fraction:g} of the image"
@@ -261,6 +276,15 @@ def _ensemble(ensemble: Mapping[str, Any] | None) -> str:
         else []
     )
     return "; ".join(parts)
+
+
+def _uncertainty(uncertainty: MapUncertainty | None) -> str:
+    if uncertainty is None:
+        return ""
+    location = np.hypot(*uncertainty.location_se.T)
+    errors = {"depth": uncertainty.depth_se, "location": location, "scale": uncertainty.scale_se}
+    parts = [f"{name} {np.median(values):.2g}" for name, values in errors.items()]
+    return f"standard errors (median vertex): {', '.join(parts)}; {uncertainty.runs} {BASES[uncertainty.basis]}"
 
 
 def _scalars(section: Mapping[str, Any], nested: bool = True) -> str:

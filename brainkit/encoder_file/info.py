@@ -11,6 +11,7 @@ from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.images import Preprocessing
+from brainkit.metrics.uncertainty import MapUncertainty
 from brainkit.utils.arrays import Arrays
 from brainkit.utils.text import plural
 
@@ -73,6 +74,11 @@ class EncoderInfo:
         What the graph computes in int8: products, weights, activations, drift. None: nothing.
     ensemble : dict or None
         members (how many models the predictions are averaged over), runs (one dict each). None: one model.
+    image_hashes : dict of str to array of shape (n,), int64, or None
+        The images of its training, by the side of the split (``train``, ``validation``, ``test``): the start of each
+        one's pixel hash, see :func:`brainkit.data.stimuli.short_hashes`; increasing. None if the file does not say.
+    uncertainty : MapUncertainty or None
+        Standard errors of the vertices' depth, location and scale; None: not measured.
     digest : str or None
         SHA-256 of the file it was read from (hex), None before it is written.
     container : str
@@ -105,6 +111,8 @@ class EncoderInfo:
     storage: str = "float32"
     quantised: dict[str, Any] | None = None
     ensemble: dict[str, Any] | None = None
+    image_hashes: dict[str, np.ndarray] | None = None
+    uncertainty: MapUncertainty | None = None
     digest: str | None = None
     container: str = "onnx"
 

@@ -13,11 +13,13 @@ import numpy as np
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
+from brainkit.data.splits import SIDES
 from brainkit.encoder_file.arrays import MAX_ARRAY, is_int, pack_array, short, unpack_array
 from brainkit.encoder_file.container import MAX_METADATA
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import BrainkitError, EncoderFileError
 from brainkit.images import Preprocessing
+from brainkit.metrics.uncertainty import BASES, MapUncertainty
 
 FORMAT = "brainkit encoder"
 SCHEMA = 1
@@ -26,6 +28,8 @@ MAX_VERTICES = 4_000_000
 MAX_LAYERS = 1024
 MAX_ROIS = 4096
 MAX_MEMBERS = 1024
+MAX_IMAGES = 4_000_000  # of a side of the split
+_STANDARD_ERRORS = ("depth_se", "location_se", "scale_se")
 
 
 def to_json(info: EncoderInfo) -> str:
@@ -72,11 +76,20 @@ def to_json(info: EncoderInfo) -> str:
             "affine": info.volume.affine.tolist(),
             "voxels": pack_array(np.asarray(info.volume.voxels, "<i4")),
         }
+    if info.image_hashes is not None:
+        value["image_hashes"] = {side: pack_array(np.asarray(info.image_hashes[side], "<i8")) for side in SIDES}
     if info.form is not None:
         value["form"] = info.form
     # Keys that most files do not need are left out.
     optional = {"quantised": info.quantised, "ensemble": info.ensemble}
     value |= {key: section for key, section in optional.items() if section is not None}
+    if info.uncertainty is not None:
+        value["uncertainty"] = {
+            **{name: pack_array(np.asarray(getattr(info.uncertainty, name), "<f4")) for name in _STANDARD_ERRORS},
+            "basis": info.uncertainty.basis,
+            "runs": info.uncertainty.runs,
+            "max_se": info.uncertainty.max_se,
+        }
     if info.storage != "float32":
         value["storage"] = info.storage
     try:
@@ -141,6 +154,8 @@ def from_json(text: bytes | str, *, source: str | os.PathLike[str]) -> EncoderIn
         storage=_storage(value, where),
         quantised=None if value.get("quantised") is None else _section(value, "quantised", where),
         ensemble=_ensemble(value, where),
+        image_hashes=_image_hashes(value, where),
+        uncertainty=_uncertainty(value, V, where),
     )
 
 
@@ -264,6 +279,39 @@ def _ensemble(value: Mapping[str, Any], where: str) -> dict[str, Any] | None:
             f"found {short(members)}"
         )
     return section
+
+
+def _image_hashes(value: Mapping[str, Any], where: str) -> dict[str, np.ndarray] | None:
+    if value.get("image_hashes") is None:
+        return None
+    section = _section(value, "image_hashes", where)
+    return {
+        side: unpack_array(
+            section.get(side), dtype="<i8", shape=(None,), what=f"{where}: image_hashes.{side}", at_most=MAX_IMAGES
+        )
+        for side in SIDES
+    }
+
+
+def _uncertainty(value: Mapping[str, Any], n_vertices: int, where: str) -> MapUncertainty | None:
+    if value.get("uncertainty") is None:
+        return None
+    section = _section(value, "uncertainty", where)
+    where = f"{where}: uncertainty"
+    arrays = {}
+    for name in _STANDARD_ERRORS:
+        shape = (n_vertices, 2) if name == "location_se" else (n_vertices,)
+        arrays[name] = unpack_array(section.get(name), dtype="<f4", shape=shape, what=f"{where}.{name}")
+        if not (np.isfinite(arrays[name]).all() and (arrays[name] >= 0).all()):
+            raise EncoderFileError(f"{where}.{name} must be finite and not negative, found other numbers")
+    runs, basis, max_se = section.get("runs"), _text(section, "basis", where), section.get("max_se")
+    if basis not in BASES:
+        raise EncoderFileError(f"{where}.basis must be one of {', '.join(BASES)}, found {short(basis)}")
+    if not (isinstance(runs, int) and is_int(runs, 2, MAX_MEMBERS)):
+        raise EncoderFileError(f"{where}.runs must be 2 to {MAX_MEMBERS}, found {short(runs)}")
+    if not (isinstance(max_se, float | int) and 0 < max_se <= 1):
+        raise EncoderFileError(f"{where}.max_se must be above 0 and at most 1, found {short(max_se)}")
+    return MapUncertainty(**arrays, basis=basis, runs=runs, max_se=float(max_se))
 
 
 def _section(value: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.metrics.correlation import StreamingCorrelation
-from brainkit.metrics.intervals import bootstrap_interval
+from brainkit.evaluation.evaluate import ALL, evaluate
+from brainkit.evaluation.evaluation import Evaluation
 from brainkit.metrics.scores import explained_share, official_score
-from brainkit.model.ensemble import Ensemble
-from brainkit.model.factor_topy import FactorTopy
-from brainkit.training.datamodule import ResponseSource, TokenSource
 from brainkit.utils.files import atomic_write
 from brainkit.utils.table import Table, number
 from brainkit.utils.text import plural
 
+_MEASURES = {"r": "r", "R2": "R2", "share": "explained"}  # names here -> of an Evaluation
 FEW_IMAGES = 30  # with fewer test images, scores are shown with a remark
 
 
@@ -40,12 +38,15 @@ class Scores:
         The largest r^2 that the noise allows; NaN where unknown.
     images : int
         Number of test images.
+    evaluation : Evaluation, optional
+        Has the intervals of medians over vertices.
     """
 
     r: np.ndarray
     R2: np.ndarray
     noise_ceiling: np.ndarray
     images: int
+    evaluation: Evaluation | None = None
 
     def __repr__(self) -> str:
         vertices = plural(len(self.r), "vertex", "vertices")
@@ -70,41 +71,25 @@ class Scores:
             )
 
 
-def score(
-    model: FactorTopy | Ensemble,
-    tokens: TokenSource,
-    responses: ResponseSource,
-    rows: np.ndarray,
-    noise_ceiling: np.ndarray | None,
-    *,
-    batch_size: int = 64,
+def add_intervals(
+    scores: Scores, predictions: np.ndarray, responses: np.ndarray, rois: RoiTable, groups: Iterable[Any]
 ) -> Scores:
-    """Compare predictions with the responses to some images, in one pass that stores nothing of shape (n, V).
+    """The same scores, with intervals for the medians that `summarise` takes; of one image there are none.
 
     Parameters
     ----------
-    model : FactorTopy or Ensemble
-        Put in evaluation mode.
-    tokens, responses
-        Of all images.
-    rows : int array
-        The images to score on.
-    noise_ceiling : array of shape (V,) or None
-    batch_size : int
-        Images predicted at a time.
+    scores : Scores
+    predictions, responses : arrays of shape (n, V)
+        For the test images.
+    rois : RoiTable
+    groups : n labels
+        The stimulus of each test image.
     """
-    streamed = StreamingCorrelation(len(model.weight))
-    device = model.weight.device
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            batch = np.sort(rows[start : start + batch_size])
-            local_tokens, global_tokens = (
-                {layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(batch)
-            )
-            streamed.update(model(local_tokens, global_tokens).cpu().numpy(), responses.rows(batch))
-    ceiling = np.full(len(model.weight), np.nan) if noise_ceiling is None else np.asarray(noise_ceiling, float)
-    return Scores(np.asarray(streamed.r), np.asarray(streamed.R2), ceiling, len(rows))
+    if len(predictions) < 2:
+        return scores
+    named = {name: members for name, members in rois.items() if name != ALL}
+    options: dict[str, Any] = {"noise_ceiling": scores.noise_ceiling, "groups": groups, "permutations": 0}
+    return replace(scores, evaluation=evaluate(predictions, responses, rois=named, **options))
 
 
 def summarise(scores: Scores, rois: RoiTable) -> dict[str, Any]:
@@ -113,9 +98,10 @@ def summarise(scores: Scores, rois: RoiTable) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``images``; ``all`` and ``rois`` -> name -> ``vertices``, ``r``, ``r_interval`` (95 %, bootstrap over vertices),
-        ``R2``, ``share`` (of the noise ceiling); ``official``: the official score's ``mean`` and ``median`` in percent,
-        None without noise ceilings. Other unknown numbers are None too.
+        ``images``; ``stimuli`` (groups of images, over which intervals are taken); ``all`` and ``rois`` -> name ->
+        ``vertices``, ``r``, ``R2``, ``share`` (of the noise ceiling) and ``r_interval``, ``R2_interval``,
+        ``share_interval`` (95 %); ``official``: the official score's ``mean`` and ``median`` in percent, None without
+        noise ceilings. Other unknown numbers are None too.
     """
     ceiling = np.nan_to_num(scores.noise_ceiling)
     official = None
@@ -124,8 +110,9 @@ def summarise(scores: Scores, rois: RoiTable) -> dict[str, Any]:
         official = {"mean": found.mean, "median": found.median, "vertices": found.n}
     return {
         "images": scores.images,
-        "all": _medians(scores, np.arange(len(scores.r))),
-        "rois": {name: _medians(scores, members) for name, members in rois.items()},
+        "stimuli": scores.evaluation.n_groups if scores.evaluation else None,
+        "all": _medians(scores, ALL, np.arange(len(scores.r))),
+        "rois": {name: _medians(scores, name, members) for name, members in rois.items()},
         "official": official,
     }
 
@@ -134,6 +121,8 @@ def score_table(summary: dict[str, Any]) -> Table:
     """What `summarise` returns, for people; ROIs without vertices are left out."""
     named = [("all", summary["all"]), *summary["rois"].items()]
     notes = []
+    if any(row.get("r_interval") for _, row in named):
+        notes.append(f"in brackets: 95 % intervals over {plural(summary['stimuli'], 'stimulus', 'stimuli')}")
     if official := summary["official"]:
         notes.append(
             f"official score: mean {official['mean']:.1f} %, median {official['median']:.1f} % of the noise ceiling"
@@ -147,7 +136,7 @@ def score_table(summary: dict[str, Any]) -> Table:
         title=f"test scores on {plural(summary['images'], 'image')} (medians over vertices)",
         header=("ROI", "vertices", "r", "R2", "r2/ceiling"),
         rows=tuple(
-            (name, f"{row['vertices']:,}", *(number(row[key], ".3f") for key in ("r", "R2", "share")))
+            (name, f"{row['vertices']:,}", *(_with_interval(row, key) for key in _MEASURES))
             for name, row in named
             if row["vertices"]
         ),
@@ -162,15 +151,19 @@ def json_ready(table: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _medians(scores: Scores, members: np.ndarray) -> dict[str, Any]:
-    r = _finite(scores.r[members])
-    return {
-        "vertices": len(members),
-        "r": _median(r),
-        "r_interval": [float(end) for end in bootstrap_interval(r)] if len(r) > 1 else None,
-        "R2": _median(_finite(scores.R2[members])),
-        "share": _median(_finite(scores.share[members])),
-    }
+def _medians(scores: Scores, name: str, members: np.ndarray) -> dict[str, Any]:
+    row: dict[str, Any] = {"vertices": len(members)}
+    intervals = scores.evaluation.groups.get(name) if scores.evaluation else None
+    for key, measure in _MEASURES.items():
+        row[key] = _median(_finite(getattr(scores, key)[members]))
+        ends = [intervals[measure][end] for end in ("low", "high")] if intervals else [np.nan]
+        row[f"{key}_interval"] = ends if np.isfinite(ends).all() else None
+    return row
+
+
+def _with_interval(row: dict[str, Any], key: str) -> str:
+    ends = row.get(f"{key}_interval")
+    return number(row[key], ".3f") + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -131,6 +131,7 @@ def select_vertices(folded: Folded, info: EncoderInfo, subset: VertexSubset) -> 
         vertices=vertices,
         rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
         volume=None if info.volume is None else info.volume.select(kept),
+        uncertainty=None if info.uncertainty is None else info.uncertainty.select(kept),
         **{name: getattr(info, name)[kept] for name in (*rows, "r", "R2", "noise_ceiling")},
         provenance={**info.provenance, "subset": provenance},
     )

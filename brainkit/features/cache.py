@@ -200,12 +200,19 @@ class TokenCache:
             local_tokens[layer], global_tokens[layer] = self.layer(layer, rows)
         return local_tokens, global_tokens
 
-    def layer(self, layer: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Local (k, C, H, W) and global (k, C) tokens of one layer, float32 on the CPU; reads nothing else."""
+    def layer(self, layer: str, rows: np.ndarray, channels: slice | None = None) -> tuple[Tensor, Tensor]:
+        """Local (k, C, H, W) and global (k, C) tokens of one layer, float32 on the CPU; reads nothing else.
+
+        With `channels` only those, a contiguous slice: not all images' tokens of a layer fit into memory.
+        """
         locations = [(self._source(source), row) for source, row in self._locations[rows].tolist()]
         tokens = []
         offsets = self.layout.by_layer(self.offsets)[layer]
         for part, offset in zip(self.layout.slices[layer], offsets, strict=True):
+            if channels is not None:
+                cells = (part.stop - part.start) // len(offset)
+                first, last, _ = channels.indices(len(offset))
+                part, offset = slice(part.start + first * cells, part.start + last * cells), offset[first:last]
             bits = np.empty((len(locations), part.stop - part.start), np.int16)
             for target, (source, row) in zip(bits, locations, strict=True):
                 target[:] = source[row, part]

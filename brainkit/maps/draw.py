@@ -16,6 +16,7 @@ from brainkit.errors import UsageError, require
 from brainkit.maps import figures
 from brainkit.maps.figure import DPI, Flatmap, MapFigure, make_flatmap
 from brainkit.metrics.significance import positive_correlation_q
+from brainkit.metrics.uncertainty import BASES, MapUncertainty
 from brainkit.utils.files import atomic_write
 from brainkit.utils.own_figures import figure_mark
 
@@ -39,6 +40,7 @@ def draw_maps(
     note: str | None = None,
     layer_note: str | None = None,
     test_images: int | None = None,
+    uncertainty: MapUncertainty | None = None,
 ) -> list[Path]:
     """Draw the maps of a trained encoder on fsaverage's flatmap.
 
@@ -69,11 +71,14 @@ def draw_maps(
     test_images : int, optional
         How many images `r` is over: vertices whose r is not above 0 (at a false discovery rate of 0.05) are then pale
         on every map, since what an encoder reads there means nothing.
+    uncertainty : MapUncertainty, optional
+        Standard errors: vertices where that of the depth, location or scale is too large are pale on its map, and
+        ``depth-se.png`` shows that of the depth.
 
     Returns
     -------
     list of Path
-        The files written: accuracy.png, explained.png, layer.png, location.png, scale.png.
+        The files written: accuracy.png, explained.png, layer.png, location.png, scale.png, depth-se.png.
 
     Raises
     ------
@@ -88,17 +93,29 @@ def draw_maps(
     _check_shapes(**{name: (values, (count,)) for name, values in per_vertex.items() if values is not None})
     flatmap = _open_flatmap(vertices, rois)
     predicted = None
+    if uncertainty is not None:
+        _check_shapes(depth_se=(uncertainty.depth_se, (count,)))
     if r is not None and test_images is not None and test_images > 2:
         predicted = figures.Predicted(positive_correlation_q(r, test_images), test_images)
+
+    def fading(selector: str) -> figures.Fading | None:
+        if uncertainty is None:
+            return predicted
+        return figures.Sure(uncertainty.shares[selector], uncertainty.max_se, predicted)
 
     def maps() -> Iterator[tuple[str, MapFigure]]:
         if R2 is not None:
             yield "accuracy.png", figures.accuracy_figure(flatmap, R2, title, note, predicted)
         if r is not None and noise_ceiling is not None:
             yield "explained.png", figures.explained_figure(flatmap, r, noise_ceiling, title, note, predicted)
-        yield "layer.png", figures.layer_figure(flatmap, layers, layer_weights, title, note, layer_note, predicted)
-        yield "location.png", figures.location_figure(flatmap, locations, title, note, predicted)
-        yield "scale.png", figures.scale_figure(flatmap, scale, title, note, layer_note, predicted)
+        depth = layers, layer_weights
+        yield "layer.png", figures.layer_figure(flatmap, *depth, title, note, layer_note, fading("depth"))
+        yield "location.png", figures.location_figure(flatmap, locations, title, note, fading("location"))
+        yield "scale.png", figures.scale_figure(flatmap, scale, title, note, layer_note, fading("scale"))
+        if uncertainty is not None:
+            basis = f"from {uncertainty.runs} {BASES[uncertainty.basis]}"
+            se = uncertainty.depth_se
+            yield "depth-se.png", figures.depth_error_figure(flatmap, se, basis, title, note, predicted)
 
     paths = []
     for name, figure in maps():
@@ -106,6 +123,63 @@ def draw_maps(
             figure.message("no vertex is predicted better than chance")
         paths.append(_write(Path(folder) / name, figure))
     return paths
+
+
+def draw_evaluation(
+    folder: str | os.PathLike[str],
+    *,
+    vertices: Vertices,
+    rois: RoiTable,
+    r: np.ndarray,
+    p: np.ndarray,
+    q: np.ndarray,
+    noise_ceiling: np.ndarray,
+    images: int,
+    title: str = "",
+    note: str | None = None,
+) -> list[Path]:
+    """Draw the maps of an evaluation: correlation, explained share and significance.
+
+    Parameters
+    ----------
+    folder : path-like
+        Folder of the files; it must exist.
+    vertices : Vertices
+        In an fsaverage space.
+    rois : RoiTable
+        Outlined and named.
+    r, p, q, noise_ceiling : array of shape (V,)
+        See :class:`brainkit.evaluation.evaluation.Evaluation`; NaN where unknown. Vertices with q of 0.05 or more are
+        pale; without any q all are drawn alike, and significance is not drawn.
+    images : int
+        How many images r is over.
+    title : str
+        Start of each figure's title.
+    note : str, optional
+        Printed on every figure.
+
+    Returns
+    -------
+    list of Path
+        The files written: correlation.png, explained.png (if there are noise ceilings), significance.png.
+
+    Raises
+    ------
+    UsageError
+        If the space is custom or a shape does not fit.
+    MissingDependency
+        If matplotlib or nilearn is not installed.
+    """
+    shape = (len(vertices),)
+    _check_shapes(r=(r, shape), p=(p, shape), q=(q, shape), noise_ceiling=(noise_ceiling, shape))
+    flatmap = _open_flatmap(vertices, rois)
+    tested = figures.Predicted(q, images) if np.isfinite(q).any() else None
+    drawn = {"correlation": figures.correlation_figure(flatmap, r, title, note, tested)}
+    if np.isfinite(noise_ceiling).any():
+        drawn["explained"] = figures.explained_figure(flatmap, r, noise_ceiling, title, note, tested)
+    if tested is not None:
+        drawn["significance"] = figures.significance_figure(flatmap, p, tested, title, note)
+    return [_write(Path(folder) / f"{name}.png", figure) for name, figure in drawn.items()]
 
 
 def draw_response(
@@ -202,6 +276,52 @@ def draw_effect_size(
     _check_shapes(effect=(effect, (len(vertices),)), q=(q, (len(vertices),)))
     flatmap = _open_flatmap(vertices, rois)
     return _write(Path(path), figures.effect_figure(flatmap, effect, q, names, counts, note, max_q))
+
+
+def draw_difference(
+    path: str | os.PathLike[str],
+    *,
+    vertices: Vertices,
+    rois: RoiTable,
+    difference: np.ndarray,
+    q: np.ndarray,
+    names: tuple[str, str],
+    images: int,
+    note: str | None = None,
+) -> Path:
+    """Draw by how much one model's correlation with the responses is larger than another's.
+
+    Parameters
+    ----------
+    path : path-like
+        The PNG file; its folder must exist.
+    vertices : Vertices
+        In an fsaverage space.
+    rois : RoiTable
+    difference : array of shape (V,)
+        r of the first model minus r of the second; NaN where unknown.
+    q : array of shape (V,)
+        False discovery rate of each vertex; vertices with 0.05 or more are drawn pale.
+    names : tuple of two
+        The models.
+    images : int
+        Test images that the correlations are over.
+    note : str, optional
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        If the space is custom or a shape does not fit.
+    MissingDependency
+        If matplotlib or nilearn is not installed.
+    """
+    _check_shapes(difference=(difference, (len(vertices),)), q=(q, (len(vertices),)))
+    flatmap = _open_flatmap(vertices, rois)
+    return _write(Path(path), figures.difference_figure(flatmap, difference, q, names, images, note))
 
 
 def _check_shapes(**arrays: tuple[np.ndarray, tuple[int, ...]]) -> None:

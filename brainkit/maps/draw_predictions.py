@@ -232,6 +232,7 @@ def draw_encoder_file(
         note=info.note,
         layer_note=None if info.gauge == "unit" else PUBLISHED_GAUGE,
         test_images=_test_images(info),
+        uncertainty=info.uncertainty,
     )
     say(f"{target}: {', '.join(path.name for path in paths)}")
     return paths

@@ -51,18 +51,85 @@ class Predicted:
         return f"pale: no better than chance on {plural(self.images, 'test image')} (q of {MAX_Q:g} or more)"
 
 
+@dataclass(frozen=True)
+class Sure:
+    """Which vertices select something that other images or seeds would have them select too; the others are pale.
+
+    Parameters
+    ----------
+    se : array of shape (V,)
+        Standard error, as a share of the selector's range.
+    max_se : float
+        The largest that is drawn in full.
+    predicted : Predicted, optional
+        Vertices that are pale anyway.
+    """
+
+    se: np.ndarray
+    max_se: float
+    predicted: Predicted | None = None
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """(V,) bool."""
+        sure = np.asarray(self.se <= self.max_se)
+        return sure if self.predicted is None else sure & self.predicted.reliable
+
+    def detail(self) -> str:
+        """What pale means, for the foot of the figure."""
+        text = f"standard error above {100 * self.max_se:g} % of the range"
+        return f"pale: {text}" if self.predicted is None else f"{self.predicted.detail()}, or {text}"
+
+
+Fading = Predicted | Sure
+
+
 def accuracy_figure(
-    flatmap: Flatmap, R2: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+    flatmap: Flatmap, R2: np.ndarray, title: str, note: str | None, predicted: Fading | None = None
 ) -> MapFigure:
     """R2 on test images."""
-    values = np.asarray(R2, dtype=np.float64)
+    return _skill_figure(flatmap, R2, "R²", _titled(title, "prediction accuracy"), note, predicted)
+
+
+def correlation_figure(
+    flatmap: Flatmap, r: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+) -> MapFigure:
+    """Pearson correlation on test images."""
+    return _skill_figure(flatmap, r, "r", _titled(title, "correlation"), note, predicted)
+
+
+def _skill_figure(
+    flatmap: Flatmap, skill: np.ndarray, symbol: str, title: str, note: str | None, predicted: Fading | None
+) -> MapFigure:
+    values = np.asarray(skill, dtype=np.float64)
     subtitle = _summary(flatmap, values, "median {:.2f}", "90th percentile {:.2f}")
-    detail = _joined("R² below 0 is drawn as 0", _detail(predicted))
-    figure = MapFigure(flatmap, _titled(title, "prediction accuracy"), subtitle, note=note, detail=detail)
+    detail = _joined(f"{symbol} below 0 is drawn as 0", _detail(predicted))
+    figure = MapFigure(flatmap, title, subtitle, note=note, detail=detail)
     top = _round_up(_robust_top(values, 99.0), 0.1)
     colours = colour_map("magma")
     _draw_scalar(figure, values, colours, 0.0, top, _reliable(predicted))
-    figure.colour_bar(colours, 0.0, top, "R² on test images", pointed="max")
+    figure.colour_bar(colours, 0.0, top, f"{symbol} on test images", pointed="max")
+    return figure
+
+
+def significance_figure(
+    flatmap: Flatmap, p: np.ndarray, predicted: Predicted, title: str, note: str | None
+) -> MapFigure:
+    """How unlikely the correlation is without any relation between predictions and responses: -log10 of p."""
+    with np.errstate(divide="ignore"):
+        values = -np.log10(np.asarray(p, dtype=np.float64))
+    passing = f"{int(predicted.reliable.sum()):,} with q below {MAX_Q:g}"
+    figure = MapFigure(
+        flatmap,
+        _titled(title, "significance of r > 0"),
+        _SEPARATOR.join([_summary(flatmap, values), passing]),
+        note=note,
+        detail=predicted.detail(),
+    )
+    top = max(float(np.nanmax(values, initial=0.0)), 1.0)
+    colours = colour_map("magma")
+    _draw_scalar(figure, values, colours, 0.0, top, predicted.reliable)
+    figure.colour_bar(colours, 0.0, top, "-log10 p, permutation of stimuli")
     return figure
 
 
@@ -72,7 +139,7 @@ def explained_figure(
     noise_ceiling: np.ndarray,
     title: str,
     note: str | None,
-    predicted: Predicted | None = None,
+    predicted: Fading | None = None,
 ) -> MapFigure:
     """r^2 over the noise ceiling: the share of each vertex's explainable variance that is predicted."""
     share = explained_share(r, noise_ceiling)
@@ -93,7 +160,7 @@ def layer_figure(
     title: str,
     note: str | None,
     layer_note: str | None,
-    predicted: Predicted | None = None,
+    predicted: Fading | None = None,
 ) -> MapFigure:
     """The layer with the largest weight; brightness is how clear the preference is."""
     weights = np.asarray(layer_weights, dtype=np.float64)
@@ -115,7 +182,7 @@ def layer_figure(
 
 
 def location_figure(
-    flatmap: Flatmap, locations: np.ndarray, title: str, note: str | None, predicted: Predicted | None = None
+    flatmap: Flatmap, locations: np.ndarray, title: str, note: str | None, predicted: Fading | None = None
 ) -> MapFigure:
     """Each vertex's location in the image: hue is direction, strength is distance from the centre."""
     values = np.asarray(locations, dtype=np.float64)
@@ -137,7 +204,7 @@ def scale_figure(
     title: str,
     note: str | None,
     layer_note: str | None,
-    predicted: Predicted | None = None,
+    predicted: Fading | None = None,
 ) -> MapFigure:
     """Whether each vertex reads the tokens at its location or the global token."""
     values = np.asarray(scale, dtype=np.float64)
@@ -147,6 +214,20 @@ def scale_figure(
     colours = colour_map("PuOr_r")
     _draw_scalar(figure, values, colours, 0.0, 1.0, _reliable(predicted))
     figure.colour_bar(colours, 0.0, 1.0, "scale", ends=("local", "global"))
+    return figure
+
+
+def depth_error_figure(
+    flatmap: Flatmap, se: np.ndarray, basis: str, title: str, note: str | None, predicted: Fading | None = None
+) -> MapFigure:
+    """The standard error of each vertex's expected depth."""
+    values = np.asarray(se, dtype=np.float64)
+    subtitle = _summary(flatmap, values, "median {:.3f}", "90th percentile {:.3f}")
+    detail = _joined(basis, _detail(predicted))
+    figure = MapFigure(flatmap, _titled(title, "standard error of depth"), subtitle, note=note, detail=detail)
+    colours, top = colour_map("cividis"), _round_up(_robust_top(values, 99.0), 0.01)
+    _draw_scalar(figure, values, colours, 0.0, top, _reliable(predicted))
+    figure.colour_bar(colours, 0.0, top, "s.e. of depth (0 first layer, 1 last)", pointed="max")
     return figure
 
 
@@ -207,11 +288,36 @@ def effect_figure(
     return figure
 
 
-def _reliable(predicted: Predicted | None) -> np.ndarray | None:
+def difference_figure(
+    flatmap: Flatmap,
+    difference: np.ndarray,
+    q: np.ndarray,
+    names: tuple[str, str],
+    images: int,
+    note: str | None,
+) -> MapFigure:
+    """Difference of two models' correlations with the responses."""
+    values, passing = np.asarray(difference, dtype=np.float64), np.asarray(q) < MAX_Q
+    result = describe_passing(q, MAX_Q)
+    title = f"{_clipped(names[0])} minus {_clipped(names[1])}: {result}"
+    parts = ["difference in r", _summary(flatmap, values, "median {:+.3f}"), plural(images, "test image")]
+    detail = f"pale: q of {MAX_Q:g} or more, by exchange of the two models' predictions"
+    figure = MapFigure(flatmap, title, _SEPARATOR.join(parts), note=note, detail=detail)
+    limit = _round_up(_robust_top(np.abs(values), 99.0), 0.01)
+    colours = colour_map("PuOr_r")
+    _draw_scalar(figure, values, colours, -limit, limit, passing)
+    if not passing.any() and np.isfinite(values).any():
+        figure.message(result)
+    ends = (f"better: {_clipped(names[1], 18)}", f"better: {_clipped(names[0], 18)}")
+    figure.colour_bar(colours, -limit, limit, "difference in r, test images", ends=ends, pointed="both")
+    return figure
+
+
+def _reliable(predicted: Fading | None) -> np.ndarray | None:
     return None if predicted is None else predicted.reliable
 
 
-def _detail(predicted: Predicted | None) -> str:
+def _detail(predicted: Fading | None) -> str:
     return "" if predicted is None else predicted.detail()
 
 

@@ -118,6 +118,11 @@ class StreamingCorrelation:
         return r.clip(-1.0, 1.0)
 
     @property
+    def constant(self) -> tuple[Any, Any]:
+        """Where the prediction, and where the response, is constant: (V,) bool each."""
+        return self._pp == 0, self._yy == 0
+
+    @property
     def R2(self) -> Any:
         """Share of variance predicted, (V,): 1 - SSE/SST; negative where the mean would predict better."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from brainkit.errors import DataError, UsageError
 from brainkit.model import published_weights
 from brainkit.model.bottlenecks import TokenStatistics, pointwise
-from brainkit.model.selectors import FreeSelectors, Selectors, coordinate_bounds, factored_encoding, selector_network
+from brainkit.model.selectors import (
+    FreeSelectors,
+    Selectors,
+    VertexOffsets,
+    coordinate_bounds,
+    factored_encoding,
+    selector_network,
+)
 from brainkit.ops.factor_readout import factor_readout
 from brainkit.ops.selector_networks import selector_networks
 from brainkit.ops.token_grid import to_grid
@@ -64,6 +71,12 @@ class FactorTopy(nn.Module):
     topography : bool
         Selectors are networks of the coordinates. If False, each vertex has parameters ``free_selectors.location``
         (V, 2), ``.layer`` (V, L) and ``.scale`` (V,), before tanh, softmax and sigmoid; coordinates are not used.
+    offsets : sequence of {"layer", "location", "scale"}
+        With topography, selectors to whose network's sums, before tanh, softmax and sigmoid, each vertex adds
+        parameters of its own, ``offsets.location``, ``.layer`` and ``.scale`` of the same shapes; training penalises
+        their squares.
+    fixed : sequence of {"layer", "location", "scale"}
+        Selectors that are not learnt: they stay where all start, at equal layer weights, the image's centre and 0.5.
     gauge : {"unit", "published"}
         ``unit`` fixes each bottleneck's output at unit RMS over the training tokens, so that layer weights and scale
         can be compared; ``published`` leaves the gains free, as in the published weights.
@@ -99,6 +112,8 @@ class FactorTopy(nn.Module):
         grid: tuple[int, int] = (8, 8),
         selector_width: int = 128,
         topography: bool = True,
+        offsets: Sequence[str] = (),
+        fixed: Sequence[str] = (),
         gauge: str = "unit",
         backend: str = "auto",
         precision: str = "float32",
@@ -107,9 +122,10 @@ class FactorTopy(nn.Module):
         super().__init__()
         positions = _positions(coordinates)
         _check_options(widths, gauge=gauge, precision=precision, resize=resize)
+        _check_selectors(fixed=fixed, offsets=offsets)
         self.layers, self.widths = tuple(widths), dict(widths)
         self.grid, self.gauge, self.backend = (int(grid[0]), int(grid[1])), gauge, backend
-        self.precision, self.resize = precision, resize
+        self.precision, self.resize, self.fixed = precision, resize, tuple(fixed)
         self._keys = {layer: layer.replace(".", "_") for layer in self.layers}  # no dots in module names
 
         self.local_token_bottleneck = nn.ModuleDict(
@@ -121,10 +137,14 @@ class FactorTopy(nn.Module):
         self.local_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.global_statistics = nn.ModuleDict({self._keys[layer]: TokenStatistics(c) for layer, c in widths.items()})
         self.free_selectors = None if topography else FreeSelectors(len(positions), len(self.layers))
+        self.offsets = VertexOffsets(len(positions), len(self.layers), offsets) if topography and offsets else None
         if topography:
             self.space_selector_mlp = selector_network(2, selector_width, nn.Tanh())
             self.layer_selector_mlp = selector_network(len(self.layers), selector_width, nn.Softmax(-1))
             self.scale_selector_mlp = selector_network(1, selector_width, nn.Sigmoid())
+        for selector in self.fixed:
+            for learnt in self._selector_parameters(selector):
+                learnt.requires_grad_(False)
         self.weight = nn.Parameter(torch.empty(len(positions), bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(positions)))
 
@@ -156,6 +176,14 @@ class FactorTopy(nn.Module):
 
     def _encoding_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.coordinates, self.coordinate_lower, self.coordinate_side
+
+    def _selector_parameters(self, selector: str) -> list[nn.Module | nn.Parameter]:
+        """What is learnt of a selector; its outputs are neutral at the start, because heads and free ones are zero."""
+        found = [getattr(part, selector) for part in (self.free_selectors, self.offsets) if part is not None]
+        if self.free_selectors is None:
+            network = {"location": "space"}.get(selector, selector)
+            found.append(getattr(self, f"{network}_selector_mlp"))
+        return found
 
     @property
     def encoding(self) -> Tensor:
@@ -252,6 +280,8 @@ class FactorTopy(nn.Module):
                 ),
                 precision="tf32" if self._active_precision() in ("tf32", "bfloat16") else "float32",
             )
+            if self.offsets is not None:
+                locations, layer_weights, scale = self.offsets.added(locations, layer_weights, scale)
         return Selectors(layer_weights, locations, scale)
 
     def forward(self, local_tokens: LayerTokens, global_tokens: LayerTokens) -> Tensor:
@@ -368,6 +398,12 @@ def _check_options(widths: Mapping[str, int], *, gauge: str, precision: str, res
     ):
         if value not in options:
             raise UsageError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+
+
+def _check_selectors(**given: Sequence[str]) -> None:
+    for option, names in given.items():
+        if unknown := next((name for name in names if name not in ("layer", "location", "scale")), None):
+            raise UsageError(f"{option} must have values of layer, location, scale, got {unknown!r}")
 
 
 def _is_constant(key: str) -> bool:

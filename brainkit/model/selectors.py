@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,10 @@ class Selectors:
     layer_weights: Tensor
     locations: Tensor
     scale: Tensor
+
+    def of(self, vertices: Tensor) -> Selectors:
+        """Those of some vertices, by position (n,)."""
+        return Selectors(self.layer_weights[vertices], self.locations[vertices], self.scale[vertices])
 
     def regularity(self, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
         """See :func:`regularity`."""
@@ -133,6 +138,46 @@ class FreeSelectors(nn.Module):
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Locations (V, 2), layer weights (V, L) and scale (V,)."""
         return self.location.tanh(), self.layer.softmax(-1), self.scale.sigmoid()
+
+
+class VertexOffsets(FreeSelectors):
+    """What each vertex adds to the selector networks' sums, before tanh, softmax and sigmoid: the same parameters.
+
+    The networks return their outputs after these functions. There the offsets act as
+    ``tanh(u + o) = (tanh u + tanh o) / (1 + tanh u tanh o)``, ``softmax(u + o) ~ softmax(u) exp(o)`` and
+    ``sigmoid(u + o) = s / (s + (1 - s) exp(-o))`` with s = sigmoid(u), which are exact: no implementation of the
+    networks has to know them.
+
+    Parameters
+    ----------
+    vertices, layers : int
+    of : sequence of {"layer", "location", "scale"}
+        Selectors that have offsets; those of the others stay zero.
+    """
+
+    def __init__(self, vertices: int, layers: int, of: Sequence[str] = ("layer", "location", "scale")) -> None:
+        super().__init__(vertices, layers)
+        for selector, parameter in self.named_parameters():
+            parameter.requires_grad_(selector in of)
+
+    @property
+    def of(self) -> tuple[str, ...]:
+        """Selectors that have offsets."""
+        return tuple(selector for selector, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def added(self, locations: Tensor, layer_weights: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Locations (V, 2), layer weights (V, L) and scale (V,) with the offsets added."""
+        moved = self.location.tanh()
+        weights = layer_weights * self.layer.exp()
+        return (
+            (locations + moved) / (1 + locations * moved),
+            weights / weights.sum(-1, keepdim=True),
+            scale / (scale + (1 - scale) * (-self.scale).exp()),
+        )
+
+    def size(self) -> Tensor:
+        """Sum of the squared offsets, mean over vertices: ()."""
+        return (self.location.square().sum() + self.layer.square().sum() + self.scale.square().sum()) / len(self.scale)
 
 
 def regularity(layer_weights: Tensor, scale: Tensor, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:

@@ -7,6 +7,7 @@ one group's products at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,19 +89,27 @@ def forward(
     bias: Tensor,
 ) -> Tensor:
     """Responses (B, V), without gradients."""
-    n_images, n_layers, n_channels, height, width = local_tokens.shape
-    groups = group_vertices(locations, height, width)
+    groups = group_vertices(locations, *local_tokens.shape[-2:])
+    n_images, _, n_channels = global_tokens.shape
+    response = weight.new_empty(len(weight), n_images)
+    for vertices, mixed in mixed_tokens(local_tokens, global_tokens, groups, layer_weights, scale):
+        response[vertices] = torch.bmm(mixed, weight[vertices, :, None])[..., 0]
+    return torch.where(groups.known, (response / n_channels).t() + bias, torch.nan)
+
+
+def mixed_tokens(
+    local_tokens: Tensor, global_tokens: Tensor, groups: Groups, layer_weights: Tensor, scale: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What vertices read, some at a time: their positions (n,), and the mixed tokens (n, B, D), without gradients.
+
+    The readout of the operator is the product of these tokens with the vertices' weights, over D.
+    """
+    n_images, n_layers, n_channels = global_tokens.shape
     table, whole = _token_table(local_tokens, global_tokens)
     coefficient = coefficients(groups, layer_weights, scale)[groups.order].view(-1, 5, n_layers)
-    sorted_weight = weight[groups.order]
-    response = weight.new_empty(len(weight), n_images)
     for group, start, stop in _tiles(groups.counts):
         tokens, use, _ = _product(group, table, whole, coefficient[start:stop])
-        mixed = (use @ tokens).view(stop - start, n_images, n_channels)
-        response[start:stop] = torch.bmm(mixed, sorted_weight[start:stop, :, None])[..., 0]
-    out = torch.empty_like(response)
-    out[groups.order] = response
-    return torch.where(groups.known, (out / n_channels).t() + bias, torch.nan)
+        yield groups.order[start:stop], (use @ tokens).view(stop - start, n_images, n_channels)
 
 
 def backward(

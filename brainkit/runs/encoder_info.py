@@ -12,7 +12,8 @@ from brainkit.config import Config
 from brainkit.cortex.vertices import Vertices
 from brainkit.data.dataset import SIMULATED
 from brainkit.encoder_file.licence import citation, join_terms, licence_terms
-from brainkit.runs.folder import figure_note, read_rois, read_volume
+from brainkit.runs.folder import figure_note, read_rois, read_uncertainty, read_volume
+from brainkit.runs.image_hashes import read_image_hashes
 
 if TYPE_CHECKING:
     from brainkit.encoder_file import EncoderInfo
@@ -83,7 +84,12 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
             "scores": summary["scores"] if summary["scores"]["images"] else None,
         },
     )
-    return dataclasses.replace(info, volume=read_volume(folder / "volume.npz"))
+    return dataclasses.replace(
+        info,
+        volume=read_volume(folder / "volume.npz"),
+        uncertainty=read_uncertainty(folder, vertices),
+        image_hashes=read_image_hashes(folder),
+    )
 
 
 def _portable_settings(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:

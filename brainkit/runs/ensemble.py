@@ -17,7 +17,10 @@ from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.runs.encoder_info import encoder_info
 from brainkit.runs.folder import finished_run, load_model
+from brainkit.runs.image_hashes import join_image_hashes
 from brainkit.runs.network import extract_subject_tokens
+from brainkit.runs.run_data import open_run_data
+from brainkit.runs.uncertainty import ensemble_uncertainty
 from brainkit.utils.progress import Say
 from brainkit.utils.table import number
 from brainkit.utils.text import plural
@@ -123,8 +126,11 @@ def build_ensemble(members: Sequence[Member], network: Backbone, say: Say) -> tu
         r=per_vertex["r"],
         R2=per_vertex["R2"],
         noise_ceiling=per_vertex["noise_ceiling"],
+        image_hashes=join_image_hashes([info.image_hashes for info in infos]),
         note="; ".join(dict.fromkeys(info.note for info in infos if info.note)) or None,
         licence=" ".join(dict.fromkeys(info.licence for info in infos)),
+        # Halves of the images tell more than seeds; the mean of several runs is at least as sure as the first of them.
+        uncertainty=first.uncertainty or ensemble_uncertainty([member.folder for member in members]),
         provenance={**first.provenance, "seed": [member.summary["seed"] for member in members], "scores": summary},
         ensemble={
             "members": len(members),
@@ -169,7 +175,6 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
     _NotScored
         If there is none.
     """
-    from brainkit.data import open_subject
     from brainkit.data.splits import Split, leaked_images
 
     first = members[0]
@@ -185,18 +190,10 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
                 f"a test image of {first.folder} may be a training image of {member.folder}; train all runs with the "
                 "same data.split_seed"
             )
-    data = Config.read(first.folder / "config.yaml").data
-    path = data.path
     try:
-        subject = open_subject(path)
-        if data.rois:
-            subject = subject.restrict(data.rois)
-        if first.summary["data"].get("skipped"):
-            subject = subject.skip_unreadable()
+        subject = open_run_data(first.folder, first.summary)
     except BrainkitError as error:
         raise _NotScored(f"its data cannot be opened: {error}") from None
-    if subject.data_hash != first.summary["data"]["hash"]:
-        raise _NotScored(f"{path} has changed since {first.folder} was trained")
     if leaked_images(splits, [subject.groups] * len(splits)):
         raise _NotScored("training or validation images show the stimuli of test images; train the runs again")
     return subject
@@ -204,7 +201,8 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
 
 def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone, subject: Subject, say: Say) -> Scores:
     from brainkit.data.splits import Split
-    from brainkit.evaluation.scores import score
+    from brainkit.evaluation.model_scores import score
+    from brainkit.evaluation.scores import add_intervals
     from brainkit.training.fit import choose_device
 
     settings = Config.read(member.folder / "config.yaml")
@@ -217,7 +215,10 @@ def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone,
         dtype=settings.data.token_dtype,
         say=say,
     )
-    return score(ensemble, tokens.cache, subject.responses, rows, subject.noise_ceiling)
+    kept: list[np.ndarray] = []
+    scores = score(ensemble, tokens.cache, subject.responses, rows, subject.noise_ceiling, keep=kept.append)
+    responses, groups = subject.responses.rows(rows), np.asarray(subject.groups)[rows]
+    return add_intervals(scores, np.concatenate(kept), responses, member.info.rois, groups)
 
 
 def _shared_properties(member: Member) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _write(
     check_storage(request.storage)
     folder, summary = finished_run(run)
     paths = {form: request.output_path(folder, out, form) for form in dict.fromkeys(request.forms)}
-    _check_exportable(folder, summary, backbone)
+    check_reloadable(folder, summary, backbone)
     members = [Member.open(each) for each in (folder, *request.ensemble)]
     check_members(members)
     first = members[0]
@@ -216,7 +216,14 @@ def _require_packages(request: ExportRequest) -> None:
         require(module, extra="train", purpose="brainkit export")
 
 
-def _check_exportable(folder: Path, summary: dict[str, Any], backbone: nn.Module | None) -> None:
+def check_reloadable(folder: Path, summary: dict[str, Any], backbone: nn.Module | None) -> None:
+    """Check that the run's network can be loaded, or is given.
+
+    Raises
+    ------
+    DataError
+        If it was imported without its network, or trained on one that was made in Python.
+    """
     from brainkit.backbones.plugin import IN_PYTHON
 
     if summary["backbone"]["weights_hash"] is None:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from brainkit.runs.draw import draw_if_possible
-from brainkit.runs.folder import run_folders
+from brainkit.runs.folder import is_repeat, run_folders
 from brainkit.runs.latest import name_latest
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.summary import report
@@ -15,7 +15,8 @@ from brainkit.utils.files import read_json
 
 def finish_run(folder: Path, log: RunLog, clock: PhaseClock, *, maps: bool = True) -> None:
     """Name the run as the newest, draw its maps if wanted and possible, and report scores, time and memory."""
-    name_latest(folder)
+    if not is_repeat(folder):
+        name_latest(folder)
     folders = run_folders(folder)
     if maps:
         for each in folders:

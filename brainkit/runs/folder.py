@@ -16,11 +16,15 @@ from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.encoder_file.file import run_names
 from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.metrics.uncertainty import MapUncertainty
 from brainkit.runs.latest import latest_run
 from brainkit.utils.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     from brainkit.model.factor_topy import FactorTopy
+
+
+REPEATS = "repeats"  # the folder in a run folder that holds its repeats
 
 
 def check_is_new(folder: Path) -> None:
@@ -89,6 +93,20 @@ def run_folders(run: str | os.PathLike[str] | None) -> list[Path]:
     return [folder / name for name in summary["subjects"]] if "subjects" in summary else [folder]
 
 
+def repeat_folders(run: Path) -> list[Path]:
+    """The folders of a run's repeats, which tell how sure its maps are; for one subject of several, its folders."""
+    inside = ""
+    if not (run / REPEATS).is_dir() and (run.parent / REPEATS).is_dir():  # a subject of a run of several
+        run, inside = run.parent, run.name
+    return [path.parent / inside for path in sorted((run / REPEATS).glob("*/run.json"))]
+
+
+def is_repeat(folder: Path) -> bool:
+    """Whether a run is a repeat of the run that its folder is in."""
+    place = folder.absolute().parent
+    return place.name == REPEATS and (place.parent / "run.json").is_file()
+
+
 def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     """The model of a finished run at its best epoch, on the CPU, in evaluation mode.
 
@@ -131,6 +149,8 @@ def model_shape(settings: ModelConfig) -> dict[str, Any]:
         "grid": (settings.grid, settings.grid),
         "selector_width": settings.selector_width,
         "topography": settings.topography,
+        "offsets": settings.offsets,
+        "fixed": settings.fixed,
         "gauge": settings.gauge,
     }
 
@@ -151,6 +171,7 @@ def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "scale": selectors["scale"],
         "note": figure_note(summary),
         "test_images": summary["scores"]["images"],
+        "uncertainty": read_uncertainty(folder, vertices),
         # None where no vertex has a value: data without noise ceilings, weights that were imported without data.
         **{name: values if np.isfinite(values).any() else None for name, values in scores.items()},
     }
@@ -183,6 +204,24 @@ def write_selectors(folder: Path, model: FactorTopy, vertices: Vertices) -> None
             layers=np.array(model.layers),
             gauge=np.array(model.gauge),
         )
+
+
+def read_uncertainty(folder: Path, vertices: Vertices) -> MapUncertainty | None:
+    """Read ``uncertainty.npz``, see :mod:`brainkit.runs.uncertainty`; None if there is none.
+
+    Raises
+    ------
+    DataError
+        If it is of other vertices.
+    """
+    path = folder / "uncertainty.npz"
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        if not np.array_equal(file["vertices"], vertices.ids):
+            raise DataError(f"{path}: expected the run's {len(vertices)} vertices, found others; measure it again")
+        depth, location, scale = (file[name] for name in ("depth_se", "location_se", "scale_se"))
+        return MapUncertainty(depth, location, scale, str(file["basis"]), int(file["runs"]), float(file["max_se"]))
 
 
 def write_volume(path: Path, volume: Volume) -> None:

@@ -20,6 +20,7 @@ from brainkit.runs.imported_vertices import ModelVertices, locate_vertices
 from brainkit.runs.latest import RUNS
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import load_network
+from brainkit.runs.predictions import open_predictions
 from brainkit.runs.settings import Overrides
 from brainkit.utils.files import atomic_write, write_json
 from brainkit.utils.progress import Say, progress_bar
@@ -121,10 +122,10 @@ def import_published(
         model = FactorTopy.from_published(state, places.coordinates, layers=names, source=str(source)).eval()
         size = f"{plural(shape.vertices, 'vertex', 'vertices')}, {plural(len(names), 'layer')}"
         log(f"{source}: {size}, {plural(shape.bottleneck, 'channel')}")
-        scores = _score(model, network, subject, places, log)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as temporary:
             temporary.mkdir()
+            scores = _score(temporary, model, network, subject, places, log)
             settings.write(temporary / "config.yaml")
             _write(temporary, model, network, subject, places, scores, source)
             if network is not None:
@@ -202,11 +203,17 @@ def _load_with_layers(settings: Config, layers: Sequence[str]) -> Backbone:
 
 
 def _score(
-    model: FactorTopy, network: Backbone | None, subject: Subject | None, places: ModelVertices, log: RunLog
+    folder: Path,
+    model: FactorTopy,
+    network: Backbone | None,
+    subject: Subject | None,
+    places: ModelVertices,
+    log: RunLog,
 ) -> Scores:
-    """Accuracy on the official test images; NaN where it is unknown."""
+    """Accuracy on the official test images, whose predictions are kept; NaN where it is unknown."""
     from brainkit.evaluation.scores import Scores
     from brainkit.metrics.correlation import StreamingCorrelation
+    from brainkit.runs.results import intervals_of_kept
 
     known = places.in_subject >= 0
     columns = places.in_subject[known]
@@ -218,14 +225,18 @@ def _score(
         return Scores(r, R2, ceiling, 0)
     rows = np.flatnonzero(subject.official_test)
     streamed = StreamingCorrelation(int(known.sum()))
-    with progress_bar("scoring", "images") as advance:
+    with (
+        progress_bar("scoring", "images") as advance,
+        open_predictions(folder, subject, rows, places.vertices) as keep,
+    ):
         for start in range(0, len(rows), 16):
             batch = rows[start : start + 16]
             prediction = _predict(model, network, _prepare(network, [subject.images[row] for row in batch]))
             streamed.update(prediction[:, known], subject.responses.rows(batch)[:, columns])
+            keep(prediction)
             advance(start + len(batch), len(rows))
     r[known], R2[known] = streamed.r, streamed.R2
-    return Scores(r, R2, ceiling, len(rows))
+    return intervals_of_kept(Scores(r, R2, ceiling, len(rows)), folder, subject, places.rois(subject))
 
 
 def _why_not_scored(network: Backbone | None, subject: Subject | None) -> str:

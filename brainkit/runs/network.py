@@ -63,7 +63,7 @@ def _load(settings: Config, network: str | nn.Module | None) -> Backbone:
         size=size,
         fit=settings.data.fit,  # type: ignore[arg-type]
         preset=preset,
-        seed=settings.seed,
+        seed=settings.seed if c.weights_seed < 0 else c.weights_seed,
     )
 
 

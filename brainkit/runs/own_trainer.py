@@ -6,21 +6,23 @@ import copy
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from brainkit.backbones import Backbone
-from brainkit.backbones.plugin import backbone_name, is_own, preserved_state
+from brainkit.backbones.plugin import backbone_name, drawn_seed, preserved_state
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
-from brainkit.evaluation.scores import score
+from brainkit.evaluation.model_scores import score
 from brainkit.runs.finish import finish_run
+from brainkit.runs.image_hashes import write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import load_network
-from brainkit.runs.results import write_model, write_parity, write_results
+from brainkit.runs.predictions import open_predictions
+from brainkit.runs.results import intervals_of_kept, write_model, write_parity, write_results
 from brainkit.runs.settings import Overrides
 from brainkit.runs.subjects import SubjectRun, leak_warning, subject_truth
 from brainkit.training.calibration import calibrate
@@ -79,8 +81,12 @@ def save_run(
             temporary.mkdir()
             settings.write(temporary / "config.yaml")
             split.write(temporary / "split.json")
+            write_image_hashes(temporary, [(opened, split)])
             write_model(temporary, model)
-            scores = score(model, data.tokens, data.responses, data.split.test, opened.noise_ceiling)
+            rows = data.split.test
+            with open_predictions(temporary, opened, rows, opened.vertices) as keep:
+                scores = score(model, data.tokens, data.responses, rows, opened.noise_ceiling, keep=keep)
+            scores = intervals_of_kept(scores, temporary, opened, opened.rois)
             clock.end_phase("evaluation")
             run = SubjectRun(opened.name, opened, settings, temporary, split, subject_truth(opened))
             write_parity(run, model, network, data.tokens)
@@ -118,6 +124,8 @@ def _settings(
         grid=model.grid[0],
         selector_width=_selector_width(model),
         topography=model.free_selectors is None,
+        offsets=() if model.offsets is None else model.offsets.of,
+        fixed=model.fixed,
         gauge=model.gauge,
         backend=model.backend,
         precision=model.precision,
@@ -126,7 +134,8 @@ def _settings(
         backbone=backbone_name(backbone),
         data=(subject,),
         rois=subject.chosen_rois,
-        random_weights=_has_loadable_name(backbone) and backbone.pretrained is False,
+        random_weights=drawn_seed(backbone) is not None,
+        weights_seed=drawn_seed(backbone),
         assignments=(f"backbone.layers=[{', '.join(model.layers)}]",),
     )
     return overrides.apply(Config(seed=data.seed, model=shape, train=module.config))
@@ -136,8 +145,3 @@ def _selector_width(model: FactorTopy) -> int:
     if model.free_selectors is not None:
         return ModelConfig().selector_width  # it has no selector networks
     return len(cast(torch.nn.Linear, model.space_selector_mlp[1]).weight)
-
-
-def _has_loadable_name(backbone: torch.nn.Module) -> TypeGuard[Backbone]:
-    """Whether its name is enough to load it; plug-ins and modules made in Python bring their own weights."""
-    return isinstance(backbone, Backbone) and not is_own(backbone.name, backbone.source)

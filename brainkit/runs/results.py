@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +11,19 @@ import torch
 
 from brainkit._version import __version__
 from brainkit.config import Config
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
+from brainkit.data.subject import Subject
 from brainkit.evaluation.recovery import compare_with_truth, recovery_table
-from brainkit.evaluation.scores import Scores, json_ready, summarise
+from brainkit.evaluation.scores import Scores, add_intervals, json_ready, summarise
 from brainkit.images import decode, prepare
 from brainkit.ops import fastest_backend
 from brainkit.runs.checks import choose_precision
 from brainkit.runs.folder import write_selectors, write_volume
 from brainkit.runs.log import RunLog
 from brainkit.runs.network import SubjectTokens
+from brainkit.runs.predictions import align_responses, read_predictions
+from brainkit.runs.provenance import package_versions
 from brainkit.runs.subjects import SubjectRun
 from brainkit.training.checkpoint import AtomicCheckpoints
 from brainkit.utils.files import atomic_write, read_json, write_json
@@ -139,6 +142,7 @@ def write_results(
             "validation": len(split.validation),
             "test": len(split.test),
             "seed": split.seed,
+            **({"half": split.half} if split.half else {}),
         },
         "space": subject.vertices.space,
         "vertices": len(subject.vertices),
@@ -152,6 +156,13 @@ def write_results(
         "scores": summarise(scores, subject.rois),
     }
     write_json(folder / "run.json", json_ready(summary))
+
+
+def intervals_of_kept(scores: Scores, folder: Path, subject: Subject, rois: RoiTable) -> Scores:
+    """The scores with intervals, from the predictions that the folder keeps and the subject's responses."""
+    kept = read_predictions(folder)
+    responses = align_responses(subject.take(kept.rows), Vertices(kept.space, kept.vertices))
+    return add_intervals(scores, kept.predictions, responses, rois, kept.groups)
 
 
 def write_joint_summary(
@@ -191,13 +202,7 @@ def backbone_facts(network: Backbone) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The section ``versions`` of ``run.json``: Python, the platform, and the packages that the result depends on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "pytorch-lightning", "timm", "numpy", "pillow"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return package_versions("torch", "pytorch-lightning", "timm", "numpy", "pillow")
 
 
 def _write_recovery(

@@ -42,6 +42,8 @@ class Overrides:
     weights : path-like, optional
         A weights file for the backbone.
     random_weights : bool
+    weights_seed : int, optional
+        Of random weights.
     epochs, seed, devices, num_nodes, threads : int, optional
     rois : sequence of str
         Train only the vertices of these ROIs.
@@ -58,6 +60,7 @@ class Overrides:
     skip_unreadable: bool = False
     weights: PathLike | None = None
     random_weights: bool = False
+    weights_seed: int | None = None
     epochs: int | None = None
     seed: int | None = None
     devices: int | None = None
@@ -92,6 +95,7 @@ class Overrides:
             name=base.name if self.backbone is None else self.backbone,
             weights="" if self.random_weights else weights,
             random_weights=self.random_weights or (base.random_weights and self.weights is None),
+            weights_seed=base.weights_seed if self.weights_seed is None else self.weights_seed,
         )
 
     def _data(self, base: DataConfig) -> DataConfig:

@@ -13,13 +13,23 @@ import torch
 from brainkit.backbones import Backbone
 from brainkit.config import Config
 from brainkit.data.subject import Subject
-from brainkit.evaluation.scores import Scores, score
+from brainkit.evaluation.model_scores import score
+from brainkit.evaluation.scores import Scores
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
 from brainkit.runs.folder import create_run_folder, model_shape
+from brainkit.runs.image_hashes import write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
-from brainkit.runs.results import work_facts, write_joint_summary, write_model, write_parity, write_results
+from brainkit.runs.predictions import open_predictions
+from brainkit.runs.results import (
+    intervals_of_kept,
+    work_facts,
+    write_joint_summary,
+    write_model,
+    write_parity,
+    write_results,
+)
 from brainkit.runs.settings import Data
 from brainkit.runs.subjects import (
     SubjectRun,
@@ -269,14 +279,21 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
 
 
 def score_models(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any, best: Path) -> list[Scores]:
-    """Accuracy of each subject's model at the best epoch, on its test images; the module keeps these weights."""
+    """Accuracy of each subject's model at the best epoch, on its test images, whose predictions are kept.
+
+    The module keeps the weights of that epoch.
+    """
     load_best(module, best)
     module.cpu()
     scores = []
     for (model, part), each in zip(module.parts(data), inputs.subjects, strict=True):
         if model.backend == "triton":
             model.backend = "auto"  # scored on the CPU
-        scores.append(score(model, part.tokens, part.responses, part.split.test, each.subject.noise_ceiling))
+        rows = part.split.test
+        with open_predictions(each.folder, each.subject, rows, each.subject.vertices) as keep:
+            ceiling = each.subject.noise_ceiling
+            scored = score(model, part.tokens, part.responses, rows, ceiling, keep=keep)
+        scores.append(intervals_of_kept(scored, each.folder, each.subject, each.subject.rois))
     run.clock.end_phase("evaluation")
     return scores
 
@@ -293,10 +310,12 @@ def write_run(
     subjects, is_joint = inputs.subjects, len(inputs.subjects) > 1
     for k, (model, each) in enumerate(zip(module.models(), subjects, strict=True)):
         facts = work_facts(inputs.settings, run.device, tokens[k], fitted.tokens_on[k], fitted.threads)
+        facts["training"]["cpu_seconds"] = fitted.cpu_seconds
         if is_joint:
             run.log(f"{each.name}:")
             write_model(each.folder, model)
             facts["trained_with"] = [other.name for other in subjects if other is not each]
+        write_image_hashes(each.folder, [(other.subject, other.split) for other in subjects])
         write_parity(each, model, inputs.network, tokens[k].cache)
         write_results(each, model, inputs.network, scores[k], facts=facts, seconds=run.clock.seconds, log=run.log)
     if is_joint:

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from brainkit.backbones import Backbone
 
 # Names in the folder of a run of several subjects that no subject's folder may have.
-_RESERVED = ("checkpoints", "config.yaml", "log.txt", "maps", "metrics.csv", "run.json", "split.json", "tensorboard")
+_RESERVED = (
+    "checkpoints",
+    "config.yaml",
+    "log.txt",
+    "maps",
+    "metrics.csv",
+    "repeats",
+    "run.json",
+    "split.json",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,8 @@ def plan_subjects(
         ]
     else:
         seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
-        splits = split_subjects(subjects, seed, (settings.data.validation, settings.data.test), labels=names)
+        fractions = settings.data.validation, settings.data.test
+        splits = split_subjects(subjects, seed, fractions, labels=names, half=settings.data.half)
     runs = []
     for name, subject, its_folder, split in zip(names, subjects, folders, splits, strict=True):
         path = settings.data.path or str(subject.root.resolve())

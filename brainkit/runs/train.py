@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from brainkit.config import Config
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, StoppedTraining, UsageError, require
-from brainkit.runs.folder import check_is_new
+from brainkit.runs.draw import draw_if_possible
+from brainkit.runs.folder import REPEATS, check_is_new, run_folders
 from brainkit.runs.latest import RUNS
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.settings import Data, Overrides, resumed_settings
+from brainkit.runs.uncertainty import measure_uncertainty, repeat_settings
 from brainkit.utils.progress import Say
 from brainkit.utils.system import PeakMemory, surplus_threads
 
@@ -41,6 +43,7 @@ def train(
     threads: int | None = None,
     rois: Sequence[str] = (),
     maps: bool | None = None,
+    repeats: int = 0,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -76,8 +79,11 @@ def train(
         Train, score and export only the vertices of these ROIs (their union); by default all vertices.
     maps : bool, optional
         Whether to draw the maps, by default yes; :func:`brainkit.runs.draw.draw_run` draws them later.
+    repeats : int
+        Then train this many more runs, an even number, on halves of the training images, each with its own seed, in
+        ``repeats/`` of the run folder: they tell how sure the maps are, see :mod:`brainkit.runs.uncertainty`.
     resume : bool
-        Resume the run in `out`.
+        Resume the run in `out`, and its repeats.
     config : path-like, optional
         YAML file of settings.
     overrides : sequence of str
@@ -97,7 +103,7 @@ def train(
     """
     for package in ("torch", "pytorch_lightning"):
         require(package, extra="train", purpose="brainkit train")
-    from brainkit.backbones.plugin import backbone_name
+    from brainkit.backbones.plugin import backbone_name, drawn_seed
 
     if backbone is None and config is None:
         if not resume:
@@ -115,7 +121,8 @@ def train(
         data=tuple(given),
         skip_unreadable=skip_unreadable,
         weights=weights,
-        random_weights=random_weights,
+        random_weights=random_weights or drawn_seed(backbone) is not None,
+        weights_seed=drawn_seed(backbone),
         epochs=epochs,
         seed=seed,
         devices=devices,
@@ -132,8 +139,42 @@ def train(
         if out is None and not folder.is_dir():
             raise UsageError(f"{folder}: no run to resume; name it with --out")
         settings = resumed_settings(folder, wanted)
+    planned = repeat_settings(settings, repeats) if repeats else []
     _start_or_resume(folder, settings, backbone, given, resume=resume, say=say)
+    if planned:
+        _train_repeats(folder, planned, backbone, given, maps=settings.train.maps, say=say)
     return folder
+
+
+def _train_repeats(
+    folder: Path,
+    planned: Sequence[Config],
+    backbone: str | nn.Module | None,
+    data: Sequence[Data],
+    *,
+    maps: bool,
+    say: Say | None,
+) -> None:
+    """Train the repeats of a finished run that are missing; then measure how sure its maps are, and draw them again."""
+    from brainkit.training.distributed import cluster_environment
+
+    environment = cluster_environment()
+    is_first = environment is None or environment.global_rank() == 0
+    with RunLog(say if is_first else _ignore) as log:
+        for k, settings in enumerate(planned):
+            place = folder / REPEATS / f"{k:02d}"
+            try:
+                _start_or_resume(place, settings, backbone, data, resume=place.exists(), say=_ignore)
+            except (KeyboardInterrupt, StoppedTraining):
+                command = ["brainkit", "train", "--resume", "--repeats", str(len(planned)), "--out", str(folder)]
+                log(f"to resume: {shlex.join(command)}")
+                raise
+            log(f"repeat {k + 1} of {len(planned)}: half {settings.data.half}, seed {settings.seed}: {place}")
+        if is_first:
+            for each in run_folders(folder):
+                log.show(measure_uncertainty(each).table())
+                if maps:
+                    draw_if_possible(each, log)
 
 
 def _start_or_resume(

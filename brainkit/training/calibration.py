@@ -1,17 +1,19 @@
-"""Gain and offset of every vertex, fitted after training for a loss that leaves them open."""
+"""What is done to the readout after training: gain and offset for a loss that leaves them open, or a refit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as lightning
 import torch
 
 from brainkit.model.checkpoint import read_checkpoint
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.checkpoint import AtomicCheckpoints
 from brainkit.training.datamodule import EncodingData, ResponseSource, TokenSource
+from brainkit.training.loss import leaves_gain_open
+from brainkit.training.module import EncodingModule
+from brainkit.training.refit import refit
 
 
 @torch.no_grad()
@@ -55,12 +57,20 @@ def calibrate(
     model.bias.mul_(scale).add_(shift)
 
 
-def calibrate_checkpoint(module: lightning.LightningModule, checkpoint: Path, data: EncodingData) -> None:
-    """Calibrate a checkpoint's model on the training images, unless that is done; `module` gets its weights."""
+def finish_checkpoint(module: EncodingModule, checkpoint: Path, data: EncodingData, device: str) -> None:
+    """Refit or calibrate a checkpoint's model on the training images, unless that is done; `module` gets its weights.
+
+    Nothing is done if the settings need neither.
+    """
+    if not (module.config.refit or leaves_gain_open(module.config)):
+        return
     state = read_checkpoint(checkpoint)
     module.load_state_dict(state["state_dict"])
     if state.get("calibrated"):
         return
-    for model, part in module.parts(data):  # type: ignore[operator]
-        calibrate(model, part.tokens, part.responses, part.split.train)
+    change = refit if module.config.refit else calibrate
+    module.to(device)
+    for model, part in module.parts(data):
+        change(model, part.tokens, part.responses, part.split.train)
+    module.cpu()
     AtomicCheckpoints().save_checkpoint(state | {"state_dict": module.state_dict(), "calibrated": True}, checkpoint)

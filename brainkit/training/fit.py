@@ -19,13 +19,12 @@ from brainkit.config import TrainConfig
 from brainkit.errors import StoppedTraining, UsageError
 from brainkit.training import distributed
 from brainkit.training.batch_source import DeviceSource, choose_sources
-from brainkit.training.calibration import calibrate_checkpoint
+from brainkit.training.calibration import finish_checkpoint
 from brainkit.training.checkpoint import AtomicCheckpoints, RunCheckpoints, Stopped, read_position
 from brainkit.training.cuda_graph import ChunkStepper, choose_steps_per_chunk
 from brainkit.training.datamodule import EncodingData
 from brainkit.training.launcher import run_processes
 from brainkit.training.lightning_internals import quiet_lightning, restored_determinism
-from brainkit.training.loss import leaves_gain_open
 from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
@@ -55,6 +54,8 @@ class Fitted:
         Steps made without the host (on CUDA, as replays of a captured graph); 0 where the trainer made each.
     threads : int
         Of torch, in each process.
+    cpu_seconds : float or None
+        Of one process; None if it resumed what another one began.
     """
 
     best: Path
@@ -64,6 +65,7 @@ class Fitted:
     tokens_on: tuple[str, ...]
     steps_per_chunk: int
     threads: int
+    cpu_seconds: float | None
 
 
 class Listeners(NamedTuple):
@@ -130,6 +132,7 @@ def fit(
     KeyboardInterrupt
         If it is stopped by Ctrl-C; ``last.ckpt`` holds the current step. A second Ctrl-C does not wait for the step.
     """
+    started, resumed = time.process_time(), resume and (folder / "checkpoints" / "last.ckpt").is_file()
     listeners = Listeners(on_epoch or _ignore, on_step or _ignore, say or _ignore)
     processes = module.config.devices * module.config.num_nodes
     environment = distributed.cluster_environment() if processes > 1 else None
@@ -169,10 +172,19 @@ def fit(
             _run(trainer, checkpoints, module, data, resume)
         steps = trainer.global_step  # of the trainer or the stepper, while the module knows which
     best = folder / "checkpoints" / "best.ckpt"
-    if first and leaves_gain_open(module.config):
-        calibrate_checkpoint(module, best, data)
+    if first:
+        finish_checkpoint(module, best, data, device)
     stopped_early = checkpoints.epochs < module.config.epochs
-    return Fitted(best, checkpoints.epochs, steps, stopped_early, tokens_on, steps_per_chunk, torch.get_num_threads())
+    return Fitted(
+        best,
+        checkpoints.epochs,
+        steps,
+        stopped_early,
+        tokens_on,
+        steps_per_chunk,
+        threads=torch.get_num_threads(),
+        cpu_seconds=None if resumed else round(time.process_time() - started, 2),
+    )
 
 
 def choose_device(wanted: str) -> str:

@@ -102,6 +102,8 @@ class EncodingModule(lightning.LightningModule):
         prediction = model.standardised(local, whole, selectors)
         target = (response - model.response_mean) / model.response_std
         minimised, reported = misfit(self.config, prediction, target, share, self.all_reduce)
+        if model.offsets is not None:
+            minimised = minimised + self.config.offset_penalty * model.offsets.size()
         weight = self.regulariser_weight()
         if weight is None:
             return StepLoss(minimised, reported)
@@ -150,7 +152,7 @@ class EncodingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate for each part, linear warm-up and the schedule."""
-        groups: dict[str, list[Tensor]] = {"selectors": [], "weight": [], "bottleneck": [], "bias": []}
+        groups: dict[str, list[Tensor]] = {"selectors": [], "free": [], "weight": [], "bottleneck": [], "bias": []}
         seen: set[int] = set()
         for model in self.models():
             for name, parameter in model.named_parameters():
@@ -159,18 +161,24 @@ class EncodingModule(lightning.LightningModule):
                 seen.add(id(parameter))
                 if "_bottleneck." in name:
                     groups["bottleneck"].append(parameter)
+                elif name.startswith(("free_selectors.", "offsets.")):
+                    groups["free"].append(parameter)
                 else:
                     groups[name if name in ("weight", "bias") else "selectors"].append(parameter)
         c = self.config
-        selectors = c.lr_selectors if self.models()[0].free_selectors is None else c.lr_free_selectors
         rates = {
-            "selectors": (selectors, c.weight_decay_selectors),
+            "selectors": (c.lr_selectors, c.weight_decay_selectors),
+            "free": (c.lr_free_selectors, c.weight_decay_selectors),
             "weight": (c.lr_weight, c.weight_decay),
             "bottleneck": (c.lr_bottleneck, c.weight_decay),
             "bias": (c.lr_bottleneck, 0.0),
         }
         optimizer = torch.optim.AdamW(
-            [{"params": groups[part], "lr": lr, "weight_decay": decay} for part, (lr, decay) in rates.items()],
+            [
+                {"params": groups[part], "lr": lr, "weight_decay": decay}
+                for part, (lr, decay) in rates.items()
+                if groups[part]
+            ],
             fused=self.device.type in _FUSED,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)

@@ -90,6 +90,13 @@ def check_one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}, got {getattr(config, name)!r}")
 
 
+def check_each_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
+    """Check that the values of a field are among some values."""
+    for value in getattr(config, name):
+        if value not in allowed:
+            raise UsageError(f"{name} must have values of {', '.join(repr(a) for a in allowed)}, got {value!r}")
+
+
 def _convert(hint: Any, key: str, value: Any, source: str) -> Any:
     """A value as its field's type."""
     if hint is bool and isinstance(value, bool):

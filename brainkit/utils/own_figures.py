@@ -12,7 +12,11 @@ HEAD = 1024  # bytes; the mark is in front of the pixels
 # Names that brainkit gives to figures: of a million files only those with such a name are opened to look for the mark.
 NUMBERED = re.compile(r"\d{4,}-.+\.png")  # the map of one image: row and name
 SHEET = "-top-"  # in the names of contact sheets
-_NAMES = {f"{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale", "effect-size")}
+DIFFERENCE = "difference-"  # begins the names of maps of two models' difference
+_MAPS = ("accuracy", "explained", "layer", "location", "scale", "depth-se", "effect-size", "difference")
+_SCORES = ("correlation", "significance")
+_CHARTS = ("baselines", "agreement", "accuracy-by-roi", "hierarchy", "layers-by-roi", "leaderboard")
+_NAMES = {f"{name}.png" for name in (*_MAPS, *_SCORES, *_CHARTS)}
 _KEY, _NAME = "Software", "brainkit"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -28,7 +32,9 @@ def figure_mark() -> PngInfo:
 
 def may_be_own_figure(name: str) -> bool:
     """Whether brainkit gives such a file name to a figure."""
-    return name.endswith(".png") and (SHEET in name or name in _NAMES or NUMBERED.fullmatch(name) is not None)
+    return name.endswith(".png") and (
+        SHEET in name or name in _NAMES or name.startswith(DIFFERENCE) or NUMBERED.fullmatch(name) is not None
+    )
 
 
 def is_own_figure(head: bytes) -> bool:

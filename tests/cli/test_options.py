@@ -6,11 +6,14 @@ import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from command_line import V, call, write_encoder
+
+from brainkit.utils.table import Table
 
 
 def record(
@@ -43,6 +46,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.runs.train", "train", Path("runs/x"))
     options = "--data d --weights w.pt --out r --epochs 3 --seed 5 --resume --config c.yaml --set a.b=1 --set c.d=2"
     options += " --data e --skip-unreadable --devices 2 --num-nodes 3 --threads 4 --roi V1,FFA --roi OFA --no-maps"
+    options += " --repeats 4"
     assert call("train", "--backbone", "dinov2", *options.split()).exit_code == 0
     assert given() == {
         "backbone": "dinov2",
@@ -58,6 +62,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "num_nodes": 3,
         "threads": 4,
         "rois": ("V1,FFA", "OFA"),
+        "repeats": 4,
         "maps": False,
         "config": Path("c.yaml"),
         "overrides": ("a.b=1", "c.d=2"),
@@ -105,6 +110,17 @@ def test_export_passes_the_storage(monkeypatch: pytest.MonkeyPatch, options: lis
     assert call("export", *options, "--ensemble", "runs/b", "--ensemble", "runs/c").exit_code == 0
     arguments = without_say(given())
     assert (arguments["storage"], arguments["ensemble"]) == (storage, (Path("runs/b"), Path("runs/c")))
+
+
+def test_uncertainty_takes_the_first_run_for_the_map_and_the_others_for_its_repeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = SimpleNamespace(run=Path("a"), table=lambda: Table("standard errors"))
+    given = record(monkeypatch, "brainkit.runs.uncertainty", "measure_uncertainty", found)
+    done = call("uncertainty", "a", "b", "c", "--max-se", "0.2")
+    assert done.exit_code == 0 and "standard errors" in done.output
+    assert given() == {"run": Path("a"), "repeats": (Path("b"), Path("c")), "max_se": 0.2}
+    assert call("uncertainty", "--max-se", "0").exit_code == 2
 
 
 def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_noise_ceilings_as_fractions_and_percent(root, place, scale):
     save(root / place / "rh_noise_ceiling.npy", np.r_[ceiling[7:11], np.nan] * scale)
     got = Algonauts(root).noise_ceiling
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, np.r_[ceiling[:11], 0], rtol=1e-6)
+    np.testing.assert_allclose(got, np.r_[ceiling[:11], np.nan], rtol=1e-6)
 
 
 def test_groups_and_note_files(root):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from subject_folders import refused, save, write_algonauts, write_own
 
-from brainkit.data import Algonauts, Folder
+from brainkit.data import Algonauts, Folder, noise_ceiling_from_file
 from brainkit.data.noise_ceiling import read_noise_ceiling
 from brainkit.errors import DataError
+from brainkit.metrics import official_score
 
 rng = np.random.default_rng(0)
 
@@ -62,8 +63,9 @@ def test_the_formula_of_the_message_is_that_of_the_metrics():
 )
 def test_fractions_and_percent(tmp_path, values, unit, scale):
     found = read(tmp_path, values)
-    assert (found.unit, found.values.dtype) == (unit, np.float32)
-    expected = np.clip(np.nan_to_num(np.asarray(values, float).ravel()) / scale, 0, 1)
+    assert (found.units, found.values.dtype) == (unit, np.float32)
+    expected = np.clip(np.asarray(values, float).ravel() / scale, 0, 1)
+    assert found.counts["without"] == np.isnan(expected).sum()
     np.testing.assert_allclose(found.values, expected, rtol=1e-6)
 
 
@@ -79,8 +81,20 @@ def test_the_unit_is_told(tmp_path):
         save(tmp_path / "noise_ceiling.npy", np.array([0.1, 0.2, 0.3, 0.4]) * scale)
         subject = Folder(tmp_path)
         assert subject.noise_ceiling_unit == unit and unit in subject.describe()
+        alone = noise_ceiling_from_file(tmp_path / "noise_ceiling.npy")
+        assert (alone.units, alone.values.tolist()) == (unit, subject.noise_ceiling.tolist())
+    refused(lambda path: noise_ceiling_from_file(path, 5), tmp_path / "noise_ceiling.npy", "noise_ceiling.npy", "5")
     (tmp_path / "noise_ceiling.npy").unlink()
     assert Folder(tmp_path).noise_ceiling_unit is None
+
+
+def test_vertices_without_a_ceiling_are_counted_and_explain_nothing(tmp_path):
+    write_own(tmp_path)
+    save(tmp_path / "noise_ceiling.npy", np.array([0.1, np.nan, 0.3, 0.0]))
+    subject = Folder(tmp_path)
+    assert np.isnan(subject.noise_ceiling).tolist() == [False, True, False, False]
+    assert "none at 1 vertex" in subject.describe()
+    assert official_score(np.full(4, 0.2), subject.noise_ceiling).n == 2
 
 
 def test_both_readers_refuse_a_ratio_and_name_the_file(tmp_path):

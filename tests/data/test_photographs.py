@@ -10,7 +10,13 @@ pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
 
 from brainkit.data import photographs
-from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
+from brainkit.data.photographs import (
+    TEST_PHOTOGRAPHS,
+    TRAINING_PHOTOGRAPHS,
+    cut_into_tiles,
+    load_photographs,
+    random_crop,
+)
 from brainkit.errors import DataError, MissingDependency
 
 
@@ -46,3 +52,15 @@ def test_a_package_that_is_missing_or_lacks_a_photograph(monkeypatch: pytest.Mon
     monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"pip install 'brainkit\[train\]'"):
         load_photographs(["china"])
+
+
+def test_tiles_cover_a_photograph_and_share_nothing():
+    whole = Image.fromarray(np.arange(7 * 10 * 3, dtype=np.uint8).reshape(7, 10, 3))
+    tiles = cut_into_tiles({"a": whole})
+    assert list(tiles) == [f"a-{k}" for k in range(1, 7)]
+    values = [np.asarray(tile).reshape(-1, 3) for tile in tiles.values()]
+    assert sorted(map(tuple, np.concatenate(values).tolist())) == sorted(
+        map(tuple, np.asarray(whole).reshape(-1, 3).tolist())
+    )
+    np.testing.assert_array_equal(np.asarray(tiles["a-2"])[0, 0], np.asarray(whole)[0, 3])
+    np.testing.assert_array_equal(np.asarray(tiles["a-4"])[0, 0], np.asarray(whole)[3, 0])

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainkit.data.splits import Split, make_split
+from brainkit.config import DataConfig
+from brainkit.data.splits import Split, halve_training, make_joint_splits, make_split
 from brainkit.errors import DataError, UsageError
 
 SIDES = ("train", "validation", "test")
@@ -184,3 +185,49 @@ def test_files_that_are_not_a_split(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match="file not found"):
         Split.read(path)
+
+
+@settings(deadline=None, max_examples=100)
+@given(groups=group_lists, draw=st.integers(0, 10**6))
+def test_halves_share_no_stimulus_and_are_all_of_training(groups, draw):
+    split = make_split(groups, None, 0)
+    train = sides_of(split, groups)["train"]
+    if len(train) < 2:
+        with pytest.raises(DataError, match="half"):
+            halve_training([split], [groups], f"a:{draw}")
+        return
+    halves = [halve_training([split], [groups], f"{side}:{draw}")[0] for side in "ab"]
+    for half in halves:
+        np.testing.assert_array_equal(half.test, split.test)
+        np.testing.assert_array_equal(half.validation, split.validation)
+        assert half.train.dtype == np.int64 and np.all(np.diff(half.train) > 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([half.train for half in halves])), split.train)
+    first, second = (sides_of(half, groups)["train"] for half in halves)
+    assert not first & second
+    assert abs(len(first) - len(second)) <= 1
+
+
+def test_halves_of_subjects_agree_and_draws_differ(tmp_path):
+    one, other = [f"{k}" for k in range(60)], [f"{k}" for k in range(30, 90)]
+    nothing = [np.zeros(60, bool)] * 2
+    splits = make_joint_splits([one, other], nothing, 0, names=[one, other], subjects=["x", "y"])
+    a = halve_training(splits, [one, other], "a:3")
+    b = halve_training(splits, [one, other], "b:3")
+    assert not {one[row] for row in a[0].train} & {other[row] for row in b[1].train}
+    draws = {tuple(halve_training(splits[:1], [one], f"a:{draw}")[0].train.tolist()) for draw in range(5)}
+    assert len(draws) == 5
+    a[0].write(tmp_path / "split.json")
+    again = Split.read(tmp_path / "split.json", names=one)
+    assert again.half == "a:3" and again.train.tolist() == a[0].train.tolist()
+    splits[0].write(tmp_path / "split.json")
+    assert Split.read(tmp_path / "split.json").half == "" and "half" not in (tmp_path / "split.json").read_text()
+
+
+@pytest.mark.parametrize("half", ["c:1", "a", "a:-1", "a:1.5", "a:١", 3])
+def test_a_half_must_be_one(half, tmp_path):
+    value = {"version": 1, "seed": 0, "notes": [], "names_sha256": "", "train": [0], "validation": [1], "test": [2]}
+    (tmp_path / "split.json").write_text(json.dumps({**value, "half": half}))
+    with pytest.raises(DataError, match="half"):
+        Split.read(tmp_path / "split.json")
+    with pytest.raises(UsageError, match="half"):
+        DataConfig(half=half)

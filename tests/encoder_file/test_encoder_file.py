@@ -18,9 +18,13 @@ import pytest
 from brainkit import encoder_file
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
+from brainkit.data.splits import SIDES
 from brainkit.encoder_file import EncoderInfo, container, pack_array, unpack_array
+from brainkit.encoder_file.describe import as_json, describe
+from brainkit.encoder_file.metadata import MAX_IMAGES
 from brainkit.errors import DataError, EncoderFileError
 from brainkit.images import Preprocessing
+from brainkit.metrics.uncertainty import MapUncertainty
 
 # ir_version 10, then a graph of a few bytes: all that the container reads.
 MODEL = b"\x08\x0a" + b"\x3a\x05hello" + b"\x42\x02\x10\x14"
@@ -48,6 +52,7 @@ def make_info(**changes: object) -> EncoderInfo:
         "backbone": {"name": "tiny", "pretrained": False},
         "provenance": {"seed": 3, "versions": {"numpy": "2"}},
         "certificate": {"largest": 1e-6, "median": 1e-8, "images": 3, "batches": [1, 3], "enforced": False},
+        "image_hashes": {side: np.sort(rng.integers(-(2**63), 2**63 - 1, 7)) for side in SIDES},
     }
     return EncoderInfo(**{**parts, **changes})
 
@@ -89,6 +94,8 @@ def test_what_is_written_can_be_read(good: Path) -> None:
         np.testing.assert_array_equal(array, getattr(wrote, name))
     for name in ("units", "gauge", "note", "licence", "backbone", "provenance", "certificate"):
         assert getattr(info, name) == getattr(wrote, name)
+    for side in SIDES:
+        np.testing.assert_array_equal(info.image_hashes[side], wrote.image_hashes[side])
     assert set(info.selectors) == {"layer_weights", "locations", "scale"}
     assert info.digest == hashlib.sha256(good.read_bytes()[:-85]).hexdigest()
     assert good.read_bytes().startswith(MODEL)
@@ -192,6 +199,31 @@ def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
     value["something_new"] = {"a": 1}
     (tmp_path / "x.onnx").write_bytes(sealed(json.dumps(value).encode()))
     assert encoder_file.read(tmp_path / "x.onnx").bottleneck == 4
+
+
+def test_a_file_without_hashes_of_images_says_so(tmp_path: Path) -> None:
+    encoder_file.write(tmp_path / "old.onnx", MODEL, make_info(image_hashes=None))
+    assert encoder_file.read(tmp_path / "old.onnx").image_hashes is None
+    assert "image_hashes" not in json.loads(encoder_file.to_json(make_info(image_hashes=None)))
+    facts = dict(describe(tmp_path / "old.onnx").facts)
+    assert "cannot say" in facts["trained on"]
+    encoder_file.write(tmp_path / "new.onnx", MODEL, make_info())
+    assert dict(describe(tmp_path / "new.onnx").facts)["trained on"].startswith("7 images")
+    assert as_json(tmp_path / "new.onnx")["image_hashes"] == dict.fromkeys(SIDES, 7)
+
+
+def test_hashes_of_images_are_bounded(tmp_path: Path) -> None:
+    value = json.loads(encoder_file.to_json(make_info()))
+    side = value["image_hashes"]["train"]
+    bomb = {**side, "shape": [MAX_IMAGES + 1], "data": b64encode(zlib.compress(bytes(8 * (MAX_IMAGES + 1)))).decode()}
+    for bad in (
+        [],
+        {},
+        {**value["image_hashes"], "train": bomb},
+        {**value["image_hashes"], "test": {**side, "dtype": "<f8"}},
+    ):
+        changed = {**value, "image_hashes": bad}
+        assert "image_hashes" in refused(tmp_path / "bad.onnx", sealed(json.dumps(changed).encode()))
 
 
 def test_what_is_not_json_is_refused(tmp_path: Path) -> None:
@@ -335,3 +367,38 @@ def test_mutated_files_never_escape(seed: int, tmp_path: Path) -> None:
         assert info.layer_weights.shape == (len(info.vertices), len(info.layers))
     assert len(message.splitlines()) == 1
     assert len(message) < 700
+
+
+def make_uncertainty(**changes: object) -> MapUncertainty:
+    parts = {"depth_se": np.linspace(0, 0.2, 5), "location_se": np.full((5, 2), 0.1), "scale_se": np.zeros(5)}
+    return MapUncertainty(**{**parts, "basis": "halves", "runs": 8, "max_se": 0.15, **changes})  # type: ignore[arg-type]
+
+
+def test_standard_errors_are_kept_and_may_be_absent(good: Path, tmp_path: Path) -> None:
+    assert encoder_file.read(good).uncertainty is None
+    encoder_file.write(tmp_path / "sure.onnx", MODEL, make_info(uncertainty=make_uncertainty()))
+    found = encoder_file.read(tmp_path / "sure.onnx").uncertainty
+    assert found is not None
+    for name in ("depth_se", "location_se", "scale_se"):
+        np.testing.assert_allclose(getattr(found, name), getattr(make_uncertainty(), name), rtol=1e-6)
+    assert (found.basis, found.runs, found.max_se) == ("halves", 8, 0.15)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"depth_se": np.array([0, 0, -0.1, 0, 0])},
+        {"scale_se": np.array([0, 0, np.nan, 0, 0])},
+        {"location_se": np.full((5, 2), np.inf)},
+        {"location_se": np.zeros((5, 3))},
+        {"depth_se": np.zeros(4)},
+        {"basis": "guess"},
+        {"runs": 1},
+        {"runs": 10**9},
+        {"max_se": 0.0},
+        {"max_se": 2.0},
+    ],
+)
+def test_standard_errors_that_cannot_be_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+    text = encoder_file.to_json(make_info(uncertainty=make_uncertainty(**change)))
+    assert "uncertainty" in refused(tmp_path / "x.onnx", sealed(text.encode()))

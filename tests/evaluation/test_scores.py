@@ -14,9 +14,11 @@ torch = pytest.importorskip("torch")
 
 from small_models import Responses, memory_tokens, small_model
 
+import brainkit
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.evaluation.scores import Scores, json_ready, score, score_table, summarise
+from brainkit.evaluation.model_scores import score
+from brainkit.evaluation.scores import Scores, add_intervals, json_ready, score_table, summarise
 
 
 def test_scores_by_numpy() -> None:
@@ -58,20 +60,30 @@ def test_unknown_numbers_are_null_in_the_summary() -> None:
     assert read["images"] == 50
     assert read["all"]["vertices"] == 4
     assert read["all"]["r"] == pytest.approx(0.2)
-    assert read["rois"]["one"] == {
-        "vertices": 1,
-        "r": 0.6,
-        "r_interval": None,
-        "R2": pytest.approx(0.5),
-        "share": None,
-    }
-    assert read["rois"]["none"] == {"vertices": 0, "r": None, "r_interval": None, "R2": None, "share": None}
+    unknown = dict.fromkeys(("r_interval", "R2_interval", "share_interval", "share"))
+    assert read["rois"]["one"] == unknown | {"vertices": 1, "r": 0.6, "R2": pytest.approx(0.5)}
+    assert read["rois"]["none"] == unknown | {"vertices": 0, "r": None, "R2": None}
     assert read["rois"]["two"]["r"] == 0.2
-    low, high = read["all"]["r_interval"]
-    assert 0.1 <= low <= 0.2 <= high <= 0.6
     shown = score_table(read)
-    assert [row[0] for row in shown.rows] == ["all", "one", "two"] and len(shown.notes) == 1
+    assert [row[0] for row in shown.rows] == ["all", "one", "two"]
     assert shown.rows[1] == ("one", "1", "0.600", "0.500", "-")
+
+
+def test_intervals_are_over_stimuli() -> None:
+    rng = np.random.default_rng(0)
+    shared = np.repeat(rng.standard_normal((30, 4)), 2, axis=0)  # two images of each stimulus
+    p, y = shared, shared + rng.standard_normal((60, 4)).round(2)
+    rois = RoiTable({"one": np.array([3]), "all": np.array([0])}, 4)
+    scores = Scores(np.full(4, 0.7), np.full(4, 0.5), np.full(4, 0.8), 60)
+    table = summarise(add_intervals(scores, p, y, rois, np.repeat(np.arange(30), 2)), rois)
+    assert table["stimuli"] == 30
+    wanted = brainkit.evaluate(
+        p, y, noise_ceiling=scores.noise_ceiling, rois={"one": [3]}, groups=np.repeat(np.arange(30), 2)
+    ).groups["one"]
+    for key, measure in (("r", "r"), ("R2", "R2"), ("share", "explained")):
+        assert table["rois"]["one"][f"{key}_interval"] == [wanted[measure]["low"], wanted[measure]["high"]]
+    assert "[" in score_table(json_ready(table)).rows[1][2]
+    assert summarise(add_intervals(scores, p[:1], y[:1], rois, [0]), rois)["all"]["r_interval"] is None
 
 
 def test_summary_without_ceilings() -> None:

@@ -53,6 +53,8 @@ def test_tokens_are_those_of_the_backbone_in_order(photos: list[Path], cache: Pa
         torch.testing.assert_close(stored_global[layer], global_[layer], **near)
         one = tokens.layer(layer, rows)
         assert torch.equal(one[0], stored_local[layer]) and torch.equal(one[1], stored_global[layer])
+        some = tokens.layer(layer, rows, slice(1, 3))
+        assert torch.equal(some[0], stored_local[layer][:, 1:3]) and torch.equal(some[1], stored_global[layer][:, 1:3])
 
 
 def test_records_can_be_read_into_a_tensor(photos: list[Path], cache: Path) -> None:

@@ -18,6 +18,7 @@ from brainkit.maps.colours import layer_palette, location_colours
 from brainkit.maps.figure import make_flatmap
 from brainkit.maps.view import choose_view, on_flatmap, whole_view
 from brainkit.metrics.scores import LEAST_CEILING
+from brainkit.metrics.uncertainty import MapUncertainty
 from brainkit.utils.own_figures import HEAD, is_own_figure, may_be_own_figure
 
 pytest.importorskip("nilearn", reason="the meshes come with nilearn")
@@ -374,3 +375,37 @@ def test_each_location_in_the_image_has_its_own_colour():
     ring = location_colours(0.8 * np.cos(np.arange(12) * np.pi / 6), 0.8 * np.sin(np.arange(12) * np.pi / 6))
     difference = np.abs(ring[:, None] - ring[None]).max(axis=-1) + np.eye(12)
     assert difference.min() > 0.05
+
+
+@pytest.fixture
+def uncertainty(subject):
+    """Large standard errors of depth in the left hemisphere, of location and scale in the right."""
+    count, left = len(subject["vertices"]), subject["vertices"].n_left
+    depth, scale = np.full(count, 0.01), np.full(count, 0.01)
+    depth[:left], scale[left:] = 0.3, 0.3
+    return MapUncertainty(depth, np.column_stack([scale * 2, scale * 2]), scale, "halves", 8)
+
+
+@pytest.mark.slow
+def test_unsure_vertices_are_pale_on_the_map_that_is_unsure(tmp_path, subject, uncertainty, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(draw, "_write", lambda path, figure: drawn.setdefault(path.name, figure) and path)
+    draw.draw_maps(tmp_path, title="who", note=NOTE, test_images=40, uncertainty=uncertainty, **subject)
+    assert sorted(drawn) == sorted([*FILES, "depth-se.png"])
+    sides = {name: hues_by_side(figure) for name, figure in drawn.items()}
+    assert sides["layer.png"][1] > 5 * sides["layer.png"][0]
+    assert sides["scale.png"][0] > 5 * sides["scale.png"][1]
+    assert sides["location.png"][0] > 5 * sides["location.png"][1]
+    for name in ("layer.png", "scale.png", "location.png"):
+        assert "standard error" in words(drawn[name]) and "10 %" in words(drawn[name])
+    text = words(drawn["depth-se.png"])
+    assert NOTE in text and "8 runs on halves" in text
+    assert "standard error" not in words(drawn["accuracy.png"])
+    assert may_be_own_figure("depth-se.png")
+
+
+def hues_by_side(figure):
+    """How many pixels of the left and of the right half of the map have a hue."""
+    hue = coloured(figure)
+    middle = hue.shape[1] // 2
+    return int(hue[:, :middle].sum()) + 1, int(hue[:, middle:].sum()) + 1

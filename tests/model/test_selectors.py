@@ -14,6 +14,7 @@ from torch import Tensor
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.model.selectors import (
     FACTOR_ERROR,
+    VertexOffsets,
     coordinate_bounds,
     encode_positions,
     factored_encoding,
@@ -199,3 +200,40 @@ def test_factors_are_no_part_of_the_state():
     features = model.features
     model.load_state_dict(copied.state_dict())
     assert model.features is features  # same coordinates: not computed again
+
+
+def test_offsets_are_added_before_tanh_softmax_and_sigmoid() -> None:
+    draw = torch.Generator().manual_seed(1)
+    sums = [torch.randn(7, n, generator=draw, dtype=torch.float64, requires_grad=True) for n in (2, 3, 1)]
+    offsets = VertexOffsets(7, 3).double()
+    with torch.no_grad():
+        for parameter in offsets.parameters():
+            parameter.normal_(generator=draw)
+    learnt = [*sums, *offsets.parameters()]
+
+    def gradients(selected: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(sum((part.square() * part.exp()).sum() for part in selected), learnt)
+
+    networks = sums[0].tanh(), sums[1].softmax(-1), sums[2][:, 0].sigmoid()
+    found = offsets.added(*networks)
+    expected = (
+        (sums[0] + offsets.location).tanh(),
+        (sums[1] + offsets.layer).softmax(-1),
+        (sums[2][:, 0] + offsets.scale).sigmoid(),
+    )
+    for a, b in zip((*found, *gradients(found)), (*expected, *gradients(expected)), strict=True):
+        torch.testing.assert_close(a, b)
+    every = torch.cat([parameter.detach().flatten() for parameter in offsets.parameters()])
+    assert float(offsets.size().detach()) == pytest.approx(float(every.square().sum()) / 7)
+
+
+def test_offsets_stay_finite_where_a_network_is_saturated() -> None:
+    offsets = VertexOffsets(2, 2)
+    with torch.no_grad():
+        for parameter in offsets.parameters():
+            parameter.fill_(-3.0)
+    layer_weights = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    saturated = (torch.tensor([[1.0, -1.0], [1.0, 1.0]]), layer_weights, torch.tensor([0.0, 1.0]))
+    found = offsets.added(*(part.requires_grad_() for part in saturated))
+    for part in (*found, *torch.autograd.grad(sum(part.sum() for part in found), [*saturated, *offsets.parameters()])):
+        assert part.isfinite().all()

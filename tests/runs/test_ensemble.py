@@ -97,6 +97,8 @@ def test_runs_of_one_split_become_an_ensemble_with_scores(runs: Any) -> None:
     assert {run["data"] for run in info.ensemble["runs"]} == {first.summary["data"]["hash"]}
     assert info.ensemble["runs"][1]["scores"]["r"] == others[0].summary["scores"]["all"]["r"]
     assert info.ensemble["depth_sd"] > 0
+    assert info.uncertainty is not None and (info.uncertainty.basis, info.uncertainty.runs) == ("seeds", 3)
+    assert (info.uncertainty.depth_se > 0).all()
     # The scores are those of the mean of the members on the test images that all of them left out.
     rows = Split.read(first.path / "split.json").test
     paths = [sorted((runs.data / "images").iterdir())[row] for row in rows]
@@ -129,7 +131,7 @@ def test_data_that_is_gone_or_another_is_not_scored_on(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (run.path for run in runs.shared[:2])
-    monkeypatch.setattr("brainkit.evaluation.scores.score", None)  # is not called
+    monkeypatch.setattr("brainkit.evaluation.model_scores.score", None)  # is not called
 
     def why(*places: Path) -> str:
         said: list[str] = []

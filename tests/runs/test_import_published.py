@@ -105,7 +105,16 @@ def test_with_its_subject_it_is_a_run_like_any_other(net: str, tiny_sample: Path
     assert "0 is fine, 1 is coarse" in printed
     assert latest_run().samefile("run")
     assert {path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()} == {
-        *("config.yaml", "run.json", "scores.npz", "selectors.npz", "rois.json", "parity.npz", "log.txt"),
+        *(
+            "config.yaml",
+            "run.json",
+            "scores.npz",
+            "predictions.npz",
+            "selectors.npz",
+            "rois.json",
+            "parity.npz",
+            "log.txt",
+        ),
         "checkpoints/best.ckpt",
         *(f"maps/{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale")),
     }

@@ -86,7 +86,8 @@ def test_each_subject_has_a_run_of_its_own(run: tuple[brainkit.Run, list[str]], 
     for name, letter, vertices in (("subject", "a", 6), ("subject-2", "b", 4)):
         folder, summary = finished_run(both / name)
         assert {path.name for path in folder.iterdir()} >= {
-            *("config.yaml", "split.json", "selectors.npz", "scores.npz", "rois.json", "parity.npz", "run.json"),
+            *("config.yaml", "split.json", "rois.json", "run.json"),
+            *("selectors.npz", "scores.npz", "predictions.npz", "parity.npz"),
         }
         settings = Config.read(folder / "config.yaml").data
         assert settings.path == str(place / letter / "subject") and not settings.paths

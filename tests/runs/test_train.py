@@ -24,10 +24,11 @@ from brainkit.config import Config
 from brainkit.data import Algonauts
 from brainkit.data.splits import Split
 from brainkit.errors import TrainingError, UsageError
-from brainkit.evaluation.scores import score
+from brainkit.evaluation.model_scores import score
 from brainkit.features import extract_tokens
 from brainkit.runs.folder import load_model
 from brainkit.runs.latest import latest_run
+from brainkit.runs.network import load_network
 from brainkit.runs.train import train
 
 NET = "efficientnet_lite0"
@@ -40,7 +41,7 @@ def read_summary(run: Path) -> Any:
 @pytest.mark.slow
 def test_files_in_the_run_folder(finished: Any) -> None:
     run, lines = finished
-    arrays = ("selectors.npz", "scores.npz", "parity.npz")
+    arrays = ("selectors.npz", "scores.npz", "predictions.npz", "image_hashes.npz", "parity.npz")
     tables = ("config.yaml", "split.json", "metrics.csv", "rois.json", "recovery.json", "run.json", "log.txt")
     boards = [path.relative_to(run).as_posix() for path in run.glob("tensorboard/events.out.tfevents.*")]
     maps = [f"maps/{name}.png" for name in ("accuracy", "explained", "layer", "location", "scale")]
@@ -154,6 +155,14 @@ def test_random_weights_are_a_control(own_data: Path) -> None:
     assert read_summary(run)["backbone"]["pretrained"] is False
     with pytest.raises(UsageError, match="exists already"):
         train("resnet10t", **options)
+
+
+def test_a_network_with_drawn_weights_can_be_loaded_again(own_data: Path) -> None:
+    network = load_backbone("resnet10t", random_weights=True, size=64, seed=4)
+    run = train(network, data=own_data, epochs=1, overrides=SMALL, say=quiet)
+    held = Config.read(run / "config.yaml")
+    assert (held.backbone.random_weights, held.backbone.weights_seed) == (True, 4)
+    assert load_network(held).weights_hash == network.weights_hash
 
 
 def test_constant_selectors_fail_the_run(net: str, tiny_sample: Path) -> None:

@@ -1,0 +1,274 @@
+"""Predictions against responses: scores per vertex and by region, with intervals and tests over stimuli."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainkit.errors import UsageError
+from brainkit.evaluation.evaluation import Evaluation, Official, Summary
+from brainkit.metrics.correlation import StreamingCorrelation
+from brainkit.metrics.permutation import permutation_test
+from brainkit.metrics.resampling import (
+    LEAST_GROUPS,
+    bootstrap_weights,
+    group_codes,
+    interval,
+    jackknife_weights,
+    weighted_correlations,
+    weighted_scores,
+)
+from brainkit.metrics.scores import LEAST_CEILING, explained_share, official_score
+from brainkit.metrics.significance import false_discovery_rate
+from brainkit.utils.system import cores
+
+ALL = "all"  # the group of all vertices
+_BATCH = 2**22  # values of a batch of images
+_ROWS = 2**21  # values of a batch of bootstrap draws
+_THREADS = 8  # at most: each holds a batch of draws
+_DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
+
+
+def evaluate(
+    predictions: npt.ArrayLike,
+    responses: npt.ArrayLike,
+    *,
+    noise_ceiling: npt.ArrayLike | None = None,
+    rois: Mapping[str, npt.ArrayLike] | None = None,
+    groups: Iterable[Any] | None = None,
+    bootstrap: int = 2000,
+    permutations: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Evaluation:
+    """Compare predictions with responses to the same images.
+
+    Parameters
+    ----------
+    predictions, responses : arrays of shape (n, V)
+        n >= 2 images, V vertices. May be memory maps.
+    noise_ceiling : array of shape (V,), optional
+        The largest r^2 that the noise allows, as a fraction; NaN where unknown.
+    rois : mapping of str to positions, optional
+        Positions among the V vertices, or masks of shape (V,), of every group of vertices to summarise.
+    groups : n labels, optional
+        The stimulus of each image: images of one stimulus are resampled together. Default: each image is its own.
+    bootstrap, permutations : int
+        Numbers of draws; 0 leaves out the intervals or the test.
+    level : float
+        Of the intervals, in (0, 1).
+    seed : int
+        The same seed gives the same numbers.
+
+    Returns
+    -------
+    Evaluation
+        Its intervals are about other stimuli of the same kind, shown to this subject.
+
+    Raises
+    ------
+    UsageError
+        If shapes do not fit, there are fewer than two images, or a ceiling is not a fraction.
+    """
+    p, y = _opened(predictions), _opened(responses)
+    _check(p, y, bootstrap, permutations, level)
+    n, vertices = p.shape
+    ceiling = _checked_ceiling(noise_ceiling, vertices)
+    members = _members(rois or {}, vertices)
+    codes = group_codes(groups, n)
+
+    streamed = StreamingCorrelation(vertices)
+    batch = max(_BATCH // max(vertices, 1), 1)
+    for start in range(0, n, batch):
+        streamed.update(p[start : start + batch], y[start : start + batch])
+    r, R2 = streamed.r, streamed.R2
+    constant_prediction, constant_response = streamed.constant
+    ceiling[constant_response] = np.nan
+    points = {"r": r, "R2": R2, "explained": explained_share(r, ceiling)}
+
+    weights = jackknife_weights(codes)
+    draws = bootstrap if codes.max() + 1 >= LEAST_GROUPS else 0
+    if draws:
+        weights = np.concatenate([bootstrap_weights(codes, draws, seed), weights])
+    low, high, method, summaries = _intervals(p, y, weights, draws, level, points, ceiling, members)
+    test = permutation_test(p, y, r, codes, permutations, seed)
+    usable = np.nan_to_num(ceiling) >= LEAST_CEILING
+    return Evaluation(
+        r=r,
+        R2=R2,
+        explained=points["explained"],
+        explained_raw=np.where(usable, np.nan_to_num(r).clip(min=0) ** 2 / np.where(usable, ceiling, 1), np.nan),
+        r_low=low,
+        r_high=high,
+        p=test.p,
+        q=false_discovery_rate(test.p),
+        p_max=test.p_max,
+        noise_ceiling=ceiling,
+        groups=summaries,
+        official=_official(r, ceiling),
+        n_images=n,
+        n_groups=int(codes.max()) + 1,
+        method=method,
+        level=level,
+        bootstrap=bootstrap,
+        permutations=permutations,
+        seed=seed,
+        constant_predictions=int(constant_prediction.sum()),
+        constant_responses=int(constant_response.sum()),
+    )
+
+
+def _opened(values: npt.ArrayLike) -> Any:
+    array = np.asanyarray(values)
+    return array if array.dtype.kind == "f" else np.asarray(array, np.float64)
+
+
+def _check(p: Any, y: Any, bootstrap: int, permutations: int, level: float) -> None:
+    if p.ndim != 2 or p.shape != y.shape:
+        raise UsageError(f"predictions and responses: expected both (images, vertices), found {p.shape} and {y.shape}")
+    if len(p) < 2:
+        raise UsageError(f"predictions: expected at least 2 images, found {len(p)}; a correlation needs several")
+    if not 0 < level < 1:
+        raise UsageError(f"level: expected a number between 0 and 1, found {level!r}")
+    for name, count in (("bootstrap", bootstrap), ("permutations", permutations)):
+        if count < 0:
+            raise UsageError(f"{name}: expected a number of draws, 0 or more, found {count}")
+
+
+def _checked_ceiling(noise_ceiling: npt.ArrayLike | None, vertices: int) -> np.ndarray:
+    ceiling = np.full(vertices, np.nan) if noise_ceiling is None else np.array(noise_ceiling, np.float64)
+    if ceiling.shape != (vertices,):
+        raise UsageError(f"noise_ceiling: expected one for each of the {vertices} vertices, found {ceiling.shape}")
+    if (ceiling < 0).any() or (ceiling > 1 + 1e-6).any():
+        found = f"{np.nanmin(ceiling):g} to {np.nanmax(ceiling):g}"
+        raise UsageError(f"noise_ceiling: expected fractions in [0, 1], found {found}; divide percent by 100")
+    return ceiling
+
+
+def _members(rois: Mapping[str, npt.ArrayLike], vertices: int) -> dict[str, np.ndarray]:
+    """Positions of each group's vertices, those of all vertices first."""
+    members = {ALL: np.arange(vertices)}
+    for name, given in rois.items():
+        positions = np.asarray(given)
+        if positions.dtype == bool and positions.shape == (vertices,):
+            positions = np.flatnonzero(positions)
+        if not positions.size:
+            positions = np.empty(0, int)
+        if positions.ndim != 1 or positions.dtype.kind not in "iu":
+            raise UsageError(f"ROI {name}: expected vertex positions or a mask of {vertices}, found {positions.dtype}")
+        if positions.size and not 0 <= positions.min() <= positions.max() < vertices:
+            found = f"{positions.min()} to {positions.max()}"
+            raise UsageError(f"ROI {name}: expected positions in 0 to {vertices - 1}, found {found}")
+        if name == ALL:
+            raise UsageError(f"ROI {name}: this name stands for all vertices; choose another")
+        members[name] = np.unique(positions)
+    return members
+
+
+def _intervals(
+    p: Any,
+    y: Any,
+    weights: np.ndarray,
+    bootstrap: int,
+    level: float,
+    points: dict[str, np.ndarray],
+    ceiling: np.ndarray,
+    members: dict[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, str | None, dict[str, dict[str, Summary]]]:
+    """Intervals of r per vertex, and summaries of every measure and group. `weights`: bootstrap, then jackknife."""
+    finite = {measure: np.isfinite(values) for measure, values in points.items()}
+    columns = [
+        (name, measure, positions[finite[measure][positions]])
+        for name, positions in members.items()
+        for measure in points
+    ]
+    estimates = np.array([_centres(points[measure], chosen) for _, measure, chosen in columns])  # (columns, 2)
+    vertices = p.shape[1]
+    low, high, method = np.full(vertices, np.nan), np.full(vertices, np.nan), None
+    ends = np.full((2, *estimates.shape), np.nan)
+    if bootstrap:
+        drawn = np.empty((len(weights), *estimates.shape))
+        step = max(_DRAWN // max(vertices, 1), 1)
+        for start in range(0, len(weights), step):
+            r, R2 = weighted_scores(p, y, weights[start : start + step])
+            drawn[start : start + step] = drawn_centres(r, R2, ceiling, columns)
+        width = max(_ROWS // len(weights), 1)
+        for start in range(0, vertices, width):
+            block = slice(start, start + width)
+            # All draws of these vertices; where they did not fit into memory at once, they are computed again.
+            of_block = r[:, block] if step >= len(weights) else weighted_correlations(p[:, block], y[:, block], weights)
+            low[block], high[block], method = interval(
+                of_block[:bootstrap], points["r"][block], of_block[bootstrap:], level
+            )
+        for centre, corrected in enumerate((False, True)):  # the median is not smooth in the images, the mean is
+            values = drawn[..., centre]
+            ends[..., centre] = interval(
+                values[:bootstrap], estimates[:, centre], values[bootstrap:], level, corrected=corrected
+            )[:2]
+    summaries: dict[str, dict[str, Summary]] = {name: {} for name in members}
+    for k, (name, measure, chosen) in enumerate(columns):
+        summaries[name][measure] = {
+            "median": float(estimates[k, 0]),
+            "low": float(ends[0, k, 0]),
+            "high": float(ends[1, k, 0]),
+            "mean": float(estimates[k, 1]),
+            "mean_low": float(ends[0, k, 1]),
+            "mean_high": float(ends[1, k, 1]),
+            "n": len(chosen),
+        }
+    return low, high, method, summaries
+
+
+def drawn_centres(
+    r: np.ndarray, R2: np.ndarray, ceiling: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]
+) -> np.ndarray:
+    """Median and mean over vertices in each of many draws.
+
+    Parameters
+    ----------
+    r, R2 : arrays of shape (draws, V)
+    ceiling : array of shape (V,)
+    columns : sequence of (group, measure, positions)
+        What to summarise: ``"r"``, ``"R2"`` or ``"explained"`` at these vertices.
+
+    Returns
+    -------
+    array of shape (draws, columns, 2), float64
+    """
+    drawn = np.empty((len(r), len(columns), 2))
+    rows = max(_ROWS // max(r.shape[1], 1), 1)
+
+    def fill(start: int) -> None:
+        chunk = slice(start, start + rows)
+        values = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
+        for k, (_, measure, chosen) in enumerate(columns):
+            drawn[chunk, k] = _centres(values[measure], chosen)
+
+    with ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
+        list(pool.map(fill, range(0, len(r), rows)))
+    return drawn
+
+
+def _centres(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Median and mean over some vertices, the last axis: (..., 2); NaN over none."""
+    if not len(chosen):
+        return np.full((*values.shape[:-1], 2), np.nan)
+    part = np.partition(values[..., chosen], len(chosen) // 2, axis=-1)  # np.median partitions thrice
+    upper, below = part[..., len(chosen) // 2], part[..., : len(chosen) // 2]
+    median = upper if len(chosen) % 2 else (upper + below.max(axis=-1)) / 2
+    return np.stack([median, part.mean(axis=-1, dtype=np.float64)], axis=-1)
+
+
+def _explained(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
+    """`explained_share` of many draws (draws, V), in float32."""
+    usable = np.where(np.nan_to_num(ceiling) >= LEAST_CEILING, ceiling, np.nan).astype(np.float32)
+    return np.minimum(np.nan_to_num(r).clip(min=0) ** 2 / usable, 1)
+
+
+def _official(r: np.ndarray, ceiling: np.ndarray) -> Official:
+    score = official_score(r, ceiling)
+    return {"mean": score.mean, "median": score.median, "n": score.n}

@@ -1,0 +1,307 @@
+"""What `brainkit compare` writes: JSON, CSV, arrays, figures."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainkit._version import __version__
+from brainkit.cortex.vertices import CUSTOM
+from brainkit.errors import DataError, UsageError
+from brainkit.evaluation.compare import Summary
+from brainkit.evaluation.hierarchy import layers_by_roi
+from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.metrics.depth import relative_depth
+from brainkit.runs.compare import RunComparison, SubjectResult, headline_measure
+from brainkit.runs.compare_tables import MEASURES, leaderboard
+from brainkit.utils.files import atomic_write, write_json
+from brainkit.utils.text import plural
+
+_LONGEST = 30  # groups of vertices in a chart
+
+
+def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
+    """The folder of the results, if it can be made: checked before any work is done.
+
+    Raises
+    ------
+    UsageError
+        If it exists, and must not be overwritten.
+    DataError
+        If it is a file, or its folder does not exist.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder for the results, found a file")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UsageError(f"{folder}: exists already; give --overwrite, or name another --out")
+    if not folder.resolve().parent.is_dir():
+        raise DataError(f"{folder}: its folder {folder.parent} does not exist; create it first")
+    return folder
+
+
+def write_comparison(result: RunComparison, folder: Path) -> list[Path]:
+    """Write ``comparison.json``, ``comparison.csv``, ``comparison.npz`` and figures; of a leaderboard also its CSV.
+
+    Arrays and maps of several subjects are in a folder for each.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
+    folder.mkdir(exist_ok=True)
+    files = [folder / "comparison.json", folder / "comparison.csv"]
+    write_json(files[0], to_json(result))
+    _write_csv(files[1], ("a", "b", "group", "measure", "difference", "low", "high", "p", "q", "n"), _rows(result))
+    if result.settings.leaderboard:
+        files.append(folder / "leaderboard.csv")
+        rows = leaderboard(result)
+        _write_csv(files[-1], tuple(rows[0]), [tuple(row.values()) for row in rows])
+    for name, found in result.subjects.items():
+        place = folder if result.single is not None else folder / _file_name(name)
+        place.mkdir(exist_ok=True)
+        files.append(place / "comparison.npz")
+        _write_arrays(files[-1], result, found)
+    if importlib.util.find_spec("matplotlib") is not None:
+        files += _draw(result, folder)
+    return files
+
+
+def to_json(result: RunComparison) -> dict[str, Any]:
+    """The comparison as ``comparison.json`` holds it.
+
+    Returns
+    -------
+    dict
+        ``pairs``: for each pair of models ``a``, ``b`` and ``groups`` -> name -> measure -> ``difference``, ``low``,
+        ``high``, ``p``, ...; with several subjects these are over subjects, and ``subjects`` has those of each.
+        ``models`` -> name -> ``accuracy``, ``hierarchy``, ``runs``; ``subjects`` -> name -> its images and vertices;
+        ``settings``, ``provenance``.
+    """
+    pairs = []
+    for pair in result.pairs:
+        entry: dict[str, Any] = {"a": pair[0], "b": pair[1], "groups": result.pair(pair)}
+        if result.single is None:
+            entry["subjects"] = {
+                name: found.pairs[pair].groups for name, found in result.subjects.items() if pair in found.pairs
+            }
+        pairs.append(entry)
+    models = {}
+    for model in result.models:
+        runs = [_provenance(run.folder, run.summary) for runs in model.runs.values() for run in runs]
+        found = {"accuracy": result.accuracy(model.name), "hierarchy": result.hierarchy(model.name)}
+        if result.single is None:
+            found["subjects"] = {
+                name: {"accuracy": each.accuracy[model.name], "hierarchy": each.hierarchy.get(model.name)}
+                for name, each in result.subjects.items()
+                if model.name in each.accuracy
+            }
+        models[model.name] = found | {"runs": runs}
+    return {
+        "schema": 1,
+        "pairs": pairs,
+        "models": models,
+        "subjects": {name: _subject_facts(found) for name, found in result.subjects.items()},
+        "settings": asdict(result.settings),
+        "provenance": {
+            "command": "brainkit compare",
+            "brainkit": __version__,
+            "versions": {name: importlib.metadata.version(name) for name in ("numpy", "scipy")},
+        },
+    }
+
+
+def _rows(result: RunComparison) -> Iterator[tuple[Any, ...]]:
+    for a, b in result.pairs:
+        for group, measures in result.pair((a, b)).items():
+            for measure, line in measures.items():
+                yield a, b, group, measure, *(line.get(key) for key in ("difference", "low", "high", "p", "q", "n"))
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(header)
+        for row in rows:
+            table.writerow([f"{cell:.9g}" if isinstance(cell, float) else "" if cell is None else cell for cell in row])
+
+
+def _write_arrays(path: Path, result: RunComparison, found: SubjectResult) -> None:
+    """Arrays per vertex: of each pair (pairs, V), and of each model that has selectors (V,), and (L, R)."""
+    shared = found.shared
+    each = [comparison.arrays() for comparison in found.pairs.values()]
+    arrays: dict[str, Any] = {name: np.stack([one[name] for one in each]) for name in each[0]}
+    groups = vertex_groups(shared.vertices, shared.rois)
+    arrays |= {
+        "vertices": shared.vertices.ids,
+        "space": np.array(shared.vertices.space),
+        "rois": np.array(list(groups)),
+    }
+    arrays["pairs"] = np.array(list(found.pairs))
+    for model in result.models:
+        weights, layers = _layer_weights(result, found, model.name)
+        if weights is not None:
+            arrays[f"depth.{model.name}"] = relative_depth(weights).astype(np.float32)
+            arrays[f"layers_by_roi.{model.name}"] = layers_by_roi(weights, groups).astype(np.float32)
+            arrays[f"layers.{model.name}"] = np.array(layers)
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _layer_weights(result: RunComparison, found: SubjectResult, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Mean layer weights (V, L) of a model's runs, and the layers; None where it has none."""
+    model = next(each for each in result.models if each.name == name)
+    subject = found.shared.subject
+    selectors = model.selectors(subject) if subject in model.runs else []
+    if not selectors:
+        return None, ()
+    return np.mean([each.layer_weights for each in selectors], axis=0), selectors[0].layers
+
+
+def _draw(result: RunComparison, folder: Path) -> list[Path]:
+    from brainkit.maps import charts
+
+    figures = []
+    measure = headline_measure(result.accuracy(result.models[0].name))
+    about: dict[str, Any] = {"measure": MEASURES[measure], "note": _note(result), "detail": _detail(result)}
+    if result.settings.leaderboard:
+        rows = [
+            (
+                row["model"],
+                {"value": row[measure], "low": row[f"{measure}_low"], "high": row[f"{measure}_high"]},
+                None if row["rank"] == 1 else _to_best(row),
+            )
+            for row in leaderboard(result)
+        ]
+        figures.append(charts.draw_leaderboard(folder / "leaderboard.png", rows=rows, title="Leaderboard", **about))
+    else:
+        accuracy = {model.name: _points(result.accuracy(model.name), measure, "mean") for model in result.models}
+        shown = (
+            [pair for pair in result.pairs if pair[0] == result.models[0].name]
+            if len(result.pairs) > 3
+            else result.pairs
+        )
+        differences = {f"{a} - {b}": _points(result.pair((a, b)), measure, "difference") for a, b in shown}
+        path = folder / "accuracy-by-roi.png"
+        title = f"Accuracy and differences of {plural(len(result.models), 'model')}"
+        figures.append(charts.draw_by_group(path, accuracy=accuracy, differences=differences, title=title, **about))
+    for name, found in result.subjects.items():
+        place, of_subject = (folder, "") if result.single is not None else (folder / _file_name(name), f"{name}: ")
+        figures += _draw_subject(result, found, place, of_subject)
+    return figures
+
+
+def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, start: str) -> list[Path]:
+    from brainkit.maps import charts, draw
+
+    figures = []
+    note = found.shared.note
+    if found.hierarchy:
+        path = folder / "hierarchy.png"
+        detail = (
+            "bars: interval over runs; grey: maps as smooth, rotated on the sphere" if found.no_spin is None else ""
+        )
+        title = f"{start}preferred depth along the cortex" if start else "Preferred depth along the cortex"
+        figures.append(charts.draw_hierarchy(path, hierarchies=found.hierarchy, title=title, detail=detail, note=note))
+    groups = vertex_groups(found.shared.vertices, found.shared.rois)
+    groups = {name: members for name, members in groups.items() if len(members)}
+    weights = {model.name: _layer_weights(result, found, model.name) for model in result.models}
+    shares = {name: layers_by_roi(each, groups) for name, (each, _) in weights.items() if each is not None}
+    if shares and groups:
+        layers = {name: weights[name][1] for name in shares}
+        path = folder / "layers-by-roi.png"
+        title = f"{start}mean layer weights by ROI" if start else "Mean layer weights by ROI"
+        figures.append(
+            charts.draw_layers_by_roi(path, shares=shares, layers=layers, rois=list(groups), title=title, note=note)
+        )
+    if found.shared.vertices.space != CUSTOM and importlib.util.find_spec("nilearn") is not None:
+        for pair, comparison in found.pairs.items():
+            names = "difference.png" if len(found.pairs) == 1 else f"difference-{_file_name('-'.join(pair))}.png"
+            figures.append(
+                draw.draw_difference(
+                    folder / names,
+                    vertices=found.shared.vertices,
+                    rois=found.shared.rois,
+                    difference=comparison.difference["r"],
+                    q=comparison.q,
+                    names=pair,
+                    images=comparison.n_images,
+                    note=note,
+                )
+            )
+    return figures
+
+
+def _points(summary: Summary, measure: str, value: str) -> dict[str, dict[str, Any]]:
+    """Points of a chart, of the groups that have vertices: of ``mean``, or of ``difference``."""
+    points = {}
+    start = "" if value == "difference" else "mean_"
+    for group, measures in list(summary.items())[:_LONGEST]:
+        line = measures[measure]
+        if line["n"]:
+            points[group] = {"value": line[value], "low": line[f"{start}low"], "high": line[f"{start}high"]}
+            # Over subjects there is no q.
+            points[group] |= {"q": line.get("q", line["p"])} if value == "difference" else {}
+    return points
+
+
+def _to_best(row: dict[str, Any]) -> dict[str, Any]:
+    keys = {"value": "difference", "low": "low", "high": "high", "p": "p"}
+    return {key: row[f"{name}_to_best"] for key, name in keys.items()}
+
+
+def _note(result: RunComparison) -> str | None:
+    return "; ".join(dict.fromkeys(each.shared.note for each in result.subjects.values() if each.shared.note)) or None
+
+
+def _detail(result: RunComparison) -> str:
+    if result.single is None:
+        return f"random effects over {plural(len(result.subjects), 'subject')}"
+    comparison = next(iter(result.single.pairs.values()))
+    stimuli = plural(comparison.n_groups, "stimulus", "stimuli")
+    level = f"{100 * result.settings.level:g} %"
+    return f"{plural(comparison.n_images, 'test image')} of {stimuli}; bars: {level} intervals, bootstrap over stimuli"
+
+
+def _subject_facts(found: SubjectResult) -> dict[str, Any]:
+    shared, comparison = found.shared, next(iter(found.pairs.values()))
+    return {
+        "images": comparison.n_images,
+        "stimuli": comparison.n_groups,
+        "test_images": shared.images,
+        "vertices": len(shared.vertices),
+        "space": shared.vertices.space,
+        "exchanges": comparison.exchanges,
+        "interval_method": comparison.method,
+        "areas": None if found.order is None else list(found.order.names),
+        "no_spin_test": found.no_spin,
+    }
+
+
+def _provenance(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    backbone, data = summary["backbone"], summary["data"]
+    return {
+        "run": folder.name,
+        "subject": data["name"],
+        "data_hash": data["hash"],
+        "backbone": backbone["name"],
+        "weights_hash": backbone["weights_hash"],
+        "pretrained": backbone["pretrained"],
+        "split": summary["split"],
+        "seed": summary["seed"],
+        "brainkit": summary["brainkit"],
+    }
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)

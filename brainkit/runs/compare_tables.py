@@ -1,0 +1,127 @@
+"""A comparison of runs as tables: what `brainkit compare` prints, and the rows of the leaderboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from brainkit.evaluation.compare import ALL
+from brainkit.runs.compare import LINES, RunComparison, headline_measure
+from brainkit.utils.table import Table, number
+from brainkit.utils.text import plural
+
+MEASURES = {"explained": "r² / noise ceiling", "r": "r", "R2": "R²"}
+
+
+def leaderboard(result: RunComparison) -> list[dict[str, Any]]:
+    """One row per model, best first: accuracy of all vertices, its difference from the best, slope of depth."""
+    rows: list[dict[str, Any]] = []
+    for rank, model in enumerate(result.models, 1):
+        accuracy = result.accuracy(model.name)[ALL]
+        row: dict[str, Any] = {"rank": rank, "model": model.name, "subjects": len(model.runs)}
+        row["runs"] = sum(map(len, model.runs.values()))
+        for measure, values in accuracy.items():
+            row |= {measure: values["mean"], **{f"{measure}_{end}": values[f"mean_{end}"] for end in ("low", "high")}}
+        pair = next((each for each in result.pairs if each[0] == model.name), None)
+        difference = {} if pair is None else result.pair(pair)[ALL][headline_measure(result.accuracy(model.name))]
+        row |= {f"{key}_to_best": difference.get(key) for key in ("difference", "low", "high", "p")}
+        hierarchy = result.hierarchy(model.name) or {}
+        for line in LINES:
+            row |= {f"depth_{line}": hierarchy.get(line, {}).get("value")}
+        row["depth_slope_low"], row["depth_slope_high"], row["depth_p"] = (
+            hierarchy.get("slope", {}).get(key) for key in ("low", "high", "p")
+        )
+        rows.append(row)
+    return rows
+
+
+def tables(result: RunComparison) -> list[Table]:
+    """The comparison for people."""
+    if result.settings.leaderboard:
+        return [_leaderboard_table(result), *_hierarchy_table(result)]
+    return [*(_pair_table(result, pair) for pair in result.pairs), *_hierarchy_table(result)]
+
+
+def _pair_table(result: RunComparison, pair: tuple[str, str]) -> Table:
+    summary = result.pair(pair)
+    a, b = (result.accuracy(name) for name in pair)
+    measure = headline_measure(a)
+    single = result.single
+    rows = []
+    for group, measures in summary.items():
+        line = measures[measure]
+        if line["n"]:
+            accuracy = [number(each[group][measure]["mean"], ".3f") for each in (a, b)]
+            difference, p, q = number(line["difference"], "+.4f"), number(line["p"], ".3g"), line.get("q")
+            cells = (group, str(line["n"]), *accuracy, difference, _interval(line), p)
+            rows.append((*cells, number(q, ".3g")) if single is not None else cells)
+    over = "vertices" if single is not None else "subjects"
+    header = ("", over, pair[0], pair[1], "difference", f"{100 * result.settings.level:g} %", "p")
+    notes = []
+    if single is None:
+        notes.append(
+            "random effects over subjects: mean, t interval, t test; comparison.json has those of each subject"
+        )
+    else:
+        found = single.pairs[pair]
+        stimuli = f"{plural(found.n_groups, 'stimulus', 'stimuli')}"
+        notes.append(
+            f"{plural(found.n_images, 'test image')} of {stimuli}; p: {found.exchanges:,} exchanges of stimuli"
+        )
+        if found.exchanges < result.settings.permutations:
+            notes.append(f"these are all exchanges of {stimuli}: p cannot be below {2 / (1 + found.exchanges):.3g}")
+        if found.method is None:
+            notes.append("no intervals: 10 stimuli are needed")
+        notes.append(f"vertices that differ at q < 0.05: {_differing(found.difference['r'], found.q, pair)}")
+    title = f"{pair[0]} - {pair[1]}: {MEASURES[measure]} (means over vertices)"
+    return Table(title, header + (("q",) if single is not None else ()), tuple(rows), tuple(notes), bold=0)
+
+
+def _leaderboard_table(result: RunComparison) -> Table:
+    measure = headline_measure(result.accuracy(result.models[0].name))
+    rows = []
+    for row in leaderboard(result):
+        line = {"low": row[f"{measure}_low"], "high": row[f"{measure}_high"]}
+        to_best = {"low": row["low_to_best"], "high": row["high_to_best"]}
+        difference = number(row["difference_to_best"], "+.4f"), _interval(to_best), number(row["p_to_best"], ".3g")
+        rows.append((row["model"], str(row["subjects"]), number(row[measure], ".3f"), _interval(line), *difference))
+    level = f"{100 * result.settings.level:g} %"
+    header = ("", "subjects", MEASURES[measure], level, "to the best", level, "p")
+    return Table("leaderboard (means over vertices)", header, tuple(rows))
+
+
+def _hierarchy_table(result: RunComparison) -> list[Table]:
+    found = {model.name: line for model in result.models if (line := result.hierarchy(model.name)) is not None}
+    if not found:
+        return []
+    rows = []
+    for name, line in found.items():
+        cells = [name]
+        for key in LINES:
+            cells += [number(line[key]["value"], ".3f"), _interval(line[key], ".3f")]
+        rows.append((*cells, number(line["slope"]["p"], ".3g")))
+    order = next(each.order for each in result.subjects.values() if each.order is not None)
+    notes = [each.no_spin for each in result.subjects.values() if each.no_spin is not None]
+    notes = [f"no p: {notes[0]}"] if notes else []
+    if result.single is not None:
+        over = {line["interval_over"] for line in found.values()}
+        if None in over:
+            notes.append("intervals need several runs of a network: name them alike (NAME=RUN NAME=RUN2)")
+        if "seeds" in over:
+            notes.append("intervals are over seeds alone: the runs of a network had the same training images")
+    level = f"{100 * result.settings.level:g} %"
+    header = ("", "slope", level, "intercept", level, "r2", level, "p")
+    return [Table(f"preferred depth (0 to 1) along {' < '.join(order.names)}", header, tuple(rows), tuple(notes))]
+
+
+def _interval(line: dict[str, Any], form: str = ".4f") -> str:
+    if line.get("low") is None or line.get("high") is None:
+        return "-"
+    return f"{line['low']:{form}} .. {line['high']:{form}}"
+
+
+def _differing(difference: np.ndarray, q: np.ndarray, pair: tuple[str, str]) -> str:
+    passing = q < 0.05
+    better, worse = int((passing & (difference > 0)).sum()), int((passing & (difference < 0)).sum())
+    return f"{better:,} better for {pair[0]}, {worse:,} better for {pair[1]}, of {int(np.isfinite(q).sum()):,}"

@@ -1,0 +1,245 @@
+"""Scores an encoder file or a run on a subject's images: what ``brainkit evaluate`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from brainkit.cortex.vertices import CUSTOM
+from brainkit.data import open_subject
+from brainkit.data.image_sets import ImageSet, choose_sets
+from brainkit.data.stimuli import short_hashes
+from brainkit.data.subject import Subject
+from brainkit.errors import DataError, UsageError
+from brainkit.evaluation.evaluate import evaluate
+from brainkit.evaluation.evaluation import Evaluation
+from brainkit.evaluation.set_difference import ScoredSet, SetDifference, set_difference
+from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.runs.evaluation_files import (
+    SharedVertices,
+    Statistics,
+    draw_scores,
+    output_folder,
+    output_folders,
+    provenance,
+    write_differences,
+)
+from brainkit.runs.log import RunLog
+from brainkit.runs.predictors import EncoderPredictor, Predictor, RunPredictor
+from brainkit.utils.progress import Say
+from brainkit.utils.text import plural
+
+TEST = ("test",)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What `evaluate_on_data` found.
+
+    Attributes
+    ----------
+    folder : Path
+        The files.
+    evaluations : dict of str to Evaluation
+        By set of images.
+    differences : tuple of SetDifference
+        Of every two sets, the earlier one minus the later one.
+    notes : dict of str to list of str
+        By set of images: what a reader of its numbers must know.
+    """
+
+    folder: Path
+    evaluations: dict[str, Evaluation]
+    differences: tuple[SetDifference, ...]
+    notes: dict[str, list[str]]
+
+    def __repr__(self) -> str:
+        return f"Evaluated({str(self.folder)!r}, {self.evaluations})"
+
+
+class Remark(NamedTuple):
+    """What a reader of numbers must know: in full, and as figures have room for."""
+
+    text: str
+    short: str
+
+
+def evaluate_on_data(
+    source: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | Subject | None = None,
+    *,
+    split: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = TEST,
+    out: str | os.PathLike[str] | None = None,
+    allow_training_images: bool = False,
+    bootstrap: int = 2000,
+    permutations: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    maps: bool = True,
+    device: str = "auto",
+    threads: int | None = None,
+    say: Say | None = None,
+) -> Evaluated:
+    """Score an encoder file, or a run, on images and responses of a subject; the same as ``brainkit evaluate``.
+
+    Parameters
+    ----------
+    source : path-like, optional
+        An encoder file, which needs no torch, or a run folder; by default the newest run.
+    data : path-like or Subject, optional
+        The subject's folder; by default the data of the run.
+    split : str or sequence of str
+        Which images, see :func:`brainkit.data.image_sets.choose_sets`; several sets are reported apart, and as
+        differences.
+    out : path-like, optional
+        The folder of the files; by default ``evaluation`` in the run folder, or ``<name>-evaluation`` next to the file.
+    allow_training_images : bool
+        Score on images that the encoder was trained or validated on too; all outputs then say how many.
+    bootstrap, permutations, level, seed
+        See :func:`brainkit.evaluate`.
+    maps : bool
+        Whether to draw maps, if the vertices have a surface.
+    device, threads
+        Of an encoder file, see :func:`brainkit.load`.
+    say : callable, optional
+        Called with each line of progress, and the tables; by default they are printed.
+
+    Returns
+    -------
+    Evaluated
+
+    Raises
+    ------
+    UsageError, DataError
+        If images of a set were trained on; if encoder and data have no vertices in common; if a set is unknown or has
+        fewer than two images.
+    """
+    statistics = Statistics(bootstrap, permutations, level, seed)
+    chosen = [os.fspath(name) for name in ((split,) if isinstance(split, (str, os.PathLike)) else split)]
+    with RunLog(say) as log:
+        predictor = _open_predictor(source, device, threads, log)
+        subject = _open_data(predictor, data)
+        split_hashes = predictor.split_hashes(subject)
+        sets = choose_sets(subject, chosen, split_hashes)
+        folders = output_folders(predictor, out, sets)
+        remarks = {
+            each.name: _check_new(predictor, subject, each, split_hashes, allow_training_images) for each in sets
+        }
+        shared = _shared_vertices(predictor, subject)
+        if (used := len(shared.vertices)) < len(predictor.vertices):
+            log(f"scored are {used:,} of the encoder's {len(predictor.vertices):,} vertices: those that the data have")
+        scored = [_score(predictor, subject, each, shared, statistics) for each in sets]
+        rois = vertex_groups(shared.vertices, shared.rois)
+        differences = tuple(set_difference(*pair, rois) for pair in itertools.combinations(scored, 2))
+        for each, result in zip(sets, scored, strict=True):
+            facts = provenance(predictor, subject, each, shared, statistics, split_hashes, chosen)
+            folder = folders[each.name]
+            folder.mkdir(parents=True, exist_ok=True)
+            texts = [remark.text for remark in remarks[each.name]]
+            result.evaluation.save(folder, shared.vertices, facts, texts)
+            table = result.evaluation.table()
+            named = f"{each.name}: {table.title}" if len(sets) > 1 else table.title
+            log.show(dataclasses.replace(table, title=named, notes=(*table.notes, *texts)))
+            if maps:
+                short = [remark.short for remark in remarks[each.name]]
+                draw_scores(folder, predictor, subject, result.evaluation, shared, each, short, log)
+        top = output_folder(predictor, out)
+        if differences:
+            every = list(dict.fromkeys(remark.text for each in sets for remark in remarks[each.name]))
+            write_differences(top, differences, every)
+            log.show(*(difference.table() for difference in differences))
+        log(f"{top}: evaluation.json, evaluation.npz, evaluation.csv" + (", differences.json" if differences else ""))
+    texts_of = {name: [remark.text for remark in each] for name, each in remarks.items()}
+    return Evaluated(top, {each.name: each.evaluation for each in scored}, differences, texts_of)
+
+
+def _open_predictor(source: str | os.PathLike[str] | None, device: str, threads: int | None, log: RunLog) -> Predictor:
+    if source is None or (Path(source) / "config.yaml").is_file() or (Path(source) / "run.json").is_file():
+        return RunPredictor(source, log)
+    return EncoderPredictor(source, device, threads)
+
+
+def _open_data(predictor: Predictor, data: str | os.PathLike[str] | Subject | None) -> Subject:
+    if data is not None:
+        return data if isinstance(data, Subject) else open_subject(data)
+    subject = predictor.open_data()
+    if subject is None:
+        raise UsageError(f"{predictor.path}: an encoder file holds no responses; name a subject with --data DIR")
+    return subject
+
+
+def _check_new(
+    predictor: Predictor,
+    subject: Subject,
+    images: ImageSet,
+    split_hashes: dict[str, np.ndarray] | None,
+    allow: bool,
+) -> list[Remark]:
+    """Refuse images that the encoder was trained on, or return what all outputs must say."""
+    if split_hashes is None:
+        why = f"{predictor.path.resolve().name} does not list its training images"
+        short = "not known whether the encoder was trained on these images"
+        return [Remark(f"{why}: it cannot be known whether it was trained on some of these", short)]
+    hashes = short_hashes(subject.take(images.rows).pixel_hashes)
+    used = {side: np.isin(hashes, split_hashes[side]) for side in ("train", "validation")}
+    seen = used["train"] | used["validation"]
+    if not seen.any():
+        return []
+    first = subject.names[images.rows[np.flatnonzero(seen)[0]]]
+    found = (
+        f"{int(seen.sum()):,} of {plural(len(seen), 'image')} of {images.name} were used to train it "
+        f"({int(used['train'].sum()):,} in training, {int(used['validation'].sum()):,} in validation), such as {first}"
+    )
+    if not allow:
+        raise DataError(
+            f"{predictor.path}: expected images that are new to it, found that {found}; leave them out, or give "
+            "--allow-training-images"
+        )
+    short = f"WARNING: {int(seen.sum()):,} of {plural(len(seen), 'image')} were used in training: no test"
+    return [Remark(f"WARNING: {found}: these numbers are no test of it", short)]
+
+
+def _shared_vertices(predictor: Predictor, subject: Subject) -> SharedVertices:
+    own, there = predictor.vertices, subject.vertices
+    if own.space != there.space:
+        raise DataError(f"{subject.root}: expected vertices of {own.space}, as the encoder's, found {there.space}")
+    if own.space == CUSTOM and len(own) != len(there):
+        raise DataError(
+            f"{subject.root}: expected the encoder's {len(own):,} vertices, which lie on no known surface, found "
+            f"{len(there):,}"
+        )
+    ids, in_encoder, in_data = np.intersect1d(own.ids, there.ids, assume_unique=True, return_indices=True)
+    if not len(ids):
+        raise DataError(
+            f"{subject.root}: expected some of the encoder's {len(own):,} vertices of {own.space}, found none of them "
+            f"among {len(there):,}; is it the same subject?"
+        )
+    rois = subject.rois.subset(in_data) if len(subject.rois) else predictor.rois.subset(in_encoder)
+    ceiling = None if subject.noise_ceiling is None else subject.noise_ceiling[in_data]
+    return SharedVertices(own.select(in_encoder), in_encoder, in_data, rois, ceiling)
+
+
+def _score(
+    predictor: Predictor, subject: Subject, images: ImageSet, shared: SharedVertices, statistics: Statistics
+) -> ScoredSet:
+    predictions = predictor.predict(subject, images.rows)
+    if len(shared.in_encoder) < predictions.shape[1]:
+        predictions = predictions[:, shared.in_encoder]
+    responses = subject.responses.keep(shared.in_data).rows(images.rows)
+    groups = subject.take(images.rows).groups
+    found = evaluate(
+        predictions,
+        responses,
+        noise_ceiling=shared.noise_ceiling,
+        rois=vertex_groups(shared.vertices, shared.rois),
+        groups=groups,
+        **dataclasses.asdict(statistics),
+    )
+    return ScoredSet(images.name, predictions, responses, groups, found)

@@ -1,0 +1,203 @@
+"""What can be evaluated on data: an encoder file, or a finished run."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from brainkit.config import Config
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
+from brainkit.data.splits import Split
+from brainkit.data.subject import Subject
+from brainkit.encoder_file import locate
+from brainkit.errors import require
+from brainkit.images import content_hash
+from brainkit.predict.encoder import load
+from brainkit.runs.folder import figure_note, finished_run, load_model, read_rois
+from brainkit.runs.image_hashes import read_image_hashes, split_hashes
+from brainkit.runs.predictions import FILE, open_predictions, read_predictions
+from brainkit.runs.provenance import package_versions
+from brainkit.runs.run_data import open_run_data
+from brainkit.utils.progress import Say, progress_bar
+
+_CHUNK = 256  # images between two steps of the progress bar
+
+
+class Predictor(Protocol):
+    """Predicts responses to a subject's images.
+
+    Attributes
+    ----------
+    path : Path
+        The encoder file or the run folder.
+    vertices : Vertices
+        The V vertices that it predicts.
+    rois : RoiTable
+        Of them.
+    title, note : str or None
+        Of figures.
+    """
+
+    path: Path
+    vertices: Vertices
+    rois: RoiTable
+    title: str
+    note: str | None
+
+    def open_data(self) -> Subject | None:
+        """The data that it was trained on, if it says where they are."""
+
+    def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
+        """Short hashes of the images on each side of its split; None if they are not known."""
+
+    def predict(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
+        """Predictions (n, V), float32, for a subject's images at these rows."""
+
+    def facts(self) -> dict[str, Any]:
+        """The sections ``encoder``, ``seeds`` and ``versions`` of the provenance."""
+
+
+class EncoderPredictor:
+    """Predicts with an encoder file; torch is not needed.
+
+    Parameters
+    ----------
+    path : path-like
+    device, threads
+        See :func:`brainkit.load`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> None:
+        self.path = locate(path)
+        self.encoder = load(self.path, device, threads=threads)
+        info = self.encoder.info
+        self.vertices, self.rois = info.vertices, info.rois
+        self.title, self.note = str(info.backbone.get("name", self.path.stem)), info.note
+
+    def open_data(self) -> Subject | None:
+        return None
+
+    def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
+        return self.encoder.info.image_hashes
+
+    def predict(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
+        predictions = np.empty((len(rows), len(self.vertices)), np.float32)
+        with progress_bar("predicting", "images") as advance:
+            for start in range(0, len(rows), _CHUNK):
+                chunk = rows[start : start + _CHUNK]
+                predictions[start : start + len(chunk)] = self.encoder.predict([subject.images[row] for row in chunk])
+                advance(start + len(chunk), len(rows))
+        return predictions
+
+    def facts(self) -> dict[str, Any]:
+        import onnxruntime
+
+        trained = self.encoder.info.provenance
+        split = trained.get("split")
+        return {
+            "encoder": {"file": self.path.name, "sha256": self.encoder.info.digest},
+            "seeds": {"training": trained.get("seed"), "split": split.get("seed") if isinstance(split, dict) else None},
+            "versions": {"onnxruntime": onnxruntime.__version__},  # its package has several names
+        }
+
+
+class RunPredictor:
+    """Predicts with the model of a finished run, or takes the predictions that the run has kept.
+
+    Parameters
+    ----------
+    run : path-like, optional
+        The run folder; by default the newest.
+    say : callable
+        Called with each line of progress.
+    """
+
+    def __init__(self, run: str | os.PathLike[str] | None, say: Say) -> None:
+        self.path, self.summary = finished_run(run)
+        self.say = say
+        with np.load(self.path / "scores.npz") as scores:
+            self.vertices = Vertices(str(scores["space"]), scores["vertices"])
+        self.rois = read_rois(self.path, len(self.vertices))
+        self.title, self.note = self.summary["backbone"]["name"], figure_note(self.summary)
+        self.used = "computed"
+
+    def open_data(self) -> Subject | None:
+        return open_run_data(self.path, self.summary)
+
+    def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
+        """Of a run that has not stored them: from its split, if the subject is the one it was trained on."""
+        stored = read_image_hashes(self.path)
+        if stored is None and (split := self._split(subject)) is not None and "trained_with" not in self.summary:
+            return split_hashes([(subject, split)])
+        return stored
+
+    def predict(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
+        """Kept predictions where the run has them for all the images; a run's test predictions are kept."""
+        split = self._split(subject)
+        is_test = split is not None and np.array_equal(split.test, rows)
+        if not (self.path / FILE).is_file():
+            predictions = self._compute(subject, rows)
+            if not is_test:
+                return predictions
+            with open_predictions(self.path, subject, rows, self.vertices) as keep:
+                keep(predictions)
+        kept = read_predictions(self.path)
+        position = {pixels: k for k, pixels in enumerate(kept.pixels.tolist())}
+        wanted = subject.take(rows).pixel_hashes
+        if not position.keys() >= set(wanted):
+            return self._compute(subject, rows)
+        self.used = "kept"
+        return np.asarray(kept.predictions[[position[pixels] for pixels in wanted]])
+
+    def facts(self) -> dict[str, Any]:
+        split = self.summary["split"] or {}
+        checkpoint = content_hash(self.path / "checkpoints" / "best.ckpt")
+        return {
+            "encoder": {"run": self.path.resolve().name, "sha256": checkpoint, "predictions": self.used},
+            "seeds": {"training": self.summary["seed"], "split": split.get("seed")},
+            "versions": package_versions("torch", "timm"),
+        }
+
+    def _split(self, subject: Subject) -> Split | None:
+        """The run's split, if this is the subject that was split."""
+        file, trained_on = self.path / "split.json", self.summary["data"]["hash"]
+        if not file.is_file() or subject.data_hash != trained_on:
+            return None
+        return Split.read(file, names=[path.name for path in subject.images])
+
+    def _compute(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
+        for package in ("torch", "timm"):
+            require(package, extra="train", purpose="predicting with a run")
+        from brainkit.evaluation.model_scores import predict_rows
+        from brainkit.runs.network import extract_subject_tokens
+        from brainkit.training.fit import choose_device
+
+        model, network = self._model
+        settings = Config.read(self.path / "config.yaml").data
+        tokens = extract_subject_tokens(
+            network,
+            subject.take(rows),
+            grid=model.grid,
+            device=choose_device("auto"),
+            dtype=settings.token_dtype,
+            say=self.say,
+        )
+        return np.concatenate([part for _, part in predict_rows(model, tokens.cache, np.arange(len(rows)))])
+
+    @functools.cached_property
+    def _model(self) -> tuple[Any, Any]:
+        """The model, and the network it was trained on."""
+        from brainkit.runs.export import check_network, check_predictions, check_reloadable
+        from brainkit.runs.network import load_network
+
+        check_reloadable(self.path, self.summary, None)
+        model = load_model(self.path)
+        network = load_network(Config.read(self.path / "config.yaml"))
+        check_network(self.path, self.summary["backbone"], network)
+        check_predictions(self.path, model, network)
+        return model, network
