@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from bench import machine, world_simulation
+from bench import machine, ridge, world_simulation
 from bench.fitting import train
 from bench.report import write_report
 from bench.world_simulation import AREAS, World
@@ -26,8 +26,14 @@ from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.utils.files import atomic_write, cache_folder, read_json, write_json
 
 GROUPS = ("all", *AREAS)
-VARIANTS: dict[str, list[str]] = {"default": [], "no topography": ["model.topography=false"]}
-BANDED = "banded ridge, a band for each layer's local and global tokens"  # the last that `run_ridges` computes
+OFFSETS = "model.offsets=[layer,location,scale]"
+VARIANTS: dict[str, list[str]] = {
+    "default": [],
+    "no topography": ["model.topography=false"],
+    "no topography, refit": ["model.topography=false", "train.refit=true"],
+    "offsets": [OFFSETS],
+    "offsets, refit": [OFFSETS, "train.refit=true"],
+}
 MEANING = {"all": "Both kinds", "near": "Little scatter", "far": "Much scatter"}
 
 
@@ -82,8 +88,6 @@ def location_errors(world: World, selectors: dict[str, np.ndarray]) -> dict[str,
 
 def run_ridges(world: World, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Each ridge regression of `bench.ridge` on the same tokens and split."""
-    from bench import ridge
-
     split = world.split(seed)
     found = {}
     for name, (predicted, seconds) in ridge.predictions(world, split).items():
@@ -188,7 +192,7 @@ def main() -> None:
         world = load_world(int(seed), kind, folder=folder)
         for variant in [*(options.only or [*VARIANTS, "ridges"]), *options.tried]:
             if variant == "ridges":
-                results.fill(name, [BANDED], lambda: run_ridges(world, int(seed)))  # noqa: B023
+                results.fill(name, list(ridge.TITLES.values()), lambda: run_ridges(world, int(seed)))  # noqa: B023
             else:
                 overrides = VARIANTS.get(variant, variant.split())
                 results.fill(name, [variant], lambda: {variant: run_variant(world, overrides, int(seed))})  # noqa: B023
