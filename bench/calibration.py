@@ -86,19 +86,22 @@ def coverage(datasets: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
             paired = compare_predictions(data.a, data.b, data.responses, groups=data.groups, **options)
             difference = data.r_a - data.r_b
             inside = {
-                "r of a vertex": _inside(found.r_low, data.r_a, found.r_high),
+                "r of a vertex": _inside(found.r_low, found.r_high, data.r_a),
                 "median r of an ROI": _roi_hits(found.groups, data.r_a, np.median, ""),
                 "mean r of an ROI": _roi_hits(found.groups, data.r_a, np.mean, "mean_"),
                 "median explained share of an ROI": _roi_hits(
                     found.groups, data.r_a**2 / TO_SIGNAL**2, np.median, "", "explained"
                 ),
-                "difference at a vertex": _inside(paired.low, difference, paired.high),
-                "median difference of an ROI": _roi_hits(paired.groups, difference, np.median, ""),
-                "mean difference of an ROI": _roi_hits(paired.groups, difference, np.mean, "mean_"),
+                "difference at a vertex": _inside(paired.low, paired.high, difference),
+                "mean difference of an ROI": _roi_hits(paired.groups, difference, np.mean, ""),
+                "difference of an ROI's medians": _inside(
+                    *_roi_ends(paired.groups, "median_"),
+                    _roi_centres(data.r_a, np.median) - _roi_centres(data.r_b, np.median),
+                ),
             }
             if design.images > 1:
                 ignored = evaluate(data.a, data.responses, **options)
-                inside[f"r of a vertex, {IGNORED}"] = _inside(ignored.r_low, data.r_a, ignored.r_high)
+                inside[f"r of a vertex, {IGNORED}"] = _inside(ignored.r_low, ignored.r_high, data.r_a)
             for measure, each in inside.items():
                 hits.setdefault(measure, []).append(each)
         rows += [{"design": design.name, "measure": measure} | _rate(each) for measure, each in hits.items()]
@@ -117,7 +120,7 @@ def nominal_curve(datasets: int, say: Callable[[str], None]) -> list[dict[str, A
             found = evaluate(
                 data.a, data.responses, rois=_ROIS, bootstrap=DRAWS, permutations=0, level=level, seed=dataset
             )
-            hits["r of a vertex"].append(_inside(found.r_low, data.r_a, found.r_high))
+            hits["r of a vertex"].append(_inside(found.r_low, found.r_high, data.r_a))
             hits["median r of an ROI"].append(_roi_hits(found.groups, data.r_a, np.median, ""))
         rows += [{"level": level, "measure": measure} | _rate(each) for measure, each in hits.items()]
     return rows
@@ -136,7 +139,7 @@ def large_roi(datasets: int, say: Callable[[str], None]) -> list[dict[str, Any]]
         resampled = np.median(found.r[rng.integers(0, vertices, (500, vertices))], axis=1)
         ends = (own["low"], own["high"]), np.quantile(resampled, [0.025, 0.975])
         for measure, (low, high) in zip(hits, ends, strict=True):
-            hits[measure].append(_inside([low], [np.median(truth)], [high]))
+            hits[measure].append(_inside([low], [high], [np.median(truth)]))
     design = "240 images, ROI of 400 vertices"
     return [{"design": design, "measure": measure} | _rate(each) for measure, each in hits.items()]
 
@@ -158,7 +161,7 @@ def slope_coverage(datasets: int, say: Callable[[str], None]) -> list[dict[str, 
             rng = np.random.default_rng((43, runs, dataset))
             depth, images = _depth_maps(rng, order, runs, share, seed_share)
             found = analyse_hierarchy(depth, order, shared=shared_images(images))["slope"]
-            hits.append(_inside([found["low"]], [_SLOPE], [found["high"]]))
+            hits.append(_inside([found["low"]], [found["high"]], [_SLOPE]))
         rows.append({"design": name, "measure": "slope over areas"} | _rate(hits))
     return rows
 
@@ -197,7 +200,7 @@ def error_rates(datasets: int, say: Callable[[str], None]) -> list[dict[str, Any
         false_share, any_false, power, power_max = [], [], [], []
         for dataset in range(datasets):
             data = draw(np.random.default_rng((45, index, dataset)), design, r, r)
-            found = evaluate(data.a, data.responses, groups=data.groups, bootstrap=0, permutations=1999, seed=dataset)
+            found = evaluate(data.a, data.responses, groups=data.groups, bootstrap=0, permutations=4999, seed=dataset)
             passing = found.q < 0.05
             false_share.append((passing & ~real).sum() / max(passing.sum(), 1))
             any_false.append(bool((found.p_max[~real] < 0.05).any()))
@@ -214,7 +217,7 @@ def error_rates(datasets: int, say: Callable[[str], None]) -> list[dict[str, Any
     return rows
 
 
-def spin_level(maps: int, say: Callable[[str], None], *, draws: int = 499, spacing: int = 8) -> dict[str, Any]:
+def spin_level(maps: int, say: Callable[[str], None], *, draws: int = 499) -> dict[str, Any]:
     """p of smooth random maps against areas that have nothing to do with them: spin test, and vertices as independent.
 
     Maps have no relation to the areas by construction. Areas are bands around the occipital pole, as visual areas are.
@@ -222,17 +225,19 @@ def spin_level(maps: int, say: Callable[[str], None], *, draws: int = 499, spaci
     from scipy.stats import pearsonr
 
     say("spin test under the null")
-    sphere = _whole_sphere(spacing)
+    sphere = _whole_sphere()
     rng = np.random.default_rng(46)
     left = ~sphere.right
     pole = sphere.points[left][sphere.points[left][:, 1].argmin()]
     distance = np.arccos(np.clip(sphere.points @ pole, -1, 1))
     distance[sphere.right] = np.arccos(np.clip(sphere.points[sphere.right] @ (pole * [-1, 1, 1]), -1, 1))
-    chosen = np.flatnonzero(distance < 0.9)
+    # Rotated values come from all vertices: from a coarser mesh they would be less smooth than the map.
+    chosen = np.flatnonzero(distance < 0.9)[::8]
     steps = np.minimum(np.floor(distance[chosen] / 0.18), 4.0)
-    spins = spin(sphere, chosen, draws=draws, seed=47)
     found: dict[str, list[float]] = {"spin test": [], "vertices as independent": []}
-    for _ in range(maps):
+    for index in range(maps):
+        if index % _MAPS_PER_SPINS == 0:  # else all maps would share the chance of one set of rotations
+            spins = spin(sphere, chosen, draws=draws, seed=47 + index)
         values = _smooth_map(rng, sphere)
         observed = float(fit_line(steps, values[chosen])[2])
         null = fit_line(steps, spun_values(values, spins))[2]
@@ -242,6 +247,7 @@ def spin_level(maps: int, say: Callable[[str], None], *, draws: int = 499, spaci
 
 
 _SLOPE = 0.08
+_MAPS_PER_SPINS = 20
 
 
 def _depth_maps(
@@ -291,7 +297,7 @@ def _true_correlations(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return r_a, np.clip(r_a - rng.uniform(-0.05, 0.15, VERTICES), 0.0, 0.65)
 
 
-def _inside(low: Any, truth: Any, high: Any) -> np.ndarray:
+def _inside(low: Any, high: Any, truth: Any) -> np.ndarray:
     return (np.asarray(low, float) <= truth) & (truth <= np.asarray(high, float))
 
 
@@ -299,8 +305,16 @@ def _roi_hits(
     groups: Any, truth: np.ndarray, centre: Callable[[np.ndarray], Any], prefix: str, measure: str = "r"
 ) -> np.ndarray:
     """Whether the interval of each ROI contains the centre of its true values."""
-    ends = np.array([[groups[roi][measure][f"{prefix}{end}"] for end in ("low", "high")] for roi in _ROIS])
-    return _inside(ends[:, 0], [centre(truth[members]) for members in _ROIS.values()], ends[:, 1])
+    return _inside(*_roi_ends(groups, prefix, measure), _roi_centres(truth, centre))
+
+
+def _roi_ends(groups: Any, prefix: str, measure: str = "r") -> tuple[np.ndarray, np.ndarray]:
+    low, high = ([groups[roi][measure][f"{prefix}{end}"] for roi in _ROIS] for end in ("low", "high"))
+    return np.array(low), np.array(high)
+
+
+def _roi_centres(truth: np.ndarray, centre: Callable[[np.ndarray], Any]) -> np.ndarray:
+    return np.array([centre(truth[members]) for members in _ROIS.values()])
 
 
 def _rate(hits: list[np.ndarray]) -> dict[str, Any]:
@@ -311,16 +325,12 @@ def _rate(hits: list[np.ndarray]) -> dict[str, Any]:
     return {"rate": rate, "low": rate - float(error), "high": rate + float(error), "datasets": len(hits)}
 
 
-def _whole_sphere(spacing: int) -> Sphere:
-    """Every `spacing`-th vertex of fsaverage5, both hemispheres, all with data."""
-    points, right = [], []
-    for hemisphere in ("left", "right"):
-        sphere, _ = mesh("fsaverage5", hemisphere, "sphere")
-        kept = sphere[::spacing] / np.linalg.norm(sphere[::spacing], axis=1, keepdims=True)
-        points.append(kept)
-        right.append(np.full(len(kept), hemisphere == "right"))
-    everything = np.concatenate(points)
-    return Sphere(everything, np.arange(len(everything)), np.concatenate(right))
+def _whole_sphere() -> Sphere:
+    """Both hemispheres of fsaverage5, all vertices with data."""
+    spheres = [mesh("fsaverage5", hemisphere, "sphere")[0] for hemisphere in ("left", "right")]
+    points = np.concatenate(spheres).astype(np.float64)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return Sphere(points, np.arange(len(points)), np.arange(len(points)) >= len(spheres[0]))
 
 
 def _smooth_map(rng: np.random.Generator, sphere: Sphere) -> np.ndarray:

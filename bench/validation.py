@@ -127,13 +127,13 @@ def calibration(say: Say, *, quick: bool, names: Sequence[str] = ()) -> dict[str
         return 4 if quick else datasets
 
     parts: dict[str, Callable[[], Any]] = {
-        "coverage": lambda: simulations.coverage(number(300), say),
+        "coverage": lambda: simulations.coverage(number(200), say),
         "levels": lambda: simulations.nominal_curve(number(150), say),
         "large ROI": lambda: simulations.large_roi(number(600), say),
         "slopes": lambda: simulations.slope_coverage(number(2000), say),
-        "null": lambda: simulations.null_p_values(number(500), say),
+        "null": lambda: simulations.null_p_values(number(1500), say),
         "errors": lambda: simulations.error_rates(number(500), say),
-        "spin": lambda: simulations.spin_level(number(500), say, draws=number(999)),
+        "spin": lambda: simulations.spin_level(number(1500), say, draws=number(499)),
     }
     return {name: run() for name, run in parts.items() if not names or name in names}
 

@@ -100,7 +100,7 @@ def coverage(part: dict[str, Any], path: Path) -> None:
     """Coverage of 95 % intervals by design and measure, and beside it coverage at other levels."""
     rows = [*part["coverage"], *part["large ROI"], *part["slopes"]]
     measures = list(dict.fromkeys(row["measure"] for row in rows if not is_control(row)))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 6.4), width_ratios=(1.8, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 6.8), width_ratios=(1.8, 1))
     left.axvspan(0.93, 0.97, color=GREY, alpha=0.2, linewidth=0)
     left.axvline(0.95, color=GREY, linewidth=1)
     designs = list(dict.fromkeys(row["design"] for row in rows))
@@ -134,7 +134,7 @@ def coverage(part: dict[str, Any], path: Path) -> None:
     right.set_ylabel("share that contain the truth")
     right.legend(fontsize=8, frameon=False)
     figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=8, frameon=False)
-    _save(figure, path, bottom=0.2)
+    _save(figure, path, bottom=0.17)
 
 
 def _place(row: dict[str, Any], measures: list[str]) -> int:
@@ -158,7 +158,7 @@ def p_values(part: dict[str, Any], path: Path) -> None:
             colour = RED if wrong else plt.get_cmap("viridis")(k / 3)
             axis.plot(expected, p.clip(1e-4), "x" if wrong else ".", color=colour, markersize=4, label=design)
         axis.set(xscale="log", yscale="log", title=test, ylim=(5e-4, 1.3), xlabel="expected p")
-        axis.legend(fontsize=6.5, frameon=False, loc="lower right")
+        axis.legend(fontsize=6.5, frameon=False, loc="upper left")
     np.atleast_1d(axes)[0].set_ylabel("p found where nothing is there")
     _save(figure, path)
 

@@ -137,8 +137,9 @@ def _calibration(part: dict[str, Any], folder: Path) -> list[str]:
                 if not outside
                 else f"Outside 93 to 97 %: {'; '.join(_named(row) for row in outside)}. "
             )
-            + "Two controls show that the simulation notices a wrong interval (crosses): images that belong to one "
-            "photograph resampled as if they were independent, and vertices resampled, which share noise."
+            + "Slopes over halves of the images are too wide, never too narrow, where seeds make a part of the "
+            "difference. Two controls show that the simulation notices a wrong interval (crosses): images that belong "
+            "to one photograph resampled as if they were independent, and vertices resampled, which share noise."
         ),
         "",
         "![Coverage of 95 % intervals by design and measure, and at other levels](validation/coverage.png)",
@@ -169,7 +170,7 @@ def _tests(part: dict[str, Any]) -> list[str]:
         *_text(
             "Where nothing is there, p must be uniform: the points must lie on the diagonal within the grey band, "
             "which holds 95 % of them. `r > 0` is the permutation test of `evaluate`, `difference` the exchange test "
-            "of `compare` for two models that are equally good, at a vertex and for the median of an ROI. The spin "
+            "of `compare` for two models that are equally good, at a vertex and for the mean of an ROI. The spin "
             f"test relates smooth random maps to bands around the occipital pole ({spin['vertices']} vertices, "
             f"{spin['rotations']} rotations): p is below 0.05 in {level['spin test']:.1%} of the maps. Taking vertices "
             f"as independent, as many papers do, it is in {level['vertices as independent']:.0%}."

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from bench import machine, world_simulation
+from bench import machine, ridge, world_simulation
 from bench.fitting import train
 from bench.report import write_report
 from bench.world_simulation import AREAS, World
@@ -26,8 +26,14 @@ from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.utils.files import atomic_write, cache_folder, read_json, write_json
 
 GROUPS = ("all", *AREAS)
-VARIANTS: dict[str, list[str]] = {"default": [], "no topography": ["model.topography=false"]}
-BANDED = "banded ridge, a band for each layer's local and global tokens"  # the last that `run_ridges` computes
+OFFSETS = "model.offsets=[layer,location,scale]"
+VARIANTS: dict[str, list[str]] = {
+    "default": [],
+    "no topography": ["model.topography=false"],
+    "no topography, refit": ["model.topography=false", "train.refit=true"],
+    "offsets": [OFFSETS],
+    "offsets, refit": [OFFSETS, "train.refit=true"],
+}
 MEANING = {"all": "Both kinds", "near": "Little scatter", "far": "Much scatter"}
 
 
@@ -82,8 +88,6 @@ def location_errors(world: World, selectors: dict[str, np.ndarray]) -> dict[str,
 
 def run_ridges(world: World, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Each ridge regression of `bench.ridge` on the same tokens and split."""
-    from bench import ridge
-
     split = world.split(seed)
     found = {}
     for name, (predicted, seconds) in ridge.predictions(world, split).items():
@@ -125,22 +129,39 @@ def paired(rows: dict[str, dict[str, Any]], variant: str, against: str, measure:
 def page(rows: dict[str, dict[str, Any]]) -> str:
     """Means over worlds by kind, and paired differences from the default."""
     lines = ["# Worlds that are not the model's own", "", (world_simulation.__doc__ or "").strip(), ""]
-    lines += ["Each number is the median over an area's vertices, averaged over worlds.", ""]
+    scatter = "; ".join(
+        f"{name}: centres {kind.centre_scatter[0]} early and {kind.centre_scatter[1]} mid (the image is 2 wide), sizes "
+        f"{kind.size_scatter} (logarithm), smooth share of feature weights {kind.smooth_share}"
+        for name, kind in world_simulation.KINDS.items()
+    )
+    lines += [f"Scatter between neighbouring vertices (s.d.): {scatter}.", ""]
+    lines += [
+        f"{world_simulation.VERTICES} vertices, {world_simulation.TRAINING} images to train and validate on, "
+        f"{world_simulation.TEST} of {world_simulation.TEST_PHOTOGRAPHS} other photographs to test on. Explained share "
+        "of the noise ceiling: the median over an area's vertices, averaged over worlds. Differences are over all "
+        "vertices, paired by world, with 95 % t intervals. Centre off: distance of the location from the planted "
+        "receptive field's centre, median.",
+        "",
+    ]
     kinds = {kind: {k: row for k, row in rows.items() if k.startswith(kind)} for kind in world_simulation.KINDS}
     for kind, chosen in (("all", rows), *kinds.items()):
         if not chosen:
             continue
         variants = dict.fromkeys(variant for row in chosen.values() for variant in row)
         lines += [f"## {MEANING[kind]}: {len(chosen)} worlds", ""]
-        lines += ["| | " + " | ".join(GROUPS) + " | CPU s | default minus this, all vertices | worlds |"]
-        lines += ["|---" * (len(GROUPS) + 4) + "|"]
+        lines += ["| | " + " | ".join(GROUPS) + " | centre off, early | mid | CPU s | this minus default | worlds |"]
+        lines += ["|---" * (len(GROUPS) + 6) + "|"]
         for variant in variants:
             having = [row[variant] for row in chosen.values() if variant in row]
             cells = [f"{np.mean([row['explained'][group] for row in having]):.3f}" for group in GROUPS]
-            seconds = f"{np.mean([row['seconds'] for row in having]):.0f}"
-            d = paired(chosen, "default", variant, "explained", "all")
-            apart = f"{d['difference']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})" if variant != "default" else ""
-            lines.append(f"| {variant} | {' | '.join(cells)} | {seconds} | {apart} | {len(having)} |")
+            for area in ("early", "mid"):
+                off = [row["locations"][area] for row in having if "locations" in row]
+                cells.append(f"{np.mean(off):.3f}" if off else "")
+            cells.append(f"{np.mean([row['seconds'] for row in having]):.0f}")
+            d = paired(chosen, variant, "default", "explained", "all")
+            interval = f" ({d['low']:+.3f} to {d['high']:+.3f})" if d["n"] > 1 else ""
+            cells.append("" if variant == "default" else f"{d['difference']:+.3f}{interval}")
+            lines.append(f"| {variant} | {' | '.join(cells)} | {len(having)} |")
         lines.append("")
     return "\n".join([*lines, ""])
 
@@ -152,6 +173,14 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(world_simulation.KINDS), choices=world_simulation.KINDS)
     parser.add_argument("--folder", type=Path, help="of the worlds and results (default: in the cache folder)")
     parser.add_argument("--only", nargs="+", choices=[*VARIANTS, "ridges"], help="some of the variants")
+    parser.add_argument(
+        "--try",
+        dest="tried",
+        action="append",
+        default=[],
+        metavar="SETTINGS",
+        help="of another variant",
+    )
     parser.add_argument("--name", default="worlds", help="name of the files in bench/results")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -161,11 +190,11 @@ def main() -> None:
     for name in names:
         kind, _, seed = name.partition("-")
         world = load_world(int(seed), kind, folder=folder)
-        for variant in options.only or [*VARIANTS, "ridges"]:
+        for variant in [*(options.only or [*VARIANTS, "ridges"]), *options.tried]:
             if variant == "ridges":
-                results.fill(name, [BANDED], lambda: run_ridges(world, int(seed)))  # noqa: B023
+                results.fill(name, list(ridge.TITLES.values()), lambda: run_ridges(world, int(seed)))  # noqa: B023
             else:
-                overrides = VARIANTS[variant]
+                overrides = VARIANTS.get(variant, variant.split())
                 results.fill(name, [variant], lambda: {variant: run_variant(world, overrides, int(seed))})  # noqa: B023
             print(name, variant, flush=True)
     rows = {name: results.rows[name] for name in names}

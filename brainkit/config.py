@@ -158,8 +158,9 @@ class TrainConfig:
 
     Only for model.offsets and model.topography=false.
     """
-    offset_penalty: float = 0.003
-    """Weight in the loss of the offsets' squares, summed over a vertex and averaged over vertices.
+    offset_penalty: float = 0.001
+    """Weight in the loss of the penalty on offsets, a logarithm of their mean square; about the variance of the noise
+    over the number of training images.
 
     Only for model.offsets: more for smooth maps, less for vertices that differ from their neighbours.
     """

@@ -206,11 +206,9 @@ def _intervals(
             low[block], high[block], method = interval(
                 of_block[:bootstrap], points["r"][block], of_block[bootstrap:], level
             )
-        for centre, corrected in enumerate((False, True)):  # the median is not smooth in the images, the mean is
-            values = drawn[..., centre]
-            ends[..., centre] = interval(
-                values[:bootstrap], estimates[:, centre], values[bootstrap:], level, corrected=corrected
-            )[:2]
+        flat = drawn.reshape(len(drawn), -1)
+        of_groups = interval(flat[:bootstrap], estimates.ravel(), flat[bootstrap:], level, corrected=False)
+        ends = np.reshape(of_groups[:2], ends.shape)
     summaries: dict[str, dict[str, Summary]] = {name: {} for name in members}
     for k, (name, measure, chosen) in enumerate(columns):
         summaries[name][measure] = {

@@ -65,7 +65,7 @@ class Evaluation:
     n_images, n_groups : int
         Images, and groups of images (stimuli).
     method : {"BCa", "percentile", None}
-        Of the intervals of r per vertex and of means; those of medians are percentile. None: there are no intervals.
+        Of the intervals of r per vertex; those of groups are percentile. None: there are no intervals.
     level : float
     bootstrap, permutations, seed : int
     constant_predictions, constant_responses : int

@@ -57,8 +57,8 @@ class SetDifference:
         Names of the sets.
     groups : dict
         Group of vertices -> "r", "R2", "explained" -> `Difference`; over the vertices that have the measure in both.
-    method : {"BCa", "percentile", None}
-        Of the intervals of means; those of medians are percentile. None if one of the sets has too few stimuli.
+    method : {"percentile", None}
+        Of the intervals. None if one of the sets has too few stimuli.
     level : float
     """
 
@@ -109,16 +109,15 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
     fewest = min(one.n_groups, other.n_groups)  # the smaller set decides how well its spread is known
     if one.bootstrap and fewest >= LEAST_GROUPS:
         drawn, jackknife = _resampled(first, second, columns)
-        for centre, corrected in enumerate((False, True)):  # the median is not smooth in the images, the mean is
-            low, high, method = interval(
-                drawn[..., centre],
-                estimate[:, centre],
-                jackknife[..., centre],
-                one.level,
-                corrected=corrected,
-                groups=fewest,
-            )
-            ends[:, :, centre] = low, high
+        low, high, method = interval(
+            drawn.reshape(len(drawn), -1),
+            estimate.ravel(),
+            jackknife.reshape(len(jackknife), -1),
+            one.level,
+            corrected=False,
+            groups=fewest,
+        )
+        ends = np.reshape([low, high], ends.shape)
     groups: dict[str, dict[str, Difference]] = {name: {} for name in members}
     for k, (name, measure, chosen) in enumerate(columns):
         groups[name][measure] = {

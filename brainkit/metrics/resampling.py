@@ -156,8 +156,9 @@ def interval(
     level : float
         In (0, 1).
     corrected : bool
-        False for medians over vertices, which get percentile intervals. A median over vertices is not smooth in the
-        images: it jumps from one vertex to the next, which BCa takes for a bias (its 95 % intervals cover 85 %).
+        False for medians and means over vertices, which get percentile intervals. A median over vertices is not smooth
+        in the images: it jumps from one vertex to the next, which BCa takes for a bias (its 95 % intervals cover 85 %).
+        Of means, percentile intervals cover as well as BCa or better.
     groups : int, optional
         How many groups the statistic hangs on, if these are fewer than the jackknife has rows: of a difference of two
         sets, those of the smaller one.

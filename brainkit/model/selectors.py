@@ -17,6 +17,7 @@ FREQUENCIES = 32
 SPAN = 100.0  # coordinates are scaled so that their longest side has this length
 ENCODED = 3 * FREQUENCIES * 2
 FACTOR_ERROR = 1e-6  # bound on the factored encoding; a float32 sine at an angle of 100 has ten times this error
+SMALL_OFFSETS = 0.01  # mean square of offsets below which their penalty is quadratic
 ROWS = 8192  # vertices factored at a time
 
 
@@ -175,9 +176,14 @@ class VertexOffsets(FreeSelectors):
             scale / (scale + (1 - scale) * (-self.scale).exp()),
         )
 
-    def size(self) -> Tensor:
-        """Sum of the squared offsets, mean over vertices: ()."""
-        return (self.location.square().sum() + self.layer.square().sum() + self.scale.square().sum()) / len(self.scale)
+    def penalty(self) -> Tensor:
+        """Sum over selectors of log(1 + m / 0.01), where m is the mean over vertices of their squared offsets: ().
+
+        A normal prior whose variance is estimated with the offsets, for each selector: they are held near zero where
+        vertices hardly differ from their neighbours, and cost little where they do.
+        """
+        squares = [parameter.square().sum() / len(parameter) for parameter in self.parameters()]
+        return (torch.stack(squares) / SMALL_OFFSETS).log1p().sum()
 
 
 def regularity(layer_weights: Tensor, scale: Tensor, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:

@@ -103,7 +103,7 @@ class EncodingModule(lightning.LightningModule):
         target = (response - model.response_mean) / model.response_std
         minimised, reported = misfit(self.config, prediction, target, share, self.all_reduce)
         if model.offsets is not None:
-            minimised = minimised + self.config.offset_penalty * model.offsets.size()
+            minimised = minimised + self.config.offset_penalty * model.offsets.penalty()
         weight = self.regulariser_weight()
         if weight is None:
             return StepLoss(minimised, reported)

@@ -223,8 +223,8 @@ def test_offsets_are_added_before_tanh_softmax_and_sigmoid() -> None:
     )
     for a, b in zip((*found, *gradients(found)), (*expected, *gradients(expected)), strict=True):
         torch.testing.assert_close(a, b)
-    every = torch.cat([parameter.detach().flatten() for parameter in offsets.parameters()])
-    assert float(offsets.size().detach()) == pytest.approx(float(every.square().sum()) / 7)
+    squares = [float(parameter.detach().square().sum()) / 7 for parameter in offsets.parameters()]
+    assert float(offsets.penalty().detach()) == pytest.approx(sum(math.log(1 + square / 0.01) for square in squares))
 
 
 def test_offsets_stay_finite_where_a_network_is_saturated() -> None:
