@@ -13,7 +13,7 @@ import click
     epilog="""\b
 Examples:
   brainkit compare runs/dinov2 runs/clip
-  brainkit compare runs/dinov2 runs/clip runs/dinov2/baselines/ridge --out dinov2-clip
+  brainkit compare runs/dinov2 runs/clip runs/dinov2/baselines/ridge-all --out dinov2-clip
   brainkit compare dino=runs/dino-1 dino=runs/dino-2 clip=runs/clip-1 clip=runs/clip-2
   brainkit compare --leaderboard runs/* --order V1,V2,V3,V4,FFA+PPA+EBA
 """,

@@ -121,7 +121,7 @@ def compare_predictions(
             raise UsageError(f"predictions: expected shape {(n, vertices)} as the responses, found {predictions.shape}")
     if n < 2:
         raise UsageError(f"images: expected at least 2, found {n}; a correlation needs more")
-    ceiling = np.full(vertices, np.nan) if noise_ceiling is None else np.asarray(noise_ceiling, np.float64)
+    ceiling = _ceiling(noise_ceiling, responses)
     named = _with_all(rois, vertices)
     codes = group_codes(groups, n)
 
@@ -176,7 +176,7 @@ def summarise_accuracy(
         Group -> measure -> ``median``, ``low``, ``high``, ``mean``, ``mean_low``, ``mean_high``, ``n``.
     """
     n, vertices = responses.shape
-    ceiling = np.full(vertices, np.nan) if noise_ceiling is None else np.asarray(noise_ceiling, np.float64)
+    ceiling = _ceiling(noise_ceiling, responses)
     resampled = Resampled([_runs(model)], responses, group_codes(groups, n), ceiling, bootstrap, seed)
     return {name: resampled.summarise(members, level) for name, members in _with_all(rois, vertices).items()}
 
@@ -215,6 +215,15 @@ def _runs(model: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def _with_all(rois: Mapping[str, np.ndarray] | None, vertices: int) -> dict[str, np.ndarray]:
     return {ALL: np.arange(vertices)} | {name: np.asarray(members) for name, members in (rois or {}).items()}
+
+
+def _ceiling(noise_ceiling: np.ndarray | None, responses: np.ndarray) -> np.ndarray:
+    """(V,); NaN where responses are constant or missing: then nothing is explained, and nothing left unexplained."""
+    if noise_ceiling is None:
+        return np.full(responses.shape[1], np.nan)
+    with np.errstate(invalid="ignore"):
+        spread = np.ptp(responses, axis=0)
+    return np.where((spread > 0) & np.isfinite(spread), np.asarray(noise_ceiling, np.float64), np.nan)
 
 
 def _group_p(line: dict[str, Any], exchanged: Values, measure: str, columns: np.ndarray) -> dict[str, float | None]:

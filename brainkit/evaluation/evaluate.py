@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def evaluate(
         If shapes do not fit, there are fewer than two images, or a ceiling is not a fraction.
     """
     p, y = _opened(predictions), _opened(responses)
-    _check(p, y, bootstrap, permutations, level)
+    _check(p, y, level, bootstrap=bootstrap, permutations=permutations, seed=seed)
     n, vertices = p.shape
     ceiling = _checked_ceiling(noise_ceiling, vertices)
     members = _members(rois or {}, vertices)
@@ -87,7 +88,7 @@ def evaluate(
         streamed.update(p[start : start + batch], y[start : start + batch])
     r, R2 = streamed.r, streamed.R2
     constant_prediction, constant_response = streamed.constant
-    ceiling[constant_response] = np.nan
+    ceiling[~streamed.responds] = np.nan
     points = {"r": r, "R2": R2, "explained": explained_share(r, ceiling)}
 
     weights = jackknife_weights(codes)
@@ -127,16 +128,16 @@ def _opened(values: npt.ArrayLike) -> Any:
     return array if array.dtype.kind == "f" else np.asarray(array, np.float64)
 
 
-def _check(p: Any, y: Any, bootstrap: int, permutations: int, level: float) -> None:
+def _check(p: Any, y: Any, level: float, **counts: int) -> None:
     if p.ndim != 2 or p.shape != y.shape:
         raise UsageError(f"predictions and responses: expected both (images, vertices), found {p.shape} and {y.shape}")
     if len(p) < 2:
         raise UsageError(f"predictions: expected at least 2 images, found {len(p)}; a correlation needs several")
     if not 0 < level < 1:
         raise UsageError(f"level: expected a number between 0 and 1, found {level!r}")
-    for name, count in (("bootstrap", bootstrap), ("permutations", permutations)):
-        if count < 0:
-            raise UsageError(f"{name}: expected a number of draws, 0 or more, found {count}")
+    for name, count in counts.items():
+        if not isinstance(count, Integral) or count < 0:
+            raise UsageError(f"{name}: expected a whole number, 0 or more, found {count}")
 
 
 def _checked_ceiling(noise_ceiling: npt.ArrayLike | None, vertices: int) -> np.ndarray:
@@ -145,7 +146,8 @@ def _checked_ceiling(noise_ceiling: npt.ArrayLike | None, vertices: int) -> np.n
         raise UsageError(f"noise_ceiling: expected one for each of the {vertices} vertices, found {ceiling.shape}")
     if (ceiling < 0).any() or (ceiling > 1 + 1e-6).any():
         found = f"{np.nanmin(ceiling):g} to {np.nanmax(ceiling):g}"
-        raise UsageError(f"noise_ceiling: expected fractions in [0, 1], found {found}; divide percent by 100")
+        remedy = "set negative ones to 0" if (ceiling < 0).any() else "divide percent by 100"
+        raise UsageError(f"noise_ceiling: expected fractions in [0, 1], found {found}; {remedy}")
     return ceiling
 
 

@@ -106,7 +106,8 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
             columns.append((name, measure, positions[both[positions]]))
     estimate = _centres(one, columns) - _centres(other, columns)
     ends, method = np.full((2, *estimate.shape), np.nan), None
-    if one.bootstrap and min(one.n_groups, other.n_groups) >= LEAST_GROUPS:
+    fewest = min(one.n_groups, other.n_groups)  # the smaller set decides how well its spread is known
+    if one.bootstrap and fewest >= LEAST_GROUPS:
         drawn, jackknife = _resampled(first, second, columns)
         low, high, method = interval(
             drawn.reshape(len(drawn), -1),
@@ -114,6 +115,7 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
             jackknife.reshape(len(jackknife), -1),
             one.level,
             corrected=False,
+            groups=fewest,
         )
         ends = np.reshape([low, high], ends.shape)
     groups: dict[str, dict[str, Difference]] = {name: {} for name in members}

@@ -123,6 +123,11 @@ class StreamingCorrelation:
         return self._pp == 0, self._yy == 0
 
     @property
+    def responds(self) -> Any:
+        """Where the response varies, and every value of it is known: (V,) bool."""
+        return (self._yy > 0) & (self._yy < float("inf"))
+
+    @property
     def R2(self) -> Any:
         """Share of variance predicted, (V,): 1 - SSE/SST; negative where the mean would predict better."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

@@ -110,7 +110,8 @@ def weighted_scores(
     Returns
     -------
     r, R2 : arrays of shape (draws, V), float32
-        R2 has no rows if it is not wanted.
+        R2 has no rows if it is not wanted. It is relative to the mean response of all images: relative to that of a
+        sample it would be too low by (1 - R2) / n, and its intervals beside the estimate.
     """
     vertices = predictions.shape[1]
     shares = (weights / weights.sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
@@ -125,7 +126,7 @@ def weighted_scores(
             if with_R2:
                 slope, offset = ((sd_p / sd_y).astype(np.float32), ((mean_p - mean_y) / sd_y).astype(np.float32))
                 sse = yy + slope * (slope * pp - 2 * py) + offset * (offset - 2 * my + 2 * slope * mp)
-                part = 1 - sse / (yy - my * my)
+                part = 1 - sse / yy
                 part[_is_constant(yy, my)] = 0
                 part[:, sd_y == 0] = np.nan
                 R2[:, block] = part
@@ -134,7 +135,13 @@ def weighted_scores(
 
 
 def interval(
-    draws: np.ndarray, estimate: Any, jackknife: np.ndarray, level: float = 0.95, *, corrected: bool = True
+    draws: np.ndarray,
+    estimate: Any,
+    jackknife: np.ndarray,
+    level: float = 0.95,
+    *,
+    corrected: bool = True,
+    groups: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, str | None]:
     """Confidence intervals of k statistics from their bootstrap draws.
 
@@ -152,6 +159,9 @@ def interval(
         False for medians and means over vertices, which get percentile intervals. A median over vertices is not smooth
         in the images: it jumps from one vertex to the next, which BCa takes for a bias (its 95 % intervals cover 85 %).
         Of means, percentile intervals cover as well as BCa or better.
+    groups : int, optional
+        How many groups the statistic hangs on, if these are fewer than the jackknife has rows: of a difference of two
+        sets, those of the smaller one.
 
     Returns
     -------
@@ -173,7 +183,8 @@ def interval(
     """
     from scipy.special import ndtr, stdtrit
 
-    groups, k = jackknife.shape
+    rows, k = jackknife.shape
+    groups = rows if groups is None else min(groups, rows)
     if groups < LEAST_GROUPS:
         return np.full(k, np.nan), np.full(k, np.nan), None
     point = np.asarray(estimate, np.float64)

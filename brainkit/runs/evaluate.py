@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from brainkit.cortex.vertices import CUSTOM
-from brainkit.data import open_subject
 from brainkit.data.image_sets import ImageSet, choose_sets
 from brainkit.data.stimuli import short_hashes
 from brainkit.data.subject import Subject
@@ -135,11 +134,22 @@ def evaluate_on_data(
         shared = _shared_vertices(predictor, subject)
         if (used := len(shared.vertices)) < len(predictor.vertices):
             log(f"scored are {used:,} of the encoder's {len(predictor.vertices):,} vertices: those that the data have")
-        scored = [_score(predictor, subject, each, shared, statistics) for each in sets]
+        found = [(_score(predictor, subject, each, shared, statistics), predictor.facts()) for each in sets]
+        scored = [result for result, _ in found]
         rois = vertex_groups(shared.vertices, shared.rois)
         differences = tuple(set_difference(*pair, rois) for pair in itertools.combinations(scored, 2))
-        for each, result in zip(sets, scored, strict=True):
-            facts = provenance(predictor, subject, each, shared, statistics, split_hashes, chosen)
+        for each, (result, own) in zip(sets, found, strict=True):
+            facts = provenance(
+                predictor,
+                own,
+                subject,
+                each,
+                shared,
+                statistics,
+                split_hashes,
+                chosen,
+                allow_training_images=allow_training_images,
+            )
             folder = folders[each.name]
             folder.mkdir(parents=True, exist_ok=True)
             texts = [remark.text for remark in remarks[each.name]]
@@ -167,9 +177,9 @@ def _open_predictor(source: str | os.PathLike[str] | None, device: str, threads:
 
 
 def _open_data(predictor: Predictor, data: str | os.PathLike[str] | Subject | None) -> Subject:
-    if data is not None:
-        return data if isinstance(data, Subject) else open_subject(data)
-    subject = predictor.open_data()
+    if isinstance(data, Subject):
+        return data
+    subject = predictor.open_data(data)
     if subject is None:
         raise UsageError(f"{predictor.path}: an encoder file holds no responses; name a subject with --data DIR")
     return subject

@@ -75,17 +75,20 @@ def output_folders(
 
 def provenance(
     predictor: Predictor,
+    facts: dict[str, Any],
     subject: Subject,
     images: ImageSet,
     shared: SharedVertices,
     statistics: Statistics,
     split_hashes: dict[str, np.ndarray] | None,
     chosen: Sequence[str],
+    *,
+    allow_training_images: bool,
 ) -> dict[str, Any]:
     """Names and hashes, and no paths or dates: the same work gives the same bytes."""
-    facts = predictor.facts()
     words = ["brainkit", "evaluate", predictor.path.resolve().name, "--data", subject.root.resolve().name]
     words += [word for name in chosen for word in ("--split", Path(name).name)]
+    words += ["--allow-training-images"] if allow_training_images else []
     defaults = Statistics()
     words += [
         word

@@ -12,6 +12,7 @@ import numpy as np
 from brainkit.config import Config
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
+from brainkit.data import open_subject
 from brainkit.data.splits import Split
 from brainkit.data.subject import Subject
 from brainkit.encoder_file import locate
@@ -49,8 +50,8 @@ class Predictor(Protocol):
     title: str
     note: str | None
 
-    def open_data(self) -> Subject | None:
-        """The data that it was trained on, if it says where they are."""
+    def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
+        """A subject, by default the data that it was trained on; None if it does not say where they are."""
 
     def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
         """Short hashes of the images on each side of its split; None if they are not known."""
@@ -59,7 +60,7 @@ class Predictor(Protocol):
         """Predictions (n, V), float32, for a subject's images at these rows."""
 
     def facts(self) -> dict[str, Any]:
-        """The sections ``encoder``, ``seeds`` and ``versions`` of the provenance."""
+        """The sections ``encoder``, ``seeds`` and ``versions`` of the provenance of the latest predictions."""
 
 
 class EncoderPredictor:
@@ -79,8 +80,8 @@ class EncoderPredictor:
         self.vertices, self.rois = info.vertices, info.rois
         self.title, self.note = str(info.backbone.get("name", self.path.stem)), info.note
 
-    def open_data(self) -> Subject | None:
-        return None
+    def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
+        return None if data is None else open_subject(data)
 
     def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
         return self.encoder.info.image_hashes
@@ -126,8 +127,13 @@ class RunPredictor:
         self.title, self.note = self.summary["backbone"]["name"], figure_note(self.summary)
         self.used = "computed"
 
-    def open_data(self) -> Subject | None:
-        return open_run_data(self.path, self.summary)
+    def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
+        if data is None:
+            return open_run_data(self.path, self.summary)
+        subject = open_subject(data)
+        if self.summary["data"].get("skipped"):  # as it was trained: without the images that cannot be read
+            subject = subject.skip_unreadable()
+        return subject
 
     def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
         """Of a run that has not stored them: from its split, if the subject is the one it was trained on."""
@@ -177,6 +183,7 @@ class RunPredictor:
         from brainkit.runs.network import extract_subject_tokens
         from brainkit.training.fit import choose_device
 
+        self.used = "computed"
         model, network = self._model
         settings = Config.read(self.path / "config.yaml").data
         tokens = extract_subject_tokens(

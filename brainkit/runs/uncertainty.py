@@ -307,8 +307,9 @@ def _complementary(main: _Maps, others: Sequence[_Maps]) -> list[tuple[_Maps, _M
 def _is_reliable(folder: Path, summary: Mapping[str, Any], errors: MapUncertainty) -> np.ndarray:
     with np.load(folder / "scores.npz") as file:
         r = file["r"]
-    images = summary["scores"]["images"]
-    q = positive_correlation_q(r, images) if images > 2 else np.full(len(r), np.nan)
+    scores = summary["scores"]
+    stimuli = scores.get("stimuli") or scores["images"]  # images of one stimulus are not independent
+    q = positive_correlation_q(r, stimuli) if stimuli > 2 else np.full(len(r), np.nan)
     return np.asarray((q < MAX_Q) & (errors.depth_se <= errors.max_se))
 
 

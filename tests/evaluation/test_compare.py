@@ -102,3 +102,15 @@ def test_subjects_are_a_random_effect() -> None:
     assert [found["low"], found["high"]] == pytest.approx([ends.low, ends.high])
     one = over_subjects({"subj01": 0.1})
     assert one["difference"] == 0.1 and one["low"] is one["p"] is None
+
+
+def test_vertices_without_responses_explain_no_share(values: dict[str, np.ndarray]) -> None:
+    responses = values["responses"].copy()
+    responses[:, 0], responses[4, 1] = 2.0, np.nan
+    ceiling = np.full(30, 0.8)
+    found = compare_predictions(values["a"], values["b"], responses, noise_ceiling=ceiling, **SMALL)
+    assert np.isnan(found.difference["explained"][:2]).all()
+    assert found.groups["all"]["explained"]["n"] == 28
+    assert (
+        summarise_accuracy(values["a"], responses, noise_ceiling=ceiling, bootstrap=50)["all"]["explained"]["n"] == 28
+    )

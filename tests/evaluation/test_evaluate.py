@@ -184,3 +184,17 @@ def test_intervals_of_medians_and_means_cover() -> None:
         ends = (rows["low"], rows["high"]), (rows["mean_low"], rows["mean_high"])
         hits.append([low < 0.4 < high for low, high in ends])
     assert (np.mean(hits, axis=0) > 0.9).all() and (np.mean(hits, axis=0) < 0.99).all(), np.mean(hits, axis=0)
+
+
+def test_vertices_without_responses_explain_no_share() -> None:
+    p, y = small()
+    y[3, 1], y[:, 2] = np.nan, 5.0
+    found = evaluate(p, y, noise_ceiling=np.full(12, 0.6))
+    assert np.isnan(found.explained[[1, 2]]).all() and np.isfinite(np.delete(found.explained, [1, 2])).all()
+    assert found.groups["all"]["explained"]["n"] == found.official["n"] == 10
+
+
+@pytest.mark.parametrize("wrong", [{"bootstrap": 2.5}, {"permutations": -1}, {"seed": -1}])
+def test_counts_are_whole_numbers(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        evaluate(*small(), **wrong)

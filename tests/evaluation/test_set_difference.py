@@ -65,3 +65,9 @@ def test_intervals_cover_the_true_difference() -> None:
         row = set_difference(*pair, {}).groups["all"]["r"]
         covered += row["mean_low"] <= truth <= row["mean_high"]
     assert 106 <= covered <= 120
+
+
+def test_the_smaller_set_decides_how_wide_an_interval_is() -> None:
+    # 12 stimuli have few degrees of freedom, however many the other set has.
+    few, many = scored("few", 12, 1.0, 0), scored("many", 300, 1.0, 1)
+    assert set_difference(few, many, {}).method == set_difference(many, few, {}).method == "percentile"

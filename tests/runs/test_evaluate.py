@@ -262,6 +262,12 @@ def test_a_run_its_model_and_its_encoder_file_agree(run: Path, tiny_sample: Path
         run, split="validation", allow_training_images=True, out=tmp_path / "v", say=quiet, **QUICK
     )
     assert "in validation" in allowed.notes["validation"][0]
+    options = {"allow_training_images": True, "out": tmp_path / "sets", "say": quiet, **QUICK}
+    evaluate_on_data(run, split=("test", "all"), **options)
+    files = {name: tmp_path / "sets" / name / "evaluation.json" for name in ("test", "all")}
+    origin = {name: json.loads(file.read_text())["provenance"] for name, file in files.items()}
+    assert [origin[name]["encoder"]["predictions"] for name in files] == ["kept", "computed"]
+    assert "--allow-training-images" in origin["all"]["command"]
 
 
 @pytest.mark.slow
@@ -282,6 +288,17 @@ def test_a_run_of_kept_predictions_needs_no_torch(run: Path, monkeypatch: pytest
     for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "timm")]:
         monkeypatch.setitem(sys.modules, name, None)
     assert evaluate_on_data(run, say=quiet, **QUICK).evaluations["test"].n_images == 20
+
+
+def test_of_data_that_moved_it_leaves_out_what_the_run_left_out(run: Path, tiny_sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_sample, tmp_path / "moved")
+    min((tmp_path / "moved" / "test_split" / "test_images").iterdir()).write_text("no image")
+    with pytest.raises(DataError, match="1 of 20"):
+        evaluate_on_data(run, tmp_path / "moved", say=quiet, **QUICK)
+    summary = json.loads((run / "run.json").read_text())
+    summary["data"]["skipped"] = ["an image"]
+    (run / "run.json").write_text(json.dumps(summary))
+    assert evaluate_on_data(run, tmp_path / "moved", say=quiet, **QUICK).evaluations["test"].n_images == 19
 
 
 def test_maps_of_an_evaluation(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

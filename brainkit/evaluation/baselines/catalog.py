@@ -135,8 +135,8 @@ def choose(names: Iterable[str], known: Mapping[str, Baseline]) -> list[str]:
     for name in (part.strip() for given in names for part in given.split(",")):
         layers = [other for other in known if other.startswith("ridge-layer-")]
         if name != LAYERS and name not in known:
-            choice = ", ".join([other for other in known if other not in layers] + [LAYERS])
-            raise UsageError(f"no such baseline: {name!r}{nearest_name(name, [*known, LAYERS])} (known: {choice})")
+            choice = [other for other in known if other not in layers] + [LAYERS]
+            raise UsageError(f"no such baseline: {name!r}{nearest_name(name, choice)}")
         wanted.update(layers if name == LAYERS else [name])
     wanted = wanted or set(known)
     wanted |= {needed for name in wanted for needed in known[name].needs}
