@@ -248,11 +248,11 @@ class _Work:
         if len(self.summary["backbone"]["layers"]) < 2:
             return None
         with np.load(self.folder("banded") / _ARRAYS) as file:
-            layer_predictions, mean = file["layer_predictions"], file["mean"]
+            layer_predictions, mean, unit = file["layer_predictions"], file["mean"], file["unit"]
         return write_agreement(
             self.run,
             layer_predictions,
-            self.responses - mean,
+            (self.responses - mean) / unit,
             self.groups,
             self.subject,
             note=figure_note(self.summary),

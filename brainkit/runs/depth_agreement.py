@@ -43,7 +43,7 @@ def write_agreement(
     layer_predictions : array of shape (L, n, V)
         Of banded ridge for the test images.
     responses : array of shape (n, V)
-        Without the mean training response.
+        Without the mean training response, in the same units.
     groups : array of shape (n,)
         Stimuli.
     subject : Subject

@@ -36,8 +36,9 @@ def banded_ridge(
     Returns
     -------
     Result
-        ``arrays["layer_predictions"]`` (L, n_test, V), float16: the parts of the predictions that come from each layer;
-        with the mean response, ``arrays["mean"]`` (V,), they add up to the predictions. ``arrays["band_weights"]``
+        ``arrays["layer_predictions"]`` (L, n_test, V), float16: the parts of the predictions that come from each layer,
+        in units of the vertex, ``arrays["unit"]`` (V,), which float16 holds whatever the responses' are; times the unit
+        and with the mean response, ``arrays["mean"]`` (V,), they add up to the predictions. ``arrays["band_weights"]``
         (V, L, 2): local, global.
     """
     pairs = [kernels.layer(layer) for layer in problem.tokens.layers]
@@ -54,13 +55,15 @@ def banded_ridge(
 
     parts = np.empty((len(pairs), len(problem.split.test), vertices), np.float16)
     predictions = np.tile(problem.mean, (len(problem.split.test), 1))
+    spread = problem.targets.std(0, dtype=np.float64).astype(np.float32)
+    unit = np.where(spread > 0, spread, 1).astype(np.float32)
     for number in np.unique(chosen):
         weights, here = weightings[number], np.flatnonzero(chosen == number)
         train = _weighted(pairs, weights, sides.train, sides.train)
         dual = dual_weights(train, problem.targets[:, here], alphas[here])
         for layer, (pair, pair_weights) in enumerate(zip(pairs, weights, strict=True)):
             part = _weighted([pair], pair_weights[None], sides.test, sides.train) @ dual
-            parts[layer][:, here] = part
+            parts[layer][:, here] = part / unit[here]
             predictions[:, here] += part
     features = sum(kernel.features for pair in pairs for kernel in pair)
     return Result(
@@ -69,6 +72,7 @@ def banded_ridge(
         {
             "layer_predictions": parts,
             "mean": problem.mean,
+            "unit": unit,
             "band_weights": weightings[chosen].astype(np.float32),
             "alphas": alphas,
         },

@@ -96,6 +96,7 @@ def catalog(layers: Sequence[str]) -> dict[str, Baseline]:
         "banded": Baseline(
             "all tokens, banded ridge",
             lambda work: banded.banded_ridge(work.problem, work.kernels, progress=work.progress),
+            version=2,
         ),
         "pca-ols": Baseline(
             "all tokens, PCA and least squares", lambda work: pca_ols.pca_ols(work.problem, work.kernels)

@@ -75,7 +75,7 @@ def test_the_chosen_layers_are_the_ones_that_carry_the_signal(found: dict[str, A
 
 def test_the_parts_of_banded_ridge_add_up_to_its_predictions(found: dict[str, Any]) -> None:
     result = found["results"]["banded"][0]
-    total = result.arrays["layer_predictions"].astype(float).sum(0) + result.arrays["mean"]
+    total = result.arrays["layer_predictions"].astype(float).sum(0) * result.arrays["unit"] + result.arrays["mean"]
     np.testing.assert_allclose(total, result.predictions, atol=5e-3)
 
 
