@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,18 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
             cells.append("" if variant == "default" else f"{d['difference']:+.3f}{interval}")
             lines.append(f"| {variant} | {' | '.join(cells)} | {len(having)} |")
         lines.append("")
-    return "\n".join([*lines, ""])
+    lines += ["## Paired differences by area, both kinds", ""]
+    lines += ["Mean, 95 % t interval over worlds, worlds won.", "", "| | " + " | ".join(GROUPS) + " |"]
+    lines += ["|---" * (len(GROUPS) + 1) + "|"]
+    ours = [variant for variant in VARIANTS if any(variant in row for row in rows.values())]
+    others = [title for title in ridge.TITLES.values() if any(title in row for row in rows.values())]
+    for variant, against in [*combinations(ours, 2), *product(ours, others)]:
+        cells = []
+        for group in GROUPS:
+            d = paired(rows, variant, against, "explained", group)
+            cells.append(f"{d['difference']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {d['won']} of {d['n']}")
+        lines.append(f"| {variant} minus {against} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", ""])
 
 
 def main() -> None:
