@@ -155,7 +155,7 @@ def test_what_one_image_takes_is_measured(encoder: Encoder, monkeypatch: pytest.
         return kept[0]
 
     monkeypatch.setattr(encoder, "run", hungry)
-    # 64 MB, and what the allocator does besides. Several tries: meanwhile the system may take other pages of the process.
+    # 64 MB, and what the allocator does besides; in several tries, as the system may take other pages meanwhile.
     assert any(48_000_000 < pipeline._bytes_per_image(encoder) < 96_000_000 for _ in range(5))
 
 
