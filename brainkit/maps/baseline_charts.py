@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.maps.charts import _PALETTE, Point, _Chart, _dot
+from brainkit.maps.chart import PALETTE, Chart, Point, dot, label_rows
 from brainkit.maps.figure import FAINT, INK
 
-_RUN, _BASELINE = _PALETTE[1], _PALETTE[0]
+_RUN, _BASELINE = PALETTE[1], PALETTE[0]
 _ROW = 0.25  # inches
-_GRID = "#e4e7eb"
 
 
 def draw_baselines(
@@ -46,23 +45,19 @@ def draw_baselines(
     shown = [(k, name, point) for k, (name, point) in enumerate(rows) if point["value"] is not None]
     shown.sort(key=lambda row: -row[2]["value"])
     height = _ROW * max(len(shown), 1) + 0.1
-    chart = _Chart(title, detail, note, width=8.6, height=height + 0.5)
+    chart = Chart(title, detail, note, width=8.6, height=height + 0.5)
     widest = max((len(name) for _, name, _ in shown), default=4) * 0.075 + 0.3
     axes = chart.axes(0.3 + widest, chart.bottom + 0.5, chart.width - 0.6 - widest, height)
     for place, (k, _, point) in enumerate(shown):
-        _dot(axes, place, point, _BASELINE if k else _RUN, filled=True)
-    axes.set_yticks(range(len(shown)), [name for _, name, _ in shown], parse_math=False)
+        dot(axes, place, point, _BASELINE if k else _RUN)
+    label = {"explained": "r² / noise ceiling", "r": "r"}[measure]
+    label_rows(axes, [name for _, name, _ in shown], f"{label}, median over vertices")
     for text, (k, _, _) in zip(axes.get_yticklabels(), shown, strict=True):
         text.set_fontweight("normal" if k else "bold")
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
     if measure == "explained":
         axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.text(0.99, len(shown) - 0.7, "noise ceiling", ha="right", fontsize=8.5, color=INK)
         axes.set_xlim(min(-0.02, axes.get_xlim()[0]), 1.03)
-    label = {"explained": "r² / noise ceiling", "r": "r"}[measure]
-    axes.set_xlabel(f"{label}, median over vertices", fontsize=10, color=INK)
-    axes.grid(axis="x", color=_GRID, linewidth=0.7)
     return chart.write(path)
 
 
@@ -96,7 +91,7 @@ def draw_agreement(
     """
     side, rows = 3.9, max(len(groups), 1)
     height = max(side, _ROW * rows)
-    chart = _Chart(title, detail, note, width=10.2, height=height + 0.55)
+    chart = Chart(title, detail, note, width=10.2, height=height + 0.55)
     bottom = chart.bottom + 0.5
     scatter = chart.axes(0.85, bottom + height - side, side, side)
     scatter.plot((0, 1), (0, 1), color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
@@ -110,11 +105,7 @@ def draw_agreement(
     tall = _ROW * rows
     dots = chart.axes(left, bottom + height - tall, chart.width - 0.3 - left, tall)
     for place, (name, point) in enumerate(groups.items()):
-        _dot(dots, place, point, _RUN if name == "all" else _BASELINE, filled=True)
-    dots.set_yticks(range(len(groups)), list(groups), fontsize=8.5, parse_math=False)
-    dots.set_ylim(rows - 0.5, -0.5)
-    dots.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
+        dot(dots, place, point, _RUN if name == "all" else _BASELINE)
+    label_rows(dots, list(groups), "correlation over vertices", size=8.5)
     dots.set_xlim(min(-0.05, dots.get_xlim()[0]), 1.02)
-    dots.grid(axis="x", color=_GRID, linewidth=0.7)
-    dots.set_xlabel("correlation over vertices", fontsize=10, color=INK)
     return chart.write(path)

@@ -169,7 +169,7 @@ def _layer_weights(result: RunComparison, found: SubjectResult, name: str) -> tu
 
 
 def _draw(result: RunComparison, folder: Path) -> list[Path]:
-    from brainkit.maps import charts
+    from brainkit.maps import comparison_charts
 
     figures = []
     measure = headline_measure(result.accuracy(result.models[0].name))
@@ -183,7 +183,9 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
             )
             for row in leaderboard(result)
         ]
-        figures.append(charts.draw_leaderboard(folder / "leaderboard.png", rows=rows, title="Leaderboard", **about))
+        figures.append(
+            comparison_charts.draw_leaderboard(folder / "leaderboard.png", rows=rows, title="Leaderboard", **about)
+        )
     else:
         accuracy = {model.name: _points(result.accuracy(model.name), measure, "mean") for model in result.models}
         shown = (
@@ -194,7 +196,9 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
         differences = {f"{a} - {b}": _points(result.pair((a, b)), measure, "difference") for a, b in shown}
         path = folder / "accuracy-by-roi.png"
         title = f"Accuracy and differences of {plural(len(result.models), 'model')}"
-        figures.append(charts.draw_by_group(path, accuracy=accuracy, differences=differences, title=title, **about))
+        figures.append(
+            comparison_charts.draw_by_group(path, accuracy=accuracy, differences=differences, title=title, **about)
+        )
     for name, found in result.subjects.items():
         place, of_subject = (folder, "") if result.single is not None else (folder / _file_name(name), f"{name}: ")
         figures += _draw_subject(result, found, place, of_subject)
@@ -202,7 +206,7 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
 
 
 def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, start: str) -> list[Path]:
-    from brainkit.maps import charts, draw
+    from brainkit.maps import comparison_charts, draw
 
     figures = []
     note = found.shared.note
@@ -212,7 +216,9 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
             "bars: interval over runs; grey: maps as smooth, rotated on the sphere" if found.no_spin is None else ""
         )
         title = f"{start}preferred depth along the cortex" if start else "Preferred depth along the cortex"
-        figures.append(charts.draw_hierarchy(path, hierarchies=found.hierarchy, title=title, detail=detail, note=note))
+        figures.append(
+            comparison_charts.draw_hierarchy(path, hierarchies=found.hierarchy, title=title, detail=detail, note=note)
+        )
     groups = vertex_groups(found.shared.vertices, found.shared.rois)
     groups = {name: members for name, members in groups.items() if len(members)}
     weights = {model.name: _layer_weights(result, found, model.name) for model in result.models}
@@ -222,7 +228,9 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
         path = folder / "layers-by-roi.png"
         title = f"{start}mean layer weights by ROI" if start else "Mean layer weights by ROI"
         figures.append(
-            charts.draw_layers_by_roi(path, shares=shares, layers=layers, rois=list(groups), title=title, note=note)
+            comparison_charts.draw_layers_by_roi(
+                path, shares=shares, layers=layers, rois=list(groups), title=title, note=note
+            )
         )
     if found.shared.vertices.space != CUSTOM and importlib.util.find_spec("nilearn") is not None:
         for pair, comparison in found.pairs.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainkit.maps import charts
+from brainkit.maps import comparison_charts as charts
 from brainkit.utils.own_figures import HEAD, is_own_figure, may_be_own_figure
 
 POINT = {"value": 0.4, "low": 0.3, "high": 0.5, "q": 0.01}

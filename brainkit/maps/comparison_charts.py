@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.errors import require
-from brainkit.maps.figure import DPI, FAINT, INK, WARN
-from brainkit.utils.files import atomic_write
-from brainkit.utils.own_figures import figure_mark
+from brainkit.maps.chart import GRID, PALETTE, Chart, Point, dot, label_rows
+from brainkit.maps.figure import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by people with any colour vision.
-_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#1b1f24")
 _ROW = 0.27  # inches for each group of vertices
 _MAX_Q = 0.05
-
-Point = Mapping[str, Any]
-"""A value with its interval: ``value``, ``low``, ``high`` (None where unknown), and ``q`` or ``p`` if it is tested."""
 
 
 def draw_by_group(
@@ -67,22 +58,17 @@ def draw_by_group(
     lanes = max(len(accuracy), len(differences))
     height = max(_ROW, 0.1 * lanes + 0.12) * len(groups)
     legend = 0.22 * lanes
-    figure = _Chart(title, detail, note, width=9.6, height=height + legend + 0.55)
+    figure = Chart(title, detail, note, width=9.6, height=height + legend + 0.55)
     widest = max((len(group) for group in groups), default=4) * 0.085 + 0.25
     half = (figure.width - 0.6 - widest - 0.45) / 2
     bottom = figure.bottom + 0.5
     left, right = (figure.axes(0.3 + widest + index * (half + 0.45), bottom, half, height) for index in range(2))
     _dots(left, groups, accuracy)
     _dots(right, groups, differences, dark=True)
-    left.set_yticks(range(len(groups)), groups, parse_math=False)
-    right.set_yticks(range(len(groups)), [""] * len(groups))
-    right.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
-    left.set_xlabel(f"{measure}, mean over vertices", fontsize=10, color=INK)
-    right.set_xlabel("difference (filled: q < 0.05)", fontsize=10, color=INK)
+    label_rows(left, groups, f"{measure}, mean over vertices", zero=False)
+    label_rows(right, [""] * len(groups), "difference (filled: q < 0.05)")
     for axes in (left, right):
-        axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.grid(axis="x", color="#e4e7eb", linewidth=0.7)
-        _legend(axes, height, legend)
+        _legend(axes, height)
     return figure.write(path)
 
 
@@ -116,12 +102,12 @@ def draw_hierarchy(
     """
     columns = min(len(hierarchies), 3)
     rows = -(-len(hierarchies) // columns)
-    figure = _Chart(title, detail, note, width=max(0.9 + 3.1 * columns, 5.2), height=3.1 * rows)
+    figure = Chart(title, detail, note, width=max(0.9 + 3.1 * columns, 5.2), height=3.1 * rows)
     for index, (model, found) in enumerate(hierarchies.items()):
         row, column = divmod(index, columns)
         bottom = figure.bottom + 3.1 * (rows - 1 - row) + 0.45
         axes = figure.axes(0.8 + 3.1 * column, bottom, 2.75, 2.05)
-        _depth_by_area(axes, found, _PALETTE[index % len(_PALETTE)])
+        _depth_by_area(axes, found, PALETTE[index % len(PALETTE)])
         axes.set_title(f"{model}\n{_slope_text(found)}", fontsize=9, color=INK, loc="left", parse_math=False)
         if column:
             axes.tick_params(labelleft=False)
@@ -170,7 +156,7 @@ def draw_layers_by_roi(
     rows = -(-len(shares) // columns)
     tall = max(1.6, 0.17 * max(len(each) for each in layers.values()))
     step = tall + 0.075 * max(map(len, rois), default=0) + 0.75
-    figure = _Chart(title, detail, note, width=0.25 + columns * (panel + names) + 1.1, height=step * rows - 0.3)
+    figure = Chart(title, detail, note, width=0.25 + columns * (panel + names) + 1.1, height=step * rows - 0.3)
     top = max(float(np.nanmax(each, initial=0)) for each in shares.values()) or 1.0
     image = None
     for index, (model, values) in enumerate(shares.items()):
@@ -223,96 +209,35 @@ def draw_leaderboard(
         If matplotlib is not installed.
     """
     height = 0.34 * len(rows) + 0.1
-    figure = _Chart(title, detail, note, width=9.0, height=height + 0.55)
+    figure = Chart(title, detail, note, width=9.0, height=height + 0.55)
     widest = min(max(len(name) for name, _, _ in rows) * 0.085 + 0.3, 3.2)
     half = (figure.width - 0.6 - widest - 0.4) / 2
     bottom = figure.bottom + 0.5
     left, right = (figure.axes(0.3 + widest + index * (half + 0.4), bottom, half, height) for index in range(2))
     for place, (_, accuracy, difference) in enumerate(rows):
-        _dot(left, place, accuracy, _PALETTE[0], filled=True)
+        dot(left, place, accuracy, PALETTE[0])
         if difference is not None:
             p = difference.get("p")
-            _dot(right, place, difference, INK, filled=p is not None and p < _MAX_Q)
-    left.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
-    right.set_yticks(range(len(rows)), [""] * len(rows))
-    right.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
-    left.set_xlabel(f"{measure}, mean over vertices", fontsize=10, color=INK)
-    right.set_xlabel("difference from the best (filled: p < 0.05)", fontsize=10, color=INK)
-    for axes in (left, right):
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.grid(axis="x", color="#e4e7eb", linewidth=0.7)
+            dot(right, place, difference, INK, filled=p is not None and p < _MAX_Q)
+    label_rows(left, [name for name, _, _ in rows], f"{measure}, mean over vertices", zero=False)
+    label_rows(right, [""] * len(rows), "difference from the best (filled: p < 0.05)")
     return figure.write(path)
-
-
-class _Chart:
-    """A white figure with a title on top, and a note and a detail at the foot. Sizes are in inches."""
-
-    bottom = 0.5
-
-    def __init__(self, title: str, detail: str, note: str | None, *, width: float, height: float) -> None:
-        require("matplotlib", extra="maps", purpose="drawing charts")
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self.width = width
-        self.height = self.bottom + height + 0.55
-        self.figure: Figure = Figure(figsize=(width, self.height), dpi=DPI, facecolor="white")
-        self._canvas = FigureCanvasAgg(self.figure)
-        self._text(0.3, self.height - 0.2, title, self._fitting(title, 13), INK, "bold", "top")
-        self._text(0.3, 0.32 if note else 0.2, detail, self._fitting(detail, 8.5), FAINT, "normal", "center")
-        self._text(0.3, 0.13, note or "", self._fitting(note or "", 9), WARN, "bold", "center")
-
-    def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
-        axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(FAINT)
-        return axes
-
-    def write(self, path: str | os.PathLike[str]) -> Path:
-        from PIL import Image
-
-        with warnings.catch_warnings():
-            # Characters that the font lacks are drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self._canvas.draw()
-        picture = Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3].copy())
-        with atomic_write(path) as temporary:
-            picture.save(temporary, format="PNG", compress_level=9, dpi=(DPI, DPI), pnginfo=figure_mark())
-        return Path(path)
-
-    def _text(self, x: float, y: float, text: str, size: float, colour: str, weight: str, va: str) -> None:
-        place = x / self.width, y / self.height
-        self.figure.text(*place, text, fontsize=size, color=colour, weight=weight, va=va, parse_math=False)
-
-    def _fitting(self, text: str, size: float) -> float:
-        return min(size, 72 * (self.width - 0.6) / (0.6 * max(len(text), 1)))
 
 
 def _dots(axes: Axes, groups: list[str], points: Mapping[str, Mapping[str, Point]], *, dark: bool = False) -> None:
     """One lane per series within the row of each group."""
     spread = (np.arange(len(points)) - (len(points) - 1) / 2) * min(0.24, 0.62 / len(points))
     for index, (name, of_group) in enumerate(points.items()):
-        colour = INK if dark and len(points) == 1 else _PALETTE[index % len(_PALETTE)]
+        colour = INK if dark and len(points) == 1 else PALETTE[index % len(PALETTE)]
         for row, group in enumerate(groups):
             if group in of_group:
                 point = of_group[group]
                 filled = "q" not in point or (point["q"] is not None and point["q"] < _MAX_Q)
-                _dot(axes, row + spread[index], point, colour, filled=filled)
+                dot(axes, row + spread[index], point, colour, filled=filled)
         axes.plot([], [], "o", color=colour, markersize=5, label=name)
 
 
-def _dot(axes: Axes, row: float, point: Point, colour: str, *, filled: bool) -> None:
-    if point["value"] is None:
-        return
-    if point["low"] is not None and point["high"] is not None:
-        axes.plot([point["low"], point["high"]], [row, row], color=colour, linewidth=1.4, solid_capstyle="round")
-    face = colour if filled else "white"
-    axes.plot([point["value"]], [row], "o", markersize=5, markeredgecolor=colour, markerfacecolor=face)
-
-
-def _legend(axes: Axes, height: float, room: float) -> None:
+def _legend(axes: Axes, height: float) -> None:
     box: dict[str, Any] = {
         "loc": "lower left",
         "bbox_to_anchor": (0, 1 + 0.03 / height),
@@ -341,7 +266,7 @@ def _depth_by_area(axes: Axes, found: Mapping[str, Any], colour: str) -> None:
     axes.set_xticks(x, list(areas), parse_math=False)
     axes.set_xlim(-0.4, len(areas) - 0.6)
     axes.set_ylim(-0.03, 1.03)
-    axes.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
 
 
 def _slope_text(found: Mapping[str, Any]) -> str:
