@@ -35,7 +35,7 @@ from brainkit.runs.network import extract_subject_tokens, load_network
 from brainkit.runs.predictions import read_predictions, write_predictions
 from brainkit.runs.run_data import open_run_data
 from brainkit.runs.settings import MAY_CHANGE
-from brainkit.utils.files import atomic_write, read_json, write_json
+from brainkit.utils.files import atomic_write, create_folder, read_json, write_json
 from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.system import cores
 from brainkit.utils.table import Table
@@ -206,7 +206,7 @@ class _Work:
     def fit(self, name: str, baseline: Baseline) -> None:
         """Compute and score a baseline, and write its folder; ``baseline.json`` is last."""
         folder, started = self.folder(name), time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
         (folder / _FILE).unlink(missing_ok=True)
         if name == RANDOM:
             _ = self.random_tokens  # now, because the network's own time does not count
@@ -236,7 +236,7 @@ class _Work:
         fingerprint = hashlib.sha256(f"{DRAWS}".encode() + predictions.predictions.tobytes()).hexdigest()
         if (folder / _FILE).is_file() and read_json(folder / _FILE).get("fingerprint") == fingerprint:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
         seconds = self.summary.get("training", {}).get("cpu_seconds")
         parameters = parameter_count(load_model(self.run))
         row = self._scored(RUN_ITSELF, "FactorTopy (this run)", predictions.predictions, seconds, parameters)

@@ -23,7 +23,7 @@ from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.metrics.depth import relative_depth
 from brainkit.runs.compare import RunComparison, SubjectResult, headline_measure
 from brainkit.runs.compare_tables import MEASURES, leaderboard
-from brainkit.utils.files import atomic_write, write_json
+from brainkit.utils.files import atomic_write, create_folder, write_json
 from brainkit.utils.text import plural
 
 _LONGEST = 30  # groups of vertices in a chart
@@ -59,7 +59,7 @@ def write_comparison(result: RunComparison, folder: Path) -> list[Path]:
     list of Path
         The files.
     """
-    folder.mkdir(exist_ok=True)
+    create_folder(folder)
     files = [folder / "comparison.json", folder / "comparison.csv"]
     write_json(files[0], to_json(result))
     _write_csv(files[1], ("a", "b", "group", "measure", "difference", "low", "high", "p", "q", "n"), _rows(result))
@@ -68,8 +68,7 @@ def write_comparison(result: RunComparison, folder: Path) -> list[Path]:
         rows = leaderboard(result)
         _write_csv(files[-1], tuple(rows[0]), [tuple(row.values()) for row in rows])
     for name, found in result.subjects.items():
-        place = folder if result.single is not None else folder / _file_name(name)
-        place.mkdir(exist_ok=True)
+        place = folder if result.single is not None else create_folder(folder / _file_name(name))
         files.append(place / "comparison.npz")
         _write_arrays(files[-1], result, found)
     if importlib.util.find_spec("matplotlib") is not None:

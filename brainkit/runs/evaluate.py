@@ -32,6 +32,7 @@ from brainkit.runs.evaluation_files import (
 )
 from brainkit.runs.log import RunLog
 from brainkit.runs.predictors import EncoderPredictor, Predictor, RunPredictor
+from brainkit.utils.files import create_folder
 from brainkit.utils.progress import Say
 from brainkit.utils.text import plural
 
@@ -150,8 +151,7 @@ def evaluate_on_data(
                 chosen,
                 allow_training_images=allow_training_images,
             )
-            folder = folders[each.name]
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = create_folder(folders[each.name])
             texts = [remark.text for remark in remarks[each.name]]
             result.evaluation.save(folder, shared.vertices, facts, texts)
             table = result.evaluation.table()

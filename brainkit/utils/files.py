@@ -54,6 +54,22 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def create_folder(path: str | os.PathLike[str]) -> Path:
+    """Create a folder for output, with its parents, unless it exists.
+
+    Raises
+    ------
+    DataError
+        If it cannot be created.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be created: {error.strerror}; name another one") from None
+    return folder
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically. NaN is refused, since JSON lacks it: use None."""
     with atomic_write(path) as temporary:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from brainkit.errors import BrainkitError, DataError
-from brainkit.utils.files import atomic_write, cache_folder, read_json, read_text, write_json
+from brainkit.utils.files import atomic_write, cache_folder, create_folder, read_json, read_text, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -127,3 +127,11 @@ def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "x"))
     assert cache_folder() == tmp_path / "x" / "brainkit"
+
+
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    assert create_folder(tmp_path / "a" / "b").is_dir() and create_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(DataError, match=f"^{folder}: "):
+            create_folder(folder)
