@@ -65,11 +65,11 @@ class ModelConfig:
 
     false as a control, to see what smoothness adds, or if the coordinates are meaningless.
     """
-    offsets: tuple[str, ...] = ()
+    offsets: tuple[str, ...] = ("layer", "location")
     """Selectors (layer, location, scale) to which every vertex adds an offset of its own, kept small by
     train.offset_penalty; without topography it has no effect.
 
-    If neighbouring vertices read different things.
+    Empty for the smoothest maps, as published; add scale if neighbours differ in it.
     """
     fixed: tuple[str, ...] = ()
     """Selectors that are not learnt but the same for every vertex: layer (all layers weigh the same), location (the
@@ -158,9 +158,9 @@ class TrainConfig:
 
     Only for model.offsets and model.topography=false.
     """
-    offset_penalty: float = 0.001
-    """Weight in the loss of the penalty on offsets, a logarithm of their mean square; about the variance of the noise
-    over the number of training images.
+    offset_penalty: float = 0.8
+    """Weight of the penalty on offsets, a logarithm of their mean square, against the squared errors of all training
+    images; about the variance of the noise.
 
     Only for model.offsets: more for smooth maps, less for vertices that differ from their neighbours.
     """
@@ -226,11 +226,11 @@ class TrainConfig:
 
     0.99 to 0.999 with schedule constant, or for noisy responses; with a schedule that falls to zero it adds little.
     """
-    refit: bool = False
-    """Whether to refit the readout of every vertex at the best epoch: ridge regression on what its selectors read, with
-    the penalty of the largest marginal likelihood.
+    refit: bool = True
+    """Whether to refit the readout of every vertex at the best epoch: ridge regression on what its selectors read,
+    shrunk to its neighbours' readouts; penalty and share are those of the largest marginal likelihood.
 
-    true for noisy responses, whose readouts are then shrunk more; it takes about as long as an epoch.
+    false for the weights as they were trained; the refit takes about as long as an epoch.
     """
     device: str = "auto"
     """auto, cpu, cuda or mps.
@@ -500,8 +500,8 @@ class Config:
             temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Config:
-        """Read a YAML file; missing keys have their defaults."""
+    def read(cls, path: str | os.PathLike[str], missing: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+        """Read a YAML file; missing keys have their value in `missing` (section -> key -> value), or their default."""
         yaml = require("yaml", extra="train", purpose="a run's configuration")
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -511,6 +511,8 @@ class Config:
             raise DataError(f"{path}: expected YAML, found something else") from None
         if not isinstance(values, dict):
             raise DataError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+        for section, keys in (missing or {}).items():
+            values[section] = {**keys, **(values.get(section) or {})}
         return build(cls, values, str(path), _hint)
 
 

@@ -17,7 +17,10 @@ FREQUENCIES = 32
 SPAN = 100.0  # coordinates are scaled so that their longest side has this length
 ENCODED = 3 * FREQUENCIES * 2
 FACTOR_ERROR = 1e-6  # bound on the factored encoding; a float32 sine at an angle of 100 has ten times this error
-SMALL_OFFSETS = 0.01  # mean square of offsets below which their penalty is quadratic
+# Of the penalty on each selector's offsets: its weight, and the mean square below which it is quadratic. Locations stay
+# what the coordinates give unless they scatter by more than the error of an estimated location (0.02); layers are
+# freer. Chosen on simulated subjects (bench/results/worlds_tried.md).
+OFFSET_PENALTY = {"location": (2.0, 3e-4), "layer": (1.0, 0.01), "scale": (1.0, 0.01)}
 ROWS = 8192  # vertices factored at a time
 
 
@@ -177,13 +180,18 @@ class VertexOffsets(FreeSelectors):
         )
 
     def penalty(self) -> Tensor:
-        """Sum over selectors of log(1 + m / 0.01), where m is the mean over vertices of their squared offsets: ().
+        """Sum over selectors of k log(1 + m / f): (). m is the mean over vertices of their squared offsets.
 
-        A normal prior whose variance is estimated with the offsets, for each selector: they are held near zero where
-        vertices hardly differ from their neighbours, and cost little where they do.
+        A normal prior whose variance is estimated with the offsets, for each selector: they are held at zero where
+        vertices hardly differ from their neighbours, and cost little where they do. k and f: ``OFFSET_PENALTY``.
         """
-        squares = [parameter.square().sum() / len(parameter) for parameter in self.parameters()]
-        return (torch.stack(squares) / SMALL_OFFSETS).log1p().sum()
+        return torch.stack(
+            [
+                weight * (parameter.square().sum() / len(parameter) / small).log1p()
+                for selector, parameter in self.named_parameters()
+                for weight, small in [OFFSET_PENALTY[selector]]
+            ]
+        ).sum()
 
 
 def regularity(layer_weights: Tensor, scale: Tensor, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:

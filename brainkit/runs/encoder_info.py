@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.config import Config
 from brainkit.cortex.vertices import Vertices
 from brainkit.data.dataset import SIMULATED
 from brainkit.encoder_file.licence import citation, join_terms, licence_terms
-from brainkit.runs.folder import figure_note, read_rois, read_uncertainty, read_volume
+from brainkit.runs.folder import figure_note, read_rois, read_settings, read_uncertainty, read_volume
 from brainkit.runs.image_hashes import read_image_hashes
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
 
 def _portable_settings(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """The run's settings with bare file names for paths: the encoder file is passed on, the disk is not."""
-    settings = Config.read(folder / "config.yaml").to_dict()
+    settings = read_settings(folder).to_dict()
     if "imported" in summary:
         del settings["train"], settings["seed"]  # nobody knows how the weights were trained
     settings["data"]["path"] = Path(settings["data"]["path"]).name

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.config import Config
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.runs.encoder_info import encoder_info
-from brainkit.runs.folder import finished_run, load_model
+from brainkit.runs.folder import finished_run, load_model, read_settings
 from brainkit.runs.image_hashes import join_image_hashes
 from brainkit.runs.network import extract_subject_tokens
 from brainkit.runs.run_data import open_run_data
@@ -205,7 +204,7 @@ def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone,
     from brainkit.evaluation.scores import add_intervals
     from brainkit.training.fit import choose_device
 
-    settings = Config.read(member.folder / "config.yaml")
+    settings = read_settings(member.folder)
     rows = Split.read(member.folder / "split.json").test
     tokens = extract_subject_tokens(
         network,

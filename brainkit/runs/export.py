@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.config import Config
 from brainkit.errors import DataError, UsageError, require
 from brainkit.runs.ensemble import Member, build_ensemble, check_members
-from brainkit.runs.folder import finished_run, run_folders
+from brainkit.runs.folder import finished_run, read_settings, run_folders
 from brainkit.runs.network import load_network
 from brainkit.utils.progress import Say
 from brainkit.utils.text import format_bytes, plural
@@ -195,7 +194,7 @@ def _write(
     # Before the network is loaded, which may take minutes.
     say(f"exporting {', '.join(str(each.folder) for each in members)} with {summary['backbone']['name']}, {count}")
     with limit_threads(threads or 0), preserved_state(backbone):
-        network = load_network(Config.read(folder / "config.yaml"), backbone)
+        network = load_network(read_settings(folder), backbone)
         check_network(folder, summary["backbone"], network)
         images, *_ = [check_predictions(each.folder, each.model, network) for each in members]
         model, info = build_ensemble(members, network, say) if request.ensemble else (first.model, first.info)

@@ -107,6 +107,11 @@ def is_repeat(folder: Path) -> bool:
     return place.name == REPEATS and (place.parent / "run.json").is_file()
 
 
+def read_settings(folder: Path) -> Config:
+    """A run's ``config.yaml``; what an older version did not know yet has the value that it stood for."""
+    return Config.read(folder / "config.yaml", missing={"model": {"offsets": []}, "train": {"refit": False}})
+
+
 def load_model(run: str | os.PathLike[str]) -> FactorTopy:
     """The model of a finished run at its best epoch, on the CPU, in evaluation mode.
 
@@ -129,7 +134,7 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
         raise DataError(f"{checkpoint}: not found; without it {folder} has no model")
     state = read_checkpoint(checkpoint)["state_dict"]
     state = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-    settings = Config.read(folder / "config.yaml").model
+    settings = read_settings(folder).model
     model = FactorTopy(
         summary["backbone"]["widths"],
         state["coordinates"],

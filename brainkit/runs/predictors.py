@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brainkit.config import Config
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.data import open_subject
@@ -19,7 +18,7 @@ from brainkit.encoder_file import locate
 from brainkit.errors import require
 from brainkit.images import content_hash
 from brainkit.predict.encoder import load
-from brainkit.runs.folder import figure_note, finished_run, load_model, read_rois
+from brainkit.runs.folder import figure_note, finished_run, load_model, read_rois, read_settings
 from brainkit.runs.image_hashes import read_image_hashes, split_hashes
 from brainkit.runs.predictions import FILE, open_predictions, read_predictions
 from brainkit.runs.provenance import package_versions
@@ -185,7 +184,7 @@ class RunPredictor:
 
         self.used = "computed"
         model, network = self._model
-        settings = Config.read(self.path / "config.yaml").data
+        settings = read_settings(self.path).data
         tokens = extract_subject_tokens(
             network,
             subject.take(rows),
@@ -204,7 +203,7 @@ class RunPredictor:
 
         check_reloadable(self.path, self.summary, None)
         model = load_model(self.path)
-        network = load_network(Config.read(self.path / "config.yaml"))
+        network = load_network(read_settings(self.path))
         check_network(self.path, self.summary["backbone"], network)
         check_predictions(self.path, model, network)
         return model, network

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from brainkit.config import Config
 from brainkit.data import open_subject
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError
+from brainkit.runs.folder import read_settings
 
 
 def open_run_data(
@@ -36,7 +36,7 @@ def open_run_data(
     DataError
         If the data are not there, or have changed since the run.
     """
-    settings, facts = Config.read(folder / "config.yaml").data, summary["data"]
+    settings, facts = read_settings(folder).data, summary["data"]
     if data is None:
         data = settings.path
         if not data:

@@ -11,6 +11,7 @@ from typing import Any
 from brainkit.config import BackboneConfig, Config, DataConfig
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
+from brainkit.runs.folder import read_settings
 from brainkit.utils.files import users_path
 
 PathLike = str | os.PathLike[str]
@@ -124,7 +125,7 @@ def resumed_settings(folder: Path, overrides: Overrides) -> Config:
         if overrides.backbone is None and overrides.config is None:
             raise UsageError(f"{folder}: no run to resume; to start one, name the backbone")
         return overrides.apply(Config())  # it was stopped before it wrote anything
-    stored = _with_absolute_paths(Config.read(folder / "config.yaml"))
+    stored = _with_absolute_paths(read_settings(folder))
     wanted = overrides.apply(stored)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return wanted  # nothing was trained yet, so no setting is fixed

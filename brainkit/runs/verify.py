@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from brainkit import encoder_file, predict
-from brainkit.config import Config
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import BrainkitError, DataError, EncoderFileError, UsageError, require
@@ -20,7 +19,7 @@ from brainkit.export.torch_forms import RUNTIMES, open_torch
 from brainkit.export.vertex_subset import custom_positions
 from brainkit.images import Preprocessing, decode, find_images, prepare
 from brainkit.runs.export import check_network
-from brainkit.runs.folder import finished_run, load_model
+from brainkit.runs.folder import finished_run, load_model, read_settings
 from brainkit.runs.network import load_network
 from brainkit.utils.system import use_threads
 from brainkit.utils.text import one_line, plural
@@ -170,7 +169,7 @@ def _predict_in_torch(
         trained_on = summary["backbone"]
         if trained_on["weights_hash"] is None or trained_on["source"] == IN_PYTHON:
             raise DataError(f"{folder}: its network cannot be loaded by name, so there is nothing to compare with")
-        network = load_network(Config.read(folder / "config.yaml"))
+        network = load_network(read_settings(folder))
         check_network(folder, trained_on, network)
         model = load_model(folder)
         columns = _columns(path, info, folder)

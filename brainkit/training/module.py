@@ -103,13 +103,17 @@ class EncodingModule(lightning.LightningModule):
         target = (response - model.response_mean) / model.response_std
         minimised, reported = misfit(self.config, prediction, target, share, self.all_reduce)
         if model.offsets is not None:
-            minimised = minimised + self.config.offset_penalty * model.offsets.penalty()
+            minimised = minimised + self.config.offset_penalty / self._images() * model.offsets.penalty()
         weight = self.regulariser_weight()
         if weight is None:
             return StepLoss(minimised, reported)
         c = self.config
         regulariser = weight * selectors.regularity(entropy=c.regulariser_entropy, middle=c.regulariser_scale)
         return StepLoss(minimised + regulariser, reported)
+
+    def _images(self) -> float:
+        """About how many training images an epoch has: the loss is their mean, and so is less of a prior's weight."""
+        return self.planned_steps / self.config.epochs * self.config.batch_size
 
     def regulariser_weight(self) -> float | Tensor | None:
         """Weight of the regulariser in this step; None once it is 0. A tensor where a stepper makes the steps."""

@@ -14,7 +14,11 @@ from brainkit.training.datamodule import ResponseSource, TokenSource
 
 # Penalties that are tried, relative to the mean eigenvalue of a vertex's second moments.
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 3, 25))
-SLAB_BYTES = 256_000_000  # of second moments (v, D, D) at a time; for every slab the images are read once
+NEIGHBOURS = 8  # nearest vertices whose mean weights a vertex is shrunk to
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of that mean that are tried
+ROUNDS = 2  # of refits with neighbours, after one without
+SLAB_BYTES = 1_000_000_000  # of second moments (v, D, D) at a time; of more than one slab, each round sums them anew
+PART_BYTES = 50_000_000  # of second moments that are decomposed at a time, in float64
 
 
 @torch.no_grad()
@@ -24,7 +28,9 @@ def refit(
     """Replace ``weight`` and ``bias`` by the ridge regression of every vertex on the mixed tokens that it reads.
 
     Every vertex has the penalty that maximises its marginal likelihood (MacKay 1992, Bayesian interpolation): its
-    noise is estimated with it, so a noisy vertex is shrunk more, and no image has to be held out.
+    noise is estimated with it, so a noisy vertex is shrunk more, and no image has to be held out. With topography,
+    weights are shrunk to a share of the mean weights of the 8 nearest vertices instead of to zero; the share, from 0
+    to 1, maximises the likelihood too.
 
     Parameters
     ----------
@@ -39,11 +45,35 @@ def refit(
     """
     model.eval()
     n_vertices, n_channels = model.weight.shape
-    for slab in torch.arange(n_vertices).split(max(1, SLAB_BYTES // (4 * n_channels**2))):
-        sums = _sums(model, tokens, responses, rows, slab.to(model.weight.device), batch_size)
-        weight, offset = ridge(sums)
-        model.weight[slab] = (n_channels * weight).to(model.weight)
-        model.bias[slab] = offset.to(model.bias)
+    slabs = torch.arange(n_vertices).split(max(1, SLAB_BYTES // (4 * n_channels**2)))
+    held = [_sums(model, tokens, responses, rows, slabs[0], batch_size)] if len(slabs) == 1 else None
+    neighbours = _nearest(model)
+    weight = torch.zeros(n_vertices, n_channels, dtype=torch.float64)
+    offset = torch.zeros(n_vertices, dtype=torch.float64)
+    for number in range(1 if neighbours is None else 1 + ROUNDS):
+        target = weight[neighbours].mean(1) if neighbours is not None and number else None
+        for slab in slabs:
+            sums = held[0] if held else _sums(model, tokens, responses, rows, slab, batch_size)
+            for part in torch.arange(len(slab)).split(max(1, PART_BYTES // (8 * n_channels**2))):
+                vertices = slab[part]
+                found = ridge(sums.of(part), None if target is None else target[vertices])
+                weight[vertices], offset[vertices] = found
+    model.weight.copy_(n_channels * weight)
+    model.bias.copy_(offset)
+
+
+def _nearest(model: FactorTopy) -> Tensor | None:
+    """The nearest other vertices of every vertex (V, k); None without topography, or of one vertex."""
+    from scipy.spatial import cKDTree
+
+    count = min(NEIGHBOURS, len(model.weight) - 1)
+    if not count or model.free_selectors is not None:
+        return None
+    coordinates = model.coordinates.cpu().double().numpy()
+    nearest = cKDTree(coordinates).query(coordinates, k=count + 1)[1]
+    itself = nearest == np.arange(len(nearest))[:, None]
+    itself[~itself.any(1), -1] = True  # where more vertices than these have the same coordinates
+    return torch.from_numpy(nearest[~itself].reshape(-1, count))
 
 
 @dataclass(frozen=True)
@@ -57,32 +87,44 @@ class Sums:
     y: Tensor  # (v,)
     yy: Tensor  # (v,)
 
+    def of(self, vertices: Tensor) -> Sums:
+        """Those of some vertices, by position (n,)."""
+        parts = (each[vertices] for each in (self.z, self.zz, self.zy, self.y, self.yy))
+        return Sums(self.n, *parts)
 
-def ridge(sums: Sums) -> tuple[Tensor, Tensor]:
-    """Weights (v, D) and offset (v,) with the penalty of the largest marginal likelihood.
 
-    With centred features Z and responses y, y ~ N(0, s (I + Z Z^T / p)); s is at its maximum for each p. Then -2 log
-    likelihood is n log(y^T (I + Z Z^T / p)^-1 y) + log det(I + Z Z^T / p), up to a constant; both follow from the
-    eigenvalues of Z^T Z.
+def ridge(sums: Sums, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Weights (v, D) and offset (v,) with the penalty and the share of the target of the largest marginal likelihood.
+
+    With centred features Z, responses y and weights that are normal about c t with variance s / p, where t is the
+    target (v, D) or zero, y ~ N(c Z t, s (I + Z Z^T / p)); s is at its maximum for each p and c. Then -2 log
+    likelihood is n log(d^T (I + Z Z^T / p)^-1 d) + log det(I + Z Z^T / p), up to a constant, with d = y - c Z t; all
+    follow from the eigenvalues and eigenvectors of Z^T Z.
     """
     mean, mean_y = sums.z / sums.n, sums.y / sums.n
     moments = sums.zz.double().baddbmm(sums.z[:, :, None], mean[:, None, :], alpha=-1)
     values, vectors = torch.linalg.eigh(moments)
     values = values.clamp(min=0)
     along = torch.bmm((sums.zy - sums.z * mean_y[:, None])[:, None], vectors)[:, 0]  # Z^T y, along the eigenvectors
+    towards = torch.zeros_like(along) if target is None else torch.bmm(target[:, None], vectors)[:, 0]
     power = (sums.yy - sums.y * mean_y).clamp(min=0)
     unit = values.mean(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
 
     smallest = torch.full_like(power, torch.inf)
-    best = unit.clone()
-    for relative in PENALTIES:
-        penalty = relative * unit
-        rest = (power - (along.square() / (values + penalty)).sum(1)).clamp(min=1e-12)
-        surprise = sums.n * rest.log() + (values / penalty).log1p().sum(1)
-        better = surprise < smallest
-        smallest = torch.where(better, surprise, smallest)
-        best = torch.where(better[:, None], penalty, best)
-    weight = torch.bmm(vectors, (along / (values + best))[:, :, None])[..., 0]
+    penalty, share = unit.clone(), torch.zeros_like(unit)
+    for tried_share in (0.0,) if target is None else SHARES:
+        left = along - tried_share * values * towards  # Z^T d
+        left_power = power - tried_share * ((2 * along - tried_share * values * towards) * towards).sum(1)
+        for relative in PENALTIES:
+            tried = relative * unit
+            rest = (left_power - (left.square() / (values + tried)).sum(1)).clamp(min=1e-12)
+            surprise = sums.n * rest.log() + (values / tried).log1p().sum(1)
+            better = surprise < smallest
+            smallest = torch.where(better, surprise, smallest)
+            penalty = torch.where(better[:, None], tried, penalty)
+            share = torch.where(better[:, None], tried_share, share)
+    shrunk = share * towards
+    weight = torch.bmm(vectors, (shrunk + (along - values * shrunk) / (values + penalty))[:, :, None])[..., 0]
     return weight, mean_y - (weight * mean).sum(1)
 
 

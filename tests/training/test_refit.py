@@ -12,14 +12,15 @@ torch = pytest.importorskip("torch")
 lightning = pytest.importorskip("pytorch_lightning")
 
 from scipy.stats import multivariate_normal
-from small_models import problem
+from small_models import coordinates, problem
 from torch import Tensor
 
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training import refit as refitting
 from brainkit.training.datamodule import EncodingData
 from brainkit.training.fit import fit
-from brainkit.training.refit import PENALTIES, Sums, refit, ridge
+from brainkit.training.refit import PENALTIES, SHARES, Sums, refit, ridge
+from brainkit.training.token_statistics import fit_statistics
 
 
 def sums_of(z: np.ndarray, y: np.ndarray) -> Sums:
@@ -56,36 +57,82 @@ def model_inputs(data: EncodingData, rows: np.ndarray) -> tuple[dict[str, Tensor
     return local, whole
 
 
-def test_it_is_ridge_regression_with_the_most_likely_penalty() -> None:
+@pytest.mark.parametrize("towards", [False, True])
+def test_it_is_ridge_regression_with_the_most_likely_penalty_and_share(towards: bool) -> None:
     draw = np.random.default_rng(0)
-    n, channels, noise = 40, 5, np.array([0.1, 1.0, 10.0])
+    n, channels, noise = 40, 5, np.array([0.1, 10.0, 1.0])
     z = draw.standard_normal((3, n, channels)) * [1, 2, 3, 1, 2] + 4
     y = np.einsum("vnd,d->nv", z, [1.0, -1, 0.5, 0, 0]) + noise * draw.standard_normal((n, 3)) + 7
-    weight, offset = (part.numpy() for part in ridge(sums_of(z, y)))
+    target = np.array([[0, 0, 0, 3, -3.0], [0.9, -0.9, 0.6, 0.1, 0], [2.0, -2, 1, 0, 0]]) if towards else None
+    weight, offset = (
+        part.numpy() for part in ridge(sums_of(z, y), None if target is None else torch.from_numpy(target))
+    )
+    chosen = []
     for v in range(3):
         features, response = z[v] - z[v].mean(0), y[:, v] - y[:, v].mean()
         unit = np.trace(features.T @ features) / channels
-        likelihoods = []
-        for penalty in np.array(PENALTIES) * unit:
-            covariance = np.eye(n) + features @ features.T / penalty
-            variance = response @ np.linalg.solve(covariance, response) / n  # its most likely value
-            likelihoods.append(multivariate_normal(cov=variance * covariance).logpdf(response))
-        penalty = PENALTIES[int(np.argmax(likelihoods))] * unit
-        expected = np.linalg.solve(features.T @ features + penalty * np.eye(channels), features.T @ response)
+        likelihood = {}
+        for share in SHARES if target is not None else (0.0,):
+            start = np.zeros(channels) if target is None else share * target[v]
+            left = response - features @ start
+            for penalty in np.array(PENALTIES) * unit:
+                covariance = np.eye(n) + features @ features.T / penalty
+                variance = left @ np.linalg.solve(covariance, left) / n  # its most likely value
+                found = multivariate_normal(cov=variance * covariance).logpdf(left)
+                solved = np.linalg.solve(features.T @ features + penalty * np.eye(channels), features.T @ left)
+                likelihood[share, penalty] = found, start + solved
+        best = max(likelihood, key=lambda key: likelihood[key][0])
+        chosen.append(best[0])
+        expected = likelihood[best][1]
         np.testing.assert_allclose(weight[v], expected, rtol=1e-6)
         assert offset[v] == pytest.approx(y[:, v].mean() - z[v].mean(0) @ expected, rel=1e-6)
+    assert not towards or chosen == [0, 1, 0.5]
 
 
 @pytest.mark.parametrize("slab_bytes", [4 * 6**2 * 7, 10**9])
-def test_every_vertex_is_refitted_on_what_it_reads(monkeypatch: pytest.MonkeyPatch, slab_bytes: int) -> None:
+@pytest.mark.parametrize("topography", [True, False])
+def test_every_vertex_is_refitted_on_what_it_reads(
+    monkeypatch: pytest.MonkeyPatch, slab_bytes: int, topography: bool
+) -> None:
     monkeypatch.setattr(refitting, "SLAB_BYTES", slab_bytes)
     module, data = problem()
-    model, rows = module.model.eval(), data.split.train
+    model, rows = module.model, data.split.train
+    if not topography:
+        model = FactorTopy(data.tokens.widths, coordinates(20), bottleneck=6, grid=data.tokens.grid, topography=False)
+        fit_statistics(model, data.tokens, rows)
+    model.eval()
     target = (data.responses.rows(rows) - model.response_mean.numpy()) / model.response_std.numpy()
-    weight, offset = ridge(sums_of(mixed(model, data, rows), target.astype(np.float64)))
+    sums = sums_of(mixed(model, data, rows), target.astype(np.float64))
+    weight, offset = ridge(sums)
+    if topography:  # shrunk to the mean of the nearest vertices, twice
+        places = model.coordinates.double()
+        nearest = torch.cdist(places, places).argsort(1)[:, 1:9]
+        for _ in range(2):
+            weight, offset = ridge(sums, weight[nearest].mean(1))
     refit(model, data.tokens, data.responses, rows, batch_size=9)
     torch.testing.assert_close(model.weight.detach().double() / 6, weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(model.bias.detach().double(), offset, rtol=1e-3, atol=1e-4)
+
+
+def test_neighbours_that_respond_alike_make_a_noisy_readout_better() -> None:
+    draw = np.random.default_rng(1)
+    n, channels, vertices = 30, 6, 40
+    z = draw.standard_normal((vertices, n, channels))
+    planted = draw.standard_normal(channels) + 0.1 * draw.standard_normal((vertices, channels))
+    y = np.einsum("vnd,vd->nv", z, planted) + 3 * draw.standard_normal((n, vertices))
+    alone, _ = ridge(sums_of(z, y))
+    together, _ = ridge(sums_of(z, y), alone.mean(0).expand(vertices, -1))
+    errors = [np.square(weight.numpy() - planted).mean() for weight in (alone, together)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_vertex_is_not_its_own_neighbour_where_many_are_at_one_place() -> None:
+    module, _ = problem()
+    module.model.coordinates[:15] = module.model.coordinates[0]
+    nearest = refitting._nearest(module.model)
+    assert nearest is not None and nearest.shape == (20, 8)
+    assert not (nearest == torch.arange(20)[:, None]).any()
+    assert (nearest[:15] < 15).all()
 
 
 def test_constant_responses_and_few_images_leave_numbers() -> None:
@@ -98,7 +145,7 @@ def test_constant_responses_and_few_images_leave_numbers() -> None:
 
 
 def test_a_training_ends_with_it_once(tmp_path: Path) -> None:
-    plain, data = problem(epochs=2)
+    plain, data = problem(epochs=2, refit=False)
     (tmp_path / "plain").mkdir()
     fit(plain, data, tmp_path / "plain")
     module, data = problem(epochs=2, refit=True)
