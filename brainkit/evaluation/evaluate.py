@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -12,26 +11,29 @@ import numpy.typing as npt
 
 from brainkit.errors import UsageError
 from brainkit.evaluation.evaluation import Evaluation, Official, Summary
+from brainkit.evaluation.resampled import (
+    ALL,
+    centre_intervals,
+    centres,
+    known_columns,
+    resample,
+    summaries,
+    vertex_intervals,
+)
 from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.metrics.permutation import permutation_test
 from brainkit.metrics.resampling import (
     LEAST_GROUPS,
     bootstrap_weights,
     group_codes,
-    interval,
     jackknife_weights,
     weighted_correlations,
     weighted_scores,
 )
 from brainkit.metrics.scores import LEAST_CEILING, explained_share, official_score
 from brainkit.metrics.significance import false_discovery_rate
-from brainkit.utils.system import cores
 
-ALL = "all"  # the group of all vertices
 _BATCH = 2**22  # values of a batch of images
-_ROWS = 2**21  # values of a batch of bootstrap draws
-_THREADS = 8  # at most: each holds a batch of draws
-_DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
 
 
 def evaluate(
@@ -182,91 +184,17 @@ def _intervals(
     members: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, str | None, dict[str, dict[str, Summary]]]:
     """Intervals of r per vertex, and summaries of every measure and group. `weights`: bootstrap, then jackknife."""
-    finite = {measure: np.isfinite(values) for measure, values in points.items()}
-    columns = [
-        (name, measure, positions[finite[measure][positions]])
-        for name, positions in members.items()
-        for measure in points
-    ]
-    estimates = np.array([_centres(points[measure], chosen) for _, measure, chosen in columns])  # (columns, 2)
-    vertices = p.shape[1]
-    low, high, method = np.full(vertices, np.nan), np.full(vertices, np.nan), None
-    ends = np.full((2, *estimates.shape), np.nan)
-    if bootstrap:
-        drawn = np.empty((len(weights), *estimates.shape))
-        step = max(_DRAWN // max(vertices, 1), 1)
-        for start in range(0, len(weights), step):
-            r, R2 = weighted_scores(p, y, weights[start : start + step])
-            drawn[start : start + step] = drawn_centres(r, R2, ceiling, columns)
-        width = max(_ROWS // len(weights), 1)
-        for start in range(0, vertices, width):
-            block = slice(start, start + width)
-            # All draws of these vertices; where they did not fit into memory at once, they are computed again.
-            of_block = r[:, block] if step >= len(weights) else weighted_correlations(p[:, block], y[:, block], weights)
-            low[block], high[block], method = interval(
-                of_block[:bootstrap], points["r"][block], of_block[bootstrap:], level
-            )
-        flat = drawn.reshape(len(drawn), -1)
-        of_groups = interval(flat[:bootstrap], estimates.ravel(), flat[bootstrap:], level, corrected=False)
-        ends = np.reshape(of_groups[:2], ends.shape)
-    summaries: dict[str, dict[str, Summary]] = {name: {} for name in members}
-    for k, (name, measure, chosen) in enumerate(columns):
-        summaries[name][measure] = {
-            "median": float(estimates[k, 0]),
-            "low": float(ends[0, k, 0]),
-            "high": float(ends[1, k, 0]),
-            "mean": float(estimates[k, 1]),
-            "mean_low": float(ends[0, k, 1]),
-            "mean_high": float(ends[1, k, 1]),
-            "n": len(chosen),
-        }
-    return low, high, method, summaries
+    columns = known_columns(members, points)
+    estimates = np.array([centres(points[measure], chosen) for _, measure, chosen in columns])  # (columns, 2)
+    draws = len(weights) if bootstrap else 0
+    drawn, r = resample(lambda rows: weighted_scores(p, y, weights[rows]), draws, p.shape[1], ceiling, columns)
 
+    def correlations(block: slice) -> np.ndarray:
+        return weighted_correlations(p[:, block], y[:, block], weights) if r is None else r[:, block]
 
-def drawn_centres(
-    r: np.ndarray, R2: np.ndarray, ceiling: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]
-) -> np.ndarray:
-    """Median and mean over vertices in each of many draws.
-
-    Parameters
-    ----------
-    r, R2 : arrays of shape (draws, V)
-    ceiling : array of shape (V,)
-    columns : sequence of (group, measure, positions)
-        What to summarise: ``"r"``, ``"R2"`` or ``"explained"`` at these vertices.
-
-    Returns
-    -------
-    array of shape (draws, columns, 2), float64
-    """
-    drawn = np.empty((len(r), len(columns), 2))
-    rows = max(_ROWS // max(r.shape[1], 1), 1)
-
-    def fill(start: int) -> None:
-        chunk = slice(start, start + rows)
-        values = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
-        for k, (_, measure, chosen) in enumerate(columns):
-            drawn[chunk, k] = _centres(values[measure], chosen)
-
-    with ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
-        list(pool.map(fill, range(0, len(r), rows)))
-    return drawn
-
-
-def _centres(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Median and mean over some vertices, the last axis: (..., 2); NaN over none."""
-    if not len(chosen):
-        return np.full((*values.shape[:-1], 2), np.nan)
-    part = np.partition(values[..., chosen], len(chosen) // 2, axis=-1)  # np.median partitions thrice
-    upper, below = part[..., len(chosen) // 2], part[..., : len(chosen) // 2]
-    median = upper if len(chosen) % 2 else (upper + below.max(axis=-1)) / 2
-    return np.stack([median, part.mean(axis=-1, dtype=np.float64)], axis=-1)
-
-
-def _explained(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
-    """`explained_share` of many draws (draws, V), in float32."""
-    usable = np.where(np.nan_to_num(ceiling) >= LEAST_CEILING, ceiling, np.nan).astype(np.float32)
-    return np.minimum(np.nan_to_num(r).clip(min=0) ** 2 / usable, 1)
+    low, high, method = vertex_intervals(correlations, points["r"], draws, bootstrap, level)
+    ends = centre_intervals(drawn, estimates, bootstrap, level)
+    return low, high, method, summaries(columns, estimates, *ends)
 
 
 def _official(r: np.ndarray, ceiling: np.ndarray) -> Official:

@@ -153,7 +153,7 @@ def test_memory_that_holds_few_draws_gives_the_same(monkeypatch: pytest.MonkeyPa
 
     p, y = small(vertices=30)
     wanted = evaluate(p, y)
-    monkeypatch.setattr(module, "_DRAWN", 30 * 7)
+    monkeypatch.setattr("brainkit.evaluation.resampled.DRAWN", 30 * 7)
     monkeypatch.setattr(module, "_BATCH", 30 * 4)
     np.save(tmp_path / "p.npy", p)
     found = evaluate(np.load(tmp_path / "p.npy", mmap_mode="r"), y)
