@@ -75,7 +75,7 @@ class ModelDraws:
         vertices = self.responses.shape[1]
         centres = np.empty((draws, len(columns), 2))
         kept = np.empty((draws, vertices), np.float32) if draws * vertices <= DRAWN else None
-        for rows in steps(draws, vertices, DRAWN // 4):  # scores of two models, beside the differences that are kept
+        for rows in steps(draws, vertices, DRAWN // 6):  # scores of two models, beside the differences that are kept
             one, other = score(rows, EVERY)
             centres[rows] = drawn_centres(*one, self.ceiling, columns) - drawn_centres(*other, self.ceiling, columns)
             if kept is not None:
