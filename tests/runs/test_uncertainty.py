@@ -182,6 +182,14 @@ def test_runs_that_repeat_nothing_are_refused(place: Path, own_run: Any, tmp_pat
         measure_uncertainty(run)
 
 
+def test_a_run_that_nothing_can_be_written_into_is_told_first(
+    finished: Any, tmp_path: Path, read_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainkit.runs.uncertainty._Maps.read", lambda _: pytest.fail("work was begun"))
+    with pytest.raises(DataError, match="run: "):
+        measure_uncertainty(finished.path, [tmp_path])
+
+
 def test_repeats_have_the_network_of_the_run() -> None:
     """Whose weights may be drawn by the run's seed."""
     for settings, expected in ((Config(seed=4), 4), (Config().replace(["backbone.weights_seed=9"]), 9)):
