@@ -32,6 +32,7 @@ from brainkit.metrics.resampling import (
 )
 from brainkit.metrics.scores import LEAST_CEILING, explained_share, official_score
 from brainkit.metrics.significance import false_discovery_rate
+from brainkit.utils.text import one_line
 
 _BATCH = 2**22  # values of a batch of images
 
@@ -75,9 +76,9 @@ def evaluate(
     Raises
     ------
     UsageError
-        If shapes do not fit, there are fewer than two images, or a ceiling is not a fraction.
+        If values are not numbers, shapes do not fit, there are fewer than two images, or a ceiling is not a fraction.
     """
-    p, y = _opened(predictions), _opened(responses)
+    p, y = _numbers(predictions, "predictions"), _numbers(responses, "responses")
     _check(p, y, level, bootstrap=bootstrap, permutations=permutations, seed=seed)
     n, vertices = p.shape
     ceiling = _checked_ceiling(noise_ceiling, vertices)
@@ -125,9 +126,15 @@ def evaluate(
     )
 
 
-def _opened(values: npt.ArrayLike) -> Any:
-    array = np.asanyarray(values)
-    return array if array.dtype.kind == "f" else np.asarray(array, np.float64)
+def _numbers(values: npt.ArrayLike, name: str) -> Any:
+    """The values as they are if they are real floating-point numbers, else as float64."""
+    try:
+        array = np.asanyarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise UsageError(f"{name}: expected real numbers, found {array.dtype.name}")
+        return array if array.dtype.kind == "f" else np.asarray(array, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: expected an array of real numbers ({one_line(error)})") from None
 
 
 def _check(p: Any, y: Any, level: float, **counts: int) -> None:
@@ -143,7 +150,8 @@ def _check(p: Any, y: Any, level: float, **counts: int) -> None:
 
 
 def _checked_ceiling(noise_ceiling: npt.ArrayLike | None, vertices: int) -> np.ndarray:
-    ceiling = np.full(vertices, np.nan) if noise_ceiling is None else np.array(noise_ceiling, np.float64)
+    given = np.full(vertices, np.nan) if noise_ceiling is None else _numbers(noise_ceiling, "noise_ceiling")
+    ceiling = np.array(given, np.float64)  # a copy: it is changed
     if ceiling.shape != (vertices,):
         raise UsageError(f"noise_ceiling: expected one for each of the {vertices} vertices, found {ceiling.shape}")
     if (ceiling < 0).any() or (ceiling > 1 + 1e-6).any():

@@ -19,7 +19,7 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError, require
 from brainkit.evaluation.baselines.catalog import Baseline, Workplace, catalog, choose, compute

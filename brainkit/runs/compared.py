@@ -13,7 +13,7 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.folder import finished_run, read_rois, repeat_folders, run_folders

@@ -13,7 +13,7 @@ from brainkit.config import Config
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.data import open_subject
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.encoder_file import locate
 from brainkit.errors import require

@@ -14,7 +14,7 @@ import numpy as np
 from brainkit._version import __version__
 from brainkit.config import Config
 from brainkit.cortex.vertices import Vertices
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.metrics.depth import relative_depth

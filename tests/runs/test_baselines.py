@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 
 from small_runs import SMALL, make_own_data, quiet
 
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.baselines.catalog import compute
 from brainkit.runs import baselines

@@ -297,7 +297,7 @@ def test_a_run_its_model_and_its_encoder_file_agree(run: Path, tiny_sample: Path
 
 @pytest.mark.slow
 def test_the_file_lists_the_images_of_its_run(run: Path, tiny_sample: Path) -> None:
-    from brainkit.data.splits import Split
+    from brainkit.data.split import Split
     from brainkit.encoder_file import read
     from brainkit.runs.export import export
 

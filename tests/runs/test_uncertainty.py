@@ -16,7 +16,7 @@ for needed in ("torch", "pytorch_lightning", "timm"):
 
 import brainkit  # noqa: E402
 from brainkit.config import Config  # noqa: E402
-from brainkit.data.splits import Split  # noqa: E402
+from brainkit.data.split import Split  # noqa: E402
 from brainkit.errors import DataError, StoppedTraining, UsageError  # noqa: E402
 from brainkit.export.vertex_subset import VertexSubset, select_vertices  # noqa: E402
 from brainkit.metrics.depth import relative_depth  # noqa: E402
