@@ -83,14 +83,17 @@ def test_the_runs_of_a_model_count_as_one(values: dict[str, np.ndarray]) -> None
 
 
 @pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize(
+    "draws", [50, 300]
+)  # with 300, the differences of all vertices fit, the scores of all draws do not
 def test_memory_that_holds_few_draws_gives_the_same(
-    values: dict[str, np.ndarray], runs: int, monkeypatch: pytest.MonkeyPatch
+    values: dict[str, np.ndarray], runs: int, draws: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, y = values.values()
     models = [a + 0.1 * k for k in range(runs)], [b] * runs
     wanted = compare_predictions(*models, y, rois=ROIS, **SMALL)
     for module in ("model_draws", "resampled"):
-        monkeypatch.setattr(f"brainkit.evaluation.{module}.DRAWN", 30 * 50)  # 8 draws of two models, 50 of one
+        monkeypatch.setattr(f"brainkit.evaluation.{module}.DRAWN", 30 * draws)
     found = compare_predictions(*models, y, rois=ROIS, **SMALL)
     for name, array in wanted.arrays().items():
         np.testing.assert_allclose(found.arrays()[name], array, atol=1e-6)
