@@ -27,7 +27,7 @@ from bench import accuracy_page, machine
 from bench.fitting import Sample, Trained, load_sample, train
 from bench.report import RESULTS, ROOT, write_report
 from brainkit.config import Config
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY
 from brainkit.evaluation.scores import Scores
 from brainkit.model.bottlenecks import TokenStatistics

@@ -14,7 +14,7 @@ import torch
 from brainkit.backbones import load_backbone
 from brainkit.config import Config
 from brainkit.data import make_split, open_subject
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.evaluation.model_scores import score
 from brainkit.evaluation.recovery import read_truth

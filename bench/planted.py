@@ -18,9 +18,10 @@ from brainkit import sample
 from brainkit.backbones import load_backbone
 from brainkit.data import make_split
 from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, load_photographs, random_crop
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
+from brainkit.sample_truth import draw_truth, occipital_patch, plant_signal, smooth_field
 from brainkit.utils.files import atomic_write, read_json, write_json
 
 _SIZE = 224  # of a crop: what the network sees
@@ -77,11 +78,11 @@ def _write_crops(folder: Path, seed: int, training: int, test: int) -> None:
 def plant(pool: Pool, seed: int, *, vertices: int, share: float = 1.0) -> Sample:
     """A subject of all images of the pool; `share` multiplies every noise ceiling, which is exact."""
     rng = np.random.default_rng((seed, 31))
-    patch = sample.occipital_patch(vertices)
-    truth: dict[str, Any] = sample._ground_truth(rng, patch, len(pool.tokens.layers))
-    signal = sample._signal(rng, pool.tokens, np.arange(min(_GAUGE, pool.training)), truth)
+    patch = occipital_patch(vertices)
+    truth: dict[str, Any] = draw_truth(rng, patch, len(pool.tokens.layers))
+    signal = plant_signal(rng, pool.tokens, np.arange(min(_GAUGE, pool.training)), truth)
     signal = (signal - signal.mean(0)) / signal[pool.training :].std(0)
-    field = sample._smooth_field(rng, patch.coordinates, 1, 40.0)[:, 0]
+    field = smooth_field(rng, patch.coordinates, 1, 40.0)[:, 0]
     field = (field - field.mean()) / field.std() + 0.6 * rng.standard_normal(len(field)) + 0.1
     ceiling = share * (0.05 + 0.75 / (1 + np.exp(-field)))
     responses = signal + rng.standard_normal(signal.shape, np.float32) * np.sqrt(1 / ceiling - 1)

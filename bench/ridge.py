@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.fitting import Sample
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.evaluation.baselines.catalog import Workplace, compute_all
 from brainkit.evaluation.baselines.problem import Problem
 from brainkit.evaluation.scores import Scores

@@ -19,13 +19,13 @@ import torch
 from bench.machine import processor
 from bench.report import write_report
 from brainkit.config import TrainConfig
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.features.cache import TokenCache
 from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.uncertainty import map_reliability, se_from_halves
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import grouped
-from brainkit.sample import CHANNELS, Patch, _ground_truth, occipital_patch
+from brainkit.sample_truth import CHANNELS, Patch, draw_truth, occipital_patch
 from brainkit.training.checkpoint import load_best
 from brainkit.training.datamodule import EncodingData
 from brainkit.training.fit import fit
@@ -62,7 +62,7 @@ def main() -> None:
     if options.quick:
         options.subjects, options.images, options.vertices, options.draws, options.epochs = 3, 24, 20, 2, 2
     patch = occipital_patch(options.vertices)
-    truth = _ground_truth(np.random.default_rng(0), patch, LAYERS)
+    truth = draw_truth(np.random.default_rng(0), patch, LAYERS)
     full, halves, seeds = [], [], []
     for k in range(options.subjects):
         subject = make_subject(truth, options.images, seed=k)

@@ -26,7 +26,8 @@ from brainkit.backbones import load_backbone
 from brainkit.data.photographs import load_photographs, random_crop
 from brainkit.features.extract import extract_tokens
 from brainkit.images import normalise, prepare
-from brainkit.sample import BACKBONE, IMAGE_SIZE, Patch, _smooth_field, occipital_patch
+from brainkit.sample import BACKBONE, IMAGE_SIZE
+from brainkit.sample_truth import Patch, occipital_patch, smooth_field
 from brainkit.utils.files import atomic_write, read_json, write_json
 
 SECOND_NETWORK = "efficientnet_lite2"
@@ -187,7 +188,7 @@ def ground_truth(rng: np.random.Generator, patch: Patch, kind: Kind) -> dict[str
     # Contralateral: dorsal cortex sees the lower field.
     angle = np.arctan2(patch.dorsal, np.abs(patch.medial) + 1e-9)
     smooth = np.stack([patch.side * eccentricity * np.cos(angle), eccentricity * np.sin(angle)], 1)
-    smooth = smooth + 0.05 * _smooth_field(rng, patch.coordinates, 2, 40.0)
+    smooth = smooth + 0.05 * smooth_field(rng, patch.coordinates, 2, 40.0)
     scatter = np.array([*kind.centre_scatter, 0.0])[area]
     centre = np.clip(smooth + scatter[:, None] * rng.standard_normal(smooth.shape), -0.95, 0.95)
     base, growth = np.array([kind.size, kind.mid_size, (1.0, 0.0)])[area].T
@@ -199,7 +200,7 @@ def ground_truth(rng: np.random.Generator, patch: Patch, kind: Kind) -> dict[str
 
 def mixed_field(rng: np.random.Generator, coordinates: np.ndarray, count: int, length: float, share: float):
     """Fields of unit variance, of which a share is smooth and the rest independent between vertices. (V, count)"""
-    smooth = _smooth_field(rng, coordinates, count, length)
+    smooth = smooth_field(rng, coordinates, count, length)
     return np.sqrt(share) * smooth + np.sqrt(1 - share) * rng.standard_normal(smooth.shape)
 
 
@@ -280,7 +281,7 @@ def stage_signal(rng, patch: Patch, members, features, truth, kind: Kind, *, who
 
 def add_noise(rng: np.random.Generator, patch: Patch, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean of the repetitions, and its exact noise ceiling on the test images: as in the sample subject."""
-    field = _smooth_field(rng, patch.coordinates, 1, 40.0)[:, 0]
+    field = smooth_field(rng, patch.coordinates, 1, 40.0)[:, 0]
     field = (field - field.mean()) / field.std()
     wanted = 0.05 + 0.75 / (1 + np.exp(-(field + 0.6 * rng.standard_normal(len(field)) + 0.1)))
     # Relative to the training images: test images of few photographs may vary much more or less.

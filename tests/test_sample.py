@@ -20,7 +20,8 @@ from brainkit.data import Algonauts, make_split
 from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS
 from brainkit.data.subject import check_images
 from brainkit.errors import BrainkitError, UsageError
-from brainkit.sample import SCALE_RANGE, make_sample, occipital_patch
+from brainkit.sample import make_sample
+from brainkit.sample_truth import SCALE_RANGE, occipital_patch
 
 
 def quiet(line: str) -> None:

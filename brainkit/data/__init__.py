@@ -9,7 +9,7 @@ from brainkit.utils.lazy import lazy_names
 _LAZY = {
     "Algonauts": "brainkit.data.algonauts",
     "Folder": "brainkit.data.folder",
-    "Split": "brainkit.data.splits",
+    "Split": "brainkit.data.split",
     "Subject": "brainkit.data.subject",
     "check_images": "brainkit.data.subject",
     "make_split": "brainkit.data.splits",
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from brainkit.data.folder import Folder
     from brainkit.data.noise_ceiling import noise_ceiling_from_file
     from brainkit.data.readers import open_subject
-    from brainkit.data.splits import Split, make_split, split_subjects
+    from brainkit.data.split import Split
+    from brainkit.data.splits import make_split, split_subjects
     from brainkit.data.subject import Subject, check_images
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

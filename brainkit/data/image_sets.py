@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.data.splits import SIDES
+from brainkit.data.split import SIDES
 from brainkit.data.stimuli import short_hashes
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError

@@ -4,106 +4,20 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.config import is_half
-from brainkit.data.stimuli import join_stimuli
+from brainkit.data.halves import halve_training
+from brainkit.data.split import SIDES, Split, hash_names
+from brainkit.data.stimuli import hash_position, join_stimuli
 from brainkit.errors import DataError, UsageError
-from brainkit.utils.files import read_json, write_json
 from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from brainkit.data.subject import Subject
-
-_VERSION = 1
-SIDES = ("train", "validation", "test")
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The images used for training, for model selection and for scoring.
-
-    Attributes
-    ----------
-    train, validation, test : arrays of int64
-        Row numbers, increasing; no row on two sides, no side empty.
-    seed : int
-    notes : tuple of str
-        Exceptions: groups moved so that no side is empty or too large, images left out.
-    names_hash : str
-        SHA-256 over the images' names in order; "" if they were not given.
-    half : str
-        Which half of the training stimuli `train` is, see `halve_training`; "" if it is all of them.
-    """
-
-    train: npt.NDArray[np.int64]
-    validation: npt.NDArray[np.int64]
-    test: npt.NDArray[np.int64]
-    seed: int
-    notes: tuple[str, ...] = ()
-    names_hash: str = ""
-    half: str = ""
-
-    def __repr__(self) -> str:
-        sides = ", ".join(f"{side} {len(getattr(self, side)):,}" for side in SIDES)
-        return f"Split({sides}, seed {self.seed})"
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON."""
-        value: dict[str, Any] = {"version": _VERSION, "seed": self.seed, "names_sha256": self.names_hash}
-        value["notes"] = list(self.notes)
-        if self.half:
-            value["half"] = self.half
-        value.update({side: getattr(self, side).tolist() for side in SIDES})
-        write_json(path, value)
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str], *, names: Sequence[str] | None = None) -> Split:
-        """Read a file written by `write`.
-
-        Parameters
-        ----------
-        path : path-like
-        names : sequence of str, optional
-            The images' names; they must be those that were split.
-
-        Raises
-        ------
-        DataError
-            If the file is missing or not a split, or the images are different ones.
-        """
-        value = read_json(path)
-        if not isinstance(value, dict) or value.get("version") != _VERSION:
-            found = value.get("version") if isinstance(value, dict) else type(value).__name__
-            raise DataError(f"{path}: expected a split of version {_VERSION}, found {found}")
-        sides = {side: _read_rows(path, side, value.get(side)) for side in SIDES}
-        rows = np.concatenate(list(sides.values()))
-        if len(np.unique(rows)) != len(rows):
-            raise DataError(f"{path}: expected every row on one side, found some on two")
-        notes, seed, names_hash = value.get("notes", []), value.get("seed"), value.get("names_sha256", "")
-        texts = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
-        if not texts or type(seed) is not int or not isinstance(names_hash, str):
-            raise DataError(f"{path}: expected a seed, notes and a hash of names, found something else")
-        half = value.get("half", "")
-        if not is_half(half):
-            raise DataError(f"{path}: expected a half of the training stimuli (a:N or b:N), found {half!r}")
-        if names is not None:
-            if names_hash and names_hash != _hash_names(names):
-                raise DataError(
-                    f"{path}: expected the images that were split, found others ({plural(len(names), 'image')}); "
-                    "restore the images that the run started with, or start a new run"
-                )
-            if rows.max() >= len(names):
-                raise DataError(f"{path}: expected rows below {len(names)}, found {rows.max()}")
-        return cls(**sides, seed=seed, notes=tuple(notes), names_hash=names_hash, half=half)
 
 
 def split_subjects(
@@ -149,42 +63,6 @@ def split_subjects(
         splits = make_joint_splits(groups, official, seed, fractions, names=names, subjects=labels)
     splits = [_note_joined(*each) for each in zip(splits, subjects, groups, strict=True)]
     return halve_training(splits, groups, half) if half else splits
-
-
-def halve_training(splits: Sequence[Split], groups: Sequence[Sequence[str]], half: str) -> list[Split]:
-    """Keep one half of the training stimuli; validation and test stay as they are.
-
-    The stimuli of all splits together are put in an order that depends on the draw and their names, and cut in the
-    middle. Each half of a draw thus has the same number of stimuli (or one more), and no stimulus is in both.
-
-    Parameters
-    ----------
-    splits : sequence of Split
-        Of one or several subjects, made by one seed.
-    groups : sequence of sequences of str
-        The stimulus of each image of each split, see `common_stimuli`.
-    half : str
-        ``a:N`` or ``b:N``: the first or the second half of draw N.
-
-    Raises
-    ------
-    DataError
-        If a subject has no training stimulus in the half.
-    """
-    side, _, draw = half.partition(":")
-    stimuli = {own[row] for split, own in zip(splits, groups, strict=True) for row in split.train.tolist()}
-    # Other positions than those that made the split: the training stimuli are the last of these.
-    order = sorted(stimuli, key=lambda group: (_hash_position(int(draw), f"half\0{group}"), group))
-    middle = len(order) // 2
-    kept = set(order[:middle] if side == "a" else order[middle:])
-    halves = []
-    for split, own in zip(splits, groups, strict=True):
-        rows = np.array([row for row in split.train.tolist() if own[row] in kept], np.int64)
-        if not len(rows):
-            raise DataError(f"split: expected training stimuli in both halves of draw {draw}, found one half empty")
-        note = f"half {half} of the training stimuli: {len(rows):,} of {plural(len(split.train), 'training image')}"
-        halves.append(dataclasses.replace(split, train=rows, notes=(*split.notes, note), half=half))
-    return halves
 
 
 def common_stimuli(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
@@ -275,7 +153,7 @@ def make_split(
     if len(sizes) <= len(shares):
         raise DataError(f"split: expected at least 2 stimulus groups outside the official test set, found {len(sizes)}")
     sides = _assign_sides(sizes, seed, shares, notes)
-    return _split(groups, official, sides, seed, notes, "" if names is None else _hash_names(names))
+    return _split(groups, official, sides, seed, notes, "" if names is None else hash_names(names))
 
 
 def make_joint_splits(
@@ -349,7 +227,7 @@ def make_joint_splits(
     _fill_empty_sides(side_of, [set(own) for own in free], needed, seed, notes, subjects)
     splits = []
     for own, rows, own_names in zip(groups, official, names, strict=True):
-        split = _split(own, rows, side_of, seed, notes, _hash_names(own_names))
+        split = _split(own, rows, side_of, seed, notes, hash_names(own_names))
         if left_out := len(own) - sum(len(getattr(split, side)) for side in SIDES):
             note = f"{plural(left_out, 'image')} left out: the test set of one of the subjects has the same stimuli"
             split = dataclasses.replace(split, notes=(*notes, note))
@@ -378,16 +256,9 @@ def _check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
     return validation, test
 
 
-def _hash_position(seed: int, group: str) -> float:
-    """A group's position in [0, 1): uniform over groups, and always the same."""
-    digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
-    # 53 bits, so that the quotient is exact and below 1.
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
-
-
 def _assign_sides(sizes: Mapping[str, int], seed: int, shares: dict[str, float], notes: list[str]) -> dict[str, str]:
     """The side of each group, from the images per group and the shares of all sides but training."""
-    positions = {group: _hash_position(seed, group) for group in sizes}
+    positions = {group: hash_position(seed, group) for group in sizes}
     order = sorted(sizes, key=lambda group: (positions[group], group))
     # In the order of their hashes, the groups of a side are neighbours: [validation | test | train].
     cuts = np.searchsorted([positions[group] for group in order], np.cumsum(list(shares.values()))).tolist()
@@ -437,7 +308,7 @@ def _fill_empty_sides(
         for side in sides:
             if members(subject, side):
                 continue
-            movable = sorted(filter(can_move, groups[subject]), key=lambda group: (_hash_position(seed, group), group))
+            movable = sorted(filter(can_move, groups[subject]), key=lambda group: (hash_position(seed, group), group))
             # Training has the largest hashes, the other sides the smallest.
             order = movable[::-1] if side == "train" else [g for g in movable if side_of[g] == "train"] + movable
             if not order:
@@ -462,15 +333,3 @@ def _split(
         rows["test"] = np.flatnonzero(official).astype(np.int64)
     train, validation, test = (rows[side] for side in SIDES)
     return Split(train, validation, test, seed=seed, notes=tuple(notes), names_hash=names_hash)
-
-
-def _hash_names(names: Sequence[str]) -> str:
-    """SHA-256 over names in order, in hexadecimal."""
-    return hashlib.sha256("\0".join(names).encode()).hexdigest()
-
-
-def _read_rows(path: str | os.PathLike[str], side: str, value: Any) -> npt.NDArray[np.int64]:
-    integers = isinstance(value, list) and all(type(row) is int and 0 <= row < 2**62 for row in value)
-    if not integers or not value:
-        raise DataError(f"{Path(path)}: expected row numbers for {side}, found {'none' if value == [] else 'others'}")
-    return np.array(value, np.int64)

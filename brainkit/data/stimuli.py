@@ -158,3 +158,10 @@ def _extend_cache(folder: Path, found: Iterable[tuple[str, str | ImageError]]) -
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(folder / f"{hashlib.sha256(records).hexdigest()}{_SUFFIX}") as temporary:
                 temporary.write_bytes(records)
+
+
+def hash_position(seed: int, group: str) -> float:
+    """A stimulus's position in [0, 1): uniform over stimuli, and always the same."""
+    digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
+    # 53 bits, so that the quotient is exact and below 1.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53

@@ -13,7 +13,7 @@ import numpy as np
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
-from brainkit.data.splits import SIDES
+from brainkit.data.split import SIDES
 from brainkit.encoder_file.arrays import MAX_ARRAY, is_int, pack_array, short, unpack_array
 from brainkit.encoder_file.container import MAX_METADATA
 from brainkit.encoder_file.info import EncoderInfo

@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 
 from brainkit.errors import UsageError
-from brainkit.evaluation.resampled import MEASURES, Resampled, Values, known_columns, or_none
-from brainkit.metrics.paired import draw_exchanges, exchanged_scores, max_statistic_p, sign_flip_p
+from brainkit.evaluation.model_draws import draw
+from brainkit.evaluation.resampled import (
+    ALL,
+    MEASURES,
+    Column,
+    centre_intervals,
+    drawn_centres,
+    known_columns,
+    summaries,
+    vertex_intervals,
+)
+from brainkit.metrics.paired import Scores, draw_exchanges, paired_test, sign_flip_p
 from brainkit.metrics.resampling import group_codes
+from brainkit.metrics.scores import explained_share
 from brainkit.metrics.significance import false_discovery_rate
-
-ALL = "all"
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 """Group of vertices -> measure -> numbers; None where there is none."""
@@ -121,35 +130,32 @@ def compare_predictions(
             raise UsageError(f"predictions: expected shape {(n, vertices)} as the responses, found {predictions.shape}")
     if n < 2:
         raise UsageError(f"images: expected at least 2, found {n}; a correlation needs more")
-    ceiling = _ceiling(noise_ceiling, responses)
-    named = _with_all(rois, vertices)
     codes = group_codes(groups, n)
+    draws = draw(models, responses, codes, _ceiling(noise_ceiling, responses), bootstrap, seed)
 
-    resampled = Resampled(models, responses, codes, ceiling, bootstrap, seed)
-    difference = {name: resampled.difference(name) for name in MEASURES}
-    low, high, method = resampled.intervals("r", level)
-    result = {name: resampled.compare(members, level) for name, members in named.items()}
-    del resampled  # as large as what follows
+    scores = [draws.measure(model) for model in range(2)]
+    a_values, b_values = (_values(each, draws.ceiling) for each in scores)
+    difference = {measure: a_values[measure] - b_values[measure] for measure in MEASURES}
+    columns = known_columns(_with_all(rois, vertices), difference)
+    estimates = np.array([drawn_centres(*each, draws.ceiling, columns)[0] for each in scores])
+    observed = estimates[0] - estimates[1]
+
+    drawn, drawn_r = draws.bootstrap_difference(columns)
+    ends = centre_intervals(drawn, observed, draws.bootstrap, level)
+    low, high, method = vertex_intervals(drawn_r, difference["r"], len(drawn), draws.bootstrap, level)
+    del drawn, drawn_r  # as large as what follows
 
     exchanges = draw_exchanges(codes, permutations, seed)
-    exchanged = Values(list(exchanged_scores(models[0], models[1], responses, exchanges)), ceiling)
-    for name, members in named.items():
-        for measure, line in result[name].items():
-            line |= _group_p(line, exchanged, measure, known_columns(difference[measure], members))
-    for measure in MEASURES:
-        tested = np.array([_or_nan(result[name][measure]["p"]) for name in result])
-        for name, q in zip(result, false_discovery_rate(tested), strict=True):
-            result[name][measure]["q"] = or_none(q)
-    null = exchanged.difference("r", np.arange(vertices))
-    p = sign_flip_p(difference["r"], null)
+    null, null_r = draws.exchange_difference(exchanges, columns)
+    p, p_max = paired_test(difference["r"], null_r, len(exchanges))
     return PairedComparison(
         difference=difference,
         low=low,
         high=high,
         p=p,
         q=false_discovery_rate(p),
-        p_max=max_statistic_p(difference["r"], null),
-        groups=result,
+        p_max=p_max,
+        groups=_summarise(columns, estimates, *ends, sign_flip_p(observed, null)),
         n_images=n,
         n_groups=int(codes.max()) + 1,
         exchanges=len(exchanges),
@@ -176,9 +182,20 @@ def summarise_accuracy(
         Group -> measure -> ``median``, ``low``, ``high``, ``mean``, ``mean_low``, ``mean_high``, ``n``.
     """
     n, vertices = responses.shape
-    ceiling = _ceiling(noise_ceiling, responses)
-    resampled = Resampled([_runs(model)], responses, group_codes(groups, n), ceiling, bootstrap, seed)
-    return {name: resampled.summarise(members, level) for name, members in _with_all(rois, vertices).items()}
+    codes, ceiling = group_codes(groups, n), _ceiling(noise_ceiling, responses)
+    draws = draw([_runs(model)], responses, codes, ceiling, bootstrap, seed)
+    scores = draws.measure(0)
+    columns = known_columns(_with_all(rois, vertices), _values(scores, ceiling))
+    estimates = drawn_centres(*scores, ceiling, columns)[0]
+    drawn = draws.centres(columns)
+    found = summaries(columns, estimates, *centre_intervals(drawn, estimates, draws.bootstrap, level))
+    return {
+        name: {
+            measure: {key: value if key == "n" else _or_none(value) for key, value in line.items()}
+            for measure, line in lines.items()
+        }
+        for name, lines in found.items()
+    }
 
 
 def over_subjects(values: Mapping[str, float | None], level: float = 0.95) -> dict[str, Any]:
@@ -206,7 +223,7 @@ def over_subjects(values: Mapping[str, float | None], level: float = 0.95) -> di
     if error > 0:
         mean, reach = float(known.mean()), float(t.ppf((1 + level) / 2, n - 1) * error)
         found |= {"low": mean - reach, "high": mean + reach, "p": float(2 * t.sf(abs(mean) / error, n - 1))}
-    return found | {"values": {name: or_none(_or_nan(value)) for name, value in values.items()}}
+    return found | {"values": {name: _or_none(_or_nan(value)) for name, value in values.items()}}
 
 
 def _runs(model: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -226,16 +243,35 @@ def _ceiling(noise_ceiling: np.ndarray | None, responses: np.ndarray) -> np.ndar
     return np.where((spread > 0) & np.isfinite(spread), np.asarray(noise_ceiling, np.float64), np.nan)
 
 
-def _group_p(line: dict[str, Any], exchanged: Values, measure: str, columns: np.ndarray) -> dict[str, float | None]:
-    """p of a group's differences in mean and median."""
-    if not len(columns):
-        return {"p": None, "median_p": None}
-    found = {}
-    for name, (a, b) in exchanged.centres(measure, columns).items():
-        start = "" if name == "mean" else "median_"
-        observed = np.array([_or_nan(line[f"{start}difference"])])
-        found[f"{start}p"] = or_none(sign_flip_p(observed, (a - b)[:, None])[0])
+def _values(scores: Scores, ceiling: np.ndarray) -> dict[str, np.ndarray]:
+    """The measures of all images, (V,) each."""
+    r, R2 = (each[0].astype(np.float64) for each in scores)
+    return {"r": r, "R2": R2, "explained": explained_share(r, ceiling)}
+
+
+def _summarise(
+    columns: Sequence[Column], estimates: np.ndarray, low: np.ndarray, high: np.ndarray, p: np.ndarray
+) -> Summary:
+    """`PairedComparison.groups`. `estimates`: (2 models, columns, 2); the others are of the difference."""
+    difference = estimates[0] - estimates[1]
+    found: Summary = {}
+    for k, (name, measure, chosen) in enumerate(columns):
+        line: dict[str, Any] = {}
+        for start, centre in (("", 1), ("median_", 0)):
+            for key, values in (("difference", difference), ("low", low), ("high", high), ("p", p)):
+                line[start + key] = _or_none(values[k, centre])
+            for key, values in zip("ab", estimates, strict=True):
+                line[start + key] = _or_none(values[k, centre])
+        found.setdefault(name, {})[measure] = line | {"n": len(chosen)}
+    for measure in MEASURES:
+        tested = np.array([p[k, 1] for k, column in enumerate(columns) if column[1] == measure])
+        for lines, q in zip(found.values(), false_discovery_rate(tested), strict=True):
+            lines[measure]["q"] = _or_none(q)
     return found
+
+
+def _or_none(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _or_nan(value: float | None) -> float:

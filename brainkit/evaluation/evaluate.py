@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -12,26 +11,30 @@ import numpy.typing as npt
 
 from brainkit.errors import UsageError
 from brainkit.evaluation.evaluation import Evaluation, Official, Summary
+from brainkit.evaluation.resampled import (
+    ALL,
+    centre_intervals,
+    centres,
+    known_columns,
+    resample,
+    summaries,
+    vertex_intervals,
+)
 from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.metrics.permutation import permutation_test
 from brainkit.metrics.resampling import (
     LEAST_GROUPS,
     bootstrap_weights,
     group_codes,
-    interval,
     jackknife_weights,
     weighted_correlations,
     weighted_scores,
 )
 from brainkit.metrics.scores import LEAST_CEILING, explained_share, official_score
 from brainkit.metrics.significance import false_discovery_rate
-from brainkit.utils.system import cores
+from brainkit.utils.text import one_line
 
-ALL = "all"  # the group of all vertices
 _BATCH = 2**22  # values of a batch of images
-_ROWS = 2**21  # values of a batch of bootstrap draws
-_THREADS = 8  # at most: each holds a batch of draws
-_DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
 
 
 def evaluate(
@@ -73,9 +76,9 @@ def evaluate(
     Raises
     ------
     UsageError
-        If shapes do not fit, there are fewer than two images, or a ceiling is not a fraction.
+        If values are not numbers, shapes do not fit, there are fewer than two images, or a ceiling is not a fraction.
     """
-    p, y = _opened(predictions), _opened(responses)
+    p, y = _numbers(predictions, "predictions"), _numbers(responses, "responses")
     _check(p, y, level, bootstrap=bootstrap, permutations=permutations, seed=seed)
     n, vertices = p.shape
     ceiling = _checked_ceiling(noise_ceiling, vertices)
@@ -123,9 +126,15 @@ def evaluate(
     )
 
 
-def _opened(values: npt.ArrayLike) -> Any:
-    array = np.asanyarray(values)
-    return array if array.dtype.kind == "f" else np.asarray(array, np.float64)
+def _numbers(values: npt.ArrayLike, name: str) -> Any:
+    """The values as they are if they are real floating-point numbers, else as float64."""
+    try:
+        array = np.asanyarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise UsageError(f"{name}: expected real numbers, found {array.dtype.name}")
+        return array if array.dtype.kind == "f" else np.asarray(array, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: expected an array of real numbers ({one_line(error)})") from None
 
 
 def _check(p: Any, y: Any, level: float, **counts: int) -> None:
@@ -141,7 +150,8 @@ def _check(p: Any, y: Any, level: float, **counts: int) -> None:
 
 
 def _checked_ceiling(noise_ceiling: npt.ArrayLike | None, vertices: int) -> np.ndarray:
-    ceiling = np.full(vertices, np.nan) if noise_ceiling is None else np.array(noise_ceiling, np.float64)
+    given = np.full(vertices, np.nan) if noise_ceiling is None else _numbers(noise_ceiling, "noise_ceiling")
+    ceiling = np.array(given, np.float64)  # a copy: it is changed
     if ceiling.shape != (vertices,):
         raise UsageError(f"noise_ceiling: expected one for each of the {vertices} vertices, found {ceiling.shape}")
     if (ceiling < 0).any() or (ceiling > 1 + 1e-6).any():
@@ -182,91 +192,17 @@ def _intervals(
     members: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, str | None, dict[str, dict[str, Summary]]]:
     """Intervals of r per vertex, and summaries of every measure and group. `weights`: bootstrap, then jackknife."""
-    finite = {measure: np.isfinite(values) for measure, values in points.items()}
-    columns = [
-        (name, measure, positions[finite[measure][positions]])
-        for name, positions in members.items()
-        for measure in points
-    ]
-    estimates = np.array([_centres(points[measure], chosen) for _, measure, chosen in columns])  # (columns, 2)
-    vertices = p.shape[1]
-    low, high, method = np.full(vertices, np.nan), np.full(vertices, np.nan), None
-    ends = np.full((2, *estimates.shape), np.nan)
-    if bootstrap:
-        drawn = np.empty((len(weights), *estimates.shape))
-        step = max(_DRAWN // max(vertices, 1), 1)
-        for start in range(0, len(weights), step):
-            r, R2 = weighted_scores(p, y, weights[start : start + step])
-            drawn[start : start + step] = drawn_centres(r, R2, ceiling, columns)
-        width = max(_ROWS // len(weights), 1)
-        for start in range(0, vertices, width):
-            block = slice(start, start + width)
-            # All draws of these vertices; where they did not fit into memory at once, they are computed again.
-            of_block = r[:, block] if step >= len(weights) else weighted_correlations(p[:, block], y[:, block], weights)
-            low[block], high[block], method = interval(
-                of_block[:bootstrap], points["r"][block], of_block[bootstrap:], level
-            )
-        flat = drawn.reshape(len(drawn), -1)
-        of_groups = interval(flat[:bootstrap], estimates.ravel(), flat[bootstrap:], level, corrected=False)
-        ends = np.reshape(of_groups[:2], ends.shape)
-    summaries: dict[str, dict[str, Summary]] = {name: {} for name in members}
-    for k, (name, measure, chosen) in enumerate(columns):
-        summaries[name][measure] = {
-            "median": float(estimates[k, 0]),
-            "low": float(ends[0, k, 0]),
-            "high": float(ends[1, k, 0]),
-            "mean": float(estimates[k, 1]),
-            "mean_low": float(ends[0, k, 1]),
-            "mean_high": float(ends[1, k, 1]),
-            "n": len(chosen),
-        }
-    return low, high, method, summaries
+    columns = known_columns(members, points)
+    estimates = np.array([centres(points[measure], chosen) for _, measure, chosen in columns])  # (columns, 2)
+    draws = len(weights) if bootstrap else 0
+    drawn, r = resample(lambda rows: weighted_scores(p, y, weights[rows]), draws, p.shape[1], ceiling, columns)
 
+    def correlations(block: slice) -> np.ndarray:
+        return weighted_correlations(p[:, block], y[:, block], weights) if r is None else r[:, block]
 
-def drawn_centres(
-    r: np.ndarray, R2: np.ndarray, ceiling: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]
-) -> np.ndarray:
-    """Median and mean over vertices in each of many draws.
-
-    Parameters
-    ----------
-    r, R2 : arrays of shape (draws, V)
-    ceiling : array of shape (V,)
-    columns : sequence of (group, measure, positions)
-        What to summarise: ``"r"``, ``"R2"`` or ``"explained"`` at these vertices.
-
-    Returns
-    -------
-    array of shape (draws, columns, 2), float64
-    """
-    drawn = np.empty((len(r), len(columns), 2))
-    rows = max(_ROWS // max(r.shape[1], 1), 1)
-
-    def fill(start: int) -> None:
-        chunk = slice(start, start + rows)
-        values = {"r": r[chunk], "R2": R2[chunk], "explained": _explained(r[chunk], ceiling)}
-        for k, (_, measure, chosen) in enumerate(columns):
-            drawn[chunk, k] = _centres(values[measure], chosen)
-
-    with ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
-        list(pool.map(fill, range(0, len(r), rows)))
-    return drawn
-
-
-def _centres(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Median and mean over some vertices, the last axis: (..., 2); NaN over none."""
-    if not len(chosen):
-        return np.full((*values.shape[:-1], 2), np.nan)
-    part = np.partition(values[..., chosen], len(chosen) // 2, axis=-1)  # np.median partitions thrice
-    upper, below = part[..., len(chosen) // 2], part[..., : len(chosen) // 2]
-    median = upper if len(chosen) % 2 else (upper + below.max(axis=-1)) / 2
-    return np.stack([median, part.mean(axis=-1, dtype=np.float64)], axis=-1)
-
-
-def _explained(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
-    """`explained_share` of many draws (draws, V), in float32."""
-    usable = np.where(np.nan_to_num(ceiling) >= LEAST_CEILING, ceiling, np.nan).astype(np.float32)
-    return np.minimum(np.nan_to_num(r).clip(min=0) ** 2 / usable, 1)
+    low, high, method = vertex_intervals(correlations, points["r"], draws, bootstrap, level)
+    ends = centre_intervals(drawn, estimates, bootstrap, level)
+    return low, high, method, summaries(columns, estimates, *ends)
 
 
 def _official(r: np.ndarray, ceiling: np.ndarray) -> Official:

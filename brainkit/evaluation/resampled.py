@@ -1,146 +1,191 @@
-"""The scores of one model or two in many resamples of the images, and their centres over groups of vertices."""
+"""Scores in many draws of the images: their centres over groups of vertices, and intervals of these and of vertices.
+
+Medians over vertices need all vertices of a draw, intervals of a vertex all of its draws. So draws are scored in steps
+that fit into memory, and r of all draws is kept if it fits too; else blocks of vertices are scored again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from brainkit.metrics.paired import Scores, draw_runs, resampled_scores
-from brainkit.metrics.resampling import bootstrap_weights, interval, jackknife_weights
+from brainkit.evaluation.evaluation import Summary
+from brainkit.metrics.paired import Scores
+from brainkit.metrics.resampling import interval
 from brainkit.metrics.scores import LEAST_CEILING
+from brainkit.utils.system import cores
 
+ALL = "all"  # the group of all vertices
 MEASURES = ("r", "R2", "explained")
-_COLUMNS = 2048  # vertices whose intervals are computed at a time
+DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
+_ROWS = 2**21  # values of a batch of bootstrap draws
+_THREADS = 8  # at most: each holds a batch of draws
+
+Column = tuple[str, str, np.ndarray]
+"""A group of vertices, a measure, and the positions of the group's vertices that have it."""
 
 
-class Values:
-    """The scores of one model or two, in many draws."""
+def known_columns(members: Mapping[str, np.ndarray], points: Mapping[str, np.ndarray]) -> list[Column]:
+    """Every group and measure, with the vertices whose value (V,) is known."""
+    finite = {measure: np.isfinite(values) for measure, values in points.items()}
+    return [
+        (name, measure, positions[finite[measure][positions]])
+        for name, positions in members.items()
+        for measure in points
+    ]
 
-    def __init__(self, scores: Sequence[Scores], noise_ceiling: np.ndarray) -> None:
-        self._scores = scores
-        self._ceiling = np.where(np.nan_to_num(noise_ceiling) >= LEAST_CEILING, noise_ceiling, np.nan).astype(
-            np.float32
-        )
 
-    def of(self, model: int, measure: str, columns: np.ndarray) -> np.ndarray:
-        """A measure of some vertices, (draws, k)."""
-        r, R2 = self._scores[model]
-        if measure == "R2":
-            return R2[:, columns]
-        if measure == "r":
-            return r[:, columns]
+def resample(
+    score: Callable[[slice], Scores], draws: int, vertices: int, ceiling: np.ndarray, columns: Sequence[Column]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Score a model in many draws.
+
+    Parameters
+    ----------
+    score : callable
+        Gives r and R2 in some of the draws.
+    draws, vertices : int
+    ceiling : array of shape (V,)
+    columns : sequence of Column
+
+    Returns
+    -------
+    centres : array of shape (draws, columns, 2), float64
+        Median and mean over the vertices of each column.
+    r : array of shape (draws, V), float32, or None
+        None if it does not fit into memory.
+    """
+    drawn = np.empty((draws, len(columns), 2))
+    r = None
+    for rows in steps(draws, vertices, DRAWN):
+        r = None  # before the next draws take as much memory
+        r, R2 = score(rows)
+        drawn[rows] = drawn_centres(r, R2, ceiling, columns)
+        del R2
+    return drawn, r if r is not None and len(r) == draws else None
+
+
+def steps(draws: int, vertices: int, held: int) -> list[slice]:
+    """The draws in steps of at most `held` values."""
+    step = max(held // max(vertices, 1), 1)
+    return [slice(start, min(start + step, draws)) for start in range(0, draws, step)]
+
+
+def drawn_centres(r: np.ndarray, R2: np.ndarray, ceiling: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
+    """Median and mean over vertices in each of many draws.
+
+    Parameters
+    ----------
+    r, R2 : arrays of shape (draws, V)
+    ceiling : array of shape (V,)
+    columns : sequence of Column
+        What to summarise.
+
+    Returns
+    -------
+    array of shape (draws, columns, 2), float64
+    """
+    drawn = np.empty((len(r), len(columns), 2))
+    usable = np.where(np.nan_to_num(ceiling) >= LEAST_CEILING, ceiling, np.nan).astype(np.float32)
+    rows = max(_ROWS // max(r.shape[1], 1), 1)
+
+    def fill(start: int) -> None:
+        chunk = slice(start, start + rows)
         # As `brainkit.metrics.scores.explained_share`, in float32.
-        return np.asarray(np.minimum(np.nan_to_num(r[:, columns]).clip(min=0) ** 2 / self._ceiling[columns], 1))
+        explained = np.minimum(np.nan_to_num(r[chunk]).clip(min=0) ** 2 / usable, 1)
+        values = {"r": r[chunk], "R2": R2[chunk], "explained": explained}
+        for k, (_, measure, chosen) in enumerate(columns):
+            drawn[chunk, k] = centres(values[measure], chosen)
 
-    def difference(self, measure: str, columns: np.ndarray) -> np.ndarray:
-        """Of the first model's minus the second's."""
-        return self.of(0, measure, columns) - self.of(1, measure, columns)
+    with ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
+        list(pool.map(fill, range(0, len(r), rows)))
+    return drawn
 
-    def centres(self, measure: str, columns: np.ndarray) -> dict[str, np.ndarray]:
-        """Median and mean over some vertices: of each model, (models, draws)."""
-        found = [self.of(model, measure, columns) for model in range(len(self._scores))]
-        return {
-            "median": np.array([np.median(each, axis=1) for each in found]),
-            "mean": np.array([each.mean(axis=1, dtype=np.float64) for each in found]),
+
+def centres(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Median and mean over some vertices, the last axis: (..., 2); NaN over none, or if one of them is NaN."""
+    if not len(chosen):
+        return np.full((*values.shape[:-1], 2), np.nan)
+    part = np.partition(values[..., chosen], len(chosen) // 2, axis=-1)  # np.median partitions thrice
+    upper, below = part[..., len(chosen) // 2], part[..., : len(chosen) // 2]
+    median = upper if len(chosen) % 2 else (upper + below.max(axis=-1)) / 2
+    mean = part.mean(axis=-1, dtype=np.float64)
+    return np.stack([np.where(np.isnan(mean), np.nan, median), mean], axis=-1)
+
+
+def vertex_intervals(
+    drawn: Callable[[slice], np.ndarray], estimate: np.ndarray, draws: int, bootstrap: int, level: float
+) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """Intervals of a statistic of each vertex.
+
+    Parameters
+    ----------
+    drawn : callable
+        Gives the statistic of a block of vertices in all draws, (draws, k): first the bootstrap, then the jackknife.
+    estimate : array of shape (V,)
+    draws, bootstrap : int
+        How many draws there are, and how many of them are bootstrap samples; 0: no intervals.
+    level : float
+
+    Returns
+    -------
+    low, high : arrays of shape (V,)
+    method : {"BCa", "percentile", None}
+    """
+    low, high = np.full((2, len(estimate)), np.nan)
+    method = None
+    if bootstrap:
+        width = max(_ROWS // draws, 1)
+        for start in range(0, len(estimate), width):
+            block = slice(start, start + width)
+            values = drawn(block)
+            low[block], high[block], method = interval(values[:bootstrap], estimate[block], values[bootstrap:], level)
+    return low, high, method
+
+
+def centre_intervals(
+    drawn: np.ndarray, estimates: np.ndarray, bootstrap: int, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of centres over vertices: low and high, of the shape of the estimates; NaN without bootstrap.
+
+    Parameters
+    ----------
+    drawn : array of shape (draws, ...)
+        First the bootstrap, then the jackknife.
+    estimates : array of shape (...)
+    bootstrap : int
+        How many of the draws are bootstrap samples.
+    level : float
+    """
+    if not bootstrap:
+        return np.full(estimates.shape, np.nan), np.full(estimates.shape, np.nan)
+    flat = drawn.reshape(len(drawn), -1)
+    low, high, _ = interval(flat[:bootstrap], estimates.ravel(), flat[bootstrap:], level, corrected=False)
+    return low.reshape(estimates.shape), high.reshape(estimates.shape)
+
+
+def summaries(
+    columns: Sequence[Column], estimates: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> dict[str, dict[str, Summary]]:
+    """Group -> measure -> median and mean with their intervals, and how many vertices they are over.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    estimates, low, high : arrays of shape (columns, 2)
+        Of median and mean.
+    """
+    found: dict[str, dict[str, Summary]] = {}
+    for k, (name, measure, chosen) in enumerate(columns):
+        found.setdefault(name, {})[measure] = {
+            "median": float(estimates[k, 0]),
+            "low": float(low[k, 0]),
+            "high": float(high[k, 0]),
+            "mean": float(estimates[k, 1]),
+            "mean_low": float(low[k, 1]),
+            "mean_high": float(high[k, 1]),
+            "n": len(chosen),
         }
-
-
-class Resampled:
-    """One model or two: on the data, with each stimulus (or block of them) left out, and in each bootstrap sample."""
-
-    def __init__(
-        self,
-        models: Sequence[Sequence[np.ndarray]],
-        responses: np.ndarray,
-        codes: np.ndarray,
-        noise_ceiling: np.ndarray,
-        draws: int,
-        seed: int,
-    ) -> None:
-        jackknife = jackknife_weights(codes)
-        self._first_draw = 1 + len(jackknife)
-        once = np.ones((1, len(codes)), np.float32)
-        weights = np.concatenate([once, jackknife, bootstrap_weights(codes, draws, seed)])
-        self._all = np.arange(responses.shape[1])
-        self._values = Values(
-            [
-                resampled_scores(model, responses, weights, self._drawn_runs(len(model), draws, (seed, 1 + index)))
-                for index, model in enumerate(models)
-            ],
-            noise_ceiling,
-        )
-
-    def difference(self, measure: str) -> np.ndarray:
-        """The difference of two models per vertex, (V,)."""
-        first, second = (self._values.of(model, measure, self._all)[0].astype(np.float64) for model in (0, 1))
-        return np.asarray(first - second)
-
-    def intervals(self, measure: str, level: float) -> tuple[np.ndarray, np.ndarray, str | None]:
-        """Low and high of the difference per vertex, (V,), and the method."""
-        ends, method = [], None
-        for start in range(0, len(self._all), _COLUMNS):
-            values = self._values.difference(measure, self._all[start : start + _COLUMNS])
-            low, high, method = self._interval(values, level)
-            ends.append((low, high))
-        low, high = (np.concatenate(each) for each in zip(*ends, strict=True))
-        return low, high, method
-
-    def compare(self, members: np.ndarray, level: float) -> dict[str, dict[str, Any]]:
-        """Differences of two models' means and medians over some vertices, for each measure."""
-        found = {}
-        for measure in MEASURES:
-            columns = known_columns(self.difference(measure), members)
-            line: dict[str, Any] = {"difference": None, "low": None, "high": None}
-            line |= {"median_difference": None, "median_low": None, "median_high": None}
-            line |= dict.fromkeys(("a", "b", "median_a", "median_b"))
-            if len(columns):
-                for name, (a, b) in self._values.centres(measure, columns).items():
-                    start = "" if name == "mean" else "median_"
-                    line |= self._line(a - b, level, f"{start}difference", start)
-                    line |= {f"{start}a": or_none(a[0]), f"{start}b": or_none(b[0])}
-            found[measure] = line | {"n": len(columns)}
-        return found
-
-    def summarise(self, members: np.ndarray, level: float) -> dict[str, dict[str, Any]]:
-        """Median and mean of one model over some vertices, for each measure."""
-        found = {}
-        for measure in MEASURES:
-            columns = known_columns(self._values.of(0, measure, self._all)[0], members)
-            line: dict[str, Any] = {"median": None, "low": None, "high": None}
-            line |= {"mean": None, "mean_low": None, "mean_high": None}
-            if len(columns):
-                for name, (values,) in self._values.centres(measure, columns).items():
-                    line |= self._line(values, level, name, "" if name == "median" else "mean_")
-            found[measure] = line | {"n": len(columns)}
-        return found
-
-    def _line(self, values: np.ndarray, level: float, name: str, start: str) -> dict[str, float | None]:
-        """A statistic over vertices and its interval, from its values in all draws.
-
-        A percentile interval: BCa takes for a bias what comes from medians, which jump from vertex to vertex, and from
-        shares of noise ceilings, which are cut at 0 and 1; its 95 % intervals cover 86 % in the worst case.
-        """
-        low, high, _ = self._interval(values[:, None], level, corrected=False)
-        return {name: or_none(values[0]), f"{start}low": or_none(low[0]), f"{start}high": or_none(high[0])}
-
-    def _interval(
-        self, values: np.ndarray, level: float, *, corrected: bool = True
-    ) -> tuple[np.ndarray, np.ndarray, str | None]:
-        return interval(values[self._first_draw :], values[0], values[1 : self._first_draw], level, corrected=corrected)
-
-    def _drawn_runs(self, runs: int, draws: int, seed: tuple[int, int]) -> np.ndarray | None:
-        """All runs alike for the data and the jackknife, then resampled."""
-        if runs < 2:
-            return None
-        return np.concatenate([np.full((self._first_draw, runs), 1 / runs), draw_runs(runs, draws, seed)])
-
-
-def known_columns(values: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """The members that have a value."""
-    return np.asarray(members)[np.isfinite(values[members])]
-
-
-def or_none(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return found

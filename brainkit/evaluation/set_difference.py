@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from brainkit.evaluation.evaluate import ALL, drawn_centres
 from brainkit.evaluation.evaluation import Evaluation
+from brainkit.evaluation.resampled import ALL, MEASURES, Column, centres, resample
 from brainkit.metrics.resampling import (
     LEAST_GROUPS,
     bootstrap_weights,
@@ -19,9 +19,6 @@ from brainkit.metrics.resampling import (
     weighted_scores,
 )
 from brainkit.utils.table import Table, number
-
-MEASURES = ("r", "R2", "explained")
-_DRAWN = 2**27  # correlations that are held at once: 1 GB with as many R2
 
 
 class Difference(TypedDict):
@@ -132,9 +129,7 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
     return SetDifference(first.name, second.name, groups, method, one.level)
 
 
-def _resampled(
-    first: ScoredSet, second: ScoredSet, columns: Sequence[tuple[str, str, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _resampled(first: ScoredSet, second: ScoredSet, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
     """The differences under the bootstrap and under the jackknife, (draws, columns, 2) each."""
     evaluation, n = first.evaluation, len(first.groups)
     codes = group_codes([*first.groups, *second.groups], n + len(second.groups))
@@ -150,19 +145,15 @@ def _resampled(
     return drawn[: evaluation.bootstrap], drawn[evaluation.bootstrap :]
 
 
-def _drawn(scored: ScoredSet, weights: np.ndarray, columns: Sequence[tuple[str, str, np.ndarray]]) -> np.ndarray:
-    step = max(_DRAWN // max(scored.predictions.shape[1], 1), 1)
-    parts = []
-    for start in range(0, len(weights), step):
-        r, R2 = weighted_scores(scored.predictions, scored.responses, weights[start : start + step])
-        parts.append(drawn_centres(r, R2, scored.evaluation.noise_ceiling, columns))
-    return np.concatenate(parts)
+def _drawn(scored: ScoredSet, weights: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
+    p, y = scored.predictions, scored.responses
+    ceiling = scored.evaluation.noise_ceiling
+    return resample(lambda rows: weighted_scores(p, y, weights[rows]), len(weights), p.shape[1], ceiling, columns)[0]
 
 
-def _centres(evaluation: Evaluation, columns: Sequence[tuple[str, str, np.ndarray]]) -> np.ndarray:
+def _centres(evaluation: Evaluation, columns: Sequence[Column]) -> np.ndarray:
     """Median and mean of each column, (columns, 2)."""
-    values = [getattr(evaluation, measure)[chosen] for _, measure, chosen in columns]
-    return np.array([(np.median(each), each.mean()) if len(each) else (np.nan, np.nan) for each in values])
+    return np.array([centres(getattr(evaluation, measure), chosen) for _, measure, chosen in columns])
 
 
 def _cell(row: Difference) -> str:

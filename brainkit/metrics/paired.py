@@ -5,7 +5,7 @@ Everything is a sum over images, so all resamples and all exchanges of a block o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,11 +35,14 @@ def resampled_scores(
     if len(model) == 1:
         return weighted_scores(model[0], responses, weights)
     r, R2 = (np.zeros((len(weights), responses.shape[1]), np.float32) for _ in range(2))
-    for run, predictions in enumerate(model):
-        share = np.full(len(weights), 1 / len(model)) if shares is None else shares[:, run]
-        for total, part in zip((r, R2), weighted_scores(predictions, responses, weights), strict=True):
-            part *= share[:, None].astype(np.float32)
-            total += part
+    for start in range(0, responses.shape[1], _BLOCK):
+        columns = slice(start, start + _BLOCK)
+        for run, predictions in enumerate(model):
+            share = np.full(len(weights), 1 / len(model)) if shares is None else shares[:, run]
+            scores = weighted_scores(predictions[:, columns], responses[:, columns], weights)
+            for total, part in zip((r, R2), scores, strict=True):
+                part *= share[:, None].astype(np.float32)
+                total[:, columns] += part
     return r, R2
 
 
@@ -62,12 +65,15 @@ def exchanged_scores(
         Which images' predictions are exchanged; equal within a stimulus, see `draw_exchanges`.
     """
     pairs, swapped = max(len(a), len(b)), np.asarray(exchanges, np.float64)
-    found = np.zeros((2, 2, len(exchanges), responses.shape[1]), np.float32)  # model, measure, draws, V
+    # model, measure, draws, V
+    found = np.zeros((2, 2, len(exchanges), responses.shape[1]), np.float32)
     for start in range(0, responses.shape[1], _BLOCK):
         columns = slice(start, start + _BLOCK)
         for pair in range(pairs):
             first, second = (model[pair % len(model)][:, columns] for model in (a, b))
-            found[..., columns] += np.array(_exchange(first, second, responses[:, columns], swapped)) / pairs
+            for total, scores in zip(found, _exchange(first, second, responses[:, columns], swapped), strict=True):
+                for measure, values in zip(total, scores, strict=True):
+                    measure[:, columns] += values / pairs
     return (found[0, 0], found[0, 1]), (found[1, 0], found[1, 1])
 
 
@@ -129,20 +135,38 @@ def sign_flip_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(observed), (1 + as_large.sum(0)) / (1 + len(null)), np.nan)
 
 
-def max_statistic_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Two-sided p of differences (k,), corrected for all of them by the largest difference after each exchange.
+def paired_test(
+    observed: np.ndarray, null: Callable[[slice], np.ndarray], exchanges: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Test the difference of every vertex, two-sided.
 
-    Differences are in units of their s.d. over the exchanges, so that no vertex decides for all by its noise.
+    Parameters
+    ----------
+    observed : array of shape (V,)
+    null : callable
+        Gives the differences of a block of vertices after every exchange, (exchanges, k).
+    exchanges : int
+
+    Returns
+    -------
+    p : array of shape (V,)
+        See `sign_flip_p`.
+    p_max : array of shape (V,)
+        Corrected for all vertices by the largest difference after each exchange. Differences are in units of their
+        s.d. over the exchanges, so that no vertex decides for all by its noise.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(np.mean(np.square(null, dtype=np.float64), axis=0))
-        known = np.isfinite(observed) & (scale > 0)
-        if not known.any():
-            return np.full(len(observed), np.nan)
-        largest = np.abs(null[:, known] / scale[known]).max(1)
-        size = np.abs(observed) / scale
+    p, size = np.full((2, len(observed)), np.nan)
+    largest = np.zeros(exchanges)
+    for start in range(0, len(observed), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        exchanged = null(block)
+        p[block] = sign_flip_p(observed[block], exchanged)
+        scale = np.sqrt(np.mean(np.square(exchanged, dtype=np.float64), axis=0))
+        known = np.isfinite(observed[block]) & (scale > 0)
+        largest = np.maximum(largest, (np.abs(exchanged[:, known]) / scale[known]).max(1, initial=0))
+        size[block][known] = np.abs(observed[block][known]) / scale[known]
     below = np.searchsorted(np.sort(largest), size * (1 - 1e-5), side="left")
-    return np.where(known, (1 + len(largest) - below) / (1 + len(largest)), np.nan)
+    return p, np.where(np.isfinite(size), (1 + exchanges - below) / (1 + exchanges), np.nan)
 
 
 def _centred(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.config import Config
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError, require
 from brainkit.evaluation.baselines.catalog import Baseline, Workplace, catalog, choose, compute
@@ -32,10 +32,10 @@ from brainkit.runs.depth_agreement import write_agreement
 from brainkit.runs.export import check_network
 from brainkit.runs.folder import figure_note, finished_run, load_model
 from brainkit.runs.network import extract_subject_tokens, load_network
-from brainkit.runs.predictions import read_predictions, write_predictions
+from brainkit.runs.predictions import Predictions, read_predictions, write_predictions
 from brainkit.runs.run_data import open_run_data
 from brainkit.runs.settings import MAY_CHANGE
-from brainkit.utils.files import atomic_write, create_folder, read_json, write_json
+from brainkit.utils.files import atomic_write, check_folder, create_folder, read_json, write_json
 from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.system import cores
 from brainkit.utils.table import Table
@@ -108,9 +108,11 @@ def compute_baselines(
             raise UsageError(f"{RANDOM}: {folder}: {reason}")
         del known[RANDOM]
     wanted = choose(only, known)
+    check_folder(folder / FOLDER)
+    kept = read_predictions(folder, data=data.root if isinstance(data, Subject) else data)
     with limit_threads(threads or 0), threadpool_limits(cores()):
         work = _Work(folder, summary, open_run_data(folder, summary, data), network, say)
-        work.score_run()
+        work.score_run(kept)
         for number, name in enumerate(wanted, 1):
             if work.is_done(name, known[name]):
                 continue
@@ -230,9 +232,9 @@ class _Work:
         )
         self.say(f"  {row.describe()}")
 
-    def score_run(self) -> None:
+    def score_run(self, predictions: Predictions) -> None:
         """Score the run's own predictions in the same way, for the table's first row."""
-        predictions, folder = read_predictions(self.run), self.folder(RUN_ITSELF)
+        folder = self.folder(RUN_ITSELF)
         fingerprint = hashlib.sha256(f"{DRAWS}".encode() + predictions.predictions.tobytes()).hexdigest()
         if (folder / _FILE).is_file() and read_json(folder / _FILE).get("fingerprint") == fingerprint:
             return

@@ -25,7 +25,7 @@ from brainkit.evaluation.hierarchy import AreaOrder, analyse_hierarchy, order_ar
 from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.metrics.depth import relative_depth
 from brainkit.metrics.spin import Spins, fit_sphere, fsaverage_sphere, spin
-from brainkit.runs.compared import Model, Shared, open_models, open_shared
+from brainkit.runs.compared import Model, Shared, open_models, open_rois, open_shared
 from brainkit.utils.progress import Say
 
 LINES = ("slope", "intercept", "r2")
@@ -148,11 +148,15 @@ def compare(
     """
     settings = settings or Settings()
     models = open_models(runs)
+    compared = {
+        subject: having
+        for subject in dict.fromkeys(name for model in models for name in model.runs)
+        if len(having := [model for model in models if subject in model.runs]) > 1
+    }
+    for subject, having in compared.items():
+        order_areas(open_rois(having, subject), settings.order)  # an unknown area is told before the work
     results: dict[str, SubjectResult] = {}
-    for subject in dict.fromkeys(name for model in models for name in model.runs):
-        having = [model for model in models if subject in model.runs]
-        if len(having) < 2:
-            continue
+    for subject, having in compared.items():
         shared = open_shared(having, subject, data)
         say(shared.describe())
         results[subject] = _compare_subject(having, shared, settings, say)
@@ -162,8 +166,8 @@ def compare(
             f"compare: expected two models of the same subject, found {found}; name the runs of one model alike: "
             "brainkit compare NAME=RUN NAME=RUN OTHER=RUN ..."
         )
-    compared = {model for result in results.values() for model in result.accuracy}
-    ranked = tuple(model for model in models if model.name in compared)
+    named = {model for result in results.values() for model in result.accuracy}
+    ranked = tuple(model for model in models if model.name in named)
     if settings.leaderboard:
         # The mean over subjects, each of which has ranked its own models.
         score = {

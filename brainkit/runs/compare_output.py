@@ -23,7 +23,7 @@ from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.metrics.depth import relative_depth
 from brainkit.runs.compare import RunComparison, SubjectResult, headline_measure
 from brainkit.runs.compare_tables import MEASURES, leaderboard
-from brainkit.utils.files import atomic_write, create_folder, write_json
+from brainkit.utils.files import atomic_write, check_folder, create_folder, write_json
 from brainkit.utils.text import plural
 
 _LONGEST = 30  # groups of vertices in a chart
@@ -37,7 +37,7 @@ def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
     UsageError
         If it exists, and must not be overwritten.
     DataError
-        If it is a file, or its folder does not exist.
+        If it is a file, its folder does not exist, or nothing can be written into it.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -46,7 +46,7 @@ def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
         raise UsageError(f"{folder}: exists already; give --overwrite, or name another --out")
     if not folder.resolve().parent.is_dir():
         raise DataError(f"{folder}: its folder {folder.parent} does not exist; create it first")
-    return folder
+    return check_folder(folder)
 
 
 def write_comparison(result: RunComparison, folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.folder import finished_run, read_rois, repeat_folders, run_folders
@@ -148,6 +148,13 @@ def open_models(runs: Sequence[str | os.PathLike[str]]) -> tuple[Model, ...]:
     return tuple(Model(name, {key: tuple(each) for key, each in by.items()}) for name, by in found.items())
 
 
+def open_rois(models: Sequence[Model], subject: str) -> RoiTable:
+    """The ROIs of a subject: those of the first run."""
+    run = models[0].runs[subject][0].run
+    with np.load(run / "scores.npz") as file:
+        return read_rois(run, len(file["vertices"]))
+
+
 def open_shared(models: Sequence[Model], subject: str, data: Sequence[str | os.PathLike[str]] = ()) -> Shared:
     """Read the predictions of models for the test images of a subject that all of their runs share.
 
@@ -167,7 +174,7 @@ def open_shared(models: Sequence[Model], subject: str, data: Sequence[str | os.P
         If the runs have other vertices, no image in common, or were given other responses.
     """
     runs = [(model, each) for model in models for each in model.runs[subject]]
-    stored = [read_predictions(each.folder) for _, each in runs]
+    stored = [read_predictions(each.folder, data=_data_of(subject, data)) for _, each in runs]
     first = stored[0]
     for other in stored[1:]:
         if other.space != first.space or not np.array_equal(other.vertices, first.vertices):

@@ -174,7 +174,8 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
     _NotScored
         If there is none.
     """
-    from brainkit.data.splits import Split, leaked_images
+    from brainkit.data.split import Split
+    from brainkit.data.splits import leaked_images
 
     first = members[0]
     for member in members:
@@ -199,7 +200,7 @@ def _open_common_subject(members: Sequence[Member]) -> Subject:
 
 
 def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone, subject: Subject, say: Say) -> Scores:
-    from brainkit.data.splits import Split
+    from brainkit.data.split import Split
     from brainkit.evaluation.model_scores import score
     from brainkit.evaluation.scores import add_intervals
     from brainkit.training.fit import choose_device

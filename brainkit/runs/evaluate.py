@@ -34,7 +34,7 @@ from brainkit.runs.log import RunLog
 from brainkit.runs.predictors import EncoderPredictor, Predictor, RunPredictor
 from brainkit.utils.files import create_folder
 from brainkit.utils.progress import Say
-from brainkit.utils.text import plural
+from brainkit.utils.text import one_line, plural
 
 TEST = ("test",)
 
@@ -129,8 +129,10 @@ def evaluate_on_data(
         split_hashes = predictor.split_hashes(subject)
         sets = choose_sets(subject, chosen, split_hashes)
         folders = output_folders(predictor, out, sets)
+        other_subject = _other_subject(predictor, subject)
         remarks = {
-            each.name: _check_new(predictor, subject, each, split_hashes, allow_training_images) for each in sets
+            each.name: other_subject + _check_new(predictor, subject, each, split_hashes, allow_training_images)
+            for each in sets
         }
         shared = _shared_vertices(predictor, subject)
         if (used := len(shared.vertices)) < len(predictor.vertices):
@@ -183,6 +185,17 @@ def _open_data(predictor: Predictor, data: str | os.PathLike[str] | Subject | No
     if subject is None:
         raise UsageError(f"{predictor.path}: an encoder file holds no responses; name a subject with --data DIR")
     return subject
+
+
+def _other_subject(predictor: Predictor, subject: Subject) -> list[Remark]:
+    """What all outputs must say if the data have another name than those of the training, and are not the same."""
+    name = predictor.trained_on.get("name")
+    if not isinstance(name, str) or not name or name == subject.name:
+        return []
+    if predictor.trained_on.get("hash") == subject.data_hash:
+        return []
+    text = f"trained on the data of {one_line(name, 60)}, scored on those of {subject.name}"
+    return [Remark(f"{text}: another subject, unless the names are of one", text)]
 
 
 def _check_new(

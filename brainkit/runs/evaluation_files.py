@@ -25,7 +25,7 @@ from brainkit.evaluation.evaluation import Evaluation, plain_values
 from brainkit.evaluation.set_difference import SetDifference
 from brainkit.runs.predictors import Predictor
 from brainkit.runs.provenance import hash_texts, package_versions
-from brainkit.utils.files import atomic_write, write_json
+from brainkit.utils.files import atomic_write, check_folder, write_json
 from brainkit.utils.progress import Say
 
 
@@ -65,6 +65,7 @@ def output_folders(
         raise DataError(f"{top}: its folder {top.parent} does not exist; create it first")
     if top.exists() and not top.is_dir():
         raise DataError(f"{top}: expected a folder for the results, found a file; name another --out")
+    check_folder(top)
     if len(sets) == 1:
         return {sets[0].name: top}
     folders = {each.name: top / (re.sub(r"[^A-Za-z0-9_-]+", "-", each.name) or "-") for each in sets}

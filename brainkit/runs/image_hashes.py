@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.data.splits import SIDES, Split
+from brainkit.data.split import SIDES, Split
 from brainkit.data.stimuli import short_hashes
 from brainkit.data.subject import Subject
 from brainkit.utils.files import atomic_write

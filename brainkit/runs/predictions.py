@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -162,13 +163,15 @@ def write_predictions(
         add(predictions)
 
 
-def read_predictions(run: str | os.PathLike[str]) -> Predictions:
+def read_predictions(run: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None) -> Predictions:
     """The predictions that a run, or one of its baselines, has kept.
 
     Parameters
     ----------
     run : path-like
         The run folder, or ``RUN/baselines/NAME``.
+    data : path-like, optional
+        Where the run's data are now, if they have moved: for the advice what to do if there are no predictions.
 
     Raises
     ------
@@ -181,7 +184,8 @@ def read_predictions(run: str | os.PathLike[str]) -> Predictions:
         if not _is_run(folder):
             finished_run(folder)  # says what the folder is
         finished_run(folder)
-        raise DataError(f"{file}: not found; write it with: brainkit evaluate {folder}")
+        command = ["brainkit", "evaluate", str(folder), *(["--data", os.fspath(data)] if data is not None else [])]
+        raise DataError(f"{file}: not found; write it with: {shlex.join(command)}")
     try:
         with np.load(file) as arrays:
             stored = {name: arrays[name] for name in ("predictions", "offset", "unit", *_STIMULI)}

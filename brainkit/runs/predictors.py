@@ -12,7 +12,7 @@ import numpy as np
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.data import open_subject
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.encoder_file import locate
 from brainkit.errors import require
@@ -41,6 +41,8 @@ class Predictor(Protocol):
         Of them.
     title, note : str or None
         Of figures.
+    trained_on : dict
+        ``name`` and ``hash`` of the data of its training, as far as they are known.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Predictor(Protocol):
     rois: RoiTable
     title: str
     note: str | None
+    trained_on: dict[str, Any]
 
     def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
         """A subject, by default the data that it was trained on; None if it does not say where they are."""
@@ -78,6 +81,8 @@ class EncoderPredictor:
         info = self.encoder.info
         self.vertices, self.rois = info.vertices, info.rois
         self.title, self.note = str(info.backbone.get("name", self.path.stem)), info.note
+        trained_on = info.provenance.get("data")
+        self.trained_on = trained_on if isinstance(trained_on, dict) else {}
 
     def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
         return None if data is None else open_subject(data)
@@ -124,6 +129,7 @@ class RunPredictor:
             self.vertices = Vertices(str(scores["space"]), scores["vertices"])
         self.rois = read_rois(self.path, len(self.vertices))
         self.title, self.note = self.summary["backbone"]["name"], figure_note(self.summary)
+        self.trained_on = self.summary["data"]
         self.used = "computed"
 
     def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainkit.backbones import Backbone
 from brainkit.config import Config
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.data.subject import Subject
 from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy

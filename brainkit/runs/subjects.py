@@ -13,7 +13,8 @@ import numpy as np
 
 from brainkit.config import Config
 from brainkit.data import open_subject
-from brainkit.data.splits import Split, common_stimuli, leaked_images, split_subjects
+from brainkit.data.split import Split
+from brainkit.data.splits import common_stimuli, leaked_images, split_subjects
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.recovery import read_truth

@@ -14,7 +14,7 @@ import numpy as np
 from brainkit._version import __version__
 from brainkit.config import Config
 from brainkit.cortex.vertices import Vertices
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.metrics.depth import relative_depth
@@ -31,7 +31,7 @@ from brainkit.metrics.uncertainty import (
 )
 from brainkit.runs.folder import finished_run, read_rois, repeat_folders
 from brainkit.runs.provenance import package_versions
-from brainkit.utils.files import atomic_write, write_json
+from brainkit.utils.files import atomic_write, check_folder, write_json
 from brainkit.utils.table import Table, number
 
 FILE = "uncertainty.npz"
@@ -117,6 +117,7 @@ def measure_uncertainty(
             f"{folder}: has no repeats; train them with brainkit train --resume --repeats 8 --out {folder}, or name "
             "runs that repeat it"
         )
+    check_folder(folder)
     main = _Maps.read(folder)
     others = [_Maps.read(place) for place in places]
     _check_comparable(main, others)

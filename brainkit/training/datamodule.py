@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.training.lightning_internals import TrainerLoader
 from brainkit.training.shares import Share, positions_of, share_of
 

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,29 @@ def create_folder(path: str | os.PathLike[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be created: {error.strerror}; name another one") from None
+    return folder
+
+
+def check_folder(path: str | os.PathLike[str]) -> Path:
+    """Check that files can be written into a folder, before the work for them begins; nothing is left behind.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist and cannot be created, or no file can be created in it.
+    """
+    folder = Path(path)
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        create_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written into: {error.strerror}; name another folder") from None
+    finally:
+        for each in missing:
+            with contextlib.suppress(OSError):  # was not created, or another process has put something into it
+                each.rmdir()
     return folder
 
 

@@ -17,7 +17,7 @@ from small_models import GRID, Responses, memory_tokens, small_model
 
 from bench import accuracy, accuracy_page
 from bench.fitting import Sample, Trained
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.evaluation.scores import Scores
 from brainkit.features.cache import TokenCache
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainkit.data.splits import Split, make_joint_splits, make_split
+from brainkit.data.split import Split
+from brainkit.data.splits import make_joint_splits, make_split
 from brainkit.errors import DataError, UsageError
 
 

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainkit.config import DataConfig
-from brainkit.data.splits import Split, halve_training, make_joint_splits, make_split
+from brainkit.data.halves import halve_training
+from brainkit.data.split import Split
+from brainkit.data.splits import make_joint_splits, make_split
 from brainkit.errors import DataError, UsageError
 
 SIDES = ("train", "validation", "test")

@@ -18,7 +18,7 @@ import pytest
 from brainkit import encoder_file
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.data.splits import SIDES
+from brainkit.data.split import SIDES
 from brainkit.encoder_file import EncoderInfo, container, pack_array, unpack_array
 from brainkit.encoder_file.describe import as_json, describe
 from brainkit.encoder_file.metadata import MAX_IMAGES

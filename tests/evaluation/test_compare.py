@@ -82,6 +82,34 @@ def test_the_runs_of_a_model_count_as_one(values: dict[str, np.ndarray]) -> None
     assert line["low"] < line["difference"] < line["high"] and line["p"] == 1 / 200
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize(
+    "draws", [50, 300]
+)  # with 300, the differences of all vertices fit, the scores of all draws do not
+def test_memory_that_holds_few_draws_gives_the_same(
+    values: dict[str, np.ndarray], runs: int, draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, y = values.values()
+    models = [a + 0.1 * k for k in range(runs)], [b] * runs
+    wanted = compare_predictions(*models, y, rois=ROIS, **SMALL)
+    for module in ("model_draws", "resampled"):
+        monkeypatch.setattr(f"brainkit.evaluation.{module}.DRAWN", 30 * draws)
+    found = compare_predictions(*models, y, rois=ROIS, **SMALL)
+    for name, array in wanted.arrays().items():
+        np.testing.assert_allclose(found.arrays()[name], array, atol=1e-6)
+    for measure in ("r", "R2"):
+        assert found.groups["better"][measure] == pytest.approx(wanted.groups["better"][measure], abs=1e-6)
+
+
+def test_the_largest_difference_is_that_of_all_blocks_of_vertices(values: dict[str, np.ndarray]) -> None:
+    """With more vertices than are tested at a time, those of other blocks count too."""
+    a, b, y = (np.tile(each, 20) for each in values.values())
+    found = compare_predictions(a, b, y, **SMALL)
+    few = compare_predictions(*values.values(), **SMALL)
+    np.testing.assert_allclose(found.p_max, np.tile(few.p_max, 20))
+    np.testing.assert_allclose(found.p, np.tile(few.p, 20))
+
+
 def test_unequal_shapes_and_single_images_are_refused(values: dict[str, np.ndarray]) -> None:
     a, b, y = values.values()
     with pytest.raises(UsageError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_memory_that_holds_few_draws_gives_the_same(monkeypatch: pytest.MonkeyPa
 
     p, y = small(vertices=30)
     wanted = evaluate(p, y)
-    monkeypatch.setattr(module, "_DRAWN", 30 * 7)
+    monkeypatch.setattr("brainkit.evaluation.resampled.DRAWN", 30 * 7)
     monkeypatch.setattr(module, "_BATCH", 30 * 4)
     np.save(tmp_path / "p.npy", p)
     found = evaluate(np.load(tmp_path / "p.npy", mmap_mode="r"), y)
@@ -192,6 +193,23 @@ def test_vertices_without_responses_explain_no_share() -> None:
     found = evaluate(p, y, noise_ceiling=np.full(12, 0.6))
     assert np.isnan(found.explained[[1, 2]]).all() and np.isfinite(np.delete(found.explained, [1, 2])).all()
     assert found.groups["all"]["explained"]["n"] == found.official["n"] == 10
+
+
+@pytest.mark.parametrize("argument", ["predictions", "responses", "noise_ceiling"])
+@pytest.mark.parametrize("kind", ["text", "complex", "ragged", "object"])
+def test_values_must_be_numbers(argument: str, kind: str) -> None:
+    p, y = small(n=12)
+    arrays: dict[str, Any] = {"predictions": p, "responses": y, "noise_ceiling": np.full(12, 0.6)}
+    wrong = {
+        "text": arrays[argument].astype(str),
+        "complex": arrays[argument] + 1j,
+        "ragged": [[1.0], [1.0, 2.0]],
+        "object": [[{}] * 12] * 12,
+    }
+    with pytest.raises(UsageError, match=rf"^{argument}: [^\n]*$"):
+        brainkit.evaluate(**arrays | {argument: wrong[kind]}, bootstrap=0, permutations=0)
+    arrays[argument] = arrays[argument].tolist()
+    assert np.isfinite(brainkit.evaluate(**arrays, bootstrap=0, permutations=0).r).all()
 
 
 @pytest.mark.parametrize("wrong", [{"bootstrap": 2.5}, {"permutations": -1}, {"seed": -1}])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from brainkit.config import TrainConfig
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.features.cache import TokenCache
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.datamodule import EncodingData

@@ -9,7 +9,7 @@ from brainkit.metrics.paired import (
     draw_exchanges,
     draw_runs,
     exchanged_scores,
-    max_statistic_p,
+    paired_test,
     resampled_scores,
     sign_flip_p,
 )
@@ -119,7 +119,13 @@ def test_p_counts_exchanges_with_at_least_the_difference() -> None:
 
 def test_the_largest_difference_is_taken_in_units_of_each_vertex() -> None:
     rng = np.random.default_rng(0)
-    null = rng.standard_normal((999, 50)) * np.r_[100.0, np.ones(49)]
-    observed = np.r_[0.0, 6.0, np.zeros(47), np.nan]
-    p = max_statistic_p(observed, null)
-    assert p[1] <= 0.005 and p[0] == 1 and np.isnan(p[-1])
+    null = rng.standard_normal((999, 600)) * np.r_[100.0, np.ones(599)]  # more than a block of vertices
+    observed = np.r_[0.0, 6.0, np.zeros(597), np.nan]
+    p, p_max = paired_test(observed, lambda block: null[:, block], len(null))
+    assert p_max[1] <= 0.005 and p_max[0] == 1 and np.isnan(p_max[-1])
+    np.testing.assert_array_equal(p, sign_flip_p(observed, null))
+    largest = np.abs(null / np.sqrt((null**2).mean(0)))[:, :-1].max(1)
+    moderate = np.r_[np.zeros(598), 3.2, np.nan]  # in the second block; the largest of most exchanges is in the first
+    p_max = paired_test(moderate, lambda block: null[:, block], len(null))[1]
+    size = 3.2 / np.sqrt((null[:, 598] ** 2).mean())
+    assert p_max[598] == (1 + (largest >= size).sum()) / 1000

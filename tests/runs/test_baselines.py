@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 
 from small_runs import SMALL, make_own_data, quiet
 
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.baselines.catalog import compute
 from brainkit.runs import baselines
@@ -156,3 +156,19 @@ def test_wrong_requests_are_refused_in_one_line(run: Path, data: Path, tmp_path:
     np.save(moved / "responses.npy", responses + 1)
     with pytest.raises(DataError, match="changed"):
         compute_baselines(run, ["mean"], data=moved, say=quiet)
+
+
+def test_an_old_run_says_how_to_keep_predictions_of_data_that_moved(finished: Any, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(finished.path, tmp_path / "old"))
+    (old / "predictions.npz").unlink()
+    with pytest.raises(DataError) as failure:
+        compute_baselines(old, ["mean"], say=quiet)
+    assert "brainkit evaluate" in str(failure.value) and "--data" not in str(failure.value)
+    with pytest.raises(DataError, match="--data moved"):
+        compute_baselines(old, ["mean"], data="moved", say=quiet)
+
+
+def test_a_run_that_nothing_can_be_written_into_is_told_first(finished: Any, read_only: None) -> None:
+    with pytest.raises(DataError, match="baselines: "):
+        compute_baselines(finished.path, ["mean"], say=quiet)
+    assert not (finished.path / "baselines").exists()

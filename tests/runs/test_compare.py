@@ -135,11 +135,23 @@ def test_runs_of_different_subjects_are_refused(run: Path, tmp_path: Path) -> No
         go(run, copy_run(run, tmp_path / "other", subject="another"))
 
 
+def test_an_unknown_area_is_told_before_the_work(run: Path, noisy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("brainkit.runs.compare.open_shared", work)
+    for order in ("early,nowhere", "rois"):  # the sample subject has streams only
+        with pytest.raises(UsageError):
+            go(run, noisy, settings=dataclasses.replace(FAST, order=order))
+
+
 def test_an_old_run_says_how_to_keep_predictions(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "old")
     (tmp_path / "old" / "predictions.npz").unlink()
     with pytest.raises(BrainkitError, match="brainkit evaluate"):
         go(run, tmp_path / "old")
+    with pytest.raises(BrainkitError, match="--data 'a place'"):
+        compare([run, tmp_path / "old"], data=["a place"], settings=FAST, say=quiet)
 
 
 def test_runs_of_one_name_are_one_model(run: Path, noisy: Path, tmp_path: Path) -> None:
@@ -210,6 +222,12 @@ def test_results_are_not_overwritten_unasked(tmp_path: Path) -> None:
     assert check_output(folder, overwrite=True) == folder
     with pytest.raises(DataError):
         check_output(tmp_path / "none" / "out", overwrite=False)
+
+
+def test_a_folder_that_nothing_can_be_written_into_is_told_first(tmp_path: Path, read_only: None) -> None:
+    with pytest.raises(DataError, match="out: "):
+        check_output(tmp_path / "out", overwrite=False)
+    assert not (tmp_path / "out").exists()
 
 
 def _take(stored: Predictions, rows: np.ndarray) -> Predictions:

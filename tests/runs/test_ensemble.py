@@ -24,7 +24,7 @@ import brainkit
 from brainkit import encoder_file, predict
 from brainkit.config import Config, DataConfig
 from brainkit.cortex.vertices import Vertices
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.encoder_file.describe import describe
 from brainkit.errors import UsageError
 from brainkit.runs import export as run_export

@@ -223,6 +223,31 @@ def test_what_cannot_be_done_is_said_first(data: Path, tmp_path: Path) -> None:
         evaluate_on_data(tmp_path / "nothing.onnx", data, say=quiet)
 
 
+def test_a_folder_that_nothing_can_be_written_into_is_told_first(
+    data: Path, tmp_path: Path, read_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.EncoderPredictor, "predict", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(DataError, match="out: "):
+        evaluate_on_data(write_encoder(tmp_path), data, out=tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_subject_with_the_same_vertices_is_noted(data: Path, tmp_path: Path) -> None:
+    hashes, same = hashes_of(data), open_subject(data).data_hash
+    for trained_on, noted in (
+        ({"name": "anna", "hash": "0" * 64}, True),
+        ({"name": "anna", "hash": same}, False),  # the same data under another name
+        ({"name": "data", "hash": "0" * 64}, False),
+        ({"name": None}, False),
+        ("anna", False),
+    ):
+        file = write_encoder(tmp_path, image_hashes=hashes, provenance={"data": trained_on})
+        found = evaluate_on_data(file, data, say=quiet, **QUICK)
+        notes = found.notes["test"]
+        assert len(notes) == noted and all("anna" in note and "data" in note for note in notes)
+        assert json.loads((found.folder / "evaluation.json").read_text()).get("notes", []) == notes
+
+
 def test_names_of_sets_stay_in_the_folder(data: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"../../up": [0, 1, 2], "b": [2, 3, 4]}))
     found = evaluate_on_data(write_encoder(tmp_path), data, split=tmp_path / "a.json", say=quiet, **QUICK)
@@ -272,7 +297,7 @@ def test_a_run_its_model_and_its_encoder_file_agree(run: Path, tiny_sample: Path
 
 @pytest.mark.slow
 def test_the_file_lists_the_images_of_its_run(run: Path, tiny_sample: Path) -> None:
-    from brainkit.data.splits import Split
+    from brainkit.data.split import Split
     from brainkit.encoder_file import read
     from brainkit.runs.export import export
 

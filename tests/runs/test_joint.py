@@ -21,7 +21,7 @@ from small_runs import PLUG_IN, SMALL
 import brainkit
 from brainkit.cli import group
 from brainkit.config import Config, DataConfig
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import DataError, EncoderFileError, UsageError
 from brainkit.runs.folder import finished_run, load_model, run_folders
 from brainkit.runs.latest import default_encoder, latest_run, name_latest

@@ -21,7 +21,8 @@ import brainkit
 from brainkit.cli import group
 from brainkit.config import Config, TrainConfig
 from brainkit.data import open_subject
-from brainkit.data.splits import Split, common_stimuli, leaked_images, make_split
+from brainkit.data.split import Split
+from brainkit.data.splits import common_stimuli, leaked_images, make_split
 from brainkit.errors import DataError
 from brainkit.features import extract_tokens
 from brainkit.runs import stages, subjects

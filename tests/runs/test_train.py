@@ -22,7 +22,7 @@ from small_runs import SMALL, make_own_data, quiet
 from brainkit.backbones import load_backbone
 from brainkit.config import Config
 from brainkit.data import Algonauts
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import TrainingError, UsageError
 from brainkit.evaluation.model_scores import score
 from brainkit.features import extract_tokens

@@ -16,7 +16,7 @@ for needed in ("torch", "pytorch_lightning", "timm"):
 
 import brainkit  # noqa: E402
 from brainkit.config import Config  # noqa: E402
-from brainkit.data.splits import Split  # noqa: E402
+from brainkit.data.split import Split  # noqa: E402
 from brainkit.errors import DataError, StoppedTraining, UsageError  # noqa: E402
 from brainkit.export.vertex_subset import VertexSubset, select_vertices  # noqa: E402
 from brainkit.metrics.depth import relative_depth  # noqa: E402
@@ -180,6 +180,14 @@ def test_runs_that_repeat_nothing_are_refused(place: Path, own_run: Any, tmp_pat
     shutil.copytree(run / "repeats" / "02", run / "repeats" / "03")
     with pytest.raises(UsageError, match="both halves"):
         measure_uncertainty(run)
+
+
+def test_a_run_that_nothing_can_be_written_into_is_told_first(
+    finished: Any, tmp_path: Path, read_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainkit.runs.uncertainty._Maps.read", lambda _: pytest.fail("work was begun"))
+    with pytest.raises(DataError, match="run: "):
+        measure_uncertainty(finished.path, [tmp_path])
 
 
 def test_repeats_have_the_network_of_the_run() -> None:

@@ -49,7 +49,7 @@ import numpy as np, torch
 from small_models import GRID, Responses, coordinates
 from brainkit.config import TrainConfig
 from brainkit.training.datamodule import EncodingData
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.fit import fit
 from brainkit.training.module import EncodingModule

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import errno
 import math
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from brainkit.errors import BrainkitError, DataError
-from brainkit.utils.files import atomic_write, cache_folder, create_folder, read_json, read_text, write_json
+from brainkit.utils.files import (
+    atomic_write,
+    cache_folder,
+    check_folder,
+    create_folder,
+    read_json,
+    read_text,
+    write_json,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -135,3 +145,21 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
         with pytest.raises(DataError, match=f"^{folder}: "):
             create_folder(folder)
+
+
+def test_a_folder_is_checked_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    for name in ("there", "new", "new/inside"):
+        assert check_folder(tmp_path / name) == tmp_path / name
+    with pytest.raises(DataError, match="file/inside: "):
+        check_folder(tmp_path / "file" / "inside")
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    for name in ("there", "new/inside"):
+        with pytest.raises(DataError, match=f"{name}: "):
+            check_folder(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import DataError
 from brainkit.features.cache import TokenCache
 from brainkit.training.datamodule import ResponseSource

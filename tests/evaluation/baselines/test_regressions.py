@@ -16,7 +16,7 @@ pytest.importorskip("pytorch_lightning")
 
 from small_models import GRID, Responses, arrays_of, memory_tokens
 
-from brainkit.data.splits import Split
+from brainkit.data.split import Split
 from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.baselines import banded, kernels, ridge, stacked
 from brainkit.evaluation.baselines.catalog import Workplace, catalog, choose, compute_all
