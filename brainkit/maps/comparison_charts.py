@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ROW = 0.27  # inches for each group of vertices
+_SHADE = "#f4f6f8"
 _MAX_Q = 0.05
 _LONGEST_TITLE = 32  # characters over a panel of depth by area
 _PLAIN: dict[str, Any] = {"color": INK, "va": "bottom", "parse_math": False}
@@ -64,7 +65,7 @@ def draw_by_group(
     lanes = len(accuracy)
     colours = _colours(accuracy)
     height = max(_ROW, 0.1 * lanes + 0.12) * len(groups)
-    legend = 0.22 * lanes
+    legend = 0.2 * lanes
     figure = Chart(title, detail, note, width=9.6, height=height + legend + 0.55)
     widest = max((len(group) for group in groups), default=4) * 0.085 + 0.25
     half = (figure.width - 0.6 - widest - 0.45) / 2
@@ -165,7 +166,7 @@ def draw_layers_by_roi(
     columns = max(1, min(len(shares), int(11 // (panel + names))))
     rows = -(-len(shares) // columns)
     tall = max(1.6, 0.17 * max(len(each) for each in layers.values()))
-    step = tall + 0.075 * max(map(len, rois), default=0) + 0.75
+    step = tall + 0.066 * max(map(len, rois), default=0) + 0.7
     figure = Chart(title, detail, note, width=0.25 + columns * (panel + names) + 1.1, height=step * rows - 0.3)
     top = max(float(np.nanmax(each, initial=0)) for each in shares.values()) or 1.0
     image = None
@@ -239,7 +240,9 @@ def _colours(models: Iterable[str]) -> dict[str, str]:
 
 
 def _dots(axes: Axes, groups: list[str], points: Mapping[str, Mapping[str, Point]], colours: Mapping[str, str]) -> None:
-    """One lane per model within the row of each group."""
+    """One lane per model within the row of each group; every other row is shaded."""
+    for row in range(1, len(groups), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color=_SHADE, linewidth=0, zorder=-1)
     spread = (np.arange(len(points)) - (len(points) - 1) / 2) * min(0.24, 0.62 / len(points))
     for index, (name, of_group) in enumerate(points.items()):
         colour = colours[name]
