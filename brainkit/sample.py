@@ -111,7 +111,7 @@ def make_sample(
     Raises
     ------
     UsageError
-        If a number is out of range, or the folder exists.
+        If a number is out of range, the folder exists, or the network is unknown.
     MissingDependency
         If the packages of ``brainkit[train]`` are not installed.
     """
@@ -130,13 +130,13 @@ def make_sample(
         raise UsageError(f"seed must be 0 or greater, got {seed}")
     if folder.exists():
         raise UsageError(f"{folder}: exists already; give a new folder for the sample subject")
+    network = load_backbone(backbone)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with limit_threads(), atomic_write(folder) as temporary:
         say(f"sample subject: cropping {images} training and {test_images} test images")
         paths, groups = _write_images(temporary, seed, images, test_images)
         say(f"sample subject: extracting tokens with {backbone}")
-        network = load_backbone(backbone)
         with progress_bar("tokens", "images") as advance:
             tokens = extract_tokens(network, paths, progress=lambda done: advance(done, len(paths)))
         say(f"sample subject: simulating responses of {vertices:,} vertices")
