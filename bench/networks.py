@@ -56,7 +56,7 @@ def run_studies(folder: Path, results: Path, figures: Path, more: Sequence[str] 
     # A cache of its own: the time includes the tokens.
     environment = os.environ | {"BRAINKIT_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     found: dict[str, Any] = {}
-    for truth, short in ((TRUTH, ()), (OTHER_TRUTH, ("--repeats", "0"))):
+    for truth, short in ((TRUTH, ()), (OTHER_TRUTH, ("--repeats", "0", "--random", "1"))):
         before = _seconds()
         options = ["--out", str(folder / truth), "--truth", truth, "--threads", "1", *short, *more]
         subprocess.run([sys.executable, str(SCRIPT), *options], env=environment, check=True)
@@ -111,6 +111,8 @@ def which(study: dict[str, Any]) -> str:
             f"`{other}` explains {_accuracy(study, other, ALL)['mean']:.3f}: less by {_with_interval(line)}, "
             f"p {line['p']:.2g}."
         )
+    r = study["models"][CONTROL]["accuracy"][ALL]["r"]
+    sentences.append(f"The mean r of `{CONTROL}` is {r['mean']:.3f} ({r['mean_low']:.3f} to {r['mean_high']:.3f}).")
     return wrapped(" ".join(sentences))
 
 
@@ -126,8 +128,8 @@ def where(study: dict[str, Any]) -> str:
         min(study["models"], key=lambda name: _accuracy(study, name, region)["mean"]) == CONTROL for region in regions
     )
     return wrapped(
-        f"`{best}` is ahead of `{second}` by {_with_interval(lines[smallest])} in {smallest}, the least of the "
-        f"{len(regions)} regions, and by {_with_interval(lines[largest])} in {largest}, the most; the largest q is "
+        f"`{best}` is ahead of `{second}` by {_with_interval(lines[smallest])} in {smallest}, least of the "
+        f"{len(regions)} regions, and by {_with_interval(lines[largest])} in {largest}, most; the largest q is "
         f"{q:.2g}. Random weights are last in {last} of {len(regions)} regions."
     )
 

@@ -108,8 +108,7 @@ def draw_hierarchy(
     MissingDependency
         If matplotlib is not installed.
     """
-    columns = min(len(hierarchies), 3)
-    rows = -(-len(hierarchies) // columns)
+    rows, columns = _rows_and_columns(len(hierarchies), 3)
     figure = Chart(title, detail, note, width=max(0.9 + 3.1 * columns, 5.2), height=3.1 * rows)
     colours = _colours(hierarchies)
     for index, (model, found) in enumerate(hierarchies.items()):
@@ -163,8 +162,7 @@ def draw_layers_by_roi(
 
     names = max((len(name) for each in layers.values() for name in each), default=4) * 0.068 + 0.25
     panel = max(2.4, 0.21 * len(rois))
-    columns = max(1, min(len(shares), int(11 // (panel + names))))
-    rows = -(-len(shares) // columns)
+    rows, columns = _rows_and_columns(len(shares), max(1, int(11 // (panel + names))))
     tall = max(1.6, 0.17 * max(len(each) for each in layers.values()))
     step = tall + 0.066 * max(map(len, rois), default=0) + 0.7
     figure = Chart(title, detail, note, width=0.25 + columns * (panel + names) + 1.1, height=step * rows - 0.3)
@@ -233,6 +231,12 @@ def draw_leaderboard(
     label_rows(left, [name for name, _, _ in rows], f"{measure}, mean over vertices", zero=False)
     label_rows(right, [""] * len(rows), "difference from the best")
     return figure.write(path)
+
+
+def _rows_and_columns(panels: int, widest: int) -> tuple[int, int]:
+    """At most `widest` panels side by side, the rows as equal as they can be."""
+    rows = -(-panels // widest)
+    return rows, -(-panels // rows)
 
 
 def _colours(models: Iterable[str]) -> dict[str, str]:

@@ -132,11 +132,11 @@ def _hierarchy_table(result: RunComparison) -> list[Table]:
     notes = [each.no_spin for each in result.subjects.values() if each.no_spin is not None]
     notes = [f"no p: {notes[0]}"] if notes else []
     if result.single is not None:
-        over = {line["interval_over"] for line in found.values()}
-        if None in over:
-            notes.append("intervals need several runs of a network: name them alike (NAME=RUN NAME=RUN2)")
-        if "seeds" in over:
-            notes.append("intervals are over seeds alone: the runs of a network had the same training images")
+        over = {name: line["interval_over"] for name, line in found.items()}
+        if None in over.values():
+            notes.append("intervals need train --repeats, or several runs of a network (NAME=RUN NAME=RUN2)")
+        if seeds := [name for name, what in over.items() if what == "seeds"]:
+            notes.append(f"{', '.join(seeds)}: intervals over seeds alone, since its runs had the same training images")
     level = f"{100 * result.settings.level:g} %"
     header = ("", "slope", level, "intercept", level, "r2", level, "p")
     return [Table(f"preferred depth (0 to 1) along {' < '.join(order.names)}", header, tuple(rows), tuple(notes))]
