@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,14 @@ ROWS = {
 
 
 def main() -> None:
+    """Write all parts of the README."""
+    rewrite(ROOT / "README.md", PARTS)
+
+
+def rewrite(page: Path, parts: Mapping[str, Callable[[], str]]) -> None:
     """Replace the text between the marks of each part."""
-    page = ROOT / "README.md"
     text = page.read_text(encoding="utf-8")
-    for name, write in PARTS.items():
+    for name, write in parts.items():
         begin, end = marks(name)
         before, _, rest = text.partition(f"{begin}\n")
         text = f"{before}{begin}\n{write()}{end}{rest.partition(end)[2]}"
@@ -46,7 +52,7 @@ def recovery() -> str:
         "shows how recovery depends on noise, images and vertices, and that intervals and p values hold what they "
         "say."
     )
-    return recovery_table(runs, ROWS) + "\n" + _wrapped(caption)
+    return recovery_table(runs, ROWS) + "\n" + wrapped(caption)
 
 
 def comparison() -> str:
@@ -64,7 +70,7 @@ def comparison() -> str:
         name: float(np.mean([pair["depth_apart"] for pair in pairs["other seed"]]))
         for name, pairs in report["maps"]["parametrisations"].items()
     }
-    return _wrapped(
+    return wrapped(
         f"On {len(by_seed)} such subjects the default settings explain {share['default settings']:.2f} of the noise "
         f"ceiling, the published ones {share['published settings']:.2f} in {ratio:.1f} times the time, and the best of "
         f"himalaya's ridge regressions on the same tokens {max(ridges.values()):.2f}; note that the responses were "
@@ -98,7 +104,7 @@ def speed() -> str:
         "in one process, after checking that results and all gradients agree. `make bench` makes this table on your "
         "machine; details: [operator](bench/results/operator.md), [step](bench/results/step.md)."
     )
-    return "\n".join(lines) + "\n\n" + _wrapped(caption)
+    return "\n".join(lines) + "\n\n" + wrapped(caption)
 
 
 def _row(name: str, published: float, ours: float, unit: str) -> str:
@@ -109,7 +115,8 @@ def _short(value: float) -> str:
     return f"{value:.1f}" if value < 20 else f"{value:,.0f}"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
+    """A paragraph in lines."""
     return "\n".join(textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)) + "\n"
 
 

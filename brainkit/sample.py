@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainkit.backbones import load_backbone
+from brainkit.backbones import Backbone, load_backbone
 from brainkit.cortex.vertices import SPACES
 from brainkit.data.photographs import (
     TEST_PHOTOGRAPHS,
@@ -50,6 +50,7 @@ def make_sample(
     images: int = 900,
     test_images: int | None = None,
     vertices: int = 2400,
+    backbone: str = BACKBONE,
     say: Say = print,
 ) -> Path:
     """Write a simulated subject in the layout of Algonauts 2023.
@@ -73,6 +74,8 @@ def make_sample(
         Test images, at least 20; by default 240 per 900 training images.
     vertices : int
         Vertices of both hemispheres together: even, 20 to 20,484.
+    backbone : str
+        The network whose tokens the responses are computed from, see :func:`brainkit.load_backbone`.
     say : callable
         Called with each line of progress.
 
@@ -84,7 +87,7 @@ def make_sample(
     Raises
     ------
     UsageError
-        If a number is out of range, or the folder exists.
+        If a number is out of range, the folder exists, or the network is unknown.
     MissingDependency
         If the packages of ``brainkit[train]`` are not installed.
     """
@@ -103,19 +106,19 @@ def make_sample(
         raise UsageError(f"seed must be 0 or greater, got {seed}")
     if folder.exists():
         raise UsageError(f"{folder}: exists already; give a new folder for the sample subject")
+    network = load_backbone(backbone)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with limit_threads(), atomic_write(folder) as temporary:
         say(f"sample subject: cropping {images} training and {test_images} test images")
         paths, groups = _write_images(temporary, seed, images, test_images)
-        say(f"sample subject: extracting tokens with {BACKBONE}")
-        backbone = load_backbone(BACKBONE)
+        say(f"sample subject: extracting tokens with {backbone}")
         with progress_bar("tokens", "images") as advance:
-            tokens = extract_tokens(backbone, paths, progress=lambda done: advance(done, len(paths)))
+            tokens = extract_tokens(network, paths, progress=lambda done: advance(done, len(paths)))
         say(f"sample subject: simulating responses of {vertices:,} vertices")
-        _simulate(temporary, tokens, occipital_patch(vertices), seed, images, backbone.weights_hash)
+        _simulate(temporary, tokens, occipital_patch(vertices), seed, images, network)
         write_json(temporary / "stimuli.json", groups)
-        _write_notes(temporary, seed)
+        _write_notes(temporary, seed, backbone)
     return folder
 
 
@@ -165,7 +168,7 @@ def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tup
     return [path for path, _ in jobs], groups
 
 
-def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images: int, weights_hash: str) -> None:
+def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images: int, network: Backbone) -> None:
     """Draw the ground truth, add noise, and write responses, masks, ROIs, ceilings and ``truth.npz``."""
     rng = np.random.default_rng((seed, 2))
     training = np.arange(images)
@@ -196,8 +199,8 @@ def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images:
             vertices=patch.vertices.ids,
             space=np.array(SPACE),
             layers=np.array(tokens.layers),
-            backbone=np.array(BACKBONE),
-            weights_hash=np.array(weights_hash),
+            backbone=np.array(network.name),
+            weights_hash=np.array(network.weights_hash),
         )
 
 
@@ -234,12 +237,12 @@ def _write_subject(folder: Path, patch: Patch, responses: np.ndarray, ceiling: n
     np.save(masks / "mapping_streams.npy", np.array(names, dtype=object), allow_pickle=True)
 
 
-def _write_notes(folder: Path, seed: int) -> None:
+def _write_notes(folder: Path, seed: int, backbone: str) -> None:
     write_json(folder / "simulated.json", {"note": NOTE, "seed": seed, "version": _VERSION})
     (folder / "SIMULATED.txt").write_text(
         "This subject is SIMULATED by brainkit. It is not a brain.\n\n"
         "The images are crops of photographs that scikit-image, scikit-learn and matplotlib ship. The responses are\n"
-        f"computed from the tokens of {BACKBONE} with a planted truth (truth.npz) and noise, so that one can see\n"
+        f"computed from the tokens of {backbone} with a planted truth (truth.npz) and noise, so that one can see\n"
         "whether training finds again what was planted. It says nothing about people.\n",
         encoding="utf-8",
     )

@@ -13,6 +13,7 @@ import click
 Examples:
   brainkit sample sample-subject
   brainkit sample small --images 300 --test-images 80 --vertices 600 --seed 1
+  brainkit sample other-truth --backbone efficientnet_lite2
 """,
 )
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
@@ -22,7 +23,14 @@ Examples:
 @click.option(
     "--vertices", type=int, default=2400, show_default=True, metavar="N", help="Vertices of both hemispheres together."
 )
-def command(directory: Path, seed: int, images: int, test_images: int | None, vertices: int) -> None:
+@click.option(
+    "--backbone",
+    default="efficientnet_lite0",
+    show_default=True,
+    metavar="NAME",
+    help="Network that the responses are computed from.",
+)
+def command(directory: Path, seed: int, images: int, test_images: int | None, vertices: int, backbone: str) -> None:
     """Create the sample subject: simulated responses to real photographs, and the selectors that generated them.
 
     The folder has the layout of an Algonauts 2023 subject, and states that it is simulated. Nothing is downloaded.
@@ -30,4 +38,12 @@ def command(directory: Path, seed: int, images: int, test_images: int | None, ve
     """
     from brainkit.sample import make_sample
 
-    make_sample(directory, seed=seed, images=images, test_images=test_images, vertices=vertices, say=click.echo)
+    make_sample(
+        directory,
+        seed=seed,
+        images=images,
+        test_images=test_images,
+        vertices=vertices,
+        backbone=backbone,
+        say=click.echo,
+    )

@@ -179,6 +179,16 @@ def test_the_smallest_sample(smallest: Path) -> None:
     assert subject.excluded == {"constant": [], "nan": []}
 
 
+@pytest.mark.slow
+def test_the_truth_can_be_another_network(tmp_path: Path, smallest: Path) -> None:
+    network = "efficientnet_lite1"
+    first, other = (files_of(each) for each in (smallest, make_sample(tmp_path / "s", backbone=network, **SMALLEST)))
+    changed = {name for name in first if first[name] != other[name]}
+    assert {"truth.npz", "SIMULATED.txt"} < changed and not any(name.endswith(".png") for name in changed)
+    truth = truth_of(tmp_path / "s")
+    assert str(truth["backbone"]) == network and str(truth["weights_hash"]) != str(truth_of(smallest)["weights_hash"])
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -189,11 +199,12 @@ def test_the_smallest_sample(smallest: Path) -> None:
         ({"vertices": 18}, "vertices must be even"),
         ({"vertices": 20_486}, "vertices must be even"),
         ({"seed": -1}, "seed must be 0 or greater"),
+        ({"backbone": "no-such-network"}, "no-such-network"),
     ],
 )
-def test_refusals(tmp_path: Path, options: dict[str, int], expected: str) -> None:
+def test_refusals(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
-        make_sample(tmp_path / "deep" / "s", say=quiet, **options)  # type: ignore[arg-type]
+        make_sample(tmp_path / "deep" / "s", say=quiet, **options)
     assert list(tmp_path.iterdir()) == []
 
 

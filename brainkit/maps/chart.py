@@ -89,5 +89,6 @@ def label_rows(axes: Axes, names: Sequence[str], xlabel: str, *, zero: bool = Tr
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     if zero:
         axes.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(xlabel, fontsize=10, color=INK)
     axes.grid(axis="x", color=GRID, linewidth=0.7)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ROW = 0.27  # inches for each group of vertices
+_SHADE = "#f4f6f8"
 _MAX_Q = 0.05
+_LONGEST_TITLE = 32  # characters over a panel of depth by area
+_PLAIN: dict[str, Any] = {"color": INK, "va": "bottom", "parse_math": False}
 
 
 def draw_by_group(
@@ -24,12 +28,13 @@ def draw_by_group(
     *,
     accuracy: Mapping[str, Mapping[str, Point]],
     differences: Mapping[str, Mapping[str, Point]],
+    difference: str,
     measure: str,
     title: str,
     detail: str = "",
     note: str | None = None,
 ) -> Path:
-    """Draw each model's accuracy by group of vertices, and beside it how pairs of models differ.
+    """Draw each model's accuracy by group of vertices, and beside it how one of them differs from the others.
 
     Parameters
     ----------
@@ -38,7 +43,9 @@ def draw_by_group(
     accuracy : mapping
         Model -> group of vertices -> point.
     differences : mapping
-        Pair of models, for example ``"a - b"`` -> group -> point with ``q``: filled below 0.05, else open.
+        Model -> group of vertices -> point with ``q`` (filled below 0.05, else open), for each model but one.
+    difference : str
+        What is subtracted from what.
     measure : str
         What is drawn, with its unit.
     title, detail : str
@@ -55,20 +62,21 @@ def draw_by_group(
         If matplotlib is not installed.
     """
     groups = list(dict.fromkeys(group for points in accuracy.values() for group in points))
-    lanes = max(len(accuracy), len(differences))
+    lanes = len(accuracy)
+    colours = _colours(accuracy)
     height = max(_ROW, 0.1 * lanes + 0.12) * len(groups)
-    legend = 0.22 * lanes
+    legend = 0.2 * lanes
     figure = Chart(title, detail, note, width=9.6, height=height + legend + 0.55)
     widest = max((len(group) for group in groups), default=4) * 0.085 + 0.25
     half = (figure.width - 0.6 - widest - 0.45) / 2
     bottom = figure.bottom + 0.5
     left, right = (figure.axes(0.3 + widest + index * (half + 0.45), bottom, half, height) for index in range(2))
-    _dots(left, groups, accuracy)
-    _dots(right, groups, differences, dark=True)
+    _dots(left, groups, accuracy, colours)
+    _dots(right, groups, differences, colours if len(differences) > 1 else dict.fromkeys(differences, INK))
     label_rows(left, groups, f"{measure}, mean over vertices", zero=False)
-    label_rows(right, [""] * len(groups), "difference (filled: q < 0.05)")
-    for axes in (left, right):
-        _legend(axes, height)
+    label_rows(right, [""] * len(groups), "difference")
+    right.set_title(difference, fontsize=9, color=INK, loc="left", parse_math=False)
+    _legend(left, height)
     return figure.write(path)
 
 
@@ -100,15 +108,17 @@ def draw_hierarchy(
     MissingDependency
         If matplotlib is not installed.
     """
-    columns = min(len(hierarchies), 3)
-    rows = -(-len(hierarchies) // columns)
+    rows, columns = _rows_and_columns(len(hierarchies), 3)
     figure = Chart(title, detail, note, width=max(0.9 + 3.1 * columns, 5.2), height=3.1 * rows)
+    colours = _colours(hierarchies)
     for index, (model, found) in enumerate(hierarchies.items()):
         row, column = divmod(index, columns)
-        bottom = figure.bottom + 3.1 * (rows - 1 - row) + 0.45
+        bottom = figure.bottom + 3.1 * (rows - 1 - row) + 0.35
         axes = figure.axes(0.8 + 3.1 * column, bottom, 2.75, 2.05)
-        _depth_by_area(axes, found, PALETTE[index % len(PALETTE)])
-        axes.set_title(f"{model}\n{_slope_text(found)}", fontsize=9, color=INK, loc="left", parse_math=False)
+        _depth_by_area(axes, found, colours[model])
+        title_size = min(9.5, 9.5 * _LONGEST_TITLE / max(len(model), 1))
+        axes.text(0, 1.19, model, transform=axes.transAxes, fontsize=title_size, weight="bold", **_PLAIN)
+        axes.text(0, 1.04, _slope_text(found), transform=axes.transAxes, fontsize=8.5, **_PLAIN)
         if column:
             axes.tick_params(labelleft=False)
         else:
@@ -152,10 +162,9 @@ def draw_layers_by_roi(
 
     names = max((len(name) for each in layers.values() for name in each), default=4) * 0.068 + 0.25
     panel = max(2.4, 0.21 * len(rois))
-    columns = max(1, min(len(shares), int(11 // (panel + names))))
-    rows = -(-len(shares) // columns)
+    rows, columns = _rows_and_columns(len(shares), max(1, int(11 // (panel + names))))
     tall = max(1.6, 0.17 * max(len(each) for each in layers.values()))
-    step = tall + 0.075 * max(map(len, rois), default=0) + 0.75
+    step = tall + 0.066 * max(map(len, rois), default=0) + 0.7
     figure = Chart(title, detail, note, width=0.25 + columns * (panel + names) + 1.1, height=step * rows - 0.3)
     top = max(float(np.nanmax(each, initial=0)) for each in shares.values()) or 1.0
     image = None
@@ -209,9 +218,9 @@ def draw_leaderboard(
         If matplotlib is not installed.
     """
     height = 0.34 * len(rows) + 0.1
-    figure = Chart(title, detail, note, width=9.0, height=height + 0.55)
     widest = min(max(len(name) for name, _, _ in rows) * 0.085 + 0.3, 3.2)
-    half = (figure.width - 0.6 - widest - 0.4) / 2
+    half = 3.1
+    figure = Chart(title, detail, note, width=1.0 + widest + 2 * half, height=height + 0.55)
     bottom = figure.bottom + 0.5
     left, right = (figure.axes(0.3 + widest + index * (half + 0.4), bottom, half, height) for index in range(2))
     for place, (_, accuracy, difference) in enumerate(rows):
@@ -220,15 +229,27 @@ def draw_leaderboard(
             p = difference.get("p")
             dot(right, place, difference, INK, filled=p is not None and p < _MAX_Q)
     label_rows(left, [name for name, _, _ in rows], f"{measure}, mean over vertices", zero=False)
-    label_rows(right, [""] * len(rows), "difference from the best (filled: p < 0.05)")
+    label_rows(right, [""] * len(rows), "difference from the best")
     return figure.write(path)
 
 
-def _dots(axes: Axes, groups: list[str], points: Mapping[str, Mapping[str, Point]], *, dark: bool = False) -> None:
-    """One lane per series within the row of each group."""
+def _rows_and_columns(panels: int, widest: int) -> tuple[int, int]:
+    """At most `widest` panels side by side, the rows as equal as they can be."""
+    rows = -(-panels // widest)
+    return rows, -(-panels // rows)
+
+
+def _colours(models: Iterable[str]) -> dict[str, str]:
+    return dict(zip(models, itertools.cycle(PALETTE), strict=False))
+
+
+def _dots(axes: Axes, groups: list[str], points: Mapping[str, Mapping[str, Point]], colours: Mapping[str, str]) -> None:
+    """One lane per model within the row of each group; every other row is shaded."""
+    for row in range(1, len(groups), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color=_SHADE, linewidth=0, zorder=-1)
     spread = (np.arange(len(points)) - (len(points) - 1) / 2) * min(0.24, 0.62 / len(points))
     for index, (name, of_group) in enumerate(points.items()):
-        colour = INK if dark and len(points) == 1 else PALETTE[index % len(PALETTE)]
+        colour = colours[name]
         for row, group in enumerate(groups):
             if group in of_group:
                 point = of_group[group]
@@ -274,5 +295,5 @@ def _slope_text(found: Mapping[str, Any]) -> str:
     if slope["value"] is None:
         return "no line can be fitted"
     ends = "" if slope["low"] is None else f" [{slope['low']:+.3f}, {slope['high']:+.3f}]"
-    p = "" if slope["p"] is None else f", p {slope['p']:.3g}"
-    return f"slope {slope['value']:+.3f}{ends}, r² {r2['value']:.2f}{p}"
+    p = "" if slope["p"] is None else f", p {slope['p']:.2g}"
+    return f"slope {slope['value']:+.3f}{ends}\nr² {r2['value']:.2f}{p}"

@@ -27,6 +27,7 @@ from brainkit.utils.files import atomic_write, check_folder, create_folder, writ
 from brainkit.utils.text import plural
 
 _LONGEST = 30  # groups of vertices in a chart
+_MOST_MODELS = 8  # in a chart by group: as many as there are colours
 
 
 def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -172,7 +173,7 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
 
     figures = []
     measure = headline_measure(result.accuracy(result.models[0].name))
-    about: dict[str, Any] = {"measure": MEASURES[measure], "note": _note(result), "detail": _detail(result)}
+    about: dict[str, Any] = {"measure": MEASURES[measure], "note": _note(result)}
     if result.settings.leaderboard:
         rows = [
             (
@@ -182,26 +183,36 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
             )
             for row in leaderboard(result)
         ]
-        figures.append(
-            comparison_charts.draw_leaderboard(folder / "leaderboard.png", rows=rows, title="Leaderboard", **about)
-        )
-    else:
-        accuracy = {model.name: _points(result.accuracy(model.name), measure, "mean") for model in result.models}
-        shown = (
-            [pair for pair in result.pairs if pair[0] == result.models[0].name]
-            if len(result.pairs) > 3
-            else result.pairs
-        )
-        differences = {f"{a} - {b}": _points(result.pair((a, b)), measure, "difference") for a, b in shown}
-        path = folder / "accuracy-by-roi.png"
-        title = f"Accuracy and differences of {plural(len(result.models), 'model')}"
-        figures.append(
-            comparison_charts.draw_by_group(path, accuracy=accuracy, differences=differences, title=title, **about)
-        )
+        path = folder / "leaderboard.png"
+        detail = _detail(result, "filled: p < 0.05")
+        figures.append(comparison_charts.draw_leaderboard(path, rows=rows, title="Leaderboard", detail=detail, **about))
+    if len(result.models) <= _MOST_MODELS:
+        figures.append(_draw_by_group(result, folder / "accuracy-by-roi.png", measure, about))
     for name, found in result.subjects.items():
         place, of_subject = (folder, "") if result.single is not None else (folder / _file_name(name), f"{name}: ")
         figures += _draw_subject(result, found, place, of_subject)
     return figures
+
+
+def _draw_by_group(result: RunComparison, path: Path, measure: str, about: dict[str, Any]) -> Path:
+    """Accuracy of all models, and the differences of the first model (of a leaderboard, the best) from the others."""
+    from brainkit.maps import comparison_charts
+
+    first = result.models[0].name
+    place = 1 if result.settings.leaderboard else 0
+    pairs = [pair for pair in result.pairs if pair[place] == first]
+    other = pairs[0][1 - place] if len(pairs) == 1 else "each other model"
+    return comparison_charts.draw_by_group(
+        path,
+        accuracy={model.name: _points(result.accuracy(model.name), measure, "mean") for model in result.models},
+        differences={
+            pair[1 - place]: _points(result.pair(pair), measure, "difference", -1 if place else 1) for pair in pairs
+        },
+        difference=f"{first} minus {other}",
+        title=f"Accuracy and differences of {plural(len(result.models), 'model')}",
+        detail=_detail(result, f"filled: {'q' if result.single is not None else 'p'} < 0.05"),
+        **about,
+    )
 
 
 def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, start: str) -> list[Path]:
@@ -211,12 +222,15 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
     note = found.shared.note
     if found.hierarchy:
         path = folder / "hierarchy.png"
-        detail = (
-            "bars: interval over runs; grey: maps as smooth, rotated on the sphere" if found.no_spin is None else ""
-        )
+        level = f"{100 * result.settings.level:g} %"
+        over = any(each["interval_over"] for each in found.hierarchy.values())
+        parts = [f"bars: {level} intervals over runs"] if over else []
+        parts += [f"grey: {level} of maps as smooth, rotated on the sphere"] if found.no_spin is None else []
         title = f"{start}preferred depth along the cortex" if start else "Preferred depth along the cortex"
         figures.append(
-            comparison_charts.draw_hierarchy(path, hierarchies=found.hierarchy, title=title, detail=detail, note=note)
+            comparison_charts.draw_hierarchy(
+                path, hierarchies=found.hierarchy, title=title, detail="; ".join(parts), note=note
+            )
         )
     groups = vertex_groups(found.shared.vertices, found.shared.rois)
     groups = {name: members for name, members in groups.items() if len(members)}
@@ -249,14 +263,16 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
     return figures
 
 
-def _points(summary: Summary, measure: str, value: str) -> dict[str, dict[str, Any]]:
-    """Points of a chart, of the groups that have vertices: of ``mean``, or of ``difference``."""
+def _points(summary: Summary, measure: str, value: str, sign: int = 1) -> dict[str, dict[str, Any]]:
+    """Points of a chart, of the groups that have vertices: of ``mean``, or of ``difference`` times `sign`."""
     points = {}
     start = "" if value == "difference" else "mean_"
     for group, measures in list(summary.items())[:_LONGEST]:
         line = measures[measure]
         if line["n"]:
-            points[group] = {"value": line[value], "low": line[f"{start}low"], "high": line[f"{start}high"]}
+            ends = [line[f"{start}{end}"] for end in ("low", "high")[::sign]]
+            known = [None if each is None else sign * each for each in (line[value], *ends)]
+            points[group] = dict(zip(("value", "low", "high"), known, strict=True))
             # Over subjects there is no q.
             points[group] |= {"q": line.get("q", line["p"])} if value == "difference" else {}
     return points
@@ -271,13 +287,13 @@ def _note(result: RunComparison) -> str | None:
     return "; ".join(dict.fromkeys(each.shared.note for each in result.subjects.values() if each.shared.note)) or None
 
 
-def _detail(result: RunComparison) -> str:
+def _detail(result: RunComparison, filled: str) -> str:
     if result.single is None:
-        return f"random effects over {plural(len(result.subjects), 'subject')}"
+        return f"random effects over {plural(len(result.subjects), 'subject')}; {filled}"
     comparison = next(iter(result.single.pairs.values()))
     stimuli = plural(comparison.n_groups, "stimulus", "stimuli")
     level = f"{100 * result.settings.level:g} %"
-    return f"{plural(comparison.n_images, 'test image')} of {stimuli}; bars: {level} intervals, bootstrap over stimuli"
+    return f"{plural(comparison.n_images, 'test image')} of {stimuli}; bars: {level} intervals over stimuli; {filled}"
 
 
 def _subject_facts(found: SubjectResult) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pyt
 
 def test_sample_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.sample", "make_sample", Path("s"))
-    options = "--seed 3 --images 30 --test-images 8 --vertices 60"
+    options = "--seed 3 --images 30 --test-images 8 --vertices 60 --backbone net.py:Net"
     assert call("sample", "s", *options.split()).exit_code == 0
     assert without_say(given()) == {
         "directory": Path("s"),
@@ -189,6 +189,7 @@ def test_sample_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "images": 30,
         "test_images": 8,
         "vertices": 60,
+        "backbone": "net.py:Net",
     }
 
 

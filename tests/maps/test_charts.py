@@ -27,7 +27,11 @@ def test_accuracy_by_group(tmp_path: Path) -> None:
     one, other = (
         pixels(
             charts.draw_by_group(
-                tmp_path / "accuracy-by-roi.png", accuracy=accuracy, differences={"a - b": {"V1": point}}, **arguments
+                tmp_path / "accuracy-by-roi.png",
+                accuracy=accuracy,
+                differences={"b": {"V1": point}},
+                difference="a minus b",
+                **arguments,
             )
         )
         for point in (POINT, POINT | {"q": 0.2})
