@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,30 +155,32 @@ def compare(
     }
     for subject, having in compared.items():
         order_areas(open_rois(having, subject), settings.order)  # an unknown area is told before the work
-    results: dict[str, SubjectResult] = {}
-    for subject, having in compared.items():
-        shared = open_shared(having, subject, data)
-        say(shared.describe())
-        results[subject] = _compare_subject(having, shared, settings, say)
-    if not results:
+    if not compared:
         found = "; ".join(f"{model.name}: {', '.join(model.runs)}" for model in models)
         raise UsageError(
             f"compare: expected two models of the same subject, found {found}; name the runs of one model alike: "
             "brainkit compare NAME=RUN NAME=RUN OTHER=RUN ..."
         )
-    named = {model for result in results.values() for model in result.accuracy}
-    ranked = tuple(model for model in models if model.name in named)
+    shared, accuracy = {}, {}
+    for subject, having in compared.items():
+        shared[subject] = open_shared(having, subject, data)
+        say(shared[subject].describe())
+        accuracy[subject] = _accuracies(having, shared[subject], settings, say)
+    named = {model.name for having in compared.values() for model in having}
+    ranked = [model for model in models if model.name in named]
     if settings.leaderboard:
-        # The mean over subjects, each of which has ranked its own models.
-        score = {
-            model.name: np.mean(
-                [_headline(each.accuracy[model.name]) for each in results.values() if model.name in each.accuracy]
-            )
-            for model in ranked
-        }
-        ranked = tuple(sorted(ranked, key=lambda model: -score[model.name]))
-    pairs = tuple(dict.fromkeys(pair for result in results.values() for pair in result.pairs))
-    return RunComparison(ranked, results, pairs, settings)
+        scores = {name: _mean_over_subjects(name, accuracy.values()) for name in named}
+        ranked.sort(key=lambda model: -scores[model.name])
+    pairs = tuple(
+        pair
+        for pair in _pairs([model.name for model in ranked], settings.leaderboard)
+        if any(set(pair) <= set(found) for found in accuracy.values())
+    )
+    results = {
+        subject: _compare_subject(having, shared[subject], accuracy[subject], pairs, settings, say)
+        for subject, having in compared.items()
+    }
+    return RunComparison(tuple(ranked), results, pairs, settings)
 
 
 def headline_measure(summary: Summary) -> str:
@@ -186,19 +188,47 @@ def headline_measure(summary: Summary) -> str:
     return "explained" if summary[ALL]["explained"]["mean"] is not None else "r"
 
 
-def _compare_subject(models: Sequence[Model], shared: Shared, settings: Settings, say: Say) -> SubjectResult:
-    groups = vertex_groups(shared.vertices, shared.rois)
-    common: dict[str, Any] = {"noise_ceiling": shared.noise_ceiling, "rois": groups, "groups": shared.groups}
-    common |= {"bootstrap": settings.bootstrap, "level": settings.level, "seed": settings.seed}
-    accuracy = {}
+def _accuracies(models: Sequence[Model], shared: Shared, settings: Settings, say: Say) -> dict[str, Summary]:
+    """Each model's accuracy by group of vertices."""
+    found = {}
     for model in models:
         say(f"{shared.subject}: accuracy of {model.name}")
-        accuracy[model.name] = summarise_accuracy(shared.predictions[model.name], shared.responses, **common)
-    pairs = {}
-    for a, b in _pairs(accuracy, settings.leaderboard):
+        found[model.name] = summarise_accuracy(
+            shared.predictions[model.name], shared.responses, **_how(shared, settings)
+        )
+    return found
+
+
+def _mean_over_subjects(model: str, accuracy: Iterable[Mapping[str, Summary]]) -> float:
+    """What models are ranked by: the mean accuracy over the subjects that a model has."""
+    values = [found[model][ALL][headline_measure(found[model])]["mean"] for found in accuracy if model in found]
+    return float(np.mean([-np.inf if value is None else value for value in values]))
+
+
+def _pairs(ranked: Sequence[str], leaderboard: bool) -> tuple[tuple[str, str], ...]:
+    """All pairs of models; of a leaderboard, each with the best."""
+    return tuple((name, ranked[0]) for name in ranked[1:]) if leaderboard else tuple(itertools.combinations(ranked, 2))
+
+
+def _compare_subject(
+    models: Sequence[Model],
+    shared: Shared,
+    accuracy: dict[str, Summary],
+    pairs: Iterable[tuple[str, str]],
+    settings: Settings,
+    say: Say,
+) -> SubjectResult:
+    differences = {}
+    for a, b in pairs:
+        if a not in accuracy or b not in accuracy:
+            continue
         say(f"{shared.subject}: {a} - {b}")
-        pairs[a, b] = compare_predictions(
-            shared.predictions[a], shared.predictions[b], shared.responses, permutations=settings.permutations, **common
+        differences[a, b] = compare_predictions(
+            shared.predictions[a],
+            shared.predictions[b],
+            shared.responses,
+            permutations=settings.permutations,
+            **_how(shared, settings),
         )
     order = order_areas(shared.rois, settings.order)
     hierarchy: dict[str, dict[str, Any]] = {}
@@ -208,20 +238,18 @@ def _compare_subject(models: Sequence[Model], shared: Shared, settings: Settings
         for model in models:
             found = _hierarchy(model, shared, order, spins, settings.level)
             hierarchy |= {} if found is None else {model.name: found}
-    return SubjectResult(shared, accuracy, pairs, order, hierarchy, no_spin)
+    return SubjectResult(shared, accuracy, differences, order, hierarchy, no_spin)
 
 
-def _pairs(accuracy: Mapping[str, Summary], leaderboard: bool) -> list[tuple[str, str]]:
-    """All pairs of models; of a leaderboard, each with the best."""
-    if not leaderboard:
-        return list(itertools.combinations(accuracy, 2))
-    best = max(accuracy, key=lambda name: _headline(accuracy[name]))
-    return [(name, best) for name in accuracy if name != best]
-
-
-def _headline(summary: Summary) -> float:
-    value = summary[ALL][headline_measure(summary)]["mean"]
-    return -np.inf if value is None else float(value)
+def _how(shared: Shared, settings: Settings) -> dict[str, Any]:
+    return {
+        "noise_ceiling": shared.noise_ceiling,
+        "rois": vertex_groups(shared.vertices, shared.rois),
+        "groups": shared.groups,
+        "bootstrap": settings.bootstrap,
+        "level": settings.level,
+        "seed": settings.seed,
+    }
 
 
 def _spins(vertices: Vertices, data: Subject, order: AreaOrder, settings: Settings) -> tuple[Spins | None, str | None]:

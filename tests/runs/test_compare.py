@@ -207,6 +207,22 @@ def test_a_leaderboard_ranks_and_compares_with_the_best(run: Path, noisy: Path, 
     assert tables(result)[0].rows
 
 
+@pytest.mark.slow
+def test_a_leaderboard_of_several_subjects_has_one_best(run: Path, tmp_path: Path) -> None:
+    first = run, copy_run(run, tmp_path / "b1", noise=0.1)
+    second = (
+        copy_run(run, tmp_path / "a2", noise=3.0, subject="other"),
+        copy_run(run, tmp_path / "b2", noise=0.1, subject="other"),
+    )
+    runs = [f"{name}={path}" for pair in (first, second) for name, path in zip("ab", pair, strict=True)]
+    result = go(*runs, settings=dataclasses.replace(FAST, leaderboard=True))
+    assert [model.name for model in result.models] == ["b", "a"]  # though a is ahead in the first subject
+    assert result.pairs == (("a", "b"),)
+    difference = result.pair(("a", "b"))["all"]["r"]
+    assert difference["n"] == 2 and min(difference["values"].values()) < 0 < max(difference["values"].values())
+    assert leaderboard(result)[1]["difference_to_best"] == result.pair(("a", "b"))["all"]["explained"]["difference"]
+
+
 def test_images_are_matched_by_pixels_as_often_as_both_have_them() -> None:
     one, other = match_images([np.array(["a", "b", "a", "c"]), np.array(["a", "x", "c", "a", "a"])])
     assert one.tolist() == [0, 2, 3] and other.tolist() == [0, 3, 2]
