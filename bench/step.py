@@ -20,9 +20,9 @@ from bench import machine, published
 from bench.cortex import coordinates
 from bench.report import load_average, write_report
 from bench.timing import captured, interleaved
-from brainkit.config import TrainConfig
+from brainkit.config import ModelConfig, TrainConfig
 from brainkit.model.factor_topy import FactorTopy
-from brainkit.model.selectors import regularity
+from brainkit.model.selectors import VertexOffsets, regularity
 from brainkit.ops import available_backends, factor_readout
 from brainkit.training.module import EncodingModule
 
@@ -73,11 +73,12 @@ def published_model(sizes: Sizes) -> published.FactorTopy:
 
 
 def our_module(
-    sizes: Sizes, start: published.FactorTopy, device: str, *, backend: str, gauge: str
+    sizes: Sizes, start: published.FactorTopy, device: str, *, backend: str, gauge: str, offsets: tuple[str, ...] = ()
 ) -> tuple[EncodingModule, torch.optim.Optimizer]:
-    """The same weights in brainkit's model, with the published loss."""
+    """The same weights in brainkit's model, with the published loss; offsets start at zero."""
     model = FactorTopy.from_published(start.state_dict(), coordinates(sizes.vertices), grid=(sizes.grid, sizes.grid))
     model.backend, model.gauge = backend, gauge
+    model.offsets = VertexOffsets(sizes.vertices, sizes.layers, offsets) if offsets else None
     module = EncodingModule(model, TrainConfig(loss="smooth_l1", lr_weight=1e-3), planned_steps=10_000).to(device)
     return module, module.configure_optimizers()["optimizer"]
 
@@ -188,6 +189,8 @@ def measure(sizes: Sizes, rounds: int, device: str) -> dict[str, Any]:
         for gauge in ("published", "unit"):
             module, optimizer = our_module(sizes, start, device, backend=backend, gauge=gauge)
             runs[f"brainkit, {backend}, gauge {gauge}"] = partial(our_step, module, optimizer, batch)
+    default = our_module(sizes, start, device, backend=backends[-1], gauge="unit", offsets=ModelConfig().offsets)
+    runs[f"brainkit, {backends[-1]}, gauge unit, offsets"] = partial(our_step, *default, batch)
     if fastest == "triton" and fastest in backends:
         graphed, graphed_optimizer = our_module(sizes, start, device, backend=fastest, gauge="unit")
         for group in graphed_optimizer.param_groups:

@@ -27,13 +27,11 @@ from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.utils.files import atomic_write, cache_folder, read_json, write_json
 
 GROUPS = ("all", *AREAS)
-OFFSETS = "model.offsets=[layer,location,scale]"
 VARIANTS: dict[str, list[str]] = {
     "default": [],
     "no topography": ["model.topography=false"],
-    "no topography, refit": ["model.topography=false", "train.refit=true"],
-    "offsets": [OFFSETS],
-    "offsets, refit": [OFFSETS, "train.refit=true"],
+    "no offsets": ["model.offsets=[]"],
+    "no offsets, no refit": ["model.offsets=[]", "train.refit=false"],
 }
 MEANING = {"all": "Both kinds", "near": "Little scatter", "far": "Much scatter"}
 
