@@ -36,7 +36,7 @@ def main(subject_folder: Path, out: Path, epochs: int = 15) -> brainkit.Run:
     data = brainkit.EncodingData(tokens, subject.responses, split, batch_size=config.batch_size)
 
     # Model: token statistics and the scale of the responses are those of the training images alone.
-    model = brainkit.FactorTopy(tokens.widths, subject.coordinates, bottleneck=32)
+    model = brainkit.FactorTopy(tokens.widths, subject.coordinates, bottleneck=32, offsets=("layer", "location"))
     fit_statistics(model, tokens, split.train)
     training = subject.responses.rows(split.train)
     model.set_response_scale(training.mean(0), training.std(0))
@@ -62,7 +62,8 @@ def main(subject_folder: Path, out: Path, epochs: int = 15) -> brainkit.Run:
     )
     trainer.fit(module, datamodule=data)
 
-    # Run: scores on the test images, selectors and maps of the best epoch; then one encoder file.
+    # Run: readouts refitted as `config.refit` says, scores on the test images, selectors and maps of the best epoch;
+    # then one encoder file.
     run = brainkit.save_run(out, module, data, backbone=backbone, subject=subject, checkpoint=best.best_model_path)
     run.export()
     return run

@@ -74,7 +74,7 @@ class FactorTopy(nn.Module):
     offsets : sequence of {"layer", "location", "scale"}
         With topography, selectors to whose network's sums, before tanh, softmax and sigmoid, each vertex adds
         parameters of its own, ``offsets.location``, ``.layer`` and ``.scale`` of the same shapes; training penalises
-        their squares.
+        their squares. ``brainkit train`` has them for layer and location.
     fixed : sequence of {"layer", "location", "scale"}
         Selectors that are not learnt: they stay where all start, at equal layer weights, the image's centre and 0.5.
     gauge : {"unit", "published"}

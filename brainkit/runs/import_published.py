@@ -155,6 +155,8 @@ def _settings(
             "data.preset=published",
             "model.gauge=published",
             "model.standardise=false",
+            "model.offsets=[]",
+            "train.refit=false",
             f"model.bottleneck={shape.bottleneck}",
             f"model.selector_width={shape.selector_width}",
         ),

@@ -25,9 +25,8 @@ from brainkit.runs.predictions import open_predictions
 from brainkit.runs.results import intervals_of_kept, write_model, write_parity, write_results
 from brainkit.runs.settings import Overrides
 from brainkit.runs.subjects import SubjectRun, leak_warning, subject_truth
-from brainkit.training.calibration import calibrate
+from brainkit.training.calibration import finish
 from brainkit.training.checkpoint import load_best
-from brainkit.training.loss import leaves_gain_open
 from brainkit.training.threads import limit_threads
 from brainkit.utils.files import atomic_write
 from brainkit.utils.progress import Say
@@ -76,8 +75,7 @@ def save_run(
         with preserved_state(backbone), atomic_write(folder) as temporary:
             network = load_network(settings, backbone, log)
             _check_network(model, network)
-            if leaves_gain_open(module.config):
-                calibrate(model, data.tokens, data.responses, data.split.train)
+            finish(module.config, model, data.tokens, data.responses, data.split.train)
             temporary.mkdir()
             settings.write(temporary / "config.yaml")
             split.write(temporary / "split.json")

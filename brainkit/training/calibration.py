@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from brainkit.config import TrainConfig
 from brainkit.model.checkpoint import read_checkpoint
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.training.checkpoint import AtomicCheckpoints
@@ -57,6 +58,16 @@ def calibrate(
     model.bias.mul_(scale).add_(shift)
 
 
+def finish(
+    config: TrainConfig, model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray
+) -> None:
+    """Refit or calibrate a trained model, if the settings ask for it; parameters as for :func:`calibrate`."""
+    if config.refit:
+        refit(model, tokens, responses, rows)
+    elif leaves_gain_open(config):
+        calibrate(model, tokens, responses, rows)
+
+
 def finish_checkpoint(module: EncodingModule, checkpoint: Path, data: EncodingData, device: str) -> None:
     """Refit or calibrate a checkpoint's model on the training images, unless that is done; `module` gets its weights.
 
@@ -68,9 +79,8 @@ def finish_checkpoint(module: EncodingModule, checkpoint: Path, data: EncodingDa
     module.load_state_dict(state["state_dict"])
     if state.get("calibrated"):
         return
-    change = refit if module.config.refit else calibrate
     module.to(device)
     for model, part in module.parts(data):
-        change(model, part.tokens, part.responses, part.split.train)
+        finish(module.config, model, part.tokens, part.responses, part.split.train)
     module.cpu()
     AtomicCheckpoints().save_checkpoint(state | {"state_dict": module.state_dict(), "calibrated": True}, checkpoint)

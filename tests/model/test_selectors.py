@@ -223,8 +223,11 @@ def test_offsets_are_added_before_tanh_softmax_and_sigmoid() -> None:
     )
     for a, b in zip((*found, *gradients(found)), (*expected, *gradients(expected)), strict=True):
         torch.testing.assert_close(a, b)
-    squares = [float(parameter.detach().square().sum()) / 7 for parameter in offsets.parameters()]
-    assert float(offsets.penalty().detach()) == pytest.approx(sum(math.log(1 + square / 0.01) for square in squares))
+    location, layer, scale = (
+        float(getattr(offsets, name).detach().square().sum()) / 7 for name in ("location", "layer", "scale")
+    )
+    expected_penalty = 2 * math.log(1 + location / 3e-4) + math.log(1 + layer / 0.01) + math.log(1 + scale / 0.01)
+    assert float(offsets.penalty().detach()) == pytest.approx(expected_penalty)
 
 
 def test_offsets_stay_finite_where_a_network_is_saturated() -> None:

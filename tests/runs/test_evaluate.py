@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,23 @@ def hashes_of(data: Path, **sides: slice) -> dict[str, np.ndarray]:
     return {side: np.sort(hashes[sides.get(side, slice(0))]) for side in ("train", "validation", "test")}
 
 
-def test_an_encoder_file_needs_no_torch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class NoTorch(MetaPathFinder):
+    """Refuses to import torch and timm."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.split(".")[0] in ("torch", "timm"):
+            raise ModuleNotFoundError(name)
+
+
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if torch were not installed. None in its place would not do: scipy looks there for it."""
     for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "timm")]:
-        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NoTorch(), *sys.meta_path])
+
+
+def test_an_encoder_file_needs_no_torch(data: Path, tmp_path: Path, no_torch: None) -> None:
     file = write_encoder(tmp_path, image_hashes=hashes_of(data))
     found = evaluate_on_data(file, data, out=tmp_path / "out", say=quiet, **QUICK)
     assert found.folder == tmp_path / "out" and found.notes == {"test": []}
@@ -309,9 +324,7 @@ def test_the_file_lists_the_images_of_its_run(run: Path, tiny_sample: Path) -> N
         np.testing.assert_array_equal(stored[side], np.unique(hashes))
 
 
-def test_a_run_of_kept_predictions_needs_no_torch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "timm")]:
-        monkeypatch.setitem(sys.modules, name, None)
+def test_a_run_of_kept_predictions_needs_no_torch(run: Path, no_torch: None) -> None:
     assert evaluate_on_data(run, say=quiet, **QUICK).evaluations["test"].n_images == 20
 
 

@@ -69,7 +69,7 @@ def test_patience_goes_on_over_an_interruption(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_average_is_what_is_validated_kept_and_left(tmp_path: Path) -> None:
-    module, data = problem(epochs=3, ema=0.6)
+    module, data = problem(epochs=3, ema=0.6, refit=False)
     average = weights(module)
     seen: list[dict[str, torch.Tensor]] = []
 

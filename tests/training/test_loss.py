@@ -158,7 +158,7 @@ def test_the_regulariser_ends_at_its_step_or_its_share() -> None:
 
 
 def test_after_the_correlation_loss_predictions_have_the_responses_units(tmp_path: Path) -> None:
-    module, data = problem(epochs=12, loss="pearson")
+    module, data = problem(epochs=12, loss="pearson", refit=False)
     best = fit(module, data, tmp_path).best
     held = best.read_bytes()
     rows = data.split.train
@@ -180,7 +180,7 @@ def test_after_the_correlation_loss_predictions_have_the_responses_units(tmp_pat
         predicted = module.model(*data.tokens.batch(data.split.validation)).numpy()
     validation.update(predicted, data.responses.rows(data.split.validation))
     assert validation.r.mean() == pytest.approx(max(row["val_r"] for row in rows_of(tmp_path)), abs=1e-4)
-    module, data = problem(epochs=12, loss="pearson")
+    module, data = problem(epochs=12, loss="pearson", refit=False)
     fit(module, data, tmp_path, resume=True)
     assert best.read_bytes() == held
 

@@ -67,6 +67,8 @@ class Mapped:
         self.held = np.memmap(file, np.float16, "r", shape=(n, record))
     def records(self, rows, out=None):
         return torch.from_numpy(self.held[rows])
+    def batch(self, rows):
+        return self.expand(self.records(rows))
     def expand(self, records):
         parts = records.float().split([12000, 12000, 1000, 1000], 1)
         return {k: p.view(-1, 1000, *GRID) for k, p in zip("ab", parts)}, dict(zip("ab", parts[2:]))
