@@ -120,11 +120,12 @@ def _worlds(part: dict[str, Any], folder: Path) -> list[str]:
     lines += [
         "",
         *_text(
-            "Centre off is the median distance of a vertex's location from the centre of its planted receptive field; "
-            "the image spans 2. Centres scatter about their map by 0.05 to 0.15 in early vertices, and 0.1 to 0.25 in "
-            "middle ones, whose fields have an s.d. of 0.15 to 0.45. The default's settings were chosen on three of "
-            "these worlds and on a planted subject; [what was tried](../bench/results/worlds_tried.md) says on which, what "
-            "it brings in the others, and an oracle's bound."
+            "Centre off is the median distance of a vertex's location from the centre of its planted receptive "
+            "field; the image spans 2. Centres scatter about their map by 0.05 to 0.15 in early vertices, and by 0.1 "
+            "to 0.25 in middle ones, whose fields have an s.d. of 0.15 to 0.45. The default's settings were chosen on "
+            "three of these worlds and on a planted subject; "
+            "[what was tried](../bench/results/worlds_tried.md) names them, says what the settings bring in the other "
+            "worlds, and has an oracle's bound."
         ),
     ]
     return lines

@@ -69,7 +69,7 @@ def test_the_page_has_a_section_for_each_part_that_has_results(tmp_path: Path) -
     write_page({"worlds": {"worlds": worlds}, "official": validation.official()}, tmp_path)
     page = (tmp_path / "validation.md").read_text(encoding="utf-8")
     assert [path.name for path in (tmp_path / "validation").iterdir()] == ["worlds.png"]
-    assert "| ridge | 0.500 | 0.500 | 0.500 | 0.500 | 0.000 (0.000 to 0.000) | 3 |" in page
+    assert "| ridge | 0.500 | 0.500 | 0.500 | 0.500 | 0.000 (0.000 to 0.000) |  |  | 3 |" in page
     assert "38.0, the mean" in page and "30.0, the" in page
 
 
