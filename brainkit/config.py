@@ -230,8 +230,8 @@ class TrainConfig:
     """Whether to refit the readout of every vertex at the best epoch: ridge regression on what its selectors read,
     shrunk to its neighbours' readouts; penalty and share are those of the largest marginal likelihood.
 
-    false for the weights as they were trained. On a processor the refit takes as long as two epochs with few images, and
-    less than one with thousands; with a GPU too, each vertex takes half a millisecond of a processor (64 channels).
+    false for the weights as they were trained. On a processor the refit takes as long as two epochs with few images,
+    and less than one with thousands; with a GPU too, each vertex takes half a millisecond of a processor (64 channels).
     """
     device: str = "auto"
     """auto, cpu, cuda or mps.
