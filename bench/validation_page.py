@@ -103,7 +103,7 @@ def _worlds(part: dict[str, Any], folder: Path) -> list[str]:
         "",
         "![Explained share by area, for FactorTopy and what it is compared with](validation/worlds.png)",
         "",
-        f"| | {' | '.join(figures.AREAS)} | default minus this, all vertices | centre off, early | centre off, mid | worlds |",
+        f"| | {' | '.join(figures.AREAS)} | default minus this, all vertices | centre off, early | mid | worlds |",
         "|---" * (5 + len(figures.AREAS)) + "|",
     ]
     for variant in variants:
@@ -121,9 +121,9 @@ def _worlds(part: dict[str, Any], folder: Path) -> list[str]:
         *_text(
             "Centre off is the median distance of a vertex's location from the centre of its planted receptive field; "
             "the image spans 2. Centres scatter about their map by 0.05 to 0.15 in early vertices, and 0.1 to 0.25 in "
-            "middle ones, whose fields have an s.d. of 0.15 to 0.45. The default's settings were chosen on three of these "
-            "worlds and on a planted subject; [what was tried](../bench/results/worlds_tried.md) says on which, what "
-            "it brings in the others, and an oracle's bound."
+            "middle ones, whose fields have an s.d. of 0.15 to 0.45. The default's settings were chosen on three of "
+            "these worlds and on a planted subject; [what was tried](../bench/results/worlds_tried.md) says on which, "
+            "what it brings in the others, and an oracle's bound."
         ),
     ]
     return lines
