@@ -47,10 +47,10 @@ def recovery() -> str:
     runs = _read("recovery")["runs"]
     caption = (
         f"Default settings on the subjects of seeds {min(runs)} to {max(runs)}, the interval over subjects; settings "
-        "were chosen on those of seeds 0 and 1 and on [other simulations](bench/results/worlds_tried.md). `python -m bench.recovery` makes this table "
-        "([result](bench/results/recovery.md), with hardware and versions). [docs/validation.md](docs/validation.md) "
-        "shows how recovery depends on noise, images and vertices, and that intervals and p values hold what they "
-        "say."
+        "were chosen on those of seeds 0 and 1 and on [other simulations](bench/results/worlds_tried.md). "
+        "`python -m bench.recovery` makes this table ([result](bench/results/recovery.md), with hardware and "
+        "versions). [docs/validation.md](docs/validation.md) shows how recovery depends on noise, images and "
+        "vertices, and that intervals and p values hold what they say."
     )
     return recovery_table(runs, ROWS) + "\n" + wrapped(caption)
 
