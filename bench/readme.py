@@ -70,14 +70,30 @@ def comparison() -> str:
         name: float(np.mean([pair["depth_apart"] for pair in pairs["other seed"]]))
         for name, pairs in report["maps"]["parametrisations"].items()
     }
-    return wrapped(
-        f"On {len(by_seed)} such subjects the default settings explain {share['default settings']:.2f} of the noise "
-        f"ceiling, the published ones {share['published settings']:.2f} in {ratio:.1f} times the time, and the best of "
-        f"himalaya's ridge regressions on the same tokens {max(ridges.values()):.2f}; note that the responses were "
-        "simulated with this model's own formula, which gives it an advantage over ridge regression. Two runs with "
-        f"different seeds agree on the layer within {apart['default settings (gauge unit)']:.2f} layers, and within "
-        f"{apart['default settings, gauge published']:.2f} if the gains are left free: see "
-        "[accuracy](bench/results/accuracy.md), also for noisy data."
+    return (
+        wrapped(
+            f"On {len(by_seed)} such subjects the default settings explain {share['default settings']:.2f} of the noise "
+            f"ceiling, the published ones {share['published settings']:.2f} in {ratio:.1f} times the time, and the best of "
+            f"himalaya's ridge regressions on the same tokens {max(ridges.values()):.2f}; note that the responses were "
+            "simulated with this model's own formula, which gives it an advantage over ridge regression. Two runs with "
+            f"different seeds agree on the layer within {apart['default settings (gauge unit)']:.2f} layers, and within "
+            f"{apart['default settings, gauge published']:.2f} if the gains are left free: see "
+            "[accuracy](bench/results/accuracy.md), also for noisy data."
+        )
+        + _worlds()
+    )
+
+
+def _worlds() -> str:
+    """A sentence on responses that are not the model's own, from ``worlds.json``."""
+    worlds = _read("worlds")["worlds"].values()
+    share = {name: float(np.mean([world[name]["explained"]["all"] for world in worlds])) for name in next(iter(worlds))}
+    ridges = [value for name, value in share.items() if "ridge" in name]
+    return "\n" + wrapped(
+        f"In {len(worlds)} simulations that are not of this model's making (Gabor energies and another network, each "
+        f"vertex unlike its neighbours) it explains {share['default']:.2f} of the noise ceiling, the best ridge "
+        f"regression {max(ridges):.2f}, and the model without topography {share['no topography']:.2f}: see "
+        "[validation](docs/validation.md#where-responses-are-not-the-models-own)."
     )
 
 
