@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,31 @@ def test_a_stopped_run_resumes_as_it_would_have(old: Path) -> None:
     exported = run.export(say=lambda line: None)
     fmri = brainkit.load(exported.path, "cpu").predict(old / "subject" / "images")
     np.testing.assert_allclose(fmri, np.load(old / "resumed_predictions.npy"), **SAME)
+
+
+def test_a_stopped_run_resumes_with_its_file_of_settings(old: Path) -> None:
+    from brainkit.runs.settings import Overrides, resumed_settings
+
+    Path("mine.yaml").write_text((old / "stopped" / "config.yaml").read_text())  # what was given at its start
+    settings = resumed_settings(old / "stopped", Overrides(config="mine.yaml"))
+    assert (settings.model.offsets, settings.train.refit) == ((), False)
+
+
+def test_controls_of_an_old_run_are_trained_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from brainkit.runs import baselines
+
+    class Asked(Exception):
+        pass
+
+    def compute(baseline: object, work: Any) -> None:
+        settings = work.recipe.settings
+        raise Asked(settings.model.offsets, settings.train.refit)
+
+    brainkit.evaluate_on_data("run", bootstrap=0, permutations=0, maps=False, say=str)
+    monkeypatch.setattr(baselines, "compute", compute)
+    with pytest.raises(Asked) as asked:
+        baselines.compute_baselines(old / "run", ["no-layer-selector"], say=str)
+    assert asked.value.args == ((), False)
 
 
 def rows(file: Path) -> list[dict[str, float]]:

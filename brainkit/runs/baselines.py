@@ -30,7 +30,7 @@ from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.runs.baseline_tables import Row, Rows
 from brainkit.runs.depth_agreement import write_agreement
 from brainkit.runs.export import check_network
-from brainkit.runs.folder import figure_note, finished_run, load_model
+from brainkit.runs.folder import figure_note, finished_run, load_model, read_settings
 from brainkit.runs.network import extract_subject_tokens, load_network
 from brainkit.runs.predictions import Predictions, read_predictions, write_predictions
 from brainkit.runs.run_data import open_run_data
@@ -141,7 +141,7 @@ class _Work:
 
     @functools.cached_property
     def settings(self) -> Config:
-        return Config.read(self.run / "config.yaml")
+        return read_settings(self.run)
 
     @functools.cached_property
     def split(self) -> Split:

@@ -80,7 +80,7 @@ class Overrides:
         base : Config
             The settings to start from, unless there is a `config`.
         """
-        settings = base if self.config is None else Config.read(self.config)
+        settings = base if self.config is None else self._read_config(base)
         seed = settings.seed if self.seed is None else self.seed
         given = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes", "threads", "maps")}
         train = replace(settings.train, **{name: value for name, value in given.items() if value is not None})
@@ -88,6 +88,12 @@ class Overrides:
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)
         )
         return _with_absolute_paths(settings.replace(self.assignments))
+
+    def _read_config(self, base: Config) -> Config:
+        """The file's settings; of a run that is resumed, those whose default has changed are as they were for it."""
+        assert self.config is not None
+        kept = {"model": {"offsets": list(base.model.offsets)}, "train": {"refit": base.train.refit}}
+        return Config.read(self.config, missing=kept)
 
     def _backbone(self, base: BackboneConfig) -> BackboneConfig:
         weights = os.fspath(self.weights) if self.weights else base.weights

@@ -11,6 +11,7 @@ from torch import Tensor
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops.grouped import group_vertices, mixed_tokens
 from brainkit.training.datamodule import ResponseSource, TokenSource
+from brainkit.training.running_stats import sum_dtype
 
 # Penalties that are tried, relative to the mean eigenvalue of a vertex's second moments.
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 3, 25))
@@ -46,18 +47,19 @@ def refit(
     model.eval()
     n_vertices, n_channels = model.weight.shape
     slabs = torch.arange(n_vertices).split(max(1, SLAB_BYTES // (4 * n_channels**2)))
-    held = [_sums(model, tokens, responses, rows, slabs[0], batch_size)] if len(slabs) == 1 else None
+    held = _sums(model, tokens, responses, rows, slabs[0], batch_size).decomposed() if len(slabs) == 1 else None
     neighbours = _nearest(model)
     weight = torch.zeros(n_vertices, n_channels, dtype=torch.float64)
     offset = torch.zeros(n_vertices, dtype=torch.float64)
     for number in range(1 if neighbours is None else 1 + ROUNDS):
-        target = weight[neighbours].mean(1) if neighbours is not None and number else None
+        before = weight.clone()
         for slab in slabs:
-            sums = held[0] if held else _sums(model, tokens, responses, rows, slab, batch_size)
-            for part in torch.arange(len(slab)).split(max(1, PART_BYTES // (8 * n_channels**2))):
+            moments = held or _sums(model, tokens, responses, rows, slab, batch_size).decomposed()
+            for part in torch.arange(len(slab)).split(_part(n_channels)):
                 vertices = slab[part]
-                found = ridge(sums.of(part), None if target is None else target[vertices])
-                weight[vertices], offset[vertices] = found
+                target = before[neighbours[vertices]].mean(1) if neighbours is not None and number else None
+                weight[vertices], offset[vertices] = ridge(moments.of(part), target)
+            del moments  # before those of the next slab are made
     model.weight.copy_(n_channels * weight)
     model.bias.copy_(offset)
 
@@ -78,36 +80,63 @@ def _nearest(model: FactorTopy) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over n images of the mixed tokens z and the z-scored responses y of v vertices; float64 but for `zz`."""
+    """Sums over n images of the mixed tokens z and the z-scored responses y of v vertices; float64 but for `zz`.
+
+    z is relative to an origin near its mean: of a z that varies little about a large mean, float32 sums of squares
+    would lose the variance.
+    """
 
     n: int
+    origin: Tensor  # (v, D)
     z: Tensor  # (v, D)
     zz: Tensor  # (v, D, D)
     zy: Tensor  # (v, D)
     y: Tensor  # (v,)
     yy: Tensor  # (v,)
 
-    def of(self, vertices: Tensor) -> Sums:
+    def decomposed(self) -> Moments:
+        """The moments about the mean; their eigenvectors overwrite `zz`, so that they need no memory of their own."""
+        mean, mean_y = self.z / self.n, self.y / self.n
+        covariance = self.zy - self.z * mean_y[:, None]
+        values, along = torch.empty_like(covariance), torch.empty_like(covariance)
+        for part in torch.arange(len(mean)).split(_part(mean.shape[1])):
+            moments = self.zz[part].double().baddbmm(self.z[part, :, None], mean[part, None, :], alpha=-1)
+            values[part], vectors = torch.linalg.eigh(moments)
+            along[part] = torch.bmm(covariance[part, None], vectors)[:, 0]
+            self.zz[part] = vectors.to(self.zz)
+        power = (self.yy - self.y * mean_y).clamp(min=0)
+        return Moments(self.n, self.origin + mean, mean_y, values.clamp(min=0), self.zz, along, power)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What ridge regression needs of v vertices, of features Z and responses y that are centred over n images."""
+
+    n: int
+    mean: Tensor  # (v, D), of the features
+    mean_y: Tensor  # (v,)
+    values: Tensor  # (v, D), the eigenvalues of Z^T Z
+    vectors: Tensor  # (v, D, D), its eigenvectors, in columns
+    along: Tensor  # (v, D), Z^T y along them
+    power: Tensor  # (v,), y^T y
+
+    def of(self, vertices: Tensor) -> Moments:
         """Those of some vertices, by position (n,)."""
-        parts = (each[vertices] for each in (self.z, self.zz, self.zy, self.y, self.yy))
-        return Sums(self.n, *parts)
+        parts = (self.mean, self.mean_y, self.values, self.vectors, self.along, self.power)
+        return Moments(self.n, *(each[vertices] for each in parts))
 
 
-def ridge(sums: Sums, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ridge(moments: Moments, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Weights (v, D) and offset (v,) with the penalty and the share of the target of the largest marginal likelihood.
 
     With centred features Z, responses y and weights that are normal about c t with variance s / p, where t is the
     target (v, D) or zero, y ~ N(c Z t, s (I + Z Z^T / p)); s is at its maximum for each p and c. Then -2 log
-    likelihood is n log(d^T (I + Z Z^T / p)^-1 d) + log det(I + Z Z^T / p), up to a constant, with d = y - c Z t; all
-    follow from the eigenvalues and eigenvectors of Z^T Z.
+    likelihood is (n - 1) log(d^T (I + Z Z^T / p)^-1 d) + log det(I + Z Z^T / p), up to a constant, with d = y - c Z t;
+    all follow from the eigenvalues and eigenvectors of Z^T Z. n - 1, because the offset is fitted: with n, the smallest
+    penalty would win wherever there are no more images than channels.
     """
-    mean, mean_y = sums.z / sums.n, sums.y / sums.n
-    moments = sums.zz.double().baddbmm(sums.z[:, :, None], mean[:, None, :], alpha=-1)
-    values, vectors = torch.linalg.eigh(moments)
-    values = values.clamp(min=0)
-    along = torch.bmm((sums.zy - sums.z * mean_y[:, None])[:, None], vectors)[:, 0]  # Z^T y, along the eigenvectors
+    values, along, power, vectors = moments.values, moments.along, moments.power, moments.vectors.double()
     towards = torch.zeros_like(along) if target is None else torch.bmm(target[:, None], vectors)[:, 0]
-    power = (sums.yy - sums.y * mean_y).clamp(min=0)
     unit = values.mean(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
 
     smallest = torch.full_like(power, torch.inf)
@@ -118,14 +147,19 @@ def ridge(sums: Sums, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         for relative in PENALTIES:
             tried = relative * unit
             rest = (left_power - (left.square() / (values + tried)).sum(1)).clamp(min=1e-12)
-            surprise = sums.n * rest.log() + (values / tried).log1p().sum(1)
+            surprise = (moments.n - 1) * rest.log() + (values / tried).log1p().sum(1)
             better = surprise < smallest
             smallest = torch.where(better, surprise, smallest)
             penalty = torch.where(better[:, None], tried, penalty)
             share = torch.where(better[:, None], tried_share, share)
     shrunk = share * towards
     weight = torch.bmm(vectors, (shrunk + (along - values * shrunk) / (values + penalty))[:, :, None])[..., 0]
-    return weight, mean_y - (weight * mean).sum(1)
+    return weight, moments.mean_y - (weight * moments.mean).sum(1)
+
+
+def _part(n_channels: int) -> int:
+    """Vertices whose second moments are decomposed at a time."""
+    return max(1, PART_BYTES // (8 * n_channels**2))
 
 
 def _sums(
@@ -140,9 +174,9 @@ def _sums(
     chosen = model.selectors().of(slab)
     groups = group_vertices(chosen.locations, *model.grid)
     zz = torch.zeros(len(slab), channels, channels, device=device)
-    z = zz.new_zeros(len(slab), channels, dtype=torch.float64)
+    z = zz.new_zeros(len(slab), channels, dtype=sum_dtype(device))
     zy, y = torch.zeros_like(z), z.new_zeros(len(slab))
-    yy = torch.zeros_like(y)
+    origin, yy = torch.zeros_like(zz[:, 0]), torch.zeros_like(y)
     for start in range(0, len(rows), batch_size):
         batch = np.sort(rows[start : start + batch_size])
         parts = ({layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(batch))
@@ -152,7 +186,11 @@ def _sums(
         yy += target.square().sum(0)
         local, whole = model.bottlenecked(*parts)
         for vertices, mixed in mixed_tokens(local, whole, groups, chosen.layer_weights, chosen.scale):
+            if not start:
+                origin[vertices] = mixed.mean(1)
+            mixed -= origin[vertices, None]
             zz[vertices] += torch.bmm(mixed.mT, mixed)
             z[vertices] += mixed.sum(1)
             zy[vertices] += torch.bmm(target.t()[vertices, None], mixed)[:, 0]
-    return Sums(len(rows), z.cpu(), zz.cpu(), zy.cpu(), y.cpu(), yy.cpu())
+    origin, z, zy, y, yy = (each.cpu().double() for each in (origin, z, zy, y, yy))
+    return Sums(len(rows), origin, z, zz.cpu(), zy, y, yy)
