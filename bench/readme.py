@@ -70,18 +70,16 @@ def comparison() -> str:
         name: float(np.mean([pair["depth_apart"] for pair in pairs["other seed"]]))
         for name, pairs in report["maps"]["parametrisations"].items()
     }
-    return (
-        wrapped(
-            f"On {len(by_seed)} such subjects the default settings explain {share['default settings']:.2f} of the noise "
-            f"ceiling, the published ones {share['published settings']:.2f} in {ratio:.1f} times the time, and the best of "
-            f"himalaya's ridge regressions on the same tokens {max(ridges.values()):.2f}; note that the responses were "
-            "simulated with this model's own formula, which gives it an advantage over ridge regression. Two runs with "
-            f"different seeds agree on the layer within {apart['default settings (gauge unit)']:.2f} layers, and within "
-            f"{apart['default settings, gauge published']:.2f} if the gains are left free: see "
-            "[accuracy](bench/results/accuracy.md), also for noisy data."
-        )
-        + _worlds()
+    planted = wrapped(
+        f"On {len(by_seed)} such subjects the default settings explain {share['default settings']:.2f} of the noise "
+        f"ceiling, the published ones {share['published settings']:.2f} in {ratio:.1f} times the time, and the best of "
+        f"himalaya's ridge regressions on the same tokens {max(ridges.values()):.2f}; note that the responses were "
+        "simulated with this model's own formula, which gives it an advantage over ridge regression. Two runs with "
+        f"different seeds agree on the layer within {apart['default settings (gauge unit)']:.2f} layers, and within "
+        f"{apart['default settings, gauge published']:.2f} if the gains are left free: see "
+        "[accuracy](bench/results/accuracy.md), also for noisy data."
     )
+    return planted + _worlds()
 
 
 def _worlds() -> str:

@@ -92,7 +92,10 @@ class Overrides:
     def _read_config(self, base: Config) -> Config:
         """The file's settings; of a run that is resumed, those whose default has changed are as they were for it."""
         assert self.config is not None
-        kept = {"model": {"offsets": list(base.model.offsets)}, "train": {"refit": base.train.refit}}
+        kept: dict[str, dict[str, Any]] = {
+            "model": {"offsets": list(base.model.offsets)},
+            "train": {"refit": base.train.refit},
+        }
         return Config.read(self.config, missing=kept)
 
     def _backbone(self, base: BackboneConfig) -> BackboneConfig:
