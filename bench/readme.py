@@ -47,10 +47,10 @@ def recovery() -> str:
     runs = _read("recovery")["runs"]
     caption = (
         f"Default settings on the subjects of seeds {min(runs)} to {max(runs)}, the interval over subjects; settings "
-        "were chosen on the subjects of seeds 0 and 1 alone. `python -m bench.recovery` makes this table "
-        "([result](bench/results/recovery.md), with hardware and versions). [docs/validation.md](docs/validation.md) "
-        "shows how recovery depends on noise, images and vertices, and that intervals and p values hold what they "
-        "say."
+        "were chosen on those of seeds 0 and 1 and on [other simulations](bench/results/worlds_tried.md). "
+        "`python -m bench.recovery` makes this table ([result](bench/results/recovery.md), with hardware and "
+        "versions). [docs/validation.md](docs/validation.md) shows how recovery depends on noise, images and "
+        "vertices, and that intervals and p values hold what they say."
     )
     return recovery_table(runs, ROWS) + "\n" + wrapped(caption)
 
@@ -70,7 +70,7 @@ def comparison() -> str:
         name: float(np.mean([pair["depth_apart"] for pair in pairs["other seed"]]))
         for name, pairs in report["maps"]["parametrisations"].items()
     }
-    return wrapped(
+    planted = wrapped(
         f"On {len(by_seed)} such subjects the default settings explain {share['default settings']:.2f} of the noise "
         f"ceiling, the published ones {share['published settings']:.2f} in {ratio:.1f} times the time, and the best of "
         f"himalaya's ridge regressions on the same tokens {max(ridges.values()):.2f}; note that the responses were "
@@ -78,6 +78,20 @@ def comparison() -> str:
         f"different seeds agree on the layer within {apart['default settings (gauge unit)']:.2f} layers, and within "
         f"{apart['default settings, gauge published']:.2f} if the gains are left free: see "
         "[accuracy](bench/results/accuracy.md), also for noisy data."
+    )
+    return planted + _worlds()
+
+
+def _worlds() -> str:
+    """A sentence on responses that are not the model's own, from ``worlds.json``."""
+    worlds = _read("worlds")["worlds"].values()
+    share = {name: float(np.mean([world[name]["explained"]["all"] for world in worlds])) for name in next(iter(worlds))}
+    ridges = [value for name, value in share.items() if "ridge" in name]
+    return "\n" + wrapped(
+        f"In {len(worlds)} simulations that are not of this model's making (Gabor energies and another network, each "
+        f"vertex unlike its neighbours) it explains {share['default']:.2f} of the noise ceiling, the best ridge "
+        f"regression {max(ridges):.2f}, and the model without topography {share['no topography']:.2f}: see "
+        "[validation](docs/validation.md#where-responses-are-not-the-models-own)."
     )
 
 

@@ -1,6 +1,6 @@
 """How well training recovers planted selectors: ``python -m bench.recovery``.
 
-Default settings on ten sample subjects; they were chosen on the subjects of seeds 0 and 1, so others are used here. A
+Default settings on ten sample subjects; they were chosen on those of seeds 0 and 1, so others are used here. A
 seed that has been run with these settings is kept, so that an interrupted run goes on where it stopped.
 """
 

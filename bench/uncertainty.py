@@ -11,14 +11,14 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from bench.machine import processor
 from bench.report import write_report
-from brainkit.config import TrainConfig
+from brainkit.config import ModelConfig, TrainConfig
 from brainkit.data.split import Split
 from brainkit.features.cache import TokenCache
 from brainkit.metrics.depth import relative_depth
@@ -115,10 +115,11 @@ def train(subject: Subject, patch: Patch, rows: np.ndarray, seed: int, epochs: i
     validation = np.arange(subject.train, len(subject.responses))
     data = EncodingData(subject.tokens, subject, Split(rows, validation, validation, seed=seed), seed=seed)
     torch.manual_seed(seed)
-    model = FactorTopy(subject.tokens.widths, patch.coordinates, bottleneck=CHANNELS, grid=(GRID, GRID))
+    shape: dict[str, Any] = {"bottleneck": CHANNELS, "grid": (GRID, GRID), "offsets": ModelConfig().offsets}
+    model = FactorTopy(subject.tokens.widths, patch.coordinates, **shape)
     fit_statistics(model, subject.tokens, rows)
     model.set_response_scale(subject.responses[rows].mean(0), subject.responses[rows].std(0))
-    module = EncodingModule(model, TrainConfig(epochs=epochs, tensorboard="off"), data.steps * epochs)
+    module = EncodingModule(model, TrainConfig(epochs=epochs, refit=False, tensorboard="off"), data.steps * epochs)
     with tempfile.TemporaryDirectory() as folder:
         load_best(module, fit(module, data, Path(folder)).best)
     folded = model.folded()

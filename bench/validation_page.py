@@ -103,8 +103,7 @@ def _worlds(part: dict[str, Any], folder: Path) -> list[str]:
         "",
         "![Explained share by area, for FactorTopy and what it is compared with](validation/worlds.png)",
         "",
-        f"| | {' | '.join(figures.AREAS)} | default minus this, all vertices "
-        "| centre off, early | centre off, mid | worlds |",
+        f"| | {' | '.join(figures.AREAS)} | default minus this, all vertices | centre off, early | mid | worlds |",
         "|---" * (5 + len(figures.AREAS)) + "|",
     ]
     for variant in variants:
