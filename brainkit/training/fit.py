@@ -173,7 +173,8 @@ def fit(
         steps = trainer.global_step  # of the trainer or the stepper, while the module knows which
     best = folder / "checkpoints" / "best.ckpt"
     if first:
-        finish_checkpoint(module, best, data, device)
+        with explain_out_of_memory("refitting the readouts", "free memory and resume, or lower model.bottleneck"):
+            finish_checkpoint(module, best, data, device)
     stopped_early = checkpoints.epochs < module.config.epochs
     return Fitted(
         best,
