@@ -84,13 +84,26 @@ def comparison() -> str:
 
 def _worlds() -> str:
     """A sentence on responses that are not the model's own, from ``worlds.json``."""
-    worlds = _read("worlds")["worlds"].values()
-    share = {name: float(np.mean([world[name]["explained"]["all"] for world in worlds])) for name in next(iter(worlds))}
-    ridges = [value for name, value in share.items() if "ridge" in name]
+    from bench.worlds import paired
+
+    worlds = _read("worlds")["worlds"]
+    share = {
+        name: float(np.mean([world[name]["explained"]["all"] for world in worlds.values()]))
+        for name in next(iter(worlds.values()))
+    }
+    best = max((name for name in share if "ridge" in name), key=lambda name: share[name])
+    ahead = {name: paired(worlds, "default", name, "explained", "all") for name in (best, "no topography")}
+
+    def by(name: str) -> str:
+        found = ahead[name]
+        level = ": level" if found["low"] < 0 < found["high"] else ""
+        return f"{found['difference']:.3f}, {found['low']:.3f} to {found['high']:.3f}{level}"
+
     return "\n" + wrapped(
         f"In {len(worlds)} simulations that are not of this model's making (Gabor energies and another network, each "
         f"vertex unlike its neighbours) it explains {share['default']:.2f} of the noise ceiling, the best ridge "
-        f"regression {max(ridges):.2f}, and the model without topography {share['no topography']:.2f}: see "
+        f"regression {share[best]:.2f} (less by {by(best)}), and the same model whose vertices do not share a map "
+        f"{share['no topography']:.2f} (less by {by('no topography')}); 95 % intervals over simulations. See "
         "[validation](docs/validation.md#where-responses-are-not-the-models-own)."
     )
 

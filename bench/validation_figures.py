@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _RECOVERY = {
     "accuracy_share": "accuracy: median\nr² / noise ceiling",
 }
 _AXES = {
-    "share": ("noise ceilings, of those of the sample subject", [0.1, 0.25, 0.5, 1.0]),
+    "share": ("noise ceiling, relative to the sample subject", [0.1, 0.25, 0.5, 1.0]),
     "images": ("training images", [300, 1000, 3000, 10_000]),
     "vertices": ("vertices", [100, 400, 1600]),
 }
@@ -58,7 +59,8 @@ def recovery(part: dict[str, Any], path: Path) -> None:
             ticks = sorted({row[name] for row in rows})
             axis.set_xticks(ticks, [f"{tick:,}" if tick >= 1 else f"{tick:g}" for tick in ticks])
             axis.minorticks_off()
-            axis.set_ylim(bottom=0, top=None if measure == "location_median" else 1.03)
+            # The worst draws have a correlation of about 0.8.
+            axis.set_ylim(*{"depth_r": (0.7, 1.01), "accuracy_share": (0, 1.03)}.get(measure, (0, None)))
             if not column:
                 axis.set_ylabel(label)
             if line == len(_RECOVERY) - 1:
@@ -72,7 +74,7 @@ def _curve(axis: Axes, rows: list[dict[str, Any]], name: str, measure: str) -> N
     at = sorted({row[name] for row in rows})
     by_value = [np.array([row[measure] for row in rows if row[name] == value]) for value in at]
     axis.plot(at, [values.mean() for values in by_value], color=BLUE, linewidth=1.5)
-    ends = [t_interval(values) if len(values) > 2 else (values.mean(),) * 2 for values in by_value]
+    ends = [(values.min(), values.max()) for values in by_value]
     axis.fill_between(at, *np.array(ends).T, color=BLUE, alpha=0.15, linewidth=0)
     for value, values in zip(at, by_value, strict=True):
         axis.plot(np.full(len(values), value), values, "o", color=BLUE, markersize=3.5, alpha=0.7)
@@ -86,12 +88,12 @@ def worlds(found: dict[str, Any], path: Path) -> None:
         for place, variant in enumerate(variants):
             values = np.array([world[variant]["explained"][area] for world in found.values() if variant in world])
             colour = BLUE if variant == "default" else GREY
-            axis.plot(values, np.full(len(values), place), "o", color=colour, markersize=3.5, alpha=0.5)
+            axis.plot(values, np.full(len(values), place + 0.2), "o", color=colour, markersize=3, alpha=0.4)
             ends = np.array(t_interval(values) if len(values) > 2 else (values.mean(),) * 2)
             reach = np.abs(ends - values.mean())[:, None]
-            axis.errorbar(values.mean(), place, xerr=reach, fmt="|", color=colour, markersize=12, linewidth=2)
-        axis.set(title=area, xlabel="r²/ceiling", yticks=range(len(variants)))
-    axes[0].set_yticklabels(variants)
+            axis.errorbar(values.mean(), place - 0.1, xerr=reach, fmt="o", color=colour, markersize=6, linewidth=2)
+        axis.set(title=area, xlabel="r²/ceiling", yticks=range(len(variants)), xlim=(0, None))
+    axes[0].set_yticklabels([textwrap.fill(variant, 34) for variant in variants])
     axes[0].invert_yaxis()
     _save(figure, path)
 
@@ -159,7 +161,7 @@ def p_values(part: dict[str, Any], path: Path) -> None:
             axis.plot(expected, p.clip(1e-4), "x" if wrong else ".", color=colour, markersize=4, label=design)
         axis.set(xscale="log", yscale="log", title=test, ylim=(5e-4, 1.3), xlabel="expected p")
         axis.legend(fontsize=6.5, frameon=False, loc="upper left")
-    np.atleast_1d(axes)[0].set_ylabel("p found where nothing is there")
+    np.atleast_1d(axes)[0].set_ylabel("observed p under the null")
     _save(figure, path)
 
 

@@ -44,9 +44,9 @@ def _introduction() -> list[str]:
         "# Is it true?",
         "",
         *_text(
-            "What brainkit says about a model can be wrong in four ways: the maps may not be what is there, intervals "
-            "may be too narrow, tests may find what is not there, and a number may not be what its name says. This "
-            "page checks each where the answer is known. It is made by one script, `python -m bench.validation`, from "
+            "brainkit's results can be wrong in four ways: maps may be inaccurate, intervals too narrow, tests may "
+            "find effects that do not exist, and a number may not be what its name says. This page checks each where "
+            "the answer is known. It is made by one script, `python -m bench.validation`, from "
             "[bench/results/validation.json](../bench/results/validation.json); nothing on it is typed by hand."
         ),
     ]
@@ -60,11 +60,11 @@ def _recovery(part: dict[str, Any], folder: Path) -> list[str]:
         "",
         *_text(
             "Responses are simulated from tokens of EfficientNet-Lite0 with maps of layer, location and scale that we "
-            "draw, and noise. Default settings are trained on them, and what is found is compared with what was "
-            "drawn, at vertices whose noise ceiling is above 0.3 before it is reduced. One thing is varied at a time; "
-            f"the others are {reference['images']:,} images, {reference['vertices']} vertices, and the noise of the "
-            "sample subject. Test images are crops of photographs that training never saw. Each point is one draw of "
-            "maps and noise; lines are means, bands 95 % t intervals over draws."
+            "draw, and noise. A model with default settings is trained on them, and its maps are compared with those "
+            "that we drew, at vertices whose noise ceiling is above 0.3 before it is reduced. One thing is varied at a "
+            f"time; the others are {reference['images']:,} images, {reference['vertices']} vertices, and the noise of "
+            "the sample subject. Test images are crops of photographs that training never saw. Each point is one draw "
+            "of maps and noise; lines are means, bands and the table's brackets go from the lowest to the highest draw."
         ),
         "",
         "![Recovery of planted maps against noise, number of images and number of vertices](validation/recovery.png)",
@@ -74,12 +74,12 @@ def _recovery(part: dict[str, Any], folder: Path) -> list[str]:
     ]
     for cell, rows in cells(part):
         name = f"{cell['images']:,} images, {cell['vertices']:,} vertices, ceilings x {cell['share']:g}"
-        lines.append(f"| {name} | {len(rows)} | {' | '.join(_mean([r[m] for r in rows]) for m in MEASURES)} |")
+        lines.append(f"| {name} | {len(rows)} | {' | '.join(_range([r[m] for r in rows]) for m in MEASURES)} |")
     lines += [
         "",
         *_text(
-            "The image spans 2, so an error of 0.02 is one hundredth of it. Such a simulation shows that training "
-            "finds what is there if the model is right. It says nothing about a brain that works otherwise."
+            "The image spans 2, so an error of 0.02 is one hundredth of it. Here the model is right by construction; "
+            "in the next section it is not."
         ),
     ]
     return lines
@@ -93,17 +93,18 @@ def _worlds(part: dict[str, Any], folder: Path) -> list[str]:
         "## Where responses are not the model's own",
         "",
         *_text(
-            f"In these {len(worlds)} simulated subjects nothing is FactorTopy's formula: early responses are energies "
-            "of Gabor filters in Gaussian receptive fields, middle and high ones come from stages of "
+            f"These {len(worlds)} simulated subjects (*worlds*) do not follow FactorTopy's formula: early responses "
+            "are energies of Gabor filters in Gaussian receptive fields, middle and high ones come from stages of "
             "EfficientNet-Lite2, pooled by Gaussian receptive fields or over the whole image, and each vertex differs "
-            "from its neighbours. The model sees tokens of EfficientNet-Lite0. Each number is the median of "
-            "r²/ceiling over the vertices of an area, averaged over worlds; the difference is paired, with a t "
-            "interval over worlds."
+            "from its neighbours. The model sees tokens of EfficientNet-Lite0. `default` is FactorTopy as it comes, "
+            "with [offsets and refit](method.md#training); the ridges are [baselines](baselines.md). Each number is "
+            "the median of r²/ceiling over the vertices of an area, averaged over worlds; the difference is paired, "
+            "with a 95 % t interval over worlds. In the figure, a point is a world, a bar the mean with its interval."
         ),
         "",
         "![Explained share by area, for FactorTopy and what it is compared with](validation/worlds.png)",
         "",
-        f"| | {' | '.join(figures.AREAS)} | default minus this, all vertices | centre off, early | mid | worlds |",
+        f"| | {' | '.join(figures.AREAS)} | default minus this, all vertices | centre error, early | mid | worlds |",
         "|---" * (5 + len(figures.AREAS)) + "|",
     ]
     for variant in variants:
@@ -119,12 +120,12 @@ def _worlds(part: dict[str, Any], folder: Path) -> list[str]:
     lines += [
         "",
         *_text(
-            "Centre off is the median distance of a vertex's location from the centre of its planted receptive "
-            "field; the image spans 2. Centres scatter about their map by 0.05 to 0.15 in early vertices, and by 0.1 "
-            "to 0.25 in middle ones, whose fields have an s.d. of 0.15 to 0.45. The default's settings were chosen on "
-            "three of these worlds and on a planted subject; "
-            "[what was tried](../bench/results/worlds_tried.md) names them, says what the settings bring in the other "
-            "worlds, and has an oracle's bound."
+            "Centre error is the median distance of a vertex's location from the centre of its planted receptive "
+            "field; the image spans 2. Planted centres scatter about a smooth map by 0.05 to 0.15 in early vertices, "
+            "and by 0.1 to 0.25 in middle ones, whose fields have an s.d. of 0.15 to 0.45. The default's settings were "
+            "chosen on three of these worlds and on a planted subject; "
+            "[what was tried](../bench/results/worlds_tried.md) names them, gives the gain in the other worlds, "
+            "and an upper bound from the planted receptive fields."
         ),
     ]
     return lines
@@ -152,9 +153,9 @@ def _calibration(part: dict[str, Any], folder: Path) -> list[str]:
                 if not outside
                 else f"Outside 93 to 97 %: {'; '.join(_named(row) for row in outside)}. "
             )
-            + "Slopes over halves of the images are too wide, never too narrow, where seeds make a part of the "
-            "difference. Two controls show that the simulation notices a wrong interval (crosses): images that belong "
-            "to one photograph resampled as if they were independent, and vertices resampled, which share noise."
+            + "Intervals of slopes from halves of the images are too wide, never too narrow, where seeds add to the "
+            "difference. Two controls (crosses) show that the simulation notices a wrong interval: one resamples "
+            "images of a photograph as if they were independent, the other resamples vertices, which share noise."
         ),
         "",
         "![Coverage of 95 % intervals by design and measure, and at other levels](validation/coverage.png)",
@@ -178,22 +179,22 @@ def _coverage_table(rows: list[dict[str, Any]]) -> list[str]:
 
 def _tests(part: dict[str, Any]) -> list[str]:
     spin = part["spin"]
-    level = {name: float(np.mean(np.array(values) < 0.05)) for name, values in spin["p"].items()}
+    level = {name: float(np.mean(np.array(values) <= 0.05)) for name, values in spin["p"].items()}
     lines = [
-        "## Do tests find what is not there?",
+        "## Do tests find effects that do not exist?",
         "",
         *_text(
-            "Where nothing is there, p must be uniform: the points must lie on the diagonal within the grey band, "
-            "which holds 95 % of them. `r > 0` is the permutation test of `evaluate`, `difference` the exchange test "
+            "Without an effect, p must be uniform: points should follow the diagonal, and the grey band holds 95 % of "
+            "them. `r > 0` is the permutation test of `evaluate`, `difference` the exchange test "
             "of `compare` for two models that are equally good, at a vertex and for the mean of an ROI. The spin "
             f"test relates smooth random maps to bands around the occipital pole ({spin['vertices']} vertices, "
-            f"{spin['rotations']} rotations): p is below 0.05 in {level['spin test']:.1%} of the maps. Taking vertices "
-            f"as independent, as many papers do, it is in {level['vertices as independent']:.0%}."
+            f"{spin['rotations']} rotations): p is at most 0.05 in {level['spin test']:.1%} of the maps. If vertices "
+            f"are treated as independent, it is in {level['vertices as independent']:.0%}."
         ),
         "",
         "![p values under the null against uniform ones](validation/p_values.png)",
         "",
-        "| test | data sets | p < 0.01 | p < 0.05 | p < 0.1 |",
+        "| test | data sets | p ≤ 0.01 | p ≤ 0.05 | p ≤ 0.1 |",
         "|---|---|---|---|---|",
     ]
     for name, values in [*part["null"].items(), *spin["p"].items()]:
@@ -202,11 +203,11 @@ def _tests(part: dict[str, Any]) -> list[str]:
     lines += [
         "",
         *_text(
-            "With many vertices, `q` must hold the share of false ones among those below 0.05, and `p_max` the chance "
-            "that any is false, whatever share of the vertices is real (true r 0.25)."
+            "With many vertices, `q` must limit the share of false positives among the vertices below 0.05, and "
+            "`p_max` the chance of any false positive, whatever share of the vertices has an effect (true r 0.25)."
         ),
         "",
-        "| design | real vertices | error held | found | of the real ones found |",
+        "| design | vertices with an effect | error rate | found (limit 0.05) | power |",
         "|---|---|---|---|---|",
     ]
     for row in part["errors"]:
@@ -221,8 +222,8 @@ def _agreement(part: dict[str, Any], folder: Path) -> list[str]:
         "## Are the numbers what their names say?",
         "",
         *_text(
-            "Every metric beside the same number from another library, on the same random data: 200 images, 50 "
-            "vertices, responses with a mean of 100. A difference above the allowed one ends the script."
+            "Every metric is compared with another library's on the same random data: 200 images, 50 vertices, "
+            "responses with a mean of 100. The script stops if a difference exceeds its tolerance."
         ),
         "",
         "| metric | compared with | largest difference | |",
@@ -266,15 +267,15 @@ def _limits() -> list[str]:
         "## What this does not show",
         "",
         *_text(
-            "- Simulated responses are not a brain. Recovery shows that the method finds what is there if its formula "
-            "is right; [method.md](method.md) says what the formula is."
+            "- Simulated responses are not a brain. Recovery shows that training finds the maps if the "
+            "[formula](method.md#model) is right."
         ),
         *_text(
             "- Intervals are about other stimuli of the same kind, shown to the same subject. They say nothing about "
-            "other subjects; `compare` has a line for that."
+            "other subjects; for these, `compare` tests over subjects."
         ),
         *_text(
-            "- With fewer than 10 stimuli there is no interval; with 10 to 30 the simulation above has one design, "
+            "- With fewer than 10 stimuli there is no interval; with 10 to 30 only one design was simulated, "
             "and data with heavier tails than Student's t with 5 degrees of freedom were not tried."
         ),
         *_text(
@@ -309,6 +310,11 @@ def _mean(values: Iterable[float]) -> str:
         return f"{numbers[0]:.3f}"
     low, high = figures.t_interval(numbers)
     return f"{numbers.mean():.3f} ({low:.3f} to {high:.3f})"
+
+
+def _range(values: Iterable[float]) -> str:
+    numbers = np.array(list(values))
+    return f"{numbers.mean():.3f} ({numbers.min():.3f} to {numbers.max():.3f})"
 
 
 def _named(row: dict[str, Any]) -> str:
