@@ -17,10 +17,9 @@ FREQUENCIES = 32
 SPAN = 100.0  # coordinates are scaled so that their longest side has this length
 ENCODED = 3 * FREQUENCIES * 2
 FACTOR_ERROR = 1e-6  # bound on the factored encoding; a float32 sine at an angle of 100 has ten times this error
-# Of the penalty on each selector's offsets: its weight, and the mean square below which it is quadratic. Locations stay
-# what the coordinates give unless they scatter by more than the error of an estimated location (0.02); layers are
-# freer. Chosen on simulated subjects (bench/results/worlds_tried.md).
-OFFSET_PENALTY = {"location": (2.0, 3e-4), "layer": (1.0, 0.01), "scale": (1.0, 0.01)}
+# Prior of offsets, chosen on simulated subjects (bench/results/worlds_tried.md).
+LOCATION_OFFSETS = 3e-4  # mean square below which the penalty on locations is quadratic: an estimate errs by about 0.02
+OFFSETS_SD = 0.4  # of layer and scale, in logits
 ROWS = 8192  # vertices factored at a time
 
 
@@ -180,18 +179,13 @@ class VertexOffsets(FreeSelectors):
         )
 
     def penalty(self) -> Tensor:
-        """Sum over selectors of k log(1 + m / f): (). m is the mean over vertices of their squared offsets.
+        """The penalty of a normal prior, with m the mean over vertices of a selector's squared offsets: ().
 
-        A normal prior whose variance is estimated with the offsets, for each selector: they are held at zero where
-        vertices hardly differ from their neighbours, and cost little where they do. k and f: ``OFFSET_PENALTY``.
+        2 log(1 + m / 0.0003) of locations, whose prior has a variance that is estimated with them: they are held at zero
+        where neighbours' locations hardly scatter, and cost little where they do. m / 0.4^2 of layer and of scale.
         """
-        return torch.stack(
-            [
-                weight * (parameter.square().sum() / len(parameter) / small).log1p()
-                for selector, parameter in self.named_parameters()
-                for weight, small in [OFFSET_PENALTY[selector]]
-            ]
-        ).sum()
+        location, layer, scale = (each.square().sum() / len(each) for each in (self.location, self.layer, self.scale))
+        return 2 * (location / LOCATION_OFFSETS).log1p() + (layer + scale) / OFFSETS_SD**2
 
 
 def regularity(layer_weights: Tensor, scale: Tensor, *, entropy: float = 1.0, middle: float = 1.0) -> Tensor:
