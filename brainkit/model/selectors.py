@@ -181,8 +181,8 @@ class VertexOffsets(FreeSelectors):
     def penalty(self) -> Tensor:
         """The penalty of a normal prior, with m the mean over vertices of a selector's squared offsets: ().
 
-        2 log(1 + m / 0.0003) of locations, whose prior has a variance that is estimated with them: they are held at zero
-        where neighbours' locations hardly scatter, and cost little where they do. m / 0.4^2 of layer and of scale.
+        Of locations 2 log(1 + m / 0.0003): the prior's variance is estimated with them, so that they are held at zero
+        where neighbours' locations hardly scatter, and cost little where they do. Of layer and of scale m / 0.4^2.
         """
         location, layer, scale = (each.square().sum() / len(each) for each in (self.location, self.layer, self.scale))
         return 2 * (location / LOCATION_OFFSETS).log1p() + (layer + scale) / OFFSETS_SD**2
