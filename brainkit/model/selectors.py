@@ -19,7 +19,7 @@ ENCODED = 3 * FREQUENCIES * 2
 FACTOR_ERROR = 1e-6  # bound on the factored encoding; a float32 sine at an angle of 100 has ten times this error
 # Prior of offsets, chosen on simulated subjects (bench/results/worlds_tried.md).
 LOCATION_OFFSETS = 3e-4  # mean square below which the penalty on locations is quadratic: an estimate errs by about 0.02
-OFFSETS_SD = 0.4  # of layer and scale, in logits
+OFFSETS_SD = 0.7  # of layer and scale, in logits
 ROWS = 8192  # vertices factored at a time
 
 
@@ -182,7 +182,7 @@ class VertexOffsets(FreeSelectors):
         """The penalty of a normal prior, with m the mean over vertices of a selector's squared offsets: ().
 
         Of locations 2 log(1 + m / 0.0003): the prior's variance is estimated with them, so that they are held at zero
-        where neighbours' locations hardly scatter, and cost little where they do. Of layer and of scale m / 0.4^2.
+        where neighbours' locations hardly scatter, and cost little where they do. Of layer and of scale m / 0.7^2.
         """
         location, layer, scale = (each.square().sum() / len(each) for each in (self.location, self.layer, self.scale))
         return 2 * (location / LOCATION_OFFSETS).log1p() + (layer + scale) / OFFSETS_SD**2

@@ -226,7 +226,7 @@ def test_offsets_are_added_before_tanh_softmax_and_sigmoid() -> None:
     location, layer, scale = (
         float(getattr(offsets, name).detach().square().sum()) / 7 for name in ("location", "layer", "scale")
     )
-    expected_penalty = 2 * math.log(1 + location / 3e-4) + (layer + scale) / 0.4**2
+    expected_penalty = 2 * math.log(1 + location / 3e-4) + (layer + scale) / 0.7**2
     assert float(offsets.penalty().detach()) == pytest.approx(expected_penalty)
 
 
