@@ -96,14 +96,13 @@ def _worlds() -> str:
 
     def by(name: str) -> str:
         found = ahead[name]
-        level = ": level" if found["low"] < 0 < found["high"] else ""
-        return f"{found['difference']:.3f}, {found['low']:.3f} to {found['high']:.3f}{level}"
+        return f"{found['difference']:.3f}, {found['low']:.3f} to {found['high']:.3f}"
 
     return "\n" + wrapped(
         f"In {len(worlds)} simulations that are not of this model's making (Gabor energies and another network, each "
         f"vertex unlike its neighbours) it explains {share['default']:.2f} of the noise ceiling, the best ridge "
-        f"regression {share[best]:.2f} (less by {by(best)}), and the same model whose vertices do not share a map "
-        f"{share['no topography']:.2f} (less by {by('no topography')}); 95 % intervals over simulations. See "
+        f"regression {share[best]:.2f} (difference {by(best)}), and the same model whose vertices do not share a map "
+        f"{share['no topography']:.2f} (difference {by('no topography')}); 95 % intervals over simulations. See "
         "[validation](docs/validation.md#where-responses-are-not-the-models-own)."
     )
 
