@@ -30,6 +30,9 @@ def load_average() -> float:
 
 
 def settings_digest() -> str:
-    """Of the default settings of model and training: results of others are not kept."""
+    """Of the defaults of model and training, and the prior of offsets: results of others are not kept."""
+    from brainkit.model.selectors import LOCATION_OFFSETS, OFFSETS_SD
+
     settings = Config()
-    return hashlib.sha256(json.dumps([asdict(settings.model), asdict(settings.train)]).encode()).hexdigest()[:16]
+    values = [asdict(settings.model), asdict(settings.train), LOCATION_OFFSETS, OFFSETS_SD]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench import validation_figures as figures
+from bench.report import settings_digest
 
 BAND = (0.93, 0.97)
 MEASURES = {
@@ -80,6 +81,7 @@ def _recovery(part: dict[str, Any], folder: Path) -> list[str]:
         *_text(
             "The image spans 2, so an error of 0.02 is one hundredth of it. Here the model is right by construction; "
             "in the next section it is not."
+            + ("" if part["defaults"] == settings_digest() else " These maps are of earlier default settings.")
         ),
     ]
     return lines
