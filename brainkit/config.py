@@ -159,8 +159,8 @@ class TrainConfig:
     Only for model.offsets and model.topography=false.
     """
     offset_penalty: float = 0.8
-    """Weight of the penalty on offsets, a logarithm of their mean square, against the squared errors of all training
-    images; about the variance of the noise.
+    """Weight of the penalty on offsets (docs/method.md) against the squared errors of all training images; about the
+    variance of the noise.
 
     Only for model.offsets: more for smooth maps, less for vertices that differ from their neighbours.
     """
