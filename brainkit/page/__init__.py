@@ -1,0 +1,1 @@
+"""Pages: one HTML file each, from which no request leaves."""
