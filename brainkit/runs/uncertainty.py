@@ -63,20 +63,24 @@ class Uncertainty:
 
     def table(self) -> Table:
         """Median standard errors, reliable vertices and reliability by ROI."""
-        groups = self.summary["groups"]
-        rows = []
-        for name, group in groups.items():
-            errors = [number(group[f"{selector}_se"]["median"], ".3f") for selector in SELECTORS]
-            reliability = number(group.get("depth_reliability", {}).get("mean"), ".3f")
-            reliable = group["reliable"]
-            rows.append((name, f"{reliable['n']:,}", *errors, f"{100 * reliable['mean']:.0f} %", reliability))
-        return Table(
-            title=f"standard errors of the maps (medians over vertices), from {self.errors.runs} runs",
-            header=("ROI", "vertices", "depth", "location", "scale", "reliable", "map reliability (depth)"),
-            rows=tuple(rows),
-            notes=(BASES[self.errors.basis],),
-            bold=0,
-        )
+        return uncertainty_table(self.summary)
+
+
+def uncertainty_table(found: dict[str, Any]) -> Table:
+    """``uncertainty.json``, for people: median standard errors, reliable vertices and reliability by ROI."""
+    rows = []
+    for name, group in found["groups"].items():
+        errors = [number(group[f"{selector}_se"]["median"], ".3f") for selector in SELECTORS]
+        reliability = number(group.get("depth_reliability", {}).get("mean"), ".3f")
+        reliable = group["reliable"]
+        rows.append((name, f"{reliable['n']:,}", *errors, f"{100 * reliable['mean']:.0f} %", reliability))
+    return Table(
+        title=f"standard errors of the maps (medians over vertices), from {found['runs']} runs",
+        header=("ROI", "vertices", "depth", "location", "scale", "reliable", "map reliability (depth)"),
+        rows=tuple(rows),
+        notes=(BASES[found["basis"]],),
+        bold=0,
+    )
 
 
 def measure_uncertainty(

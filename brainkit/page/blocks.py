@@ -1,0 +1,63 @@
+"""What a report's sections consist of. Templates draw each kind of block; its texts are escaped there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from brainkit.utils.table import Table
+
+Block = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a report: its anchor, its title, its blocks."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+
+
+def text(words: str) -> Block:
+    return {"kind": "text", "text": words}
+
+
+def heading(words: str) -> Block:
+    return {"kind": "heading", "text": words}
+
+
+def facts(rows: Iterable[tuple[str, Any]]) -> Block:
+    """Names and values; those without a value are left out."""
+    return {"kind": "facts", "rows": [(name, str(value)) for name, value in rows if value not in (None, "")]}
+
+
+def table(of: Table) -> Block:
+    bold = None if of.bold is None else range(len(of.rows))[of.bold]
+    return {"kind": "table", "header": of.header, "rows": of.rows, "notes": of.notes, "bold": bold}
+
+
+def figure(source: str, alt: str, caption: str = "") -> Block:
+    """`source` is from :func:`brainkit.page.document.picture`; `alt` is for those who cannot see it."""
+    return {"kind": "figure", "source": source, "alt": alt, "caption": caption}
+
+
+def pair(left: tuple[str, str], right: tuple[str, str], caption: str = "") -> Block:
+    """Two pictures side by side, each with its title and source."""
+    sides = [{"title": title, "source": source, "alt": title} for title, source in (left, right)]
+    return {"kind": "pair", "sides": sides, "caption": caption}
+
+
+def code(words: str) -> Block:
+    return {"kind": "code", "text": words}
+
+
+def folded(title: str, words: str) -> Block:
+    """Text that opens on a click."""
+    return {"kind": "folded", "title": title, "text": words}
+
+
+def page(title: str, html: str) -> Block:
+    """A whole page inside the report."""
+    return {"kind": "page", "title": title, "html": html}
