@@ -38,7 +38,7 @@ class Chart:
         from matplotlib.figure import Figure
 
         self.width = width
-        self.height = self.bottom + height + 0.55
+        self.height = self.bottom + height + (0.55 if title else 0.2)
         self.figure: Figure = Figure(figsize=(width, self.height), dpi=DPI, facecolor="white")
         self._canvas = FigureCanvasAgg(self.figure)
         self._text(0.3, self.height - 0.2, title, self._fitting(title, 13), INK, "bold", "top")

@@ -30,7 +30,7 @@ def accuracy_by_roi(points: Mapping[str, Point], largest: Mapping[str, float], d
     """
     names = list(points)
     height = _ROW * len(names)
-    chart = Chart("", detail, None, width=7.6, height=height + 0.35)
+    chart = Chart("", detail, None, width=8.6, height=height + 0.75)
     widest = max(map(len, names), default=4) * 0.085 + 0.3
     axes = chart.axes(0.3 + widest, chart.bottom + 0.5, chart.width - widest - 0.7, height)
     for row, name in enumerate(names):
@@ -38,7 +38,8 @@ def accuracy_by_roi(points: Mapping[str, Point], largest: Mapping[str, float], d
         if name in largest:
             axes.plot([largest[name]] * 2, [row - 0.3, row + 0.3], color=PALETTE[1], linewidth=2)
     label_rows(axes, names, "r on test images, median over vertices")
-    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    lowest = [point["value"] if point["low"] is None else point["low"] for point in points.values()]
+    axes.set_xlim(left=min([0.0, *(each for each in lowest if each is not None)]))
     if largest:
         axes.plot([], [], "|", color=PALETTE[1], markersize=9, markeredgewidth=2, label="the largest that noise allows")
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=9, frameon=False, borderpad=0)
@@ -47,7 +48,7 @@ def accuracy_by_roi(points: Mapping[str, Point], largest: Mapping[str, float], d
 
 def training(epochs: Sequence[float], loss: Sequence[float], r: Sequence[float], chosen: int) -> Chart:
     """Loss on training images and mean r on validation images by epoch; `chosen` is the epoch that is kept."""
-    chart = Chart("", "filled: the epoch that is kept", None, width=7.6, height=2.1)
+    chart = Chart("", "dot: the epoch that is kept", None, width=8.6, height=2.75)
     half = (chart.width - 0.6 - 1.5) / 2
     texts = ("loss, training images", "mean r, validation images")
     for index, (values, text) in enumerate(zip((loss, r), texts, strict=True)):
@@ -71,7 +72,7 @@ def recovery(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, float, float]], d
     detail : str
     """
     side, step = 2.0, 2.55
-    chart = Chart("", detail, None, width=0.6 + step * len(pairs), height=side + 0.45)
+    chart = Chart("", detail, None, width=0.6 + step * len(pairs), height=side + 0.8)
     for index, (label, (planted, found, low, high)) in enumerate(pairs.items()):
         axes = chart.axes(0.65 + step * index, chart.bottom + 0.5, side, side)
         axes.plot([low, high], [low, high], color=FAINT, linewidth=0.9)
@@ -89,8 +90,8 @@ def recovery(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, float, float]], d
 
 def vertex(measured: np.ndarray, predicted: np.ndarray) -> Chart:
     """Measured against predicted responses of one vertex to the test images, (n,) each."""
-    chart = Chart("", "", None, width=2.6, height=2.0)
-    axes = chart.axes(0.6, 0.5, 1.85, 1.85)
+    chart = Chart("", "", None, width=2.6, height=1.9)
+    axes = chart.axes(0.6, 0.5, 1.9, 1.9)
     for place in (axes.axhline, axes.axvline):
         place(0, color=GRID, linewidth=0.8, zorder=0)
     axes.plot(predicted, measured, "o", color=PALETTE[0], alpha=0.45, markersize=3, markeredgewidth=0)

@@ -224,8 +224,7 @@ def _has(maps: MapSet, name: str) -> bool:
 
 def _map(maps: MapSet, name: str) -> Block:
     shown = next(each for each in maps.maps if each.name == name)
-    caption = ". ".join(part for part in (shown.title.capitalize(), shown.summary, shown.detail) if part) + "."
-    return blocks.figure(map_picture(maps, shown), shown.title, caption)
+    return blocks.figure(map_picture(maps, shown), f"Map: {shown.title}")
 
 
 def _truth(folder: Path, summary: dict[str, Any], maps: MapSet) -> list[Block]:
