@@ -192,7 +192,9 @@ def _accuracy(folder: Path, summary: dict[str, Any], maps: MapSet) -> list[Block
     with np.load(folder / "scores.npz") as file:
         ceiling = file["noise_ceiling"]
     members = {"all vertices": np.arange(len(ceiling)), **maps.rois}
-    largest = {name: float(np.sqrt(np.nanmedian(ceiling[members[name]]))) for name in named if _known(ceiling, members[name])}
+    largest = {
+        name: float(np.sqrt(np.nanmedian(ceiling[members[name]]))) for name in named if _known(ceiling, members[name])
+    }
     chart = report_charts.accuracy_by_roi(points, largest, _interval_note(scores))
     source = picture(chart.svg(), "svg+xml")
     caption = "Median correlation of predicted and measured responses over each region's vertices."
@@ -329,7 +331,10 @@ def _data_facts(summary: dict[str, Any]) -> Block:
             ("Licence of the data", dataset["licence"]),
             ("Data", f"{data['images']:,} images, hash {data['hash'][:16]}"),
             ("Noise ceilings", data["noise_ceiling"]),
-            ("Split", f"{split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test images"),
+            (
+                "Split",
+                f"{split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test images",
+            ),
             ("Vertices", f"{summary['vertices']:,} of {summary['space']}"),
             ("Responses in", summary["units"]),
             ("Left out", ", ".join(f"{count} {reason}" for reason, count in data["excluded"].items() if count)),

@@ -53,7 +53,9 @@ def comparison_sections(
     say : callable
         Called with each line of progress.
     """
-    result = compare([os.fspath(run) for run in runs], data=() if data is None else (data,), settings=Settings(), say=say)
+    result = compare(
+        [os.fspath(run) for run in runs], data=() if data is None else (data,), settings=Settings(), say=say
+    )
     names = [model.name for model in result.models]
     subjects = ", ".join(result.subjects)
     sections = [
@@ -90,9 +92,7 @@ def _side_by_side(result: RunComparison) -> list[Block]:
     }
     shown: list[Block] = []
     for name in _MAPS:
-        having = {
-            model: (maps, each) for model, maps in sets.items() for each in maps.maps if each.name == name
-        }
+        having = {model: (maps, each) for model, maps in sets.items() for each in maps.maps if each.name == name}
         if not having:
             continue
         shown.append(blocks.heading(next(iter(having.values()))[1].title.capitalize()))

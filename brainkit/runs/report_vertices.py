@@ -65,9 +65,7 @@ def vertex_blocks(folder: Path, maps: MapSet, data: str | os.PathLike[str] | Non
 
 
 def _worst_title(reliable: int) -> str:
-    return (
-        f"Predicted worst among the {plural(reliable, 'vertex', 'vertices')} with a noise ceiling above {_LEAST_CEILING}"
-    )
+    return f"Predicted worst among the {plural(reliable, 'vertex', 'vertices')} with a noise ceiling above {_LEAST_CEILING}"
 
 
 def _first(order: np.ndarray) -> np.ndarray:

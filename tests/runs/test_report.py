@@ -1,0 +1,111 @@
+"""The report of a run, and of several compared."""
+
+from __future__ import annotations
+
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import quiet
+
+for needed in ("torch", "pytorch_lightning", "timm", "matplotlib", "nilearn", "jinja2"):
+    pytest.importorskip(needed)
+
+from brainkit.errors import DataError, UsageError  # noqa: E402
+from brainkit.runs.report import write_report  # noqa: E402
+from brainkit.utils.files import read_json, write_json  # noqa: E402
+
+HOSTILE = '<script>alert("x")</script>\n\u202eבדיקה'
+
+
+class Page(HTMLParser):
+    """What a browser would find: sections, the addresses of everything that is loaded, and text."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        self.tags.append(tag)
+        if tag == "section":
+            self.sections.append(values["id"] or "")
+        self.sources += [values[name] or "" for name in ("src", "href") if name in values]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def run(finished: Any, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(finished.path, tmp_path / "run"))
+
+
+def report(*runs: Path, out: str = "report.html", **options: Any) -> Page:
+    return Page(write_report(runs, out, cortex=False, say=quiet, **options))
+
+
+@pytest.mark.slow
+def test_a_report_is_one_file_with_all_sections_and_the_same_bytes_again(run: Path) -> None:
+    page = report(run)
+    assert page.sections == ["accuracy", "maps", "truth", "vertices", "training", "data", "reproduce", "cite"]
+    assert all(source.startswith(("data:", "#")) for source in page.sources), "something is loaded from elsewhere"
+    anchors = {source[1:] for source in page.sources if source.startswith("#")}
+    assert anchors == set(page.sections)
+    summary = read_json(run / "run.json")
+    assert f"{summary['scores']['all']['r']:.2f}" in page.text
+    for expected in (*summary["scores"]["rois"], summary["data"]["hash"], summary["backbone"]["weights_hash"]):
+        assert expected in page.text
+    first = Path("report.html").read_bytes()
+    report(run, overwrite=True)
+    assert Path("report.html").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_names_from_files_stay_text(run: Path) -> None:
+    summary = read_json(run / "run.json")
+    summary["backbone"]["name"] = summary["data"]["name"] = HOSTILE
+    write_json(run / "run.json", summary)
+    page = report(run)
+    assert "script" not in page.tags
+    assert '<script>alert("x")</script>' in page.text
+
+
+@pytest.mark.slow
+def test_data_that_are_gone_are_said(run: Path, tiny_sample: Path, tmp_path: Path) -> None:
+    summary = read_json(run / "run.json")
+    summary["data"]["path"] = str(tmp_path / "gone")
+    write_json(run / "run.json", summary)
+    without = report(run)
+    assert str(tmp_path / "gone") in without.text
+    moved = report(run, out="moved.html", data=tiny_sample)
+    assert moved.tags.count("h4") > without.tags.count("h4") == 0
+
+
+@pytest.mark.slow
+def test_runs_are_compared(run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    page = report(run, other)
+    assert page.sections == ["comparison", "side-by-side", "runs"]
+    assert "run" in page.text and "other" in page.text
+    assert all(source.startswith(("data:", "#")) for source in page.sources)
+
+
+def test_what_cannot_be_reported_is_one_line(run: Path) -> None:
+    Path("report.html").write_text("mine")
+    with pytest.raises(UsageError, match=r"report\.html"):
+        report(run)
+    assert Path("report.html").read_text() == "mine"
+    with pytest.raises(DataError, match="deep"):
+        report(run, out="deep/report.html")
+    (run / "run.json").unlink()
+    with pytest.raises(DataError, match="finished"):
+        report(run, out="other.html")
+    assert not Path("other.html").exists()
