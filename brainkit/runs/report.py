@@ -357,10 +357,12 @@ def _reproduce(folder: Path, summary: dict[str, Any]) -> list[Block]:
         "brainkit predict images/ --encoder encoder.onnx --out fmri.npy",
     ]
     hashes = [("Data", summary["data"]["hash"]), ("Weights of the network", summary["backbone"]["weights_hash"])]
-    words = "With the same data, weights, settings and seed, training gives this run again. Data and weights are the same if"
+    words = (
+        "With the same data, weights, settings and seed, training gives this run again. Data and weights are the same"
+    )
     return [
         blocks.code("\n".join(commands)),
-        blocks.text(f"{words} these hashes are, which `brainkit train` writes into run.json."),
+        blocks.text(f"{words} if run.json has the same hashes:"),
         blocks.facts(hashes),
     ]
 

@@ -65,7 +65,8 @@ def vertex_blocks(folder: Path, maps: MapSet, data: str | os.PathLike[str] | Non
 
 
 def _worst_title(reliable: int) -> str:
-    return f"Predicted worst among the {plural(reliable, 'vertex', 'vertices')} with a noise ceiling above {_LEAST_CEILING}"
+    vertices = plural(reliable, "vertex", "vertices")
+    return f"Predicted worst among the {vertices} with a noise ceiling above {_LEAST_CEILING}"
 
 
 def _first(order: np.ndarray) -> np.ndarray:
