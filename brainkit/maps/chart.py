@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brainkit.errors import require
+from brainkit.maps.colours import OKABE_ITO
 from brainkit.maps.frame import BOLD, Frame
 from brainkit.maps.style import FAINT, INK, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito (2008): told apart by people with any colour vision.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#1b1f24")
+PALETTE = OKABE_ITO
 GRID = "#e4e7eb"
 
 Point = Mapping[str, Any]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 
+OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#1b1f24")
 _TURN = 48.0  # degrees from the hue of Oklab's first axis to that of the right of the image
 
 
@@ -35,6 +36,15 @@ def colour_map(name: str) -> Colormap:
 def layer_palette(count: int) -> np.ndarray:
     """One colour per layer, dark violet for early to yellow for late: lightness rises evenly. (L, 3)."""
     return sequence("viridis", count)
+
+
+def class_palette(count: int) -> np.ndarray:
+    """One colour per class, in no order: those of Okabe and Ito (2008), told apart with any colour vision. (n, 3)."""
+    from matplotlib.colors import to_rgb
+
+    if count <= len(OKABE_ITO):
+        return np.array([to_rgb(colour) for colour in OKABE_ITO[:count]]).reshape(-1, 3)
+    return np.asarray(colour_map("tab20")(np.arange(count) % 20)[:, :3])
 
 
 def sequence(name: str, count: int) -> np.ndarray:

@@ -31,7 +31,7 @@ _LEAST_HEIGHT = 3.6  # of the map's room: the legend beside it needs that
 _NARROW = 4.6  # below this width the legend is below the map
 _OVERVIEW_WIDTH = 2.1
 _FULL_WIDTH, _LEAST_SCALE = 9.0, 0.62
-_LABEL_SIZE = 9.0  # points
+LABEL_SIZE = 9.0  # points
 _HALO = "#20242a"
 _LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, without importing PIL
 
@@ -76,7 +76,7 @@ class MapFigure(Frame):
         around = _HEADER * scale + legend + foot.height
         up = _MAP[1] if style.height is None else max(style.height - around, 0.5)
         self.scene = make_scene(
-            maps.vertices, maps.rois, view=style.view, room=(across, up), dpi=dpi, label_size=_LABEL_SIZE * scale
+            maps.vertices, maps.rois, view=style.view, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale
         )
         width, height = self.scene.inches
         tall = height if narrow else max(height, _LEAST_HEIGHT * scale)
@@ -110,7 +110,8 @@ class MapFigure(Frame):
 
     def _title(self, start: str, brain_map: BrainMap, margin: float, room: float) -> None:
         title = " ".join(f"{start}: {brain_map.title}".split()) if start else brain_map.title
-        title = title[:1].upper() + title[1:] if not start else title
+        if not start and title != brain_map.name:  # a name stays as it is
+            title = title[:1].upper() + title[1:]
         subtitle = SEPARATOR.join(text for text in (self.scene.name, brain_map.summary) if text)
         scale, top = self.scale, self.height
         size = self.fitting(title, 15.5 * scale, room, BOLD)
@@ -199,7 +200,7 @@ def draw_map(axes: Axes, scene: Scene, brain_map: BrainMap, scale: float) -> Non
         for width, colour in ((2.4, _HALO), (1.1, "white")):
             style: dict[str, Any] = {"linewidths": width * scale, "capstyle": "round", "joinstyle": "round"}
             axes.add_collection(LineCollection(scene.outlines, colors=colour, zorder=2, **style), autolim=False)
-        look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontsize": _LABEL_SIZE * scale}
+        look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontsize": LABEL_SIZE * scale}
         for name, x, y in scene.labels:
             # Two texts, as one with an outline would not stay text in PDF and SVG.
             halo = [Stroke(linewidth=2.4 * scale, foreground=_HALO)]

@@ -171,22 +171,30 @@ def _numbers(pair: Pair, chosen: list[int], mean: bool, described: dict[str, Any
         values = np.concatenate([each.rows[chosen].mean(axis=0, dtype=np.float64) for each in pair])
         return [definitions.anything(f"{stem}-mean", values, label=label)]
     values = np.concatenate([np.asarray(each.rows[chosen], dtype=np.float64) for each in pair], axis=1)
-    names = _row_names(pair[0], chosen, described)
+    images = [] if described is None else list(described.get("images", ()))
+    if len(images) == len(pair[0].rows):
+        paths = [Path(str(images[row])) for row in chosen]
+        names = [f"{row:04d}-{_file_name(path.stem)}" for row, path in zip(chosen, paths, strict=True)]
+        titles = [f"Predicted response to {path.name}" for path in paths]
+    else:
+        names = _row_names(pair[0], chosen)
+        titles = [""] * len(names)
     return [
-        definitions.anything(f"{stem}-{name}" if name else stem, row, label=label)
-        for name, row in zip(names, values, strict=True)
+        definitions.anything(f"{stem}-{name}" if name else stem, row, title=title, label=label)
+        for name, title, row in zip(names, titles, values, strict=True)
     ]
 
 
-def _row_names(values: Values, chosen: list[int], described: dict[str, Any] | None) -> list[str]:
-    """What tells the rows apart: the images of predictions, names in the file, or numbers; nothing if there is one."""
-    images = [] if described is None else list(described.get("images", ()))
-    if len(images) == len(values.rows):
-        return [f"{row:04d}-{Path(str(images[row])).stem}" for row in chosen]
+def _row_names(values: Values, chosen: list[int]) -> list[str]:
+    """What tells the rows apart: numbers, with names in the file; nothing if there is one."""
     if len(values.rows) == 1:
         return [""]
-    named = values.names if len(set(values.names)) == len(values.rows) else None
-    return [(Path(named[row]).stem if named else "") or f"{row:04d}" for row in chosen]
+    texts = [_file_name(Path(values.names[row]).stem) if values.names else "" for row in chosen]
+    return [f"{row:04d}-{text}" if text else f"{row:04d}" for row, text in zip(chosen, texts, strict=True)]
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:80]
 
 
 def _stem(pair: Pair) -> str:
@@ -204,5 +212,5 @@ def _classes(pair: Pair, row: int) -> BrainMap:
     shares[~shares.any(axis=1)] = np.nan
     coding = Categorical(tuple(names[number] for number in used), colours[used], "region")
     summary = f"{int(np.isin(numbers, used).sum()):,} of {plural(len(numbers), 'vertex', 'vertices')}"
-    stem, distinct = _stem(pair), _row_names(pair[0], [row], None)[0]
+    stem, distinct = _stem(pair), _row_names(pair[0], [row])[0]
     return BrainMap(f"{stem}-{distinct}" if distinct else stem, stem, shares, coding, summary=summary)
