@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.maps.chart import GRID, PALETTE, Chart, Point, dot, label_rows
-from brainkit.maps.figure import FAINT, INK
+from brainkit.maps.style import FAINT, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,7 +24,7 @@ from brainkit.runs.baseline_tables import Row, Rows
 from brainkit.runs.folder import finished_run, run_folders
 from brainkit.runs.map_sets import run_map_set
 from brainkit.runs.report_comparison import comparison_sections
-from brainkit.runs.report_figures import map_picture, turning_cortex
+from brainkit.runs.report_figures import chart_picture, map_picture, turning_cortex
 from brainkit.runs.report_vertices import vertex_blocks
 from brainkit.runs.summary import work_table
 from brainkit.runs.uncertainty import uncertainty_table
@@ -196,7 +196,7 @@ def _accuracy(folder: Path, summary: dict[str, Any], maps: MapSet) -> list[Block
         name: float(np.sqrt(np.nanmedian(ceiling[members[name]]))) for name in named if _known(ceiling, members[name])
     }
     chart = report_charts.accuracy_by_roi(points, largest, _interval_note(scores))
-    source = picture(chart.svg(), "svg+xml")
+    source = chart_picture(chart)
     caption = "Median correlation of predicted and measured responses over each region's vertices."
     shown = [blocks.figure(source, "Accuracy by region of interest", caption), blocks.table(score_table(scores))]
     return shown + [_map(maps, name) for name in ("accuracy", "explained") if _has(maps, name)]
@@ -253,7 +253,7 @@ def _truth(folder: Path, summary: dict[str, Any], maps: MapSet) -> list[Block]:
     shown = [
         blocks.text("This subject is simulated: its responses come from maps that were drawn, so the truth is known."),
         blocks.figure(
-            picture(report_charts.recovery(pairs, detail).svg(), "svg+xml"),
+            chart_picture(report_charts.recovery(pairs, detail)),
             "Found against planted selectors",
             "Each point is a vertex; on the line, the value that was planted was found.",
         ),
@@ -310,7 +310,7 @@ def _training(folder: Path, summary: dict[str, Any]) -> list[Block]:
         if rows and {"epoch", "train_loss", "val_r"} <= set(rows[0]):
             epochs, loss, r = ([float(row[name]) for row in rows] for name in ("epoch", "train_loss", "val_r"))
             chart = report_charts.training(epochs, loss, r, int(np.argmax(r)))
-            shown.append(blocks.figure(picture(chart.svg(), "svg+xml"), "Training curves"))
+            shown.append(blocks.figure(chart_picture(chart), "Training curves"))
     if "memory" in summary:
         shown.append(blocks.table(work_table(summary)))
     return shown

@@ -1,4 +1,4 @@
-"""Pictures of maps inside a report."""
+"""Pictures inside a report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.maps.brain_map import BrainMap, MapSet
+from brainkit.maps.chart import Chart
 from brainkit.maps.draw import draw_map_file
 from brainkit.maps.style import Style
 from brainkit.page.document import picture
@@ -21,6 +22,12 @@ def map_picture(maps: MapSet, shown: BrainMap, *, small: bool = False) -> str:
     with tempfile.TemporaryDirectory() as folder:
         (path,) = draw_map_file(Path(folder) / shown.name, maps, shown, style=style)
         return picture(path.read_bytes(), "png")
+
+
+def chart_picture(chart: Chart) -> str:
+    """A chart as the address of an ``<img>``: an SVG, sharp in print."""
+    with tempfile.TemporaryDirectory() as folder:
+        return picture(chart.write(Path(folder) / "chart.svg").read_bytes(), "svg+xml")
 
 
 def turning_cortex(maps: MapSet, say: Say) -> str | None:

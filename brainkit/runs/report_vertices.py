@@ -16,8 +16,9 @@ from brainkit.maps.brain_map import MapSet
 from brainkit.metrics.scores import explained_share
 from brainkit.page import blocks
 from brainkit.page.blocks import Block
-from brainkit.page.document import picture, thumbnail
+from brainkit.page.document import thumbnail
 from brainkit.runs.predictions import align_responses, read_predictions
+from brainkit.runs.report_figures import chart_picture
 from brainkit.utils.text import plural
 
 _SHOWN = 3  # vertices of each kind
@@ -115,7 +116,7 @@ def _vertex(
         "kind": "vertex",
         "title": f"Vertex {int(maps.vertices.ids[vertex])}",
         "facts": facts,
-        "chart": picture(report_charts.vertex(measured, predicted).svg(), "svg+xml"),
+        "chart": chart_picture(report_charts.vertex(measured, predicted)),
         "strips": strips,
     }
 
