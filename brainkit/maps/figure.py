@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.maps.canvas import Canvas
-from brainkit.maps.view import View, choose_view, on_flatmap, whole_view
+from brainkit.maps.labels import Label, place_labels
+from brainkit.maps.view import View, make_view, on_view, whole_view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,17 +40,17 @@ class Flatmap:
     inches: tuple[float, float]  # width and height of the map
     on_flatmap: np.ndarray  # (V,) bool; False on the medial wall and the cuts
     outlines: np.ndarray  # (s, 2, 2) line segments in mm
-    labels: tuple[tuple[str, float, float], ...]  # ROI, x, y in mm
+    labels: tuple[Label, ...]
 
 
-def make_flatmap(vertices: Vertices, rois: RoiTable) -> Flatmap:
+def make_flatmap(vertices: Vertices, rois: RoiTable, view: View | None = None) -> Flatmap:
     """Compute view, pixels and outlines; cached for the next figure of the same subject."""
-    return _flatmap(vertices, tuple((name, positions.tobytes()) for name, positions in rois.items()))
+    regions = tuple((name, positions.tobytes()) for name, positions in rois.items())
+    return _flatmap(vertices, regions, make_view(vertices) if view is None else view)
 
 
 @functools.lru_cache(maxsize=2)
-def _flatmap(vertices: Vertices, regions: tuple[tuple[str, bytes], ...]) -> Flatmap:
-    view = choose_view(vertices)
+def _flatmap(vertices: Vertices, regions: tuple[tuple[str, bytes], ...], view: View) -> Flatmap:
     per_mm = min(_MAX_WIDTH / view.width, _MAX_HEIGHT / view.height)
     canvas = Canvas(vertices, view, per_mm * DPI)
     outlines, anchors = [np.empty((0, 2, 2))], []
@@ -56,10 +58,11 @@ def _flatmap(vertices: Vertices, regions: tuple[tuple[str, bytes], ...]) -> Flat
         positions = np.frombuffer(raw, dtype=np.int32)
         if len(positions):
             outlines.append(canvas.outline(positions))
-            anchors += [(len(positions), name, x, y) for x, y in canvas.anchors(positions, outlines[-1])]
-    labels = _label_positions(sorted(anchors, key=lambda item: (-item[0], item[1], item[2])), view, per_mm)
+            anchors += [(name, *anchor) for anchor in canvas.anchors(positions, outlines[-1])]
+    anchors.sort(key=lambda item: (-item[3], item[0], item[1]))
+    labels = place_labels([anchor[:3] for anchor in anchors], view.extent, per_mm, _LABEL_SIZE)
     inches = (view.width * per_mm, view.height * per_mm)
-    return Flatmap(vertices, view, canvas, inches, on_flatmap(vertices), np.concatenate(outlines), labels)
+    return Flatmap(vertices, view, canvas, inches, on_view(vertices, view), np.concatenate(outlines), labels)
 
 
 class MapFigure:
@@ -114,9 +117,9 @@ class MapFigure:
         self.map.axis("off")
         per_mm = width / flatmap.view.width
         for box in flatmap.view.boxes:
-            middle = self.left + (box.shift + (box.x0 + box.x1) / 2) * per_mm
-            label = f"{box.hemisphere} hemisphere"
-            self.text(middle, self.bottom + height + 0.06, label, size=9.5, color=FAINT, ha="center", va="bottom")
+            x, y = box.caption_place
+            at = self.left + x * per_mm, self.bottom + (y - flatmap.view.extent[2]) * per_mm + 0.06
+            self.text(*at, box.caption, size=9.5, color=FAINT, ha="center", va="bottom")
         if flatmap.view.cropped:
             self._overview()
 
@@ -169,8 +172,10 @@ class MapFigure:
             self.map.add_collection(lines, autolim=False)
         halo = [withStroke(linewidth=2.4, foreground="#20242a")]
         style: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3, "parse_math": False}
-        for name, x, y in flatmap.labels:
-            self.map.text(x, y, name, fontsize=_LABEL_SIZE, color="white", path_effects=halo, **style)
+        for label in flatmap.labels:
+            if label.leader is not None:
+                self.map.plot(*label.leader.T, color="white", linewidth=0.9, path_effects=halo, zorder=3)
+            self.map.text(label.x, label.y, label.name, fontsize=label.size, color="white", path_effects=halo, **style)
 
     def render(self) -> np.ndarray:
         """The figure as pixels. Array of shape (height, width, 3), uint8."""
@@ -237,7 +242,7 @@ class MapFigure:
         """The whole flatmap, small, with a frame around the part that is shown."""
         from matplotlib.patches import FancyBboxPatch
 
-        view, image = _overview_image(self.flatmap.vertices)
+        view, image = _overview_image(self.flatmap.vertices, self.flatmap.view.surface)
         width = _OVERVIEW_WIDTH
         height = width * view.height / view.width
         left = self.side + (self.column - width) / 2
@@ -258,32 +263,8 @@ class MapFigure:
 
 
 @functools.lru_cache(maxsize=2)
-def _overview_image(vertices: Vertices) -> tuple[View, np.ndarray]:
-    view = whole_view(vertices.space)
+def _overview_image(vertices: Vertices, surface: CorticalSurface) -> tuple[View, np.ndarray]:
+    view = whole_view(surface)
     canvas = Canvas(vertices, view, 2 * _OVERVIEW_WIDTH * DPI / view.width)
     pixels, _, alpha = canvas.paint(np.zeros(len(vertices)), np.ones(len(vertices), dtype=bool))
     return view, canvas.compose(pixels, np.broadcast_to([0.30, 0.42, 0.58], (len(pixels), 3)), alpha)
-
-
-def _label_positions(
-    anchors: list[tuple[int, str, float, float]], view: View, per_mm: float
-) -> tuple[tuple[str, float, float], ...]:
-    """Labels at their anchors (size, name, x, y), shifted if they would overlap; dropped if there is no room."""
-    line = _LABEL_SIZE / 72 / per_mm  # height of a line of text, in mm
-    left, right, bottom, top = view.extent
-    boxes: list[tuple[float, float, float, float]] = []  # x, half width, y, half height
-    labels = []
-    offsets = sorted(
-        ((across * 0.75, up * 0.75) for across in range(-4, 5) for up in range(-4, 5)),
-        key=lambda offset: offset[0] ** 2 + offset[1] ** 2,
-    )
-    for _, name, x, y in anchors:
-        half_width, half_height = 0.30 * line * len(name) + 0.15 * line, 0.62 * line
-        for across, up in offsets:
-            u = min(max(x + across * line, left + half_width), right - half_width)
-            w = min(max(y + up * line, bottom + half_height), top - half_height)
-            if all(abs(u - a) >= half_width + b or abs(w - c) >= half_height + d for a, b, c, d in boxes):
-                boxes.append((u, half_width, w, half_height))
-                labels.append((name, u, w))
-                break
-    return tuple(labels)
