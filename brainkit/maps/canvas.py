@@ -69,13 +69,17 @@ class Canvas:
         else:
             self._weights = self._raster.weights
 
-    def paint(self, values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def paint(
+        self, values: np.ndarray, valid: np.ndarray, rank: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The values of the samples.
 
         Parameters
         ----------
         values : array of shape (V,) or (V, K)
         valid : array of shape (V,), bool
+        rank : array of shape (V,), optional
+            Not used: on a surface, vertices do not lie behind each other as voxels do, see `GlassBrain.paint`.
 
         Returns
         -------

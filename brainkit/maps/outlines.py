@@ -88,8 +88,9 @@ class Outlines:
         return np.concatenate(found)
 
     def anchors(self, positions: np.ndarray, outline: np.ndarray, *, scattered: bool) -> list[Anchor]:
-        """Of each hemisphere, in the panel that shows most of the region, the vertices farthest from a border: one on each
-        of its large pieces, or, on shapes other than flatmaps, on the largest visible piece.
+        """Of each hemisphere, in the panel that shows most of the region, the vertices farthest from a border.
+
+        One on each of its large pieces; on shapes other than flatmaps, on the largest visible piece.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ _FACING_US = ("ventral", "anterior")  # the right hemisphere is on the left, as 
 class Box:
     """A panel: a part of a projected hemisphere, in its own mm, and its shift to the right and up in the common plane.
 
-    `angle` is one of `ANGLES`, or empty for a flatmap.
+    `angle` is one of `ANGLES`, or empty for a flatmap. Of projections of voxels, `hemisphere` is empty.
     """
 
     hemisphere: str
@@ -66,7 +66,7 @@ class Box:
     @property
     def caption(self) -> str:
         """What the panel shows."""
-        return f"{self.hemisphere} {self.angle}" if self.angle else f"{self.hemisphere} hemisphere"
+        return f"{self.hemisphere} {self.angle}".strip() if self.angle else f"{self.hemisphere} hemisphere"
 
     @property
     def caption_place(self) -> tuple[float, float]:
