@@ -43,6 +43,8 @@ class Canvas:
     ----------
     shape : tuple of two int
         H and W, of the picture.
+    ids : array of shape (V,)
+        Where the vertices lie on the surface.
     """
 
     def __init__(
@@ -56,12 +58,12 @@ class Canvas:
         points: bool | None = None,
     ) -> None:
         self.vertices, self.view = vertices, view
-        self._ids = view.surface.ids_of(vertices, ids)
+        self.ids = view.surface.ids_of(vertices, ids)
         self._raster = rasterise(view, round(scale, 4))
         self._finer = 1 if view.flat else FINER
         height, width = self._raster.shape
         self.shape = (height // self._finer, width // self._finer)
-        self._outlines = Outlines(view, self._raster, self._ids)
+        self._outlines = Outlines(view, self._raster, self.ids)
         self.points = self._outlines.alone > _ALONE if points is None else points
         if shading == "flat":
             self._weights = self._raster.weights**_SHARP
@@ -96,14 +98,14 @@ class Canvas:
             return pixels[known], np.asarray(values, dtype=np.float32)[position[known]], alpha[known]
         all_corners, all_weights = self._raster.corners, self._weights
         known = np.zeros(len(self.view.surface), dtype=np.float32)
-        known[self._ids[valid]] = 1.0
+        known[self.ids[valid]] = 1.0
         share = interpolated(known, all_corners, all_weights)
         pixels = np.flatnonzero(share > 0)
         corners = all_corners[pixels]
         weights = all_weights[pixels] * known[corners]
         weights /= weights.sum(axis=1, keepdims=True)
         full = np.zeros((len(self.view.surface), *np.shape(values)[1:]), dtype=np.float32)
-        full[self._ids[valid]] = np.asarray(values, dtype=np.float32)[valid]
+        full[self.ids[valid]] = np.asarray(values, dtype=np.float32)[valid]
         return pixels, interpolated(full, corners, weights), self._soft_edge(self._covered(valid))[pixels]
 
     def compose(self, pixels: np.ndarray, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -155,15 +157,15 @@ class Canvas:
     def smooth(self, values: np.ndarray, valid: np.ndarray, passes: int) -> np.ndarray:
         """Average the valid vertices' values over the faces around them, `passes` times. (V,) or (V, K), as given."""
         known = np.zeros(len(self.view.surface))
-        known[self._ids[valid]] = 1.0
+        known[self.ids[valid]] = 1.0
         near = average_over_faces(known, self._outlines.faces)
         columns = np.asarray(values, dtype=np.float64).reshape(len(values), -1).T.copy()
         for column in columns:
             for _ in range(passes):
                 full = np.zeros(len(known))
-                full[self._ids[valid]] = column[valid]
-                mean = average_over_faces(full, self._outlines.faces)[self._ids] / np.maximum(near[self._ids], 1e-12)
-                column[valid & (near[self._ids] > 0)] = mean[valid & (near[self._ids] > 0)]
+                full[self.ids[valid]] = column[valid]
+                mean = average_over_faces(full, self._outlines.faces)[self.ids] / np.maximum(near[self.ids], 1e-12)
+                column[valid & (near[self.ids] > 0)] = mean[valid & (near[self.ids] > 0)]
         return columns.T.reshape(np.shape(values))
 
     def outline(self, positions: np.ndarray) -> np.ndarray:
@@ -188,10 +190,10 @@ class Canvas:
         places = np.concatenate(halves)
         if self.view.flat:
             places[:, 2] = 0.0
-        drawn = self._outlines.drawn[self._ids]
+        drawn = self._outlines.drawn[self.ids]
         positions = np.flatnonzero(drawn)
-        tree = cKDTree(places[self._ids[positions]])
-        spacing = tree.query(places[self._ids[positions]], k=2)[0][:, 1] if len(positions) > 1 else np.array([np.inf])
+        tree = cKDTree(places[self.ids[positions]])
+        spacing = tree.query(places[self.ids[positions]], k=2)[0][:, 1] if len(positions) > 1 else np.array([np.inf])
         radius = max(float(np.clip(0.45 * np.median(spacing), *_POINT)), 2.2 * self._finer / raster.scale)
         at = interpolated(places, raster.corners, raster.weights)
         distance, found = tree.query(at, distance_upper_bound=radius + 1 / raster.scale)
@@ -205,7 +207,7 @@ class Canvas:
         Vertices with data stay inside, and vertices of the subject without data outside: smoothing may round the outer
         edge, but must neither hide data nor fill holes.
         """
-        data, gaps = self._ids[valid], self._ids[~valid]
+        data, gaps = self.ids[valid], self.ids[~valid]
         field = self._outlines.smoothed(data)
         # A single vertex among the other kind would shrink to a dot, so it is reset to 0 or 1.
         field[data] = np.where(field[data] < 0.35, 1.0, np.maximum(field[data], 0.52))

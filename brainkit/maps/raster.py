@@ -185,7 +185,7 @@ def _light(view: View, box: Box, corners: np.ndarray, weights: np.ndarray) -> np
     key = np.clip((-0.38 * across + 0.52 * up + 0.765 * towards) / length, 0.0, 1.0)
     around = 0.5 + 0.5 * up / length  # brighter from above
     facing = np.clip(towards / length, 0.0, 1.0)
-    return np.asarray(0.44 + 0.13 * around + 0.15 * facing + 0.38 * key)
+    return np.asarray(0.48 + 0.13 * around + 0.13 * facing + 0.34 * key)
 
 
 @functools.lru_cache(maxsize=4)

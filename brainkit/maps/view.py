@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainkit.cortex.cortical_surface import CorticalSurface, average_surface
+from brainkit.cortex.cortical_surface import SHAPES, CorticalSurface, average_surface
 from brainkit.cortex.surface import HEMISPHERES
 from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.errors import UsageError
@@ -80,6 +81,11 @@ class Layout:
 
     boxes: tuple[Box, ...]
     cropped: bool
+
+    @property
+    def flat(self) -> bool:
+        """Whether it shows flatmaps."""
+        return False
 
     @property
     def width(self) -> float:
@@ -186,6 +192,27 @@ def make_view(
         return _flat_view(surface, places, hemispheres)
     with_data = tuple(name for name in HEMISPHERES if len(_of_hemisphere(places, surface, name)))
     return _turned_view(surface, shape, angles or DEFAULT_ANGLES, hemispheres or with_data or HEMISPHERES)
+
+
+def read_view(text: str) -> tuple[str, tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Shape, angles and hemispheres, for `make_view`, of a view's name: ``flat``, ``inflated``, ``pial-lateral-left``.
+
+    Without a shape, angles are those of the inflated one.
+
+    Raises
+    ------
+    UsageError
+        If a word is unknown, or two shapes are named.
+    """
+    words = [word for word in re.split(r"[^a-z]+", text.lower()) if word]
+    for word in words:
+        _check_names("view", [word], (*SHAPES, *ANGLES, *HEMISPHERES))
+    shapes = [word for word in words if word in SHAPES]
+    angles = tuple(word for word in words if word in ANGLES)
+    if len(shapes) > 1 or not words:
+        raise UsageError(f"view {text!r}: expected one of {', '.join(SHAPES)}, and angles: {', '.join(ANGLES)}")
+    hemispheres = tuple(word for word in words if word in HEMISPHERES)
+    return (*shapes, "inflated" if angles else FLAT)[0], angles or None, hemispheres or None
 
 
 def whole_view(surface: CorticalSurface) -> View:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainkit.cortex.cortical_surface import average_surface
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.surface import mesh
 from brainkit.cortex.vertices import Vertices
@@ -17,7 +16,7 @@ from brainkit.errors import BrainkitError, UsageError
 from brainkit.maps import draw, figures
 from brainkit.maps.colours import layer_palette, location_colours
 from brainkit.maps.figure import make_flatmap
-from brainkit.maps.view import make_view, on_view, whole_view
+from brainkit.maps.view import choose_view, on_flatmap, whole_view
 from brainkit.metrics.scores import LEAST_CEILING
 from brainkit.metrics.uncertainty import MapUncertainty
 from brainkit.utils.own_figures import HEAD, is_own_figure, may_be_own_figure
@@ -271,17 +270,17 @@ def test_off_the_flatmap():
     on = np.unique(mesh("fsaverage5", "left", "flat")[1])
     off = np.setdiff1d(np.arange(10242), on)
     vertices = Vertices("fsaverage5", off)
-    assert not on_view(vertices, make_view(vertices)).any()
+    assert not on_flatmap(vertices).any()
     figure = figures.accuracy_figure(make_flatmap(vertices, RoiTable({}, len(off))), np.ones(len(off)), "", None)
     assert "is on the flatmap" in words(figure)
 
 
 def test_views():
-    near, full = make_view(posterior(300)), whole_view(average_surface("fsaverage5"))
+    near, full = choose_view(posterior(300)), whole_view("fsaverage5")
     assert near.cropped and near.width < 0.5 * full.width
     assert [box.hemisphere for box in near.boxes] == ["left", "right"]
-    assert [box.hemisphere for box in make_view(posterior(300, ("right",))).boxes] == ["right"]
-    everything = make_view(Vertices("fsaverage5", np.arange(20484)))
+    assert [box.hemisphere for box in choose_view(posterior(300, ("right",))).boxes] == ["right"]
+    everything = choose_view(Vertices("fsaverage5", np.arange(20484)))
     assert not everything.cropped and everything == full
 
 
