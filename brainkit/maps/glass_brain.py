@@ -16,7 +16,7 @@ import numpy as np
 from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.maps.outlines import Anchor
-from brainkit.maps.view import Box, Layout
+from brainkit.maps.panels import Box, Layout
 
 GREY = 0.86  # of a silhouette
 _GAP = 10.0  # mm between the panels

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from brainkit.cortex.geometry import average_over_faces, pieces
+from brainkit.maps.panels import Box
 from brainkit.maps.raster import Raster
-from brainkit.maps.view import Box, View
+from brainkit.maps.view import View
 
 _LARGE = 0.1  # of a region's largest piece: smaller pieces get no name
 _SUBDIVIDED = 4  # parts of a segment that are tested for being visible

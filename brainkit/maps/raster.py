@@ -12,7 +12,8 @@ import numpy as np
 
 from brainkit.cortex.cortical_surface import Hemisphere
 from brainkit.cortex.geometry import vertex_normals
-from brainkit.maps.view import Box, View, camera
+from brainkit.maps.panels import Box
+from brainkit.maps.view import View, camera
 
 GYRUS, SULCUS = 0.86, 0.74  # light greys, so that the data stand out
 FINER = 2  # samples a pixel and axis of surfaces that hide parts of themselves, so that edges are smooth

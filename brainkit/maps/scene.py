@@ -15,7 +15,8 @@ from brainkit.maps.brain_map import MapSet
 from brainkit.maps.canvas import Canvas
 from brainkit.maps.glass_brain import GlassBrain
 from brainkit.maps.labels import Label, place_labels
-from brainkit.maps.view import FLAT, Layout, View, make_view, on_view, read_view
+from brainkit.maps.panels import Layout
+from brainkit.maps.view import FLAT, View, make_view, on_view, read_view
 from brainkit.utils.text import printable
 
 _SMALLER = 0.84  # names on shapes other than flatmaps, where regions are smaller

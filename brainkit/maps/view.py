@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,13 +13,10 @@ from brainkit.cortex.cortical_surface import SHAPES, CorticalSurface, average_su
 from brainkit.cortex.surface import HEMISPHERES
 from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.errors import UsageError
+from brainkit.maps.panels import GAP, Box, Boxes, Layout, beside, columns, rows, scale
 
 FLAT = "flat"
-PICTURE = (7.4, 5.5)  # inches that panels are laid out for
-_GAP = 8.0  # mm between the hemispheres
-_CAPTION = 0.24  # inches above each row of panels
 _MARGIN = 2.0  # mm
-_LARGEST = 0.0135  # inches per mm, about that of four angles
 
 # Where a panel's right, its up and the viewer are, in the brain's x (right), y (front) and z (up).
 _FROM_LEFT = ((0, -1, 0), (0, 0, 1), (-1, 0, 0))
@@ -36,72 +33,6 @@ ANGLES = tuple(_CAMERAS)
 DEFAULT_ANGLES = ("lateral", "medial", "ventral", "posterior")
 _ONE_BY_ONE = ("lateral", "medial")  # each hemisphere from its own side
 _FACING_US = ("ventral", "anterior")  # the right hemisphere is on the left, as in a face
-
-
-@dataclass(frozen=True)
-class Box:
-    """A panel: a part of a projected hemisphere, in its own mm, and its shift to the right and up in the common plane.
-
-    `angle` is one of `ANGLES`, or empty for a flatmap. Of projections of voxels, `hemisphere` is empty.
-    """
-
-    hemisphere: str
-    x0: float
-    x1: float
-    y0: float
-    y1: float
-    shift: float
-    lift: float = 0.0
-    angle: str = ""
-
-    @property
-    def width(self) -> float:
-        """In mm."""
-        return self.x1 - self.x0
-
-    @property
-    def height(self) -> float:
-        """In mm."""
-        return self.y1 - self.y0
-
-    @property
-    def caption(self) -> str:
-        """What the panel shows."""
-        return f"{self.hemisphere} {self.angle}".strip() if self.angle else f"{self.hemisphere} hemisphere"
-
-    @property
-    def caption_place(self) -> tuple[float, float]:
-        """Middle of the panel's upper edge, in the common plane; the caption stands on it."""
-        return self.shift + (self.x0 + self.x1) / 2, self.y1 + self.lift
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Panels in a common plane, which starts at x = 0."""
-
-    boxes: tuple[Box, ...]
-    cropped: bool
-
-    @property
-    def flat(self) -> bool:
-        """Whether it shows flatmaps."""
-        return False
-
-    @property
-    def width(self) -> float:
-        """In mm."""
-        return max(box.x1 + box.shift for box in self.boxes)
-
-    @property
-    def height(self) -> float:
-        """In mm."""
-        return self.extent[3] - self.extent[2]
-
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """(left, right, bottom, top) of the common plane, in mm."""
-        low, high = min(box.y0 + box.lift for box in self.boxes), max(box.y1 + box.lift for box in self.boxes)
-        return 0.0, self.width, low, high
 
 
 @dataclass(frozen=True)
@@ -258,22 +189,21 @@ def _side_by_side(
         if hemisphere in bounds:
             x0, x1 = bounds[hemisphere][:2]
             boxes.append(Box(hemisphere, x0, x1, low, high, edge - x0))
-            edge += x1 - x0 + _GAP
+            edge += x1 - x0 + GAP
     return View(tuple(boxes), cropped, surface, FLAT)
 
 
 def _turned_view(surface: CorticalSurface, shape: str, angles: Sequence[str], hemispheres: Sequence[str]) -> View:
     """The angles' panels in the layout in which they are largest in `PICTURE`."""
     groups = [[[_panel(surface, shape, name, angle)] for name in _in_order(hemispheres, angle)] for angle in angles]
-    pairs = [_beside(*group) for group in groups]
+    pairs = [beside(*group) for group in groups]
     breaks = itertools.product((False, True), repeat=len(pairs) - 1)
-    layouts: list[Boxes] = [_rows(pairs, ends) for ends in breaks]
+    layouts: list[Boxes] = [rows(pairs, ends) for ends in breaks]
     sides = [group for group, angle in zip(groups, angles, strict=True) if angle in _ONE_BY_ONE]
     middle = [pair for pair, angle in zip(pairs, angles, strict=True) if angle not in _ONE_BY_ONE]
     if sides and middle and len(sides[0]) > 1:  # the left hemisphere to the left, the right one to the right
-        columns = [[group[0] for group in sides], middle, [group[1] for group in sides]]
-        layouts.insert(0, _columns(columns))
-    return View(tuple(max(layouts, key=_scale)), False, surface, shape)
+        layouts.insert(0, columns([[group[0] for group in sides], middle, [group[1] for group in sides]]))
+    return View(tuple(max(layouts, key=scale)), False, surface, shape)
 
 
 def _panel(surface: CorticalSurface, shape: str, hemisphere: str, angle: str) -> Box:
@@ -287,60 +217,6 @@ def _in_order(hemispheres: Sequence[str], angle: str) -> list[str]:
     """From left to right as they are seen."""
     names = [name for name in HEMISPHERES if name in hemispheres]
     return names[::-1] if angle in _FACING_US else names
-
-
-Boxes = list[Box]
-
-
-def _rows(pairs: list[Boxes], ends: Sequence[bool]) -> Boxes:
-    """Place the pairs in rows from the top; `ends` says after which pairs a row ends."""
-    rows: list[list[Boxes]] = [[pairs[0]]]
-    for pair, new in zip(pairs[1:], ends, strict=True):
-        if new:
-            rows.append([])
-        rows[-1].append(pair)
-    return _stacked([_beside(*row, gap=2 * _GAP) for row in rows])
-
-
-def _columns(columns: list[list[Boxes]]) -> Boxes:
-    return _beside(*(_stacked(column) for column in columns), gap=2 * _GAP)
-
-
-def _beside(*groups: Boxes, gap: float = _GAP) -> Boxes:
-    """Side by side, their middles at one height, the lowest at 0."""
-    height, edge, placed = max(_size(group)[1] for group in groups), 0.0, []
-    for group in groups:
-        across, up = _size(group)
-        placed += _moved(group, edge, (height - up) / 2)
-        edge += across + gap
-    return placed
-
-
-def _stacked(groups: list[Boxes]) -> Boxes:
-    """One below the other with room for captions, their middles at one x, the leftmost at 0."""
-    sizes = [_size(group) for group in groups]
-    width, height = max(across for across, _ in sizes), sum(up for _, up in sizes)
-    # What the captions' height is in mm depends on the scale, to which this column alone is a good guide.
-    per_mm = min(PICTURE[0] / width, (PICTURE[1] - _CAPTION * (len(groups) - 1)) / height)
-    gap = _CAPTION / min(per_mm, _LARGEST)
-    top, placed = height + gap * (len(groups) - 1), []
-    for group, (across, up) in zip(groups, sizes, strict=True):
-        placed += _moved(group, (width - across) / 2, top - up)
-        top -= up + gap
-    return placed
-
-
-def _size(group: Boxes) -> tuple[float, float]:
-    return max(box.x1 + box.shift for box in group), max(box.y1 + box.lift for box in group)
-
-
-def _moved(group: Boxes, across: float, up: float) -> Boxes:
-    return [replace(box, shift=box.shift + across, lift=box.lift + up) for box in group]
-
-
-def _scale(boxes: Iterable[Box]) -> float:
-    layout = Layout(tuple(boxes), False)
-    return min(PICTURE[0] / layout.width, PICTURE[1] / layout.height)
 
 
 def _full_bounds(surface: CorticalSurface, hemisphere: str) -> tuple[float, float, float, float]:
