@@ -23,6 +23,7 @@ MATPLOTLIB: Mapping[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "brainkit",  # the same figure gives the same bytes
     "text.usetex": False,
+    "text.hinting": "no_hinting",  # letters stand where those of their outlines do
     "savefig.bbox": None,
     "savefig.facecolor": "auto",
     "savefig.transparent": False,
