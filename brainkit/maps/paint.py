@@ -21,7 +21,8 @@ def paint(scene: Scene, brain_map: BrainMap) -> np.ndarray:
     strength = ones if brain_map.strength is None else brain_map.strength
     reliable = ones if brain_map.reliable is None else brain_map.reliable
     columns = np.column_stack([values, strength, reliable])
-    pixels, painted, alpha = scene.canvas.paint(columns, known & scene.shown)
+    rank = np.abs(values) if isinstance(brain_map.coding, Continuous) else None
+    pixels, painted, alpha = scene.canvas.paint(columns, known & scene.shown, rank)
     colours = colours_of(brain_map, painted[:, :-2])
     if isinstance(brain_map.coding, Categorical):
         colours = scene.canvas.smooth_colours(pixels, colours)
