@@ -31,6 +31,7 @@ _NARROW = 4.6  # below this width the legend is below the map
 _OVERVIEW_WIDTH = 2.1
 _FULL_WIDTH, _LEAST_SCALE = 9.0, 0.62
 LABEL_SIZE = 9.0  # points
+_BETWEEN = 4.0  # mm beside a panel that its caption may take
 _HALO = "#20242a"
 _FINER_LINES = 0.75  # on shapes other than flatmaps, where regions are smaller
 _LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, without importing PIL
@@ -75,7 +76,7 @@ class MapFigure(Frame):
         legend = height_below(brain_map, scale) if narrow else 0.0
         around = _HEADER * scale + legend + foot.height
         up = _MAP[1] if style.height is None else max(style.height - around, 0.5)
-        self.scene = make_scene(maps, view=style.view, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale)
+        self.scene = make_scene(maps, style, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale)
         width, height = self.scene.inches
         tall = height if narrow else max(height, _LEAST_HEIGHT * scale)
         if style.width is None:
@@ -123,7 +124,8 @@ class MapFigure(Frame):
         for box in view.boxes:
             x, y = box.caption_place
             at = left + x * per_mm, bottom + (y - view.extent[2]) * per_mm + 0.06 * self.scale
-            self.text(*at, box.caption, size=9.5 * self.scale, ha="center", va="bottom", color=self.theme.faint)
+            size = self.fitting(box.caption, 9.5 * self.scale, (box.width + _BETWEEN) * per_mm)
+            self.text(*at, box.caption, size=size, ha="center", va="bottom", color=self.theme.faint)
 
     def _picture(self, picture: Image, box: tuple[float, float, float, float]) -> float:
         """Draw a picture in the box; the height that it takes, with the space below it."""

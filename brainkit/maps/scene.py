@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainkit.cortex.cortical_surface import CorticalSurface
+from brainkit.cortex.surface_files import find_average_surface
 from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.maps.brain_map import MapSet
@@ -16,8 +17,9 @@ from brainkit.maps.canvas import Canvas
 from brainkit.maps.glass_brain import GlassBrain
 from brainkit.maps.labels import Label, place_labels
 from brainkit.maps.panels import Layout
+from brainkit.maps.style import Shading, Style
 from brainkit.maps.view import FLAT, View, make_view, on_view, read_view
-from brainkit.utils.text import printable
+from brainkit.utils.text import plural, printable
 
 _SMALLER = 0.84  # names on shapes other than flatmaps, where regions are smaller
 _SAME = 1e-3  # mm: ends of segments that are nearer are one point
@@ -34,6 +36,7 @@ class Scene:
     shown: np.ndarray  # (V,) bool; of the flatmap False on the medial wall and the cuts
     outlines: tuple[np.ndarray, ...]  # lines of shape (k, 2)
     labels: tuple[Label, ...]
+    smoothing: int = 0  # times that values are averaged over neighbours
 
     @property
     def name(self) -> str:
@@ -41,18 +44,19 @@ class Scene:
         if not isinstance(self.view, View):
             return "projections of the volume"
         shape = {FLAT: "flatmap", "sphere": "sphere"}.get(self.view.shape, f"{self.view.shape} surface")
-        return f"{self.view.surface.name} {shape}"
+        smoothed = f", smoothed {plural(self.smoothing, 'time')}" if self.smoothing else ""
+        return f"{self.view.surface.name} {shape}{smoothed}"
 
 
-def make_scene(maps: MapSet, *, view: str, room: tuple[float, float], dpi: float, label_size: float) -> Scene:
+def make_scene(maps: MapSet, style: Style, *, room: tuple[float, float], dpi: float, label_size: float) -> Scene:
     """Compute view, pixels and outlines; cached for the next figure of the same subject.
 
     Parameters
     ----------
     maps : MapSet
         Whose vertices and regions are drawn; voxels without a surface as a `GlassBrain`.
-    view : str
-        How the cortex is shown, see `read_view`; of no use for voxels without a surface.
+    style : Style
+        Of which the view is of no use for voxels without a surface.
     room : tuple of float
         Greatest width and height of the map in inches.
     dpi : float
@@ -61,7 +65,8 @@ def make_scene(maps: MapSet, *, view: str, room: tuple[float, float], dpi: float
     """
     regions = tuple((" ".join(printable(name).split()), positions.tobytes()) for name, positions in maps.rois.items())
     ids = None if maps.ids is None else maps.ids.tobytes()
-    return _scene(maps.vertices, maps.surface, ids, maps.volume, regions, view, room, dpi, label_size)
+    look = style.view, style.shading, style.smoothing
+    return _scene(maps.vertices, maps.surface, ids, maps.volume, regions, look, room, dpi, label_size)
 
 
 @functools.lru_cache(maxsize=4)
@@ -71,12 +76,13 @@ def _scene(
     raw_ids: bytes | None,
     volume: Volume | None,
     regions: tuple[tuple[str, bytes], ...],
-    view_name: str,
+    look: tuple[str, Shading, int],
     room: tuple[float, float],
     dpi: float,
     label_size: float,
 ) -> Scene:
     canvas: Canvas | GlassBrain
+    view_name, shading, smoothing = look
     shape, angles, hemispheres = read_view(view_name)
     shown = np.ones(len(vertices), dtype=bool)
     if surface is None and volume is not None:
@@ -84,9 +90,12 @@ def _scene(
         view: Layout = canvas.view
     else:
         ids = None if raw_ids is None else np.frombuffer(raw_ids, dtype=np.int32)
+        if surface is None and shape != FLAT:
+            surface = find_average_surface(vertices.space)
         view = on_surface = make_view(vertices, shape, angles, hemispheres, surface, ids)
         shown = on_view(vertices, on_surface, ids)
-        canvas = Canvas(vertices, on_surface, dpi * min(room[0] / view.width, room[1] / view.height), ids=ids)
+        per_mm = min(room[0] / view.width, room[1] / view.height)
+        canvas = Canvas(vertices, on_surface, dpi * per_mm, ids=ids, shading=shading)
     per_mm = min(room[0] / view.width, room[1] / view.height)
     outlines, anchors = [], []
     for name, raw in regions:
@@ -106,6 +115,7 @@ def _scene(
         shown,
         tuple(outlines),
         place_labels([anchor[:3] for anchor in anchors], view.extent, per_mm, label_size),
+        smoothing,
     )
 
 
