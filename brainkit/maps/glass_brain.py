@@ -120,10 +120,7 @@ class GlassBrain:
         image[at] = [GREY, GREY, GREY, 1.0]
         image[at[pixels], :3] += alpha[:, None] * (colours - GREY)
         inside = (image[:, 3] > 0).reshape(self.shape)
-        rim = (inside & ~binary_erosion(inside)).ravel()
-        empty = rim.copy()
-        empty[at[pixels]] = False
-        image[empty, :3] = _RIM
+        image[(inside & ~binary_erosion(inside)).ravel(), :3] = _RIM  # values near white have an edge too
         return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).reshape(*self.shape, 4)
 
     def smooth_colours(self, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
