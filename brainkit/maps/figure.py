@@ -108,9 +108,7 @@ class MapFigure(Frame):
             draw_legend(self, brain_map, box, below=below)
 
     def _title(self, start: str, brain_map: BrainMap, margin: float, room: float) -> None:
-        title = " ".join(f"{start}: {brain_map.title}".split()) if start else brain_map.title
-        if not start and title != brain_map.name:  # a name stays as it is
-            title = title[:1].upper() + title[1:]
+        title = " ".join((f"{start}: {brain_map.title}" if start else brain_map.title).split())
         subtitle = SEPARATOR.join(text for text in (self.scene.name, brain_map.summary) if text)
         scale, top = self.scale, self.height
         size = self.fitting(title, 15.5 * scale, room, BOLD)
