@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.volume import Volume
+from brainkit.errors import UsageError
+from brainkit.utils.text import nearest_name
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Continuous:
         What the low and the high end mean, if the numbers alone do not say it.
     extend : {"neither", "min", "max", "both"}
         Ends of the colour bar beyond which there are values.
+    below : str
+        Colour of the values below `low` (``"#4a6f8f"``), where they must not look like it; empty: that of `low`.
     """
 
     colours: str
@@ -32,6 +41,7 @@ class Continuous:
     label: str
     ends: tuple[str, str] | None = None
     extend: Literal["neither", "min", "max", "both"] = "neither"
+    below: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +90,13 @@ class BrainMap:
     reliable : array of shape (V,), bool, optional
         False where the value may be chance: drawn pale.
     strength : array of shape (V,), optional
-        In [0, 1]; 0 is drawn dim. Only with `Categorical`.
+        In [0, 1]; the nearer to 0, the more of the cortex shows through. Only with `Categorical`.
     summary : str
         Key figures, such as the median.
     detail : str
         What a reader must know: what pale means, what is clipped.
+    none_reliable : str
+        Said over the map where no vertex is reliable.
     """
 
     name: str
@@ -95,9 +107,66 @@ class BrainMap:
     strength: np.ndarray | None = None
     summary: str = ""
     detail: str = ""
+    none_reliable: str = "no vertex is reliable"
 
     @property
     def known(self) -> np.ndarray:
         """Vertices with a value: (V,) bool."""
         finite = np.isfinite(self.values)
         return finite if finite.ndim == 1 else finite.all(axis=1)
+
+    @property
+    def empty(self) -> str:
+        """Why the map shows nothing; an empty string if it shows something."""
+        if not self.known.any():
+            return "no vertex has a value to show"
+        if self.reliable is not None and not (self.known & self.reliable).any():
+            return self.none_reliable
+        return ""
+
+
+@dataclass(frozen=True, eq=False)
+class MapSet:
+    """The maps of one subject that belong together: of a run, an encoder file, an evaluation.
+
+    Parameters
+    ----------
+    title : str
+        Of whom or what: the network, the subject. May be empty.
+    vertices : Vertices
+    rois : RoiTable
+        Of the same V vertices.
+    maps : tuple of BrainMap
+    note : str, optional
+        Shown with every map, for example that the subject is simulated.
+    volume : Volume, optional
+        Which voxels the vertices of the custom space are.
+    """
+
+    title: str
+    vertices: Vertices
+    rois: RoiTable
+    maps: tuple[BrainMap, ...]
+    note: str | None = None
+    volume: Volume | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the maps."""
+        return tuple(each.name for each in self.maps)
+
+    def __getitem__(self, name: str) -> BrainMap:
+        found = {each.name: each for each in self.maps}
+        if name not in found:
+            raise UsageError(f"map {name!r}: there is none{nearest_name(name, found)}")
+        return found[name]
+
+    def only(self, names: Iterable[str]) -> MapSet:
+        """With the maps of these names, in this order.
+
+        Raises
+        ------
+        UsageError
+            If there is no such map.
+        """
+        return replace(self, maps=tuple(self[name] for name in names))
