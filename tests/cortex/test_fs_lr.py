@@ -11,11 +11,11 @@ import pytest
 
 from brainkit.cortex import fs_lr
 from brainkit.cortex.fs_lr import fs_lr_cortex, to_fs_lr
+from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.surface import mesh, scalar
 from brainkit.cortex.vertices import SPACES, Vertices
-from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
+from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.files.formats import write_maps
-from brainkit.maps.files.values import Brain
 
 N = SPACES["fsaverage5"]
 
@@ -63,9 +63,8 @@ def test_cifti_holds_the_cortex_with_names_and_labels(tmp_path):
     x = np.concatenate([mesh("fsaverage5", side, "sphere")[0][:, 1] for side in ("left", "right")])[vertices.ids]
     shares = np.stack([x < 0, x >= 0], axis=1).astype(float)
     layer = BrainMap("layer", "preferred layer", shares, Categorical(("back", "front"), np.eye(3)[:2], "layer"))
-    write_maps(
-        tmp_path, [BrainMap("y", "to the front", x, Continuous("magma", 0, 1, "mm")), layer], "cifti", Brain(vertices)
-    )
+    y = BrainMap("y", "to the front", x, Continuous("magma", 0, 1, "mm"))
+    write_maps(tmp_path, MapSet("", vertices, RoiTable({}, len(vertices)), (y, layer)), "cifti")
     image = nibabel.load(tmp_path / "y.dscalar.nii")
     assert image.shape == (1, 59412) and list(image.header.get_axis(0).name) == ["to the front"]
     assert image.nifti_header.get_intent()[0] == "ConnDenseScalar"

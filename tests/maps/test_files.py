@@ -11,10 +11,10 @@ import pytest
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
-from brainkit.errors import MissingDependency, UsageError
-from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, Location
+from brainkit.errors import DataError, MissingDependency, UsageError
+from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, Location, MapSet
 from brainkit.maps.files.formats import MAP_FORMATS, write_maps
-from brainkit.maps.files.values import Brain, class_colours
+from brainkit.maps.files.values import class_colours
 
 N = SPACES["fsaverage5"]
 PALETTE = np.array([[0, 0, 0], [0, 0, 0], [1, 0.5, 0]])  # two equal, and black, which annot cannot hold
@@ -22,32 +22,33 @@ CLASSES = Categorical(("stage 1", "<script>", "late"), PALETTE, "layer", strengt
 
 
 @pytest.fixture(scope="module")
-def brain():
+def maps():
     vertices = Vertices("fsaverage5", np.r_[np.arange(0, 4000, 2), N + np.arange(1, 9000, 3)])
-    return Brain(vertices, RoiTable({"V1": np.arange(9)}, len(vertices)), note="SIMULATED")
-
-
-@pytest.fixture(scope="module")
-def maps(brain):
-    count, random = len(brain.vertices), np.random.default_rng(0)
+    count, random = len(vertices), np.random.default_rng(0)
     accuracy = random.normal(size=count)
     shares = random.dirichlet(np.ones(3), count)
     accuracy[5], shares[7] = np.nan, np.nan
-    return [
+    found = (
         BrainMap("accuracy", 'R² & "more"\n', accuracy, Continuous("magma", 0, 1, "R²"), reliable=accuracy > 0),
         BrainMap("layer", "preferred layer", shares, CLASSES, strength=random.random(count)),
         BrainMap("location", "location", random.uniform(-1, 1, (count, 2)), Location()),
-    ]
+    )
+    return MapSet("net", vertices, RoiTable({"V1": np.arange(9)}, count), found, "SIMULATED")
 
 
-def whole(brain, values, fill=np.nan):
+def one_map(vertices, values, name="r", **more):
+    coding = CLASSES if np.ndim(values) > 1 else Continuous("magma", 0, 1, "r")
+    return MapSet("", vertices, RoiTable({}, len(vertices)), (BrainMap(name, "r", values, coding),), **more)
+
+
+def whole(maps, values, fill=np.nan):
     found = np.full((2 * N, *values.shape[1:]), fill, np.float32)
-    found[brain.vertices.ids] = values
+    found[maps.vertices.ids] = values
     return {"lh": found[:N], "rh": found[N:]}
 
 
 def numbers(maps):
-    shares = maps[1].values
+    shares = maps["layer"].values
     return np.where(np.isnan(shares[:, 0]), 0, np.nan_to_num(shares).argmax(axis=1) + 1)
 
 
@@ -56,21 +57,21 @@ def names(files):
 
 
 @pytest.mark.parametrize("side", ["lh", "rh"])
-def test_gifti_holds_every_value_its_name_and_the_colours(side, brain, maps, tmp_path):
-    files, left_out = write_maps(tmp_path, maps, "gifti", brain)
+def test_gifti_holds_every_value_its_name_and_the_colours(side, maps, tmp_path):
+    files, left_out = write_maps(tmp_path, maps, "gifti")
     assert not left_out
     assert {f"{side}.accuracy.func.gii", f"{side}.layer.label.gii", f"{side}.location.func.gii"} <= set(names(files))
     structure = {"lh": "CortexLeft", "rh": "CortexRight"}[side]
 
     image = nibabel.load(tmp_path / f"{side}.accuracy.func.gii")
     assert image.meta["AnatomicalStructurePrimary"] == structure and image.meta["Note"] == "SIMULATED"
-    np.testing.assert_array_equal(image.agg_data(), whole(brain, maps[0].values)[side])
+    np.testing.assert_array_equal(image.agg_data(), whole(maps, maps["accuracy"].values)[side])
 
     image = nibabel.load(tmp_path / f"{side}.location.func.gii")
-    np.testing.assert_array_equal(np.stack(image.agg_data(), axis=1), whole(brain, maps[2].values)[side])
+    np.testing.assert_array_equal(np.stack(image.agg_data(), axis=1), whole(maps, maps["location"].values)[side])
 
     image = nibabel.load(tmp_path / f"{side}.layer.label.gii")
-    np.testing.assert_array_equal(image.agg_data(), whole(brain, numbers(maps), 0)[side])
+    np.testing.assert_array_equal(image.agg_data(), whole(maps, numbers(maps), 0)[side])
     assert image.labeltable.get_labels_as_dict() == {0: "???", 1: "stage 1", 2: "<script>", 3: "late"}
     assert (
         image.labeltable.labels[3].rgba == pytest.approx((1, 128 / 255, 0, 1))
@@ -78,36 +79,36 @@ def test_gifti_holds_every_value_its_name_and_the_colours(side, brain, maps, tmp
     )
 
 
-def test_nilearn_reads_what_nibabel_does(brain, maps, tmp_path):
+def test_nilearn_reads_what_nibabel_does(maps, tmp_path):
     surface = pytest.importorskip("nilearn.surface", reason="reads the files")
     for format in ("gifti", "mgz", "annot"):
-        write_maps(tmp_path, maps, format, brain)
-    expected = whole(brain, maps[0].values)["rh"]
+        write_maps(tmp_path, maps, format)
+    expected = whole(maps, maps["accuracy"].values)["rh"]
     for name in ("rh.accuracy.func.gii", "rh.accuracy.mgz"):
         np.testing.assert_array_equal(surface.load_surf_data(str(tmp_path / name)), expected)
-    classes = whole(brain, numbers(maps), 0)["rh"]
+    classes = whole(maps, numbers(maps), 0)["rh"]
     for name in ("rh.layer.label.gii", "rh.layer.mgz"):
         np.testing.assert_array_equal(surface.load_surf_data(str(tmp_path / name)), classes)
     np.testing.assert_array_equal(surface.load_surf_data(str(tmp_path / "rh.layer.annot")), classes - 1)
 
 
-def test_mgz_has_the_shape_of_an_overlay(brain, maps, tmp_path):
-    write_maps(tmp_path, maps, "mgz", brain)
+def test_mgz_has_the_shape_of_an_overlay(maps, tmp_path):
+    write_maps(tmp_path, maps, "mgz")
     accuracy, location = (nibabel.load(tmp_path / f"lh.{name}.mgz") for name in ("accuracy", "location"))
     assert accuracy.shape == (N, 1, 1) and location.shape == (N, 1, 1, 2)
-    np.testing.assert_array_equal(np.asarray(location.dataobj)[:, 0, 0], whole(brain, maps[2].values)["lh"])
+    np.testing.assert_array_equal(np.asarray(location.dataobj)[:, 0, 0], whole(maps, maps["location"].values)["lh"])
 
 
-def test_annot_holds_classes_only_with_colours_that_differ(brain, maps, tmp_path):
-    files, left_out = write_maps(tmp_path, maps, "annot", brain)
+def test_annot_holds_classes_only_with_colours_that_differ(maps, tmp_path):
+    files, left_out = write_maps(tmp_path, maps, "annot")
     assert names(files) == ["lh.layer.annot", "rh.layer.annot"]
-    assert [each.name for each in left_out] == ["accuracy", "location"]
+    assert left_out == ("accuracy", "location")
     labels, table, found = nibabel.freesurfer.read_annot(tmp_path / "lh.layer.annot")
-    np.testing.assert_array_equal(labels, whole(brain, numbers(maps), 0)["lh"] - 1)
+    np.testing.assert_array_equal(labels, whole(maps, numbers(maps), 0)["lh"] - 1)
     assert [name.decode() for name in found] == ["stage 1", "<script>", "late"]
     np.testing.assert_array_equal(table[:, :3], class_colours(CLASSES))
     with pytest.raises(UsageError, match="annot"):
-        write_maps(tmp_path, maps[:1], "annot", brain)
+        write_maps(tmp_path, maps.only(["accuracy"]), "annot")
 
 
 def test_label_colours_stay_near_and_differ():
@@ -115,14 +116,14 @@ def test_label_colours_stay_near_and_differ():
     assert len(np.unique(colours, axis=0)) == 3 and colours.any(axis=1).all()
 
 
-def test_npz_holds_everything_and_says_what_it_is(brain, maps, tmp_path):
-    (path,), _ = write_maps(tmp_path, maps, "npz", brain)
+def test_npz_holds_everything_and_says_what_it_is(maps, tmp_path):
+    (path,), _ = write_maps(tmp_path, maps, "npz")
     with np.load(path) as file:
-        for each in maps:
+        for each in maps.maps:
             np.testing.assert_array_equal(file[each.name], each.values)
-        np.testing.assert_array_equal(file["accuracy:reliable"], maps[0].reliable)
-        np.testing.assert_array_equal(file["layer:strength"], maps[1].strength)
-        np.testing.assert_array_equal(file["vertices"], brain.vertices.ids)
+        np.testing.assert_array_equal(file["accuracy:reliable"], maps["accuracy"].reliable)
+        np.testing.assert_array_equal(file["layer:strength"], maps["layer"].strength)
+        np.testing.assert_array_equal(file["vertices"], maps.vertices.ids)
         assert file["roi:V1"].tolist() == list(range(9)) and file["layer:classes"].tolist() == list(CLASSES.names)
         description = str(file["description"])
     assert all(key in description for key in ("fsaverage5", "SIMULATED", "accuracy", "layer:classes", "location"))
@@ -130,10 +131,12 @@ def test_npz_holds_everything_and_says_what_it_is(brain, maps, tmp_path):
 
 def test_nifti_puts_voxels_in_their_volume(tmp_path):
     volume = Volume((4, 5, 6), np.diag([2.0, 2, 2, 1]), np.array([[0, 1, 2], [3, 4, 5], [1, 1, 1]]))
-    brain = Brain(Vertices.custom(3), volume=volume)
     values = np.array([1.5, np.nan, -2])
-    classes = BrainMap("layer", "", np.eye(3), CLASSES)
-    write_maps(tmp_path, [BrainMap("r", "r", values, Continuous("magma", 0, 1, "r")), classes], "nifti", brain)
+    for each in (
+        one_map(Vertices.custom(3), values, volume=volume),
+        one_map(Vertices.custom(3), np.eye(3), "layer", volume=volume),
+    ):
+        write_maps(tmp_path, each, "nifti")
     image = nibabel.load(tmp_path / "r.nii.gz")
     np.testing.assert_array_equal(image.affine, volume.affine)
     np.testing.assert_array_equal(image.get_fdata()[tuple(volume.voxels.T)], values)
@@ -142,46 +145,45 @@ def test_nifti_puts_voxels_in_their_volume(tmp_path):
 
 
 @pytest.mark.parametrize("format", [name for name in MAP_FORMATS if name not in ("cifti", "nifti")])
-def test_the_bytes_are_the_same_every_time(format, brain, maps, tmp_path):
+def test_the_bytes_are_the_same_every_time(format, maps, tmp_path):
     def hashes(folder):
-        return [hashlib.sha256(file.read_bytes()).digest() for file in write_maps(folder, maps, format, brain)[0]]
+        return [hashlib.sha256(file.read_bytes()).digest() for file in write_maps(folder, maps, format)[0]]
 
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
 
 
 def test_a_hemisphere_without_vertices_has_no_file(tmp_path):
-    brain = Brain(Vertices("fsaverage5", np.array([N + 1, N + 2])))
-    files, _ = write_maps(tmp_path, [BrainMap("r", "r", np.ones(2), Continuous("magma", 0, 1, "r"))], "mgz", brain)
+    files, _ = write_maps(tmp_path, one_map(Vertices("fsaverage5", np.array([N + 1, N + 2])), np.ones(2)), "mgz")
     assert names(files) == ["rh.r.mgz"]
 
 
-def test_odd_names_of_layers_become_files(brain, maps, tmp_path):
-    odd = BrainMap("weight-../blocks 3", "t", maps[0].values, maps[0].coding)
-    files, _ = write_maps(tmp_path / "new", [odd], "gifti", brain)
+def test_odd_names_of_layers_become_files(tmp_path):
+    odd = one_map(Vertices("fsaverage5", np.arange(3)), np.ones(3), "weight-../blocks 3")
+    files, _ = write_maps(tmp_path / "new", odd, "gifti")
     assert all(file.parent == tmp_path / "new" and file.is_file() for file in files)
 
 
 @pytest.mark.parametrize("format", ["gifti", "mgz", "annot", "cifti", "nifti"])
-def test_what_does_not_fit_the_vertices_is_refused_with_what_does(format, maps, tmp_path):
-    custom = Brain(Vertices.custom(len(maps[0].values)))
+def test_what_does_not_fit_the_vertices_is_refused_with_what_does(format, tmp_path):
     with pytest.raises(UsageError, match="npz"):
-        write_maps(tmp_path / "none", maps, format, custom)
+        write_maps(tmp_path / "none", one_map(Vertices.custom(4), np.ones(4)), format)
     assert not (tmp_path / "none").exists()
 
 
-def test_wrong_lengths_and_unknown_formats_are_refused(brain, maps, tmp_path):
+def test_unknown_formats_and_equal_names_are_refused(maps, tmp_path):
     with pytest.raises(UsageError, match="gifti"):
-        write_maps(tmp_path, maps, "gifty", brain)
-    short = BrainMap("r", "r", np.ones(3), Continuous("magma", 0, 1, "r"))
-    with pytest.raises(UsageError, match="3"):
-        write_maps(tmp_path, [short], "gifti", brain)
+        write_maps(tmp_path, maps, "gifty")
+    twice = MapSet("", maps.vertices, maps.rois, (maps["accuracy"], maps["accuracy"]))
+    with pytest.raises(DataError, match="accuracy"):
+        write_maps(tmp_path, twice, "gifti")
+    assert not list(tmp_path.iterdir())
 
 
-def test_cifti_says_what_to_install(brain, maps, tmp_path, monkeypatch):
+def test_cifti_says_what_to_install(maps, tmp_path, monkeypatch):
     from brainkit.cortex import fs_lr
 
     monkeypatch.setattr(fs_lr.importlib.util, "find_spec", lambda name: None)
     fs_lr._read.cache_clear()
     with pytest.raises(MissingDependency, match=r"brainkit\[cifti\]"):
-        write_maps(tmp_path, maps, "cifti", brain)
+        write_maps(tmp_path / "new", maps, "cifti")
     assert not list(tmp_path.iterdir())

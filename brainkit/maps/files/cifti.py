@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from brainkit.cortex.fs_lr import FS_LR_SIZE, fs_lr_cortex, to_fs_lr
 from brainkit.cortex.surface import HEMISPHERES
-from brainkit.maps.brain_map import BrainMap, Categorical
+from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
 from brainkit.maps.files.values import (
-    Brain,
     class_labels,
     class_numbers,
     column_names,
@@ -26,21 +25,21 @@ from brainkit.maps.files.values import (
 _STRUCTURES = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 
 
-def write_cifti(folder: Path, maps: Sequence[BrainMap], brain: Brain) -> Iterator[Path]:
+def write_cifti(folder: Path, maps: MapSet) -> Iterator[Path]:
     """``NAME.dscalar.nii``, or ``NAME.dlabel.nii`` for classes, on the cortex of fs_LR 32k."""
     from nibabel.cifti2 import Cifti2Image
     from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ScalarAxis
 
     cortex = {side: np.flatnonzero(fs_lr_cortex(side)) for side in HEMISPHERES}
     models = [BrainModelAxis.from_surface(cortex[side], FS_LR_SIZE, _STRUCTURES[side]) for side in HEMISPHERES]
-    for brain_map in maps:
+    for brain_map in maps.maps:
         names = [plain(name) for name in column_names(brain_map)]
-        meta = [{"Description": describe(brain_map), **({"Note": plain(brain.note)} if brain.note else {})}]
+        meta = [{"Description": describe(brain_map), **({"Note": plain(maps.note)} if maps.note else {})}]
         axis: Any = ScalarAxis(names, meta * len(names))
         whole = {}
         for side in HEMISPHERES:
-            values = on_hemisphere(brain_map.values, brain.vertices, side)
-            whole[side] = to_fs_lr(brain.vertices.space, side, values)[cortex[side]]
+            values = on_hemisphere(brain_map.values, maps.vertices, side)
+            whole[side] = to_fs_lr(maps.vertices.space, side, values)[cortex[side]]
         rows = np.concatenate([whole["left"], whole["right"]])  # (59412,) or (59412, n)
         if isinstance(brain_map.coding, Categorical):
             shares = BrainMap(brain_map.name, brain_map.title, rows, brain_map.coding)

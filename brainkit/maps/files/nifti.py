@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from brainkit.maps.brain_map import BrainMap
-from brainkit.maps.files.values import Brain, file_stem, plain, save, stored_values, unknown_value
+from brainkit.maps.brain_map import MapSet
+from brainkit.maps.files.values import file_stem, plain, save, stored_values, unknown_value
 
 
-def write_nifti(folder: Path, maps: Sequence[BrainMap], brain: Brain) -> Iterator[Path]:
+def write_nifti(folder: Path, maps: MapSet) -> Iterator[Path]:
     """``NAME.nii.gz`` in the volume of the voxels."""
     from nibabel.nifti1 import Nifti1Image
 
-    volume = brain.volume
+    volume = maps.volume
     assert volume is not None  # _check
-    for brain_map in maps:
+    for brain_map in maps.maps:
         columns = stored_values(brain_map)
         grid = np.full((*volume.shape, columns.shape[1]), unknown_value(brain_map), columns.dtype)
         grid[tuple(volume.voxels.T)] = columns

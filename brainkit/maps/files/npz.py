@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices
-from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, Location
-from brainkit.maps.files.values import Brain, describe
+from brainkit.maps.brain_map import Categorical, Continuous, Location, MapSet
+from brainkit.maps.files.values import describe
 from brainkit.utils.files import atomic_write
 
 
-def write_npz(folder: Path, maps: Sequence[BrainMap], brain: Brain) -> Iterator[Path]:
+def write_npz(folder: Path, maps: MapSet) -> Iterator[Path]:
     """``maps.npz``: all maps as they are, with what is needed to place them; ``description`` says what is what."""
-    vertices = brain.vertices
+    vertices = maps.vertices
     arrays: dict[str, np.ndarray] = {"space": np.array(vertices.space), "vertices": vertices.ids}
     lines = [
         f"Maps of {len(vertices):,} vertices, written by brainkit. Rows of all arrays are the vertices, in one order;",
         "NaN is unknown.",
-        *([f"NOTE: {brain.note}"] if brain.note else []),
+        *([f"NOTE: {maps.note}"] if maps.note else []),
         "",
         "space, vertices: where they lie; " + _place(vertices),
     ]
-    if brain.volume is not None:
-        arrays |= {"voxels": brain.volume.voxels, "volume_shape": np.array(brain.volume.shape)}
-        arrays["affine"] = brain.volume.affine
+    if maps.volume is not None:
+        arrays |= {"voxels": maps.volume.voxels, "volume_shape": np.array(maps.volume.shape)}
+        arrays["affine"] = maps.volume.affine
         lines.append("voxels, volume_shape, affine: their voxels, the volume, and voxel indices to mm")
-    for name, members in ({} if brain.rois is None else brain.rois).items():
+    for name, members in maps.rois.items():
         arrays[f"roi:{name}"] = members
-    if brain.rois:
+    if maps.rois:
         lines.append("roi:NAME: rows of the vertices of a region")
-    for brain_map in maps:
+    for brain_map in maps.maps:
         name, coding = brain_map.name, brain_map.coding
         arrays[name] = np.asarray(brain_map.values)
         lines += ["", f"{name}: {describe(brain_map)}"]

@@ -5,40 +5,17 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.surface import HEMISPHERES
 from brainkit.cortex.vertices import SPACES, Vertices
-from brainkit.cortex.volume import Volume
 from brainkit.maps.brain_map import BrainMap, Categorical, Location
 from brainkit.utils.files import atomic_write
 
 UNKNOWN = "???"  # what FreeSurfer and Workbench call what has no label
-
-
-@dataclass(frozen=True, eq=False)
-class Brain:
-    """What the V values of the maps belong to.
-
-    Parameters
-    ----------
-    vertices : Vertices
-    rois : RoiTable, optional
-    volume : Volume, optional
-        The voxels that custom vertices are.
-    note : str
-        What a reader must know, such as that the subject is simulated.
-    """
-
-    vertices: Vertices
-    rois: RoiTable | None = None
-    volume: Volume | None = None
-    note: str = ""
 
 
 def class_numbers(brain_map: BrainMap) -> np.ndarray:
