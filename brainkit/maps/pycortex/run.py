@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,33 @@ from brainkit.cortex.cortical_surface import average_surface
 from brainkit.cortex.vertices import CUSTOM, SPACES
 from brainkit.errors import BrainkitError, MissingDependency, UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
-from brainkit.maps.colours import colour_map, location_colours, location_table
+from brainkit.maps.colours import colour_map, location_table
 from brainkit.maps.files.values import file_stem
+from brainkit.maps.paint import FAINTEST, PALE, colours_of
 from brainkit.maps.pycortex.single_file import single_file
 from brainkit.maps.pycortex.subject import write_subject
 from brainkit.utils.files import atomic_write, cache_folder, create_folder
 from brainkit.utils.text import first_line
 
+
+@dataclass(frozen=True)
+class Pycortex:
+    """How pycortex is used.
+
+    Parameters
+    ----------
+    filestore : path-like, optional
+        pycortex's folder of subjects. By default one in brainkit's cache folder. If it has no subject named after the
+        space, one is written; if it has, it is drawn on.
+    subject : str, optional
+        The name that datasets have as their subject; by default that of the space.
+    """
+
+    filestore: str | os.PathLike[str] | None = None
+    subject: str | None = None
+
+
 HEIGHT = 1024  # pixels of a flatmap
-_FAINTEST = 0.3  # opacity of a vertex without any preference for a class
-_PALE = 0.13  # opacity of a vertex whose value may be chance
 # The data are mostly of the visual cortex, so the viewer opens on the back of the brain.
 _FROM_THE_BACK = """<script>
 addEventListener("load", () => window.viewer && viewer.loaded.done(() => {
@@ -67,7 +85,7 @@ def write_quickflat(
     BrainkitError
         If pycortex fails.
     """
-    _check(maps)
+    check_pycortex(maps)
     figures = {brain_map.name: create_folder(folder) / f"{file_stem(brain_map.name)}.png" for brain_map in maps.maps}
     with tempfile.TemporaryDirectory() as place:
         drawn = {str(Path(place) / path.name): number for number, path in enumerate(figures.values())}
@@ -85,7 +103,7 @@ def write_viewer(
 
     Vertices whose number may be chance are left out. Parameters, errors: as `write_quickflat`.
     """
-    _check(maps)
+    check_pycortex(maps)
     with atomic_write(path) as temporary, tempfile.TemporaryDirectory() as place:
         _run(Path(place), maps, filestore, viewer=str(Path(place) / "viewer"), only_reliable=True)
         temporary.write_text(single_file(Path(place) / "viewer") + _FROM_THE_BACK, encoding="utf-8")
@@ -108,13 +126,14 @@ def write_dataset(
 
     Other parameters, errors: as `write_quickflat`.
     """
-    _check(maps)
+    check_pycortex(maps)
     with atomic_write(path) as temporary, tempfile.TemporaryDirectory() as place:
         _run(Path(place), maps, filestore, dataset=str(temporary.absolute()), dataset_subject=subject)
     return Path(path)
 
 
-def _check(maps: MapSet) -> None:
+def check_pycortex(maps: MapSet) -> None:
+    """Refuse what cannot be drawn with pycortex, before anything is written."""
     if maps.vertices.space == CUSTOM:
         raise UsageError("pycortex: needs vertices of an fsaverage space, got custom ones, which have no surface")
     if importlib.util.find_spec("cortex") is None:
@@ -225,25 +244,14 @@ def _facts(
 
 def _vertex_colours(brain_map: BrainMap) -> np.ndarray:
     """sRGB and opacity of each vertex, in [0, 1]; unknown ones are transparent. (V, 4)."""
-    known, coding = brain_map.known, brain_map.coding
+    known = brain_map.known
     values = np.where(known if brain_map.values.ndim == 1 else known[:, None], brain_map.values, 0.0)
-    if isinstance(coding, Categorical):
-        colours = np.asarray(coding.palette)[values.argmax(axis=1)]
-    elif isinstance(coding, Continuous):
-        level = np.clip((values - coding.low) / (coding.high - coding.low), 0, 1)
-        colours = colour_map(coding.colours)(level)[:, :3]
-        if coding.below:
-            from matplotlib.colors import to_rgb
-
-            colours[values < coding.low] = to_rgb(coding.below)
-    else:
-        colours = location_colours(*values.T)
     opacity = known.astype(np.float64)
     if brain_map.reliable is not None:
-        opacity = np.where(brain_map.reliable, opacity, _PALE * opacity)
+        opacity = np.where(brain_map.reliable, opacity, PALE * opacity)
     if brain_map.strength is not None:
-        opacity *= _FAINTEST + (1 - _FAINTEST) * np.clip(np.nan_to_num(brain_map.strength), 0, 1)
-    return np.column_stack([colours, opacity])
+        opacity *= FAINTEST + (1 - FAINTEST) * np.clip(np.nan_to_num(brain_map.strength), 0, 1)
+    return np.column_stack([colours_of(brain_map, values.reshape(len(values), -1)), opacity])
 
 
 def _on_surface(values: np.ndarray, maps: MapSet, fill: float) -> np.ndarray:
