@@ -63,6 +63,17 @@ Examples:
 )
 @click.option("--mean", is_flag=True, help="Draw the mean of a file's rows.")
 @click.option(
+    "--method",
+    is_flag=True,
+    help="Draw the method's own figures: weights of layers, clusters of channels, layers and image coverage by region.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Photographs that --method shows channels in.",
+)
+@click.option(
     "--pycortex", is_flag=True, help="Draw with pycortex, and write a dataset of it, into the folder pycortex/."
 )
 @click.option(
@@ -84,6 +95,8 @@ def command(
     rows: tuple[str, ...] | None,
     like: Path | None,
     mean: bool,
+    method: bool,
+    images: Path | None,
     pycortex: bool,
     filestore: Path | None,
     subject: str | None,
@@ -101,10 +114,17 @@ def command(
     from brainkit.maps.pycortex.run import Pycortex
     from brainkit.maps.style import Style, read_formats, read_size
     from brainkit.runs.draw import draw_all
+    from brainkit.runs.method import draw_method
 
     if (filestore or subject) and not pycortex:
         raise click.UsageError("--filestore and --subject are for --pycortex")
+    if images and not method:
+        raise click.UsageError("--images is for --method")
     width, height = (None, None) if size is None else read_size(size)
+    style = Style(theme, width, height, dpi)
+    if method:
+        draw_method(sources, out=out, images=images or (), style=style, say=click.echo)
+        return
     draw_all(
         sources,
         out=out,
@@ -112,7 +132,7 @@ def command(
         rows=_numbers(rows or ()),
         mean=mean,
         changes=Changes(**{**changes, "only": changes["only"] or ()}),
-        style=Style(theme, width, height, dpi),
+        style=style,
         formats=() if pycortex and formats is None else read_formats(formats or "png", MAP_FORMATS),
         pycortex=Pycortex(filestore, subject) if pycortex else None,
         say=click.echo,
