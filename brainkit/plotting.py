@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.surface_files import read_surface
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.errors import UsageError, require
 from brainkit.maps import definitions
@@ -42,9 +44,12 @@ def plot(
     label: str = "",
     labels: Sequence[str] = (),
     rois: str | Iterable[str] | Mapping[str, np.ndarray] | None = None,
+    surface: str | os.PathLike[str] | CorticalSurface | None = None,
     cmap: str | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
+    shading: Literal["interpolated", "flat"] = "interpolated",
+    smoothing: int = 0,
     theme: str = "light",
     size: float | str | tuple[float, float] | None = None,
     dpi: int | None = None,
@@ -66,7 +71,8 @@ def plot(
         Whose vertices the V values are: an encoder or a run (with its regions), the path of one, some `Vertices`, or
         the name of a space (``"fsaverage5"``) for all its vertices, left before right.
     view : str
-        How the cortex is shown.
+        A shape of the cortex: ``flat``, ``inflated``, ``pial``, ``white`` or ``sphere``; but for a flatmap also angles
+        and hemispheres: ``"inflated-lateral-medial"``, ``"pial-ventral-left"``.
     kind : {"continuous", "categorical", "location"}
     title : str, or n of them for a grid
     label : str
@@ -75,11 +81,18 @@ def plot(
         Names of the classes.
     rois : str, names or mapping of str to positions, optional
         Regions that are outlined: by default all of `on`; names of some; or others, as positions among the V vertices.
+    surface : path-like or CorticalSurface, optional
+        A subject's own: a folder of FreeSurfer's or GIFTI files. Voxels are projected on it; without one, they are
+        drawn as three projections of the volume.
     cmap : str, optional
         A colour map of matplotlib, by name. By default one that is even in lightness, diverging if there are negative
         values.
     vmin, vmax : float, optional
         Limits of the colours; by default round numbers that cover 99 % of the vertices.
+    shading : {"interpolated", "flat"}
+        Values between vertices: interpolated, or one colour for each vertex.
+    smoothing : int
+        How often values are averaged over neighbouring vertices; by default never.
     theme : {"light", "dark", "transparent", "transparent-dark"}
     size : float, str or (float, float), optional
         Width of the figure in inches, also with its height, or ``"single"``, ``"onehalf"``, ``"double"`` for the
@@ -112,7 +125,7 @@ def plot(
     from brainkit.maps.grid import MapGrid, draw_in_axes
 
     width, height = _inches(size)
-    style = Style(theme, width, height, dpi, view)
+    style = Style(theme, width, height, dpi, view, shading, smoothing)
     maps = _map_set(on)
     if isinstance(values, BrainMap):
         drawn = [values]
@@ -122,7 +135,8 @@ def plot(
         drawn = _brain_maps(np.asarray(values), len(maps.vertices), kind, title, label, labels)
     if isinstance(title, str) and title and len(drawn) == 1:
         drawn = [replace(drawn[0], title=title)]
-    changes = Changes(cmap=cmap, vmin=vmin, vmax=vmax)
+    own = surface if surface is None or isinstance(surface, CorticalSurface) else read_surface(surface)
+    changes = Changes(cmap=cmap, vmin=vmin, vmax=vmax, surface=own)
     chosen = replace(maps, maps=tuple(drawn), rois=_regions(maps.rois, rois))
     maps = changes.apply(chosen)
     check_drawable_set(maps)
@@ -134,8 +148,8 @@ def plot(
         return figure
     dots = dpi or FORMATS["png"]
     if len(maps.maps) == 1:
-        own = maps if isinstance(values, str) else replace(maps, title="")
-        return MapFigure(own, maps.maps[0], style, dots).figure
+        titled = maps if isinstance(values, str) else replace(maps, title="")
+        return MapFigure(titled, maps.maps[0], style, dots).figure
     return MapGrid(maps, style, dots, title if isinstance(title, str) else "").figure
 
 
@@ -186,7 +200,7 @@ def _brain_maps(
         return [replace(definitions.location(values), coding=Location(label or "location in the image"))]
     if kind == "categorical":
         fits = values.shape == (count,) or (values.ndim == 2 and len(values) == count)
-        _check(values, fits, f"({count},) or ({count}, classes)")
+        _check(values, fits, f"({count},) or ({count}, classes)", kinds="biufUO")
         return [definitions.classes("classes", values, labels, label=label)]
     _check(values, values.ndim in (1, 2) and values.shape[-1] == count, f"({count},) or (n, {count})")
     rows = values.reshape(-1, count)
@@ -201,12 +215,12 @@ def _brain_maps(
     )
 
 
-def _check(values: np.ndarray, fits: bool, expected: str) -> None:
+def _check(values: np.ndarray, fits: bool, expected: str, kinds: str = "biuf") -> None:
     if not fits:
         fitting = [space for space, size in SPACES.items() if values.shape[-1:] == (2 * size,)]
         hint = f"; they fit all vertices of {fitting[0]}: on={fitting[0]!r}" if fitting else ""
         raise UsageError(f"values: must have shape {expected}, one per vertex, got {values.shape}{hint}")
-    if values.dtype.kind not in "biufUO":
+    if values.dtype.kind not in kinds:
         raise UsageError(f"values: must be numbers, got {values.dtype}")
 
 

@@ -19,8 +19,8 @@ def split(_context: click.Context, _option: click.Parameter, text: str | None) -
 Examples:
   brainkit map
   brainkit map runs/dinov2-subj01 --format pdf --size double --only layer,scale
-  brainkit map encoder.onnx --out figures --theme dark
   brainkit map --format gifti,npz
+  brainkit map encoder.onnx --out figures --theme dark --view inflated --angles lateral,medial
   brainkit map fmri.npy --rows 0,3 --like encoder.onnx --rois V1,FFA
   brainkit map lh.thickness.mgz rh.thickness.mgz --cmap viridis --vmin 1 --vmax 4
 """,
@@ -49,6 +49,27 @@ Examples:
     help="Colours of background and text.",
 )
 @click.option("--rois", callback=split, metavar="NAME,...", help="Outline only these regions; '' outlines none.")
+@click.option(
+    "--view",
+    default="flat",
+    show_default=True,
+    help="Shape of the cortex: flat, inflated, pial, white or sphere; but for flat, with angles and hemispheres: "
+    "inflated-lateral-medial-left.",
+)
+@click.option(
+    "--angles",
+    default="",
+    metavar="NAME,...",
+    help="lateral, medial, ventral, dorsal, posterior, anterior.  [default: lateral,medial,ventral,posterior]",
+)
+@click.option(
+    "--surface",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Your own surface, of FreeSurfer or GIFTI files; voxels are projected on it.",
+)
+@click.option("--shading", type=click.Choice(["interpolated", "flat"]), default="interpolated", show_default=True)
+@click.option("--smooth", type=int, default=0, metavar="N", help="Average over neighbours N times.  [default: never]")
 @click.option("--cmap", metavar="NAME", help="A colour map of matplotlib.")
 @click.option("--vmin", type=float, help="Value of the lowest colour.")
 @click.option("--vmax", type=float, help="Value of the highest colour.")
@@ -92,6 +113,11 @@ def command(
     size: str | None,
     dpi: int | None,
     theme: str,
+    view: str,
+    angles: str,
+    surface: Path | None,
+    shading: Any,
+    smooth: int,
     rows: tuple[str, ...] | None,
     like: Path | None,
     mean: bool,
@@ -102,7 +128,7 @@ def command(
     subject: str | None,
     **changes: Any,
 ) -> None:
-    """Draw maps on the flattened cortex: accuracy, explained share, preferred layer, location and scale.
+    """Draw maps on the cortex, flattened or not: accuracy, explained share, preferred layer, location and scale.
 
     Of a run, an evaluation's folder or an encoder file, by default the newest finished run, else the only .onnx file
     here. Or of files with a value for each vertex: .npy (of brainkit predict, or any other), .gii, .mgz, .annot; the
@@ -121,7 +147,7 @@ def command(
     if images and not method:
         raise click.UsageError("--images is for --method")
     width, height = (None, None) if size is None else read_size(size)
-    style = Style(theme, width, height, dpi)
+    style = Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth)
     if method:
         draw_method(sources, out=out, images=images or (), style=style, say=click.echo)
         return
@@ -131,6 +157,7 @@ def command(
         like=like,
         rows=_numbers(rows or ()),
         mean=mean,
+        surface=surface,
         changes=Changes(**{**changes, "only": changes["only"] or ()}),
         style=style,
         formats=() if pycortex and formats is None else read_formats(formats or "png", MAP_FORMATS),

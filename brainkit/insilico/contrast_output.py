@@ -129,7 +129,10 @@ def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: fl
         counts=(len(result.a.images), len(result.b.images)),
         max_q=SIGNIFICANT if max_q is None else max_q,
     )
-    return draw_maps(target, MapSet("", result.vertices, result.rois, (drawn,), result.encoder.note))[0]
+    volume = result.encoder.volume
+    if volume is not None and result.columns is not None:
+        volume = volume.select(result.columns)
+    return draw_maps(target, MapSet("", result.vertices, result.rois, (drawn,), result.encoder.note, volume))[0]
 
 
 def _write_csv(path: Path, result: Contrast, ids: np.ndarray) -> None:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.rois import RoiTable
 from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.colours import colour_map, sequence
 from brainkit.maps.limits import with_limits
+from brainkit.maps.projected import project_maps
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Changes:
         A colour map of matplotlib for maps of numbers, and of classes.
     vmin, vmax : float, optional
         Limits of the colours of maps of numbers.
+    surface : CorticalSurface, optional
+        To draw on, instead of the average one; voxels are projected on it.
     """
 
     only: Sequence[str] = ()
@@ -34,6 +38,7 @@ class Changes:
     cmap: str | None = None
     vmin: float | None = None
     vmax: float | None = None
+    surface: CorticalSurface | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("vmin", self.vmin), ("vmax", self.vmax)):
@@ -50,7 +55,13 @@ class Changes:
         """
         chosen = maps.only(self.only) if self.only else maps
         rois = maps.rois if self.rois is None else choose_rois(maps.rois, self.rois)
-        return replace(chosen, rois=rois, maps=tuple(self._recoloured(each) for each in chosen.maps))
+        changed = replace(chosen, rois=rois, maps=tuple(self._recoloured(each) for each in chosen.maps))
+        if self.surface is None:
+            return changed
+        if changed.volume is not None:
+            return project_maps(changed, self.surface)
+        self.surface.ids_of(changed.vertices, changed.ids)  # raises if they do not fit
+        return replace(changed, surface=self.surface)
 
     def _recoloured(self, brain_map: BrainMap) -> BrainMap:
         if self.vmin is not None or self.vmax is not None:

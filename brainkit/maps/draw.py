@@ -105,8 +105,8 @@ def check_drawable_set(maps: MapSet, *others: BrainMap) -> None:
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
-    if maps.vertices.space == CUSTOM:
-        raise UsageError("maps need vertices of an fsaverage space, got custom ones, which have no surface")
+    if maps.vertices.space == CUSTOM and maps.surface is None and maps.volume is None:
+        raise UsageError("maps of the custom space need a surface or a volume, got neither; give a surface")
     count = len(maps.vertices)
     if maps.rois.n_vertices != count:
         raise UsageError(f"rois must be of the {count} vertices drawn, got a table of {maps.rois.n_vertices}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.vertices import from_ranges
+from brainkit.cortex.vertices import CUSTOM, from_ranges
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.images import decode
@@ -48,9 +48,9 @@ def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
     """
     for module in ("matplotlib", "nilearn"):
         require(module, extra="maps", purpose="drawing brain maps")
-    if info.vertices.space == "custom":
+    if info.vertices.space == CUSTOM and info.volume is None:
         raise UsageError(
-            "maps need an encoder with vertices of an fsaverage space, got custom ones, which have no surface"
+            "maps need an encoder of an fsaverage space or of the voxels of a volume, got vertices without a surface"
         )
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -150,9 +150,10 @@ def draw_predictions(
         As `check_drawable`; DataError also if rows and images, or columns and vertices, do not match.
     """
     target = check_drawable(folder, encoder_info)
-    vertices, rois = encoder_info.vertices, encoder_info.rois
+    vertices, rois, volume = encoder_info.vertices, encoder_info.rois, encoder_info.volume
     if columns is not None:
         vertices, rois = vertices.select(columns), rois.subset(columns)
+        volume = None if volume is None else volume.select(columns)
     if prediction_rows.shape != (len(image_paths), len(vertices)):
         raise DataError(
             f"predictions: expected {len(image_paths)} rows (images) and {len(vertices)} columns (vertices), "
@@ -160,7 +161,7 @@ def draw_predictions(
         )
     target.mkdir(exist_ok=True)
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
-    maps, limit = MapSet("", vertices, rois, (), encoder_info.note), symmetric(rows, 1e-3)
+    maps, limit = MapSet("", vertices, rois, (), encoder_info.note, volume), symmetric(rows, 1e-3)
     drawn = []
     for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
         source = Path(image if isinstance(image, str | os.PathLike) else image.name)

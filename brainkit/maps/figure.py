@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.cortex.vertices import Vertices
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.canvas import Canvas
 from brainkit.maps.definitions import SEPARATOR
@@ -32,7 +31,9 @@ _NARROW = 4.6  # below this width the legend is below the map
 _OVERVIEW_WIDTH = 2.1
 _FULL_WIDTH, _LEAST_SCALE = 9.0, 0.62
 LABEL_SIZE = 9.0  # points
+_BETWEEN = 4.0  # mm beside a panel that its caption may take
 _HALO = "#20242a"
+_FINER_LINES = 0.75  # on shapes other than flatmaps, where regions are smaller
 _LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, without importing PIL
 
 
@@ -75,9 +76,7 @@ class MapFigure(Frame):
         legend = height_below(brain_map, scale) if narrow else 0.0
         around = _HEADER * scale + legend + foot.height
         up = _MAP[1] if style.height is None else max(style.height - around, 0.5)
-        self.scene = make_scene(
-            maps.vertices, maps.rois, view=style.view, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale
-        )
+        self.scene = make_scene(maps, style, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale)
         width, height = self.scene.inches
         tall = height if narrow else max(height, _LEAST_HEIGHT * scale)
         if style.width is None:
@@ -91,7 +90,7 @@ class MapFigure(Frame):
         left = margin + (beside if picture is not None else 0.0) + (across - width) / 2
         self.map = self.axes(left, low + (tall - height) / 2, width, height)
         draw_map(self.map, self.scene, brain_map, scale)
-        self._captions(left, low + (tall + height) / 2, width)
+        self._captions(left, low + (tall - height) / 2, width)
         side, top = (margin if picture is not None else margin + across + gutter), low + tall
         if picture is not None:
             used = self._picture(picture, (side, top, column, tall))
@@ -109,9 +108,7 @@ class MapFigure(Frame):
             draw_legend(self, brain_map, box, below=below)
 
     def _title(self, start: str, brain_map: BrainMap, margin: float, room: float) -> None:
-        title = " ".join(f"{start}: {brain_map.title}".split()) if start else brain_map.title
-        if not start and title != brain_map.name:  # a name stays as it is
-            title = title[:1].upper() + title[1:]
+        title = " ".join((f"{start}: {brain_map.title}" if start else brain_map.title).split())
         subtitle = SEPARATOR.join(text for text in (self.scene.name, brain_map.summary) if text)
         scale, top = self.scale, self.height
         size = self.fitting(title, 15.5 * scale, room, BOLD)
@@ -119,11 +116,14 @@ class MapFigure(Frame):
         size = self.fitting(subtitle, 10 * scale, room)
         self.text(margin, top - 0.6 * scale, subtitle, size=size, color=self.theme.faint, va="top")
 
-    def _captions(self, left: float, top: float, width: float) -> None:
-        per_mm = width / self.scene.view.width
-        for text, middle in self.scene.captions:
-            x, style = left + middle * per_mm, {"ha": "center", "va": "bottom", "color": self.theme.faint}
-            self.text(x, top + 0.06 * self.scale, text, size=9.5 * self.scale, **style)
+    def _captions(self, left: float, bottom: float, width: float) -> None:
+        view = self.scene.view
+        per_mm = width / view.width
+        for box in view.boxes:
+            x, y = box.caption_place
+            at = left + x * per_mm, bottom + (y - view.extent[2]) * per_mm + 0.06 * self.scale
+            size = self.fitting(box.caption, 9.5 * self.scale, (box.width + _BETWEEN) * per_mm)
+            self.text(*at, box.caption, size=size, ha="center", va="bottom", color=self.theme.faint)
 
     def _picture(self, picture: Image, box: tuple[float, float, float, float]) -> float:
         """Draw a picture in the box; the height that it takes, with the space below it."""
@@ -141,7 +141,7 @@ class MapFigure(Frame):
         """The whole flatmap, small, with a frame around the part that is shown."""
         from matplotlib.patches import FancyBboxPatch
 
-        view, image = _overview_image(self.scene.vertices)
+        view, image = _overview_image(self.scene)
         width = min(_OVERVIEW_WIDTH * self.scale, column)
         height = width * view.height / view.width
         left += (column - width) / 2
@@ -197,15 +197,19 @@ def draw_map(axes: Axes, scene: Scene, brain_map: BrainMap, scale: float) -> Non
     with matplotlib_settings():
         # Not interpolated: the image has the resolution of the figure.
         axes.imshow(paint(scene, brain_map), extent=view.extent, interpolation="none", aspect="auto", zorder=1)
+        fine = 1.0 if view.flat else _FINER_LINES
         for width, colour in ((2.4, _HALO), (1.1, "white")):
-            style: dict[str, Any] = {"linewidths": width * scale, "capstyle": "round", "joinstyle": "round"}
+            style: dict[str, Any] = {"linewidths": width * scale * fine, "capstyle": "round", "joinstyle": "round"}
             axes.add_collection(LineCollection(scene.outlines, colors=colour, zorder=2, **style), autolim=False)
-        look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontsize": LABEL_SIZE * scale}
-        for name, x, y in scene.labels:
+        leaders = [label.leader for label in scene.labels if label.leader is not None]
+        for width, colour in ((2.0, _HALO), (0.8, "white")):
+            axes.add_collection(LineCollection(leaders, colors=colour, linewidths=width * scale, zorder=2.5), False)
+        for label in scene.labels:
+            look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontsize": label.size}
             # Two texts, as one with an outline would not stay text in PDF and SVG.
             halo = [Stroke(linewidth=2.4 * scale, foreground=_HALO)]
-            axes.text(x, y, name, color=_HALO, path_effects=halo, zorder=3, **look)
-            axes.text(x, y, name, color="white", zorder=4, **look)
+            axes.text(label.x, label.y, label.name, color=_HALO, path_effects=halo, zorder=3, **look)
+            axes.text(label.x, label.y, label.name, color="white", zorder=4, **look)
     axes.set_xlim(*view.extent[:2])
     axes.set_ylim(*view.extent[2:])
     axes.axis("off")
@@ -220,8 +224,10 @@ def message(axes: Axes, text: str, size: float) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _overview_image(vertices: Vertices) -> tuple[View, np.ndarray]:
-    view = whole_view(vertices.space)
-    canvas = Canvas(vertices, view, 2 * _OVERVIEW_WIDTH * FORMATS["png"] / view.width)
-    pixels, _, alpha = canvas.paint(np.zeros(len(vertices)), np.ones(len(vertices), dtype=bool))
+def _overview_image(scene: Scene) -> tuple[View, np.ndarray]:
+    assert isinstance(scene.view, View) and isinstance(scene.canvas, Canvas)
+    view, count = whole_view(scene.view.surface), len(scene.vertices)
+    scale = 2 * _OVERVIEW_WIDTH * FORMATS["png"] / view.width
+    canvas = Canvas(scene.vertices, view, scale, ids=scene.canvas.ids)
+    pixels, _, alpha = canvas.paint(np.zeros(count), np.ones(count, dtype=bool))
     return view, canvas.compose(pixels, np.broadcast_to([0.30, 0.42, 0.58], (len(pixels), 3)), alpha)

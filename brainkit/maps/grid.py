@@ -49,9 +49,7 @@ class MapGrid(Frame):
         room = math.inf
         if style.height is not None:
             room = max((style.height - legend - head - foot) / rows - _TITLE * scale, 0.3)
-        scene = make_scene(
-            maps.vertices, maps.rois, view=style.view, room=(panel, room), dpi=dpi, label_size=LABEL_SIZE * small
-        )
+        scene = make_scene(maps, style, room=(panel, room), dpi=dpi, label_size=LABEL_SIZE * small)
         across, up = scene.inches
         step = up + _TITLE * scale + _GAP
         super().__init__(width, style.height or head + rows * step + legend + foot, style, scale)
@@ -89,9 +87,7 @@ def draw_in_axes(axes: Axes, maps: MapSet, brain_map: BrainMap, style: Style, *,
     inches = box.width / figure.dpi, box.height / figure.dpi
     scale = min(max(inches[0] / 6, 0.5), 1.0)
     # Twice as fine as the axes now are: they may grow.
-    scene = make_scene(
-        maps.vertices, maps.rois, view=style.view, room=inches, dpi=2 * dpi, label_size=LABEL_SIZE * scale
-    )
+    scene = make_scene(maps, style, room=inches, dpi=2 * dpi, label_size=LABEL_SIZE * scale)
     draw_map(axes, scene, brain_map, scale)
     axes.set_aspect("equal")
     if brain_map.empty:

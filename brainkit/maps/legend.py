@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
-from brainkit.maps.canvas import GYRUS, SULCUS
 from brainkit.maps.colours import colour_map, location_table
 from brainkit.maps.paint import FAINTEST
+from brainkit.maps.raster import GYRUS, SULCUS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
+from brainkit.maps.canvas import Canvas
 from brainkit.maps.colours import colour_map, location_colours
 from brainkit.maps.scene import Scene
 
@@ -20,8 +21,11 @@ def paint(scene: Scene, brain_map: BrainMap) -> np.ndarray:
     ones = np.ones(len(known))
     strength = ones if brain_map.strength is None else brain_map.strength
     reliable = ones if brain_map.reliable is None else brain_map.reliable
+    if scene.smoothing and isinstance(scene.canvas, Canvas):
+        values = scene.canvas.smooth(values, known, scene.smoothing)
     columns = np.column_stack([values, strength, reliable])
-    pixels, painted, alpha = scene.canvas.paint(columns, known & scene.shown)
+    rank = np.abs(values) if isinstance(brain_map.coding, Continuous) else None
+    pixels, painted, alpha = scene.canvas.paint(columns, known & scene.shown, rank)
     colours = colours_of(brain_map, painted[:, :-2])
     if isinstance(brain_map.coding, Categorical):
         colours = scene.canvas.smooth_colours(pixels, colours)

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.cortical_surface import CorticalSurface
+from brainkit.cortex.surface_files import find_average_surface
 from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.volume import Volume
+from brainkit.maps.brain_map import MapSet
 from brainkit.maps.canvas import Canvas
-from brainkit.maps.view import View, choose_view, on_flatmap
-from brainkit.utils.text import printable
+from brainkit.maps.glass_brain import GlassBrain
+from brainkit.maps.labels import Label, place_labels
+from brainkit.maps.panels import Layout
+from brainkit.maps.style import Shading, Style
+from brainkit.maps.view import FLAT, View, make_view, on_view, read_view
+from brainkit.utils.text import plural, printable
 
+_SMALLER = 0.84  # names on shapes other than flatmaps, where regions are smaller
 _SAME = 1e-3  # mm: ends of segments that are nearer are one point
 
 
@@ -22,72 +30,92 @@ class Scene:
     """The cortex in one view. Lengths are in mm of the view's plane."""
 
     vertices: Vertices
-    view: View
-    canvas: Canvas
+    view: Layout
+    canvas: Canvas | GlassBrain
     inches: tuple[float, float]  # width and height of the map
     shown: np.ndarray  # (V,) bool; of the flatmap False on the medial wall and the cuts
     outlines: tuple[np.ndarray, ...]  # lines of shape (k, 2)
-    labels: tuple[tuple[str, float, float], ...]  # ROI, x, y
-    captions: tuple[tuple[str, float], ...]  # what stands above a part of the view, and the x of its middle
+    labels: tuple[Label, ...]
+    smoothing: int = 0  # times that values are averaged over neighbours
 
     @property
     def name(self) -> str:
         """Of the surface and the view."""
-        return f"{self.vertices.space} flatmap"
+        if not isinstance(self.view, View):
+            return "projections of the volume"
+        shape = {FLAT: "flatmap", "sphere": "sphere"}.get(self.view.shape, f"{self.view.shape} surface")
+        smoothed = f", smoothed {plural(self.smoothing, 'time')}" if self.smoothing else ""
+        return f"{self.view.surface.name} {shape}{smoothed}"
 
 
-def make_scene(
-    vertices: Vertices, rois: RoiTable, *, view: str, room: tuple[float, float], dpi: float, label_size: float
-) -> Scene:
+def make_scene(maps: MapSet, style: Style, *, room: tuple[float, float], dpi: float, label_size: float) -> Scene:
     """Compute view, pixels and outlines; cached for the next figure of the same subject.
 
     Parameters
     ----------
-    vertices : Vertices
-        In an fsaverage space.
-    rois : RoiTable
-    view : str
-        How the cortex is shown.
+    maps : MapSet
+        Whose vertices and regions are drawn; voxels without a surface as a `GlassBrain`.
+    style : Style
+        Of which the view is of no use for voxels without a surface.
     room : tuple of float
         Greatest width and height of the map in inches.
     dpi : float
     label_size : float
         Of the names of ROIs, in points.
     """
-    regions = tuple((" ".join(printable(name).split()), positions.tobytes()) for name, positions in rois.items())
-    return _scene(vertices, regions, view, room, dpi, label_size)
+    regions = tuple((" ".join(printable(name).split()), positions.tobytes()) for name, positions in maps.rois.items())
+    ids = None if maps.ids is None else maps.ids.tobytes()
+    look = style.view, style.shading, style.smoothing
+    return _scene(maps.vertices, maps.surface, ids, maps.volume, regions, look, room, dpi, label_size)
 
 
 @functools.lru_cache(maxsize=4)
 def _scene(
     vertices: Vertices,
+    surface: CorticalSurface | None,
+    raw_ids: bytes | None,
+    volume: Volume | None,
     regions: tuple[tuple[str, bytes], ...],
-    view_name: str,
+    look: tuple[str, Shading, int],
     room: tuple[float, float],
     dpi: float,
     label_size: float,
 ) -> Scene:
-    view = choose_view(vertices)
+    canvas: Canvas | GlassBrain
+    view_name, shading, smoothing = look
+    shape, angles, hemispheres = read_view(view_name)
+    shown = np.ones(len(vertices), dtype=bool)
+    if surface is None and volume is not None:
+        canvas = GlassBrain(volume, room, dpi)
+        view: Layout = canvas.view
+    else:
+        ids = None if raw_ids is None else np.frombuffer(raw_ids, dtype=np.int32)
+        if surface is None and shape != FLAT:
+            surface = find_average_surface(vertices.space)
+        view = on_surface = make_view(vertices, shape, angles, hemispheres, surface, ids)
+        shown = on_view(vertices, on_surface, ids)
+        per_mm = min(room[0] / view.width, room[1] / view.height)
+        canvas = Canvas(vertices, on_surface, dpi * per_mm, ids=ids, shading=shading)
     per_mm = min(room[0] / view.width, room[1] / view.height)
-    canvas = Canvas(vertices, view, per_mm * dpi)
     outlines, anchors = [], []
     for name, raw in regions:
         positions = np.frombuffer(raw, dtype=np.int32)
         if len(positions):
             outline = canvas.outline(positions)
             outlines += _joined(outline)
-            anchors += [(len(positions), name, x, y) for x, y in canvas.anchors(positions, outline)]
-    anchors.sort(key=lambda item: (-item[0], item[1], item[2]))
-    line = label_size / 72 / per_mm
+            anchors += [(name, *anchor) for anchor in canvas.anchors(positions, outline)]
+    anchors.sort(key=lambda item: (-item[3], item[0], item[1]))
+    if not view.flat:
+        label_size *= _SMALLER
     return Scene(
         vertices,
         view,
         canvas,
         (view.width * per_mm, view.height * per_mm),
-        on_flatmap(vertices),
+        shown,
         tuple(outlines),
-        _place_labels(anchors, view, line),
-        tuple((f"{box.hemisphere} hemisphere", box.shift + (box.x0 + box.x1) / 2) for box in view.boxes),
+        place_labels([anchor[:3] for anchor in anchors], view.extent, per_mm, label_size),
+        smoothing,
     )
 
 
@@ -113,29 +141,3 @@ def _joined(segments: np.ndarray) -> list[np.ndarray]:
                 path.append(following)
             lines.append(points[path])
     return lines
-
-
-def _place_labels(
-    anchors: list[tuple[int, str, float, float]], view: View, line: float
-) -> tuple[tuple[str, float, float], ...]:
-    """Labels at their anchors (size, name, x, y), shifted if they would overlap; dropped if there is no room.
-
-    `line` is the height of a line of text.
-    """
-    left, right, bottom, top = view.extent
-    boxes: list[tuple[float, float, float, float]] = []  # x, half width, y, half height
-    labels = []
-    offsets = sorted(
-        ((across * 0.75, up * 0.75) for across in range(-4, 5) for up in range(-4, 5)),
-        key=lambda offset: offset[0] ** 2 + offset[1] ** 2,
-    )
-    for _, name, x, y in anchors:
-        half_width, half_height = 0.30 * line * len(name) + 0.15 * line, 0.62 * line
-        for across, up in offsets:
-            u = min(max(x + across * line, left + half_width), right - half_width)
-            w = min(max(y + up * line, bottom + half_height), top - half_height)
-            if all(abs(u - a) >= half_width + b or abs(w - c) >= half_height + d for a, b, c, d in boxes):
-                boxes.append((u, half_width, w, half_height))
-                labels.append((name, u, w))
-                break
-    return tuple(labels)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from brainkit.errors import UsageError
+from brainkit.maps.view import read_view
 from brainkit.utils.text import nearest_name
 
 WIDTHS: Mapping[str, float] = {"single": 3.5, "onehalf": 5.0, "double": 7.2}
@@ -23,11 +24,14 @@ MATPLOTLIB: Mapping[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "brainkit",  # the same figure gives the same bytes
     "text.usetex": False,
+    "text.hinting": "no_hinting",  # letters stand where those of their outlines do
     "savefig.bbox": None,
     "savefig.facecolor": "auto",
     "savefig.transparent": False,
 }
+Shading = Literal["interpolated", "flat"]
 _LEAST_WIDTH, _GREATEST_WIDTH = 2.0, 40.0  # inches
+_MOST_SMOOTHING = 100
 _LEAST_DPI, _GREATEST_DPI = 30, 1200
 
 
@@ -73,7 +77,12 @@ class Style:
     dpi : int, optional
         Dots per inch of the picture, in PDF and SVG of the map alone; by default that of `FORMATS`.
     view : str
-        How the cortex is shown.
+        How the cortex is shown: a shape (``flat``, ``inflated``, ``pial``, ``white``, ``sphere``) and, but for a
+        flatmap, angles and hemispheres: ``"inflated-lateral-medial-left"``.
+    shading : {"interpolated", "flat"}
+        Flat gives each vertex one colour, so that noise does not look like streaks.
+    smoothing : int
+        How often values are averaged over their neighbours before they are drawn.
     """
 
     theme: str = "light"
@@ -81,6 +90,8 @@ class Style:
     height: float | None = None
     dpi: int | None = None
     view: str = "flat"
+    shading: Shading = "interpolated"
+    smoothing: int = 0
 
     def __post_init__(self) -> None:
         if self.theme not in THEMES:
@@ -90,6 +101,11 @@ class Style:
                 raise UsageError(
                     f"{name}: must lie between {_LEAST_WIDTH:g} and {_GREATEST_WIDTH:g} inches, got {inches:g}"
                 )
+        read_view(self.view)
+        if self.shading not in get_args(Shading):
+            raise UsageError(f"shading: must be interpolated or flat, got {self.shading!r}")
+        if not 0 <= self.smoothing <= _MOST_SMOOTHING:
+            raise UsageError(f"smoothing: must lie between 0 and {_MOST_SMOOTHING}, got {self.smoothing}")
         if self.dpi is not None and not _LEAST_DPI <= self.dpi <= _GREATEST_DPI:
             raise UsageError(f"dpi: must lie between {_LEAST_DPI} and {_GREATEST_DPI}, got {self.dpi}")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from brainkit.cortex.surface_files import read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import locate
 from brainkit.errors import DataError, UsageError
@@ -30,6 +32,7 @@ def draw_all(
     like: str | os.PathLike[str] | None = None,
     rows: Sequence[int] = (),
     mean: bool = False,
+    surface: str | os.PathLike[str] | None = None,
     changes: Changes | None = None,
     style: Style = DEFAULT,
     formats: Sequence[str] = ("png",),
@@ -51,6 +54,8 @@ def draw_all(
         A run or an encoder file whose vertices the files' values are, and whose regions are outlined.
     rows, mean
         See :func:`brainkit.maps.value_files.read_value_files`.
+    surface : path-like, optional
+        Folder of a subject's own surface, see :func:`brainkit.cortex.surface_files.read_surface`.
     changes : Changes, optional
         Which maps, regions, colours and limits.
     style : Style
@@ -82,8 +87,10 @@ def draw_all(
     elif like is not None or rows or mean:
         raise UsageError("map: --like, --rows and --mean are for files of values")
     else:
-        found = _of_run(_default(say) if not sources else Path(sources[0]), out)
+        found = map_folders(default_source(say) if not sources else Path(sources[0]), out)
     changes = changes or Changes()
+    if surface is not None:
+        changes = replace(changes, surface=read_surface(surface))
     changed = {folder: [changes.apply(each) for each in sets] for folder, sets in found.items()}
     pictures = tuple(format for format in formats if format in FORMATS)
     kinds = tuple(format for format in formats if format not in FORMATS)
@@ -134,18 +141,19 @@ def draw_if_possible(folder: Path, say: Say) -> None:
     """Draw the maps of a run, or report why they cannot be drawn."""
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
         say("no maps drawn: run pip install 'brainkit[maps]', then brainkit map")
-    elif read_json(folder / "run.json")["space"] == CUSTOM:
+    elif read_json(folder / "run.json")["space"] == CUSTOM and not (folder / "volume.npz").is_file():
         say("no maps drawn: the vertices are not on a surface that brainkit knows")
     else:
         draw_run(folder, say=say)
 
 
-def _default(say: Say) -> Path:
+def default_source(say: Say) -> Path:
+    """What is drawn if nothing is named: the newest run, else the only encoder file in the working folder."""
     return latest_run() if has_latest() else default_encoder(say, "a run or an encoder file")
 
 
-def _of_run(source: Path, out: str | os.PathLike[str] | None) -> dict[Path, list[MapSet]]:
-    """Folders for the figures, and what is drawn in each."""
+def map_folders(source: Path, out: str | os.PathLike[str] | None) -> dict[Path, list[MapSet]]:
+    """Folders for the figures of a run, an evaluation or an encoder file, and what is drawn in each."""
     found = {}
     for subject, maps in open_map_sets(source).items():
         if out is not None:

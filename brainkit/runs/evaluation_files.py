@@ -128,7 +128,8 @@ def draw_scores(
     notes: Sequence[str],
     say: Say,
 ) -> None:
-    if shared.vertices.space == CUSTOM:
+    volume = None if subject.volume is None else subject.volume.select(shared.in_data)
+    if shared.vertices.space == CUSTOM and volume is None:
         say("no maps drawn: the vertices are not on a surface that brainkit knows")
         return
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
@@ -143,7 +144,7 @@ def draw_scores(
     maps = evaluation_maps(
         evaluation.r, evaluation.p, evaluation.q, evaluation.noise_ceiling, images=evaluation.n_images
     )
-    draw_maps(folder, MapSet(f"{predictor.title}, {images.name}", shared.vertices, shared.rois, maps, note))
+    draw_maps(folder, MapSet(f"{predictor.title}, {images.name}", shared.vertices, shared.rois, maps, note, volume))
 
 
 def write_differences(folder: Path, differences: Sequence[SetDifference], notes: Sequence[str]) -> None:

@@ -32,8 +32,7 @@ from brainkit.metrics.coverage import image_coverage
 from brainkit.metrics.layer_profile import layer_profile
 from brainkit.predict.encoder import Encoder, load
 from brainkit.predict.inputs.decode import as_sequence
-from brainkit.runs.latest import latest_run
-from brainkit.runs.map_sets import open_map_sets
+from brainkit.runs.draw import default_source, map_folders
 from brainkit.utils.files import create_folder
 from brainkit.utils.progress import Say
 from brainkit.utils.text import plural
@@ -64,9 +63,9 @@ class _Subject:
 
 
 def draw_method(
-    source: str | os.PathLike[str] | None = None,
+    sources: Sequence[str | os.PathLike[str]] = (),
     *,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     images: Any = (),
     clusters: int = 20,
     style: Style = DEFAULT,
@@ -76,10 +75,10 @@ def draw_method(
 
     Parameters
     ----------
-    source : path-like, optional
-        An encoder file, or a run of one subject that has one; by default the newest run.
-    out : path-like
-        Folder of the figures; created if it does not exist.
+    sources : sequence of path-like, optional
+        At most one: an encoder file, or a run of one subject that has one. By default as `brainkit.runs.draw.draw_all`.
+    out : path-like, optional
+        Folder of the figures; by default ``method`` in the folder of the maps.
     images : optional
         Photographs for the figures of channels, as :meth:`brainkit.predict.Encoder.predict` takes them: a folder, or
         paths. The first are drawn for regions; of all, those that each cluster responds to most.
@@ -99,14 +98,22 @@ def draw_method(
     Raises
     ------
     UsageError
-        If the run is of several subjects.
+        If there are several sources, or the run is of several subjects.
     EncoderFileError
         If a run has no encoder file.
     ImageError
         If an image cannot be read.
     """
-    subject = _open(source, clusters)
-    folder = create_folder(out)
+    if len(sources) > 1:
+        raise UsageError(f"map --method: expected one run or encoder file, got {len(sources)}")
+    source = Path(sources[0]) if sources else default_source(say)
+    found = map_folders(source, out)
+    if len(found) > 1:
+        folders = ", ".join(str(source / folder.parent.name) for folder in found)
+        raise UsageError(f"{source}: is a run of several subjects; name one of {folders}")
+    ((folder, (maps,)),) = found.items()
+    subject = _open(maps, locate(source), clusters)
+    folder = create_folder(folder if out is not None else folder / "method")
     figures = list(_figures(folder, subject, style))
     if len(sources := as_sequence(images)):
         figures += _pictures(folder, subject, sources, say)
@@ -114,12 +121,8 @@ def draw_method(
     return figures
 
 
-def _open(source: str | os.PathLike[str] | None, clusters: int) -> _Subject:
-    sets = open_map_sets(source)
-    if len(sets) > 1:
-        raise UsageError(f"{source}: is a run of several subjects ({', '.join(sets)}); name one of their folders")
-    (maps,) = sets.values()
-    encoder = load(locate(latest_run() if source is None else source))
+def _open(maps: MapSet, file: Path, clusters: int) -> _Subject:
+    encoder = load(file)
     weights = encoder.readout_of(np.arange(len(maps.vertices))).weights
     return _Subject(maps, encoder, weights, cluster_channels(weights, clusters))
 
