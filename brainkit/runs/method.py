@@ -81,7 +81,7 @@ def draw_method(
         Folder of the figures; by default ``method`` in the folder of the maps.
     images : optional
         Photographs for the figures of channels, as :meth:`brainkit.predict.Encoder.predict` takes them: a folder, or
-        paths. The first are drawn for regions; of all, those that each cluster responds to most.
+        paths. Some are drawn for regions, and for each cluster those that it responds to most.
     clusters : int
         Of channels.
     style : Style
@@ -115,8 +115,8 @@ def draw_method(
     subject = _open(maps, locate(source), clusters)
     folder = create_folder(folder if out is not None else folder / "method")
     figures = list(_figures(folder, subject, style))
-    if len(sources := as_sequence(images)):
-        figures += _pictures(folder, subject, sources, say)
+    if len(photographs := list(as_sequence(images))):
+        figures += _pictures(folder, subject, photographs, say)
     say(f"{folder}: {', '.join(path.name for path in figures)}")
     return figures
 
@@ -132,8 +132,11 @@ def _figures(folder: Path, subject: _Subject, style: Style) -> Iterator[Path]:
     layer = maps["layer"]
     if maps.vertices.space != CUSTOM:
         more = (cluster_map(subject.clusters), *weight_maps(subject.layers, subject.layer_weights))
-        shared = {"reliable": layer.reliable, "detail": layer.detail, "none_reliable": layer.none_reliable}
-        yield from draw_maps(folder, replace(maps, maps=tuple(replace(each, **shared) for each in more)), style=style)
+        pale = tuple(
+            replace(each, reliable=layer.reliable, detail=layer.detail, none_reliable=layer.none_reliable)
+            for each in more
+        )
+        yield from draw_maps(folder, replace(maps, maps=pale), style=style)
     regions = subject.regions
     if not regions:
         return
@@ -163,10 +166,11 @@ def _figures(folder: Path, subject: _Subject, style: Style) -> Iterator[Path]:
 def _pictures(folder: Path, subject: _Subject, images: Sequence[Any], say: Say) -> Iterator[Path]:
     title, note = subject.maps.title, subject.maps.note
     if subject.regions:
-        tokens, photos = read_tokens(subject.encoder, images[:_SHOWN])
+        shown = np.unique(np.linspace(0, len(images) - 1, _SHOWN).round().astype(int))
+        tokens, photos = read_tokens(subject.encoder, [images[at] for at in shown])
         yield draw_rows(
             folder / "top-channels.png",
-            [Row("photograph", photos), *_region_rows(subject, tokens, photos)],
+            [Row("photograph", list(photos)), *_region_rows(subject, tokens, photos)],
             title=f"{title}: strongest channels of regions",
             detail="first three principal components of a region's readout weights, as red, green and blue",
             note=note,

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from brainkit.cortex.cortical_surface import CorticalSurface, Hemisphere
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
@@ -187,3 +188,16 @@ def test_cifti_says_what_to_install(maps, tmp_path, monkeypatch):
     with pytest.raises(MissingDependency, match=r"brainkit\[cifti\]"):
         write_maps(tmp_path / "new", maps, "cifti")
     assert not list(tmp_path.iterdir())
+
+
+def test_vertices_of_ones_own_surface_get_its_sizes(tmp_path):
+    def side(count):
+        points = np.zeros((count, 3), np.float32)
+        return Hemisphere({"pial": points}, np.empty((0, 3), int), np.empty((0, 3), int), np.zeros(count, np.float32))
+
+    surface = CorticalSurface("sub-1", "custom", side(5), side(7))
+    maps = one_map(Vertices.custom(3), np.array([1.0, 2, 3]), surface=surface, ids=np.array([1, 6, 11]))
+    write_maps(tmp_path, maps, "gifti")
+    left, right = (nibabel.load(tmp_path / f"{side}.r.func.gii").agg_data() for side in ("lh", "rh"))
+    np.testing.assert_array_equal(left, [np.nan, 1, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(right, [np.nan, 2, np.nan, np.nan, np.nan, np.nan, 3])

@@ -38,7 +38,7 @@ def write_cifti(folder: Path, maps: MapSet) -> Iterator[Path]:
         axis: Any = ScalarAxis(names, meta * len(names))
         whole = {}
         for side in HEMISPHERES:
-            values = on_hemisphere(brain_map.values, maps.vertices, side)
+            values = on_hemisphere(brain_map.values, maps, side)
             whole[side] = to_fs_lr(maps.vertices.space, side, values)[cortex[side]]
         rows = np.concatenate([whole["left"], whole["right"]])  # (59412,) or (59412, n)
         if isinstance(brain_map.coding, Categorical):

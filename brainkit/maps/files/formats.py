@@ -96,9 +96,11 @@ def check_format(maps: MapSet, format: str) -> None:
     stems = [file_stem(name) for name in maps.names]
     if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
         raise DataError(f"maps: two would be written to files named {twice}; rename one")
-    if needs == "surface" and maps.vertices.space == CUSTOM:
+    on_average = maps.vertices.space != CUSTOM
+    if needs == "surface" and not on_average and (MAP_FORMATS[format].fs_lr or maps.surface is None):
+        where = "an fsaverage space" if MAP_FORMATS[format].fs_lr else "a surface"
         other = "nifti or npz" if maps.volume is not None else "npz"
-        raise UsageError(f"format {format}: needs vertices of an fsaverage space, got custom ones; choose {other}")
+        raise UsageError(f"format {format}: needs vertices of {where}, got custom ones; choose {other}")
     if needs == "volume" and maps.volume is None:
         raise UsageError(f"format {format}: is for voxels, got vertices without a volume; choose gifti, mgz or npz")
     if not _fitting(maps, format):

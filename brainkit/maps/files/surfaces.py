@@ -35,7 +35,7 @@ def write_gifti(folder: Path, maps: MapSet) -> Iterator[Path]:
                 label = GiftiLabel(key, *(float(part) / 255 for part in colour))
                 label.label = name  # type: ignore[attr-defined]
                 table.labels.append(label)
-        for hemisphere in hemispheres_of(maps.vertices):
+        for hemisphere in hemispheres_of(maps):
             arrays = [
                 GiftiDataArray(
                     values,
@@ -43,7 +43,7 @@ def write_gifti(folder: Path, maps: MapSet) -> Iterator[Path]:
                     datatype="NIFTI_TYPE_INT32" if isinstance(coding, Categorical) else "NIFTI_TYPE_FLOAT32",
                     meta=GiftiMetaData(Name=plain(name)),
                 )
-                for name, values in stored_columns(brain_map, maps.vertices, hemisphere)
+                for name, values in stored_columns(brain_map, maps, hemisphere)
             ]
             facts = {"AnatomicalStructurePrimary": _STRUCTURES[hemisphere], "Description": describe(brain_map)}
             if maps.note:
@@ -58,8 +58,8 @@ def write_mgz(folder: Path, maps: MapSet) -> Iterator[Path]:
     from nibabel.freesurfer.mghformat import MGHImage
 
     for brain_map in maps.maps:
-        for hemisphere in hemispheres_of(maps.vertices):
-            columns = [values for _, values in stored_columns(brain_map, maps.vertices, hemisphere)]
+        for hemisphere in hemispheres_of(maps):
+            columns = [values for _, values in stored_columns(brain_map, maps, hemisphere)]
             grid = np.stack(columns, axis=-1)[:, None, None]  # (n, 1, 1, columns)
             path = folder / f"{_PREFIXES[hemisphere]}.{file_stem(brain_map.name)}.mgz"
             yield save(MGHImage(grid if len(columns) > 1 else grid[..., 0], np.eye(4)), path)
@@ -74,8 +74,8 @@ def write_annot(folder: Path, maps: MapSet) -> Iterator[Path]:
         names = [plain(name) for name in brain_map.coding.names]
         colours = class_colours(brain_map.coding).astype(np.int64)
         table = np.column_stack([colours, np.zeros(len(colours), np.int64)])  # the last is transparency
-        for hemisphere in hemispheres_of(maps.vertices):
-            ((_, numbers),) = stored_columns(brain_map, maps.vertices, hemisphere)
+        for hemisphere in hemispheres_of(maps):
+            ((_, numbers),) = stored_columns(brain_map, maps, hemisphere)
             path = folder / f"{_PREFIXES[hemisphere]}.{file_stem(brain_map.name)}.annot"
             with atomic_write(path) as temporary:
                 save_annot(temporary, numbers.astype(np.int64) - 1, table, names, fill_ctab=True)

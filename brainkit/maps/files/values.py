@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from brainkit.cortex.surface import HEMISPHERES
-from brainkit.cortex.vertices import SPACES, Vertices
-from brainkit.maps.brain_map import BrainMap, Categorical, Location
+from brainkit.cortex.vertices import CUSTOM, SPACES
+from brainkit.maps.brain_map import BrainMap, Categorical, Location, MapSet
 from brainkit.utils.files import atomic_write
 
 UNKNOWN = "???"  # what FreeSurfer and Workbench call what has no label
@@ -36,14 +36,16 @@ def class_colours(coding: Categorical) -> np.ndarray:
     return colours.astype(np.uint8)
 
 
-def hemispheres_of(vertices: Vertices) -> list[str]:
+def hemispheres_of(maps: MapSet) -> list[str]:
     """Hemispheres with vertices; the other has no files."""
-    return [side for side, ids in zip(HEMISPHERES, (vertices.left, vertices.right), strict=True) if len(ids)]
+    left, _, ids = _places(maps)
+    found = {"left": (ids < left).any(), "right": (ids >= left).any()}
+    return [side for side in HEMISPHERES if found[side]]
 
 
-def stored_columns(brain_map: BrainMap, vertices: Vertices, hemisphere: str) -> Iterator[tuple[str, np.ndarray]]:
+def stored_columns(brain_map: BrainMap, maps: MapSet, hemisphere: str) -> Iterator[tuple[str, np.ndarray]]:
     """What is stored of a hemisphere, all of its vertices: names and values (n,)."""
-    whole = on_hemisphere(stored_values(brain_map), vertices, hemisphere, unknown_value(brain_map))
+    whole = on_hemisphere(stored_values(brain_map), maps, hemisphere, unknown_value(brain_map))
     yield from zip(column_names(brain_map), whole.T, strict=True)
 
 
@@ -64,12 +66,22 @@ def unknown_value(brain_map: BrainMap) -> float:
     return 0 if isinstance(brain_map.coding, Categorical) else np.nan
 
 
-def on_hemisphere(values: np.ndarray, vertices: Vertices, hemisphere: str, fill: float = np.nan) -> np.ndarray:
+def on_hemisphere(values: np.ndarray, maps: MapSet, hemisphere: str, fill: float = np.nan) -> np.ndarray:
     """Values (V, ...) on all vertices of a hemisphere: (n, ...), of the same type."""
-    left = hemisphere == "left"
-    whole = np.full((SPACES[vertices.space], *values.shape[1:]), fill, values.dtype)
-    whole[vertices.left if left else vertices.right] = values[: vertices.n_left] if left else values[vertices.n_left :]
-    return whole
+    left, right, ids = _places(maps)
+    whole = np.full((left + right, *values.shape[1:]), fill, values.dtype)
+    whole[ids] = values
+    return whole[:left] if hemisphere == "left" else whole[left:]
+
+
+def _places(maps: MapSet) -> tuple[int, int, np.ndarray]:
+    """Vertices of both hemispheres, and where the V values lie, the right hemisphere's after the left's."""
+    if maps.vertices.space != CUSTOM:
+        size = SPACES[maps.vertices.space]
+        return size, size, maps.vertices.ids
+    surface = maps.surface
+    assert surface is not None  # formats.check_format
+    return len(surface.left), len(surface.right), surface.ids_of(maps.vertices, maps.ids)
 
 
 def class_labels(coding: Categorical) -> list[tuple[str, tuple[int, int, int, int]]]:
