@@ -95,6 +95,9 @@ Examples:
     help="Photographs that --method shows channels in.",
 )
 @click.option(
+    "--animate", is_flag=True, help="Draw how maps came about in training, as GIFs: --only layer,location,scale."
+)
+@click.option(
     "--pycortex", is_flag=True, help="Draw with pycortex, and write a dataset of it, into the folder pycortex/."
 )
 @click.option(
@@ -123,6 +126,7 @@ def command(
     mean: bool,
     method: bool,
     images: Path | None,
+    animate: bool,
     pycortex: bool,
     filestore: Path | None,
     subject: str | None,
@@ -139,6 +143,7 @@ def command(
     from brainkit.maps.files.formats import MAP_FORMATS
     from brainkit.maps.pycortex.run import Pycortex
     from brainkit.maps.style import Style, read_formats, read_size
+    from brainkit.runs.animate import animate_run
     from brainkit.runs.draw import draw_all
     from brainkit.runs.method import draw_method
 
@@ -148,6 +153,9 @@ def command(
         raise click.UsageError("--images is for --method")
     width, height = (None, None) if size is None else read_size(size)
     style = Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth)
+    if animate:
+        animate_run(sources, out=out, names=changes["only"] or ("layer",), style=style, say=click.echo)
+        return
     if method:
         draw_method(sources, out=out, images=images or (), style=style, say=click.echo)
         return
