@@ -276,7 +276,7 @@ class TrainConfig:
 
     false in loops over seeds or settings, where drawing can take longer than training.
     """
-    animate: bool = False
+    snapshots: bool = False
     """Whether to keep what vertices select a few dozen times while training, and to draw it as an animation at the end.
 
     true to see how the maps come about; it changes no result, and takes up to 40 MB.

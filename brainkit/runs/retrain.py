@@ -52,7 +52,7 @@ def retrain(
     FactorTopy
         At its best epoch, on the CPU.
     """
-    alone = replace(settings.train, devices=1, num_nodes=1, tensorboard="off", animate=False)
+    alone = replace(settings.train, devices=1, num_nodes=1, tensorboard="off", snapshots=False)
     settings = replace(settings, train=alone)
     if rows is not None:
         subject = replace(subject, responses=subject.responses.take(rows))

@@ -27,7 +27,7 @@ MAY_CHANGE = (
     "cuda_graph",
     "save_minutes",
     "maps",
-    "animate",
+    "snapshots",
     "tensorboard",
 )
 
@@ -51,7 +51,7 @@ class Overrides:
         Train only the vertices of these ROIs.
     maps : bool, optional
         Whether to draw the maps.
-    animate : bool, optional
+    snapshots : bool, optional
         Whether to keep snapshots for an animation.
     config : path-like, optional
         A YAML file of settings; everything else here wins over it.
@@ -72,7 +72,7 @@ class Overrides:
     threads: int | None = None
     rois: Sequence[str] = ()
     maps: bool | None = None
-    animate: bool | None = None
+    snapshots: bool | None = None
     config: PathLike | None = None
     assignments: tuple[str, ...] = ()
 
@@ -86,7 +86,7 @@ class Overrides:
         """
         settings = base if self.config is None else self._read_config(base)
         seed = settings.seed if self.seed is None else self.seed
-        names = ("epochs", "devices", "num_nodes", "threads", "maps", "animate")
+        names = ("epochs", "devices", "num_nodes", "threads", "maps", "snapshots")
         given = {name: getattr(self, name) for name in names}
         train = replace(settings.train, **{name: value for name, value in given.items() if value is not None})
         settings = replace(

@@ -244,7 +244,7 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
     config, planned_steps = module.config, module.planned_steps
     identity = training_identity(inputs.subjects, inputs.network)
     options: dict[str, Any] = {"device": run.device, "resume": run.resume, "identity": identity}
-    if config.animate:
+    if config.snapshots:
         options["snapshots"] = [each.folder / SNAPSHOTS for each in inputs.subjects]
     if not run.world.first:
         return fit(module, data, run.folder, **options)

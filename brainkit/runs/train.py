@@ -133,7 +133,7 @@ def train(
         threads=threads,
         rois=(rois,) if isinstance(rois, str) else tuple(rois),
         maps=maps,
-        animate=animate,
+        snapshots=animate,
         config=config,
         assignments=(overrides,) if isinstance(overrides, str) else tuple(overrides),
     )
