@@ -273,6 +273,11 @@ def _limits() -> list[str]:
             "[formula](method.md#model) is right."
         ),
         *_text(
+            "- Noise is simulated as independent between vertices. Noise of fMRI is smooth: what neighbours share, "
+            "shrinking their weights towards each other cannot remove, so the refit keeps neighbours only if "
+            "validation images are predicted better with them ([refit](method.md#training))."
+        ),
+        *_text(
             "- Intervals are about other stimuli of the same kind, shown to the same subject. They say nothing about "
             "other subjects; for these, `compare` tests over subjects."
         ),
