@@ -273,9 +273,9 @@ def _limits() -> list[str]:
             "[formula](method.md#model) is right."
         ),
         *_text(
-            "- Noise is simulated as independent between vertices. Noise of fMRI is smooth: what neighbours share, "
-            "shrinking their weights towards each other cannot remove, so the refit keeps neighbours only if "
-            "validation images are predicted better with them ([refit](method.md#training))."
+            "- Noise is simulated as independent between vertices; that of fMRI is smooth. Shrinking weights towards "
+            "those of neighbours cannot remove noise that they share, so the refit does it only if validation images "
+            "are predicted better then ([refit](method.md#training))."
         ),
         *_text(
             "- Intervals are about other stimuli of the same kind, shown to the same subject. They say nothing about "
