@@ -297,7 +297,7 @@ def _made_with(report: dict[str, Any]) -> list[str]:
     made = [found["machine"] for found in report.values() if "machine" in found]
     if not made:
         return []
-    one = made[-1]
+    one = made[0]
     versions = f"brainkit {one['brainkit']} (commit {one['commit']}), torch {one['torch']}, numpy {one['numpy']}"
     return _text(f"CPU time: {costs}; one thread of an {one['processor']}, python {one['python']}, {versions}.")
 
