@@ -92,8 +92,14 @@ def coverage(datasets: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
                 "median explained share of an ROI": _roi_hits(
                     found.groups, data.r_a**2 / TO_SIGNAL**2, np.median, "", "explained"
                 ),
+                "mean explained share of an ROI": _roi_hits(
+                    found.groups, data.r_a**2 / TO_SIGNAL**2, np.mean, "mean_", "explained"
+                ),
                 "difference at a vertex": _inside(paired.low, paired.high, difference),
                 "mean difference of an ROI": _roi_hits(paired.groups, difference, np.mean, ""),
+                "difference of an ROI's mean explained shares": _roi_hits(
+                    paired.groups, (data.r_a**2 - data.r_b**2) / TO_SIGNAL**2, np.mean, "", "explained"
+                ),
                 "difference of an ROI's medians": _inside(
                     *_roi_ends(paired.groups, "median_"),
                     _roi_centres(data.r_a, np.median) - _roi_centres(data.r_b, np.median),

@@ -120,7 +120,7 @@ def speed() -> str:
         _row("the same, memory beyond inputs and results", memory["published"]["both"], memory["cpu"]["both"], "MB")
     )
     lines.append(
-        _row("a whole training step", 1e3 * steps["published"], 1e3 * steps["brainkit, cpu, gauge unit"], "ms")
+        _row("a whole training step", 1e3 * steps["published"], 1e3 * steps["brainkit, cpu, gauge unit, offsets"], "ms")
     )
     sizes, about = step["sizes"], step["machine"]
     caption = (

@@ -273,6 +273,11 @@ def _limits() -> list[str]:
             "[formula](method.md#model) is right."
         ),
         *_text(
+            "- Noise is simulated as independent between vertices; that of fMRI is smooth. Shrinking weights towards "
+            "those of neighbours cannot remove noise that they share, so the refit does it only if validation images "
+            "are predicted better then ([refit](method.md#training))."
+        ),
+        *_text(
             "- Intervals are about other stimuli of the same kind, shown to the same subject. They say nothing about "
             "other subjects; for these, `compare` tests over subjects."
         ),
@@ -292,7 +297,7 @@ def _made_with(report: dict[str, Any]) -> list[str]:
     made = [found["machine"] for found in report.values() if "machine" in found]
     if not made:
         return []
-    one = made[-1]
+    one = made[0]
     versions = f"brainkit {one['brainkit']} (commit {one['commit']}), torch {one['torch']}, numpy {one['numpy']}"
     return _text(f"CPU time: {costs}; one thread of an {one['processor']}, python {one['python']}, {versions}.")
 

@@ -138,7 +138,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         f"{world_simulation.VERTICES} vertices, {world_simulation.TRAINING} images to train and validate on, "
         f"{world_simulation.TEST} of {world_simulation.TEST_PHOTOGRAPHS} other photographs to test on. Explained share "
         "of the noise ceiling: the median over an area's vertices, averaged over worlds. Differences are over all "
-        "vertices, paired by world, with 95 % t intervals. Centre off: distance of the location from the planted "
+        "vertices, paired by world, with 95 % t intervals. Centre error: distance of the location from the planted "
         "receptive field's centre, median.",
         "",
     ]
@@ -148,7 +148,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
             continue
         variants = dict.fromkeys(variant for row in chosen.values() for variant in row)
         lines += [f"## {MEANING[kind]}: {len(chosen)} worlds", ""]
-        lines += ["| | " + " | ".join(GROUPS) + " | centre off, early | mid | CPU s | this minus default | worlds |"]
+        lines += ["| | " + " | ".join(GROUPS) + " | centre error, early | mid | CPU s | this minus default | worlds |"]
         lines += ["|---" * (len(GROUPS) + 6) + "|"]
         for variant in variants:
             having = [row[variant] for row in chosen.values() if variant in row]

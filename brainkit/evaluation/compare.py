@@ -52,7 +52,8 @@ class PairedComparison:
     exchanges : int
         How many p is over; all ways, if the stimuli are few.
     method : {"BCa", "percentile"} or None
-        Of the intervals of vertices. Those of groups of vertices are always percentile intervals, which cover better.
+        Of the intervals of vertices. Those of groups of vertices are always percentile intervals; of the mean
+        explained share, corrected for its bias.
     """
 
     difference: dict[str, np.ndarray]
@@ -131,7 +132,7 @@ def compare_predictions(
     if n < 2:
         raise UsageError(f"images: expected at least 2, found {n}; a correlation needs more")
     codes = group_codes(groups, n)
-    draws = draw(models, responses, codes, _ceiling(noise_ceiling, responses), bootstrap, seed)
+    draws = draw(models, responses, codes, _ceiling(noise_ceiling, responses, models), bootstrap, seed)
 
     scores = [draws.measure(model) for model in range(2)]
     a_values, b_values = (_values(each, draws.ceiling) for each in scores)
@@ -141,7 +142,7 @@ def compare_predictions(
     observed = estimates[0] - estimates[1]
 
     drawn, drawn_r = draws.bootstrap_difference(columns)
-    ends = centre_intervals(drawn, observed, draws.bootstrap, level)
+    ends = centre_intervals(drawn, observed, columns, draws.bootstrap, level)
     low, high, method = vertex_intervals(drawn_r, difference["r"], len(drawn), draws.bootstrap, level)
     del drawn, drawn_r  # as large as what follows
 
@@ -182,13 +183,13 @@ def summarise_accuracy(
         Group -> measure -> ``median``, ``low``, ``high``, ``mean``, ``mean_low``, ``mean_high``, ``n``.
     """
     n, vertices = responses.shape
-    codes, ceiling = group_codes(groups, n), _ceiling(noise_ceiling, responses)
+    codes, ceiling = group_codes(groups, n), _ceiling(noise_ceiling, responses, [_runs(model)])
     draws = draw([_runs(model)], responses, codes, ceiling, bootstrap, seed)
     scores = draws.measure(0)
     columns = known_columns(_with_all(rois, vertices), _values(scores, ceiling))
     estimates = drawn_centres(*scores, ceiling, columns)[0]
     drawn = draws.centres(columns)
-    found = summaries(columns, estimates, *centre_intervals(drawn, estimates, draws.bootstrap, level))
+    found = summaries(columns, estimates, *centre_intervals(drawn, estimates, columns, draws.bootstrap, level))
     return {
         name: {
             measure: {key: value if key == "n" else _or_none(value) for key, value in line.items()}
@@ -234,13 +235,18 @@ def _with_all(rois: Mapping[str, np.ndarray] | None, vertices: int) -> dict[str,
     return {ALL: np.arange(vertices)} | {name: np.asarray(members) for name, members in (rois or {}).items()}
 
 
-def _ceiling(noise_ceiling: np.ndarray | None, responses: np.ndarray) -> np.ndarray:
-    """(V,); NaN where responses are constant or missing: then nothing is explained, and nothing left unexplained."""
+def _ceiling(
+    noise_ceiling: np.ndarray | None, responses: np.ndarray, models: Sequence[Sequence[np.ndarray]]
+) -> np.ndarray:
+    """(V,); NaN where responses are constant or missing, or a prediction is missing: then no share is explained."""
     if noise_ceiling is None:
         return np.full(responses.shape[1], np.nan)
     with np.errstate(invalid="ignore"):
         spread = np.ptp(responses, axis=0)
-    return np.where((spread > 0) & np.isfinite(spread), np.asarray(noise_ceiling, np.float64), np.nan)
+    known = (spread > 0) & np.isfinite(spread)
+    for predictions in itertools.chain(*models):
+        known &= np.isfinite(predictions).all(axis=0)
+    return np.where(known, np.asarray(noise_ceiling, np.float64), np.nan)
 
 
 def _values(scores: Scores, ceiling: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from brainkit.evaluation.resampled import (
     vertex_intervals,
 )
 from brainkit.metrics.correlation import StreamingCorrelation
-from brainkit.metrics.permutation import permutation_test
+from brainkit.metrics.permutation import permutation_test, permuted_images
 from brainkit.metrics.resampling import (
     LEAST_GROUPS,
     bootstrap_weights,
@@ -91,7 +91,8 @@ def evaluate(
         streamed.update(p[start : start + batch], y[start : start + batch])
     r, R2 = streamed.r, streamed.R2
     constant_prediction, constant_response = streamed.constant
-    ceiling[~streamed.responds] = np.nan
+    # A missing prediction is no prediction of 0.
+    ceiling[~(streamed.responds & streamed.is_predicted)] = np.nan
     points = {"r": r, "R2": R2, "explained": explained_share(r, ceiling)}
 
     weights = jackknife_weights(codes)
@@ -116,6 +117,7 @@ def evaluate(
         official=_official(r, ceiling),
         n_images=n,
         n_groups=int(codes.max()) + 1,
+        n_permuted=permuted_images(codes),
         method=method,
         level=level,
         bootstrap=bootstrap,
@@ -142,7 +144,7 @@ def _check(p: Any, y: Any, level: float, **counts: int) -> None:
         raise UsageError(f"predictions and responses: expected both (images, vertices), found {p.shape} and {y.shape}")
     if len(p) < 2:
         raise UsageError(f"predictions: expected at least 2 images, found {len(p)}; a correlation needs several")
-    if not 0 < level < 1:
+    if not isinstance(level, Real) or not 0 < level < 1:
         raise UsageError(f"level: expected a number between 0 and 1, found {level!r}")
     for name, count in counts.items():
         if not isinstance(count, Integral) or count < 0:
@@ -163,6 +165,8 @@ def _checked_ceiling(noise_ceiling: npt.ArrayLike | None, vertices: int) -> np.n
 
 def _members(rois: Mapping[str, npt.ArrayLike], vertices: int) -> dict[str, np.ndarray]:
     """Positions of each group's vertices, those of all vertices first."""
+    if not isinstance(rois, Mapping):
+        raise UsageError(f"rois: expected a mapping of names to vertex positions, found {type(rois).__name__}")
     members = {ALL: np.arange(vertices)}
     for name, given in rois.items():
         positions = np.asarray(given)
@@ -201,7 +205,7 @@ def _intervals(
         return weighted_correlations(p[:, block], y[:, block], weights) if r is None else r[:, block]
 
     low, high, method = vertex_intervals(correlations, points["r"], draws, bootstrap, level)
-    ends = centre_intervals(drawn, estimates, bootstrap, level)
+    ends = centre_intervals(drawn, estimates, columns, bootstrap, level)
     return low, high, method, summaries(columns, estimates, *ends)
 
 

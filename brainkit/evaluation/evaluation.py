@@ -65,6 +65,8 @@ class Evaluation:
     official : Official
     n_images, n_groups : int
         Images, and groups of images (stimuli).
+    n_permuted : int
+        Images that the test permutes: those of stimuli that have as many images as another stimulus.
     method : {"BCa", "percentile", None}
         Of the intervals of r per vertex; those of groups are percentile. None: there are no intervals.
     level : float
@@ -89,6 +91,7 @@ class Evaluation:
     official: Official
     n_images: int
     n_groups: int
+    n_permuted: int
     method: str | None
     level: float
     bootstrap: int
@@ -125,7 +128,10 @@ class Evaluation:
     def ceilings_too_low(self) -> bool:
         """Whether many vertices explain more than 1.5 times their ceiling: then the ceilings are of something else."""
         known = np.isfinite(self.explained_raw)
-        above = (self.explained_raw > 1.5) & (self.r_low.clip(min=0) ** 2 > self.noise_ceiling)
+        # Without intervals, Fisher's z over stimuli.
+        z = np.arctanh(self.r.clip(-1 + 1e-12, 1 - 1e-12)) - 1.96 / np.sqrt(max(self.n_groups - 3, 1))
+        low = np.where(np.isnan(self.r_low), np.tanh(z), self.r_low)
+        above = (self.explained_raw > 1.5) & (low.clip(min=0) ** 2 > self.noise_ceiling)
         return bool(known.any() and above.sum() > MANY_ABOVE * known.sum())
 
     def to_dict(self) -> dict[str, Any]:
@@ -217,15 +223,23 @@ class Evaluation:
                 f"r > 0 at {by_q:,} of {plural(tested, 'vertex', 'vertices')} (q < {SIGNIFICANT:g}), at {by_max:,} "
                 f"corrected for all of them (p_max < {SIGNIFICANT:g})"
             )
+            if fixed := self.n_images - self.n_permuted:
+                notes.append(
+                    f"the test leaves {fixed:,} of {plural(self.n_images, 'image')} in place (no other "
+                    "stimulus has as many images as theirs): p is conservative"
+                )
         elif self.permutations and np.isfinite(self.r).any():
             notes.append("no p values: no two stimuli have the same number of images")
         if self.official["n"]:
             official = f"mean {self.official['mean']:.1f} %, median {self.official['median']:.1f} %"
             notes.append(f"official score: {official} of the noise ceiling")
         if without := int(np.isnan(self.r).sum()):
+            constant = (
+                f"{self.constant_predictions:,} with constant predictions, {self.constant_responses:,} with constant"
+            )
             notes.append(
-                f"without r: {plural(without, 'vertex', 'vertices')} ({self.constant_predictions:,} with constant "
-                f"predictions, {self.constant_responses:,} with constant responses)"
+                f"without r: {plural(without, 'vertex', 'vertices')} ({constant} responses; of the others, values are "
+                "missing)"
             )
         if empty := [name for name, measures in self.groups.items() if not (measures["r"]["n"] or measures["R2"]["n"])]:
             notes.append(f"without scores: {', '.join(empty)}")

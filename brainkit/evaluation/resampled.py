@@ -146,15 +146,16 @@ def vertex_intervals(
 
 
 def centre_intervals(
-    drawn: np.ndarray, estimates: np.ndarray, bootstrap: int, level: float
+    drawn: np.ndarray, estimates: np.ndarray, columns: Sequence[Column], bootstrap: int, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of centres over vertices: low and high, of the shape of the estimates; NaN without bootstrap.
 
     Parameters
     ----------
-    drawn : array of shape (draws, ...)
+    drawn : array of shape (draws, columns, 2)
         First the bootstrap, then the jackknife.
-    estimates : array of shape (...)
+    estimates : array of shape (columns, 2)
+    columns : sequence of Column
     bootstrap : int
         How many of the draws are bootstrap samples.
     level : float
@@ -162,8 +163,23 @@ def centre_intervals(
     if not bootstrap:
         return np.full(estimates.shape, np.nan), np.full(estimates.shape, np.nan)
     flat = drawn.reshape(len(drawn), -1)
-    low, high, _ = interval(flat[:bootstrap], estimates.ravel(), flat[bootstrap:], level, corrected=False)
+    low, high, _ = interval(
+        flat[:bootstrap],
+        estimates.ravel(),
+        flat[bootstrap:],
+        level,
+        corrected=False,
+        biased=biased_centres(columns).ravel(),
+    )
     return low.reshape(estimates.shape), high.reshape(estimates.shape)
+
+
+def biased_centres(columns: Sequence[Column]) -> np.ndarray:
+    """Which medians and means are biased, (columns, 2): the mean explained share.
+
+    Squaring r raises it where r is near 0, and cutting shares at 1 lowers it near the ceiling.
+    """
+    return np.array([(False, measure == "explained") for _, measure, _ in columns])
 
 
 def summaries(

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from brainkit.evaluation.evaluation import Evaluation
-from brainkit.evaluation.resampled import ALL, MEASURES, Column, centres, resample
+from brainkit.evaluation.resampled import ALL, MEASURES, Column, biased_centres, centres, resample
 from brainkit.metrics.resampling import (
     LEAST_GROUPS,
     bootstrap_weights,
@@ -112,6 +112,7 @@ def set_difference(first: ScoredSet, second: ScoredSet, rois: Mapping[str, np.nd
             jackknife.reshape(len(jackknife), -1),
             one.level,
             corrected=False,
+            biased=biased_centres(columns).ravel(),
             groups=fewest,
         )
         ends = np.reshape([low, high], ends.shape)

@@ -128,6 +128,11 @@ class StreamingCorrelation:
         return (self._yy > 0) & (self._yy < float("inf"))
 
     @property
+    def is_predicted(self) -> Any:
+        """Where every value of the prediction is known: (V,) bool."""
+        return self._pp < float("inf")
+
+    @property
     def R2(self) -> Any:
         """Share of variance predicted, (V,): 1 - SSE/SST; negative where the mean would predict better."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

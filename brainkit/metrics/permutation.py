@@ -78,6 +78,12 @@ def permutation_test(
     return PermutationTest(p, p_max, permutations)
 
 
+def permuted_images(codes: np.ndarray) -> int:
+    """How many images are permuted: those of groups that have the size of another group."""
+    sizes = np.bincount(codes)
+    return int(sizes[np.bincount(sizes)[sizes] > 1].sum())
+
+
 def null_correlations(predictions: Any, responses: Any, codes: np.ndarray, permutations: int, seed: int) -> np.ndarray:
     """The correlations under permutations of the stimuli, parameters as for `permutation_test`.
 

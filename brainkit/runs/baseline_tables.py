@@ -93,7 +93,7 @@ class Rows:
         ]
         notes = ["explained: r2 / noise ceiling; medians over vertices on the same test images"]
         if first["method"]:
-            notes.append(f"in brackets: {first['level']:.0%} intervals over stimuli ({first['method']})")
+            notes.append(f"in brackets: {first['level']:.0%} percentile intervals over stimuli")
         else:
             notes.append(f"no intervals: {first['n_groups']} stimuli are too few")
         return Table(

@@ -27,12 +27,14 @@ from brainkit.evaluation.baselines.factor_topy import Recipe, parameter_count
 from brainkit.evaluation.baselines.problem import Problem, Result
 from brainkit.evaluation.evaluate import evaluate
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.images import content_hash
 from brainkit.runs.baseline_tables import Row, Rows
 from brainkit.runs.depth_agreement import write_agreement
 from brainkit.runs.export import check_network
 from brainkit.runs.folder import figure_note, finished_run, load_model, read_settings
 from brainkit.runs.network import extract_subject_tokens, load_network
 from brainkit.runs.predictions import Predictions, read_predictions, write_predictions
+from brainkit.runs.provenance import package_versions
 from brainkit.runs.run_data import open_run_data
 from brainkit.runs.settings import MAY_CHANGE
 from brainkit.utils.files import atomic_write, check_folder, create_folder, read_json, write_json
@@ -266,14 +268,15 @@ class _Work:
         backbone = self.summary["backbone"]
         return {
             "brainkit": __version__,
-            "command": "baselines",
+            "command": f"brainkit baselines {self.run.resolve().name}",
             "run": self.run.resolve().name,
+            "encoder": content_hash(self.run / "checkpoints" / "best.ckpt"),
             "data": self.summary["data"]["hash"],
             "split": {"seed": self.split.seed, "side": "test", "images": len(self.split.test)},
             "seed": self.settings.seed,
             "backbone": {key: backbone[key] for key in ("name", "weights_hash")},
             "bootstrap": DRAWS,
-            "versions": self.summary["versions"],
+            "versions": package_versions("numpy", "scipy", "scikit-learn", "himalaya", "torch", "timm"),
         }
 
     def _scored(self, name: str, title: str, predictions: np.ndarray, seconds: float | None, parameters: int) -> Row:

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,9 +21,12 @@ from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.compare import Summary
 from brainkit.evaluation.hierarchy import layers_by_roi
 from brainkit.evaluation.vertex_groups import vertex_groups
+from brainkit.images import content_hash
 from brainkit.metrics.depth import relative_depth
-from brainkit.runs.compare import RunComparison, SubjectResult, headline_measure
+from brainkit.runs.compare import RunComparison, Settings, SubjectResult, headline_measure
 from brainkit.runs.compare_tables import MEASURES, leaderboard
+from brainkit.runs.compared import OpenedRun
+from brainkit.runs.predictions import FILE
 from brainkit.utils.files import atomic_write, check_folder, create_folder, write_json
 from brainkit.utils.text import plural
 
@@ -98,7 +102,7 @@ def to_json(result: RunComparison) -> dict[str, Any]:
         pairs.append(entry)
     models = {}
     for model in result.models:
-        runs = [_provenance(run.folder, run.summary) for runs in model.runs.values() for run in runs]
+        runs = [_provenance(run) for runs in model.runs.values() for run in runs]
         found = {"accuracy": result.accuracy(model.name), "hierarchy": result.hierarchy(model.name)}
         if result.single is None:
             found["subjects"] = {
@@ -114,7 +118,7 @@ def to_json(result: RunComparison) -> dict[str, Any]:
         "subjects": {name: _subject_facts(found) for name, found in result.subjects.items()},
         "settings": asdict(result.settings),
         "provenance": {
-            "command": "brainkit compare",
+            "command": _command(result),
             "brainkit": __version__,
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "scipy")},
         },
@@ -311,12 +315,35 @@ def _subject_facts(found: SubjectResult) -> dict[str, Any]:
     }
 
 
-def _provenance(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+def _command(result: RunComparison) -> str:
+    """The call, without paths, dates and defaults."""
+    words = ["brainkit", "compare"]
+    for model in result.models:
+        words += [f"{model.name}={run.folder.resolve().name}" for runs in model.runs.values() for run in runs]
+    defaults = asdict(Settings())
+    for name, value in asdict(result.settings).items():
+        if value != defaults[name]:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+def _provenance(run: OpenedRun) -> dict[str, Any]:
+    summary, checkpoint = run.summary, run.folder / "checkpoints" / "best.ckpt"
     backbone, data = summary["backbone"], summary["data"]
-    return {
-        "run": folder.name,
+    own = {
+        "run": run.folder.resolve().name,
         "subject": data["name"],
         "data_hash": data["hash"],
+        "predictions": content_hash(run.folder / FILE),
+    }
+    if run.is_baseline:  # its network, seed and settings may be others than those of the run
+        return own | {
+            "baseline_of": run.run.resolve().name,
+            "split": summary["split"],
+            "brainkit": summary["brainkit"],
+        }
+    return own | {
+        "encoder": content_hash(checkpoint) if checkpoint.is_file() else None,
         "backbone": backbone["name"],
         "weights_hash": backbone["weights_hash"],
         "pretrained": backbone["pretrained"],

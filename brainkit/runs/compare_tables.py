@@ -67,7 +67,8 @@ def _pairs_table(result: RunComparison) -> Table:
         cells = [f"{a} - {b}", number(line["difference"], "+.4f"), _interval(line), number(line["p"], ".2g")]
         if result.single is not None:
             found = result.single.pairs[a, b]
-            cells += [f"{count:,}" for count in _differing(found.difference["r"], found.q)]
+            tested = np.isfinite(found.q).any()  # a constant prediction has no r
+            cells += [f"{count:,}" if tested else "-" for count in _differing(found.difference["r"], found.q)]
         rows.append(tuple(cells))
     level = f"{100 * result.settings.level:g} %"
     header = ("", "difference", level, "p", *(("better", "worse") if result.single is not None else ()))

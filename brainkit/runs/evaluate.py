@@ -141,8 +141,9 @@ def evaluate_on_data(
         scored = [result for result, _ in found]
         rois = vertex_groups(shared.vertices, shared.rois)
         differences = tuple(set_difference(*pair, rois) for pair in itertools.combinations(scored, 2))
+        facts = {}
         for each, (result, own) in zip(sets, found, strict=True):
-            facts = provenance(
+            facts[each.name] = provenance(
                 predictor,
                 own,
                 subject,
@@ -155,7 +156,7 @@ def evaluate_on_data(
             )
             folder = create_folder(folders[each.name])
             texts = [remark.text for remark in remarks[each.name]]
-            result.evaluation.save(folder, shared.vertices, facts, texts)
+            result.evaluation.save(folder, shared.vertices, facts[each.name], texts)
             table = result.evaluation.table()
             named = f"{each.name}: {table.title}" if len(sets) > 1 else table.title
             log.show(dataclasses.replace(table, title=named, notes=(*table.notes, *texts)))
@@ -165,7 +166,7 @@ def evaluate_on_data(
         top = output_folder(predictor, out)
         if differences:
             every = list(dict.fromkeys(remark.text for each in sets for remark in remarks[each.name]))
-            write_differences(top, differences, every)
+            write_differences(top, differences, every, facts)
             log.show(*(difference.table() for difference in differences))
         log(f"{top}: evaluation.json, evaluation.npz, evaluation.csv" + (", differences.json" if differences else ""))
     texts_of = {name: [remark.text for remark in each] for name, each in remarks.items()}

@@ -147,8 +147,10 @@ def draw_scores(
     draw_maps(folder, MapSet(f"{predictor.title}, {images.name}", shared.vertices, shared.rois, maps, note, volume))
 
 
-def write_differences(folder: Path, differences: Sequence[SetDifference], notes: Sequence[str]) -> None:
-    """Write ``differences.json`` and ``differences.csv``."""
+def write_differences(
+    folder: Path, differences: Sequence[SetDifference], notes: Sequence[str], facts: dict[str, dict[str, Any]]
+) -> None:
+    """Write ``differences.json``, with the provenance of each set (name -> facts), and ``differences.csv``."""
     rows = [
         (each.first, each.second, name, measure, *plain_values(row).values())
         for each in differences
@@ -161,4 +163,5 @@ def write_differences(folder: Path, differences: Sequence[SetDifference], notes:
         writer.writerow(("first", "second", "group", "measure", *keys, *(["note"] if notes else [])))
         writer.writerows((*row, "; ".join(notes)) if notes else row for row in rows)
     content = [dataclasses.asdict(each) for each in differences]
-    write_json(folder / "differences.json", plain_values({"schema": 1, "notes": list(notes), "differences": content}))
+    kept = plain_values({"schema": 1, "notes": list(notes), "differences": content})
+    write_json(folder / "differences.json", kept | {"provenance": facts})

@@ -59,11 +59,16 @@ def calibrate(
 
 
 def finish(
-    config: TrainConfig, model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray
+    config: TrainConfig,
+    model: FactorTopy,
+    tokens: TokenSource,
+    responses: ResponseSource,
+    rows: np.ndarray,
+    validation: np.ndarray | None = None,
 ) -> None:
-    """Refit or calibrate a trained model, if the settings ask for it; parameters as for :func:`calibrate`."""
+    """Refit or calibrate a trained model, if the settings ask for it; parameters as for :func:`refit`."""
     if config.refit:
-        refit(model, tokens, responses, rows)
+        refit(model, tokens, responses, rows, validation)
     elif leaves_gain_open(config):
         calibrate(model, tokens, responses, rows)
 
@@ -81,6 +86,6 @@ def finish_checkpoint(module: EncodingModule, checkpoint: Path, data: EncodingDa
         return
     module.to(device)
     for model, part in module.parts(data):
-        finish(module.config, model, part.tokens, part.responses, part.split.train)
+        finish(module.config, model, part.tokens, part.responses, part.split.train, part.split.validation)
     module.cpu()
     AtomicCheckpoints().save_checkpoint(state | {"state_dict": module.state_dict(), "calibrated": True}, checkpoint)

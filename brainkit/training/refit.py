@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brainkit.metrics.correlation import StreamingCorrelation
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops.grouped import group_vertices, mixed_tokens
 from brainkit.training.datamodule import ResponseSource, TokenSource
@@ -24,14 +25,21 @@ PART_BYTES = 50_000_000  # of second moments that are decomposed at a time, in f
 
 @torch.no_grad()
 def refit(
-    model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray, *, batch_size: int = 64
+    model: FactorTopy,
+    tokens: TokenSource,
+    responses: ResponseSource,
+    rows: np.ndarray,
+    validation: np.ndarray | None = None,
+    *,
+    batch_size: int = 64,
 ) -> None:
     """Replace ``weight`` and ``bias`` by the ridge regression of every vertex on the mixed tokens that it reads.
 
     Every vertex has the penalty that maximises its marginal likelihood (MacKay 1992, Bayesian interpolation): its
     noise is estimated with it, so a noisy vertex is shrunk more, and no image has to be held out. With topography,
     weights are shrunk to a share of the mean weights of the 8 nearest vertices instead of to zero; the share, from 0
-    to 1, maximises the likelihood too.
+    to 1, maximises the likelihood too. That takes the noise of neighbours for independent. Where they share it, their
+    mean weights have fitted the vertex's own noise. So validation images decide whether neighbours are used at all.
 
     Parameters
     ----------
@@ -41,6 +49,8 @@ def refit(
         See :class:`brainkit.training.datamodule.EncodingData`.
     rows : int array
         The training images.
+    validation : int array, optional
+        Images on which the mean r must be higher with neighbours than without them; by default they are used.
     batch_size : int
         Images that are read at a time.
     """
@@ -51,6 +61,7 @@ def refit(
     neighbours = _nearest(model)
     weight = torch.zeros(n_vertices, n_channels, dtype=torch.float64)
     offset = torch.zeros(n_vertices, dtype=torch.float64)
+    alone = None
     for number in range(1 if neighbours is None else 1 + ROUNDS):
         before = weight.clone()
         for slab in slabs:
@@ -60,8 +71,31 @@ def refit(
                 target = before[neighbours[vertices]].mean(1) if neighbours is not None and number else None
                 weight[vertices], offset[vertices] = ridge(moments.of(part), target)
             del moments  # before those of the next slab are made
-    model.weight.copy_(n_channels * weight)
+        if not number and neighbours is not None and validation is not None and len(validation) > 1:
+            _put(model, weight, offset)
+            alone = weight.clone(), offset.clone(), _mean_r(model, tokens, responses, validation, batch_size)
+    _put(model, weight, offset)
+    if alone is not None and not _mean_r(model, tokens, responses, validation, batch_size) > alone[2]:
+        _put(model, *alone[:2])
+
+
+def _put(model: FactorTopy, weight: Tensor, offset: Tensor) -> None:
+    model.weight.copy_(weight.shape[1] * weight)
     model.bias.copy_(offset)
+
+
+def _mean_r(
+    model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray | None, batch_size: int
+) -> float:
+    """The mean over vertices of r on some images; 0 where there is none."""
+    assert rows is not None
+    device, selectors = model.weight.device, model.selectors()
+    streamed = StreamingCorrelation(len(model.weight))
+    for start in range(0, len(rows), batch_size):
+        batch = np.sort(rows[start : start + batch_size])
+        local, whole = ({layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(batch))
+        streamed.update(model.standardised(local, whole, selectors).cpu().numpy(), responses.rows(batch))
+    return float(np.nan_to_num(streamed.r).mean())
 
 
 def _nearest(model: FactorTopy) -> Tensor | None:

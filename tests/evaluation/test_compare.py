@@ -132,6 +132,13 @@ def test_subjects_are_a_random_effect() -> None:
     assert one["difference"] == 0.1 and one["low"] is one["p"] is None
 
 
+def test_vertices_with_a_missing_prediction_explain_no_share(values: dict[str, np.ndarray]) -> None:
+    predictions = values["a"].copy()
+    predictions[4, 1] = np.nan
+    found = compare_predictions(predictions, values["b"], values["responses"], noise_ceiling=np.full(30, 0.8), **SMALL)
+    assert np.isnan(found.difference["explained"][1]) and found.groups["all"]["explained"]["n"] == 29
+
+
 def test_vertices_without_responses_explain_no_share(values: dict[str, np.ndarray]) -> None:
     responses = values["responses"].copy()
     responses[:, 0], responses[4, 1] = 2.0, np.nan

@@ -79,6 +79,8 @@ def test_refuses_what_does_not_fit() -> None:
         ((p, y), {"rois": {"V1": [12]}}),
         ((p, y), {"rois": {"all": [1]}}),
         ((p, y), {"level": 95}),
+        ((p, y), {"level": "high"}),
+        ((p, y), {"rois": ["V1"]}),
     ):
         with pytest.raises(UsageError, match=r"^[^\n]*$"):
             evaluate(*bad, **options)
@@ -107,6 +109,7 @@ def test_constants_are_nan_and_counted() -> None:
     for array in (found.r, found.r_low, found.p, found.q, found.p_max):
         np.testing.assert_array_equal(np.flatnonzero(np.isnan(array)), [0, 1, 2])
     assert found.explained[0] == 0 and np.isnan(found.explained[1])  # a constant prediction explains nothing
+    assert np.isnan(found.explained[2])  # a missing one is not known to
     assert np.isfinite(found.R2[0])
     assert (found.constant_predictions, found.constant_responses) == (1, 1)
     assert found.to_dict()["without_r"] == 3
@@ -132,6 +135,7 @@ def test_ceilings_that_are_too_low_are_doubted() -> None:
     assert not evaluate(p, y, noise_ceiling=np.full(12, 0.6)).ceilings_too_low
     found = evaluate(p, y, noise_ceiling=np.full(12, 0.6) ** 4)
     assert found.ceilings_too_low and found.to_dict()["ceilings_too_low"]
+    assert evaluate(p, y, noise_ceiling=np.full(12, 0.6) ** 4, bootstrap=0).ceilings_too_low
     assert (found.explained == 1).all() and (found.explained_raw > 1.5).all()
     unrelated = evaluate(p[::-1][:15], y[:15], noise_ceiling=np.full(12, 0.05))  # above it by chance alone
     assert (unrelated.explained_raw > 1.5).any() and not unrelated.ceilings_too_low
@@ -185,6 +189,27 @@ def test_intervals_of_medians_and_means_cover() -> None:
         ends = (rows["low"], rows["high"]), (rows["mean_low"], rows["mean_high"])
         hits.append([low < 0.4 < high for low, high in ends])
     assert (np.mean(hits, axis=0) > 0.9).all() and (np.mean(hits, axis=0) < 0.99).all(), np.mean(hits, axis=0)
+
+
+@pytest.mark.slow
+def test_intervals_of_mean_explained_shares_cover_though_the_share_is_biased() -> None:
+    """Over 60 data sets of 50 images, with r from 0 to 0.25: a square is at least 1 / n too large."""
+    truth, hits = np.linspace(0, 0.25, 40), []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        p, noise = rng.standard_normal((2, 50, 40))
+        y = truth * p + np.sqrt(1 - truth**2) * noise
+        row = evaluate(p, y, noise_ceiling=np.full(40, 0.5), bootstrap=300, seed=seed).groups["all"]["explained"]
+        hits.append(row["mean_low"] < (truth**2 / 0.5).mean() < row["mean_high"])
+    assert np.mean(hits) > 0.85
+
+
+def test_images_that_cannot_be_permuted_are_counted() -> None:
+    p, y = small()
+    groups = [0, 0, 0, *range(1, len(p) - 2)]  # one stimulus of three images
+    found = evaluate(p, y, groups=groups)
+    assert found.n_permuted == len(p) - 3
+    assert len(found.table().notes) == len(evaluate(p, y).table().notes) + 1
 
 
 def test_vertices_without_responses_explain_no_share() -> None:

@@ -75,7 +75,9 @@ def test_two_runs_are_compared_and_written(run: Path, noisy: Path, tmp_path: Pat
     assert line["a"] > line["b"]
     assert "left hemisphere" in pair["groups"] and "early" in pair["groups"]
     assert set(written["models"]["run"]["hierarchy"]["areas"]) == {"early", "midventral+midlateral+midparietal"}
-    assert written["models"]["run"]["runs"][0]["data_hash"]
+    facts = written["models"]["run"]["runs"][0]
+    assert facts["data_hash"] and facts["encoder"] and facts["predictions"]
+    assert written["provenance"]["command"].startswith("brainkit compare run=run noisy=noisy")
     with np.load(tmp_path / "out" / "comparison.npz") as arrays:
         vertices = len(arrays["vertices"])
         assert arrays["difference_r"].shape == arrays["q"].shape == (1, vertices)

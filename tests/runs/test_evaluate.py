@@ -109,6 +109,8 @@ def test_twice_gives_the_same_bytes_with_the_provenance(data: Path, tmp_path: Pa
     assert [path.as_posix() for path in files if len(path.parts) == 1] == ["differences.csv", "differences.json"]
     for path in files:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes(), path
+    differences = json.loads((tmp_path / "one" / "differences.json").read_text())
+    assert differences["provenance"]["test"]["data"]["hash"] == open_subject(data).data_hash
     text = (tmp_path / "one" / "test" / "evaluation.json").read_text()
     provenance = json.loads(text)["provenance"]
     assert provenance["data"]["hash"] == open_subject(data).data_hash

@@ -205,3 +205,20 @@ def test_a_training_ends_with_it_once(tmp_path: Path) -> None:
     module, data = problem(epochs=2, refit=True)
     fit(module, data, tmp_path / "refit", resume=True)
     assert best.read_bytes() == held
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_validation_images_decide_whether_neighbours_are_used(monkeypatch: pytest.MonkeyPatch, helps: bool) -> None:
+    module, data = problem()
+    model, rows = module.model, data.split.train
+    refit(model, data.tokens, data.responses, rows)
+    together = model.weight.detach().clone()
+    with monkeypatch.context() as alone_patch:
+        alone_patch.setattr(refitting, "_nearest", lambda model: None)
+        refit(model, data.tokens, data.responses, rows)
+    alone = model.weight.detach().clone()
+    assert not torch.equal(alone, together)
+    scores = iter([0.2, 0.3 if helps else 0.1])
+    monkeypatch.setattr(refitting, "_mean_r", lambda *given: next(scores))
+    refit(model, data.tokens, data.responses, rows, data.split.validation)
+    assert torch.equal(model.weight, together if helps else alone)
