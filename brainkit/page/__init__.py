@@ -1,0 +1,6 @@
+"""Maps on a cortex to turn, inflate and flatten, as one HTML file. README.md: which file does what."""
+
+from brainkit.page.build import build
+from brainkit.page.content import Fact, PageContent, Photographs, Still
+
+__all__ = ["Fact", "PageContent", "Photographs", "Still", "build"]
