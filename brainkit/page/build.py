@@ -142,9 +142,9 @@ def _map(brain_map: BrainMap, pool: Pool, tables: dict[str, Any]) -> dict[str, A
 
 
 def _shares(values: np.ndarray) -> np.ndarray:
-    """Shares of the largest class in 1/255: the order of the classes and their proportions are kept. (V, n) uint8."""
+    """Shares in 1/127 of the largest one of each row. (V, n) uint8."""
     known = np.where(np.isfinite(values), np.maximum(values, 0.0), 0.0)
-    return _bytes(known / np.maximum(known.max(axis=1, keepdims=True), 1e-12))
+    return np.rint(127 * known / np.maximum(known.max(axis=1, keepdims=True), 1e-12)).astype(np.uint8)
 
 
 def _photographs(photographs: Photographs | None, pool: Pool, tables: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,7 +15,8 @@ SHAPES = ("pial", "inflated", "sphere", "flat")
 _BASE = "fsaverage5"
 _FINER = {"fsaverage6": ("fsaverage6",), "fsaverage": ("fsaverage6", "fsaverage")}  # spaces subdivided from it
 _CLOSE_ENOUGH = 0.05  # mm; a fiftieth of a pixel on a screen that shows the whole brain
-_STEPS = 32_000
+_STEP = 0.02  # mm
+_STEPS = 32_000  # at most, on either side of the middle
 _CURVATURE = 0.25  # per mm; beyond it all is equally dark
 
 
@@ -29,7 +30,7 @@ def pack_surface(surface: CorticalSurface, pool: Pool) -> dict[str, Any]:
     largest = max(
         float(np.abs(_placed(surface.hemisphere(name), shape, name)).max()) for name in HEMISPHERES for shape in shapes
     )
-    step = max(largest, 1e-6) / _STEPS
+    step = max(largest / _STEPS, _STEP)
     packed: dict[str, Any] = {}
     for name in HEMISPHERES:
         hemisphere = surface.hemisphere(name)

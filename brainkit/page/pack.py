@@ -50,14 +50,19 @@ class Pool:
         return found
 
     def add_numbers(self, values: np.ndarray) -> dict[str, Any]:
-        """Store numbers to 1/65,534 of the range that they span; infinities and NaN as unknown. (n,) or (n, k)."""
+        """Store numbers to a 2,000th of the range of the middle 98 % of them; infinities and NaN as unknown.
+
+        Far outliers make the steps larger, so that there are never more than 65,534. (n,) or (n, k).
+        """
         values = np.asarray(values, dtype=np.float64)
         known = np.isfinite(values)
-        low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
-        step = (high - low) / (UNKNOWN - 1)
+        found = values[known] if known.any() else np.zeros(1)
+        low, high = float(found.min()), float(found.max())
+        inner = float(np.subtract(*np.percentile(found, [99, 1])))
+        step = max((high - low) / (UNKNOWN - 1), inner / 2000)
         steps = np.rint((np.where(known, values, low) - low) / step) if step > 0 else np.zeros(values.shape)
         return {"low": low, "step": step, **self.add(np.where(known, steps, UNKNOWN).astype(np.uint16))}
 
     def text(self) -> str:
         """All arrays, compressed with zlib, in base64."""
-        return base64.b64encode(zlib.compress(b"".join(self._parts), 9)).decode("ascii")
+        return base64.b64encode(zlib.compress(b"".join(self._parts), 6)).decode("ascii")

@@ -27,7 +27,7 @@ function makeHemisphere(name, described, shapes, step, read, topology) {
   const onFlat = bits(read(described.flatFaces), mesh.faces.length / 3);
   const vertexOnFlat = new Uint8Array(described.count);
   for (let i = 0; i < mesh.faces.length; i++) if (onFlat[(i / 3) | 0]) vertexOnFlat[mesh.faces[i]] = 1;
-  return { name, side, count: described.count, shared, vertexOnFlat, mesh, slots, points, normals, halves, curvature, onFlat, lists: flatFirst(levels, onFlat, placeOrder(points[shapes.includes("inflated") ? "inflated" : shapes[0]])) };
+  return { name, side, count: described.count, shared, vertexOnFlat, mesh, slots, points, normals, halves, curvature, onFlat, lists: flatFirst(levels, onFlat) };
 }
 
 function makeTopology(coarse, count, depth) {
@@ -65,44 +65,15 @@ function bits(packed, count) {
   return flags;
 }
 
-/** The rank of each vertex along a curve that stays in a neighbourhood: graphics cards keep the last vertices at hand. */
-function placeOrder(points) {
-  const count = points.length / 3;
-  const range = [0, 1, 2].map((k) => {
-    let [low, high] = [Infinity, -Infinity];
-    for (let i = k; i < points.length; i += 3) [low, high] = [Math.min(low, points[i]), Math.max(high, points[i])];
-    return [low, 31.99 / Math.max(high - low, 1)];
-  });
-  const rank = new Uint16Array(count);
-  for (let vertex = 0; vertex < count; vertex++) {
-    for (let k = 0; k < 3; k++) {
-      const cell = ((points[3 * vertex + k] - range[k][0]) * range[k][1]) | 0;
-      for (let bit = 0; bit < 5; bit++) rank[vertex] |= ((cell >> bit) & 1) << (3 * bit + k);
-    }
-  }
-  return rank;
-}
-
-/** Numbers of the faces, sorted by the rank of a corner. */
-function facesByRank(faces, rank) {
-  const start = new Uint32Array(32769);
-  const key = (face) => Math.min(rank[faces[3 * face]], rank[faces[3 * face + 1]], rank[faces[3 * face + 2]]);
-  for (let face = 0; 3 * face < faces.length; face++) start[key(face) + 1]++;
-  for (let i = 0; i < 32768; i++) start[i + 1] += start[i];
-  const sorted = new Uint32Array(faces.length / 3);
-  for (let face = 0; face < sorted.length; face++) sorted[start[key(face)]++] = face;
-  return sorted;
-}
-
 /** Of each level, its faces with those of the flatmap first, and how many corners these have. The finest level first. */
-function flatFirst(levels, onFlat, rank) {
+function flatFirst(levels, onFlat) {
   const found = [];
   let flags = onFlat;
   for (let i = levels.length - 1; i >= 0; i--) {
     const { faces } = levels[i];
     const ordered = new Uint32Array(faces.length);
     let [front, back] = [0, faces.length];
-    for (const face of facesByRank(faces, rank)) {
+    for (let face = 0; face < flags.length; face++) {
       const corners = faces.subarray(3 * face, 3 * face + 3);
       if (flags[face]) {
         ordered.set(corners, front);

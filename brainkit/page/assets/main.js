@@ -26,6 +26,8 @@ function startApp(content, read) {
   let waiting = 0;
   let settling = 0;
   let last = 0;
+  let moving = renderer.software; // the first picture at once, then the full detail
+  let pace = 0; // ms from frame to frame
   let hovered = null;
   let used = false;
 
@@ -68,7 +70,16 @@ function startApp(content, read) {
 
   function tick(now) {
     waiting = 0;
-    if (last) renderer.tell(now - last);
+    if (!moving && !tween) {
+      last = 0;
+      draw(false);
+      return settle();
+    }
+    moving = false;
+    if (last) {
+      pace = now - last;
+      renderer.tell(pace);
+    }
     last = now;
     if (tween) {
       const share = clamp((now - tween.start) / SPEED, 0, 1);
@@ -78,7 +89,7 @@ function startApp(content, read) {
     }
     draw(true);
     if (tween) request();
-    else settle();
+    else settle(true);
   }
 
   function request() {
@@ -86,23 +97,21 @@ function startApp(content, read) {
     waiting ||= requestAnimationFrame(tick);
   }
 
+  function requestMoving() {
+    moving = true;
+    request();
+  }
+
   /** Once nothing moves any more: full detail, and the address of the view. */
-  function settle() {
+  function settle(moved) {
     clearTimeout(settling);
     settling = setTimeout(() => {
       last = 0;
-      draw(false);
+      if (moved) draw(false);
       try {
         history.replaceState(null, "", hashOf(app));
       } catch { /* a page inside another one has no address of its own */ }
-    }, 140);
-  }
-
-  /** Draw again at once in full detail: after a change other than a movement. */
-  function redraw() {
-    if (tween || waiting) return;
-    draw(false);
-    settle();
+    }, clamp(4 * pace, 140, 1200)); // not between two frames of a slow movement
   }
 
   // -- the view -----------------------------------------------------------------------------------------------------
@@ -111,7 +120,7 @@ function startApp(content, read) {
     tween = null;
     app.view = { ...app.view, ...change };
     refreshView(app, find);
-    request();
+    requestMoving();
   };
 
   app.go = (change) => {
@@ -227,7 +236,7 @@ function startApp(content, read) {
 
   function changed() {
     refreshControls(app, find);
-    redraw();
+    request();
     app.refreshCard();
   }
 
@@ -249,7 +258,7 @@ function startApp(content, read) {
     find("card").hidden = id < 0;
     app.refreshCard();
     app.say(id < 0 ? "" : sentence(app, describeVertex(app, id)));
-    redraw();
+    request();
   };
 
   app.refreshCard = () => {
@@ -341,8 +350,8 @@ function startApp(content, read) {
   applyHash(app, location.hash);
   addEventListener("hashchange", () => applyHash(app, location.hash));
   new ResizeObserver(() => {
-    draw(false);
     refreshLegends(app, find);
+    request();
   }).observe(stage);
   find("cortex").addEventListener("webglcontextlost", () => fail(new Error("The graphics card stopped. Reload the page.")));
   return app;

@@ -8,6 +8,7 @@ function regionLines(brain, hemisphere) {
   const labels = [];
   let field = new Float32Array(count);
   let blurred = new Float32Array(count);
+  const inside = new Uint8Array(count);
   for (const { name, members } of brain.regions) {
     const own = [];
     for (const row of members) {
@@ -15,10 +16,12 @@ function regionLines(brain, hemisphere) {
       if (vertex >= 0 && vertex < count) own.push(vertex);
     }
     if (!own.length) continue;
-    const inside = new Set(own);
+    for (const vertex of own) inside[vertex] = 1;
     labels.push({ name, size: own.length, vertex: deepest(hemisphere, own, inside), hemisphere });
-    if (isScattered(mesh, own, inside)) continue; // an outline around each vertex would be a thicket
-    const near = grown(mesh, inside, passes + 2);
+    const scattered = isScattered(mesh, own, inside);
+    for (const vertex of own) inside[vertex] = 0;
+    if (scattered) continue; // an outline around each vertex would be a thicket
+    const near = grown(mesh, own, passes + 2, inside);
     for (const vertex of own) field[vertex] = 1;
     let largest = 0;
     for (let pass = 0; pass < passes; pass++) {
@@ -29,28 +32,34 @@ function regionLines(brain, hemisphere) {
       }
       [field, blurred] = [blurred, field];
     }
-    if (largest <= 0.55) for (const vertex of near) field[vertex] = inside.has(vertex) ? 1 : 0; // it would vanish
+    if (largest <= 0.55) {
+      for (const vertex of near) field[vertex] = 0; // it would vanish
+      for (const vertex of own) field[vertex] = 1;
+    }
     crossings(mesh, field, near, onFlat, lines);
     for (const vertex of near) field[vertex] = blurred[vertex] = 0;
   }
   return { lines, labels };
 }
 
-function grown(mesh, inside, rings) {
-  const near = new Set(inside);
-  let edge = [...inside];
-  for (let ring = 0; ring < rings; ring++) {
-    const next = [];
-    for (const vertex of edge) {
-      for (const other of neighbours(mesh, vertex)) {
-        if (!near.has(other)) {
-          near.add(other);
-          next.push(other);
+/** The vertices, and those around them up to `rings` steps away. */
+function grown(mesh, own, rings, seen) {
+  const near = [...own];
+  for (const vertex of own) seen[vertex] = 1;
+  for (let ring = 0, from = 0; ring < rings; ring++) {
+    const stop = near.length;
+    for (; from < stop; from++) {
+      for (let i = mesh.start[near[from]]; i < mesh.start[near[from] + 1]; i++) {
+        for (let corner = 3 * mesh.around[i]; corner < 3 * mesh.around[i] + 3; corner++) {
+          const other = mesh.faces[corner];
+          if (seen[other]) continue;
+          seen[other] = 1;
+          near.push(other);
         }
       }
     }
-    edge = next;
   }
+  for (const vertex of near) seen[vertex] = 0;
   return near;
 }
 
@@ -84,12 +93,16 @@ function crossings(mesh, field, near, onFlat, lines) {
   }
 }
 
+/** Whether most of the vertices have fewer than two of the others beside them. */
 function isScattered(mesh, own, inside) {
   let alone = 0;
   for (const vertex of own) {
-    let beside = 0;
-    for (const other of neighbours(mesh, vertex)) if (inside.has(other)) beside++;
-    if (beside < 2) alone++;
+    let around = 0; // each neighbour is counted once for each of the two faces that it shares with the vertex
+    for (let i = mesh.start[vertex]; i < mesh.start[vertex + 1]; i++) {
+      const face = 3 * mesh.around[i];
+      for (let corner = face; corner < face + 3; corner++) if (mesh.faces[corner] !== vertex) around += inside[mesh.faces[corner]];
+    }
+    if (around < 4) alone++;
   }
   return alone > own.length / 2;
 }
@@ -99,16 +112,24 @@ function deepest(hemisphere, own, inside) {
   const { mesh, points } = hemisphere;
   const shape = points.inflated || Object.values(points)[0];
   const centre = [0, 1, 2].map((k) => own.reduce((sum, vertex) => sum + shape[3 * vertex + k], 0) / own.length);
-  const away = (vertex) => Math.hypot(...[0, 1, 2].map((k) => shape[3 * vertex + k] - centre[k]));
-  let left = new Set(inside);
-  let last = own;
-  while (left.size) {
-    last = [...left];
-    const kept = new Set();
-    for (const vertex of last) if ([...neighbours(mesh, vertex)].every((other) => left.has(other))) kept.add(vertex);
-    left = kept;
+  const away = (vertex) => Math.hypot(shape[3 * vertex] - centre[0], shape[3 * vertex + 1] - centre[1], shape[3 * vertex + 2] - centre[2]);
+  const isInner = (vertex) => {
+    for (let i = mesh.start[vertex]; i < mesh.start[vertex + 1]; i++) {
+      const face = 3 * mesh.around[i];
+      if (!(inside[mesh.faces[face]] && inside[mesh.faces[face + 1]] && inside[mesh.faces[face + 2]])) return false;
+    }
+    return true;
+  };
+  let left = own;
+  for (;;) {
+    const inner = left.filter(isInner);
+    if (!inner.length) break;
+    for (const vertex of left) inside[vertex] = 0;
+    for (const vertex of inner) inside[vertex] = 1;
+    left = inner;
   }
-  return last.reduce((best, vertex) => (away(vertex) < away(best) ? vertex : best));
+  for (const vertex of own) inside[vertex] = 1;
+  return left.reduce((best, vertex) => (away(vertex) < away(best) ? vertex : best));
 }
 
 /** Ends of the segments in all shapes, as whole steps: per segment and end, four numbers a shape; the fourth is whether

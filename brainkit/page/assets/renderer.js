@@ -26,6 +26,7 @@ function makeRenderer(canvas, brain, lines) {
   };
   const textures = new Map(); // of maps
   const targets = new Map();
+  const rest = software && brain.count > 100000 ? 1 : 0;
   let quality = software ? 2 : 0;
   let quick = 0;
 
@@ -67,6 +68,9 @@ function makeRenderer(canvas, brain, lines) {
     const level = part.levels[Math.min(coarser, part.levels.length - 1)];
     gl.bindVertexArray(part.surface);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, level.indices);
+    // The back of a closed surface is never seen.
+    if (frame.flat > 0) gl.disable(gl.CULL_FACE);
+    else gl.enable(gl.CULL_FACE);
     gl.drawElements(gl.TRIANGLES, frame.flat > 0 ? level.flat : level.count, level.type, 0);
   }
 
@@ -95,6 +99,7 @@ function makeRenderer(canvas, brain, lines) {
 
   function drawOutlines(frame) {
     const places = program("line");
+    gl.disable(gl.CULL_FACE);
     gl.uniform2f(places.pixel, 2 / frame.width, 2 / frame.height);
     for (const [width, lift, ink] of [[3.4, 0.9, [0.125, 0.14, 0.165, 1]], [1.7, 1.0, [1, 1, 1, 1]]]) {
       gl.uniform1f(places.width, width);
@@ -127,7 +132,7 @@ function makeRenderer(canvas, brain, lines) {
   }
 
   function draw(panes, width, height, density, moving) {
-    const detail = QUALITIES[moving ? quality : 0];
+    const detail = QUALITIES[moving ? quality : rest];
     const { share, samples } = detail;
     [canvas.width, canvas.height] = sizeIfNew(canvas, Math.round(width * density), Math.round(height * density));
     const scaled = density * share;
@@ -135,6 +140,7 @@ function makeRenderer(canvas, brain, lines) {
     drawTo(goal, panes, scaled, detail);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, canvas.width, canvas.height);
+    gl.disable(gl.CULL_FACE);
     const places = program("copy");
     gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, goal.picture);
