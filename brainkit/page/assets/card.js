@@ -42,18 +42,19 @@ function fillCard(app, card, id, close) {
     list,
   );
   if (row < 0) {
-    list.append(element("dt", { textContent: "No data at this vertex" }), element("dd"));
+    list.append(element("div", {}, element("dt", { textContent: "No data at this vertex" })));
     return;
   }
   const add = (label, text, drawing) => {
-    list.append(element("dt", { textContent: label }), element("dd", { textContent: text }));
-    if (drawing) list.append(element("dd", { className: "span" }, drawing));
+    const row = element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: text }));
+    if (drawing) row.append(element("dd", { className: "span" }, drawing));
+    list.append(row);
   };
-  for (const { label, numbers } of app.facts) add(label, Number.isNaN(numbers[row]) ? "unknown" : plainNumber(numbers[row]));
+  for (const { label, numbers } of app.facts) add(label, Number.isNaN(numbers[row]) ? "unknown" : exactNumber(numbers[row]));
   for (const map of app.maps) {
     const drawing = isKnown(map, row) ? drawingOf(app, map, row) : null;
     add(map.title, valueText(map, row), drawing);
-    if (map.reliable && isKnown(map, row) && !map.reliable[row] && map === app.map) add("may be chance", "");
+    if (map === app.map && map.reliable && isKnown(map, row) && !map.reliable[row]) add(`${map.title} may be chance`, "");
   }
 }
 

@@ -108,7 +108,15 @@ function valueText(map, row) {
   const value = valueOf(map, row);
   if (value === null) return "unknown";
   if (map.kind === "categorical") return value;
-  return map.kind === "location" ? value.map(plainNumber).join(", ") : plainNumber(value);
+  if (map.kind !== "location") return exactNumber(value);
+  const [x, y] = value.map((part) => Math.abs(part).toFixed(2));
+  return `${x} ${value[0] < 0 ? "left" : "right"}, ${y} ${value[1] < 0 ? "up" : "down"}`;
+}
+
+/** Three significant digits, zeros at the end kept. */
+function exactNumber(value) {
+  const size = Math.abs(value);
+  return size >= 0.01 && size < 1000 ? value.toPrecision(3).replace("-", "−") : plainNumber(value);
 }
 
 /** Three significant digits, no exponent where it can be helped, a true minus sign. */

@@ -36,7 +36,7 @@ function startApp(content, read) {
   function layout() {
     const [width, height] = [stage.clientWidth, stage.clientHeight];
     const shown = [app.map, app.beside].filter(Boolean);
-    const inset = width < 560 ? { top: 88, bottom: 104, side: 14 } : INSET;
+    const inset = width < 560 ? { top: 70, bottom: 112, side: 14 } : INSET;
     const each = width / shown.length;
     const frame = frameOf(app.view, brain, each, height, { ...inset, top: inset.top + (app.beside ? 16 : 0) });
     panes = shown.map((map, i) => ({
@@ -204,6 +204,7 @@ function startApp(content, read) {
 
   app.showBeside = (map) => {
     app.beside = map;
+    stage.classList.toggle("two", Boolean(map));
     changed();
   };
 
@@ -256,6 +257,7 @@ function startApp(content, read) {
   app.select = (id) => {
     app.selected = id;
     find("card").hidden = id < 0;
+    if (id >= 0) find("card").classList.toggle("left", project(app.still().panes[0].frame, brain, id).x > stage.clientWidth / 2);
     app.refreshCard();
     app.say(id < 0 ? "" : sentence(app, describeVertex(app, id)));
     request();
@@ -305,7 +307,7 @@ function startApp(content, read) {
     }
   };
 
-  const hint = () => (used ? "" : `${app.flattens ? "Slide to flatten. " : ""}Drag to turn, scroll to zoom, click to read a vertex.`);
+  const hint = () => (used ? "" : `${app.flattens ? "Slide to flatten. " : ""}${matchMedia("(pointer: coarse)").matches ? "Drag to turn, pinch to zoom, tap to read a vertex." : "Drag to turn, scroll to zoom, click to read a vertex."}`);
 
   function did() {
     if (used) return;

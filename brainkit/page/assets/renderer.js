@@ -100,6 +100,7 @@ function makeRenderer(canvas, brain, lines) {
   function drawOutlines(frame) {
     const places = program("line");
     gl.disable(gl.CULL_FACE);
+    gl.depthMask(false); // segments do not hide each other
     gl.uniform2f(places.pixel, 2 / frame.width, 2 / frame.height);
     for (const [width, lift, ink] of [[3.4, 0.9, [0.125, 0.14, 0.165, 1]], [1.7, 1.0, [1, 1, 1, 1]]]) {
       gl.uniform1f(places.width, width);
@@ -112,6 +113,7 @@ function makeRenderer(canvas, brain, lines) {
         gl.drawElements(gl.TRIANGLES, part.lineCorners, gl.UNSIGNED_INT, 0);
       });
     }
+    gl.depthMask(true);
   }
 
   /** Draw the panes, each {frame, map, left, threshold, hideChance, greys, outlines}, `density` pixels a CSS pixel. */
