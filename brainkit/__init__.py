@@ -17,6 +17,7 @@ _LAZY = {
     "Run": "brainkit.api",
     "save_run": "brainkit.api",
     "load": "brainkit.predict.encoder",
+    "plot": "brainkit.plotting",
     "contrast": "brainkit.insilico.contrast",
     "evaluate": "brainkit.evaluation.evaluate",
     "evaluate_on_data": "brainkit.runs.evaluate",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from brainkit.evaluation.evaluate import evaluate
     from brainkit.insilico.contrast import contrast
     from brainkit.model.factor_topy import FactorTopy
+    from brainkit.plotting import plot
     from brainkit.predict.encoder import load
     from brainkit.runs.evaluate import evaluate_on_data
     from brainkit.runs.import_published import import_published

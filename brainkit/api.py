@@ -18,9 +18,11 @@ from brainkit.runs.settings import Data
 from brainkit.runs.train import train
 from brainkit.utils.arrays import Arrays
 from brainkit.utils.files import read_json
+from brainkit.utils.notebook import DPI, SIZE, card
 from brainkit.utils.progress import Say
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
 
     from brainkit.data.subject import Subject
@@ -167,6 +169,41 @@ class Run:
             threads=threads,
             say=say,
         )
+
+    def plot(self, name: str = "layer", **options: Any) -> Figure:
+        """Draw a map of the run: accuracy, explained, layer, location, scale; depth-se, location-se and scale-se.
+
+        Parameters
+        ----------
+        name : str
+        **options
+            Of :func:`brainkit.plot`: view, theme, size, rois, cmap, vmin, vmax, ax.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            In a notebook it shows itself.
+        """
+        import brainkit  # its module imports this one
+
+        return brainkit.plot(name, self, **options)
+
+    def _repr_html_(self) -> str:
+        """Key figures and the map of the preferred layer, for notebooks."""
+        summary = self.summary
+        if "subjects" in summary:
+            return card(f"Run {self.path.name} of {len(summary['subjects'])} subjects", {"folder": self.path})
+        found = summary.get("scores", {}).get("all", {})
+        named = {"median r": "r", "median R²": "R2", "median r² / ceiling": "share"}
+        facts = {
+            "folder": self.path,
+            "data": summary.get("data", {}).get("name"),
+            "vertices": f"{found['vertices']:,} of {summary['space']}" if "vertices" in found else "",
+            **{name: f"{found[key]:.3f}" for name, key in named.items() if found.get(key) is not None},
+            "note": summary.get("note"),
+        }
+        title = f"Run {self.path.name}: {summary.get('backbone', {}).get('name', '?')}"
+        return card(title, facts, lambda: self.plot("layer", size=SIZE, dpi=DPI))
 
     def draw(self, out: str | os.PathLike[str] | None = None, *, say: Say = print) -> list[Path]:
         """Draw the maps of accuracy, layer, location and scale; by default in ``maps/`` in the run folder.

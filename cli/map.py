@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+def split(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """Names separated by commas; None if the option is not given."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @click.command(
@@ -12,23 +18,108 @@ import click
     epilog="""\b
 Examples:
   brainkit map
-  brainkit map runs/dinov2-subj01 --out figures
-  brainkit map encoder.onnx --out figures
+  brainkit map runs/dinov2-subj01 --format pdf --size double --only layer,scale
+  brainkit map encoder.onnx --out figures --theme dark --view inflated --angles lateral,medial
+  brainkit map fmri.npy --rows 0,3 --like encoder.onnx --rois V1,FFA
+  brainkit map lh.thickness.mgz rh.thickness.mgz --cmap viridis --vmin 1 --vmax 4
 """,
 )
-@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN or FILE ...]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the figures.  [default: maps/ in the run folder, <file>-maps/ next to an encoder file]",
+    help="Folder for the figures.  [default: maps/ in the run folder, <file>-maps/ next to an encoder file, else here]",
 )
-def command(run: Path | None, out: Path | None) -> None:
-    """Draw accuracy, explained share, preferred layer, location and scale on the flattened cortex.
+@click.option("--only", callback=split, metavar="NAME,...", help="Draw only these maps, such as layer,scale.")
+@click.option("--format", "formats", default="png", metavar="KIND,...", help="png, pdf or svg.  [default: png]")
+@click.option("--size", metavar="SIZE", help="Width in inches, such as 7.2 or 7.2x5; or single, onehalf, double.")
+@click.option("--dpi", type=int, help="Dots per inch; in pdf and svg of the map alone.  [default: 150; pdf, svg: 300]")
+@click.option(
+    "--theme",
+    type=click.Choice(["light", "dark", "transparent", "transparent-dark"]),
+    default="light",
+    show_default=True,
+    help="Colours of background and text.",
+)
+@click.option("--rois", callback=split, metavar="NAME,...", help="Outline only these regions; '' outlines none.")
+@click.option(
+    "--view",
+    default="flat",
+    show_default=True,
+    help="Shape of the cortex: flat, inflated, pial, white or sphere; but for flat, with angles and hemispheres: "
+    "inflated-lateral-medial-left.",
+)
+@click.option(
+    "--angles",
+    default="",
+    metavar="NAME,...",
+    help="lateral, medial, ventral, dorsal, posterior, anterior.  [default: lateral,medial,ventral,posterior]",
+)
+@click.option(
+    "--surface",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Your own surface, of FreeSurfer or GIFTI files; voxels are projected on it.",
+)
+@click.option("--shading", type=click.Choice(["interpolated", "flat"]), default="interpolated", show_default=True)
+@click.option("--smooth", type=int, default=0, metavar="N", help="Average over neighbours N times.  [default: never]")
+@click.option("--cmap", metavar="NAME", help="A colour map of matplotlib.")
+@click.option("--vmin", type=float, help="Value of the lowest colour.")
+@click.option("--vmax", type=float, help="Value of the highest colour.")
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="The run or encoder file whose vertices a file's values are, and whose regions are outlined.",
+)
+@click.option(
+    "--rows", callback=split, metavar="N,...", help="Rows of a file to draw, from 0.  [default: the first 12]"
+)
+@click.option("--mean", is_flag=True, help="Draw the mean of a file's rows.")
+def command(
+    sources: tuple[Path, ...],
+    out: Path | None,
+    formats: str,
+    size: str | None,
+    dpi: int | None,
+    theme: str,
+    view: str,
+    angles: str,
+    surface: Path | None,
+    shading: Any,
+    smooth: int,
+    rows: tuple[str, ...] | None,
+    like: Path | None,
+    mean: bool,
+    **changes: Any,
+) -> None:
+    """Draw maps on the cortex, flattened or not: accuracy, explained share, preferred layer, location and scale.
 
-    RUN is a run folder or an encoder file, by default the newest finished run, else the only .onnx file here. Needs
-    brainkit[maps].
+    Of a run, an evaluation's folder or an encoder file, by default the newest finished run, else the only .onnx file
+    here. Or of files with a value for each vertex: .npy (of brainkit predict, or any other), .gii, .mgz, .annot; the
+    files of two hemispheres become one figure. Needs brainkit[maps].
     """
+    from brainkit.maps.changes import Changes
+    from brainkit.maps.style import Style, read_formats, read_size
     from brainkit.runs.draw import draw_all
 
-    draw_all(run, out=out, say=click.echo)
+    width, height = (None, None) if size is None else read_size(size)
+    draw_all(
+        sources,
+        out=out,
+        like=like,
+        rows=_numbers(rows or ()),
+        mean=mean,
+        surface=surface,
+        changes=Changes(**{**changes, "only": changes["only"] or ()}),
+        style=Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth),
+        formats=read_formats(formats),
+        say=click.echo,
+    )
+
+
+def _numbers(rows: tuple[str, ...]) -> tuple[int, ...]:
+    if not all(row.isdecimal() for row in rows):
+        raise click.BadParameter(f"expected numbers such as 0,3, got {','.join(rows)}", param_hint="--rows")
+    return tuple(map(int, rows))

@@ -113,7 +113,7 @@ def test_a_module_and_an_opened_subject_become_a_run(
     nn.init.ones_(other.filters)
     with pytest.raises(DataError, match="other weights"):
         again.export(backbone=other)
-    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, **_: [Path(folder) / "one.png"])
+    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, *_, **__: [Path(folder) / "one.png"])
     assert again.draw("figures", say=quiet) == [Path("figures/one.png")]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from brainkit.cortex.vertices import Vertices
 from brainkit.metrics.resampling import LEAST_GROUPS
 from brainkit.utils.files import atomic_write, write_json
+from brainkit.utils.notebook import DPI, SIZE, card
 from brainkit.utils.table import Table, number
 from brainkit.utils.text import plural
 
@@ -70,6 +71,8 @@ class Evaluation:
     bootstrap, permutations, seed : int
     constant_predictions, constant_responses : int
         Vertices without a correlation for this reason.
+    vertices : Vertices, optional
+        Where the V are, if it is known.
     """
 
     r: np.ndarray
@@ -93,20 +96,30 @@ class Evaluation:
     seed: int
     constant_predictions: int
     constant_responses: int
+    vertices: Vertices | None = None
 
     def __repr__(self) -> str:
         vertices, median = plural(len(self.r), "vertex", "vertices"), self.groups["all"]["r"]["median"]
         return f"Evaluation({vertices}, {plural(self.n_images, 'image')}, median r {median:.3f})"
 
     def _repr_html_(self) -> str:
-        """A table, for notebooks."""
+        """A table, and the map of the correlation where the vertices are known; for notebooks."""
         table = self.table()
         head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
         )
         notes = "".join(f"<div>{html.escape(note)}</div>" for note in table.notes)
-        return f"<table><caption>{html.escape(table.title)}</caption><tr>{head}</tr>{body}</table>{notes}"
+        more = f"<table><tr>{head}</tr>{body}</table>{notes}"
+        return card(table.title, {}, None if self.vertices is None else self._picture, more=more)
+
+    def _picture(self) -> Any:
+        import brainkit
+        from brainkit.maps.catalog import evaluation_maps
+
+        correlation = evaluation_maps(self.r, self.p, self.q, self.noise_ceiling, self.n_images)[0]
+        assert self.vertices is not None
+        return brainkit.plot(correlation, self.vertices, size=SIZE, dpi=DPI)
 
     @property
     def ceilings_too_low(self) -> bool:
@@ -120,7 +133,7 @@ class Evaluation:
         values = {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name not in (*_ARRAYS, "groups", "official")
+            if field.name not in (*_ARRAYS, "groups", "official", "vertices")
         }
         tested = np.isfinite(self.p)
         counts = {

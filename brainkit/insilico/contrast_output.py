@@ -115,22 +115,24 @@ def draw_contrast(result: Contrast, folder: str | os.PathLike[str], *, max_q: fl
     UsageError, DataError, MissingDependency
         As :func:`brainkit.maps.draw_predictions.check_drawable`.
     """
-    from brainkit.maps.draw import draw_effect_size
+    from brainkit.maps.brain_map import MapSet
+    from brainkit.maps.definitions import effect
+    from brainkit.maps.draw import draw_maps
     from brainkit.maps.draw_predictions import check_drawable
 
     target = check_drawable(folder, result.encoder)
     target.mkdir(exist_ok=True)
-    return draw_effect_size(
-        target / "effect-size.png",
-        vertices=result.vertices,
-        rois=result.rois,
-        effect=result.statistics.hedges_g,
-        q=result.statistics.q,
-        max_q=SIGNIFICANT if max_q is None else max_q,
+    drawn = effect(
+        result.statistics.hedges_g,
+        result.statistics.q,
         names=(result.a.name, result.b.name),
         counts=(len(result.a.images), len(result.b.images)),
-        note=result.encoder.note,
+        max_q=SIGNIFICANT if max_q is None else max_q,
     )
+    volume = result.encoder.volume
+    if volume is not None and result.columns is not None:
+        volume = volume.select(result.columns)
+    return draw_maps(target, MapSet("", result.vertices, result.rois, (drawn,), result.encoder.note, volume))[0]
 
 
 def _write_csv(path: Path, result: Contrast, ids: np.ndarray) -> None:

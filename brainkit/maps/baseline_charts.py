@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from brainkit.maps.chart import PALETTE, Chart, Point, dot, label_rows
-from brainkit.maps.figure import FAINT, INK
+from brainkit.maps.style import FAINT, INK
 
 _RUN, _BASELINE = PALETTE[1], PALETTE[0]
 _ROW = 0.25  # inches

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
@@ -141,6 +142,10 @@ class MapSet:
         Shown with every map, for example that the subject is simulated.
     volume : Volume, optional
         Which voxels the vertices of the custom space are.
+    surface : CorticalSurface, optional
+        That the vertices are of; by default the average one of their space.
+    ids : array of shape (V,), optional
+        Which vertices of the surface those of the custom space are; by default all.
     """
 
     title: str
@@ -149,6 +154,8 @@ class MapSet:
     maps: tuple[BrainMap, ...]
     note: str | None = None
     volume: Volume | None = None
+    surface: CorticalSurface | None = None
+    ids: np.ndarray | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,75 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from brainkit.errors import require
-from brainkit.maps.figure import DPI, FAINT, INK, WARN
-from brainkit.utils.files import atomic_write
-from brainkit.utils.own_figures import figure_mark
+from brainkit.maps.colours import OKABE_ITO
+from brainkit.maps.frame import BOLD, Frame
+from brainkit.maps.style import FAINT, INK, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by people with any colour vision.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#1b1f24")
+PALETTE = OKABE_ITO
 GRID = "#e4e7eb"
 
 Point = Mapping[str, Any]
 """A value with its interval: ``value``, ``low``, ``high`` (None where unknown), and ``q`` or ``p`` if it is tested."""
 
 
-class Chart:
+class Chart(Frame):
     """A white figure with a title on top, and a note and a detail at the foot. Sizes are in inches."""
 
     bottom = 0.5
 
     def __init__(self, title: str, detail: str, note: str | None, *, width: float, height: float) -> None:
         require("matplotlib", extra="maps", purpose="drawing charts")
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self.width = width
-        self.height = self.bottom + height + 0.55
-        self.figure: Figure = Figure(figsize=(width, self.height), dpi=DPI, facecolor="white")
-        self._canvas = FigureCanvasAgg(self.figure)
-        self._text(0.3, self.height - 0.2, title, self._fitting(title, 13), INK, "bold", "top")
-        self._text(0.3, 0.32 if note else 0.2, detail, self._fitting(detail, 8.5), FAINT, "normal", "center")
-        self._text(0.3, 0.13, note or "", self._fitting(note or "", 9), WARN, "bold", "center")
+        super().__init__(width, self.bottom + height + 0.55, Style())
+        room = width - 0.6
+        head = {"weight": "bold", "va": "top"}
+        self.text(0.3, self.height - 0.2, title, size=self.fitting(title, 13, room, BOLD), **head)
+        size = self.fitting(detail, 8.5, room)
+        self.text(0.3, 0.32 if note else 0.2, detail, size=size, color=self.theme.faint, va="center")
+        size = self.fitting(note or "", 9, room, BOLD)
+        self.text(0.3, 0.13, note or "", size=size, color=self.theme.warn, weight="bold", va="center")
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
+        axes = super().axes(left, bottom, width, height)
         axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(FAINT)
         return axes
-
-    def write(self, path: str | os.PathLike[str]) -> Path:
-        from PIL import Image
-
-        with warnings.catch_warnings():
-            # Characters that the font lacks are drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self._canvas.draw()
-        picture = Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3].copy())
-        with atomic_write(path) as temporary:
-            picture.save(temporary, format="PNG", compress_level=9, dpi=(DPI, DPI), pnginfo=figure_mark())
-        return Path(path)
-
-    def _text(self, x: float, y: float, text: str, size: float, colour: str, weight: str, va: str) -> None:
-        place = x / self.width, y / self.height
-        self.figure.text(*place, text, fontsize=size, color=colour, weight=weight, va=va, parse_math=False)
-
-    def _fitting(self, text: str, size: float) -> float:
-        return min(size, 72 * (self.width - 0.6) / (0.6 * max(len(text), 1)))
 
 
 def dot(axes: Axes, row: float, point: Point, colour: str, *, filled: bool = True) -> None:

@@ -1,4 +1,7 @@
-"""Colours of the maps: matplotlib's colour maps, one colour per layer, one per location in the image."""
+"""Colours of the maps: matplotlib's colour maps, one colour per layer, one per location in the image.
+
+All are even in lightness or rise evenly, and stay apart for the colour-blind as far as that is possible.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainkit.errors import UsageError
+from brainkit.utils.text import nearest_names
+
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
+
+
+OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#1b1f24")
+_TURN = 48.0  # degrees from the hue of Oklab's first axis to that of the right of the image
 
 
 def colour_map(name: str) -> Colormap:
     """One of matplotlib's, by name."""
     from matplotlib import colormaps
 
+    if name not in colormaps:
+        near = nearest_names(name, colormaps, most=3, cutoff=0.6)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(f"colours {name!r}: matplotlib has no such colour map{hint}")
     return colormaps[name]
 
 
 def layer_palette(count: int) -> np.ndarray:
-    """One colour per layer, blue for shallow to red for deep. (L, 3)."""
-    return colour_map("Spectral_r")(np.linspace(0.0, 1.0, count) if count > 1 else [0.0])[:, :3]
+    """One colour per layer, dark violet for early to yellow for late: lightness rises evenly. (L, 3)."""
+    return sequence("viridis", count)
+
+
+def class_palette(count: int) -> np.ndarray:
+    """One colour per class, in no order: those of Okabe and Ito (2008), told apart with any colour vision. (n, 3)."""
+    from matplotlib.colors import to_rgb
+
+    if count <= len(OKABE_ITO):
+        return np.array([to_rgb(colour) for colour in OKABE_ITO[:count]]).reshape(-1, 3)
+    return np.asarray(colour_map("tab20")(np.arange(count) % 20)[:, :3])
+
+
+def sequence(name: str, count: int) -> np.ndarray:
+    """`count` colours of a colour map at equal steps, without its very end. (count, 3)."""
+    return colour_map(name)(np.linspace(0.0, 0.97, count) if count > 1 else [0.0])[:, :3]
 
 
 def location_colours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -48,7 +76,8 @@ def location_table() -> np.ndarray:
     """Colours of the whole image, rows from top to bottom. (201, 201, 3)."""
     x, y = np.meshgrid(np.linspace(-1, 1, 201), np.linspace(-1, 1, 201))
     strength = np.minimum(np.hypot(x, y), 1.0) ** 0.8
-    angle = np.arctan2(-y, x) + math.radians(30)
+    # Turned so that left and right, and up and down, differ without red and green too.
+    angle = np.arctan2(-y, x) + math.radians(_TURN)
     lightness, chroma = 0.95 - 0.25 * strength, 0.16 * strength
     low, high = np.zeros_like(chroma), np.ones_like(chroma)
     for _ in range(8):  # the largest chroma that sRGB can show; clipping would change the hue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainkit.maps.chart import GRID, PALETTE, Chart, Point, dot, label_rows
-from brainkit.maps.figure import INK
+from brainkit.maps.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

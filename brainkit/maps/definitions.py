@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, Location
-from brainkit.maps.colours import layer_palette
+from brainkit.maps.colours import class_palette, layer_palette
 from brainkit.maps.limits import beyond, robust_top, round_up, symmetric
 from brainkit.maps.reliability import MAX_Q, Predicted, Reliability, fields
 from brainkit.metrics.scores import LEAST_CEILING, explained_share
@@ -226,6 +227,44 @@ def anything(name: str, values: np.ndarray, *, title: str = "", label: str = "")
     detail = f"not drawn: {plural(infinite, 'infinite value')}" if infinite else ""
     summary = _summary(values, "median {:.3g}")
     return BrainMap(name, title or clipped(name, 60), values, coding, summary=summary, detail=detail)
+
+
+def classes(name: str, values: np.ndarray, labels: Sequence[str] = (), *, label: str = "") -> BrainMap:
+    """Classes of the vertices: numbers 0 .. c-1 or names, (V,); or shares of the classes, (V, c).
+
+    Parameters
+    ----------
+    name : str
+        Of the map.
+    values
+        NaN, or a negative number, where a vertex has no class.
+    labels : sequence of c str
+        Names of the classes.
+    label : str
+        Title of the legend.
+    """
+    values = np.asarray(values)
+    if values.ndim == 1 and values.dtype.kind in "UO":
+        found = [str(each) for each in np.unique(values[values != ""].astype(str))]
+        names = list(labels) or found
+        values = np.array([names.index(str(each)) if str(each) in names else -1 for each in values])
+    elif values.ndim == 1:
+        known = values[np.isfinite(values) & (values >= 0)]
+        names = list(labels) or [str(number) for number in range(int(known.max(initial=-1)) + 1)]
+    else:
+        names = list(labels) or [str(number) for number in range(values.shape[1])]
+    if values.ndim == 1 and int(np.nanmax(values, initial=-1)) >= len(names):
+        raise UsageError(f"labels: expected {int(np.nanmax(values)) + 1} names of classes, got {len(names)}")
+    if values.ndim == 1:
+        shares = (values[:, None] == np.arange(len(names))).astype(np.float64)
+        shares[~shares.any(axis=1)] = np.nan
+    else:
+        shares = values.astype(np.float64)
+    if not names or shares.shape[1] != len(names):
+        raise UsageError(f"labels: expected {shares.shape[1]} names of classes, got {len(names)}")
+    known_count = int(np.isfinite(shares).all(axis=1).sum())
+    summary = f"{known_count:,} of {plural(len(shares), 'vertex', 'vertices')}"
+    return BrainMap(name, " ", shares, Categorical(tuple(names), class_palette(len(names)), label), summary=summary)
 
 
 def clipped(name: str, longest: int = 28) -> str:

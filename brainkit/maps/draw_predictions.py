@@ -1,8 +1,7 @@
-"""Figures from an encoder file and its predictions: each image next to its map, and the encoder's own maps."""
+"""Figures of predictions: each image next to the map of the response to it."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -11,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from brainkit import encoder_file
-from brainkit.cortex.vertices import from_ranges
+from brainkit.cortex.vertices import CUSTOM, from_ranges
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.images import decode
-from brainkit.maps import draw
+from brainkit.maps import definitions, draw
+from brainkit.maps.brain_map import MapSet
+from brainkit.maps.limits import symmetric
 from brainkit.predict.outputs.formats import description_path
 from brainkit.utils.files import read_json
-from brainkit.utils.progress import Say
-from brainkit.utils.text import first_line
-
-PUBLISHED_GAUGE = "gauge: published (gains of layers are free), so layers cannot be compared"
+from brainkit.utils.text import as_text, first_line
 
 
 def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
@@ -51,9 +48,9 @@ def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
     """
     for module in ("matplotlib", "nilearn"):
         require(module, extra="maps", purpose="drawing brain maps")
-    if info.vertices.space == "custom":
+    if info.vertices.space == CUSTOM and info.volume is None:
         raise UsageError(
-            "maps need an encoder with vertices of an fsaverage space, got custom ones, which have no surface"
+            "maps need an encoder of an fsaverage space or of the voxels of a volume, got vertices without a surface"
         )
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -153,9 +150,10 @@ def draw_predictions(
         As `check_drawable`; DataError also if rows and images, or columns and vertices, do not match.
     """
     target = check_drawable(folder, encoder_info)
-    vertices, rois = encoder_info.vertices, encoder_info.rois
+    vertices, rois, volume = encoder_info.vertices, encoder_info.rois, encoder_info.volume
     if columns is not None:
         vertices, rois = vertices.select(columns), rois.subset(columns)
+        volume = None if volume is None else volume.select(columns)
     if prediction_rows.shape != (len(image_paths), len(vertices)):
         raise DataError(
             f"predictions: expected {len(image_paths)} rows (images) and {len(vertices)} columns (vertices), "
@@ -163,98 +161,12 @@ def draw_predictions(
         )
     target.mkdir(exist_ok=True)
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
+    maps, limit = MapSet("", vertices, rois, (), encoder_info.note, volume), symmetric(rows, 1e-3)
     drawn = []
     for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
         source = Path(image if isinstance(image, str | os.PathLike) else image.name)
-        name = os.fsencode(source.name).decode("utf-8", "backslashreplace")
-        name = " ".join(name.split())  # the title is one line
-        path = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', source.stem)[:80]}.png"
-        draw.draw_response(
-            path,
-            vertices=vertices,
-            rois=rois,
-            response=row,
-            image=decode(image if isinstance(image, str | os.PathLike) else image.open()),
-            title=f"Predicted response to {name}",
-            note=encoder_info.note,
-            units=encoder_info.units,
-            limit=_common_limit(rows),
-        )
-        drawn.append(path)
+        stem = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', source.stem)[:80]}"
+        response = definitions.response(row, encoder_info.units, limit, f"Predicted response to {as_text(source.name)}")
+        picture = decode(image if isinstance(image, str | os.PathLike) else image.open())
+        drawn += draw.draw_map_file(stem, maps, response, picture=picture)
     return drawn
-
-
-def draw_encoder_file(
-    file: str | os.PathLike[str],
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    say: Say = print,
-) -> list[Path]:
-    """Draw an encoder's own maps (accuracy, layer, location, scale) from its file.
-
-    Parameters
-    ----------
-    file : path-like
-        An encoder file.
-    folder : path-like, optional
-        Folder of the figures; by default next to the file, ``encoder-maps`` for ``encoder.onnx``.
-    say : callable
-        Called with a line that names the figures.
-
-    Returns
-    -------
-    list of Path
-        The figures.
-
-    Raises
-    ------
-    EncoderFileError
-        If the file is not an encoder file.
-    UsageError, DataError, MissingDependency
-        As `check_drawable`.
-    """
-    file = encoder_file.locate(file)
-    info = encoder_file.read(file)
-    target = check_drawable(file.with_name(f"{file.stem}-maps") if folder is None else folder, info)
-    target.mkdir(exist_ok=True)
-    paths = draw.draw_maps(
-        target,
-        vertices=info.vertices,
-        rois=info.rois,
-        layers=info.layers,
-        layer_weights=info.layer_weights,
-        locations=info.locations,
-        scale=info.scale,
-        r=_if_known(info.r),
-        R2=_if_known(info.R2),
-        noise_ceiling=_if_known(info.noise_ceiling),
-        title=str(info.backbone.get("name", "")),
-        note=info.note,
-        layer_note=None if info.gauge == "unit" else PUBLISHED_GAUGE,
-        test_images=_test_images(info),
-        uncertainty=info.uncertainty,
-    )
-    say(f"{target}: {', '.join(path.name for path in paths)}")
-    return paths
-
-
-def _if_known(values: np.ndarray) -> np.ndarray | None:
-    return values if np.isfinite(values).any() else None
-
-
-def _test_images(info: EncoderInfo) -> int | None:
-    """How many images the scores are over, if the file says so."""
-    scores = info.provenance.get("scores")
-    images = scores.get("images") if isinstance(scores, dict) else None
-    return images if isinstance(images, int) else None
-
-
-def _common_limit(rows: np.ndarray) -> float | None:
-    """A round colour range that covers 99 % of the values; None if there is no value other than 0."""
-    finite = np.abs(rows[np.isfinite(rows)])
-    limit = float(np.percentile(finite, 99)) if finite.size else 0.0
-    if limit <= 0:
-        return None
-    # A fifth of the leading digit, so that the ticks of the colour bar are short numbers.
-    step = 0.2 * 10.0 ** math.floor(math.log10(limit))
-    return float(f"{math.ceil(limit / step) * step:.3g}")

@@ -1,289 +1,235 @@
-"""A figure with a flatmap: title, map, ROI names, colour bar or legend, overview of the whole cortex, note."""
+"""A figure of one map: title, map with names of ROIs, legend, the part of the cortex that is shown, note and detail."""
 
 from __future__ import annotations
 
 import functools
-import warnings
-from dataclasses import dataclass
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.vertices import Vertices
+from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.canvas import Canvas
-from brainkit.maps.view import View, choose_view, on_flatmap, whole_view
+from brainkit.maps.definitions import SEPARATOR
+from brainkit.maps.frame import BOLD, PLAIN, Frame, matplotlib_settings
+from brainkit.maps.legend import draw_legend, height_below
+from brainkit.maps.paint import paint
+from brainkit.maps.scene import Scene, make_scene
+from brainkit.maps.style import FORMATS, Style
+from brainkit.maps.view import View, whole_view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
-DPI = 120
-INK, FAINT, WARN = "#1b1f24", "#68717d", "#a63c06"
-_MAX_WIDTH, _MAX_HEIGHT = 7.4, 5.5  # of the map, in inches
-_MARGIN, _HEADER, _FOOTER, _GUTTER = 0.3, 1.12, 0.52, 0.32  # inches
-_OVERVIEW_WIDTH = 2.1  # inches
-_LABEL_SIZE = 9.0  # points
-_BOLD, _PLAIN = 0.64, 0.54  # width of a character, in units of the font size
-
-
-@dataclass(frozen=True)
-class Flatmap:
-    """What all figures of a subject share: the part of the flatmap that is shown, its pixels and the ROI outlines."""
-
-    vertices: Vertices
-    view: View
-    canvas: Canvas
-    inches: tuple[float, float]  # width and height of the map
-    on_flatmap: np.ndarray  # (V,) bool; False on the medial wall and the cuts
-    outlines: np.ndarray  # (s, 2, 2) line segments in mm
-    labels: tuple[tuple[str, float, float], ...]  # ROI, x, y in mm
+# Inches in a figure of scale 1.
+_MAP = (7.4, 5.5)  # greatest width and height of the map, if the figure may be as large as it needs
+_MARGIN, _HEADER, _GUTTER = 0.3, 1.12, 0.32
+_COLUMN, _PICTURE_COLUMN = 2.1, 3.0
+_LEAST_HEIGHT = 3.6  # of the map's room: the legend beside it needs that
+_NARROW = 4.6  # below this width the legend is below the map
+_OVERVIEW_WIDTH = 2.1
+_FULL_WIDTH, _LEAST_SCALE = 9.0, 0.62
+LABEL_SIZE = 9.0  # points
+_BETWEEN = 4.0  # mm beside a panel that its caption may take
+_HALO = "#20242a"
+_FINER_LINES = 0.75  # on shapes other than flatmaps, where regions are smaller
+_LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, without importing PIL
 
 
-def make_flatmap(vertices: Vertices, rois: RoiTable) -> Flatmap:
-    """Compute view, pixels and outlines; cached for the next figure of the same subject."""
-    return _flatmap(vertices, tuple((name, positions.tobytes()) for name, positions in rois.items()))
-
-
-@functools.lru_cache(maxsize=2)
-def _flatmap(vertices: Vertices, regions: tuple[tuple[str, bytes], ...]) -> Flatmap:
-    view = choose_view(vertices)
-    per_mm = min(_MAX_WIDTH / view.width, _MAX_HEIGHT / view.height)
-    canvas = Canvas(vertices, view, per_mm * DPI)
-    outlines, anchors = [np.empty((0, 2, 2))], []
-    for name, raw in regions:
-        positions = np.frombuffer(raw, dtype=np.int32)
-        if len(positions):
-            outlines.append(canvas.outline(positions))
-            anchors += [(len(positions), name, x, y) for x, y in canvas.anchors(positions, outlines[-1])]
-    labels = _label_positions(sorted(anchors, key=lambda item: (-item[0], item[1], item[2])), view, per_mm)
-    inches = (view.width * per_mm, view.height * per_mm)
-    return Flatmap(vertices, view, canvas, inches, on_flatmap(vertices), np.concatenate(outlines), labels)
-
-
-class MapFigure:
-    """A title, the map, a side column for its legend, and a footer. Positions and sizes are in inches.
+class MapFigure(Frame):
+    """A figure of one map.
 
     Parameters
     ----------
-    flatmap : Flatmap
-    title, subtitle : str
-    note : str or None
-        Printed in a warning colour, for example that the subject is simulated.
-    detail : str
-        What a reader should know about how the values are drawn.
-    column : float
-        Width of the side column in inches.
-    column_left : bool
-        Side column to the left of the map.
+    maps : MapSet
+        Of vertices with a surface.
+    brain_map : BrainMap
+        One of its maps, or another of the same vertices.
+    style : Style
+    dpi : float
+        Of the map.
+    picture : PIL.Image, optional
+        Shown beside the map, above its colour bar.
+
+    Attributes
+    ----------
+    figure : matplotlib.figure.Figure
+    map : matplotlib.axes.Axes
+        Of the cortex.
+    scene : Scene
     """
 
     def __init__(
-        self,
-        flatmap: Flatmap,
-        title: str,
-        subtitle: str,
-        *,
-        note: str | None = None,
-        detail: str = "",
-        column: float = 2.1,
-        column_left: bool = False,
+        self, maps: MapSet, brain_map: BrainMap, style: Style, dpi: float, picture: Image | None = None
     ) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        scale = 1.0 if style.width is None else min(max(style.width / _FULL_WIDTH, _LEAST_SCALE), 1.0)
+        margin, gutter = _MARGIN * scale, _GUTTER * scale
+        narrow = style.width is not None and style.width < _NARROW and picture is None
+        column = (_COLUMN if picture is None else _PICTURE_COLUMN) * scale
+        if style.width is not None:
+            column = min(column, 0.34 * style.width)
+        beside = 0.0 if narrow else column + gutter
+        across = _MAP[0] if style.width is None else style.width - 2 * margin - beside
+        inner = (style.width or across + 2 * margin + beside) - 2 * margin
+        foot = _Foot(maps.note or "", brain_map.detail, inner, scale)
+        legend = height_below(brain_map, scale) if narrow else 0.0
+        around = _HEADER * scale + legend + foot.height
+        up = _MAP[1] if style.height is None else max(style.height - around, 0.5)
+        self.scene = make_scene(maps, style, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale)
+        width, height = self.scene.inches
+        tall = height if narrow else max(height, _LEAST_HEIGHT * scale)
+        if style.width is None:
+            across, inner = width, width + beside
+            foot = _Foot(maps.note or "", brain_map.detail, inner, scale)
+        super().__init__(inner + 2 * margin, style.height or tall + around, style, scale)
+        tall = self.height - around if style.height is not None else tall
+        self._title(maps.title, brain_map, margin, inner)
+        foot.draw(self, margin)
+        low = foot.height + legend
+        left = margin + (beside if picture is not None else 0.0) + (across - width) / 2
+        self.map = self.axes(left, low + (tall - height) / 2, width, height)
+        draw_map(self.map, self.scene, brain_map, scale)
+        self._captions(left, low + (tall - height) / 2, width)
+        side, top = (margin if picture is not None else margin + across + gutter), low + tall
+        if picture is not None:
+            used = self._picture(picture, (side, top, column, tall))
+            box, below = (side, top - used, column, tall - used), True
+        elif narrow:
+            box, below = (margin, low, inner, legend), True
+        else:
+            overview = _COLUMN * scale * 0.62 if self.scene.view.cropped else 0.0
+            box, below = (side, top, column, tall - overview), False
+            if overview:
+                self._overview(side, low + 0.05 * scale, column)
+        if brain_map.empty:
+            message(self.map, brain_map.empty, 14 * scale)
+        else:
+            draw_legend(self, brain_map, box, below=below)
 
-        self.flatmap = flatmap
-        width, height = flatmap.inches
-        self.height = max(height, 3.9 if column_left else 3.6)
-        self.column = column
-        self.left = _MARGIN + (column + _GUTTER if column_left else 0.0)
-        self.side = _MARGIN if column_left else _MARGIN + width + _GUTTER
-        self.size = (_MARGIN + width + _GUTTER + column + _MARGIN, _HEADER + self.height + _FOOTER)
-        self.figure: Figure = Figure(figsize=self.size, dpi=DPI, facecolor="white")
-        self._renderer = FigureCanvasAgg(self.figure)
-        self.text(_MARGIN, self.size[1] - 0.27, title, size=self._fitting(title, 15.5, _BOLD), weight="bold", va="top")
-        self.text(
-            _MARGIN, self.size[1] - 0.6, subtitle, size=self._fitting(subtitle, 10, _PLAIN), color=FAINT, va="top"
-        )
-        self._foot(note or "", detail)
-        self.bottom = _FOOTER + (self.height - height) / 2
-        self.map = self.axes(self.left, self.bottom, width, height)
-        self.map.set_xlim(*flatmap.view.extent[:2])
-        self.map.set_ylim(*flatmap.view.extent[2:])
-        self.map.axis("off")
-        per_mm = width / flatmap.view.width
-        for box in flatmap.view.boxes:
-            middle = self.left + (box.shift + (box.x0 + box.x1) / 2) * per_mm
-            label = f"{box.hemisphere} hemisphere"
-            self.text(middle, self.bottom + height + 0.06, label, size=9.5, color=FAINT, ha="center", va="bottom")
-        if flatmap.view.cropped:
-            self._overview()
+    def _title(self, start: str, brain_map: BrainMap, margin: float, room: float) -> None:
+        title = " ".join(f"{start}: {brain_map.title}".split()) if start else brain_map.title
+        if not start and title != brain_map.name:  # a name stays as it is
+            title = title[:1].upper() + title[1:]
+        subtitle = SEPARATOR.join(text for text in (self.scene.name, brain_map.summary) if text)
+        scale, top = self.scale, self.height
+        size = self.fitting(title, 15.5 * scale, room, BOLD)
+        self.text(margin, top - 0.27 * scale, title, size=size, weight="bold", va="top")
+        size = self.fitting(subtitle, 10 * scale, room)
+        self.text(margin, top - 0.6 * scale, subtitle, size=size, color=self.theme.faint, va="top")
 
-    def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        """Axes at a position."""
-        across, up = self.size
-        return self.figure.add_axes((left / across, bottom / up, width / across, height / up))
+    def _captions(self, left: float, bottom: float, width: float) -> None:
+        view = self.scene.view
+        per_mm = width / view.width
+        for box in view.boxes:
+            x, y = box.caption_place
+            at = left + x * per_mm, bottom + (y - view.extent[2]) * per_mm + 0.06 * self.scale
+            size = self.fitting(box.caption, 9.5 * self.scale, (box.width + _BETWEEN) * per_mm)
+            self.text(*at, box.caption, size=size, ha="center", va="bottom", color=self.theme.faint)
 
-    def text(self, x: float, y: float, text: str, *, size: float, color: str = INK, **more: Any) -> None:
-        """Text at a position."""
-        # Names come from files and users: a dollar sign in them does not start a formula.
-        more["parse_math"] = False
-        self.figure.text(x / self.size[0], y / self.size[1], text, fontsize=size, color=color, **more)
+    def _picture(self, picture: Image, box: tuple[float, float, float, float]) -> float:
+        """Draw a picture in the box; the height that it takes, with the space below it."""
+        left, top, column, height = box
+        inches = min(column / picture.width, (height - 0.95 * self.scale) / picture.height)  # per pixel
+        width, tall = picture.width * inches, picture.height * inches
+        dots = FORMATS["pdf"] if self.style.dpi is None else self.style.dpi
+        shown = picture.convert("RGB").resize((max(1, round(width * dots)), max(1, round(tall * dots))), _LANCZOS)
+        axes = self.axes(left + (column - width) / 2, top - tall, width, tall)
+        axes.imshow(np.asarray(shown), aspect="auto", interpolation="none")
+        axes.axis("off")
+        return tall + 0.25 * self.scale
 
-    def _foot(self, note: str, detail: str) -> None:
-        """The note on the left and the detail on the right; one above the other if they are too long for a line."""
-        note_size, detail_size = self._fitting(note, 10, _BOLD), self._fitting(detail, 8.5, _PLAIN)
-        length = (len(note) * note_size * _BOLD + len(detail) * detail_size * _PLAIN) / 72
-        low, high, x, side = 0.2, 0.2, self.size[0] - _MARGIN, "right"
-        if note and length + _GUTTER > self.size[0] - 2 * _MARGIN:
-            low, high, x, side = 0.13, 0.33, _MARGIN, "left"
-        self.text(_MARGIN, low, note, size=note_size, color=WARN, weight="bold", va="center")
-        self.text(x, high, detail, size=detail_size, color=FAINT, ha=side, va="center")
-
-    def _fitting(self, text: str, size: float, width: float) -> float:
-        """`size` in points, or less if the text is too long; `width` is that of a character, in units of the size."""
-        return min(size, 72 * (self.size[0] - 2 * _MARGIN) / (width * max(len(text), 1)))
-
-    @property
-    def side_top(self) -> float:
-        """Top of the side column, from the bottom of the figure."""
-        return _FOOTER + self.height
-
-    @property
-    def side_bottom(self) -> float:
-        """Bottom of the free part of the side column, from the bottom of the figure."""
-        return _FOOTER + (1.3 if self.flatmap.view.cropped else 0.1)
-
-    def draw_map(self, pixels: np.ndarray, colours: np.ndarray, alpha: np.ndarray) -> None:
-        """Draw the map: colours over curvature, then outlines and names of ROIs."""
-        from matplotlib.collections import LineCollection
-        from matplotlib.patheffects import withStroke
-
-        flatmap = self.flatmap
-        image = flatmap.canvas.compose(pixels, colours, alpha)
-        # Nearest: the image has the resolution of the figure and must not be interpolated again.
-        self.map.imshow(image, extent=flatmap.view.extent, interpolation="nearest", aspect="auto", zorder=1)
-        for width, colour in ((2.4, "#20242a"), (1.1, "white")):
-            lines = LineCollection(list(flatmap.outlines), colors=colour, linewidths=width, capstyle="round", zorder=2)
-            self.map.add_collection(lines, autolim=False)
-        halo = [withStroke(linewidth=2.4, foreground="#20242a")]
-        style: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3, "parse_math": False}
-        for name, x, y in flatmap.labels:
-            self.map.text(x, y, name, fontsize=_LABEL_SIZE, color="white", path_effects=halo, **style)
-
-    def render(self) -> np.ndarray:
-        """The figure as pixels. Array of shape (height, width, 3), uint8."""
-        with warnings.catch_warnings():
-            # Characters that the font lacks are drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self._renderer.draw()
-        return np.asarray(self._renderer.buffer_rgba())[..., :3].copy()
-
-    def message(self, text: str) -> None:
-        """A sentence in the middle of the map, if there is nothing to show."""
-        box = {"facecolor": "white", "edgecolor": FAINT, "boxstyle": "round,pad=0.6"}
-        centre: dict[str, Any] = {"ha": "center", "va": "center", "transform": self.map.transAxes, "zorder": 5}
-        self.map.text(0.5, 0.5, text, fontsize=14, color=INK, bbox=box, parse_math=False, **centre)
-
-    def colour_bar(
-        self,
-        colours: Colormap,
-        low: float,
-        high: float,
-        label: str,
-        *,
-        ends: tuple[str, str] | None = None,
-        ticks: list[float] | None = None,
-        pointed: str = "neither",
-    ) -> None:
-        """A colour bar in the side column; `ends` are labels below and above it."""
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-
-        room = self.side_top - self.side_bottom
-        height = min(2.9, room - (0.5 if ends else 0.25))
-        top = self.side_top - (0.25 if ends else 0.0)
-        axes = self.axes(self.side, top - height, 0.2, height)
-        bar = self.figure.colorbar(
-            ScalarMappable(Normalize(low, high), colours), cax=axes, ticks=ticks, extend=pointed, extendfrac=0.04
-        )
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=10, color=FAINT, labelcolor=INK, length=3)
-        bar.set_label(label, fontsize=11, color=INK, labelpad=7)
-        if ends:
-            self.text(self.side, top - height - 0.08, ends[0], size=9.5, color=FAINT, va="top")
-            self.text(self.side, top + 0.08, ends[1], size=9.5, color=FAINT, va="bottom")
-
-    def horizontal_colour_bar(self, colours: Colormap, low: float, high: float, label: str, top: float) -> None:
-        """A horizontal colour bar in the side column, with its upper edge at `top`."""
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-
-        axes = self.axes(self.side + 0.1, top - 0.17, self.column - 0.2, 0.17)
-        bar = self.figure.colorbar(
-            ScalarMappable(Normalize(low, high), colours),
-            cax=axes,
-            orientation="horizontal",
-            ticks=[low, low / 2, 0, high / 2, high],
-            extend="both",
-            extendfrac=0.03,
-        )
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=9.5, color=FAINT, labelcolor=INK, length=3)
-        bar.set_label(label, fontsize=10.5, color=INK, labelpad=4, parse_math=False)
-
-    def _overview(self) -> None:
+    def _overview(self, left: float, bottom: float, column: float) -> None:
         """The whole flatmap, small, with a frame around the part that is shown."""
         from matplotlib.patches import FancyBboxPatch
 
-        view, image = _overview_image(self.flatmap.vertices)
-        width = _OVERVIEW_WIDTH
+        view, image = _overview_image(self.scene)
+        width = min(_OVERVIEW_WIDTH * self.scale, column)
         height = width * view.height / view.width
-        left = self.side + (self.column - width) / 2
-        axes = self.axes(left, _FOOTER + 0.05, width, height)
-        axes.imshow(image, extent=view.extent, interpolation="lanczos", aspect="auto")
-        for box in self.flatmap.view.boxes:
+        left += (column - width) / 2
+        axes = self.axes(left, bottom, width, height)
+        axes.imshow(image, extent=view.extent, interpolation="none", aspect="auto")
+        for box in self.scene.view.boxes:
             shift = next(other.shift for other in view.boxes if other.hemisphere == box.hemisphere)
             corner, size = (box.x0 + shift, box.y0), (box.x1 - box.x0, box.y1 - box.y0)
-            axes.add_patch(
-                FancyBboxPatch(
-                    corner, *size, boxstyle="round,pad=0,rounding_size=8", fill=False, edgecolor=INK, linewidth=1.0
-                )
-            )
+            look: dict[str, Any] = {"fill": False, "edgecolor": self.theme.ink, "linewidth": 1.0 * self.scale}
+            axes.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=8", **look))
         axes.set_xlim(*view.extent[:2])
         axes.set_ylim(*view.extent[2:])
         axes.axis("off")
-        self.text(left + width / 2, _FOOTER + height + 0.1, "part shown", size=8.5, color=FAINT, ha="center")
+        place = left + width / 2, bottom + height + 0.05 * self.scale
+        self.text(*place, "part shown", size=8.5 * self.scale, color=self.theme.faint, ha="center")
+
+
+class _Foot:
+    """The note, and below it the detail, in lines that fit the width."""
+
+    def __init__(self, note: str, detail: str, room: float, scale: float) -> None:
+        self.scale = scale
+        self.note = _wrapped(note, 10 * scale, BOLD, room)
+        self.detail = _wrapped(detail, 8.5 * scale, PLAIN, room)
+
+    @property
+    def height(self) -> float:
+        """In inches."""
+        return (0.22 + 0.17 * len(self.note) + 0.15 * len(self.detail)) * self.scale
+
+    def draw(self, frame: Frame, left: float) -> None:
+        """Draw the lines."""
+        y = self.height - 0.15 * self.scale
+        for lines, size, step, look in (
+            (self.note, 10, 0.17, {"color": frame.theme.warn, "weight": "bold"}),
+            (self.detail, 8.5, 0.15, {"color": frame.theme.faint}),
+        ):
+            for line in lines:
+                frame.text(left, y, line, size=size * self.scale, va="center", **look)
+                y -= step * self.scale
+
+
+def _wrapped(text: str, size: float, character: float, room: float) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), max(20, int(72 * room / (size * character))))
+
+
+def draw_map(axes: Axes, scene: Scene, brain_map: BrainMap, scale: float) -> None:
+    """Draw a map in axes: colours over curvature, then outlines and names of ROIs."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import Stroke
+
+    view = scene.view
+    with matplotlib_settings():
+        # Not interpolated: the image has the resolution of the figure.
+        axes.imshow(paint(scene, brain_map), extent=view.extent, interpolation="none", aspect="auto", zorder=1)
+        fine = 1.0 if view.flat else _FINER_LINES
+        for width, colour in ((2.4, _HALO), (1.1, "white")):
+            style: dict[str, Any] = {"linewidths": width * scale * fine, "capstyle": "round", "joinstyle": "round"}
+            axes.add_collection(LineCollection(scene.outlines, colors=colour, zorder=2, **style), autolim=False)
+        leaders = [label.leader for label in scene.labels if label.leader is not None]
+        for width, colour in ((2.0, _HALO), (0.8, "white")):
+            axes.add_collection(LineCollection(leaders, colors=colour, linewidths=width * scale, zorder=2.5), False)
+        for label in scene.labels:
+            look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontsize": label.size}
+            # Two texts, as one with an outline would not stay text in PDF and SVG.
+            halo = [Stroke(linewidth=2.4 * scale, foreground=_HALO)]
+            axes.text(label.x, label.y, label.name, color=_HALO, path_effects=halo, zorder=3, **look)
+            axes.text(label.x, label.y, label.name, color="white", zorder=4, **look)
+    axes.set_xlim(*view.extent[:2])
+    axes.set_ylim(*view.extent[2:])
+    axes.axis("off")
+
+
+def message(axes: Axes, text: str, size: float) -> None:
+    """A sentence in the middle of a map, if there is nothing to show."""
+    box = {"facecolor": "white", "edgecolor": "#68717d", "boxstyle": "round,pad=0.6"}
+    place: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes, "zorder": 5}
+    with matplotlib_settings():
+        axes.text(0.5, 0.5, text, fontsize=size, color="#1b1f24", bbox=box, parse_math=False, **place)
 
 
 @functools.lru_cache(maxsize=2)
-def _overview_image(vertices: Vertices) -> tuple[View, np.ndarray]:
-    view = whole_view(vertices.space)
-    canvas = Canvas(vertices, view, 2 * _OVERVIEW_WIDTH * DPI / view.width)
-    pixels, _, alpha = canvas.paint(np.zeros(len(vertices)), np.ones(len(vertices), dtype=bool))
+def _overview_image(scene: Scene) -> tuple[View, np.ndarray]:
+    assert isinstance(scene.view, View) and isinstance(scene.canvas, Canvas)
+    view, count = whole_view(scene.view.surface), len(scene.vertices)
+    scale = 2 * _OVERVIEW_WIDTH * FORMATS["png"] / view.width
+    canvas = Canvas(scene.vertices, view, scale, ids=scene.canvas.ids)
+    pixels, _, alpha = canvas.paint(np.zeros(count), np.ones(count, dtype=bool))
     return view, canvas.compose(pixels, np.broadcast_to([0.30, 0.42, 0.58], (len(pixels), 3)), alpha)
-
-
-def _label_positions(
-    anchors: list[tuple[int, str, float, float]], view: View, per_mm: float
-) -> tuple[tuple[str, float, float], ...]:
-    """Labels at their anchors (size, name, x, y), shifted if they would overlap; dropped if there is no room."""
-    line = _LABEL_SIZE / 72 / per_mm  # height of a line of text, in mm
-    left, right, bottom, top = view.extent
-    boxes: list[tuple[float, float, float, float]] = []  # x, half width, y, half height
-    labels = []
-    offsets = sorted(
-        ((across * 0.75, up * 0.75) for across in range(-4, 5) for up in range(-4, 5)),
-        key=lambda offset: offset[0] ** 2 + offset[1] ** 2,
-    )
-    for _, name, x, y in anchors:
-        half_width, half_height = 0.30 * line * len(name) + 0.15 * line, 0.62 * line
-        for across, up in offsets:
-            u = min(max(x + across * line, left + half_width), right - half_width)
-            w = min(max(y + up * line, bottom + half_height), top - half_height)
-            if all(abs(u - a) >= half_width + b or abs(w - c) >= half_height + d for a, b, c, d in boxes):
-                boxes.append((u, half_width, w, half_height))
-                labels.append((name, u, w))
-                break
-    return tuple(labels)

@@ -53,14 +53,17 @@ def with_limits(brain_map: BrainMap, low: float | None, high: float | None) -> B
     return replace(brain_map, coding=replace(coding, low=low, high=high, extend=extend))
 
 
+def same_limits(maps: Sequence[BrainMap]) -> list[BrainMap]:
+    """The maps with the limits of all of them together; those that are not continuous stay as they are."""
+    codings = [each.coding for each in maps if isinstance(each.coding, Continuous)]
+    low, high = min((each.low for each in codings), default=None), max((each.high for each in codings), default=None)
+    return [with_limits(each, low, high) for each in maps]
+
+
 def share_limits(sets: Sequence[MapSet]) -> list[MapSet]:
     """Sets whose maps of the same name have the same limits, so that they can be compared."""
-    limits: dict[str, tuple[float, float]] = {}
+    named: dict[str, list[BrainMap]] = {}
     for each in (brain_map for one in sets for brain_map in one.maps):
-        if isinstance(each.coding, Continuous):
-            low, high = limits.get(each.name, (math.inf, -math.inf))
-            limits[each.name] = min(low, each.coding.low), max(high, each.coding.high)
-    none = (None, None)
-    return [
-        replace(one, maps=tuple(with_limits(each, *limits.get(each.name, none)) for each in one.maps)) for one in sets
-    ]
+        named.setdefault(each.name, []).append(each)
+    shared = {name: iter(same_limits(maps)) for name, maps in named.items()}
+    return [replace(one, maps=tuple(next(shared[each.name]) for each in one.maps)) for one in sets]

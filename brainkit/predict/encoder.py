@@ -11,7 +11,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,11 @@ from brainkit.predict.regions import (
 )
 from brainkit.predict.session import open_session
 from brainkit.predict.top_images.ranking import Ranked, TopImages
+from brainkit.utils.notebook import DPI, SIZE, card
 from brainkit.utils.text import as_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEVICES = ("auto", "cpu", "cuda")
 Images = str | os.PathLike[str] | np.ndarray | Iterable[Any]
@@ -76,6 +80,21 @@ class Encoder(Network):
         name = self.info.backbone.get("name", "?")
         return f"Encoder({str(self.path)!r}, backbone={name!r}, vertices={len(self.vertices)}, device={self.device!r})"
 
+    def _repr_html_(self) -> str:
+        """Key figures and the map of the preferred layer, for notebooks."""
+        known = self.info.r[np.isfinite(self.info.r)]
+        facts = {
+            "vertices": f"{len(self.vertices):,} of {self.vertices.space}",
+            "regions": ", ".join(self.rois.names[:12]) + (" ..." if len(self.rois) > 12 else ""),
+            "layers": f"{len(self.info.layers)}: {self.info.layers[0]} to {self.info.layers[-1]}",
+            "median r": f"{np.median(known):.3f} on test images" if len(known) else "",
+            "units": self.info.units,
+            "runs on": self.device,
+            "note": self.info.note,
+        }
+        title = f"Encoder {self.path.name}: {self.info.backbone.get('name', '?')}"
+        return card(title, facts, lambda: self.plot("layer", size=SIZE, dpi=DPI))
+
     def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Any, ...]]:
         return _open_again, (str(self.file), self.device, self.threads, self.info.digest)
 
@@ -99,6 +118,27 @@ class Encoder(Network):
     def selectors(self) -> dict[str, np.ndarray]:
         """``layer_weights`` (V, L), ``locations`` (V, 2) in [-1, 1], ``scale`` (V,) in [0, 1]; float32."""
         return self.info.selectors
+
+    def plot(self, values: np.ndarray | str, **options: Any) -> Figure:
+        """Draw predictions, or a map of the encoder's own, on the cortex.
+
+        Parameters
+        ----------
+        values : array of shape (V,) or (n, V), or str
+            What :meth:`predict` returns, several rows as a grid; or ``"layer"``, ``"location"``, ``"scale"``,
+            ``"accuracy"``, ``"explained"``.
+        **options
+            Of :func:`brainkit.plot`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        import brainkit  # maps are drawn by a folder that imports this one
+
+        if not isinstance(values, str) and options.get("kind", "continuous") == "continuous":
+            options = {"label": self.info.units, **options}
+        return brainkit.plot(values, self, **options)
 
     def predict(
         self,

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,11 @@ def _draw_by_group(result: RunComparison, path: Path, measure: str, about: dict[
 
 
 def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, start: str) -> list[Path]:
-    from brainkit.maps import comparison_charts, draw
+    from brainkit.maps import comparison_charts
+    from brainkit.maps.brain_map import MapSet
+    from brainkit.maps.definitions import difference
+    from brainkit.maps.draw import draw_maps
+    from brainkit.maps.limits import same_limits
 
     figures = []
     note = found.shared.note
@@ -246,20 +250,16 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
             )
         )
     if found.shared.vertices.space != CUSTOM and importlib.util.find_spec("nilearn") is not None:
-        for pair, comparison in found.pairs.items():
-            names = "difference.png" if len(found.pairs) == 1 else f"difference-{_file_name('-'.join(pair))}.png"
-            figures.append(
-                draw.draw_difference(
-                    folder / names,
-                    vertices=found.shared.vertices,
-                    rois=found.shared.rois,
-                    difference=comparison.difference["r"],
-                    q=comparison.q,
-                    names=pair,
-                    images=comparison.n_images,
-                    note=note,
-                )
-            )
+        drawn = [
+            difference(each.difference["r"], each.q, names=pair, images=each.n_images)
+            for pair, each in found.pairs.items()
+        ]
+        names = [
+            "difference" if len(found.pairs) == 1 else f"difference-{_file_name('-'.join(pair))}"
+            for pair in found.pairs
+        ]
+        named = tuple(replace(each, name=name) for each, name in zip(same_limits(drawn), names, strict=True))
+        figures += draw_maps(folder, MapSet("", found.shared.vertices, found.shared.rois, named, note))
     return figures
 
 

@@ -1,63 +1,62 @@
-"""The maps of a finished run."""
+"""The maps of a finished run, of an encoder file, of an evaluation or of any file of values, as figures."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from brainkit.cortex.surface_files import read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import locate
-from brainkit.errors import DataError
+from brainkit.errors import DataError, UsageError
 from brainkit.maps import draw
-from brainkit.maps.draw_predictions import PUBLISHED_GAUGE, draw_encoder_file
-from brainkit.runs.folder import finished_run, read_maps, run_folders
-from brainkit.runs.latest import default_encoder, has_latest
+from brainkit.maps.brain_map import MapSet
+from brainkit.maps.changes import Changes
+from brainkit.maps.style import DEFAULT, Style
+from brainkit.maps.value_files import is_value_file, read_value_files
+from brainkit.runs.latest import default_encoder, has_latest, latest_run
+from brainkit.runs.map_sets import is_evaluation, is_run_folder, open_map_sets
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Say
 
 
 def draw_all(
-    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+    sources: Sequence[str | os.PathLike[str]] = (),
+    *,
+    out: str | os.PathLike[str] | None = None,
+    like: str | os.PathLike[str] | None = None,
+    rows: Sequence[int] = (),
+    mean: bool = False,
+    surface: str | os.PathLike[str] | None = None,
+    changes: Changes | None = None,
+    style: Style = DEFAULT,
+    formats: Sequence[str] = ("png",),
+    say: Say = print,
 ) -> list[Path]:
-    """Draw the maps of a finished run; of a run of several subjects, those of each; or those of an encoder file.
+    """Draw the maps of a finished run; of a run of several subjects, those of each; or those of files.
 
     Parameters
     ----------
-    run : path-like, optional
-        A run folder or an encoder file; by default the run that ``runs/latest`` names, else the only encoder file in
-        the working folder.
-    say
-        See `draw_run`.
+    sources : sequence of path-like, optional
+        A run folder, an evaluation's folder or an encoder file; or files of values (see
+        :func:`brainkit.maps.value_files.read_value_files`). By default the run that ``runs/latest`` names, else the
+        only encoder file in the working folder.
     out : path-like, optional
-        See `draw_run`; for several subjects, each gets a folder in it.
-    """
-    if run is None and not has_latest():
-        run = default_encoder(say, "a run or an encoder file")
-    if run is not None and not (Path(run) / "run.json").is_file():
-        return draw_encoder_file(locate(run), out, say=say)
-    folders = run_folders(run)
-    if len(folders) == 1:
-        return draw_run(folders[0], out=out, say=say)
-    if out is not None:
-        Path(out).mkdir(exist_ok=True)
-    figures = []
-    for folder in folders:
-        figures += draw_run(folder, out=None if out is None else Path(out) / folder.name, say=say)
-    return figures
-
-
-def draw_run(
-    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
-) -> list[Path]:
-    """Draw the maps of a finished run: accuracy, explained share, layer, location, scale.
-
-    Parameters
-    ----------
-    run : path-like, optional
-        A run folder or an encoder file; by default the run that ``runs/latest`` names.
-    out : path-like, optional
-        Folder for the figures; by default ``maps/`` in the run, or next to the encoder file.
+        Folder for the figures; by default ``maps/`` in the run, ``<file>-maps`` next to an encoder file, and the
+        working folder for files of values. For several subjects, each gets a folder in it.
+    like : path-like, optional
+        A run or an encoder file whose vertices the files' values are, and whose regions are outlined.
+    rows, mean
+        See :func:`brainkit.maps.value_files.read_value_files`.
+    surface : path-like, optional
+        Folder of a subject's own surface, see :func:`brainkit.cortex.surface_files.read_surface`.
+    changes : Changes, optional
+        Which maps, regions, colours and limits.
+    style : Style
+    formats : sequence of {"png", "pdf", "svg"}
     say : callable
         Called with each line of progress.
 
@@ -65,26 +64,81 @@ def draw_run(
     -------
     list of Path
         The figures.
+
+    Raises
+    ------
+    UsageError, DataError, MissingDependency
+        If the sources are of several kinds or cannot be read, a change does not fit, or nothing can be drawn.
     """
-    if run is not None and Path(run).is_file():
-        return draw_encoder_file(run, out, say=say)
-    folder, summary = finished_run(run)
-    target = Path(out) if out is not None else folder / "maps"
-    if not target.parent.is_dir():
-        raise DataError(f"{target}: its folder {target.parent} does not exist; create it first")
-    target.mkdir(exist_ok=True)
-    layer_note = PUBLISHED_GAUGE if summary["gauge"] == "published" else None
-    title, maps = summary["backbone"]["name"], read_maps(folder, summary)
-    figures = draw.draw_maps(target, title=title, layer_note=layer_note, **maps)
-    say(f"{target}: {', '.join(figure.name for figure in figures)}")
+    values = [is_value_file(source) for source in sources]
+    if any(values):
+        if not all(values):
+            raise UsageError("map: expected one run or encoder file, or files of values, got both")
+        whose = None if like is None else next(iter(open_map_sets(like).values()))
+        found = {Path(out or "."): read_value_files(sources, like=whose, rows=rows, mean=mean)}
+    elif len(sources) > 1:
+        raise UsageError(f"map: expected one run or encoder file, got {len(sources)}")
+    elif like is not None or rows or mean:
+        raise UsageError("map: --like, --rows and --mean are for files of values")
+    else:
+        found = _of_run(_default(say) if not sources else Path(sources[0]), out)
+    changes = changes or Changes()
+    if surface is not None:
+        changes = replace(changes, surface=read_surface(surface))
+    changed = {folder: [changes.apply(each) for each in sets] for folder, sets in found.items()}
+    for each in (one for sets in changed.values() for one in sets):
+        draw.check_drawable_set(each)
+    figures = []
+    for folder, sets in changed.items():
+        _make_folder(folder, Path(out or folder))
+        drawn = [path for each in sets for path in draw.draw_maps(folder, each, style=style, formats=formats)]
+        say(f"{folder}: {', '.join(path.name for path in drawn)}")
+        figures += drawn
     return figures
+
+
+def draw_run(
+    run: str | os.PathLike[str] | None = None, *, out: str | os.PathLike[str] | None = None, say: Say = print
+) -> list[Path]:
+    """Draw the maps of one finished run, by default the newest; see `draw_all`."""
+    return draw_all([] if run is None else [run], out=out, say=say)
 
 
 def draw_if_possible(folder: Path, say: Say) -> None:
     """Draw the maps of a run, or report why they cannot be drawn."""
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
         say("no maps drawn: run pip install 'brainkit[maps]', then brainkit map")
-    elif read_json(folder / "run.json")["space"] == CUSTOM:
+    elif read_json(folder / "run.json")["space"] == CUSTOM and not (folder / "volume.npz").is_file():
         say("no maps drawn: the vertices are not on a surface that brainkit knows")
     else:
         draw_run(folder, say=say)
+
+
+def _default(say: Say) -> Path:
+    return latest_run() if has_latest() else default_encoder(say, "a run or an encoder file")
+
+
+def _of_run(source: Path, out: str | os.PathLike[str] | None) -> dict[Path, list[MapSet]]:
+    """Folders for the figures, and what is drawn in each."""
+    found = {}
+    for subject, maps in open_map_sets(source).items():
+        if out is not None:
+            folder = Path(out) / subject
+        elif is_evaluation(source):
+            folder = source
+        elif is_run_folder(source):
+            folder = source / subject / "maps"
+        else:
+            file = locate(source)
+            folder = file.with_name(f"{file.stem}-maps")
+        found[folder] = [maps]
+    return found
+
+
+def _make_folder(folder: Path, out: Path) -> None:
+    """Create a folder for figures, and `out` that it may lie in."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder for the figures, found a file")
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"{out}: its folder {out.parent} does not exist; create it first")
+    folder.mkdir(parents=True, exist_ok=True)

@@ -265,4 +265,5 @@ def _score(
         groups=groups,
         **dataclasses.asdict(statistics),
     )
+    found = dataclasses.replace(found, vertices=shared.vertices)
     return ScoredSet(images.name, predictions, responses, groups, found)

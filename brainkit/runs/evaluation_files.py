@@ -128,27 +128,23 @@ def draw_scores(
     notes: Sequence[str],
     say: Say,
 ) -> None:
-    if shared.vertices.space == CUSTOM:
+    volume = None if subject.volume is None else subject.volume.select(shared.in_data)
+    if shared.vertices.space == CUSTOM and volume is None:
         say("no maps drawn: the vertices are not on a surface that brainkit knows")
         return
     if importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("nilearn") is None:
         say("no maps drawn: run pip install 'brainkit[maps]'")
         return
-    from brainkit.maps.draw import draw_evaluation
+    from brainkit.maps.brain_map import MapSet
+    from brainkit.maps.catalog import evaluation_maps
+    from brainkit.maps.draw import draw_maps
 
     own = (predictor.note, subject.note)
-    draw_evaluation(
-        folder,
-        vertices=shared.vertices,
-        rois=shared.rois,
-        r=evaluation.r,
-        p=evaluation.p,
-        q=evaluation.q,
-        noise_ceiling=evaluation.noise_ceiling,
-        images=evaluation.n_images,
-        title=f"{predictor.title}, {images.name}",
-        note="; ".join(dict.fromkeys(note for note in (*own, *notes) if note)) or None,
+    note = "; ".join(dict.fromkeys(note for note in (*own, *notes) if note)) or None
+    maps = evaluation_maps(
+        evaluation.r, evaluation.p, evaluation.q, evaluation.noise_ceiling, images=evaluation.n_images
     )
+    draw_maps(folder, MapSet(f"{predictor.title}, {images.name}", shared.vertices, shared.rois, maps, note, volume))
 
 
 def write_differences(folder: Path, differences: Sequence[SetDifference], notes: Sequence[str]) -> None:

@@ -160,28 +160,6 @@ def model_shape(settings: ModelConfig) -> dict[str, Any]:
     }
 
 
-def read_maps(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """What the figures of a run show, as arguments of :func:`brainkit.maps.draw.draw_maps`."""
-    with np.load(folder / "selectors.npz") as file:
-        selectors = {key: file[key] for key in file.files}
-    with np.load(folder / "scores.npz") as file:
-        scores = {key: file[key] for key in ("r", "R2", "noise_ceiling")}
-    vertices = Vertices(str(selectors["space"]), selectors["vertices"])
-    return {
-        "vertices": vertices,
-        "rois": read_rois(folder, len(vertices)),
-        "layers": tuple(selectors["layers"].tolist()),
-        "layer_weights": selectors["layer_weights"],
-        "locations": selectors["locations"],
-        "scale": selectors["scale"],
-        "note": figure_note(summary),
-        "test_images": summary["scores"]["images"],
-        "uncertainty": read_uncertainty(folder, vertices),
-        # None where no vertex has a value: data without noise ceilings, weights that were imported without data.
-        **{name: values if np.isfinite(values).any() else None for name, values in scores.items()},
-    }
-
-
 def figure_note(summary: dict[str, Any]) -> str | None:
     """What every figure must state: a simulated subject, a network with random or unknown weights, free gains."""
     notes = {True: None, False: "network with RANDOM weights", None: "not stated whether the network is trained"}

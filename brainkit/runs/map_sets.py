@@ -49,7 +49,7 @@ def open_map_sets(source: str | os.PathLike[str] | None = None) -> dict[str, Map
         If it is none of these, damaged, or a run that is not finished.
     """
     path = None if source is None else Path(source)
-    if path is not None and (path / EVALUATION).is_file():
+    if path is not None and is_evaluation(path):
         return {"": evaluation_map_set(path)}
     if path is not None and (path.is_file() or (path.is_dir() and not is_run_folder(path))):
         return {"": encoder_maps(encoder_file.read(encoder_file.locate(path)))}
@@ -61,6 +61,11 @@ def open_map_sets(source: str | os.PathLike[str] | None = None) -> dict[str, Map
         folder.name: replace(each, title=f"{each.title}, {folder.name}")
         for folder, each in zip(folders, sets, strict=True)
     }
+
+
+def is_evaluation(path: Path) -> bool:
+    """Whether a folder holds an evaluation."""
+    return (path / EVALUATION).is_file()
 
 
 def is_run_folder(path: Path) -> bool:

@@ -13,10 +13,11 @@ HEAD = 1024  # bytes; the mark is in front of the pixels
 NUMBERED = re.compile(r"\d{4,}-.+\.png")  # the map of one image: row and name
 SHEET = "-top-"  # in the names of contact sheets
 DIFFERENCE = "difference-"  # begins the names of maps of two models' difference
-_MAPS = ("accuracy", "explained", "layer", "location", "scale", "depth-se", "effect-size", "difference")
+_MAPS = ("accuracy", "explained", "layer", "location", "scale", "effect-size", "difference")
+_ERRORS = ("depth-se", "location-se", "scale-se")
 _SCORES = ("correlation", "significance")
 _CHARTS = ("baselines", "agreement", "accuracy-by-roi", "hierarchy", "layers-by-roi", "leaderboard")
-_NAMES = {f"{name}.png" for name in (*_MAPS, *_SCORES, *_CHARTS)}
+_NAMES = {f"{name}.png" for name in (*_MAPS, *_ERRORS, *_SCORES, *_CHARTS)}
 _KEY, _NAME = "Software", "brainkit"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

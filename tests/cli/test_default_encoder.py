@@ -30,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_images(tmp_path / "a", 3)
     save_images(tmp_path / "b", 3, seed=1)
     drawn: list[Any] = []
-    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, **given: drawn.append(folder) or [])
+    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, *_, **__: drawn.append(folder) or [])
     return tmp_path
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from command_line import V, call, write_encoder
 
+from brainkit.maps.changes import Changes
+from brainkit.maps.style import Style
 from brainkit.utils.table import Table
 
 
@@ -126,7 +128,18 @@ def test_uncertainty_takes_the_first_run_for_the_map_and_the_others_for_its_repe
 def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.runs.draw", "draw_all", [Path("figures/layer.png")])
     assert call("map", "runs/a", "--out", "figures").exit_code == 0
-    assert without_say(given()) == {"run": Path("runs/a"), "out": Path("figures")}
+    arguments = without_say(given())
+    assert (arguments["sources"], arguments["out"]) == ((Path("runs/a"),), Path("figures"))
+    assert (arguments["style"], arguments["changes"]) == (Style(), Changes())
+    look = "--theme dark --size double --dpi 90 --format pdf,png"
+    which = "--only layer,scale --rois V1 --vmin 0.1 --cmap cividis --rows 0,2 --mean --like b"
+    assert call("map", "fmri.npy", *look.split(), *which.split()).exit_code == 0
+    arguments = given()
+    assert arguments["style"] == Style("dark", 7.2, None, 90) and arguments["formats"] == ("pdf", "png")
+    assert arguments["changes"] == Changes(("layer", "scale"), ("V1",), "cividis", 0.1, None)
+    assert (arguments["rows"], arguments["mean"], arguments["like"]) == ((0, 2), True, Path("b"))
+    for wrong in (["--size", "x"], ["--format", "gif"], ["--dpi", "1"], ["--rows", "a"], ["--vmin", "nan"]):
+        assert call("map", "fmri.npy", *wrong).exit_code == 2
 
 
 def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +214,5 @@ def test_map_draws_an_encoder_file(photos: Path, monkeypatch: pytest.MonkeyPatch
     assert call("map", "encoder.onnx").stdout == "encoder-maps: layer.png\n"
     arguments = given()
     assert arguments["folder"] == Path("encoder-maps")
-    assert arguments["noise_ceiling"] is None
-    assert arguments["R2"] is not None
-    assert (arguments["title"], arguments["layer_note"]) == ("tiny", None)
+    assert arguments["maps"].names == ("accuracy", "layer", "location", "scale")
+    assert arguments["maps"].title == "tiny" and "gauge" not in arguments["maps"]["layer"].detail

@@ -38,7 +38,7 @@ def quiet(line: str) -> None:
     """A `say` that reports nothing."""
 
 
-def draw_one_map(folder: Path, **_: object) -> list[Path]:
+def draw_one_map(folder: Path, *_: object, **__: object) -> list[Path]:
     """In place of `brainkit.maps.draw.draw_maps`, which takes seconds: one empty figure."""
     figure = Path(folder) / "layer.png"
     figure.write_bytes(b"")

@@ -28,25 +28,37 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def record_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Draw nothing; the `MapSet` and the `BrainMap` of each figure are kept."""
+    drawn: list[Any] = []
+
+    def keep(stem: Path, maps: Any, brain_map: Any, **_: Any) -> list[Path]:
+        drawn.append((maps, brain_map))
+        return [Path(f"{stem}.png")]
+
+    monkeypatch.setattr("brainkit.maps.draw.draw_map_file", keep)
+    return drawn
+
+
 def test_predictions_are_drawn_row_by_row(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
     from brainkit.maps import draw_predictions
 
-    drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr("brainkit.maps.draw.draw_response", lambda path, **given: drawn.append({"path": path, **given}))
+    drawn = record_figures(monkeypatch)
     columns = np.array([2, 3, 25])
     rows = np.arange(9, dtype=np.float32).reshape(3, 3)
     images = [photos / "a.png", photos / "b.png", photos / "a.png"]
     info = encoder_info()
     paths = draw_predictions.draw_predictions(info, rows, images, Path("figures"), columns=columns, max_maps=2)
     assert [path.name for path in paths] == ["0000-a.png", "0001-b.png"]
-    assert [entry["path"] for entry in drawn] == paths
-    assert [entry["limit"] for entry in drawn] == [5.0, 5.0]
-    np.testing.assert_array_equal(drawn[1]["response"], rows[1])
-    np.testing.assert_array_equal(drawn[0]["vertices"].ids, info.vertices.ids[columns])
-    np.testing.assert_array_equal(drawn[0]["rois"]["early"], [0, 1])
-    assert drawn[0]["note"] == "SIMULATED subject, not a brain"
+    assert [(each.coding.low, each.coding.high) for _, each in drawn] == [(-5.0, 5.0)] * 2
+    assert "b.png" in drawn[1][1].title
+    np.testing.assert_array_equal(drawn[1][1].values, rows[1])
+    maps = drawn[0][0]
+    np.testing.assert_array_equal(maps.vertices.ids, info.vertices.ids[columns])
+    np.testing.assert_array_equal(maps.rois["early"], [0, 1])
+    assert maps.note == "SIMULATED subject, not a brain"
     with pytest.raises(DataError, match="expected 3 rows"):
         draw_predictions.draw_predictions(info, rows, images, Path("figures"))
 
@@ -56,8 +68,7 @@ def test_a_prediction_file_is_drawn_with_its_own_columns(photos: Path, monkeypat
     pytest.importorskip("nilearn")
     from brainkit.maps import draw_predictions
 
-    drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr("brainkit.maps.draw.draw_response", lambda path, **given: drawn.append(given))
+    drawn = record_figures(monkeypatch)
     info = encoder_info()
     columns = np.array([1, 30])
     np.save("fmri.npy", np.array([[1.0, 2.0]], np.float32))
@@ -65,7 +76,7 @@ def test_a_prediction_file_is_drawn_with_its_own_columns(photos: Path, monkeypat
         "fmri.npy.json", {"images": [str(photos / "b.png")], "vertices": {"ids": info.vertices.ids[columns].tolist()}}
     )
     assert [path.name for path in draw_predictions.draw_prediction_file("fmri.npy", info, "figures")] == ["0000-b.png"]
-    np.testing.assert_array_equal(drawn[0]["vertices"].ids, info.vertices.ids[columns])
+    np.testing.assert_array_equal(drawn[0][0].vertices.ids, info.vertices.ids[columns])
     write_json("fmri.npy.json", [])
     with pytest.raises(DataError, match=r"fmri.npy.json"):
         draw_predictions.draw_prediction_file("fmri.npy", info, "figures")

@@ -106,12 +106,14 @@ def test_maps_are_drawn_of_images_in_shards_and_elsewhere(
 
     drawn: list[tuple[str, np.ndarray]] = []
     monkeypatch.setattr(
-        draw, "draw_response", lambda path, **given: drawn.append((path.name, np.asarray(given["image"])))
+        draw,
+        "draw_map_file",
+        lambda stem, *_, picture: drawn.append((stem.name, np.asarray(picture))) or [stem],  # type: ignore[func-returns-value]
     )
     Path("s.tar").write_bytes(tar_bytes([("k/m.png", png(7))]))
     done = predict_to_file(["s.tar", "memory://bucket/b.png", "photos/b.png"], "out.npy", encoder)
     draw_prediction_file("out.npy", encoder.info, "figures", images=done.sources, max_maps=3)
-    assert [name for name, _ in drawn] == ["0000-m.png", "0001-b.png", "0002-b.png"]
+    assert [name for name, _ in drawn] == ["0000-m", "0001-b", "0002-b"]
     for (_, image), seed in zip(drawn, (7, 1, 0), strict=True):
         np.testing.assert_array_equal(image, np.asarray(picture(seed)))
 

@@ -144,7 +144,7 @@ def test_allowed_training_images_are_stated_everywhere(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("brainkit.maps.draw.draw_evaluation", lambda folder, **given: drawn.append(given["note"]))
+    monkeypatch.setattr("brainkit.maps.draw.draw_maps", lambda folder, maps: drawn.append(maps.note))
     file = write_encoder(tmp_path, image_hashes=hashes_of(data, train=slice(0, 4)))
     lines: list[str] = []
     options = {**QUICK, "maps": True, "allow_training_images": True, "say": lines.append}

@@ -25,7 +25,7 @@ from brainkit.errors import DataError, UsageError
 from brainkit.images import decode, normalise, prepare
 from brainkit.runs.encoder_info import encoder_info
 from brainkit.runs.export import export, export_all
-from brainkit.runs.folder import finished_run, load_model, read_maps
+from brainkit.runs.folder import figure_note, finished_run, load_model
 from brainkit.runs.train import train
 from brainkit.runs.verify import verify
 
@@ -198,9 +198,9 @@ def test_export_needs_neither_the_data_nor_the_folder_of_training(
 @pytest.mark.slow
 def test_figures_and_encoder_state_an_untrained_network(finished: Any) -> None:
     run, summary = finished_run(finished.path)
-    assert read_maps(run, summary)["note"] == summary["note"]
+    assert figure_note(summary) == summary["note"]
     summary["backbone"]["pretrained"] = False
-    assert read_maps(run, summary)["note"] == f"{summary['note']}; network with RANDOM weights"
+    assert figure_note(summary) == f"{summary['note']}; network with RANDOM weights"
     summary["note"] = None
     info = encoder_info(run, summary, load_model(run))
     assert info.note == "network with RANDOM weights"
@@ -214,7 +214,7 @@ def test_a_network_of_ones_own_has_the_terms_that_it_states(own_run: Any) -> Non
     backbone = summary["backbone"]
     assert backbone["pretrained"] is backbone["licence"] is backbone["citation"] is None
     info = encoder_info(run, summary, load_model(run))
-    assert "not stated" in info.terms["backbone"] and "not stated" in read_maps(run, summary)["note"]
+    assert "not stated" in info.terms["backbone"] and "not stated" in figure_note(summary)
     assert "not stated" in (info.note or "") and "authors of net.py:Colours" in info.citation
     backbone |= {"pretrained": False, "licence": "mit", "citation": "Me (2026), Colours"}
     info = encoder_info(run, summary, load_model(run))

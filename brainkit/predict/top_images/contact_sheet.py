@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import re
 from collections.abc import Callable
@@ -209,7 +210,10 @@ def _same(one: Any, other: Any) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+    # That of all other figures, where matplotlib is installed, which is not imported for it.
+    spec = importlib.util.find_spec("matplotlib")
+    file = Path(spec.origin or "").parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" if spec else None
+    return ImageFont.truetype(file, size) if file is not None and file.is_file() else ImageFont.load_default(size)
 
 
 @functools.lru_cache(maxsize=16)

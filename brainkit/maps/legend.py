@@ -1,0 +1,172 @@
+"""The legend of a map: a colour bar, one row per class, or the image in the colours of its locations.
+
+A box is left, top, width and height in inches. Each function fills it from its top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
+from brainkit.maps.colours import colour_map, location_table
+from brainkit.maps.paint import FAINTEST
+from brainkit.maps.raster import GYRUS, SULCUS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from brainkit.maps.frame import Frame
+
+Box = tuple[float, float, float, float]
+_CORTEX = (GYRUS + SULCUS) / 2
+_ROW = 0.27  # inches, of a class
+
+
+def height_below(brain_map: BrainMap, scale: float) -> float:
+    """Height that a legend below the map needs, in inches."""
+    coding = brain_map.coding
+    if isinstance(coding, Categorical):
+        return (_ROW * len(coding.names) + 0.75) * scale
+    return 0.75 * scale if isinstance(coding, Continuous) else 2.3 * scale
+
+
+def draw_legend(frame: Frame, brain_map: BrainMap, box: Box, *, below: bool = False) -> None:
+    """Draw the legend of a map; a colour bar lies down if the box is `below` the map."""
+    coding = brain_map.coding
+    if isinstance(coding, Categorical):
+        _classes(frame, coding, box, graded=brain_map.strength is not None)
+    elif isinstance(coding, Continuous):
+        (_lying_bar if below else _standing_bar)(frame, coding, box)
+    else:
+        _location(frame, box)
+
+
+def _standing_bar(frame: Frame, coding: Continuous, box: Box) -> None:
+    left, top, _, height = box
+    scale = frame.scale
+    ends = _ends(coding)
+    top, bar = top - (0.25 * scale if ends[1] else 0.0), min(2.9 * scale, height - 0.5 * scale)
+    axes = frame.axes(left, top - bar, 0.2 * scale, bar)
+    _bar(frame, axes, coding, "vertical").set_label(
+        frame.plain(coding.label), fontsize=11 * scale, color=frame.theme.ink, labelpad=7 * scale
+    )
+    small: dict[str, Any] = {"size": 9.5 * scale, "color": frame.theme.faint}
+    frame.text(left, top - bar - 0.08 * scale, ends[0], va="top", **small)
+    frame.text(left, top + 0.08 * scale, ends[1], va="bottom", **small)
+
+
+def _lying_bar(frame: Frame, coding: Continuous, box: Box) -> None:
+    left, top, width, _ = box
+    scale, ends = frame.scale, _ends(coding)
+    top -= 0.22 * scale if any(ends) else 0.05 * scale
+    inset = 0.16 * scale
+    axes = frame.axes(left + inset, top - 0.17 * scale, width - 2 * inset, 0.17 * scale)
+    # The label is centred on the box and never wider than it.
+    size = frame.fitting(coding.label, 10.5 * scale, width)
+    _bar(frame, axes, coding, "horizontal").set_label(
+        frame.plain(coding.label), fontsize=size, color=frame.theme.ink, labelpad=4 * scale
+    )
+    small: dict[str, Any] = {"size": 9 * scale, "color": frame.theme.faint, "va": "bottom"}
+    frame.text(left + inset, top + 0.04 * scale, ends[0], ha="left", **small)
+    frame.text(left + width - inset, top + 0.04 * scale, ends[1], ha="right", **small)
+
+
+def _bar(frame: Frame, axes: Axes, coding: Continuous, orientation: str) -> Any:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    colours = colour_map(coding.colours)
+    if coding.below:
+        colours = colours.with_extremes(under=coding.below)
+    options: dict[str, Any] = {"orientation": orientation, "extend": coding.extend, "extendfrac": 0.05}
+    bar = frame.figure.colorbar(ScalarMappable(Normalize(coding.low, coding.high), colours), cax=axes, **options)
+    bar.set_ticks(_ticks(coding.low, coding.high))
+    bar.outline.set_visible(False)
+    faint, ink = frame.theme.faint, frame.theme.ink
+    bar.ax.tick_params(labelsize=10 * frame.scale, color=faint, labelcolor=ink, length=3 * frame.scale)
+    return bar
+
+
+def _ends(coding: Continuous) -> tuple[str, str]:
+    """Texts at the low and the high end of the bar."""
+    if coding.ends is not None:
+        return coding.ends
+    return (f"below {coding.low:g}" if coding.below and coding.extend in ("min", "both") else ""), ""
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers, and both limits."""
+    from matplotlib.ticker import MaxNLocator
+
+    room = 0.09 * (high - low)
+    inner = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [low, *(float(tick) for tick in inner if low + room < tick < high - room), high]
+
+
+def _classes(frame: Frame, coding: Categorical, box: Box, *, graded: bool) -> None:
+    """One row per class, the last on top; from pale to full if the map is `graded` by its strength."""
+    left, top, width, height = box
+    scale = frame.scale
+    frame.text(left, top, coding.label, size=frame.fitting(coding.label, 10 * scale, width), va="top")
+    top -= 0.24 * scale
+    row = min(_ROW * scale, (height - 0.9 * scale) / len(coding.names))
+    tall = row * len(coding.names)
+    axes = frame.axes(left, top - tall, 0.62 * scale, tall)
+    opacity = np.linspace(FAINTEST, 1, 64)[None, :, None] if graded else np.ones((1, 64, 1))
+    rows = np.repeat(_CORTEX + opacity * (coding.palette[::-1, None] - _CORTEX), 16, axis=0)  # viewers blur few pixels
+    whole = (0, 1, len(coding.names) - 0.5, -0.5)
+    axes.imshow(np.clip(rows, 0, 1), extent=whole, aspect="auto", interpolation="none")
+    for line in np.arange(len(coding.names) - 1) + 0.5:
+        axes.axhline(line, color=frame.paper, linewidth=1.2 * scale)
+    axes.set_yticks(
+        range(len(coding.names)), [frame.plain(name) for name in short_names(coding.names)[::-1]], parse_math=False
+    )
+    axes.yaxis.tick_right()
+    size = min(10.0 * scale, row * 72 * 0.62)
+    axes.tick_params(labelsize=size, labelcolor=frame.theme.ink, length=0, pad=4 * scale)
+    axes.set_xticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if graded:
+        small: dict[str, Any] = {"size": 8.5 * scale, "color": frame.theme.faint}
+        frame.text(left, top - tall - 0.08 * scale, coding.strength_label, va="top", **small)
+
+
+def _location(frame: Frame, box: Box) -> None:
+    """The image in the colours of its locations."""
+    left, top, width, _ = box
+    scale, theme = frame.scale, frame.theme
+    size = 1.55 * scale
+    left = left + 0.3 * scale if width < 3 * size else left + (width - size) / 2
+    axes = frame.axes(left, top - size - 0.25 * scale, size, size)
+    axes.imshow(location_table(), extent=(-1, 1, 1, -1), interpolation="none")
+    axes.axhline(0, color="white", linewidth=0.8 * scale)
+    axes.axvline(0, color="white", linewidth=0.8 * scale)
+    axes.set_xticks([-1, 0, 1])
+    axes.set_yticks([-1, 0, 1])
+    axes.tick_params(labelsize=9.5 * scale, color=theme.faint, labelcolor=theme.ink, length=3 * scale)
+    axes.set_xlabel("x, to the right", fontsize=10 * scale, color=theme.ink, labelpad=2 * scale)
+    axes.set_ylabel("y, downwards", fontsize=10 * scale, color=theme.ink, labelpad=0)
+    axes.set_title("the image", fontsize=10.5 * scale, color=theme.ink, pad=5 * scale)
+    for spine in axes.spines.values():
+        spine.set_color(theme.faint)
+
+
+def short_names(names: Sequence[str], longest: int = 14) -> list[str]:
+    """Names that fit the legend: if one is too long, without what all begin and end with, then only its end."""
+    if all(len(name) <= longest for name in names):
+        return list(names)
+    if len(names) > 1:
+        prefix = _common_prefix(names)
+        suffix = _common_prefix([name[prefix:][::-1] for name in names])
+        names = [name[prefix : len(name) - suffix] for name in names]
+    return [name if len(name) <= longest else f"…{name[1 - longest :]}" for name in names]
+
+
+def _common_prefix(names: Sequence[str]) -> int:
+    """Number of characters that all names begin with."""
+    columns = enumerate(zip(*names, strict=False))
+    return next((i for i, letters in columns if len(set(letters)) > 1), min(map(len, names)))

@@ -1,0 +1,30 @@
+"""What tests read back from figures: their words, and the pixels of their maps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def words(figure):
+    import matplotlib.text
+
+    return " | ".join(text.get_text() for text in figure.figure.findobj(matplotlib.text.Text))
+
+
+def map_pixels(figure):
+    """The colours of the cortex before outlines and names, and which pixels are opaque. (H, W, 3), (H, W)."""
+    image = figure.map.images[0].get_array()
+    return np.asarray(image[..., :3], dtype=float) / 255, np.asarray(image[..., 3]) > 250
+
+
+def coloured(figure):
+    """Pixels of the map with a hue, unlike the greys of the curvature."""
+    colours, opaque = map_pixels(figure)
+    return opaque & (np.ptp(colours, axis=-1) > 0.08)
+
+
+def hues_by_side(figure):
+    """How many pixels of the left and of the right half of the map have a hue."""
+    hue = coloured(figure)
+    middle = hue.shape[1] // 2
+    return int(hue[:, :middle].sum()) + 1, int(hue[:, middle:].sum()) + 1
