@@ -15,7 +15,9 @@ import numpy as np
 from brainkit._version import __version__
 from brainkit.errors import require
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
-from brainkit.maps.colours import colour_map, location_table
+from brainkit.maps.colours import colour_map, location_colours
+from brainkit.maps.definitions import DIVERGING
+from brainkit.maps.paint import FAINTEST, PALE
 from brainkit.page.content import PageContent, Photographs
 from brainkit.page.geometry import pack_surface
 from brainkit.page.pack import Pool
@@ -86,13 +88,14 @@ def _data(content: PageContent, pool: Pool) -> dict[str, Any]:
         "note": maps.note or "",
         "provenance": list(content.provenance),
         "surface": pack_surface(content.surface, pool),
-        "vertices": pool.add(maps.vertices.ids, delta=True),
+        "vertices": pool.add(content.surface.ids_of(maps.vertices, maps.ids).astype(np.int32), delta=True),
         "rois": [
             {"name": name, "members": pool.add(members, delta=True)}
             for name, members in maps.rois.items()
             if len(members)
         ],
         "maps": [_map(each, pool, tables) for each in maps.maps],
+        "opacity": {"chance": PALE, "faintest": FAINTEST},
         "facts": [{"label": each.label, "values": pool.add_numbers(each.values)} for each in content.facts],
         "photographs": _photographs(content.photographs, pool, tables),
         "tables": tables,
@@ -117,7 +120,7 @@ def _map(brain_map: BrainMap, pool: Pool, tables: dict[str, Any]) -> dict[str, A
             "high": coding.high,
             "ends": list(coding.ends or ()),
             "extend": coding.extend,
-            "below": coding.below,
+            "below": _hex(coding.below),
             "table": _table(coding.colours, pool, tables),
         }
     elif isinstance(coding, Categorical):
@@ -130,8 +133,9 @@ def _map(brain_map: BrainMap, pool: Pool, tables: dict[str, Any]) -> dict[str, A
             "strengthLabel": coding.strength_label,
         }
     else:
-        table = location_table()[:: 200 // (_LOCATIONS - 1), :: 200 // (_LOCATIONS - 1)]
         if "location" not in tables:
+            axis = np.linspace(-1, 1, _LOCATIONS)
+            table = location_colours(*np.meshgrid(axis, axis))
             tables["location"] = pool.add(_bytes(table.reshape(-1, 3)), delta=True)
         described |= {"kind": "location", "values": pool.add_numbers(brain_map.values), "table": "location"}
     if brain_map.reliable is not None:
@@ -139,6 +143,12 @@ def _map(brain_map: BrainMap, pool: Pool, tables: dict[str, Any]) -> dict[str, A
     if brain_map.strength is not None:
         described["strength"] = pool.add(_bytes(np.nan_to_num(brain_map.strength)))
     return described
+
+
+def _hex(colour: str) -> str:
+    from matplotlib.colors import to_hex
+
+    return to_hex(colour) if colour else ""
 
 
 def _shares(values: np.ndarray) -> np.ndarray:
@@ -162,7 +172,7 @@ def _photographs(photographs: Photographs | None, pool: Pool, tables: dict[str, 
         "step": step,
         "limit": photographs.limit,
         "units": photographs.units,
-        "table": _table("RdBu_r", pool, tables),
+        "table": _table(DIVERGING, pool, tables),
     }
 
 

@@ -72,10 +72,10 @@ class PageContent:
 
     Parameters
     ----------
-    surface : CorticalSurface
-        With at least one shape. Without ``flat`` the page does not flatten.
     maps : MapSet
-        Its vertices are vertices of the surface. With `photographs` it may hold no map.
+        With `photographs` it may hold no map. Its own surface is not looked at.
+    surface : CorticalSurface
+        Which has the vertices of the maps, in at least one shape. Without ``flat`` the page does not flatten.
     facts : tuple of Fact
     photographs : Photographs, optional
     provenance : tuple of str
@@ -88,8 +88,8 @@ class PageContent:
         If the vertices do not fit the surface, shapes of arrays differ, or there is nothing to show.
     """
 
-    surface: CorticalSurface
     maps: MapSet
+    surface: CorticalSurface
     facts: tuple[Fact, ...] = ()
     photographs: Photographs | None = None
     provenance: tuple[str, ...] = ()
@@ -97,13 +97,7 @@ class PageContent:
 
     def __post_init__(self) -> None:
         surface, vertices = self.surface, self.maps.vertices
-        count = len(surface.left) + len(surface.right)
-        if surface.space != vertices.space:
-            raise UsageError(f"page: the surface is of space {surface.space}, the vertices are of {vertices.space}")
-        if len(vertices) and int(vertices.ids.max()) >= count:
-            raise UsageError(
-                f"page: surface {surface.name} has {count:,} vertices, expected more than {int(vertices.ids.max()):,}"
-            )
+        surface.ids_of(vertices, self.maps.ids)  # raises if they do not fit
         if not surface.shapes:
             raise UsageError(f"page: surface {surface.name} has no shape that both hemispheres have")
         if not self.maps.maps and self.photographs is None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from brainkit.cortex.cortical_surface import CorticalSurface, Hemisphere
 from brainkit.cortex.surface import HEMISPHERES, mesh, midpoints
-from brainkit.cortex.vertices import SPACES
 from brainkit.page.pack import Pool
 
 SHAPES = ("pial", "inflated", "sphere", "flat")
@@ -77,8 +76,8 @@ def _on_flatmap(hemisphere: Hemisphere) -> np.ndarray:
     closed, flat = (
         np.sort(faces, axis=1).astype(np.int64).reshape(-1, 3) for faces in (hemisphere.faces, hemisphere.flat_faces)
     )
-    keys = [(faces[:, 0] * count + faces[:, 1]) * count + faces[:, 2] for faces in (closed, flat)]
-    return np.isin(*keys)
+    every, flattened = ((faces[:, 0] * count + faces[:, 1]) * count + faces[:, 2] for faces in (closed, flat))
+    return np.isin(every, flattened)
 
 
 def _pack_points(points: np.ndarray, parents: list[np.ndarray], tolerance: float, pool: Pool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ function openMaps(content, read, brain) {
   const tables = Object.fromEntries(Object.entries(content.tables).map(([name, described]) => [name, read(described)]));
   const maps = content.maps.map((described) => openMap(described, read, tables));
   const { photographs } = content;
-  if (photographs) maps.push(responseMap(photographs, read(photographs.responses), tables, brain.ids.length));
+  if (photographs) maps.unshift(responseMap(photographs, read(photographs.responses), tables, brain.ids.length));
   return maps;
 }
 
@@ -127,4 +127,4 @@ function plainNumber(value) {
   return value < 0 ? `−${text}` : text;
 }
 
-const rgb = (table, i) => `rgb(${table[3 * i]}, ${table[3 * i + 1]}, ${table[3 * i + 2]})`;
+const rgb = (table, i, alpha = 1) => `rgba(${table[3 * i]}, ${table[3 * i + 1]}, ${table[3 * i + 2]}, ${alpha})`;

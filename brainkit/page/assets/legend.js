@@ -12,7 +12,7 @@ function drawLegend(context, map, width, colours, threshold) {
 }
 
 function drawBar(context, map, width, colours, threshold) {
-  let top = write(context, map.label, 0, 12, width, colours.ink, 12) + 8;
+  let top = writeLines(context, map.label, 12, width, colours.ink) + 8;
   const [low, high] = [map.extend === "min" || map.extend === "both", map.extend === "max" || map.extend === "both"];
   const [left, right] = [low ? BAR : 0, width - (high ? BAR : 0)];
   const gradient = context.createLinearGradient(left, 0, right, 0);
@@ -66,7 +66,7 @@ function hide(context, map, threshold, place, top, colours) {
 }
 
 function drawClasses(context, map, width, colours) {
-  let top = write(context, map.label, 0, 12, width, colours.ink, 12) + 8;
+  let top = writeLines(context, map.label, 12, width, colours.ink) + 8;
   const columns = map.names.length > 14 ? 2 : 1;
   const rows = Math.ceil(map.names.length / columns);
   const across = width / columns;
@@ -76,7 +76,9 @@ function drawClasses(context, map, width, colours) {
     const k = map.names.length - 1 - i;
     const [x, y] = [across * Math.floor(i / rows), top + ROW * (i % rows)];
     const gradient = context.createLinearGradient(x, 0, x + swatch, 0);
-    gradient.addColorStop(0, map.strength ? colours.cortex : rgb(map.table, k));
+    context.fillStyle = colours.cortex;
+    context.fillRect(x, y, swatch, ROW - 3);
+    gradient.addColorStop(0, rgb(map.table, k, map.strength ? colours.faintest : 1));
     gradient.addColorStop(1, rgb(map.table, k));
     context.fillStyle = gradient;
     context.fillRect(x, y, swatch, ROW - 3);
@@ -131,6 +133,19 @@ function write(context, text, x, baseline, width, colour, size, weight = 400) {
   text = shortened(context, text, width, size, weight);
   context.fillText(text, x, baseline);
   return baseline;
+}
+
+/** Write words in as many lines as they need; returns the last baseline. */
+function writeLines(context, text, baseline, width, colour) {
+  let line = "";
+  for (const word of text.split(/\s+/)) {
+    const longer = line ? `${line} ${word}` : word;
+    if (line && measure(context, longer, 12) > width) {
+      write(context, line, 0, baseline, width, colour, 12);
+      [line, baseline] = [word, baseline + 16];
+    } else line = longer;
+  }
+  return write(context, line, 0, baseline, width, colour, 12);
 }
 
 function measure(context, text, size, weight = 400) {

@@ -11,7 +11,7 @@ function startApp(content, read) {
   const brain = makeBrain(content, read);
   const outlined = brain.hemispheres.map((hemisphere) => regionLines(brain, hemisphere));
   const maps = openMaps(content, read, brain);
-  const renderer = makeRenderer(find("cortex"), brain, outlined.map(({ lines }) => lines));
+  const renderer = makeRenderer(find("cortex"), brain, outlined.map(({ lines }) => lines), content.opacity);
   const picker = makePicker(renderer, brain);
   const [overlay, stage] = [find("overlay"), find("stage")];
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -24,7 +24,7 @@ function startApp(content, read) {
   let panes = [];
   let tween = null;
   let waiting = 0;
-  let settling = 0;
+  let settling = 0; // a timer; 0 at rest
   let last = 0;
   let moving = renderer.software; // the first picture at once, then the full detail
   let pace = 0; // ms from frame to frame
@@ -97,6 +97,11 @@ function startApp(content, read) {
     waiting ||= requestAnimationFrame(tick);
   }
 
+  /** Resolves once nothing moves and the full detail is drawn. */
+  app.rest = async () => {
+    while (waiting || tween || settling) await new Promise((done) => setTimeout(done, 20));
+  };
+
   function requestMoving() {
     moving = true;
     request();
@@ -106,6 +111,7 @@ function startApp(content, read) {
   function settle(moved) {
     clearTimeout(settling);
     settling = setTimeout(() => {
+      settling = 0;
       last = 0;
       if (moved) draw(false);
       try {
@@ -229,7 +235,7 @@ function startApp(content, read) {
     const style = getComputedStyle(root);
     const grey = GREYS[theme].map((share) => Math.round(share * 255));
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-    app.colours = { ink: colour("ink"), faint: colour("faint"), line: colour("line"), warn: colour("warn"), cortex: `rgb(${grey[0]}, ${grey[0]}, ${grey[0]})` };
+    app.colours = { ink: colour("ink"), faint: colour("faint"), line: colour("line"), warn: colour("warn"), faintest: content.opacity.faintest, cortex: `rgb(${grey[0]}, ${grey[0]}, ${grey[0]})` };
     find("theme").textContent = theme === "dark" ? "Light" : "Dark";
     changed();
     app.refreshCard();
@@ -341,7 +347,7 @@ function startApp(content, read) {
     }
   };
 
-  app.photographs = openPhotographs(app, content.photographs, maps[maps.length - 1], find);
+  app.photographs = openPhotographs(app, content.photographs, maps[0], find);
   buildControls(app, find);
   find("hint").textContent = hint();
   listenToPointer(app, overlay);
@@ -385,6 +391,7 @@ function publish(app) {
       return { x: x + box.left, y: y + box.top, facing, hidden };
     },
     picked: () => app.selected,
+    rest: () => app.rest(),
     detail: () => app.renderer.detail(),
   };
 }

@@ -10,9 +10,8 @@ const QUALITIES = [
   { share: 0.5, samples: 0, coarser: 2, fast: true },
 ];
 const [SLOW, FAST] = [40, 20]; // ms a frame
-const PALE = 0.13; // opacity of a value that may be chance, as in the figures
 
-function makeRenderer(canvas, brain, lines) {
+function makeRenderer(canvas, brain, lines, opacity) {
   const gl = openGpu(canvas);
   const software = isSoftware(gl);
   const parts = brain.hemispheres.map((hemisphere, i) => uploadHemisphere(gl, hemisphere, brain.shapes, lines[i]));
@@ -89,7 +88,8 @@ function makeRenderer(canvas, brain, lines) {
     gl.uniform4fv(places.below, map.below ? hexColour(map.below) : [0, 0, 0, 0]);
     gl.uniform1i(places.measure, threshold ? threshold.measure : -1);
     gl.uniform1f(places.threshold, threshold ? threshold.value : 0);
-    gl.uniform1f(places.pale, hideChance ? 0 : PALE);
+    gl.uniform1f(places.pale, hideChance ? 0 : opacity.chance);
+    gl.uniform1f(places.faintest, opacity.faintest);
     gl.uniform2fv(places.greys, greys);
     parts.forEach((part, i) => {
       setFrame(places, frame, i);

@@ -19,6 +19,7 @@ uniform sampler2D limiting;
 uniform int measure; // what of `limiting` is compared with the threshold; below 0: nothing
 uniform float threshold;
 uniform float pale; // opacity of what may be chance
+uniform float faintest; // opacity of a vertex without any strength
 #if FAST == 1
 out vec3 shaded;
 #else
@@ -48,7 +49,7 @@ void main() {
   float known = here.z, reliable = here.w, strength = 1.0, amount = 0.0;
 #if KIND == 1
   reliable = step(2.0, here.w);
-  strength = here.w - 2.0 * reliable;
+  strength = mix(faintest, 1.0, here.w - 2.0 * reliable);
 #endif
   if (measure >= 0) {
     vec4 limit = texelOf(limiting, first + gl_VertexID);
