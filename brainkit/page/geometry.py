@@ -41,7 +41,7 @@ def pack_surface(surface: CorticalSurface, pool: Pool) -> dict[str, Any]:
             "faces": pool.add(faces.astype(np.int32), delta=True),
             "flatFaces": pool.add(np.packbits(_on_flatmap(hemisphere), bitorder="little")),
             "shapes": {
-                shape: _pack_points(_placed(hemisphere, shape, name) / step, parents, _CLOSE_ENOUGH / step, pool)
+                shape: _pack_points(*_in_steps(hemisphere, shape, name, step), parents, _CLOSE_ENOUGH / step, pool)
                 for shape in shapes
             },
             "curvature": _pack_curvature(hemisphere, parents, pool),
@@ -54,12 +54,17 @@ def _placed(hemisphere: Hemisphere, shape: str, name: str) -> np.ndarray:
     points = np.asarray(hemisphere.points[shape], dtype=np.float64)
     on = np.ones(len(points), dtype=bool)
     if shape == "flat":
-        on = np.zeros(len(points), dtype=bool)
-        on[hemisphere.flat_faces] = True
+        on = hemisphere.on_flatmap
         across = -points[:, 0] if name == "left" else points[:, 0]
         points = np.stack([np.zeros(len(points)), across, points[:, 1]], axis=1)
     centre = (points[on].min(axis=0) + points[on].max(axis=0)) / 2 if on.any() else np.zeros(3)
     return np.where(on[:, None], points - centre, 0.0)
+
+
+def _in_steps(hemisphere: Hemisphere, shape: str, name: str, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points in steps, and which of them mean something."""
+    on = hemisphere.on_flatmap if shape == "flat" else np.ones(len(hemisphere), dtype=bool)
+    return _placed(hemisphere, shape, name) / step, on
 
 
 def _parents(surface: CorticalSurface, name: str) -> list[np.ndarray]:
@@ -80,17 +85,20 @@ def _on_flatmap(hemisphere: Hemisphere) -> np.ndarray:
     return np.isin(every, flattened)
 
 
-def _pack_points(points: np.ndarray, parents: list[np.ndarray], tolerance: float, pool: Pool) -> dict[str, Any]:
+def _pack_points(
+    points: np.ndarray, on: np.ndarray, parents: list[np.ndarray], tolerance: float, pool: Pool
+) -> dict[str, Any]:
     """Points in steps; of midpoints, the differences from where the page computes them, unless all are tolerable."""
     whole = np.rint(points).astype(np.int32)
     coarse = whole[: len(whole) - sum(map(len, parents))]
     packed: dict[str, Any] = {"points": pool.add(coarse.astype(np.int16), delta=True)}
-    if np.abs(_subdivided(coarse, parents) - points).max(initial=0.0) > tolerance:
+    if np.abs(_subdivided(coarse, parents) - points)[on].max(initial=0.0) > tolerance:
         packed["finer"] = []
         for ends in parents:
             known = len(coarse)
             guess = _subdivided(coarse, [ends])[known:]
-            coarse = whole[: known + len(ends)]
+            here = slice(known, known + len(ends))
+            coarse = np.concatenate([coarse, np.where(on[here, None], whole[here], guess)])
             packed["finer"].append(pool.add((coarse[known:] - guess).astype(np.int16)))
     return packed
 
