@@ -4,7 +4,7 @@ const CORNERS = [[0, -1], [1, -1], [0, 1], [1, 1]]; // of a segment: along 0 .. 
 const TEXTURE_WIDTH = 1024;
 
 function openGpu(canvas) {
-  const gl = canvas.getContext("webgl2", { alpha: true, antialias: false, depth: false, powerPreference: "high-performance" });
+  const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, powerPreference: "high-performance" });
   if (!gl) throw new Error("This browser does not offer WebGL2, which draws the turning cortex.");
   if (gl.getParameter(gl.MAX_VERTEX_TEXTURE_IMAGE_UNITS) < 2) throw new Error("This device's WebGL2 reads no textures in vertices.");
   return gl;

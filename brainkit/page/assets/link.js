@@ -49,13 +49,13 @@ function applyHash(app, hash) {
 
 /** The stage with title, legends and note, as a canvas. */
 function pictureOf(app, density = 2) {
-  const { width, height, panes, colours, ground } = app.still();
+  const { width, height, panes, colours } = app.still();
   const margin = 28;
   const column = 230;
   const [all, top] = [width + column + 2 * margin, 74];
   const canvas = element("canvas", { width: Math.round(all * density), height: Math.round((height + top) * density) });
   const context = canvas.getContext("2d");
-  context.fillStyle = ground;
+  context.fillStyle = colours.ground;
   context.fillRect(0, 0, canvas.width, canvas.height);
   const pixels = element("canvas");
   const image = app.renderer.picture(panes, width, height, density);

@@ -40,7 +40,7 @@ function startApp(content, read) {
     const each = width / shown.length;
     const frame = frameOf(app.view, brain, each, height, { ...inset, top: inset.top + (app.beside ? 16 : 0) });
     panes = shown.map((map, i) => ({
-      frame, map, left: i * each, threshold: app.threshold, hideChance: app.hideChance, greys: GREYS[app.theme], outlines: app.outlines,
+      frame, map, left: i * each, threshold: app.threshold, hideChance: app.hideChance, greys: GREYS[app.theme], ground: app.colours.ground, outlines: app.outlines,
       text: { labels: app.outlines ? labels : null, selected: app.selected, caption: app.beside ? map.title : "", colours: app.colours },
     }));
     return [width, height];
@@ -235,7 +235,7 @@ function startApp(content, read) {
     const style = getComputedStyle(root);
     const grey = GREYS[theme].map((share) => Math.round(share * 255));
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-    app.colours = { ink: colour("ink"), faint: colour("faint"), line: colour("line"), warn: colour("warn"), faintest: content.opacity.faintest, cortex: `rgb(${grey[0]}, ${grey[0]}, ${grey[0]})` };
+    app.colours = { ground: colour("ground"), ink: colour("ink"), faint: colour("faint"), line: colour("line"), warn: colour("warn"), faintest: content.opacity.faintest, cortex: `rgb(${grey[0]}, ${grey[0]}, ${grey[0]})` };
     find("theme").textContent = theme === "dark" ? "Light" : "Dark";
     changed();
     app.refreshCard();
@@ -325,7 +325,7 @@ function startApp(content, read) {
 
   app.still = () => {
     const [width, height] = layout();
-    return { width, height, panes, colours: app.colours, ground: getComputedStyle(root).getPropertyValue("--ground").trim() };
+    return { width, height, panes, colours: app.colours };
   };
 
   app.savePicture = () => {

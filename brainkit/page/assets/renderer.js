@@ -116,11 +116,11 @@ function makeRenderer(canvas, brain, lines, opacity) {
     gl.depthMask(true);
   }
 
-  /** Draw the panes, each {frame, map, left, threshold, hideChance, greys, outlines}, `density` pixels a CSS pixel. */
+  /** Draw the panes, each {frame, map, left, threshold, hideChance, greys, ground, outlines}, `density` pixels a CSS pixel. */
   function drawTo(goal, panes, density, detail) {
     gl.bindFramebuffer(gl.FRAMEBUFFER, goal.draw);
     gl.viewport(0, 0, goal.width, goal.height);
-    gl.clearColor(0, 0, 0, 0);
+    gl.clearColor(...hexColour(panes[0].ground));
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.enable(gl.DEPTH_TEST);
     for (const pane of panes) {
