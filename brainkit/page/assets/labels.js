@@ -2,9 +2,16 @@
 
 const LABEL = 12;
 
-/** Draw everything of a pane that is text, with its left edge at x = 0. */
-function drawLabels(context, brain, frame, { labels, selected, caption, colours }) {
+const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Draw everything of a pane that is text; the pane's upper left corner is at (left, top). */
+function drawLabels(context, brain, { frame, left, text: { labels, selected, caption, colours } }, top = 0) {
   const drawn = [];
+  context.save();
+  context.translate(left, top);
+  context.beginPath();
+  context.rect(0, 0, frame.width, frame.height);
+  context.clip();
   hemisphereNames(context, brain, frame, colours, drawn);
   context.textAlign = "center";
   context.textBaseline = "middle";
@@ -14,10 +21,8 @@ function drawLabels(context, brain, frame, { labels, selected, caption, colours 
   context.globalAlpha = 1;
   context.textAlign = "left";
   context.textBaseline = "alphabetic";
-  if (caption) {
-    const text = caption[0].toUpperCase() + caption.slice(1);
-    write(context, text, 24, 70, frame.width - 48, colours.ink, 14, 600);
-  }
+  if (caption) write(context, capitalised(caption), 24, 70, frame.width - 48, colours.ink, 14, 600);
+  context.restore();
 }
 
 function drawLabel(context, brain, frame, label, drawn) {
@@ -44,16 +49,27 @@ function hemisphereNames(context, brain, frame, colours, drawn) {
   const places = frame.models.map((model, i) => {
     const half = [0, 1, 2].map((k) => brain.shapes.reduce((sum, shape, s) => sum + frame.blend[s] * brain.hemispheres[i].halves[shape][k], 0));
     const [across, tall] = [0, 1].map((row) => Math.hypot(...[0, 1, 2].map((k) => model[4 * k + row] * half[k])));
-    const clip = transform(frame.lens, model[12], model[13] + tall, model[14]);
+    const { dataBox, side } = brain.hemispheres[i];
+    let top = [model[12], model[13] + tall, model[14]];
+    if (frame.flat > 0 && dataBox && dataBox[0][0] <= dataBox[0][1]) {
+      // Of a flatmap, above the part that has data.
+      const edge = transform(model, 0, (side * (dataBox[0][0] + dataBox[0][1])) / 2, dataBox[1][1]);
+      top = top.map((part, k) => mix(part, edge[k], frame.flat));
+    }
+    const clip = transform(frame.lens, ...top);
     return { x: ((clip[0] / clip[3] + 1) / 2) * frame.width, y: ((1 - clip[1] / clip[3]) / 2) * frame.height, across: across * frame.scale };
   });
   const apart = (Math.abs(places[0].x - places[1].x) - 0.75 * (places[0].across + places[1].across)) / 40;
-  if (apart <= 0) return;
+  if (apart <= 0 && !frame.flat) return;
   context.textAlign = "center";
-  context.globalAlpha = clamp(apart, 0, 1);
+  context.globalAlpha = Math.max(clamp(apart, 0, 1), frame.flat);
   places.forEach(({ x, y }, i) => {
     const text = frame.width > 520 ? `${brain.hemispheres[i].name} hemisphere` : brain.hemispheres[i].name;
     const half = measure(context, text, 12.5) / 2;
+    context.lineJoin = "round";
+    context.lineWidth = 4;
+    context.strokeStyle = colours.ground;
+    context.strokeText(text, x, y - 12);
     context.fillStyle = colours.faint;
     context.fillText(text, x, y - 12);
     drawn.push([x - half, y - 26, x + half, y - 6]);

@@ -67,16 +67,11 @@ function pictureOf(app, density = 2) {
   const line = [app.map.title, app.beside && app.beside.title, app.map.summary].filter(Boolean).join("  ·  ");
   write(context, line, margin, 57, all - 2 * margin, colours.faint, 12.5);
   write(context, app.content.note, margin, height + top - 16, all - 2 * margin, colours.warn, 12.5, 600);
-  panes.forEach((pane) => {
-    context.save();
-    context.translate(pane.left, top);
-    drawLabels(context, app.brain, pane.frame, pane.text);
-    context.restore();
-  });
+  panes.forEach((pane) => drawLabels(context, app.brain, pane, top));
   context.save();
   context.translate(width + margin, top + 24);
   for (const pane of panes) {
-    if (pane.text.caption) context.translate(0, write(context, pane.map.title, 0, 14, column, colours.ink, 13, 600) + 6);
+    if (pane.text.caption) context.translate(0, write(context, capitalised(pane.map.title), 0, 14, column, colours.ink, 13, 600) + 6);
     context.translate(0, drawLegend(context, pane.map, column, colours, pane.threshold && pane.threshold.map === pane.map ? pane.threshold : null) + 22);
   }
   context.restore();

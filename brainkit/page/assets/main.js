@@ -2,6 +2,7 @@
 
 const ZOOM = [0.3, 40];
 const INSET = { top: 84, bottom: 118, side: 30 };
+const BETWEEN = 12; // px between two panes
 const SPEED = 750; // ms of an animation
 const GREYS = { light: [0.86, 0.74], dark: [0.62, 0.5] };
 const root = document.documentElement;
@@ -37,14 +38,17 @@ function startApp(content, read) {
     const [width, height] = [stage.clientWidth, stage.clientHeight];
     const shown = [app.map, app.beside].filter(Boolean);
     const inset = width < 560 ? { top: 70, bottom: 112, side: 14 } : INSET;
-    const each = width / shown.length;
+    const each = (width - BETWEEN * (shown.length - 1)) / shown.length;
     const frame = frameOf(app.view, brain, each, height, { ...inset, top: inset.top + (app.beside ? 16 : 0) });
     panes = shown.map((map, i) => ({
-      frame, map, left: i * each, threshold: app.threshold, hideChance: app.hideChance, greys: GREYS[app.theme], ground: app.colours.ground, outlines: app.outlines,
+      frame, map, left: i * (each + BETWEEN), threshold: app.threshold, hideChance: app.hideChance, greys: GREYS[app.theme], ground: app.colours.ground, outlines: app.outlines,
       text: { labels: app.outlines ? labels : null, selected: app.selected, caption: app.beside ? map.title : "", colours: app.colours },
     }));
     return [width, height];
   }
+
+  /** A place across the stage as one across its pane. */
+  const inPane = (x) => x % (panes[0].frame.width + BETWEEN);
 
   function draw(moving) {
     const [width, height] = layout();
@@ -52,12 +56,7 @@ function startApp(content, read) {
     const density = clamp(window.devicePixelRatio || 1, 1, 2);
     renderer.draw(panes, width, height, density, moving);
     const context = overlayContext(width, height, density);
-    for (const pane of panes) {
-      context.save();
-      context.translate(pane.left, 0);
-      drawLabels(context, brain, pane.frame, pane.text);
-      context.restore();
-    }
+    for (const pane of panes) drawLabels(context, brain, pane);
   }
 
   function overlayContext(width, height, density) {
@@ -164,7 +163,7 @@ function startApp(content, read) {
     const ratio = zoom / app.view.zoom;
     const smaller = Math.min(frame.width, frame.height);
     const centre = [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * smaller];
-    const point = at ? [(at[0] % frame.width) - centre[0], centre[1] - at[1]] : [0, 0];
+    const point = at ? [inPane(at[0]) - centre[0], centre[1] - at[1]] : [0, 0];
     const pan = [0, 1].map((i) => app.view.pan[i] + ((point[i] / smaller - app.view.pan[i]) * (1 - ratio)));
     app.jump({ zoom, pan });
   };
@@ -255,7 +254,7 @@ function startApp(content, read) {
   app.pickAt = (at) => {
     if (waiting || tween) layout();
     const { frame } = panes[0];
-    const [x, y] = at ? [at[0] % frame.width, at[1]] : [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
+    const [x, y] = at ? [inPane(at[0]), at[1]] : [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
     app.select(picker.at(frame, x, y));
     did();
   };
@@ -297,7 +296,7 @@ function startApp(content, read) {
   function showTip() {
     if (!hovered || waiting || tween) return;
     const { frame } = panes[0];
-    const [tip, id] = [find("tip"), picker.at(frame, hovered[0] % frame.width, hovered[1])];
+    const [tip, id] = [find("tip"), picker.at(frame, inPane(hovered[0]), hovered[1])];
     tip.hidden = id < 0;
     if (id < 0) return;
     fillTip(app, tip, id);
