@@ -200,7 +200,7 @@ def _brain_maps(
         return [replace(definitions.location(values), coding=Location(label or "location in the image"))]
     if kind == "categorical":
         fits = values.shape == (count,) or (values.ndim == 2 and len(values) == count)
-        _check(values, fits, f"({count},) or ({count}, classes)")
+        _check(values, fits, f"({count},) or ({count}, classes)", kinds="biufUO")
         return [definitions.classes("classes", values, labels, label=label)]
     _check(values, values.ndim in (1, 2) and values.shape[-1] == count, f"({count},) or (n, {count})")
     rows = values.reshape(-1, count)
@@ -215,12 +215,12 @@ def _brain_maps(
     )
 
 
-def _check(values: np.ndarray, fits: bool, expected: str) -> None:
+def _check(values: np.ndarray, fits: bool, expected: str, kinds: str = "biuf") -> None:
     if not fits:
         fitting = [space for space, size in SPACES.items() if values.shape[-1:] == (2 * size,)]
         hint = f"; they fit all vertices of {fitting[0]}: on={fitting[0]!r}" if fitting else ""
         raise UsageError(f"values: must have shape {expected}, one per vertex, got {values.shape}{hint}")
-    if values.dtype.kind not in "biufUO":
+    if values.dtype.kind not in kinds:
         raise UsageError(f"values: must be numbers, got {values.dtype}")
 
 

@@ -13,7 +13,7 @@ from brainkit.maps.style import FAINT, INK, Style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PALETTE = OKABE_ITO
+PALETTE = (*OKABE_ITO[:6], "#7f7f7f", OKABE_ITO[7])  # their yellow is too light for lines on white
 GRID = "#e4e7eb"
 
 Point = Mapping[str, Any]

@@ -108,9 +108,7 @@ class MapFigure(Frame):
             draw_legend(self, brain_map, box, below=below)
 
     def _title(self, start: str, brain_map: BrainMap, margin: float, room: float) -> None:
-        title = " ".join(f"{start}: {brain_map.title}".split()) if start else brain_map.title
-        if not start and title != brain_map.name:  # a name stays as it is
-            title = title[:1].upper() + title[1:]
+        title = " ".join((f"{start}: {brain_map.title}" if start else brain_map.title).split())
         subtitle = SEPARATOR.join(text for text in (self.scene.name, brain_map.summary) if text)
         scale, top = self.scale, self.height
         size = self.fitting(title, 15.5 * scale, room, BOLD)
@@ -121,10 +119,11 @@ class MapFigure(Frame):
     def _captions(self, left: float, bottom: float, width: float) -> None:
         view = self.scene.view
         per_mm = width / view.width
+        rooms = ((box.caption, (box.width + _BETWEEN) * per_mm) for box in view.boxes)
+        size = min(self.fitting(caption, 9.5 * self.scale, room) for caption, room in rooms)
         for box in view.boxes:
             x, y = box.caption_place
             at = left + x * per_mm, bottom + (y - view.extent[2]) * per_mm + 0.06 * self.scale
-            size = self.fitting(box.caption, 9.5 * self.scale, (box.width + _BETWEEN) * per_mm)
             self.text(*at, box.caption, size=size, ha="center", va="bottom", color=self.theme.faint)
 
     def _picture(self, picture: Image, box: tuple[float, float, float, float]) -> float:

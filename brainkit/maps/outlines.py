@@ -41,6 +41,7 @@ class Outlines:
     def __init__(self, view: View, raster: Raster, ids: np.ndarray) -> None:
         self._view, self._raster, self._ids = view, raster, ids
         self._count = len(view.surface)
+        self._rims: dict[Box, np.ndarray] = {}
         per_hemisphere = self._count // 2
         # Passes of averaging over neighbours, so that outlines are equally smooth in mm.
         self._passes = 1 if per_hemisphere < 20_000 else 3 if per_hemisphere < 80_000 else 8
@@ -119,7 +120,7 @@ class Outlines:
             # A surface that hides parts of itself breaks regions into pieces that are none.
             for size, box, piece in best[: None if self._view.flat else 1]:
                 if size >= _LARGE * best[0][0]:
-                    edges = np.concatenate([border, self._rims[box]])
+                    edges = np.concatenate([border, self._rim(box)])
                     anchors.append(Anchor(*_innermost(self._planes[box][piece, :2], edges), size))
         return anchors
 
@@ -205,12 +206,13 @@ class Outlines:
         number = pieces(inside, faces[_any(inside, faces)])[here]
         return [here[number == piece] for piece in range(number.max(initial=-1) + 1)]
 
-    @functools.cached_property
-    def _rims(self) -> dict[Box, np.ndarray]:
-        """Points on the edge of what each panel shows, at most `_FEW` or so. (p, 2)."""
-        return {box: self._rim(box) for box in self._view.boxes}
-
     def _rim(self, box: Box) -> np.ndarray:
+        """Points on the edge of what a panel shows, at most `_FEW` or so. (p, 2)."""
+        if box not in self._rims:
+            self._rims[box] = self._find_rim(box)
+        return self._rims[box]
+
+    def _find_rim(self, box: Box) -> np.ndarray:
         faces, points = self._view.faces(box.hemisphere), self._planes[box]
         if not self._view.flat:
             visible = self._visible_vertices[box][0]

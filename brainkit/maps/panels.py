@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 PICTURE = (7.4, 5.5)  # inches that panels are laid out for
 GAP = 8.0  # mm between the hemispheres
-_CAPTION = 0.24  # inches above each row of panels
+_CAPTION = 0.29  # inches above each row of panels
 _LARGEST = 0.0135  # inches per mm, about that of four angles
 
 

@@ -93,7 +93,7 @@ def run_map_set(run: str | os.PathLike[str] | None = None) -> MapSet:
         layers=tuple(selectors["layers"].tolist()),
         **{name: selectors[name] for name in ("layer_weights", "locations", "scale")},
         **scores,
-        test_images=summary["scores"]["images"],
+        test_images=summary.get("scores", {}).get("images"),
         uncertainty=read_uncertainty(folder, vertices),
         gauge=summary["gauge"],
     )

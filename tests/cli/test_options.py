@@ -131,11 +131,17 @@ def test_map_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = without_say(given())
     assert (arguments["sources"], arguments["out"]) == ((Path("runs/a"),), Path("figures"))
     assert (arguments["style"], arguments["changes"]) == (Style(), Changes())
-    look = "--theme dark --size double --dpi 90 --format pdf,png"
+
+
+def test_map_passes_how_figures_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = record(monkeypatch, "brainkit.runs.draw", "draw_all", [])
+    look = "--view pial --angles lateral,medial --shading flat --smooth 2"
+    look += " --theme dark --size double --dpi 90 --format pdf,png"
     which = "--only layer,scale --rois V1 --vmin 0.1 --cmap cividis --rows 0,2 --mean --like b"
     assert call("map", "fmri.npy", *look.split(), *which.split()).exit_code == 0
     arguments = given()
-    assert arguments["style"] == Style("dark", 7.2, None, 90) and arguments["formats"] == ("pdf", "png")
+    assert arguments["style"] == Style("dark", 7.2, None, 90, "pial lateral,medial", "flat", 2)
+    assert arguments["formats"] == ("pdf", "png")
     assert arguments["changes"] == Changes(("layer", "scale"), ("V1",), "cividis", 0.1, None)
     assert (arguments["rows"], arguments["mean"], arguments["like"]) == ((0, 2), True, Path("b"))
     for wrong in (["--size", "x"], ["--format", "gif"], ["--dpi", "1"], ["--rows", "a"], ["--vmin", "nan"]):

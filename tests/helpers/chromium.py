@@ -21,14 +21,22 @@ FLAGS = (
 NO_WAIT_LIMIT = 0  # milliseconds; Playwright's name for none: the machine may be busy
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator[Any]:
-    """A browser; the test is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def chromium_program() -> str:
+    """The program; the test is skipped where it or Playwright is missing."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as running:
+    return program
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser; the test is skipped where there is none."""
+    program = chromium_program()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
         browser = running.chromium.launch(
             executable_path=program, headless=True, args=list(FLAGS), timeout=NO_WAIT_LIMIT
         )

@@ -18,9 +18,9 @@ def map_pixels(figure):
 
 
 def coloured(figure):
-    """Pixels of the map with a hue, unlike the greys of the curvature."""
+    """Pixels of the map with a hue, unlike the greys of the curvature and what is pale."""
     colours, opaque = map_pixels(figure)
-    return opaque & (np.ptp(colours, axis=-1) > 0.08)
+    return opaque & (np.ptp(colours, axis=-1) > 0.12)
 
 
 def hues_by_side(figure):
