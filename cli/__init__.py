@@ -30,6 +30,7 @@ COMMANDS = {
     "baselines": "Compare a run with other encoding models of the same data.",
     "contrast": "Compare the responses predicted to two sets of images.",
     "map": "Draw the brain maps of a run or an encoder file.",
+    "view": "Write the maps as a page: a cortex to turn and flatten.",
     "report": "Write a report of a run, or of several compared, as one page.",
     "uncertainty": "Measure how sure the maps of a run are.",
     "import": "Create a run from weights of the published implementation.",

@@ -75,6 +75,25 @@ def scalar(space: str, hemisphere: str, kind: str) -> np.ndarray:
     return _scalar(space, hemisphere, kind)
 
 
+def midpoints(space: str, hemisphere: str) -> np.ndarray:
+    """The two neighbours between which each vertex lies that the next coarser space lacks; none in fsaverage5.
+
+    Returns
+    -------
+    array of shape (k, 2), int32
+        In the order of the vertices, of which they are the last k. Read-only, shared.
+
+    Raises
+    ------
+    UsageError
+        If an argument is unknown.
+    MissingDependency
+        If nilearn is not installed.
+    """
+    _check(space, hemisphere)
+    return _subdivided(space, hemisphere)[1] if space in _COARSER else _frozen(np.empty((0, 2), dtype=np.int32))
+
+
 def sphere_coordinates(vertices: Vertices) -> np.ndarray:
     """Coordinates of the vertices on the sphere, with the hemispheres separated along x.
 

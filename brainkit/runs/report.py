@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from brainkit._version import __version__
+from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import DataError, UsageError
 from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY, read_truth, recovery_table
 from brainkit.evaluation.scores import score_table
@@ -24,10 +25,11 @@ from brainkit.runs.baseline_tables import Row, Rows
 from brainkit.runs.folder import finished_run, run_folders
 from brainkit.runs.map_sets import run_map_set
 from brainkit.runs.report_comparison import comparison_sections
-from brainkit.runs.report_figures import chart_picture, map_picture, turning_cortex
+from brainkit.runs.report_figures import chart_picture, map_picture
 from brainkit.runs.report_vertices import vertex_blocks
 from brainkit.runs.summary import work_table
 from brainkit.runs.uncertainty import uncertainty_table
+from brainkit.runs.view import run_page
 from brainkit.utils.files import atomic_write, read_json, read_text
 from brainkit.utils.progress import Say
 from brainkit.utils.table import number
@@ -102,7 +104,7 @@ def _run_values(run: Path | None, data: str | os.PathLike[str] | None, cortex: b
     for folder in folders:
         say(f"report: {folder}")
         _, summary = finished_run(folder)
-        found = _subject_sections(folder, summary, data, cortex and folder == folders[0], say)
+        found = _subject_sections(folder, summary, data, cortex and folder == folders[0])
         start = f"{summary['data']['name']}-" if several else ""
         title = f"{summary['data']['name']}: " if several else ""
         sections += [Section(start + each.id, title + each.title, each.blocks) for each in found]
@@ -136,12 +138,12 @@ def _comparison_values(
 
 
 def _subject_sections(
-    folder: Path, summary: dict[str, Any], data: str | os.PathLike[str] | None, cortex: bool, say: Say
+    folder: Path, summary: dict[str, Any], data: str | os.PathLike[str] | None, cortex: bool
 ) -> list[Section]:
     maps = run_map_set(folder)
     sections = [
         Section("accuracy", "How accurate is it?", _accuracy(folder, summary, maps)),
-        Section("maps", "What do vertices read?", _maps(maps, cortex, say)),
+        Section("maps", "What do vertices read?", _maps(folder, maps, cortex)),
         Section("truth", "Planted truth beside what was found", _truth(folder, summary, maps)),
         Section("baselines", "Baselines", _baselines(folder)),
         Section("uncertainty", "How sure are the maps?", _uncertainty(folder, maps)),
@@ -212,11 +214,10 @@ def _interval_note(scores: dict[str, Any]) -> str:
     return f"bars: 95 % intervals over {plural(scores['stimuli'], 'stimulus', 'stimuli')}"
 
 
-def _maps(maps: MapSet, cortex: bool, say: Say) -> list[Block]:
+def _maps(folder: Path, maps: MapSet, cortex: bool) -> list[Block]:
     shown = [_map(maps, name) for name in ("layer", "location", "scale") if _has(maps, name)]
-    if cortex and (html := turning_cortex(maps, say)) is not None:
-        shown.append(blocks.heading("Turn it"))
-        shown.append(blocks.page("Interactive cortex", html))
+    if cortex and maps.vertices.space != CUSTOM:
+        shown += [blocks.heading("Turn it"), blocks.page("The cortex, to turn and flatten", run_page(folder))]
     return shown
 
 

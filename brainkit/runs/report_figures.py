@@ -5,13 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from brainkit.cortex.vertices import CUSTOM
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.chart import Chart
 from brainkit.maps.draw import draw_map_file
 from brainkit.maps.style import Style
 from brainkit.page.document import picture
-from brainkit.utils.progress import Say
 
 _SMALL = 5.0  # inches: of two maps side by side
 
@@ -28,10 +26,3 @@ def chart_picture(chart: Chart) -> str:
     """A chart as the address of an ``<img>``: an SVG, sharp in print."""
     with tempfile.TemporaryDirectory() as folder:
         return picture(chart.write(Path(folder) / "chart.svg").read_bytes(), "svg+xml")
-
-
-def turning_cortex(maps: MapSet, say: Say) -> str | None:
-    """The page of a run's maps, or None where there is no surface."""
-    if maps.vertices.space == CUSTOM:
-        return None
-    return None

@@ -1,0 +1,153 @@
+"""The page of maps in headless Chromium, drawn by the processor: time until it is ready, frames a second, size.
+
+Frames are counted by requestAnimationFrame while the cortex turns with every frame, at 1280 x 800.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.machine import describe
+from bench.report import load_average, write_report
+from brainkit.cortex.cortical_surface import average_surface
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
+from brainkit.maps import definitions
+from brainkit.maps.brain_map import MapSet
+from brainkit.maps.catalog import trained_maps
+from brainkit.page import PageContent, build
+
+FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+TURN = """async (seconds) => {
+  const cortex = document.getElementById("overlay");
+  const times = [];
+  await new Promise((done) => {
+    const step = (now) => {
+      times.push(now);
+      cortex.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+      if (now - times[0] < 1000 * seconds) requestAnimationFrame(step);
+      else done();
+    };
+    requestAnimationFrame(step);
+  });
+  return times;
+}"""
+
+
+def make_maps(space: str, everywhere: bool) -> MapSet:
+    """Ten maps of the vertices at the back of the brain, or of all: smooth, with noise."""
+    surface, rng, layers = average_surface(space), np.random.default_rng(0), 12
+    points = np.concatenate([surface.left.points["pial"], surface.right.points["pial"]])
+    vertices = Vertices(space, np.flatnonzero(everywhere | (points[:, 1] < -62)))
+    place, count = points[vertices.ids], len(vertices)
+    depth = (place[:, 1] + 110) / 190
+    noise = rng.standard_normal((12, count))
+    weights = np.exp(-np.square(depth[:, None] + 0.05 * noise[:1].T - np.linspace(0, 1, layers)) * 30)
+    r = np.clip(0.7 - depth + 0.1 * noise[1], -1, 1)
+    maps = trained_maps(
+        layers=[f"blocks.{i}" for i in range(layers)],
+        layer_weights=weights / weights.sum(axis=1, keepdims=True),
+        locations=np.clip(place[:, [0, 2]] / 70 + 0.1 * noise[2:4].T, -1, 1),
+        scale=np.clip(depth + 0.1 * noise[4], 0, 1),
+        r=r,
+        R2=np.sign(r) * r**2,
+        noise_ceiling=np.full(count, 0.6),
+        test_images=500,
+    )
+    more = [definitions.response(depth + 0.1 * noise[5 + i], title=f"response {i}") for i in range(10 - len(maps))]
+    named = [type(each)(f"response-{i}", each.title, each.values, each.coding) for i, each in enumerate(more)]
+    rois = {name: np.flatnonzero(np.linalg.norm(place - place[at], axis=1) < 20) for name, at in _seeds(count, rng)}
+    return MapSet(f"{count:,} vertices of {space}", vertices, RoiTable(rois, count), (*maps, *named))
+
+
+def _seeds(count: int, rng: np.random.Generator) -> list[tuple[str, int]]:
+    return [(f"region {i}", int(at)) for i, at in enumerate(rng.integers(0, count, 12))]
+
+
+def measure(path: Path, seconds: float) -> dict[str, Any]:
+    """Open a page and turn its cortex with two kinds of map."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS, timeout=0)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(0)
+        start = time.perf_counter()
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-state=ready]", state="attached")
+        found: dict[str, Any] = {"ready, s": round(time.perf_counter() - start, 2)}
+        for name in ("accuracy", "layer"):
+            page.evaluate("name => { brainkit.show(name); return brainkit.rest(); }", name)
+            times = page.evaluate(TURN, seconds)
+            found[f"{name}, frames a second"] = round(1000 * (len(times) - 1) / (times[-1] - times[0]), 1)
+            found[f"{name}, median ms a frame"] = round(median(np.diff(times)), 1)
+        found["detail"] = page.evaluate("brainkit.detail()")
+        browser.close()
+    return found
+
+
+CASES = {
+    "fsaverage5, back of the brain": ("fsaverage5", False),
+    "fsaverage5, all": ("fsaverage5", True),
+    "fsaverage, back of the brain": ("fsaverage", False),
+    "fsaverage, all": ("fsaverage", True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one small page, to see that it runs")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of turning")
+    parser.add_argument("--name", default="maps", help="of the files in bench/results, or an absolute path")
+    options = parser.parse_args()
+    cases = dict(list(CASES.items())[:1]) if options.quick else CASES
+    report: dict[str, Any] = {"machine": describe(threads=1), "load before": load_average(), "pages": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (space, everywhere) in cases.items():
+            maps = make_maps(space, everywhere)
+            start = time.perf_counter()
+            text = build(PageContent(maps, average_surface(space)))
+            row = {
+                "size, MB": round(len(text.encode()) / 1e6, 2),
+                "written in, s": round(time.perf_counter() - start, 1),
+            }
+            path = Path(folder) / "cortex.html"
+            path.write_text(text, encoding="utf-8")
+            report["pages"][name] = row | measure(path, 0.5 if options.quick else options.seconds)
+    write_report(options.name, report, _page(report))
+
+
+def _page(report: dict[str, Any]) -> str:
+    machine, pages = report["machine"], report["pages"]
+    columns = ["size, MB", "written in, s", "ready, s", "accuracy, frames a second", "layer, frames a second"]
+    lines = [
+        "# The page of maps, drawn by the processor",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores, load {report['load before']} before; ten maps, headless",
+        "Chromium with SwiftShader, 1280 x 800, turning with every frame (`python -m bench.maps`). On meshes finer",
+        "than fsaverage5, a moving cortex has the faces of a coarser one, and fewer pixels where that is slow.",
+        "",
+        "| page | " + " | ".join(columns) + " |",
+        "|---|" + "---|" * len(columns),
+        *(f"| {name} | " + " | ".join(str(row[column]) for column in columns) + " |" for name, row in pages.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+uniform vec4 ink;
+out vec4 colour;
+void main() {
+  colour = ink;
+}

@@ -1,0 +1,413 @@
+// The page: its state, and what changes it.
+
+const ZOOM = [0.3, 40];
+const INSET = { top: 84, bottom: 118, side: 30 };
+const BETWEEN = 12; // px between two panes
+const SPEED = 750; // ms of an animation
+const GREYS = { light: [0.86, 0.74], dark: [0.62, 0.5] };
+const root = document.documentElement;
+const find = (id) => document.getElementById(id);
+
+function startApp(content, read) {
+  const brain = makeBrain(content, read);
+  const outlined = brain.hemispheres.map((hemisphere) => regionLines(brain, hemisphere));
+  const maps = openMaps(content, read, brain);
+  const renderer = makeRenderer(find("cortex"), brain, outlined.map(({ lines }) => lines), content.opacity);
+  const picker = makePicker(renderer, brain);
+  const [overlay, stage] = [find("overlay"), find("stage")];
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const labels = outlined.flatMap((each) => each.labels).sort((a, b) => b.size - a.size);
+  const app = {
+    content, brain, maps, renderer, labels, map: maps[0], beside: null, selected: -1, threshold: null, hideChance: false, outlines: true,
+    facts: content.facts.map(({ label, values }) => ({ label, numbers: readNumbers(read, values) })),
+    flattens: brain.shapes.includes("flat"), view: startView(), theme: "light", colours: {},
+  };
+  let panes = [];
+  let tween = null;
+  let waiting = 0;
+  let settling = 0; // a timer; 0 at rest
+  let last = 0;
+  let moving = renderer.software; // the first picture at once, then the full detail
+  let pace = 0; // ms from frame to frame
+  let hovered = null;
+  let used = false;
+
+  // -- drawing ------------------------------------------------------------------------------------------------------
+
+  function layout() {
+    const [width, height] = [stage.clientWidth, stage.clientHeight];
+    const shown = [app.map, app.beside].filter(Boolean);
+    const inset = width < 560 ? { top: 70, bottom: 112, side: 14 } : INSET;
+    const each = (width - BETWEEN * (shown.length - 1)) / shown.length;
+    const frame = frameOf(app.view, brain, each, height, { ...inset, top: inset.top + (app.beside ? 16 : 0) });
+    panes = shown.map((map, i) => ({
+      frame, map, left: i * (each + BETWEEN), threshold: app.threshold, hideChance: app.hideChance, greys: GREYS[app.theme], ground: app.colours.ground, outlines: app.outlines,
+      text: { labels: app.outlines ? labels : null, selected: app.selected, caption: app.beside ? map.title : "", colours: app.colours },
+    }));
+    return [width, height];
+  }
+
+  /** A place across the stage as one across its pane. */
+  const inPane = (x) => x % (panes[0].frame.width + BETWEEN);
+
+  function draw(moving) {
+    const [width, height] = layout();
+    if (!width || !height) return;
+    const density = clamp(window.devicePixelRatio || 1, 1, 2);
+    renderer.draw(panes, width, height, density, moving);
+    const context = overlayContext(width, height, density);
+    for (const pane of panes) drawLabels(context, brain, pane);
+  }
+
+  function overlayContext(width, height, density) {
+    sizeIfNew(overlay, Math.round(width * density), Math.round(height * density));
+    const context = overlay.getContext("2d");
+    context.setTransform(density, 0, 0, density, 0, 0);
+    context.clearRect(0, 0, width, height);
+    return context;
+  }
+
+  function tick(now) {
+    waiting = 0;
+    if (!moving && !tween) {
+      last = 0;
+      draw(false);
+      return settle();
+    }
+    moving = false;
+    if (last) {
+      pace = now - last;
+      renderer.tell(pace);
+    }
+    last = now;
+    if (tween) {
+      const share = clamp((now - tween.start) / SPEED, 0, 1);
+      app.view = between(tween.from, tween.to, smooth(share));
+      if (share === 1) tween = null;
+      refreshView(app, find);
+    }
+    draw(true);
+    if (tween) request();
+    else settle(true);
+  }
+
+  function request() {
+    clearTimeout(settling);
+    waiting ||= requestAnimationFrame(tick);
+  }
+
+  /** Resolves once nothing moves and the full detail is drawn. */
+  app.rest = async () => {
+    while (waiting || tween || settling) await new Promise((done) => setTimeout(done, 20));
+  };
+
+  function requestMoving() {
+    moving = true;
+    request();
+  }
+
+  /** Once nothing moves any more: full detail, and the address of the view. */
+  function settle(moved) {
+    clearTimeout(settling);
+    settling = setTimeout(() => {
+      settling = 0;
+      last = 0;
+      if (moved) draw(false);
+      try {
+        history.replaceState(null, "", hashOf(app));
+      } catch { /* a page inside another one has no address of its own */ }
+    }, clamp(4 * pace, 140, 1200)); // not between two frames of a slow movement
+  }
+
+  // -- the view -----------------------------------------------------------------------------------------------------
+
+  app.jump = (change) => {
+    tween = null;
+    app.view = { ...app.view, ...change };
+    refreshView(app, find);
+    requestMoving();
+  };
+
+  app.go = (change) => {
+    const to = { ...(tween ? tween.to : app.view), ...change };
+    if (calm.matches) return app.jump(to);
+    tween = { from: app.view, to, start: performance.now() };
+    request();
+  };
+
+  app.goSide = (side) => {
+    if (side === "flat") app.go({ shape: 2, sphere: 0, zoom: 1, pan: [0, 0] });
+    else app.go({ ...sideView(side), shape: Math.min((tween ? tween.to : app.view).shape, 1) });
+    did();
+  };
+
+  app.reset = () => app.go(startView());
+
+  app.drag = (x, y) => {
+    if (flatness(app.view) > 0.5) return app.move(x, y);
+    const angle = 0.0075;
+    const turned = times(times(aroundAxis(1, 0, 0, y * angle), aroundAxis(0, 1, 0, x * angle)), app.view.turn);
+    app.jump({ turn: unit(turned) });
+    did();
+  };
+
+  app.move = (x, y) => {
+    const smaller = Math.min(panes[0].frame.width, panes[0].frame.height);
+    app.jump({ pan: [app.view.pan[0] + x / smaller, app.view.pan[1] - y / smaller] });
+  };
+
+  /** Zoom; the place at `at` on the stage stays where it is. */
+  app.zoom = (factor, at) => {
+    const { frame } = panes[0];
+    const zoom = clamp(app.view.zoom * factor, ...ZOOM);
+    const ratio = zoom / app.view.zoom;
+    const smaller = Math.min(frame.width, frame.height);
+    const centre = [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * smaller];
+    const point = at ? [inPane(at[0]) - centre[0], centre[1] - at[1]] : [0, 0];
+    const pan = [0, 1].map((i) => app.view.pan[i] + ((point[i] / smaller - app.view.pan[i]) * (1 - ratio)));
+    app.jump({ zoom, pan });
+  };
+
+  /** Turn a vertex to the front, and pick it. */
+  app.lookAt = (id) => {
+    const view = { ...(tween ? tween.to : app.view), pan: [0, 0], zoom: Math.max(app.view.zoom, 1) };
+    app.select(id);
+    const hemisphere = hemisphereOf(brain, id);
+    if (flatness(view) > 0.5 && !hemisphere.vertexOnFlat[id - hemisphere.first]) Object.assign(view, { shape: 1 });
+    const flat = flatness(view) > 0.5;
+    if (!flat) {
+      if (Math.abs(view.open) > 45) view.open = 0;
+      const level = frameOf({ ...view, turn: [0, 0, 0, 1] }, brain, panes[0].frame.width, panes[0].frame.height, INSET);
+      view.turn = uprightTowards(outwards(level, id), brain);
+    }
+    app.go(view);
+  };
+
+  /** The direction from the middle of a hemisphere to a vertex, in the world. */
+  function outwards(level, id) {
+    const hemisphere = hemisphereOf(brain, id);
+    const model = level.models[hemisphere === brain.left ? 0 : 1];
+    const { seen } = project(level, brain, id);
+    return [0, 1, 2].map((k) => seen[k] - model[12 + k] * 0.4);
+  }
+
+  // -- maps ---------------------------------------------------------------------------------------------------------
+
+  app.show = (name) => {
+    const map = maps.find((each) => each.name === name);
+    if (!map) return false;
+    if (app.threshold && app.threshold.map === app.map && map !== app.map) app.threshold = null;
+    app.map = map;
+    changed();
+    return true;
+  };
+
+  app.nextMap = (by) => {
+    app.show(maps[(maps.indexOf(app.map) + by + maps.length) % maps.length].name);
+    app.say(app.map.title);
+  };
+
+  app.showBeside = (map) => {
+    app.beside = map;
+    stage.classList.toggle("two", Boolean(map));
+    changed();
+  };
+
+  app.setThreshold = (map, value) => {
+    const scale = map && thresholdOf(map);
+    app.threshold = scale && value > scale.low ? { map, value: clamp(value, scale.low, scale.high), measure: scale.measure } : null;
+    changed();
+  };
+
+  app.setChance = (hide) => {
+    app.hideChance = hide;
+    changed();
+  };
+
+  app.setOutlines = (show) => {
+    app.outlines = show;
+    changed();
+  };
+
+  app.setTheme = (theme) => {
+    app.theme = root.dataset.theme = theme;
+    const style = getComputedStyle(root);
+    const grey = GREYS[theme].map((share) => Math.round(share * 255));
+    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    app.colours = { ground: colour("ground"), ink: colour("ink"), faint: colour("faint"), line: colour("line"), warn: colour("warn"), faintest: content.opacity.faintest, cortex: `rgb(${grey[0]}, ${grey[0]}, ${grey[0]})` };
+    find("theme").textContent = theme === "dark" ? "Light" : "Dark";
+    changed();
+    app.refreshCard();
+  };
+
+  function changed() {
+    refreshControls(app, find);
+    request();
+    app.refreshCard();
+  }
+
+  app.photograph = () => app.photographs.current();
+  app.nextPhotograph = (by) => app.photographs.step(by);
+
+  // -- vertices -----------------------------------------------------------------------------------------------------
+
+  app.pickAt = (at) => {
+    if (waiting || tween) layout();
+    const { frame } = panes[0];
+    const [x, y] = at ? [inPane(at[0]), at[1]] : [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
+    app.select(picker.at(frame, x, y));
+    did();
+  };
+
+  app.select = (id) => {
+    app.selected = id;
+    find("card").hidden = id < 0;
+    if (id >= 0) find("card").classList.toggle("left", project(app.still().panes[0].frame, brain, id).x > stage.clientWidth / 2);
+    app.refreshCard();
+    app.say(id < 0 ? "" : sentence(app, describeVertex(app, id)));
+    request();
+  };
+
+  app.refreshCard = () => {
+    if (app.selected >= 0) fillCard(app, find("card"), app.selected, () => app.select(-1));
+  };
+
+  /** From the picked vertex to its neighbour in a direction on the screen. */
+  app.step = ([x, y]) => {
+    if (app.selected < 0) return app.pickAt(null);
+    const hemisphere = hemisphereOf(brain, app.selected);
+    const here = project(panes[0].frame, brain, app.selected);
+    let [best, most] = [-1, 0];
+    for (const vertex of neighbours(hemisphere.mesh, app.selected - hemisphere.first)) {
+      const place = project(panes[0].frame, brain, vertex + hemisphere.first);
+      const away = [place.x - here.x, place.y - here.y];
+      const along = (away[0] * x + away[1] * y) / (Math.hypot(...away) || 1);
+      if (along > most) [best, most] = [vertex + hemisphere.first, along];
+    }
+    if (best >= 0) app.select(best);
+  };
+
+  app.hover = (at) => {
+    hovered = at;
+    if (!at) find("tip").hidden = true;
+    else if (!waiting && !tween) requestAnimationFrame(showTip);
+  };
+
+  function showTip() {
+    if (!hovered || waiting || tween) return;
+    const { frame } = panes[0];
+    const [tip, id] = [find("tip"), picker.at(frame, inPane(hovered[0]), hovered[1])];
+    tip.hidden = id < 0;
+    if (id < 0) return;
+    fillTip(app, tip, id);
+    const left = Math.min(hovered[0] + 14, stage.clientWidth - tip.offsetWidth - 8);
+    tip.style.transform = `translate(${left}px, ${Math.max(hovered[1] - tip.offsetHeight - 10, 4)}px)`;
+  }
+
+  app.say = (text, visibly) => {
+    find("said").textContent = text;
+    if (visibly) {
+      find("hint").textContent = text;
+      setTimeout(() => (find("hint").textContent = hint()), 4000);
+    }
+  };
+
+  const hint = () => (used ? "" : `${app.flattens ? "Slide to flatten. " : ""}${matchMedia("(pointer: coarse)").matches ? "Drag to turn, pinch to zoom, tap to read a vertex." : "Drag to turn, scroll to zoom, click to read a vertex."}`);
+
+  function did() {
+    if (used) return;
+    used = true;
+    setTimeout(() => (find("hint").textContent = hint()), 6000);
+  }
+
+  // -- pictures and links -------------------------------------------------------------------------------------------
+
+  app.still = () => {
+    const [width, height] = layout();
+    return { width, height, panes, colours: app.colours };
+  };
+
+  app.savePicture = () => {
+    pictureOf(app).toBlob((blob) => {
+      const link = element("a", { href: URL.createObjectURL(blob), download: `${app.map.name}.png` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
+    app.say("Picture saved.", true);
+  };
+
+  app.copyLink = async () => {
+    const address = location.href.replace(/#.*/s, "") + hashOf(app);
+    try {
+      await navigator.clipboard.writeText(address);
+      app.say("Link copied: it opens this view of this file.", true);
+    } catch {
+      prompt("The address of this view:", address);
+    }
+  };
+
+  app.photographs = openPhotographs(app, content.photographs, maps[0], find);
+  buildControls(app, find);
+  find("hint").textContent = hint();
+  listenToPointer(app, overlay);
+  listenToKeys(app, overlay);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  app.setTheme(dark.matches ? "dark" : "light");
+  dark.addEventListener("change", () => app.setTheme(dark.matches ? "dark" : "light"));
+  applyHash(app, location.hash);
+  addEventListener("hashchange", () => applyHash(app, location.hash));
+  new ResizeObserver(() => {
+    refreshLegends(app, find);
+    request();
+  }).observe(stage);
+  find("cortex").addEventListener("webglcontextlost", () => fail(new Error("The graphics card stopped. Reload the page.")));
+  return app;
+}
+
+/** What scripts and tests use. */
+function publish(app) {
+  window.brainkit = {
+    maps: app.maps.map((map) => map.name),
+    show: (name) => app.show(name),
+    view: ({ inflate, flat, sphere, side } = {}) => {
+      const change = side && SIDES[side] ? sideView(side) : {};
+      if (side === "flat") flat = 1;
+      if (flat !== undefined) change.shape = flat > 0 ? 1 + clamp(flat, 0, 1) : Math.min(app.view.shape, 1);
+      if (inflate !== undefined && !flat) change.shape = clamp(inflate, 0, 1);
+      if (sphere !== undefined) Object.assign(change, { sphere: clamp(sphere, 0, 1), shape: sphere > 0 ? 1 : change.shape ?? app.view.shape });
+      app.jump(change);
+      const { shape } = app.view;
+      return { inflate: Math.min(shape, 1), flat: Math.max(shape - 1, 0), sphere: app.view.sphere };
+    },
+    pick: (id) => {
+      app.select(id);
+      return describeVertex(app, id);
+    },
+    place: (id) => {
+      const { frame } = app.still().panes[0];
+      const box = find("overlay").getBoundingClientRect();
+      const { x, y, facing, hidden } = project(frame, app.brain, id);
+      return { x: x + box.left, y: y + box.top, facing, hidden };
+    },
+    picked: () => app.selected,
+    rest: () => app.rest(),
+    detail: () => app.renderer.detail(),
+  };
+}
+
+function fail(error) {
+  root.dataset.state = "failed";
+  find("why").textContent = `${error.message} Here are still pictures of the maps instead.`;
+  if (!document.querySelector(".fallback figure")) find("why").textContent = error.message;
+}
+
+async function main() {
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  const bytes = await decompress(find("arrays").textContent);
+  const app = startApp(JSON.parse(find("content").textContent), arrayReader(bytes));
+  publish(app);
+  root.dataset.state = "ready";
+  app.setTheme(app.theme); // now that the panel has its size
+}
+
+main().catch(fail);

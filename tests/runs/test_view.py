@@ -1,0 +1,118 @@
+"""`brainkit view`: what it makes of encoder files, predictions and other values, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from command_line import call
+from pixel_encoder import V, expected_rows, save_images, write_encoder
+
+from brainkit.errors import BrainkitError, DataError, UsageError
+from brainkit.runs.view import view
+
+
+def told(page):
+    """What the page's JSON says."""
+    return json.loads(re.search(r'id="content">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL).group(1))
+
+
+@pytest.fixture(autouse=True)
+def _quick(request, monkeypatch):
+    """Still pictures take seconds: only tests marked slow draw them."""
+    if not request.node.get_closest_marker("slow"):
+        monkeypatch.setattr("brainkit.runs.view.draw_stills", lambda maps: ())
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    return write_encoder(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_encoder_file_with_photographs(tmp_path, encoder, said):
+    paths = save_images(tmp_path / "photos", 3)
+    page = view([encoder], out=tmp_path / "cortex.html", images=tmp_path / "photos", say=said.append)
+    content = told(page)
+    assert content["title"] == "pixels" and content["note"] == "simulated"
+    assert [each["name"] for each in content["maps"]] == ["accuracy", "explained", "layer", "location", "scale"]
+    assert [each["label"] for each in content["facts"]] == ["correlation on test images", "noise ceiling"]
+    assert content["photographs"]["names"] == [path.name for path in paths]
+    assert content["photographs"]["step"] == pytest.approx(np.abs(expected_rows(paths)).max() / 127, rel=1e-4)
+    assert any("sha256" in line for line in content["provenance"])
+    assert page.read_text(encoding="utf-8").count("<figure>") == 5
+    assert str(page) in said[-1]
+
+
+def test_predictions_come_with_their_images_and_the_encoders_maps(tmp_path, encoder, said, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_images(tmp_path / "photos", 2)
+    result = call("predict", "photos", "--encoder", "encoder.onnx", "--out", "fmri.npy")
+    assert result.exit_code == 0, result.output
+    content = told(view(["fmri.npy"], out="cortex.html", say=said.append))
+    assert content["photographs"]["names"] == ["image-000.png", "image-001.png"]
+    assert "layer" in [each["name"] for each in content["maps"]]
+    assert {each["name"] for each in content["rois"]} == {"V1v", "V1d", "PPA"}
+    (tmp_path / "encoder.onnx").unlink()
+    (tmp_path / "photos/image-000.png").unlink()
+    content = told(view(["fmri.npy"], out="cortex.html", say=said.append))
+    assert content["maps"] == [] and len(content["photographs"]["names"]) == 2
+
+
+def test_any_values_of_vertices(tmp_path, said):
+    np.save(tmp_path / "thickness.npy", np.linspace(1, 4, 20_484))
+    content = told(view([tmp_path / "thickness.npy"], out=tmp_path / "cortex.html", say=said.append))
+    assert len(content["maps"]) == 1 and content["photographs"] is None
+
+
+def test_more_images_than_a_page_holds_are_said(tmp_path, encoder, said, monkeypatch):
+    monkeypatch.setattr("brainkit.runs.view.MOST_IMAGES", 2)
+    save_images(tmp_path / "photos", 3)
+    content = told(view([encoder], out=tmp_path / "c.html", images=tmp_path / "photos", say=said.append))
+    assert len(content["photographs"]["names"]) == 2
+    assert any("2 of 3 images" in line for line in said)
+
+
+def test_what_cannot_be_shown_is_refused_and_nothing_written(tmp_path, encoder, said):
+    np.save(tmp_path / "odd.npy", np.zeros(7))
+    np.save(tmp_path / "whole.npy", np.zeros(20_484))
+    out = tmp_path / "cortex.html"
+    refused = [
+        ([tmp_path / "odd.npy"], {}, DataError),
+        ([tmp_path / "missing.onnx"], {}, BrainkitError),
+        ([encoder, encoder], {}, UsageError),
+        ([encoder], {"like": encoder}, UsageError),
+        ([encoder], {"images": tmp_path / "nowhere"}, UsageError),
+        ([encoder], {"surface": tmp_path}, DataError),
+        ([tmp_path / "whole.npy"], {"images": tmp_path}, UsageError),
+    ]
+    for sources, options, error in refused:
+        with pytest.raises(error):
+            view(sources, out=out, say=said.append, **options)
+        assert not out.exists()
+    with pytest.raises(DataError):
+        view([encoder], out=tmp_path / "no" / "cortex.html", say=said.append)
+
+
+def test_vertices_without_a_surface_are_refused(tmp_path, said):
+    from brainkit.cortex.vertices import Vertices
+
+    encoder = write_encoder(tmp_path, vertices=Vertices.custom(V))
+    with pytest.raises(UsageError, match="--surface"):
+        view([encoder], out=tmp_path / "cortex.html", say=said.append)
+
+
+def test_the_command_passes_its_options(tmp_path, encoder, monkeypatch):
+    given = {}
+    monkeypatch.setattr("brainkit.runs.view.view", lambda sources, **options: given.update(options, sources=sources))
+    result = call("view", str(encoder), "--out", "x.html", "--images", "photos", "--surface", "s", "--like", "r")
+    assert result.exit_code == 0
+    assert [str(given[name]) for name in ("out", "images", "surface", "like")] == ["x.html", "photos", "s", "r"]
+    assert [str(each) for each in given["sources"]] == [str(encoder)]
