@@ -1,4 +1,4 @@
-"""From a network to a brain map in five commands: what ``make demo`` runs.
+"""From a network to a brain map in six commands: what ``make demo`` runs.
 
 It runs the ``brainkit`` command as you would, and shows each command first. Everything is written to the folder
 ``demo`` of this clone, caches included; when repeated, it keeps the subject and adds a run. The examples of README.md
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[1]
-STEPS = 5
+STEPS = 6
 PHOTOGRAPHS = ("chelsea", "china", "hopper")  # the training images are not crops of these
 # Folder -> photographs, for the contrasts in the docs.
 SETS = {"faces": ("astronaut", "hopper"), "objects": ("clock", "coffee", "motorcycle")}
@@ -69,6 +69,9 @@ def main() -> int:
 
     demo.title("info: the metadata of the encoder file")
     demo.brainkit("info", "encoder.onnx")
+
+    demo.title("report: the run as one page, with a cortex to turn")
+    demo.brainkit("report", run.as_posix(), "--out", "report.html", "--overwrite")
 
     report(folder, run, time.monotonic() - started)
     return 0
@@ -150,6 +153,7 @@ def report(folder: Path, run: Path, seconds: float) -> None:
     for name, row in recovery["rows"].items():
         print(f"  {ROWS[name]:<48}{row['value']:>7.3f}{row['constant']:>16.3f}")
     outputs = {
+        "report.html": "the run as one page: open it in a browser",
         f"{run}/maps": "brain maps: layer, location, scale, accuracy",
         "responses": "each photograph next to its predicted response",
         "encoder.onnx": "the encoder: one file to send to a colleague",

@@ -60,7 +60,7 @@ def test_the_demo_writes_what_it_lists(demo: SimpleNamespace) -> None:
     assert "$ brainkit sample subject" in demo.printed
     assert "$ brainkit export --onnx" in demo.printed
     listed = [line.split("  ")[1] for line in demo.printed.partition("Files:")[2].splitlines() if "  /" in line]
-    assert len(listed) == 7
+    assert len(listed) == 8
     assert all(Path(path).exists() for path in listed), listed
     photographs = list((demo.folder / "photos").iterdir())
     responses = np.load(demo.folder / "responses.npy")
