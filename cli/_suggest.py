@@ -14,13 +14,12 @@ from brainkit.utils.text import nearest_name
 _OTHER_COMMANDS = {
     **dict.fromkeys(("fit", "run", "learn"), "train"),
     **dict.fromkeys(("score", "infer", "encode", "apply"), "predict"),
-    **dict.fromkeys(("draw", "plot", "view", "figures"), "map"),
+    **dict.fromkeys(("draw", "plot", "figures"), "map"),
     **dict.fromkeys(("convert", "save"), "export"),
     **dict.fromkeys(("describe", "show", "inspect"), "info"),
     **dict.fromkeys(("version", "v"), "--version"),
     **dict.fromkeys(("help", "h"), "--help"),
     "demo": "sample",
-    "compare": "contrast",
     "check": "verify",
 }
 _OTHER_OPTIONS = {
@@ -54,7 +53,9 @@ def option_like(error: click.NoSuchOption) -> str:
     settings = _settings_like(name) if "--set" in options else []
     keys = [setting.partition(".")[2] for setting in settings]
     as_setting = f"--set KEY=VALUE with {' or '.join(settings)}" if settings else ""
-    close = difflib.get_close_matches(name, [option[2:] for option in options if option.startswith("--")], n=1)
+    close = difflib.get_close_matches(
+        name, [option[2:] for option in options if option.startswith("--")], n=1, cutoff=0.65
+    )
     if name in options:  # an argument
         meant = f"the same without {error.option_name}"
     elif (other := _OTHER_OPTIONS.get(name, "")) in options:

@@ -92,7 +92,7 @@ def test_the_extras():
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
         "train"
     )
-    assert requirements("maps") == {"matplotlib", "nilearn"}
+    assert requirements("maps") == {"matplotlib", "nilearn", "jinja2"}
     assert requirements("gpu") == {"onnxruntime-gpu[cuda,cudnn]"}
     (everything,) = requirements("all")
     assert set(re.split(r"[\[,\]]", everything)) - {""} == {"brainkit", "train", "maps", "gpu", "log", "zarr", "remote"}

@@ -144,7 +144,7 @@ def _subject_sections(
     sections = [
         Section("accuracy", "How accurate is it?", _accuracy(folder, summary, maps)),
         Section("maps", "What do vertices read?", _maps(folder, maps, cortex)),
-        Section("truth", "Planted truth beside what was found", _truth(folder, summary, maps)),
+        Section("truth", "Planted truth beside what was found", _truth(folder, summary, maps, data)),
         Section("baselines", "Baselines", _baselines(folder)),
         Section("uncertainty", "How sure are the maps?", _uncertainty(folder, maps)),
         Section("vertices", "Best and worst vertices", vertex_blocks(folder, maps, data)),
@@ -230,9 +230,9 @@ def _map(maps: MapSet, name: str) -> Block:
     return blocks.figure(map_picture(maps, shown), f"Map: {shown.title}")
 
 
-def _truth(folder: Path, summary: dict[str, Any], maps: MapSet) -> list[Block]:
+def _truth(folder: Path, summary: dict[str, Any], maps: MapSet, data: str | os.PathLike[str] | None) -> list[Block]:
     """Of a simulated subject: the maps that were planted beside those that were found."""
-    truth_file = Path(summary["data"]["path"]) / "truth.npz"
+    truth_file = Path(data or summary["data"]["path"]) / "truth.npz"
     if not (folder / "recovery.json").is_file() or not truth_file.is_file():
         return []
     recovery = read_json(folder / "recovery.json")

@@ -80,12 +80,14 @@ def test_names_from_files_stay_text(run: Path) -> None:
 
 @pytest.mark.slow
 def test_data_that_are_gone_are_said(run: Path, tiny_sample: Path, tmp_path: Path) -> None:
-    summary = read_json(run / "run.json")
-    summary["data"]["path"] = str(tmp_path / "gone")
-    write_json(run / "run.json", summary)
+    for name in ("run.json", "config.yaml"):
+        text = (run / name).read_text()
+        (run / name).write_text(text.replace(str(tiny_sample), str(tmp_path / "gone")))
     without = report(run)
     assert str(tmp_path / "gone") in without.text
+    assert "truth" not in without.sections
     moved = report(run, out="moved.html", data=tiny_sample)
+    assert "truth" in moved.sections
     assert moved.tags.count("h4") > without.tags.count("h4") == 0
 
 
