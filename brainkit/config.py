@@ -276,6 +276,11 @@ class TrainConfig:
 
     false in loops over seeds or settings, where drawing can take longer than training.
     """
+    snapshots: bool = False
+    """Whether to keep what vertices select a few dozen times while training, and to draw it as an animation at the end.
+
+    true to see how the maps come about; it changes no result, and takes up to 40 MB.
+    """
     tensorboard: str = "auto"
     """Whether to log epochs for TensorBoard, in the run's folder tensorboard: on, off, or auto: if it is installed.
 

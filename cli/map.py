@@ -19,6 +19,7 @@ def split(_context: click.Context, _option: click.Parameter, text: str | None) -
 Examples:
   brainkit map
   brainkit map runs/dinov2-subj01 --format pdf --size double --only layer,scale
+  brainkit map --format gifti,npz
   brainkit map encoder.onnx --out figures --theme dark --view inflated --angles lateral,medial
   brainkit map fmri.npy --rows 0,3 --like encoder.onnx --rois V1,FFA
   brainkit map lh.thickness.mgz rh.thickness.mgz --cmap viridis --vmin 1 --vmax 4
@@ -32,7 +33,12 @@ Examples:
     help="Folder for the figures.  [default: maps/ in the run folder, <file>-maps/ next to an encoder file, else here]",
 )
 @click.option("--only", callback=split, metavar="NAME,...", help="Draw only these maps, such as layer,scale.")
-@click.option("--format", "formats", default="png", metavar="KIND,...", help="png, pdf or svg.  [default: png]")
+@click.option(
+    "--format",
+    "formats",
+    metavar="KIND,...",
+    help="Pictures: png, pdf, svg; files for other tools: gifti, mgz, annot, cifti, nifti, npz.  [default: png]",
+)
 @click.option("--size", metavar="SIZE", help="Width in inches, such as 7.2 or 7.2x5; or single, onehalf, double.")
 @click.option("--dpi", type=int, help="Dots per inch; in pdf and svg of the map alone.  [default: 150; pdf, svg: 300]")
 @click.option(
@@ -77,10 +83,36 @@ Examples:
     "--rows", callback=split, metavar="N,...", help="Rows of a file to draw, from 0.  [default: the first 12]"
 )
 @click.option("--mean", is_flag=True, help="Draw the mean of a file's rows.")
+@click.option(
+    "--method",
+    is_flag=True,
+    help="Draw the method's own figures: weights of layers, clusters of channels, layers and image coverage by region.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Photographs that --method shows channels in.",
+)
+@click.option(
+    "--animate", is_flag=True, help="Draw how maps came about in training, as GIFs: --only layer,location,scale."
+)
+@click.option(
+    "--pycortex", is_flag=True, help="Draw with pycortex, and write a dataset of it, into the folder pycortex/."
+)
+@click.option(
+    "--filestore",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="pycortex's folder of subjects, to draw on or write into.  [default: one of brainkit's own]",
+)
+@click.option(
+    "--subject", metavar="NAME", help="The subject that the dataset for pycortex names.  [default: the space]"
+)
 def command(
     sources: tuple[Path, ...],
     out: Path | None,
-    formats: str,
+    formats: str | None,
     size: str | None,
     dpi: int | None,
     theme: str,
@@ -92,19 +124,41 @@ def command(
     rows: tuple[str, ...] | None,
     like: Path | None,
     mean: bool,
+    method: bool,
+    images: Path | None,
+    animate: bool,
+    pycortex: bool,
+    filestore: Path | None,
+    subject: str | None,
     **changes: Any,
 ) -> None:
     """Draw maps on the cortex, flattened or not: accuracy, explained share, preferred layer, location and scale.
 
     Of a run, an evaluation's folder or an encoder file, by default the newest finished run, else the only .onnx file
     here. Or of files with a value for each vertex: .npy (of brainkit predict, or any other), .gii, .mgz, .annot; the
-    files of two hemispheres become one figure. Needs brainkit[maps].
+    files of two hemispheres become one figure. Needs brainkit[maps]; --format cifti and --pycortex need
+    brainkit[cifti] and brainkit[pycortex].
     """
     from brainkit.maps.changes import Changes
+    from brainkit.maps.files.formats import MAP_FORMATS
+    from brainkit.maps.pycortex.run import Pycortex
     from brainkit.maps.style import Style, read_formats, read_size
+    from brainkit.runs.animate import animate_run
     from brainkit.runs.draw import draw_all
+    from brainkit.runs.method import draw_method
 
+    if (filestore or subject) and not pycortex:
+        raise click.UsageError("--filestore and --subject are for --pycortex")
+    if images and not method:
+        raise click.UsageError("--images is for --method")
     width, height = (None, None) if size is None else read_size(size)
+    style = Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth)
+    if animate:
+        animate_run(sources, out=out, names=changes["only"] or ("layer",), style=style, say=click.echo)
+        return
+    if method:
+        draw_method(sources, out=out, images=images or (), style=style, say=click.echo)
+        return
     draw_all(
         sources,
         out=out,
@@ -113,8 +167,9 @@ def command(
         mean=mean,
         surface=surface,
         changes=Changes(**{**changes, "only": changes["only"] or ()}),
-        style=Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth),
-        formats=read_formats(formats),
+        style=style,
+        formats=() if pycortex and formats is None else read_formats(formats or "png", MAP_FORMATS),
+        pycortex=Pycortex(filestore, subject) if pycortex else None,
         say=click.echo,
     )
 

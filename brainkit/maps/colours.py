@@ -78,14 +78,36 @@ def location_table() -> np.ndarray:
     strength = np.minimum(np.hypot(x, y), 1.0) ** 0.8
     # Turned so that left and right, and up and down, differ without red and green too.
     angle = np.arctan2(-y, x) + math.radians(_TURN)
-    lightness, chroma = 0.95 - 0.25 * strength, 0.16 * strength
-    low, high = np.zeros_like(chroma), np.ones_like(chroma)
-    for _ in range(8):  # the largest chroma that sRGB can show; clipping would change the hue
+    chroma = 0.16 * strength
+    return oklab_colours(0.95 - 0.25 * strength, chroma * np.cos(angle), chroma * np.sin(angle))
+
+
+def position_palette(positions: np.ndarray) -> np.ndarray:
+    """Colours of classes that are near where the classes are near.
+
+    Parameters
+    ----------
+    positions : array of shape (n, 3)
+        In [-1, 1]: the first two decide hue and strength, the third lightness.
+
+    Returns
+    -------
+    array of shape (n, 3)
+        sRGB in [0, 1].
+    """
+    across, up, light = np.asarray(positions, np.float64).T
+    return oklab_colours(0.68 + 0.2 * light, 0.19 * across, 0.19 * up)
+
+
+def oklab_colours(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """sRGB of colours in Oklab; where sRGB lacks one, the strongest of its hue and lightness. (...) -> (..., 3)."""
+    low, high = np.zeros_like(a), np.ones_like(a)
+    for _ in range(8):  # clipping would change the hue
         share = (low + high) / 2
-        linear = _oklab_to_linear(lightness, share * chroma * np.cos(angle), share * chroma * np.sin(angle))
+        linear = _oklab_to_linear(lightness, share * a, share * b)
         fits = ((linear >= 0) & (linear <= 1)).all(axis=-1)
         low, high = np.where(fits, share, low), np.where(fits, high, share)
-    linear = np.clip(_oklab_to_linear(lightness, low * chroma * np.cos(angle), low * chroma * np.sin(angle)), 1e-9, 1)
+    linear = np.clip(_oklab_to_linear(lightness, low * a, low * b), 1e-9, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 

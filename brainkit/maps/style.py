@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -138,8 +138,8 @@ def read_size(text: str) -> tuple[float, float | None]:
     return sides[0], sides[1] if len(sides) == 2 else None
 
 
-def read_formats(text: str) -> tuple[str, ...]:
-    """Formats from ``png,pdf,svg``.
+def read_formats(text: str, more: Collection[str] = ()) -> tuple[str, ...]:
+    """Formats from ``png,pdf,svg``, and `more` than these.
 
     Raises
     ------
@@ -147,9 +147,10 @@ def read_formats(text: str) -> tuple[str, ...]:
         If one is unknown.
     """
     names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    known = (*FORMATS, *more)
     for name in names:
-        if name not in FORMATS:
-            raise UsageError(f"format {name!r}: unknown{nearest_name(name, FORMATS)}")
+        if name not in known:
+            raise UsageError(f"format {name!r}: unknown{nearest_name(name, known)}")
     if not names:
-        raise UsageError(f"format: expected one or more of {', '.join(FORMATS)}, found none")
+        raise UsageError(f"format: expected one or more of {', '.join(known)}, found none")
     return names

@@ -26,6 +26,11 @@ _NAMES = {
     "Comparison": "brainkit.metrics.significance",
     "compare": "brainkit.metrics.significance",
     "false_discovery_rate": "brainkit.metrics.significance",
+    "ChannelClusters": "brainkit.metrics.channel_clusters",
+    "cluster_channels": "brainkit.metrics.channel_clusters",
+    "image_coverage": "brainkit.metrics.coverage",
+    "LayerProfile": "brainkit.metrics.layer_profile",
+    "layer_profile": "brainkit.metrics.layer_profile",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _NAMES)

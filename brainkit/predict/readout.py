@@ -69,6 +69,11 @@ class SubsetReadout:
         chosen = np.asarray(columns, np.int64)
         self._members = [_read_member(path, info, found, name, chosen, len(names)) for name in names]
 
+    @property
+    def weights(self) -> np.ndarray:
+        """How strongly each vertex reads each channel of the tokens: (n, D) float32, (n, M*D) for an ensemble."""
+        return np.concatenate([rows.weight[rows.order] for rows in self._members], axis=1)
+
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         """Responses (B, n) float32 from tokens (B, L, D, P + 1) float32; for an ensemble, the mean over its members."""
         if len(self._members) == 1:

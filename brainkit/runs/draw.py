@@ -15,7 +15,9 @@ from brainkit.errors import DataError, UsageError
 from brainkit.maps import draw
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.changes import Changes
-from brainkit.maps.style import DEFAULT, Style
+from brainkit.maps.files.formats import check_format, write_maps
+from brainkit.maps.pycortex.run import Pycortex, check_pycortex, write_dataset, write_quickflat
+from brainkit.maps.style import DEFAULT, FORMATS, Style
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.runs.latest import default_encoder, has_latest, latest_run
 from brainkit.runs.map_sets import is_evaluation, is_run_folder, open_map_sets
@@ -34,9 +36,10 @@ def draw_all(
     changes: Changes | None = None,
     style: Style = DEFAULT,
     formats: Sequence[str] = ("png",),
+    pycortex: Pycortex | None = None,
     say: Say = print,
 ) -> list[Path]:
-    """Draw the maps of a finished run; of a run of several subjects, those of each; or those of files.
+    """Draw the maps of a finished run (of several subjects: of each) or of files, or write them for other tools.
 
     Parameters
     ----------
@@ -56,14 +59,17 @@ def draw_all(
     changes : Changes, optional
         Which maps, regions, colours and limits.
     style : Style
-    formats : sequence of {"png", "pdf", "svg"}
+    formats : sequence of str
+        Of pictures: png, pdf, svg; of files: keys of ``brainkit.maps.files.formats.MAP_FORMATS``.
+    pycortex : Pycortex, optional
+        Draw the maps with pycortex too, and write them as a dataset of pycortex, into the folder ``pycortex``.
     say : callable
         Called with each line of progress.
 
     Returns
     -------
     list of Path
-        The figures.
+        The figures and files.
 
     Raises
     ------
@@ -81,20 +87,47 @@ def draw_all(
     elif like is not None or rows or mean:
         raise UsageError("map: --like, --rows and --mean are for files of values")
     else:
-        found = _of_run(_default(say) if not sources else Path(sources[0]), out)
+        found = map_folders(default_source(say) if not sources else Path(sources[0]), out)
     changes = changes or Changes()
     if surface is not None:
         changes = replace(changes, surface=read_surface(surface))
     changed = {folder: [changes.apply(each) for each in sets] for folder, sets in found.items()}
+    pictures = tuple(format for format in formats if format in FORMATS)
+    kinds = tuple(format for format in formats if format not in FORMATS)
     for each in (one for sets in changed.values() for one in sets):
-        draw.check_drawable_set(each)
+        if pictures:
+            draw.check_drawable_set(each)
+        for kind in kinds:
+            check_format(each, kind)
+        if pycortex is not None:
+            check_pycortex(each)
     figures = []
     for folder, sets in changed.items():
         _make_folder(folder, Path(out or folder))
-        drawn = [path for each in sets for path in draw.draw_maps(folder, each, style=style, formats=formats)]
-        say(f"{folder}: {', '.join(path.name for path in drawn)}")
-        figures += drawn
+        for each in sets:
+            drawn = draw.draw_maps(folder, each, style=style, formats=pictures) if pictures else []
+            for kind in kinds:
+                drawn += _write_kind(folder, each, kind, say)
+            if drawn:
+                say(f"{folder}: {', '.join(path.name for path in drawn)}")
+            figures += drawn
+            if pycortex is not None:
+                figures += _draw_with_pycortex(folder / "pycortex", each, pycortex, say)
     return figures
+
+
+def _write_kind(folder: Path, maps: MapSet, kind: str, say: Say) -> list[Path]:
+    files, left_out = write_maps(folder, maps, kind)
+    if left_out:
+        say(f"{kind} holds classes only, so these maps have none: {', '.join(left_out)}")
+    return files
+
+
+def _draw_with_pycortex(folder: Path, maps: MapSet, pycortex: Pycortex, say: Say) -> list[Path]:
+    drawn = write_quickflat(folder, maps, filestore=pycortex.filestore)
+    drawn.append(write_dataset(folder / "maps.hdf", maps, subject=pycortex.subject, filestore=pycortex.filestore))
+    say(f"{folder}: {', '.join(path.name for path in drawn)}")
+    return drawn
 
 
 def draw_run(
@@ -114,12 +147,13 @@ def draw_if_possible(folder: Path, say: Say) -> None:
         draw_run(folder, say=say)
 
 
-def _default(say: Say) -> Path:
+def default_source(say: Say) -> Path:
+    """What is drawn if nothing is named: the newest run, else the only encoder file in the working folder."""
     return latest_run() if has_latest() else default_encoder(say, "a run or an encoder file")
 
 
-def _of_run(source: Path, out: str | os.PathLike[str] | None) -> dict[Path, list[MapSet]]:
-    """Folders for the figures, and what is drawn in each."""
+def map_folders(source: Path, out: str | os.PathLike[str] | None) -> dict[Path, list[MapSet]]:
+    """Folders for the figures of a run, an evaluation or an encoder file, and what is drawn in each."""
     found = {}
     for subject, maps in open_map_sets(source).items():
         if out is not None:

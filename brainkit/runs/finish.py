@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from brainkit.runs.animate import animate_run
 from brainkit.runs.draw import draw_if_possible
-from brainkit.runs.folder import is_repeat, run_folders
+from brainkit.runs.folder import SNAPSHOTS, is_repeat, run_folders
 from brainkit.runs.latest import name_latest
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.summary import report
@@ -21,6 +22,8 @@ def finish_run(folder: Path, log: RunLog, clock: PhaseClock, *, maps: bool = Tru
     if maps:
         for each in folders:
             draw_if_possible(each, log)
+            if (each / SNAPSHOTS).is_dir() and (each / "maps").is_dir():
+                animate_run([each], say=log)
         clock.end_phase("maps")
     else:
         log(f"no maps drawn, as asked; to draw them: brainkit map {shlex.quote(str(folder))}")

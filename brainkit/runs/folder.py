@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 REPEATS = "repeats"  # the folder in a run folder that holds its repeats
+SNAPSHOTS = "snapshots"  # the folder in a run folder with what vertices selected in the course of training
 
 
 def check_is_new(folder: Path) -> None:

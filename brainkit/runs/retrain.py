@@ -52,7 +52,8 @@ def retrain(
     FactorTopy
         At its best epoch, on the CPU.
     """
-    settings = replace(settings, train=replace(settings.train, devices=1, num_nodes=1, tensorboard="off"))
+    alone = replace(settings.train, devices=1, num_nodes=1, tensorboard="off", snapshots=False)
+    settings = replace(settings, train=alone)
     if rows is not None:
         subject = replace(subject, responses=subject.responses.take(rows))
     with tempfile.TemporaryDirectory() as name, RunLog(_ignore) as log:

@@ -27,6 +27,7 @@ MAY_CHANGE = (
     "cuda_graph",
     "save_minutes",
     "maps",
+    "snapshots",
     "tensorboard",
 )
 
@@ -50,6 +51,8 @@ class Overrides:
         Train only the vertices of these ROIs.
     maps : bool, optional
         Whether to draw the maps.
+    snapshots : bool, optional
+        Whether to keep snapshots for an animation.
     config : path-like, optional
         A YAML file of settings; everything else here wins over it.
     assignments : tuple of str
@@ -69,6 +72,7 @@ class Overrides:
     threads: int | None = None
     rois: Sequence[str] = ()
     maps: bool | None = None
+    snapshots: bool | None = None
     config: PathLike | None = None
     assignments: tuple[str, ...] = ()
 
@@ -82,7 +86,8 @@ class Overrides:
         """
         settings = base if self.config is None else self._read_config(base)
         seed = settings.seed if self.seed is None else self.seed
-        given = {name: getattr(self, name) for name in ("epochs", "devices", "num_nodes", "threads", "maps")}
+        names = ("epochs", "devices", "num_nodes", "threads", "maps", "snapshots")
+        given = {name: getattr(self, name) for name in names}
         train = replace(settings.train, **{name: value for name, value in given.items() if value is not None})
         settings = replace(
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)

@@ -17,7 +17,7 @@ from brainkit.evaluation.model_scores import score
 from brainkit.evaluation.scores import Scores
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
-from brainkit.runs.folder import create_run_folder, model_shape
+from brainkit.runs.folder import SNAPSHOTS, create_run_folder, model_shape
 from brainkit.runs.image_hashes import write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
@@ -244,6 +244,8 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
     config, planned_steps = module.config, module.planned_steps
     identity = training_identity(inputs.subjects, inputs.network)
     options: dict[str, Any] = {"device": run.device, "resume": run.resume, "identity": identity}
+    if config.snapshots:
+        options["snapshots"] = [each.folder / SNAPSHOTS for each in inputs.subjects]
     if not run.world.first:
         return fit(module, data, run.folder, **options)
     started = time.monotonic()

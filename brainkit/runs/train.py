@@ -43,6 +43,7 @@ def train(
     threads: int | None = None,
     rois: Sequence[str] = (),
     maps: bool | None = None,
+    animate: bool | None = None,
     repeats: int = 0,
     resume: bool = False,
     config: str | os.PathLike[str] | None = None,
@@ -79,6 +80,8 @@ def train(
         Train, score and export only the vertices of these ROIs (their union); by default all vertices.
     maps : bool, optional
         Whether to draw the maps, by default yes; :func:`brainkit.runs.draw.draw_run` draws them later.
+    animate : bool, optional
+        Whether to keep what vertices select in the course of training, and to draw an animation of it, by default no.
     repeats : int
         Then train this many more runs, an even number, on halves of the training images, each with its own seed, in
         ``repeats/`` of the run folder: they tell how sure the maps are, see :mod:`brainkit.runs.uncertainty`.
@@ -130,6 +133,7 @@ def train(
         threads=threads,
         rois=(rois,) if isinstance(rois, str) else tuple(rois),
         maps=maps,
+        snapshots=animate,
         config=config,
         assignments=(overrides,) if isinstance(overrides, str) else tuple(overrides),
     )

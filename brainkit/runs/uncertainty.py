@@ -197,7 +197,7 @@ def repeat_settings(settings: Config, count: int) -> list[Config]:
             seed=settings.seed + 1 + k,
             backbone=replace(settings.backbone, weights_seed=weights_seed),
             data=replace(settings.data, split_seed=split_seed, half=f"{'ab'[k % 2]}:{k // 2}"),
-            train=replace(settings.train, maps=False),
+            train=replace(settings.train, maps=False, snapshots=False),
         )
         for k in range(count)
     ]

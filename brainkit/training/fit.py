@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,7 @@ from brainkit.training.lightning_internals import quiet_lightning, restored_dete
 from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.signals import StopSignals
+from brainkit.training.snapshots import SelectorSnapshots
 from brainkit.training.threads import limit_threads
 from brainkit.training.worker import Report
 from brainkit.utils.progress import Say
@@ -88,6 +89,7 @@ def fit(
     on_step: Callable[[int], None] | None = None,
     say: Say | None = None,
     steps_per_chunk: int | None = None,
+    snapshots: Sequence[Path] = (),
 ) -> Fitted:
     """Train, leaving ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt`` and ``metrics.csv`` in `folder`.
 
@@ -119,6 +121,8 @@ def fit(
     steps_per_chunk : int, optional
         How many steps to make at a time without the host, 0 to let the trainer make each; by default chosen by
         ``module.config.cuda_graph``. `data` must have a source for it.
+    snapshots : sequence of Path, optional
+        For each of the module's models, a folder for what its vertices select in the course of training.
 
     Returns
     -------
@@ -141,6 +145,7 @@ def fit(
         (folder / "checkpoints").mkdir(exist_ok=True)
         _remove_unfinished(folder)
     options = {"device": device, "resume": resume, "identity": identity, "steps_per_chunk": steps_per_chunk}
+    options["snapshots"] = snapshots
     if processes > 1 and environment is None:
         return _fit_in_processes(module, data, folder, options, listeners)
 
@@ -167,7 +172,10 @@ def fit(
             stop=stop,
             writes=first,
         )
-        trainer = _trainer(module.config, checkpoints, folder, device, environment, clip=not steps_per_chunk)
+        callbacks: list[lightning.Callback] = [checkpoints]
+        if snapshots and first:
+            callbacks.insert(0, SelectorSnapshots(snapshots, module.planned_steps))
+        trainer = _trainer(module.config, callbacks, folder, device, environment, clip=not steps_per_chunk)
         with explain_out_of_memory("training", _what_to_lower(module, data.batch_size)):
             _run(trainer, checkpoints, module, data, resume)
         steps = trainer.global_step  # of the trainer or the stepper, while the module knows which
@@ -274,7 +282,7 @@ def _stepper(
 
 def _trainer(
     config: TrainConfig,
-    checkpoints: RunCheckpoints,
+    callbacks: list[lightning.Callback],
     folder: Path,
     device: str,
     environment: ClusterEnvironment | None,
@@ -288,7 +296,7 @@ def _trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
         max_epochs=config.epochs,
         gradient_clip_val=config.clip or None if clip else None,
-        callbacks=[checkpoints],
+        callbacks=callbacks,
         plugins=[AtomicCheckpoints()],
         logger=False,
         enable_progress_bar=False,
