@@ -57,7 +57,7 @@ def training(epochs: Sequence[float], loss: Sequence[float], r: Sequence[float],
         axes.plot(epochs[chosen], values[chosen], "o", color=PALETTE[index], markersize=5)
         axes.set_xlabel("epoch", fontsize=10, color=INK)
         axes.set_title(text, fontsize=10, color=INK, loc="left")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(color=GRID, linewidth=0.7)
     return chart
 

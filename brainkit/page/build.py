@@ -25,7 +25,7 @@ from brainkit.page.pack import Pool
 # In this order they make one script.
 _SCRIPTS = (
     *("unpack", "matrix", "mesh", "outlines", "brain", "colours", "legend", "scene", "gpu", "renderer", "picking"),
-    *("labels", "card", "pointer", "keyboard", "photographs", "link", "controls", "main"),
+    *("labels", "card", "pointer", "keyboard", "photographs", "link", "controls", "loop", "main"),
 )
 _SHADERS = (
     "shade.glsl",

@@ -78,7 +78,7 @@ class Tab:
     def picture(self) -> np.ndarray:
         """The cortex, without what lies over it. (H, W, 3) uint8."""
         self.rest()
-        show = """visibility => document.querySelectorAll(".bar, .shape, .card, .overlay").forEach((each) => {
+        show = """visibility => document.querySelectorAll(".bar, .shape, .card, #labels").forEach((each) => {
             each.style.visibility = visibility; })"""
         self.page.evaluate(show, "hidden")
         shot = self.page.locator("#cortex").screenshot(timeout=NO_WAIT_LIMIT)

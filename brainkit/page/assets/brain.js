@@ -27,7 +27,7 @@ function makeHemisphere(name, described, shapes, step, read, topology) {
   const onFlat = bits(read(described.flatFaces), mesh.faces.length / 3);
   const vertexOnFlat = new Uint8Array(described.count);
   for (let i = 0; i < mesh.faces.length; i++) if (onFlat[(i / 3) | 0]) vertexOnFlat[mesh.faces[i]] = 1;
-  return { name, side, count: described.count, shared, vertexOnFlat, mesh, slots, points, normals, halves, curvature, onFlat, lists: flatFirst(levels, onFlat) };
+  return { name, side, count: described.count, shared, vertexOnFlat, mesh, slots, points, normals, halves, curvature, onFlat, lists: flatFirst(shared.drawn, onFlat) };
 }
 
 function makeTopology(coarse, count, depth) {
@@ -43,7 +43,8 @@ function makeTopology(coarse, count, depth) {
     mesh = { faces: level.faces, ...facesAround(level.faces, level.count) };
     assignSlots(mesh, level.count, slots, i ? levels[i - 1].count : 0);
   });
-  return { coarse, levels, mesh, slots };
+  const coarser = coarserFaces(coarse, count);
+  return { coarse, levels, drawn: coarser ? [{ faces: coarser }, ...levels] : levels, mesh, slots };
 }
 
 function flatNormals(count, side) {

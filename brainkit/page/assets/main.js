@@ -1,12 +1,7 @@
 // The page: its state, and what changes it.
 
 const ZOOM = [0.3, 40];
-const INSET = { top: 84, bottom: 118, side: 30 };
-const BETWEEN = 12; // px between two panes
-const SPEED = 750; // ms of an animation
-const GREYS = { light: [0.86, 0.74], dark: [0.62, 0.5] };
 const root = document.documentElement;
-const find = (id) => document.getElementById(id);
 
 function startApp(content, read) {
   const brain = makeBrain(content, read);
@@ -15,129 +10,22 @@ function startApp(content, read) {
   const renderer = makeRenderer(find("cortex"), brain, outlined.map(({ lines }) => lines), content.opacity);
   const picker = makePicker(renderer, brain);
   const [overlay, stage] = [find("overlay"), find("stage")];
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const labels = outlined.flatMap((each) => each.labels).sort((a, b) => b.size - a.size);
   const app = {
     content, brain, maps, renderer, labels, map: maps[0], beside: null, selected: -1, threshold: null, hideChance: false, outlines: true,
     facts: content.facts.map(({ label, values }) => ({ label, numbers: readNumbers(read, values) })),
     flattens: brain.shapes.includes("flat"), view: startView(), theme: "light", colours: {},
   };
-  let panes = [];
-  let tween = null;
-  let waiting = 0;
-  let settling = 0; // a timer; 0 at rest
-  let last = 0;
-  let moving = renderer.software; // the first picture at once, then the full detail
-  let pace = 0; // ms from frame to frame
   let hovered = null;
   let used = false;
 
-  // -- drawing ------------------------------------------------------------------------------------------------------
-
-  function layout() {
-    const [width, height] = [stage.clientWidth, stage.clientHeight];
-    const shown = [app.map, app.beside].filter(Boolean);
-    const inset = width < 560 ? { top: 70, bottom: 112, side: 14 } : INSET;
-    const each = (width - BETWEEN * (shown.length - 1)) / shown.length;
-    const frame = frameOf(app.view, brain, each, height, { ...inset, top: inset.top + (app.beside ? 16 : 0) });
-    panes = shown.map((map, i) => ({
-      frame, map, left: i * (each + BETWEEN), threshold: app.threshold, hideChance: app.hideChance, greys: GREYS[app.theme], ground: app.colours.ground, outlines: app.outlines,
-      text: { labels: app.outlines ? labels : null, selected: app.selected, caption: app.beside ? map.title : "", colours: app.colours },
-    }));
-    return [width, height];
-  }
-
-  /** A place across the stage as one across its pane. */
-  const inPane = (x) => x % (panes[0].frame.width + BETWEEN);
-
-  function draw(moving) {
-    const [width, height] = layout();
-    if (!width || !height) return;
-    const density = clamp(window.devicePixelRatio || 1, 1, 2);
-    renderer.draw(panes, width, height, density, moving);
-    const context = overlayContext(width, height, density);
-    for (const pane of panes) drawLabels(context, brain, pane);
-  }
-
-  function overlayContext(width, height, density) {
-    sizeIfNew(overlay, Math.round(width * density), Math.round(height * density));
-    const context = overlay.getContext("2d");
-    context.setTransform(density, 0, 0, density, 0, 0);
-    context.clearRect(0, 0, width, height);
-    return context;
-  }
-
-  function tick(now) {
-    waiting = 0;
-    if (!moving && !tween) {
-      last = 0;
-      draw(false);
-      return settle();
-    }
-    moving = false;
-    if (last) {
-      pace = now - last;
-      renderer.tell(pace);
-    }
-    last = now;
-    if (tween) {
-      const share = clamp((now - tween.start) / SPEED, 0, 1);
-      app.view = between(tween.from, tween.to, smooth(share));
-      if (share === 1) tween = null;
-      refreshView(app, find);
-    }
-    draw(true);
-    if (tween) request();
-    else settle(true);
-  }
-
-  function request() {
-    clearTimeout(settling);
-    waiting ||= requestAnimationFrame(tick);
-  }
-
-  /** Resolves once nothing moves and the full detail is drawn. */
-  app.rest = async () => {
-    while (waiting || tween || settling) await new Promise((done) => setTimeout(done, 20));
-  };
-
-  function requestMoving() {
-    moving = true;
-    request();
-  }
-
-  /** Once nothing moves any more: full detail, and the address of the view. */
-  function settle(moved) {
-    clearTimeout(settling);
-    settling = setTimeout(() => {
-      settling = 0;
-      last = 0;
-      if (moved) draw(false);
-      try {
-        history.replaceState(null, "", hashOf(app));
-      } catch { /* a page inside another one has no address of its own */ }
-    }, clamp(4 * pace, 140, 1200)); // not between two frames of a slow movement
-  }
+  addLoop(app);
 
   // -- the view -----------------------------------------------------------------------------------------------------
 
-  app.jump = (change) => {
-    tween = null;
-    app.view = { ...app.view, ...change };
-    refreshView(app, find);
-    requestMoving();
-  };
-
-  app.go = (change) => {
-    const to = { ...(tween ? tween.to : app.view), ...change };
-    if (calm.matches) return app.jump(to);
-    tween = { from: app.view, to, start: performance.now() };
-    request();
-  };
-
   app.goSide = (side) => {
     if (side === "flat") app.go({ shape: 2, sphere: 0, zoom: 1, pan: [0, 0] });
-    else app.go({ ...sideView(side), shape: Math.min((tween ? tween.to : app.view).shape, 1) });
+    else app.go({ ...sideView(side), shape: Math.min(app.target().shape, 1) });
     did();
   };
 
@@ -152,32 +40,32 @@ function startApp(content, read) {
   };
 
   app.move = (x, y) => {
-    const smaller = Math.min(panes[0].frame.width, panes[0].frame.height);
+    const smaller = Math.min(app.panes[0].frame.width, app.panes[0].frame.height);
     app.jump({ pan: [app.view.pan[0] + x / smaller, app.view.pan[1] - y / smaller] });
   };
 
   /** Zoom; the place at `at` on the stage stays where it is. */
   app.zoom = (factor, at) => {
-    const { frame } = panes[0];
+    const { frame } = app.panes[0];
     const zoom = clamp(app.view.zoom * factor, ...ZOOM);
     const ratio = zoom / app.view.zoom;
     const smaller = Math.min(frame.width, frame.height);
     const centre = [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * smaller];
-    const point = at ? [inPane(at[0]) - centre[0], centre[1] - at[1]] : [0, 0];
+    const point = at ? [app.inPane(at[0]) - centre[0], centre[1] - at[1]] : [0, 0];
     const pan = [0, 1].map((i) => app.view.pan[i] + ((point[i] / smaller - app.view.pan[i]) * (1 - ratio)));
     app.jump({ zoom, pan });
   };
 
   /** Turn a vertex to the front, and pick it. */
   app.lookAt = (id) => {
-    const view = { ...(tween ? tween.to : app.view), pan: [0, 0], zoom: Math.max(app.view.zoom, 1) };
+    const view = { ...app.target(), pan: [0, 0], zoom: Math.max(app.view.zoom, 1) };
     app.select(id);
     const hemisphere = hemisphereOf(brain, id);
     if (flatness(view) > 0.5 && !hemisphere.vertexOnFlat[id - hemisphere.first]) Object.assign(view, { shape: 1 });
     const flat = flatness(view) > 0.5;
     if (!flat) {
       if (Math.abs(view.open) > 45) view.open = 0;
-      const level = frameOf({ ...view, turn: [0, 0, 0, 1] }, brain, panes[0].frame.width, panes[0].frame.height, INSET);
+      const level = frameOf({ ...view, turn: [0, 0, 0, 1] }, brain, app.panes[0].frame.width, app.panes[0].frame.height, INSET);
       view.turn = uprightTowards(outwards(level, id), brain);
     }
     app.go(view);
@@ -242,7 +130,7 @@ function startApp(content, read) {
 
   function changed() {
     refreshControls(app, find);
-    request();
+    app.request();
     app.refreshCard();
   }
 
@@ -252,9 +140,9 @@ function startApp(content, read) {
   // -- vertices -----------------------------------------------------------------------------------------------------
 
   app.pickAt = (at) => {
-    if (waiting || tween) layout();
-    const { frame } = panes[0];
-    const [x, y] = at ? [inPane(at[0]), at[1]] : [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
+    if (app.isMoving()) app.layout();
+    const { frame } = app.panes[0];
+    const [x, y] = at ? [app.inPane(at[0]), at[1]] : [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
     app.select(picker.at(frame, x, y));
     did();
   };
@@ -265,7 +153,7 @@ function startApp(content, read) {
     if (id >= 0) find("card").classList.toggle("left", project(app.still().panes[0].frame, brain, id).x > stage.clientWidth / 2);
     app.refreshCard();
     app.say(id < 0 ? "" : sentence(app, describeVertex(app, id)));
-    request();
+    app.request();
   };
 
   app.refreshCard = () => {
@@ -276,10 +164,10 @@ function startApp(content, read) {
   app.step = ([x, y]) => {
     if (app.selected < 0) return app.pickAt(null);
     const hemisphere = hemisphereOf(brain, app.selected);
-    const here = project(panes[0].frame, brain, app.selected);
+    const here = project(app.panes[0].frame, brain, app.selected);
     let [best, most] = [-1, 0];
     for (const vertex of neighbours(hemisphere.mesh, app.selected - hemisphere.first)) {
-      const place = project(panes[0].frame, brain, vertex + hemisphere.first);
+      const place = project(app.panes[0].frame, brain, vertex + hemisphere.first);
       const away = [place.x - here.x, place.y - here.y];
       const along = (away[0] * x + away[1] * y) / (Math.hypot(...away) || 1);
       if (along > most) [best, most] = [vertex + hemisphere.first, along];
@@ -290,13 +178,13 @@ function startApp(content, read) {
   app.hover = (at) => {
     hovered = at;
     if (!at) find("tip").hidden = true;
-    else if (!waiting && !tween) requestAnimationFrame(showTip);
+    else if (!app.isMoving()) requestAnimationFrame(showTip);
   };
 
   function showTip() {
-    if (!hovered || waiting || tween) return;
-    const { frame } = panes[0];
-    const [tip, id] = [find("tip"), picker.at(frame, inPane(hovered[0]), hovered[1])];
+    if (!hovered || app.isMoving()) return;
+    const { frame } = app.panes[0];
+    const [tip, id] = [find("tip"), picker.at(frame, app.inPane(hovered[0]), hovered[1])];
     tip.hidden = id < 0;
     if (id < 0) return;
     fillTip(app, tip, id);
@@ -323,8 +211,8 @@ function startApp(content, read) {
   // -- pictures and links -------------------------------------------------------------------------------------------
 
   app.still = () => {
-    const [width, height] = layout();
-    return { width, height, panes, colours: app.colours };
+    const [width, height] = app.layout();
+    return { width, height, panes: app.panes, colours: app.colours };
   };
 
   app.savePicture = () => {
@@ -358,7 +246,7 @@ function startApp(content, read) {
   addEventListener("hashchange", () => applyHash(app, location.hash));
   new ResizeObserver(() => {
     refreshLegends(app, find);
-    request();
+    app.request();
   }).observe(stage);
   find("cortex").addEventListener("webglcontextlost", () => fail(new Error("The graphics card stopped. Reload the page.")));
   return app;

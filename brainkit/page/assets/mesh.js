@@ -32,6 +32,21 @@ function subdivideFaces(faces, count) {
   return { faces: finer, ends };
 }
 
+/** The faces of which these are the four parts each; null if they are not, in FreeSurfer's order. */
+function coarserFaces(faces, count) {
+  const parents = faces.length / 12;
+  if (!Number.isInteger(parents)) return null;
+  const coarse = new Uint32Array(3 * parents);
+  for (let i = 0; i < parents; i++) {
+    const others = 3 * parents + 9 * i;
+    coarse.set([faces[3 * i], faces[others + 7], faces[others + 2]], 3 * i);
+  }
+  const known = coarse.reduce((most, corner) => Math.max(most, corner), 0) + 1;
+  if (known + (3 * parents) / 2 !== count) return null;
+  const again = subdivideFaces(coarse, known).faces;
+  return again.every((corner, i) => corner === faces[i]) ? coarse : null;
+}
+
 /** Values of (count x width) with those of the midpoints after them, plus `finer`, as page/geometry.py computes them. */
 function subdivideValues(values, width, ends, finer) {
   const known = values.length;

@@ -1,15 +1,17 @@
 // Draws the brain with a map, and keeps the frame rate: less detail while it moves, full detail at rest.
 
-// From best to fastest: share of the screen's pixels across, samples a pixel, how many levels of the mesh to skip, and
-// whether colours and light are those of the vertices, mixed between them.
+// From best to fastest: share of the screen's pixels across, samples a pixel, how many faces of a hemisphere at most (if
+// the mesh has coarser levels), whether colours and light are those of the vertices, mixed between them; and from how
+// many ms a frame on the next one is taken.
 const QUALITIES = [
-  { share: 1, samples: 4, coarser: 0, fast: false },
-  { share: 1, samples: 0, coarser: 0, fast: false },
-  { share: 1, samples: 0, coarser: 1, fast: true },
-  { share: 0.75, samples: 0, coarser: 2, fast: true },
-  { share: 0.5, samples: 0, coarser: 2, fast: true },
+  { share: 1, samples: 4, faces: Infinity, fast: false, slow: 40 },
+  { share: 1, samples: 0, faces: Infinity, fast: false, slow: 40 },
+  { share: 1, samples: 0, faces: 81920, fast: true, slow: 40 },
+  { share: 0.75, samples: 0, faces: 20480, fast: true, slow: 40 },
+  { share: 0.5, samples: 0, faces: 20480, fast: true, slow: 60 },
+  { share: 0.5, samples: 0, faces: 5120, fast: true, slow: Infinity },
 ];
-const [SLOW, FAST] = [40, 20]; // ms a frame
+const QUICK = 20; // ms a frame that allow more detail
 
 function makeRenderer(canvas, brain, lines, opacity) {
   const gl = openGpu(canvas);
@@ -27,7 +29,7 @@ function makeRenderer(canvas, brain, lines, opacity) {
   const targets = new Map();
   const rest = software && brain.count > 100000 ? 1 : 0;
   let quality = software ? 2 : 0;
-  let quick = 0;
+  let [quick, slow] = [0, 0]; // frames in a row
 
   function textureOf(map) {
     let made = textures.get(map);
@@ -63,8 +65,8 @@ function makeRenderer(canvas, brain, lines, opacity) {
     if (places.flatness) gl.uniform1f(places.flatness, frame.flat);
   }
 
-  function drawFaces(part, frame, coarser) {
-    const level = part.levels[Math.min(coarser, part.levels.length - 1)];
+  function drawFaces(part, frame, faces) {
+    const level = part.levels.find(({ count }) => count <= 3 * faces) || part.levels[part.levels.length - 1];
     gl.bindVertexArray(part.surface);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, level.indices);
     // The back of a closed surface is never seen.
@@ -73,7 +75,7 @@ function makeRenderer(canvas, brain, lines, opacity) {
     gl.drawElements(gl.TRIANGLES, frame.flat > 0 ? level.flat : level.count, level.type, 0);
   }
 
-  function drawSurface(frame, pane, { coarser, fast }) {
+  function drawSurface(frame, pane, { faces, fast }) {
     const { map, threshold, hideChance, greys } = pane;
     const places = program("surface", KINDS[map.kind], fast);
     const own = textureOf(map);
@@ -93,7 +95,7 @@ function makeRenderer(canvas, brain, lines, opacity) {
     gl.uniform2fv(places.greys, greys);
     parts.forEach((part, i) => {
       setFrame(places, frame, i);
-      drawFaces(part, frame, coarser);
+      drawFaces(part, frame, faces);
     });
   }
 
@@ -117,7 +119,7 @@ function makeRenderer(canvas, brain, lines, opacity) {
   }
 
   /** Draw the panes, each {frame, map, left, threshold, hideChance, greys, ground, outlines}, `density` pixels a CSS pixel. */
-  function drawTo(goal, panes, density, detail) {
+  function drawTo(goal, panes, density, chosen) {
     gl.bindFramebuffer(gl.FRAMEBUFFER, goal.draw);
     gl.viewport(0, 0, goal.width, goal.height);
     gl.clearColor(...hexColour(panes[0].ground));
@@ -126,7 +128,7 @@ function makeRenderer(canvas, brain, lines, opacity) {
     for (const pane of panes) {
       const { frame } = pane;
       gl.viewport(Math.round(pane.left * density), 0, Math.round(frame.width * density), goal.height);
-      drawSurface(frame, pane, detail);
+      drawSurface(frame, pane, chosen);
       if (pane.outlines) drawOutlines(frame);
     }
     gl.disable(gl.DEPTH_TEST);
@@ -134,12 +136,12 @@ function makeRenderer(canvas, brain, lines, opacity) {
   }
 
   function draw(panes, width, height, density, moving) {
-    const detail = QUALITIES[moving ? quality : rest];
-    const { share, samples } = detail;
+    const chosen = QUALITIES[moving ? quality : rest];
+    const { share, samples } = chosen;
     [canvas.width, canvas.height] = sizeIfNew(canvas, Math.round(width * density), Math.round(height * density));
     const scaled = density * share;
     const goal = target("screen", Math.max(1, Math.round(width * scaled)), Math.max(1, Math.round(height * scaled)), samples);
-    drawTo(goal, panes, scaled, detail);
+    drawTo(goal, panes, scaled, chosen);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.disable(gl.CULL_FACE);
@@ -153,8 +155,9 @@ function makeRenderer(canvas, brain, lines, opacity) {
 
   /** Take note of the time that a frame took while moving, to choose the detail of the next ones. */
   function tell(milliseconds) {
-    quick = milliseconds < FAST ? quick + 1 : 0;
-    if (milliseconds > SLOW && quality < QUALITIES.length - 1) quality++;
+    quick = milliseconds < QUICK ? quick + 1 : 0;
+    slow = milliseconds > QUALITIES[quality].slow ? slow + 1 : 0;
+    if (slow > 1) [quality, slow] = [quality + 1, 0];
     else if (quick > 40 && quality > 0 && !software) [quality, quick] = [quality - 1, 0];
   }
 
@@ -167,6 +170,12 @@ function makeRenderer(canvas, brain, lines, opacity) {
     const stride = 4 * goal.width;
     for (let y = 0; y < goal.height; y++) image.data.set(pixels.subarray(stride * y, stride * (y + 1)), stride * (goal.height - 1 - y));
     return image;
+  }
+
+  /** What is drawn while it moves, as scripts are told. */
+  function detail() {
+    const { share, samples, faces, fast } = QUALITIES[quality];
+    return { software, share, samples, faces: Number.isFinite(faces) ? faces : null, fast };
   }
 
   function readPixels(goal, x, y, width, height) {
@@ -187,7 +196,7 @@ function makeRenderer(canvas, brain, lines, opacity) {
     const places = program("id");
     parts.forEach((part, i) => {
       setFrame(places, frame, i);
-      drawFaces(part, frame, 0);
+      drawFaces(part, frame, Infinity);
     });
     gl.disable(gl.DEPTH_TEST);
     return goal;
@@ -200,7 +209,7 @@ function makeRenderer(canvas, brain, lines, opacity) {
     return low + 256 * middle + 65536 * high - 1;
   }
 
-  return { gl, software, draw, tell, picture, drawIds, idAt, detail: () => ({ software, ...QUALITIES[quality] }) };
+  return { gl, software, draw, tell, picture, drawIds, idAt, detail };
 }
 
 function sizeIfNew(canvas, width, height) {
