@@ -70,7 +70,7 @@ function hemisphereNames(context, brain, frame, colours, drawn) {
     context.lineWidth = 4;
     context.strokeStyle = colours.ground;
     context.strokeText(text, x, y - 12);
-    context.fillStyle = colours.faint;
+    context.fillStyle = frame.flat > 0.5 ? colours.ink : colours.faint;
     context.fillText(text, x, y - 12);
     drawn.push([x - half, y - 26, x + half, y - 6]);
   });
