@@ -103,6 +103,27 @@ def test_the_examples_of_a_page_run_where_the_demo_left_off(
             assert done.returncode == 0, f"{where}: {done.stdout}{done.stderr}"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda notebook: notebook.name)
+def test_a_notebook_runs_where_the_demo_left_off(
+    notebook: Path, demo: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    shutil.copytree(demo.folder, tmp_path / "demo", ignore=shutil.ignore_patterns("cache"))
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    monkeypatch.setenv("BRAINKIT_CACHE", str(demo.folder / "cache"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    content = nbformat.read(notebook, as_version=4)
+    code = [cell for cell in content.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code), "outputs are not kept in the repository"
+    where = {"metadata": {"path": str(tmp_path / "examples")}}
+    nbclient.NotebookClient(content, timeout=None, startup_timeout=3600, resources=where).execute()
+    shown = {kind for cell in code for output in cell.outputs for kind in output.get("data", ())}
+    assert {"image/png", "text/html"} <= shown
+
+
 def test_only_what_a_test_cannot_have_is_not_run() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
