@@ -104,6 +104,20 @@ def test_the_examples_of_a_page_run_where_the_demo_left_off(
 
 
 @pytest.mark.slow
+def test_the_gallery_is_made_where_the_demo_left_off(
+    demo: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jinja2")
+    monkeypatch.setenv("BRAINKIT_CACHE", str(demo.folder / "cache"))
+    script = ROOT / "docs" / "make_gallery.py"
+    command = [sys.executable, str(script), "--demo", str(demo.folder), "--docs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = re.findall(r"\]\((gallery/[^)]+)\)", (tmp_path / "gallery.md").read_text(encoding="utf-8"))
+    assert len(shown) >= 10 and all((tmp_path / path).is_file() for path in shown)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda notebook: notebook.name)
 def test_a_notebook_runs_where_the_demo_left_off(
     notebook: Path, demo: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
