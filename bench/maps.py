@@ -1,4 +1,4 @@
-"""The page of maps in headless Chromium, drawn by the processor: time until it is ready, frames a second, size.
+"""Still maps: seconds a figure. The page of maps in headless Chromium, drawn by the processor: ready, frames a second.
 
 Frames are counted by requestAnimationFrame while the cortex turns with every frame, at 1280 x 800.
 """
@@ -6,7 +6,10 @@ Frames are counted by requestAnimationFrame while the cortex turns with every fr
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -108,6 +111,9 @@ CASES = {
 }
 
 
+STILLS = (("fsaverage5", "flat"), ("fsaverage5", "inflated"), ("fsaverage", "flat"), ("fsaverage", "inflated"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small page, to see that it runs")
@@ -115,7 +121,11 @@ def main() -> None:
     parser.add_argument("--name", default="maps", help="of the files in bench/results, or an absolute path")
     options = parser.parse_args()
     cases = dict(list(CASES.items())[:1]) if options.quick else CASES
-    report: dict[str, Any] = {"machine": describe(threads=1), "load before": load_average(), "pages": {}}
+    report: dict[str, Any] = {"machine": describe(threads=1), "load before": load_average(), "figures": {}, "pages": {}}
+    for space, view in STILLS[: 1 if options.quick else None]:
+        command = [sys.executable, "-m", "bench.still_maps", space, view, "2" if options.quick else "30"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        report["figures"][f"{space}, {view}"] = json.loads(done.stdout)
     with tempfile.TemporaryDirectory() as folder:
         for name, (space, everywhere) in cases.items():
             maps = make_maps(space, everywhere)
@@ -134,9 +144,19 @@ def main() -> None:
 def _page(report: dict[str, Any]) -> str:
     machine, pages = report["machine"], report["pages"]
     columns = ["size, MB", "written in, s", "ready, s", "accuracy, frames a second", "layer, frames a second"]
+    figures = report["figures"]
+    drawn = list(next(iter(figures.values())))
     lines = [
-        "# The page of maps, drawn by the processor",
+        "# Still maps, and the page of maps",
         "",
+        "A figure as PNG at 150 dots per inch of the vertices at the back of the brain; the first one with all",
+        "imports, in a process of its own. The PDF is 7.2 inches wide, with the map at 300 dots per inch.",
+        "",
+        "| figure | " + " | ".join(drawn) + " |",
+        "|---|" + "---|" * len(drawn),
+        *(f"| {name} | " + " | ".join(str(row[column]) for column in drawn) + " |" for name, row in figures.items()),
+        "",
+        "The page, drawn by the processor:",
         f"{machine['processor']}, {machine['cores']} cores, load {report['load before']} before; ten maps, headless",
         "Chromium with SwiftShader, 1280 x 800, turning with every frame (`python -m bench.maps`). On meshes finer",
         "than fsaverage5, a moving cortex has the faces of a coarser one, and fewer pixels where that is slow.",
