@@ -137,9 +137,9 @@ def page(pictures: Path) -> str:
         "# Gallery",
         "",
         "Figures of the simulated sample subject, each with the command that makes it in the folder that",
-        "`make demo` leaves; here at 75 dots per inch. `--format pdf` or `svg`, `--size double` and `--theme` make them",
-        "ready for a paper or a slide ([cli.md](cli.md#figures)). From Python: `brainkit.plot`, `run.plot`, `encoder.plot`",
-        "([python.md](python.md)). This page is made by `docs/make_gallery.py`.",
+        "`make demo` leaves; here at 75 dots per inch. `--format pdf`, `--size double` and `--theme` make them",
+        "ready for a paper or a slide ([cli.md](cli.md#figures)). From Python: `brainkit.plot`, `run.plot` and",
+        "`encoder.plot` ([python.md](python.md)). This page is made by `docs/make_gallery.py`.",
     ]
     for figure in (*FIGURES, *PAGES):
         if (pictures / f"{figure.name}.png").is_file():
