@@ -21,9 +21,9 @@ from brainkit.insilico.token_pictures import (
     read_tokens,
     response_pictures,
 )
+from brainkit.maps import draw
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.colours import position_palette
-from brainkit.maps.draw import draw_maps
 from brainkit.maps.method_charts import draw_coverage, draw_layer_profiles
 from brainkit.maps.method_maps import cluster_map, weight_maps
 from brainkit.maps.style import DEFAULT, Style
@@ -136,7 +136,7 @@ def _figures(folder: Path, subject: _Subject, style: Style) -> Iterator[Path]:
             replace(each, reliable=layer.reliable, detail=layer.detail, none_reliable=layer.none_reliable)
             for each in more
         )
-        yield from draw_maps(folder, replace(maps, maps=pale), style=style)
+        yield from draw.draw_maps(folder, replace(maps, maps=pale), style=style)
     regions = subject.regions
     if not regions:
         return
