@@ -52,8 +52,8 @@ class PairedComparison:
     exchanges : int
         How many p is over; all ways, if the stimuli are few.
     method : {"BCa", "percentile"} or None
-        Of the intervals of vertices. Those of groups of vertices are always percentile intervals; of the mean
-        explained share, corrected for its bias.
+        Of the intervals of vertices. Those of groups of vertices are always percentile intervals, which for
+        the mean explained share allow for its bias.
     """
 
     difference: dict[str, np.ndarray]

@@ -160,8 +160,9 @@ def interval(
         False for medians and means over vertices, which get percentile intervals. A median over vertices is not smooth
         in the images: it jumps from one vertex to the next, which BCa takes for a bias (its 95 % intervals cover 85 %).
     biased : bool array of shape (k,), optional
-        Of `corrected=False`: statistics that are known to be biased, and the draws by as much again. Their draws are
-        moved by twice their bias.
+        Of `corrected=False`: statistics that are known to be biased, and the draws by as much again. Draws that are
+        moved by twice their bias are right in the middle, but the bias is estimated from the same data, so that they
+        cover too rarely; the interval goes to the outer ends of both.
     groups : int, optional
         How many groups the statistic hangs on, if these are fewer than the jackknife has rows: of a difference of two
         sets, those of the smaller one.
@@ -198,9 +199,10 @@ def interval(
     shift = np.zeros(k)
     if method == "BCa":
         z, shift = _corrected(z, ordered, point, jackknife)
-    elif biased is not None:
-        shift = np.where(biased, 2 * (_middle(ordered) - point), 0)
     low, high = (_quantiles(ordered, ndtr(np.broadcast_to(each, k))) - shift for each in z)
+    if biased is not None:
+        shift = np.where(biased, 2 * (_middle(ordered) - point), 0)
+        low, high = np.minimum(low, low - shift), np.maximum(high, high - shift)
     unknown = np.isnan(point)
     low[unknown], high[unknown] = np.nan, np.nan
     return low, high, method
