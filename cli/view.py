@@ -45,7 +45,22 @@ Examples:
     metavar="RUN",
     help="The run or encoder file whose vertices a file's values are, and whose regions are outlined.",
 )
-def command(sources: tuple[Path, ...], out: Path, images: Path | None, surface: Path | None, like: Path | None) -> None:
+@click.option("--pycortex", is_flag=True, help="Write pycortex's viewer instead; needs brainkit[pycortex].")
+@click.option(
+    "--filestore",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="pycortex's folder of subjects.  [default: one of brainkit's own]",
+)
+def command(
+    sources: tuple[Path, ...],
+    out: Path,
+    images: Path | None,
+    surface: Path | None,
+    like: Path | None,
+    pycortex: bool,
+    filestore: Path | None,
+) -> None:
     """Write the maps as one HTML file: a cortex to turn, inflate and flatten, whose vertices answer a click.
 
     Of a run, an evaluation's folder or an encoder file, by default the newest finished run, else the only .onnx file
@@ -54,4 +69,7 @@ def command(sources: tuple[Path, ...], out: Path, images: Path | None, surface: 
     """
     from brainkit.runs.view import view
 
-    view(sources, out=out, images=images, like=like, surface=surface, say=click.echo)
+    if filestore is not None and not pycortex:
+        raise click.UsageError("--filestore is for --pycortex")
+    options = {"images": images, "like": like, "surface": surface, "pycortex": pycortex, "filestore": filestore}
+    view(sources, out=out, **options, say=click.echo)

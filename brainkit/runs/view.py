@@ -20,6 +20,7 @@ from brainkit.images import decode, find_images, prepare
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.changes import Changes
 from brainkit.maps.limits import symmetric
+from brainkit.maps.pycortex.run import write_viewer
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.page.stills import draw_stills
 from brainkit.predict.outputs.formats import description_path
@@ -40,6 +41,8 @@ def view(
     images: str | os.PathLike[str] | None = None,
     like: str | os.PathLike[str] | None = None,
     surface: str | os.PathLike[str] | None = None,
+    pycortex: bool = False,
+    filestore: str | os.PathLike[str] | None = None,
     say: Say = print,
 ) -> Path:
     """Write a page of maps: one HTML file, which opens from disk and asks for nothing else.
@@ -57,6 +60,10 @@ def view(
         For files of values: a run or an encoder file whose vertices they are, and whose regions are outlined.
     surface : path-like, optional
         Folder of a subject's own surface, see :func:`brainkit.cortex.surface_files.read_surface`.
+    pycortex : bool
+        Write pycortex's WebGL viewer instead.
+    filestore : path-like, optional
+        pycortex's folder of subjects; by default one of brainkit's own.
     say : callable
         Called with each line of progress.
 
@@ -73,6 +80,8 @@ def view(
     out = Path(out)
     if not out.parent.is_dir():
         raise DataError(f"{out}: its folder {out.parent} does not exist; create it first")
+    if pycortex and (images is not None or surface is not None):
+        raise UsageError("view: pycortex's viewer takes neither --images nor --surface")
     found = [Path(source) for source in sources] or [_default(say)]
     if any(is_value_file(source) for source in found):
         if images is not None:
@@ -82,9 +91,12 @@ def view(
         raise UsageError("view: expected one run or encoder file, or files of values; --like is for files of values")
     else:
         content = _of_run(found[0], images, say)
-    text = _page(content, surface, stills=True)
-    with atomic_write(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if pycortex:
+        write_viewer(out, content[0], filestore=filestore)
+    else:
+        text = _page(content, surface, stills=True)
+        with atomic_write(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     say(f"{out}: {format_bytes(out.stat().st_size)}; open it in a browser, or send it")
     return out
 

@@ -54,3 +54,17 @@ def test_pycortex_writes_figures_and_a_dataset(files, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pycortex"]
     assert {path.suffix for path in (tmp_path / "out" / "pycortex").iterdir()} == {".png", ".hdf"}
     assert (tmp_path / "db" / "fsaverage5").is_dir() and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("cortex") is None, reason="pycortex is not installed")
+def test_pycortex_viewer_is_one_file(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINKIT_CACHE", str(tmp_path / "cache"))
+    arguments = ("--out", tmp_path / "viewer.html", "--pycortex", "--filestore", tmp_path / "db")
+    assert call("view", *files, *arguments).exit_code == 0
+    assert "numbers" in (tmp_path / "viewer.html").read_text(encoding="utf-8")
+
+
+def test_pycortex_viewer_refuses_what_it_cannot_show(files, tmp_path):
+    one_line(call("view", *files, "--pycortex", "--surface", tmp_path), 2)
+    one_line(call("view", *files, "--filestore", tmp_path), 2)
