@@ -34,5 +34,7 @@ def settings_digest() -> str:
     from brainkit.model.selectors import LOCATION_OFFSETS, OFFSETS_SD
 
     settings = Config()
-    values = [asdict(settings.model), asdict(settings.train), LOCATION_OFFSETS, OFFSETS_SD]
+    train = asdict(settings.train)
+    del train["snapshots"]  # which do not change a result, and are newer than some that are kept
+    values = [asdict(settings.model), train, LOCATION_OFFSETS, OFFSETS_SD]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
