@@ -132,7 +132,7 @@ def plot(
     elif isinstance(values, str):
         drawn = [maps[values]]
     else:
-        drawn = _brain_maps(np.asarray(values), len(maps.vertices), kind, title, label, labels)
+        drawn = _brain_maps(_array(values), len(maps.vertices), kind, title, label, labels)
     if isinstance(title, str) and title and len(drawn) == 1:
         drawn = [replace(drawn[0], title=title)]
     own = surface if surface is None or isinstance(surface, CorticalSurface) else read_surface(surface)
@@ -153,6 +153,13 @@ def plot(
     return MapGrid(maps, style, dots, title if isinstance(title, str) else "").figure
 
 
+def _array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise UsageError("values: expected an array, got sequences of different lengths") from None
+
+
 def _inches(size: float | str | tuple[float, float] | None) -> tuple[float | None, float | None]:
     if size is None:
         return None, None
@@ -160,8 +167,9 @@ def _inches(size: float | str | tuple[float, float] | None) -> tuple[float | Non
         return read_size(size)
     if isinstance(size, int | float):
         return float(size), None
-    width, height = size
-    return float(width), float(height)
+    if len(size) != 2:
+        raise UsageError(f"size: expected a width, or (width, height), in inches, got {size!r}")
+    return float(size[0]), float(size[1])
 
 
 def _map_set(on: Any) -> MapSet:
@@ -202,11 +210,15 @@ def _brain_maps(
         fits = values.shape == (count,) or (values.ndim == 2 and len(values) == count)
         _check(values, fits, f"({count},) or ({count}, classes)", kinds="biufUO")
         return [definitions.classes("classes", values, labels, label=label)]
-    _check(values, values.ndim in (1, 2) and values.shape[-1] == count, f"({count},) or (n, {count})")
+    fits = values.ndim in (1, 2) and values.shape[-1] == count and values.size > 0
+    _check(values, fits, f"({count},) or (n, {count})")
     rows = values.reshape(-1, count)
-    titles = [title] if isinstance(title, str) else list(title)
+    if isinstance(title, str):
+        titles = [title] if len(rows) == 1 else [f"{row}" for row in range(len(rows))]
+    else:
+        titles = list(title)
     if len(titles) != len(rows):
-        titles = [f"{row}" for row in range(len(rows))] if len(rows) > 1 else titles[:1]
+        raise UsageError(f"title: expected one for each of {len(rows)} maps, got {len(titles)}")
     return same_limits(
         [
             definitions.anything(f"map-{index}", row, title=text or " ", label=label)

@@ -13,6 +13,10 @@ def split(_context: click.Context, _option: click.Parameter, text: str | None) -
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+_TYPED = click.core.ParameterSource.COMMANDLINE
+_OF_ALL = {"sources", "out", "size", "dpi", "theme", "view", "angles", "shading", "smooth"}  # options of all modes
+
+
 @click.command(
     "map",
     epilog="""\b
@@ -153,6 +157,8 @@ def command(
         raise click.UsageError("--images is for --method")
     width, height = (None, None) if size is None else read_size(size)
     style = Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth)
+    if animate or method:
+        _refuse_others("--animate" if animate else "--method")
     if animate:
         animate_run(sources, out=out, names=changes["only"] or ("layer",), style=style, say=click.echo)
         return
@@ -172,6 +178,15 @@ def command(
         pycortex=Pycortex(filestore, subject) if pycortex else None,
         say=click.echo,
     )
+
+
+def _refuse_others(mode: str) -> None:
+    """Options that do nothing in a mode are errors, not silence."""
+    context = click.get_current_context()
+    used = {*_OF_ALL, "animate", "only"} if mode == "--animate" else {*_OF_ALL, "method", "images"}
+    given = (each for each in context.command.params if context.get_parameter_source(each.name or "") is _TYPED)
+    if other := next((each for each in given if each.name not in used), None):
+        raise click.UsageError(f"{other.opts[0]} is not for {mode}")
 
 
 def _numbers(rows: tuple[str, ...]) -> tuple[int, ...]:

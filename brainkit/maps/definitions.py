@@ -22,6 +22,7 @@ from brainkit.utils.text import plural
 SKILL, DIVERGING, DIFFERENCE, SCALE, ERROR = "magma", "RdBu_r", "PuOr_r", "plasma", "cividis"
 NEGATIVE = "#5c7f9e"  # of values below 0 where 0 is black
 SEPARATOR = "  ·  "
+_MOST_CLASSES = 1000  # each is a column of shares
 
 
 def accuracy(R2: np.ndarray, reliability: Reliability | None = None) -> BrainMap:
@@ -245,22 +246,32 @@ def classes(name: str, values: np.ndarray, labels: Sequence[str] = (), *, label:
     """
     values = np.asarray(values)
     if values.ndim == 1 and values.dtype.kind in "UO":
-        found = [str(each) for each in np.unique(values[values != ""].astype(str))]
+        texts = np.array(["" if each is None else str(each) for each in values])
+        found = np.unique(texts[texts != ""]).tolist()
         names = list(labels) or found
-        values = np.array([names.index(str(each)) if str(each) in names else -1 for each in values])
+        if extra := [each for each in found if each not in names]:
+            raise UsageError(f"labels: expected all classes of the values, {extra[0]!r} is missing")
+        values = np.array([names.index(each) if each else -1 for each in texts])
     elif values.ndim == 1:
         known = values[np.isfinite(values) & (values >= 0)]
-        names = list(labels) or [str(number) for number in range(int(known.max(initial=-1)) + 1)]
+        if (known % 1 != 0).any():
+            raise UsageError("values: expected whole numbers of classes, got fractions")
+        count = int(known.max(initial=-1)) + 1
+        if count > _MOST_CLASSES:
+            raise UsageError(f"values: expected numbers of at most {_MOST_CLASSES} classes, got {count - 1}")
+        if labels and count > len(labels):
+            raise UsageError(f"labels: expected {count} names of classes, got {len(labels)}")
+        names = list(labels) or [str(number) for number in range(count)]
     else:
         names = list(labels) or [str(number) for number in range(values.shape[1])]
-    if values.ndim == 1 and int(np.nanmax(values, initial=-1)) >= len(names):
-        raise UsageError(f"labels: expected {int(np.nanmax(values)) + 1} names of classes, got {len(names)}")
+    if not names:
+        raise UsageError("values: expected a class of at least one vertex, got none")
     if values.ndim == 1:
         shares = (values[:, None] == np.arange(len(names))).astype(np.float64)
         shares[~shares.any(axis=1)] = np.nan
     else:
         shares = values.astype(np.float64)
-    if not names or shares.shape[1] != len(names):
+    if shares.shape[1] != len(names):
         raise UsageError(f"labels: expected {shares.shape[1]} names of classes, got {len(names)}")
     known_count = int(np.isfinite(shares).all(axis=1).sum())
     summary = f"{known_count:,} of {plural(len(shares), 'vertex', 'vertices')}"

@@ -13,6 +13,7 @@ from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import UsageError, require
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.figure import MapFigure
+from brainkit.maps.files.values import file_stem
 from brainkit.maps.style import DEFAULT, FORMATS, Style
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def draw_maps(
     return [
         path
         for brain_map in maps.maps
-        for path in draw_map_file(Path(folder) / brain_map.name, maps, brain_map, style=style, formats=formats)
+        for path in draw_map_file(
+            Path(folder) / file_stem(brain_map.name), maps, brain_map, style=style, formats=formats
+        )
     ]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices, from_ranges
+from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
 from brainkit.maps import definitions
 from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
@@ -68,6 +69,7 @@ def read_value_files(
     for pair in _paired([read_values(Path(path)) for path in paths]):
         described = _description(pair[0].path) if len(pair) == 1 else None
         vertices, rois = _vertices(pair, like, described)
+        volume = _volume(vertices, like)
         count = len(pair[0].rows)
         chosen = list(rows) or list(range(count if mean else min(count, MOST_ROWS)))
         for row in chosen:
@@ -78,8 +80,17 @@ def read_value_files(
         else:
             maps = _numbers(pair, chosen, mean, described)
         note = None if described is None else described.get("note")
-        sets.append(MapSet("", vertices, rois, tuple(same_limits(maps)), note))
+        sets.append(MapSet("", vertices, rois, tuple(same_limits(maps)), note, volume))
     return sets
+
+
+def _volume(vertices: Vertices, like: MapSet | None) -> Volume | None:
+    """Which voxels the vertices of the custom space are."""
+    if like is None or like.volume is None or vertices.space != CUSTOM:
+        return None
+    if len(vertices) == len(like.vertices):
+        return like.volume
+    return like.volume.select(np.flatnonzero(np.isin(like.vertices.ids, vertices.ids)))
 
 
 def _paired(files: list[Values]) -> list[Pair]:

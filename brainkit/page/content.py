@@ -10,6 +10,8 @@ from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Location, MapSet
 
+_MOST_CLASSES = 256  # a class is a byte in the page's textures
+
 
 @dataclass(frozen=True, eq=False)
 class Fact:
@@ -107,6 +109,9 @@ class PageContent:
             raise UsageError(f"page: names of maps must differ, got {', '.join(names)}")
         for brain_map in self.maps.maps:
             _check(f"map {brain_map.name}", brain_map.values, _shape(brain_map, len(vertices)))
+            if isinstance(brain_map.coding, Categorical) and len(brain_map.coding.names) > _MOST_CLASSES:
+                found = len(brain_map.coding.names)
+                raise UsageError(f"page: map {brain_map.name}: expected at most {_MOST_CLASSES} classes, got {found}")
             for name in ("reliable", "strength"):
                 if (field := getattr(brain_map, name)) is not None:
                     _check(f"map {brain_map.name}, {name}", field, (len(vertices),))

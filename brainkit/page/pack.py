@@ -52,13 +52,16 @@ class Pool:
     def add_numbers(self, values: np.ndarray) -> dict[str, Any]:
         """Store numbers to a 2,000th of the range of the middle 98 % of them; infinities and NaN as unknown.
 
-        Far outliers make the steps larger, so that there are never more than 65,534. (n,) or (n, k).
+        With outliers so far that 65,534 such steps do not reach them, as float32. (n,) or (n, k).
         """
         values = np.asarray(values, dtype=np.float64)
         known = np.isfinite(values)
         found = values[known] if known.any() else np.zeros(1)
         low, high = float(found.min()), float(found.max())
         inner = float(np.subtract(*np.percentile(found, [99, 1])))
+        if (high - low) / (UNKNOWN - 1) > inner / 2000 > 0:
+            bits = np.where(known, values, np.nan).astype(np.float32).view(np.uint32)
+            return {"low": low, "step": 0, **self.add(bits)}
         step = max((high - low) / (UNKNOWN - 1), inner / 2000)
         steps = np.rint((np.where(known, values, low) - low) / step) if step > 0 else np.zeros(values.shape)
         return {"low": low, "step": step, **self.add(np.where(known, steps, UNKNOWN).astype(np.uint16))}

@@ -18,7 +18,7 @@ from brainkit.maps.figure import MapFigure
 from brainkit.maps.style import DEFAULT, Style
 from brainkit.runs.folder import SNAPSHOTS, finished_run
 from brainkit.runs.map_sets import read_arrays, run_map_set
-from brainkit.utils.files import atomic_write
+from brainkit.utils.files import atomic_write, create_folder
 from brainkit.utils.progress import Say
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def animate_run(
     check_drawable_set(maps)
     style = replace(style, dpi=style.dpi or _DPI)
     target = folder / "maps" if out is None else Path(out)
-    target.mkdir(exist_ok=True)
+    create_folder(target)
     paths = []
     for name in names:
         steps = [(int(path.stem), _map_at(path, maps[name])) for path in snapshots]

@@ -6,6 +6,7 @@ import csv
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +110,13 @@ def _run_values(run: Path | None, data: str | os.PathLike[str] | None, cortex: b
         title = f"{summary['data']['name']}: " if several else ""
         sections += [Section(start + each.id, title + each.title, each.blocks) for each in found]
     _, summary = finished_run(folders[0])
-    scores, about = summary["scores"], summary["data"]
     names = ", ".join(finished_run(folder)[1]["data"]["name"] for folder in folders)
     return {
         "kind": "brainkit report",
         "title": f"{summary['backbone']['name']} on {names}",
         "lead": _lead(summary),
         "note": summary["note"],
-        "cards": _cards(scores, about, summary) if not several else [],
+        "cards": _cards(summary) if not several and _is_scored(summary) else [],
         "sections": sections,
         "footer": f"Made with brainkit {__version__} from the run {folders[0].resolve().name}.",
     }
@@ -141,19 +141,28 @@ def _subject_sections(
     folder: Path, summary: dict[str, Any], data: str | os.PathLike[str] | None, cortex: bool
 ) -> list[Section]:
     maps = run_map_set(folder)
+    drawn = maps.vertices.space != CUSTOM or maps.volume is not None
+    if not drawn:  # there is no surface to draw on
+        maps = replace(maps, maps=())
+    scored = _is_scored(summary) and (folder / "scores.npz").is_file()
     sections = [
-        Section("accuracy", "How accurate is it?", _accuracy(folder, summary, maps)),
+        Section("accuracy", "How accurate is it?", _accuracy(folder, summary, maps) if scored else []),
         Section("maps", "What do vertices read?", _maps(folder, maps, cortex)),
-        Section("truth", "Planted truth beside what was found", _truth(folder, summary, maps, data)),
+        Section("truth", "Planted truth beside what was found", _truth(folder, summary, maps, data) if scored else []),
         Section("baselines", "Baselines", _baselines(folder)),
         Section("uncertainty", "How sure are the maps?", _uncertainty(folder, maps)),
-        Section("vertices", "Best and worst vertices", vertex_blocks(folder, maps, data)),
+        Section("vertices", "Best and worst vertices", vertex_blocks(folder, maps, data) if scored else []),
         Section("training", "Training", _training(folder, summary)),
         Section("data", "What was trained on what", [_data_facts(summary), *_configuration(folder)]),
         Section("reproduce", "Reproduce it", _reproduce(folder, summary)),
         Section("cite", "How to cite", _cite(summary)),
     ]
     return [section for section in sections if section.blocks]
+
+
+def _is_scored(summary: dict[str, Any]) -> bool:
+    """Whether there are scores: weights of others, imported without data, have none."""
+    return "scores" in summary and summary["scores"]["all"]["r"] is not None
 
 
 def _lead(summary: dict[str, Any]) -> str:
@@ -166,7 +175,8 @@ def _lead(summary: dict[str, Any]) -> str:
     )
 
 
-def _cards(scores: dict[str, Any], data: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, str]]:
+def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
+    scores = summary["scores"]
     every = scores["all"]
     cards = [{"value": number(every["r"], ".2f"), "label": f"median r on test images{_interval(every, 'r')}"}]
     if every["share"] is not None:
@@ -175,7 +185,9 @@ def _cards(scores: dict[str, Any], data: dict[str, Any], summary: dict[str, Any]
     split = summary["split"]
     stimuli = "" if scores["stimuli"] is None else f" of {plural(scores['stimuli'], 'stimulus', 'stimuli')}"
     cards.append({"value": f"{split['test']:,}", "label": f"test images{stimuli}, kept apart from training"})
-    cards.append({"value": f"{split['train']:,}", "label": f"training images, {split['validation']:,} for validation"})
+    if "train" in split:
+        label = f"training images, {split['validation']:,} for validation"
+        cards.append({"value": f"{split['train']:,}", "label": label})
     return cards
 
 
@@ -222,17 +234,16 @@ def _maps(folder: Path, maps: MapSet, cortex: bool) -> list[Block]:
 
 
 def _has(maps: MapSet, name: str) -> bool:
-    return any(each.name == name for each in maps.maps)
+    return name in maps.names
 
 
 def _map(maps: MapSet, name: str) -> Block:
-    shown = next(each for each in maps.maps if each.name == name)
-    return blocks.figure(map_picture(maps, shown), f"Map: {shown.title}")
+    return blocks.figure(map_picture(maps, maps[name]), f"Map: {maps[name].title}")
 
 
 def _truth(folder: Path, summary: dict[str, Any], maps: MapSet, data: str | os.PathLike[str] | None) -> list[Block]:
     """Of a simulated subject: the maps that were planted beside those that were found."""
-    truth_file = Path(data or summary["data"]["path"]) / "truth.npz"
+    truth_file = Path(data or summary["data"]["path"] or "") / "truth.npz"
     if not (folder / "recovery.json").is_file() or not truth_file.is_file():
         return []
     recovery = read_json(folder / "recovery.json")
@@ -270,7 +281,9 @@ def _planted_beside_found(planted: Mapping[str, np.ndarray], maps: MapSet, same_
     shown = []
     names = ["layer"] * same_layers + ["location", "scale"]
     for name in names:
-        found = next(each for each in maps.maps if each.name == name)
+        if not _has(maps, name):
+            continue
+        found = maps[name]
         if name == "layer":
             truth = definitions.layer(found.coding.names, planted["layer_weights"])  # type: ignore[union-attr]
         elif name == "location":
@@ -318,24 +331,22 @@ def _training(folder: Path, summary: dict[str, Any]) -> list[Block]:
 
 
 def _data_facts(summary: dict[str, Any]) -> Block:
-    backbone, data, split, versions = (summary[name] for name in ("backbone", "data", "split", "versions"))
-    dataset = data["dataset"]
+    backbone, data, versions = (summary[name] for name in ("backbone", "data", "versions"))
+    dataset, split, seen = data.get("dataset") or {}, summary["split"] or {}, backbone["preprocessing"]
+    sides = ", ".join(f"{split[side]:,} {side}" for side in ("train", "validation", "test") if side in split)
     return blocks.facts(
         [
             ("Network", backbone["name"]),
-            ("Weights", f"{backbone['source'] or 'given'}, SHA-256 {backbone['weights_hash'][:16]}"),
+            ("Weights", f"{backbone['source'] or 'given'}, SHA-256 {_short(backbone['weights_hash'])}"),
             ("Licence of the weights", backbone["licence"]),
             ("Layers", ", ".join(backbone["layers"])),
-            ("Images as seen", f"{backbone['preprocessing']['size']} pixels, {backbone['preprocessing']['fit']}"),
-            ("Subject", f"{data['name']} ({data['kind']})"),
-            ("Data set", dataset["name"]),
-            ("Licence of the data", dataset["licence"]),
-            ("Data", f"{data['images']:,} images, hash {data['hash'][:16]}"),
-            ("Noise ceilings", data["noise_ceiling"]),
-            (
-                "Split",
-                f"{split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test images",
-            ),
+            ("Images as seen", f"{seen['size']} pixels, {seen['fit']}" if seen else None),
+            ("Subject", f"{data['name']} ({data['kind'] or 'not known'})"),
+            ("Data set", dataset.get("name")),
+            ("Licence of the data", dataset.get("licence")),
+            ("Data", f"{data['images']:,} images, hash {_short(data['hash'])}" if data["images"] else None),
+            ("Noise ceilings", data.get("noise_ceiling")),
+            ("Images of the split", sides),
             ("Vertices", f"{summary['vertices']:,} of {summary['space']}"),
             ("Responses in", summary["units"]),
             ("Left out", ", ".join(f"{count} {reason}" for reason, count in data["excluded"].items() if count)),
@@ -345,11 +356,21 @@ def _data_facts(summary: dict[str, Any]) -> Block:
     )
 
 
+def _short(digest: str | None) -> str:
+    return digest[:16] if digest else "not known"
+
+
 def _configuration(folder: Path) -> list[Block]:
+    if not (folder / "config.yaml").is_file():
+        return []
     return [blocks.folded("All settings (config.yaml)", read_text(folder / "config.yaml"))]
 
 
 def _reproduce(folder: Path, summary: dict[str, Any]) -> list[Block]:
+    if "imported" in summary:
+        return [
+            blocks.facts([("Imported from", summary["imported"]["file"]), ("SHA-256", summary["imported"]["sha256"])])
+        ]
     run = shlex.quote(folder.name)
     data = shlex.quote(Path(summary["data"]["path"]).name)
     commands = [
@@ -369,5 +390,5 @@ def _reproduce(folder: Path, summary: dict[str, Any]) -> list[Block]:
 
 
 def _cite(summary: dict[str, Any]) -> list[Block]:
-    texts = [*_CITE, summary["backbone"]["citation"], *summary["data"]["dataset"]["citation"]]
+    texts = [*_CITE, summary["backbone"].get("citation"), *(summary["data"].get("dataset") or {}).get("citation", ())]
     return [blocks.text(each) for each in texts if each]

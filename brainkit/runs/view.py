@@ -24,7 +24,7 @@ from brainkit.maps.pycortex.run import write_viewer
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.page.stills import draw_stills
 from brainkit.predict.outputs.formats import description_path
-from brainkit.runs.latest import default_encoder, has_latest, latest_run
+from brainkit.runs.draw import default_source
 from brainkit.runs.map_sets import is_run_folder, open_map_sets, read_arrays
 from brainkit.utils.files import atomic_write, read_json
 from brainkit.utils.progress import Say
@@ -78,11 +78,13 @@ def view(
         If a source cannot be read or has no surface, or an option does not fit it.
     """
     out = Path(out)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: expected the name of an HTML file, such as {out.stem or 'cortex'}.html")
     if not out.parent.is_dir():
         raise DataError(f"{out}: its folder {out.parent} does not exist; create it first")
     if pycortex and (images is not None or surface is not None):
         raise UsageError("view: pycortex's viewer takes neither --images nor --surface")
-    found = [Path(source) for source in sources] or [_default(say)]
+    found = [Path(source) for source in sources] or [default_source(say)]
     if any(is_value_file(source) for source in found):
         if images is not None:
             raise UsageError("view: --images needs an encoder, got a file of values")
@@ -123,10 +125,6 @@ def _page(content: Content, surface: str | os.PathLike[str] | None, *, stills: b
     provenance = (*provenance, f"surface: {shown_on.source or shown_on.name}")
     pictures = draw_stills(maps) if stills else ()
     return page.build(page.PageContent(maps, shown_on, facts, photographs, provenance, pictures))
-
-
-def _default(say: Say) -> Path:
-    return latest_run() if has_latest() else default_encoder(say, "a run or an encoder file")
 
 
 def _of_run(source: Path, images: str | os.PathLike[str] | None, say: Say) -> Content:

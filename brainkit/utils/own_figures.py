@@ -17,7 +17,9 @@ _MAPS = ("accuracy", "explained", "layer", "location", "scale", "effect-size", "
 _ERRORS = ("depth-se", "location-se", "scale-se")
 _SCORES = ("correlation", "significance")
 _CHARTS = ("baselines", "agreement", "accuracy-by-roi", "hierarchy", "layers-by-roi", "leaderboard")
-_NAMES = {f"{name}.png" for name in (*_MAPS, *_ERRORS, *_SCORES, *_CHARTS)}
+_METHOD = ("clusters", "coverage", "layers-by-region", "top-channels", "cluster-images")
+_NAMES = {f"{name}.png" for name in (*_MAPS, *_ERRORS, *_SCORES, *_CHARTS, *_METHOD)}
+WEIGHT = "weight-"  # begins the names of maps of a layer's weight
 _KEY, _NAME = "Software", "brainkit"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -34,7 +36,7 @@ def figure_mark() -> PngInfo:
 def may_be_own_figure(name: str) -> bool:
     """Whether brainkit gives such a file name to a figure."""
     return name.endswith(".png") and (
-        SHEET in name or name in _NAMES or name.startswith(DIFFERENCE) or NUMBERED.fullmatch(name) is not None
+        SHEET in name or name in _NAMES or name.startswith((DIFFERENCE, WEIGHT)) or NUMBERED.fullmatch(name) is not None
     )
 
 

@@ -68,3 +68,11 @@ def test_pycortex_viewer_is_one_file(files, tmp_path, monkeypatch):
 def test_pycortex_viewer_refuses_what_it_cannot_show(files, tmp_path):
     one_line(call("view", *files, "--pycortex", "--surface", tmp_path), 2)
     one_line(call("view", *files, "--filestore", tmp_path), 2)
+
+
+def test_figures_that_would_have_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "x.npy", np.zeros(2 * 10242))
+    one_line(call("map", tmp_path / "a" / "x.npy", tmp_path / "b" / "x.npy", "--out", tmp_path / "out"), 2)
+    assert not (tmp_path / "out").exists()

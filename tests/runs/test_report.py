@@ -111,3 +111,10 @@ def test_what_cannot_be_reported_is_one_line(run: Path) -> None:
     with pytest.raises(DataError, match="finished"):
         report(run, out="other.html")
     assert not Path("other.html").exists()
+
+
+@pytest.mark.slow
+def test_a_run_without_scores_has_a_report_without_them(run: Path) -> None:
+    (run / "scores.npz").unlink()
+    page = report(run)
+    assert "accuracy" not in page.sections and {"maps", "data"} <= set(page.sections)

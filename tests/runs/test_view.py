@@ -116,3 +116,11 @@ def test_the_command_passes_its_options(tmp_path, encoder, monkeypatch):
     assert result.exit_code == 0
     assert [str(given[name]) for name in ("out", "images", "surface", "like")] == ["x.html", "photos", "s", "r"]
     assert [str(each) for each in given["sources"]] == [str(encoder)]
+
+
+def test_a_page_does_not_replace_a_file_of_another_kind(tmp_path, encoder):
+    data = tmp_path / "precious.npy"
+    np.save(data, np.zeros(3))
+    with pytest.raises(UsageError, match="HTML"):
+        view([encoder], out=data, say=print)
+    assert len(np.load(data)) == 3

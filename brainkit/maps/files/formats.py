@@ -45,7 +45,7 @@ class MapFormat:
     fs_lr: bool = False
 
 
-# docs/maps-as-files.md has this table for users.
+# docs/map-files.md has this table for users.
 MAP_FORMATS = {
     "gifti": MapFormat("GIFTI, a file per hemisphere: .func.gii, .label.gii for classes", write_gifti),
     "mgz": MapFormat("FreeSurfer overlays, a file per hemisphere: .mgz", write_mgz),

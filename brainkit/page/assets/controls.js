@@ -28,6 +28,7 @@ function buildControls(app, find) {
   find("reset").onclick = () => app.reset();
   find("picture").onclick = () => app.savePicture();
   find("link").onclick = () => app.copyLink();
+  find("link").hidden = location.protocol === "about:"; // inside a report, a view has no address
   find("theme").onclick = () => app.setTheme(app.theme === "dark" ? "light" : "dark");
   find("keys").append(...KEYS.flatMap(([key, does]) => [element("dt", { textContent: key }), element("dd", { textContent: does })]));
   const lines = [...content.provenance, `brainkit ${content.version} · ${content.surface.name} · ${groups.format(app.brain.ids.length)} of ${groups.format(app.brain.count)} vertices`];

@@ -1,6 +1,6 @@
 // Which vertex is at a place on the stage.
 
-/** The picker keeps the id buffer of a view until `forget` is called. */
+/** The picker keeps the id buffer of the last view. */
 function makePicker(renderer, brain) {
   let ids = null;
   let frame = null;
@@ -28,5 +28,5 @@ function makePicker(renderer, brain) {
     return best;
   }
 
-  return { at, forget: () => (ids = null) };
+  return { at };
 }

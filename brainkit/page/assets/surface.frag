@@ -85,7 +85,7 @@ void main() {
 #else
     data = colourOf(datum.xy / known);
 #endif
-    // Halfway between a reliable vertex and another, within a third of the way; as maps/figures.py has it.
+    // Halfway between a reliable vertex and another, within a third of the way; as maps/paint.py has it.
     alpha *= mix(pale, 1.0, clamp(3.0 * datum.w / known - 1.0, 0.0, 1.0));
     if (measure >= 0) alpha *= edge(ground.y / known - threshold);
   }

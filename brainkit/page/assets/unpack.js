@@ -40,6 +40,7 @@ function arrayReader(bytes) {
 /** Numbers of a description with `low` and `step`; NaN where unknown. */
 function readNumbers(read, described) {
   const whole = read(described);
+  if (described.type === "u32") return new Float32Array(whole.buffer);
   const numbers = new Float32Array(whole.length);
   for (let i = 0; i < whole.length; i++) {
     numbers[i] = whole[i] === UNKNOWN ? NaN : described.low + described.step * whole[i];
