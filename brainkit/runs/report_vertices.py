@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from brainkit.data.subject import Subject
 from brainkit.errors import BrainkitError
-from brainkit.images import decode
+from brainkit.images import Preprocessing, decode, prepare
 from brainkit.maps import report_charts
 from brainkit.maps.brain_map import MapSet
 from brainkit.metrics.scores import explained_share
@@ -19,6 +20,7 @@ from brainkit.page.blocks import Block
 from brainkit.page.document import thumbnail
 from brainkit.runs.predictions import align_responses, read_predictions
 from brainkit.runs.report_figures import chart_picture
+from brainkit.utils.files import read_json
 from brainkit.utils.text import plural
 
 _SHOWN = 3  # vertices of each kind
@@ -56,12 +58,19 @@ def vertex_blocks(folder: Path, maps: MapSet, data: str | os.PathLike[str] | Non
     reliable = ceiling > _LEAST_CEILING
     share = np.where(reliable & np.isfinite(r), explained_share(r, ceiling), np.inf)
     values: dict[str, Any] = {"r": r, "noise ceiling": ceiling, **_selectors(folder)}
+    # Locations are those of what the network sees, which may be a crop of the image.
+    preprocessing = Preprocessing.from_json(read_json(folder / "run.json")["backbone"]["preprocessing"])
+
+    def see(row: int) -> Image.Image:
+        return Image.fromarray(prepare(decode(subject.images[row]), preprocessing))
+
     shown: list[Block] = []
     for title, chosen in (("Predicted best", best), (_worst_title(int(reliable.sum())), _first(share))):
         if len(chosen):
             shown.append(blocks.heading(title))
         for vertex in chosen:
-            shown.append(_vertex(int(vertex), values, maps, kept.predictions[:, vertex], responses[:, vertex], subject))
+            both = kept.predictions[:, vertex], responses[:, vertex]
+            shown.append(_vertex(int(vertex), values, maps, *both, see, subject.names))
     return shown
 
 
@@ -83,7 +92,13 @@ def _selectors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _vertex(
-    vertex: int, values: dict[str, Any], maps: MapSet, predicted: np.ndarray, measured: np.ndarray, subject: Subject
+    vertex: int,
+    values: dict[str, Any],
+    maps: MapSet,
+    predicted: np.ndarray,
+    measured: np.ndarray,
+    see: Callable[[int], Image.Image],
+    names: Sequence[str],
 ) -> Block:
     """One vertex: what it reads, its predictions, and the images with the largest predicted and measured responses."""
     x, y = (float(each) for each in values["location"][vertex])
@@ -103,8 +118,8 @@ def _vertex(
         rows = np.argsort(np.where(np.isfinite(order), -order, np.inf), kind="stable")[:_IMAGES]
         images = [
             {
-                "source": thumbnail(decode(subject.images[row]), _THUMBNAIL),
-                "name": subject.names[row],
+                "source": thumbnail(see(row), _THUMBNAIL),
+                "name": names[row],
                 "text": f"{predicted[row]:+.2f} / {measured[row]:+.2f}",
                 "x": f"{50 * (1 + x):.1f}",
                 "y": f"{50 * (1 + y):.1f}",

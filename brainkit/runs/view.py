@@ -16,7 +16,7 @@ from brainkit.cortex.surface_files import find_average_surface, read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import EncoderInfo, locate
 from brainkit.errors import DataError, ImageError, UsageError
-from brainkit.images import decode, find_images, prepare
+from brainkit.images import Preprocessing, decode, find_images, prepare
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.changes import Changes
 from brainkit.maps.limits import symmetric
@@ -219,7 +219,8 @@ def _of_values(files: Sequence[Path], like: str | os.PathLike[str] | None, say: 
     if len(described["images"]) > MOST_IMAGES:
         say(f"{files[0]}: the first {MOST_IMAGES} of {plural(len(described['images']), 'image')}")
     paths = described["images"][:MOST_IMAGES]
-    seen = [_seen(path) for path in paths]
+    preprocessing = _preprocessing(like)
+    seen = [_seen(path, preprocessing) for path in paths]
     photographs = _photographs(paths, seen, np.asarray(responses), None, described["units"])
     own = whose.maps if whose is not None and len(whose.vertices) == len(maps.vertices) else ()
     title = maps.title if whose is None else whose.title
@@ -243,9 +244,19 @@ def _predictions(file: Path) -> dict[str, Any] | None:
         raise DataError(f"{beside}: expected a description of predictions, with images and encoder") from None
 
 
-def _seen(path: str) -> Image.Image:
-    """An image, or a grey one if it is no longer there."""
+def _preprocessing(source: str | os.PathLike[str] | None) -> Preprocessing | None:
+    """Of a run or an encoder file; None if there is neither."""
+    if source is None:
+        return None
+    if is_run_folder(Path(source)):
+        return Preprocessing.from_json(read_json(Path(source) / "run.json")["backbone"]["preprocessing"])
+    return encoder_file.read(locate(source)).preprocessing
+
+
+def _seen(path: str, preprocessing: Preprocessing | None) -> Image.Image:
+    """What the network sees of an image, if it is known; grey if the image is no longer there."""
     try:
-        return decode(path)
+        image = decode(path)
     except ImageError:
         return Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), (128, 128, 128))
+    return image if preprocessing is None else Image.fromarray(prepare(image, preprocessing))

@@ -118,3 +118,14 @@ def test_a_run_without_scores_has_a_report_without_them(run: Path) -> None:
     (run / "scores.npz").unlink()
     page = report(run)
     assert "accuracy" not in page.sections and {"maps", "data"} <= set(page.sections)
+
+
+@pytest.mark.slow
+def test_images_are_shown_as_the_network_sees_them(run: Path) -> None:
+    whole = report(run)
+    summary = read_json(run / "run.json")
+    summary["backbone"]["preprocessing"] |= {"fit": "crop", "crop_fraction": 0.5}
+    write_json(run / "run.json", summary)
+    cropped = report(run, out="cropped.html")
+    seen = [{source for source in page.sources if source.startswith("data:image/jpeg")} for page in (whole, cropped)]
+    assert all(seen) and not seen[0] & seen[1]
