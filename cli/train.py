@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from brainkit.cli._suggest import TrainCommand
+from brainkit.cli._values import locations, part_options
 
 
 @click.command(
@@ -38,6 +39,7 @@ Examples:
     help="Subject folder (Algonauts 2023 layout or your own). Repeat it to train several subjects together.  "
     "[default: $BRAINKIT_DATA, else the sample subject]",
 )
+@part_options
 @click.option(
     "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
 )
@@ -102,6 +104,10 @@ Examples:
 def command(
     backbone: str | None,
     data: tuple[Path, ...],
+    subjects: tuple[str, ...],
+    betas: str | None,
+    space: str | None,
+    allow_missing_sessions: bool,
     skip_unreadable: bool,
     weights: Path | None,
     random_weights: bool,
@@ -136,7 +142,7 @@ def command(
 
     train(
         backbone,
-        data=data or None,
+        data=locations(data, subjects, betas, space, allow_missing_sessions) or None,
         skip_unreadable=skip_unreadable,
         out=out,
         weights=weights,

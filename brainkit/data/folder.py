@@ -11,13 +11,15 @@ import numpy.typing as npt
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices
 from brainkit.cortex.volume import Volume
-from brainkit.data.dataset import in_row_order, read_dataset
+from brainkit.data.dataset import OWN, in_row_order, read_dataset
 from brainkit.data.noise_ceiling import read_noise_ceiling
 from brainkit.data.responses import Responses, open_array, open_matrix
 from brainkit.data.subject import Subject, assemble, read_groups, read_note
 from brainkit.errors import DataError, UsageError
 from brainkit.images import find_images
 from brainkit.utils.files import read_json
+
+PREPARED = "prepared.json"  # in a folder that was made from trials: how
 
 
 def Folder(root: str | os.PathLike[str]) -> Subject:
@@ -31,6 +33,9 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
     - ``vertices.json``: ``{"space": "fsaverage5" | "fsaverage6" | "fsaverage", "ids": [V whole numbers]}``, increasing,
       the left hemisphere first, the right offset by the size of the space; or ``coordinates.npy``: (V, 3) in mm, for
       vertices or voxels on none of these surfaces; with both, the selectors use the coordinates
+    - optional, for responses that are means over trials: ``repetitions.npy`` (n,), the trials of each image, and
+      ``ncsnr.npy`` (V,), the s.d. of the signal over that of a single trial's noise, from which the noise ceilings of
+      any images follow
     - optional: ``rois.json`` ``{name: [columns, 0 to V-1]}``, ``noise_ceiling.npy`` (V,) as fractions or percent,
       ``stimuli.json`` ``{image file name: group}`` (a split never separates images of one group, nor images with the
       same pixels), ``dataset.json`` ``{"name": text, "licence": text, "citation": text or list of texts,
@@ -61,8 +66,9 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
     vertices, coordinates = _read_vertices_and_coordinates(folder, columns)
     groups = read_groups(folder / "stimuli.json", set(names))
     ceiling = folder / "noise_ceiling.npy"
+    prepared = read_json(folder / PREPARED) if (folder / PREPARED).exists() else {}
     return assemble(
-        name=folder.resolve().name,
+        name=prepared.get("subject", folder.resolve().name),
         root=folder,
         images=images,
         responses=Responses([[file]]),
@@ -74,10 +80,32 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
         noise_ceiling=read_noise_ceiling([(ceiling, columns)]) if ceiling.exists() else None,
         own_coordinates=coordinates,
         volume=_read_volume(folder / "volume.json", vertices, coordinates),
-        units="as in responses.npy",
-        note=read_note(folder),
+        units=prepared.get("units", "as in responses.npy"),
+        note=read_note(folder) or prepared.get("note"),
+        kind=prepared.get("kind", OWN),
+        ncsnr=_read_numbers(folder / "ncsnr.npy", columns, "ratios of signal to noise"),
+        repetitions=_read_repetitions(folder / "repetitions.npy", rows),
         dataset=dataset,
     )
+
+
+def _read_numbers(path: Path, count: int, what: str) -> npt.NDArray[np.float32] | None:
+    """An array (count,) of numbers that are not negative, or NaN; None without the file."""
+    if not path.exists():
+        return None
+    raw = open_array(path, f"{what} ({count},)")
+    if raw.shape != (count,) or raw.dtype.kind not in "fiu" or (np.asarray(raw) < 0).any():
+        raise DataError(f"{path}: expected {count} {what}, 0 or above, found {raw.dtype} of shape {raw.shape}")
+    return np.asarray(raw, np.float32)
+
+
+def _read_repetitions(path: Path, rows: int) -> npt.NDArray[np.int32] | None:
+    counts = _read_numbers(path, rows, "numbers of trials")
+    if counts is None:
+        return None
+    if not (counts >= 1).all() or not (counts == np.round(counts)).all():
+        raise DataError(f"{path}: expected whole numbers of trials from 1, found {counts.min():g} to {counts.max():g}")
+    return counts.astype(np.int32)
 
 
 def read_coordinates(path: Path, columns: int) -> npt.NDArray[np.float32]:

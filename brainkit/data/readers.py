@@ -1,31 +1,93 @@
-"""Opens a subject's folder with the reader for its layout."""
+"""Opens a subject's data with the reader for their layout: the table of all layouts."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from brainkit.data.algonauts import Algonauts
-from brainkit.data.folder import Folder
+from brainkit.data.location import Location, PathLike
 from brainkit.data.subject import Subject
-from brainkit.errors import DataError
+from brainkit.errors import DataError, UsageError
+from brainkit.utils.progress import Say
 
-# Names in a folder, any of which shows its layout -> the layout's reader. The first match is used.
-READERS: dict[tuple[str, ...], Callable[[str | os.PathLike[str]], Subject]] = {
-    ("training_split",): Algonauts,
-    ("responses.npy", "images"): Folder,
+if TYPE_CHECKING:
+    from brainkit.data.trials import Trials
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of data on disk, and its reader.
+
+    Attributes
+    ----------
+    title : str
+        For messages.
+    markers : tuple of str
+        Patterns below a folder, any of which shows the layout: ``nsddata_betas``, ``sub-*/ses-*``.
+    reader : str
+        ``module:function`` that reads it. For responses that are ready, ``function(path) -> Subject``; for single
+        trials, ``function(path, **options) -> Trials``.
+    options : tuple of str
+        Of `brainkit.data.location.OPTIONS`, the keyword arguments that the function takes; values are texts, those of
+        switches are True.
+    trials : bool
+        Whether the reader gives trials, which are prepared once, in the cache folder.
+    """
+
+    title: str
+    markers: tuple[str, ...]
+    reader: str
+    options: tuple[str, ...] = ()
+    trials: bool = False
+
+    def matches(self, path: Path) -> bool:
+        """Whether the content of a folder shows this layout."""
+        return any(next(path.glob(marker), None) is not None for marker in self.markers)
+
+    def read(self, location: Location) -> Any:
+        """What the reader returns.
+
+        Raises
+        ------
+        UsageError
+            If an option was chosen that the layout does not have.
+        """
+        for name in location.options:
+            if name not in self.options:
+                known = f"expected {', '.join(self.options)}" if self.options else "expected no such option"
+                raise UsageError(f"{location.path}: {known} for {self.title}, found {name}")
+        module, _, function = self.reader.partition(":")
+        chosen = {name: value or True for name, value in location.options.items()}
+        return getattr(importlib.import_module(f"brainkit.data.{module}"), function)(location.path, **chosen)
+
+
+# In the order in which they are tried: the first match is used.
+LAYOUTS: dict[str, Layout] = {
+    "algonauts": Layout("Algonauts 2023", ("training_split",), "algonauts:Algonauts"),
+    "folder": Layout("own data", ("responses.npy", "images"), "folder:Folder"),
 }
-_EXPECTED = "training_split (Algonauts 2023) or responses.npy and images (own data)"
 
 
-def open_subject(path: str | os.PathLike[str]) -> Subject:
-    """Read a subject's folder in any known layout, which is recognised by the folder's content.
+def locate(path: PathLike) -> Location:
+    """Read a location as users write it: a path, or ``layout:path?option=value``."""
+    return Location.parse(path, tuple(LAYOUTS))
+
+
+def open_subject(path: PathLike, *, rois: Sequence[str] = (), say: Say = print) -> Subject:
+    """Read a subject's data in any known layout, which is recognised by the content.
 
     Parameters
     ----------
     path : path-like
-        An Algonauts 2023 subject folder (with ``training_split``), or own data (with ``responses.npy``).
+        A folder, or a location ``layout:folder?option=value`` such as ``nsd:DIR?subject=1``.
+    rois : sequence of str
+        Of data that are prepared first, prepare the vertices of these ROIs only; other data are read whole.
+    say : callable
+        Called with each line of progress, where data are prepared.
 
     Returns
     -------
@@ -34,24 +96,97 @@ def open_subject(path: str | os.PathLike[str]) -> Subject:
     Raises
     ------
     DataError
-        If the folder is missing, empty or of no known layout, or if the reader cannot read it.
+        If the data are missing, empty or of no known layout, or if the reader cannot read them.
+    UsageError
+        If the location has an option that the layout does not have.
     """
-    folder = Path(path)
+    location = locate(path)
+    layout = find_layout(location)
+    if not layout.trials:
+        subject: Subject = layout.read(location)
+        return subject
+    from brainkit.data.trials import open_prepared
+
+    trials = open_trials(path)
+    prepared = open_prepared(trials.restrict(rois) if rois else trials, say)
+    return dataclasses.replace(prepared, location=str(location.absolute()))
+
+
+def open_trials(path: PathLike) -> Trials:
+    """The single trials of a subject, as its layout's reader describes them.
+
+    Raises
+    ------
+    DataError
+        If the layout is unknown, or has no single trials.
+    """
+    location = locate(path)
+    layout = find_layout(location)
+    if not layout.trials:
+        raise DataError(f"{location.path}: expected single trials, found {layout.title}, whose responses are averaged")
+    trials: Trials = layout.read(location)
+    return trials
+
+
+def find_layout(location: Location) -> Layout:
+    """The layout that a location names, else the one that its content shows.
+
+    Raises
+    ------
+    DataError
+        If there is nothing, or no known layout.
+    """
+    if location.layout:
+        location.check()
+        return LAYOUTS[location.layout]
+    folder = location.path
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a data folder, found {'a file' if folder.exists() else 'nothing'}")
-    for markers, read in READERS.items():
-        if any((folder / marker).exists() for marker in markers):
-            return read(folder)
+    for layout in LAYOUTS.values():
+        if layout.matches(folder):
+            return layout
+    raise DataError(_unknown(folder))
+
+
+def choose_parts(paths: Sequence[PathLike], subjects: Sequence[str], options: Mapping[str, str]) -> list[str]:
+    """Locations of parts of data sets.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+    subjects : sequence of str
+        Which subjects; several only of one data set.
+    options : mapping of str to str
+        See `brainkit.data.location.Location`; they win over those of the paths.
+
+    Raises
+    ------
+    UsageError
+        If there are no data, or several subjects of several.
+    """
+    if not paths:
+        raise UsageError(f"{', '.join(options) or 'subject'}: expected the data that this is about, found no --data")
+    if len(subjects) > 1 and len(paths) > 1:
+        raise UsageError(
+            f"expected one --data for several subjects, found {len(paths)}; or give DIR?subject=N for each"
+        )
+    parts: list[dict[str, str]] = [{**options, "subject": name} for name in subjects] or [dict(options)]
+    return [str(locate(path).choose(part)) for path in paths for part in parts]
+
+
+def _unknown(folder: Path) -> str:
+    """The message about a folder of no known layout."""
+    expected = " or ".join(f"{layout.markers[0]} ({layout.title})" for layout in LAYOUTS.values())
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     if not names:
-        raise DataError(f"{folder}: expected {_EXPECTED}, found an empty folder")
-    main_markers = [markers[0] for markers in READERS]
-    subjects = [name for name in names if any((folder / name / marker).exists() for marker in main_markers)]
+        return f"{folder}: expected {expected}, found an empty folder"
+    main = [layout.markers[0] for layout in LAYOUTS.values()]
+    subjects = [name for name in names if any((folder / name / marker).exists() for marker in main)]
     if subjects:
-        raise DataError(
+        return (
             f"{folder}: expected one subject's folder, found a folder of several; give one, as {folder / subjects[0]}"
         )
-    if any((folder.absolute().parent / marker).exists() for marker in main_markers):
-        raise DataError(f"{folder}: is a part of a subject's folder; give its parent folder {folder.absolute().parent}")
+    if any((folder.absolute().parent / marker).exists() for marker in main):
+        return f"{folder}: is a part of a subject's folder; give its parent folder {folder.absolute().parent}"
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    raise DataError(f"{folder}: expected {_EXPECTED}, found {shown}")
+    return f"{folder}: expected {expected}, found {shown}"

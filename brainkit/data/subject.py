@@ -28,7 +28,7 @@ from brainkit.data.responses import Responses
 from brainkit.data.stimuli import hash_pixels, join_stimuli
 from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import content_hash, decode, verify
-from brainkit.metrics.ceilings import NoiseCeiling
+from brainkit.metrics.ceilings import NoiseCeiling, noise_ceiling_from_ncsnr
 from brainkit.utils.files import read_json, read_text
 from brainkit.utils.progress import Progress
 from brainkit.utils.system import cores
@@ -70,6 +70,10 @@ class Subject:
         Of r squared; NaN where the data have none.
     noise_ceiling_unit : {"fractions", "percent"} or None
         Which the file was taken to have.
+    ncsnr : array of shape (V,), float32, or None
+        S.d. of the signal over that of a single trial's noise, where single trials were measured.
+    repetitions : array of shape (n,), int32, or None
+        Trials that the responses to each image are the mean of.
     incomplete : tuple of str
         Images that lack responses of vertices which most images have: the vertices are left out.
     excluded : dict
@@ -93,6 +97,8 @@ class Subject:
         The ROIs that the subject was restricted to, see `restrict`; empty: not restricted.
     skipped : tuple of SkippedImage
         Images that were left out because they cannot be read, see `skip_unreadable`.
+    location : str
+        How `brainkit.data.open_subject` finds the data again, where that is not `root`: the source of prepared data.
     """
 
     name: str
@@ -114,9 +120,12 @@ class Subject:
     kind: str = OWN
     dataset: Dataset = field(default_factory=Dataset)
     noise_ceiling_unit: str | None = None
+    ncsnr: npt.NDArray[np.float32] | None = None
+    repetitions: npt.NDArray[np.int32] | None = None
     incomplete: tuple[str, ...] = ()
     chosen_rois: tuple[str, ...] = ()
     skipped: tuple[SkippedImage, ...] = ()
+    location: str = ""
 
     def __repr__(self) -> str:
         return f"Subject({self.describe()})"
@@ -202,7 +211,19 @@ class Subject:
             names=tuple(self.names[row] for row in index),
             named_groups=tuple(self.named_groups[row] for row in index),
             official_test=self.official_test[index],
+            repetitions=None if self.repetitions is None else self.repetitions[index],
         )
+
+    def noise_ceiling_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """Noise ceilings (V,) of the responses to these images; those of the data, unless repetitions are known.
+
+        Images with more trials have a higher ceiling, see :func:`brainkit.metrics.noise_ceiling_from_ncsnr`.
+        """
+        if self.ncsnr is None or self.repetitions is None or not len(rows):
+            return self.noise_ceiling
+        times, images = np.unique(self.repetitions[rows], return_counts=True)
+        counts = dict(zip(times.tolist(), images.tolist(), strict=True))
+        return noise_ceiling_from_ncsnr(self.ncsnr, counts).values.astype(np.float32)
 
     @functools.cached_property
     def data_hash(self) -> str:
@@ -248,6 +269,7 @@ class Subject:
             vertices=self.vertices.select(kept),
             rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
             noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[kept],
+            ncsnr=None if self.ncsnr is None else self.ncsnr[kept],
             excluded={reason: [vertex for vertex in ids if vertex in chosen] for reason, ids in self.excluded.items()},
             excluded_rois=self.excluded_rois.subset(positions) if len(left_out) else self.excluded_rois,
             own_coordinates=None if self.own_coordinates is None else self.own_coordinates[kept],
@@ -318,6 +340,8 @@ def assemble(
     units: str = DEFAULT_UNITS,
     note: str | None = None,
     kind: str = OWN,
+    ncsnr: npt.NDArray[np.float32] | None = None,
+    repetitions: npt.NDArray[np.int32] | None = None,
 ) -> Subject:
     """Build a `Subject` from arrays over all columns, leaving out vertices that cannot be used.
 
@@ -349,6 +373,8 @@ def assemble(
         rois=table.subset(usable),
         noise_ceiling=None if noise_ceiling is None else noise_ceiling.values[usable],
         noise_ceiling_unit=None if noise_ceiling is None else noise_ceiling.units,
+        ncsnr=None if ncsnr is None else ncsnr[usable],
+        repetitions=repetitions,
         excluded={"constant": vertices.ids[constant].tolist(), "nan": vertices.ids[not_finite].tolist()},
         excluded_rois=table.subset(constant | not_finite),
         own_coordinates=None if own_coordinates is None else own_coordinates[usable],

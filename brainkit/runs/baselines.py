@@ -283,7 +283,7 @@ class _Work:
         found = evaluate(
             predictions,
             self.responses,
-            noise_ceiling=self.subject.noise_ceiling,
+            noise_ceiling=self.subject.noise_ceiling_of(self.split.test),
             rois=vertex_groups(self.subject.vertices, self.subject.rois),
             groups=self.groups,
             bootstrap=DRAWS,

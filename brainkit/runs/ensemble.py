@@ -216,7 +216,7 @@ def _score_on_test_images(ensemble: Ensemble, member: Member, network: Backbone,
         say=say,
     )
     kept: list[np.ndarray] = []
-    scores = score(ensemble, tokens.cache, subject.responses, rows, subject.noise_ceiling, keep=kept.append)
+    scores = score(ensemble, tokens.cache, subject.responses, rows, subject.noise_ceiling_of(rows), keep=kept.append)
     responses, groups = subject.responses.rows(rows), np.asarray(subject.groups)[rows]
     return add_intervals(scores, np.concatenate(kept), responses, member.info.rois, groups)
 

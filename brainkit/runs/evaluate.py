@@ -246,8 +246,7 @@ def _shared_vertices(predictor: Predictor, subject: Subject) -> SharedVertices:
             f"among {len(there):,}; is it the same subject?"
         )
     rois = subject.rois.subset(in_data) if len(subject.rois) else predictor.rois.subset(in_encoder)
-    ceiling = None if subject.noise_ceiling is None else subject.noise_ceiling[in_data]
-    return SharedVertices(own.select(in_encoder), in_encoder, in_data, rois, ceiling)
+    return SharedVertices(own.select(in_encoder), in_encoder, in_data, rois)
 
 
 def _score(
@@ -258,10 +257,11 @@ def _score(
         predictions = predictions[:, shared.in_encoder]
     responses = subject.responses.keep(shared.in_data).rows(images.rows)
     groups = subject.take(images.rows).groups
+    ceiling = subject.noise_ceiling_of(images.rows)
     found = evaluate(
         predictions,
         responses,
-        noise_ceiling=shared.noise_ceiling,
+        noise_ceiling=None if ceiling is None else ceiling[shared.in_data],
         rois=vertex_groups(shared.vertices, shared.rois),
         groups=groups,
         **dataclasses.asdict(statistics),

@@ -40,13 +40,12 @@ class Statistics:
 
 
 class SharedVertices(NamedTuple):
-    """Vertices that encoder and data have in common: their positions in both, and the data's ROIs and ceilings."""
+    """Vertices that encoder and data have in common: their positions in both, and the data's ROIs."""
 
     vertices: Vertices
     in_encoder: np.ndarray
     in_data: np.ndarray
     rois: RoiTable
-    noise_ceiling: np.ndarray | None
 
 
 def output_folder(predictor: Predictor, out: str | os.PathLike[str] | None) -> Path:

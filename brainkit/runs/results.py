@@ -127,7 +127,7 @@ def write_results(
         "backbone": backbone_facts(network),
         "data": {
             "name": subject.name,
-            "path": str(subject.root.resolve()),
+            "path": subject.location or str(subject.root.resolve()),
             "hash": subject.data_hash,
             "kind": subject.kind,
             "dataset": subject.dataset.to_json(),

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from brainkit.data import open_subject
+from brainkit.data.readers import locate, open_subject
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError
 from brainkit.runs.folder import read_settings
@@ -41,9 +41,9 @@ def open_run_data(
         data = settings.path
         if not data:
             raise DataError(f"{folder}: does not name its data; give them with --data DIR")
-        if not Path(data).is_dir():
+        if not locate(data).path.exists():
             raise DataError(f"{data}: the data of {folder} are no longer there; say where they are with --data DIR")
-    subject = data if isinstance(data, Subject) else open_subject(data)
+    subject = data if isinstance(data, Subject) else open_subject(data, rois=settings.rois)
     if settings.rois and subject.chosen_rois != settings.rois:
         subject = subject.restrict(settings.rois)
     if facts.get("skipped") and not subject.skipped:

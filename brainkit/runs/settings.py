@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from brainkit.config import BackboneConfig, Config, DataConfig
+from brainkit.data.readers import locate
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.folder import read_settings
@@ -117,7 +118,9 @@ class Overrides:
         base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
         base = replace(base, rois=rois or base.rois)
-        paths = tuple(os.fspath(each.root if isinstance(each, Subject) else each) for each in self.data)
+        paths = tuple(
+            (each.location or str(each.root)) if isinstance(each, Subject) else os.fspath(each) for each in self.data
+        )
         if not paths:
             return base
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
@@ -172,9 +175,13 @@ def _with_absolute_paths(settings: Config) -> Config:
         name = f"{_absolute(file)}:{kind}"
     return replace(
         settings,
-        data=replace(data, path=_absolute(data.path), paths=tuple(map(_absolute, data.paths))),
+        data=replace(data, path=_absolute_data(data.path), paths=tuple(map(_absolute_data, data.paths))),
         backbone=replace(backbone, name=name, weights=_absolute(backbone.weights)),
     )
+
+
+def _absolute_data(path: str) -> str:
+    return str(locate(path).absolute()) if path else ""
 
 
 def _absolute(path: str) -> str:

@@ -293,7 +293,7 @@ def score_models(run: RunContext, inputs: Inputs, module: EncodingModule, data: 
             model.backend = "auto"  # scored on the CPU
         rows = part.split.test
         with open_predictions(each.folder, each.subject, rows, each.subject.vertices) as keep:
-            ceiling = each.subject.noise_ceiling
+            ceiling = each.subject.noise_ceiling_of(rows)
             scored = score(model, part.tokens, part.responses, rows, ceiling, keep=keep)
         scores.append(intervals_of_kept(scored, each.folder, each.subject, each.subject.rois))
     run.clock.end_phase("evaluation")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainkit.config import Config
-from brainkit.data import open_subject
+from brainkit.data.readers import find_layout, locate, open_subject
 from brainkit.data.split import Split
 from brainkit.data.splits import common_stimuli, leaked_images, split_subjects
 from brainkit.data.subject import Subject
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import UsageError
 from brainkit.evaluation.recovery import read_truth
 from brainkit.runs.settings import Data
 from brainkit.utils.files import folder_named_by
@@ -67,7 +67,7 @@ class SubjectRun:
 
 
 def check_data_folders(settings: Config) -> None:
-    """Check that the data folders exist, before anything is created.
+    """Check that the data are there, in a known layout, before anything is created.
 
     Raises
     ------
@@ -75,8 +75,7 @@ def check_data_folders(settings: Config) -> None:
         If one does not; names it.
     """
     for path in filter(None, (settings.data.path, *settings.data.paths)):
-        if not Path(path).is_dir():
-            raise DataError(f"{path}: expected a data folder, found {'a file' if Path(path).exists() else 'nothing'}")
+        find_layout(locate(path))
 
 
 def open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subject], Config]:
@@ -111,9 +110,10 @@ def open_subjects(settings: Config, data: Sequence[Data], say: Say) -> tuple[lis
 
 def _open(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subject], Config]:
     if any(isinstance(each, Subject) for each in data):
-        return [each if isinstance(each, Subject) else open_subject(each) for each in data], settings
+        return [each if isinstance(each, Subject) else open_subject(each, say=say) for each in data], settings
+    rois = settings.data.rois
     if settings.data.paths:
-        return [open_subject(path) for path in settings.data.paths], settings
+        return [open_subject(path, rois=rois, say=say) for path in settings.data.paths], settings
     path = settings.data.path
     if not path and (named := folder_named_by("BRAINKIT_DATA")):
         path = str(named)
@@ -123,8 +123,8 @@ def _open(settings: Config, data: Sequence[Data], say: Say) -> tuple[list[Subjec
 
         path = str(default_sample(say))
         say(f"data: none given, using the simulated sample subject ({path})")
-    settings = replace(settings, data=replace(settings.data, path=str(Path(path).resolve())))
-    return [open_subject(path)], settings
+    settings = replace(settings, data=replace(settings.data, path=str(locate(path).absolute())))
+    return [open_subject(path, rois=rois, say=say)], settings
 
 
 def plan_subjects(
@@ -159,7 +159,7 @@ def plan_subjects(
         splits = split_subjects(subjects, seed, fractions, labels=names, half=settings.data.half)
     runs = []
     for name, subject, its_folder, split in zip(names, subjects, folders, splits, strict=True):
-        path = settings.data.path or str(subject.root.resolve())
+        path = settings.data.path or subject.location or str(subject.root.resolve())
         alone = replace(settings, data=replace(settings.data, path=path, paths=()))
         runs.append(SubjectRun(name, subject, alone, its_folder, split, subject_truth(subject)))
     return runs
