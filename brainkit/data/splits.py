@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.data.fewer import keep_first
 from brainkit.data.halves import halve_training
 from brainkit.data.split import SIDES, Split, hash_names
 from brainkit.data.stimuli import hash_position, join_stimuli
@@ -27,6 +28,7 @@ def split_subjects(
     *,
     labels: Sequence[str] | None = None,
     half: str = "",
+    images: int = 0,
 ) -> list[Split]:
     """Split the images of a subject, or of several that are trained together.
 
@@ -42,6 +44,8 @@ def split_subjects(
         The subjects' names in messages.
     half : str
         Train on this half of the training stimuli, see `halve_training`; by default on all.
+    images : int
+        Train and validate each subject on so many images, see :func:`brainkit.data.fewer.keep_first`; 0: on all.
 
     Returns
     -------
@@ -62,6 +66,8 @@ def split_subjects(
         labels = labels or [subject.name for subject in subjects]
         splits = make_joint_splits(groups, official, seed, fractions, names=names, subjects=labels)
     splits = [_note_joined(*each) for each in zip(splits, subjects, groups, strict=True)]
+    if images:
+        splits = [keep_first(split, own, images) for split, own in zip(splits, groups, strict=True)]
     return halve_training(splits, groups, half) if half else splits
 
 

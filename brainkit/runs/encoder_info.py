@@ -74,7 +74,7 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         terms=terms,
         citation=citation(backbone=backbone["name"], paper=paper or "", data=kind, dataset=dataset),
         provenance={
-            **({"imported": summary["imported"]} if "imported" in summary else {}),
+            **{name: summary[name] for name in ("imported", "start") if name in summary},
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},
             "split": summary["split"],
             "seed": summary["seed"],
@@ -97,6 +97,8 @@ def _portable_settings(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     if "imported" in summary:
         del settings["train"], settings["seed"]  # nobody knows how the weights were trained
     settings["data"]["path"] = Path(settings["data"]["path"]).name
+    if "train" in settings:
+        settings["train"]["start"] = Path(settings["train"]["start"]).name
     settings["backbone"]["weights"] = Path(settings["backbone"]["weights"]).name
     if ".py:" in summary["backbone"]["name"]:
         settings["backbone"]["name"] = Path(summary["backbone"]["name"]).name

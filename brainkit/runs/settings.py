@@ -48,6 +48,10 @@ class Overrides:
     weights_seed : int, optional
         Of random weights.
     epochs, seed, devices, num_nodes, threads : int, optional
+    images : int, optional
+        How many images to train and validate on.
+    start : path-like, optional
+        A finished run to start from.
     rois : sequence of str
         Train only the vertices of these ROIs.
     maps : bool, optional
@@ -71,6 +75,8 @@ class Overrides:
     devices: int | None = None
     num_nodes: int | None = None
     threads: int | None = None
+    images: int | None = None
+    start: PathLike | None = None
     rois: Sequence[str] = ()
     maps: bool | None = None
     snapshots: bool | None = None
@@ -89,6 +95,7 @@ class Overrides:
         seed = settings.seed if self.seed is None else self.seed
         names = ("epochs", "devices", "num_nodes", "threads", "maps", "snapshots")
         given = {name: getattr(self, name) for name in names}
+        given["start"] = os.fspath(self.start) if self.start else None
         train = replace(settings.train, **{name: value for name, value in given.items() if value is not None})
         settings = replace(
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)
@@ -102,6 +109,9 @@ class Overrides:
             "model": {"offsets": list(base.model.offsets)},
             "train": {"refit": base.train.refit},
         }
+        if base.train.start:  # a file of settings changes only what it names
+            sections = base.to_dict()
+            kept = {name: sections[name] for name in ("backbone", "model", "data", "train")}
         return Config.read(self.config, missing=kept)
 
     def _backbone(self, base: BackboneConfig) -> BackboneConfig:
@@ -117,13 +127,34 @@ class Overrides:
     def _data(self, base: DataConfig) -> DataConfig:
         base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
-        base = replace(base, rois=rois or base.rois)
+        base = replace(base, rois=rois or base.rois, images=base.images if self.images is None else self.images)
         paths = tuple(
             (each.location or str(each.root)) if isinstance(each, Subject) else os.fspath(each) for each in self.data
         )
         if not paths:
             return base
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
+
+
+def new_settings(overrides: Overrides) -> Config:
+    """The settings of a run that begins: defaults, or those of the run that it starts from, and what is asked for.
+
+    Raises
+    ------
+    UsageError
+        If `overrides` change a setting that must be that of the run to start from.
+    DataError
+        If that is not a finished run.
+    """
+    settings = overrides.apply(Config())
+    if not settings.train.start:
+        return settings
+    from brainkit.runs.start import check_settings, settings_to_start_from
+
+    base = settings_to_start_from(settings.train.start)
+    settings = overrides.apply(base)
+    check_settings(settings, base)
+    return settings
 
 
 def resumed_settings(folder: Path, overrides: Overrides) -> Config:
@@ -139,9 +170,9 @@ def resumed_settings(folder: Path, overrides: Overrides) -> Config:
     if not (folder / "config.yaml").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: expected a run to resume, found no config.yaml in it")
-        if overrides.backbone is None and overrides.config is None:
+        if overrides.backbone is None and overrides.config is None and overrides.start is None:
             raise UsageError(f"{folder}: no run to resume; to start one, name the backbone")
-        return overrides.apply(Config())  # it was stopped before it wrote anything
+        return new_settings(overrides)  # it was stopped before it wrote anything
     stored = _with_absolute_paths(read_settings(folder))
     wanted = overrides.apply(stored)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
@@ -177,6 +208,7 @@ def _with_absolute_paths(settings: Config) -> Config:
         settings,
         data=replace(data, path=_absolute_data(data.path), paths=tuple(map(_absolute_data, data.paths))),
         backbone=replace(backbone, name=name, weights=_absolute(backbone.weights)),
+        train=replace(settings.train, start=_absolute(settings.train.start)),
     )
 
 

@@ -156,7 +156,9 @@ def plan_subjects(
     else:
         seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
         fractions = settings.data.validation, settings.data.test
-        splits = split_subjects(subjects, seed, fractions, labels=names, half=settings.data.half)
+        splits = split_subjects(
+            subjects, seed, fractions, labels=names, half=settings.data.half, images=settings.data.images
+        )
     runs = []
     for name, subject, its_folder, split in zip(names, subjects, folders, splits, strict=True):
         path = settings.data.path or subject.location or str(subject.root.resolve())
