@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -16,7 +17,8 @@ def keep_first(split: Split, groups: Sequence[str], images: int) -> Split:
     """Keep the first images of training and validation, by the hash that makes the split; the test images stay.
 
     Of the images kept, validation has the share that it has of all of them, at least one. The images of 50 are among
-    those of 100, also side by side, because each side is cut in one order.
+    those of 100, also side by side, because each side is cut in one order; with several images of a stimulus, every
+    stimulus has one before any has two.
 
     Parameters
     ----------
@@ -45,5 +47,10 @@ def keep_first(split: Split, groups: Sequence[str], images: int) -> Split:
 
 
 def _first(rows: np.ndarray, groups: Sequence[str], seed: int, count: int) -> np.ndarray:
-    order = sorted(rows.tolist(), key=lambda row: (hash_position(seed, groups[row]), groups[row], row))
-    return np.array(sorted(order[:count]), np.int64)
+    """The first image of each stimulus in the order of their hashes, then the second of each, and so on."""
+    seen: collections.Counter[str] = collections.Counter()
+    order = []
+    for row in rows.tolist():
+        order.append((seen[groups[row]], hash_position(seed, groups[row]), groups[row], row))
+        seen[groups[row]] += 1
+    return np.array(sorted(row for *_, row in sorted(order)[:count]), np.int64)
