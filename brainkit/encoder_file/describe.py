@@ -266,9 +266,12 @@ def _ensemble(ensemble: Mapping[str, Any] | None) -> str:
     if ensemble is None:
         return ""
     runs = ensemble.get("runs")
-    seeds = [str(run.get("seed")) for run in runs if isinstance(run, Mapping)] if isinstance(runs, list) else []
+    members = [run for run in runs if isinstance(run, Mapping)] if isinstance(runs, list) else []
+    seeds = [str(run.get("seed")) for run in members]
+    subjects = [str(run["subject"]) for run in members if "subject" in run]
     depth_sd = ensemble.get("depth_sd")
     parts = [f"mean of {ensemble['members']} models (fmri) and their s.d. (fmri_sd)"]
+    parts += [f"subjects {', '.join(subjects[:20])}"] if subjects else []
     parts += [f"seeds {', '.join(seeds[:20])}"] if seeds else []
     parts += (
         [f"preferred depth differs by {depth_sd:.2g} layers (s.d., median vertex)"]
