@@ -19,7 +19,7 @@ from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
 from brainkit.runs.export import check_network
 from brainkit.runs.folder import SNAPSHOTS, create_run_folder, model_shape
-from brainkit.runs.image_hashes import write_image_hashes
+from brainkit.runs.image_hashes import read_image_hashes, write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
 from brainkit.runs.predictions import open_predictions
@@ -349,7 +349,9 @@ def write_run(
             run.log(f"{each.name}:")
             write_model(each.folder, model)
             facts["trained_with"] = [other.name for other in subjects if other is not each]
-        write_image_hashes(each.folder, [(other.subject, other.split) for other in subjects])
+        seen = None if inputs.start is None else read_image_hashes(inputs.start.folder)
+        if inputs.start is None or seen is not None:  # otherwise nobody knows what the old run was trained on
+            write_image_hashes(each.folder, [(other.subject, other.split) for other in subjects], seen)
         write_parity(each, model, inputs.network, tokens[k].cache)
         write_results(each, model, inputs.network, scores[k], facts=facts, seconds=run.clock.seconds, log=run.log)
     if is_joint:

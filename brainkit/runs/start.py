@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # Farther than this from any vertex of the old run, in mm on the sphere, a vertex has no neighbour there: about two
 # vertices of fsaverage5.
 NEAR = 10.0
+# Of the old run's data, for the new run's licence and references: its bottlenecks were fitted to them.
+_DATA = ("name", "hash", "kind", "dataset")
 # Few images make short epochs, and the best one is chosen.
 EPOCHS = 60
 # Settings of the model that do not change what it is.
@@ -64,10 +66,11 @@ class Start:
 
     def facts(self, began: Beginning) -> dict[str, Any]:
         """The section ``start`` of ``run.json``."""
+        data = self.summary["data"]
         return {
             "run": self.folder.name,
             "checkpoint": self.digest,
-            "data": {key: self.summary["data"][key] for key in ("name", "hash")},
+            "data": [{key: data.get(key) for key in _DATA}, *self.summary.get("start", {}).get("data", ())],
             "resize": self.model.resize,
             "selectors": "transferred" if began.transferred else "neutral",
             "validation_r": began.validation_r,

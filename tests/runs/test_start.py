@@ -23,6 +23,7 @@ from brainkit.data import open_subject
 from brainkit.data.split import Split
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.folder import read_settings
+from brainkit.runs.image_hashes import read_image_hashes
 from brainkit.runs.start import Start, open_start, place
 from brainkit.training.transfer import SHARED
 from brainkit.utils.files import read_json
@@ -84,10 +85,13 @@ def test_backbone_model_preprocessing_and_split_are_those_of_the_old_run(runs: A
 
 def test_a_run_says_what_it_started_from(runs: Any) -> None:
     start = read_json(runs.new.path / "run.json")["start"]
-    assert start["run"] == "old" and start["data"]["hash"] == runs.old.summary["data"]["hash"]
+    assert start["run"] == "old" and [each["hash"] for each in start["data"]] == [runs.old.summary["data"]["hash"]]
     assert len(start["checkpoint"]) == 64
     assert set(start["validation_r"]) == {"neutral", "transferred"}
     assert any(line.startswith("start: two begins with") for line in runs.said)
+    old, new = (read_image_hashes(run.path) for run in (runs.old, runs.new))
+    assert old is not None and new is not None
+    assert np.isin(old["train"], new["train"]).all() and len(new["train"]) > len(old["train"])
 
 
 def test_a_run_that_is_resumed_must_find_the_same_start(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
