@@ -115,12 +115,6 @@ class ModelConfig:
 class TrainConfig:
     """How the model is fitted."""
 
-    start: str = ""
-    """A finished run to start from: its bottlenecks are kept, its selectors and readout are where training begins and
-    what the refitted readout is shrunk to; empty: train everything.
-
-    For a new subject with few images. Usually given as --from.
-    """
     epochs: int = 25
     """Passes over the training images.
 
@@ -238,6 +232,12 @@ class TrainConfig:
 
     false for the weights as they were trained. On a processor the refit takes as long as two epochs with few images,
     and less than one with thousands; with a GPU too, each vertex takes half a millisecond of a processor (64 channels).
+    """
+    start: str = ""
+    """A finished run to start from: its bottlenecks are kept, its selectors and readout are where training begins and
+    what the refitted readout is shrunk to; empty: train everything.
+
+    For a new subject with few images. Usually given as --from.
     """
     device: str = "auto"
     """auto, cpu, cuda or mps.

@@ -136,29 +136,16 @@ class Overrides:
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
 
 
-def new_settings(overrides: Overrides) -> Config:
-    """The settings of a run that begins: defaults, or those of the run that it starts from, and what is asked for.
-
-    Raises
-    ------
-    UsageError
-        If `overrides` change a setting that must be that of the run to start from.
-    DataError
-        If that is not a finished run.
-    """
-    settings = overrides.apply(Config())
-    if not settings.train.start:
-        return settings
-    from brainkit.runs.start import check_settings, settings_to_start_from
-
-    base = settings_to_start_from(settings.train.start)
-    settings = overrides.apply(base)
-    check_settings(settings, base)
-    return settings
-
-
-def resumed_settings(folder: Path, overrides: Overrides) -> Config:
+def resumed_settings(folder: Path, overrides: Overrides, new: Config | None = None) -> Config:
     """The settings of the run in `folder`, checked against what the caller asks for now.
+
+    Parameters
+    ----------
+    folder : Path
+    overrides : Overrides
+    new : Config, optional
+        The settings of a run that begins, if this one was stopped before it wrote anything; by default those of
+        `overrides`.
 
     Raises
     ------
@@ -172,7 +159,7 @@ def resumed_settings(folder: Path, overrides: Overrides) -> Config:
             raise DataError(f"{folder}: expected a run to resume, found no config.yaml in it")
         if overrides.backbone is None and overrides.config is None and overrides.start is None:
             raise UsageError(f"{folder}: no run to resume; to start one, name the backbone")
-        return new_settings(overrides)  # it was stopped before it wrote anything
+        return new or overrides.apply(Config())  # it was stopped before it wrote anything
     stored = _with_absolute_paths(read_settings(folder))
     wanted = overrides.apply(stored)
     if not (folder / "checkpoints" / "last.ckpt").is_file():

@@ -17,7 +17,7 @@ from brainkit.runs.draw import draw_if_possible
 from brainkit.runs.folder import REPEATS, check_is_new, run_folders
 from brainkit.runs.latest import RUNS
 from brainkit.runs.log import PhaseClock, RunLog
-from brainkit.runs.settings import Data, Overrides, new_settings, resumed_settings
+from brainkit.runs.settings import Data, Overrides, resumed_settings
 from brainkit.runs.uncertainty import measure_uncertainty, repeat_settings
 from brainkit.utils.progress import Say
 from brainkit.utils.system import PeakMemory, surplus_threads
@@ -146,12 +146,12 @@ def train(
         config=config,
         assignments=(overrides,) if isinstance(overrides, str) else tuple(overrides),
     )
-    settings = new_settings(wanted)
+    settings = _new_settings(wanted)
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today()}-{_file_name(settings.backbone.name)}"
     if resume:
         if out is None and not folder.is_dir():
             raise UsageError(f"{folder}: no run to resume; name it with --out")
-        settings = resumed_settings(folder, wanted)
+        settings = resumed_settings(folder, wanted, settings)
     if settings.train.start and repeats:
         raise UsageError(
             "repeats must be 0 for a run that starts from another one: all would share that start, so their agreement "
@@ -162,6 +162,19 @@ def train(
     if planned:
         _train_repeats(folder, planned, backbone, given, maps=settings.train.maps, say=say)
     return folder
+
+
+def _new_settings(wanted: Overrides) -> Config:
+    """The settings of a run that begins: defaults, or those of the run that it starts from, and what is asked for."""
+    settings = wanted.apply(Config())
+    if not settings.train.start:
+        return settings
+    from brainkit.runs.start import check_settings, settings_to_start_from
+
+    base = settings_to_start_from(settings.train.start)
+    settings = wanted.apply(base)
+    check_settings(settings, base)
+    return settings
 
 
 def _train_repeats(
