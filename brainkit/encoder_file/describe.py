@@ -311,7 +311,9 @@ def _accuracy(name: str, index: np.ndarray, info: EncoderInfo) -> Accuracy:
         len(index),
         _median(info.r[index]),
         _median(info.R2[index]),
-        100 * _median(explained_share(info.r[index], info.noise_ceiling[index])),
+        100 * _median(explained_share(info.r[index], info.noise_ceiling[index]))
+        if np.isfinite(info.r).any()
+        else math.nan,
     )
 
 

@@ -117,10 +117,10 @@ def open_start(run: str | os.PathLike[str], backbone: nn.Module | str | None = N
     """
     path = Path(run)
     if path.is_file():
-        where = f": {path.parent}" if (path.parent / "run.json").is_file() else ", with its checkpoints/best.ckpt"
+        around = next((folder for folder in path.absolute().parents[:2] if (folder / "run.json").is_file()), None)
         raise DataError(
-            f"{path}: expected a run folder, found a file; an encoder file holds what each vertex selects, not the "
-            f"networks that decide it at other places; give the run folder that it was exported from{where}"
+            f"{path}: expected a run folder, found a file; an encoder file has what each vertex selects, a run the "
+            f"networks that decide it; give {around or 'the run folder that it was exported from'}"
         )
     folder, summary = finished_run(path)
     check_reloadable(folder, summary, None if isinstance(backbone, str) else backbone)

@@ -81,6 +81,7 @@ def test_the_file_predicts_the_mean_of_the_subjects_at_their_common_vertices(run
     assert info.ensemble is not None and [run["subject"] for run in info.ensemble["runs"]] == ["s0", "s1", "s2"]
     assert info.provenance["average"] == {"subjects": ["s0", "s1", "s2"], "vertices": 3, "of": [6, 6, 5]}
     assert "subjects s0, s1, s2" in dict(describe(exported.path).facts)["ensemble"]
+    assert all(np.isnan(row.explained) for row in describe(exported.path).accuracy)
     assert any(line.startswith("test scores: unknown") for line in said)
 
 
