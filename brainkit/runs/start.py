@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 NEAR = 10.0
 # Of the old run's data, for the new run's licence and references: its bottlenecks were fitted to them.
 _DATA = ("name", "hash", "kind", "dataset")
-# Few images make short epochs, and the best one is chosen.
-EPOCHS = 60
 # Settings of the model that do not change what it is.
 _FREE = ("backend", "precision")
 
@@ -148,7 +146,7 @@ def settings_to_start_from(run: str | os.PathLike[str]) -> Config:
         backbone=replace(old.backbone, weights_seed=weights_seed),
         model=replace(old.model, gauge=summary["gauge"], **{name: getattr(Config().model, name) for name in _FREE}),
         data=data,
-        train=replace(Config().train, start=str(folder), epochs=EPOCHS),
+        train=replace(Config().train, start=str(folder)),
     )
 
 
