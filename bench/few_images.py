@@ -3,10 +3,6 @@
 Subjects are planted in one pool of images, `bench.planted`. An old subject is trained on images of its own. New ones,
 with images and noise of their own, are trained on few images: from scratch, and starting from the old subject's model.
 Shares of the noise ceiling are medians over vertices, on images of other photographs that nobody was trained on.
-
-related         selectors shifted a little, half of the variance of the channels' weights shared, the same channels
-unrelated       selectors and weights that have nothing to do with the old subject's, the same channels
-other channels  unrelated, and the layers' channels are others: nothing of the old subject is of use
 """
 
 from __future__ import annotations
@@ -36,7 +32,11 @@ SHIFT = {
     "scale": 0.05,
 }  # s.d. between subjects, in layers, and where the image is 2 wide
 SHARED = 0.5  # of the variance of the channels' weights
-KINDS = ("related", "unrelated", "other channels")
+KINDS = {
+    "related": "selectors shifted a little, half of the variance of the weights shared",
+    "unrelated": "selectors and weights that have nothing to do with the old subject's",
+    "other channels": "unrelated, and the channels that the network's layers are reduced to are others too",
+}
 LONGER = 60  # epochs: with few images, those of the default are few steps
 GOAL = 1.3  # at 100 images, of related subjects
 WAYS = {
@@ -132,17 +132,23 @@ def _share(scores: Any) -> float:
 def page(report: dict[str, Any]) -> str:
     """The curves, by kind: means over seeds with 95 % t intervals, and the ratio to the better way from scratch."""
     runs, size = report["runs"], report["size"]
+    seeds = f"means of {len(runs)} seeds, with 95 % t intervals" if len(runs) > 1 else "one seed, so without intervals"
     lines = [
         "# A new subject from few images",
         "",
         f"{size['vertices']} vertices; the old subject has {size['old_images']:,} images of its own. Images are those "
         "to train and validate on together (nine to one). Explained share of the noise ceiling, median over vertices, "
-        f"on 240 images of other photographs; mean over {len(runs)} seeds, in brackets its 95 % t interval. "
-        + " ".join(f"{way}: {meaning}." for way, meaning in WAYS.items()),
+        f"on test images of other photographs; {seeds}.",
+        "",
+        *(f"- {way}: {meaning}" for way, meaning in WAYS.items()),
         "",
     ]
     for kind in KINDS:
-        lines += [f"## {kind.capitalize()}", "", f"| images | {' | '.join(WAYS)} | ratio to the better from scratch |"]
+        lines += [
+            f"## {kind.capitalize()}: {KINDS[kind]}",
+            "",
+            f"| images | {' | '.join(WAYS)} | ratio to the better from scratch |",
+        ]
         lines += ["|---" * (len(WAYS) + 2) + "|"]
         for count in size["counts"]:
             found = [run[kind][str(count)] for run in runs.values()]
