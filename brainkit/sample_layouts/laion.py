@@ -122,8 +122,6 @@ def _write_stimuli(subject: Simulated, folder: Path, labels: list[str]) -> None:
             whose = "shared,shared" if shared else f"{PARTICIPANT},unique"
             lines.append(f"{labels[row]},{dataset},{whose},4rep")
     (folder / "task-images_metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for path in subject.images:
-        path.unlink()
 
 
 def _encode(path: Path, transparent: bool) -> bytes:
