@@ -15,7 +15,9 @@ from brainkit.sample_layouts.simulated import Simulated
 _MARGIN = 2  # empty voxels around
 
 
-def place_in_volume(subject: Simulated, size: float) -> tuple[Simulated, npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+def place_in_volume(
+    subject: Simulated, size: float
+) -> tuple[Simulated, npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """A voxel of its own for each vertex, where it lies on the pial surface or next to it.
 
     Parameters

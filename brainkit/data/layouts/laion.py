@@ -283,7 +283,9 @@ def _ncsnr(
             ceiling = grid.read(found[0])[mask]
             known = ceiling[np.isfinite(ceiling)]
             if len(known) and (known.min() < -1e-6 or known.max() > 101):
-                raise DataError(f"{found[0]}: expected noise ceilings up to 100, found {known.min():g}..{known.max():g}")
+                raise DataError(
+                    f"{found[0]}: expected noise ceilings up to 100, found {known.min():g}..{known.max():g}"
+                )
             # The documents say percent, examples use fractions.
             unit, scale = ("fractions", 1.0) if known.max(initial=0.0) <= 1.0 else ("percent", 100.0)
             share = np.clip(ceiling / scale, 0.0, 1.0 - 1e-6)
