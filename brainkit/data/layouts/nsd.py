@@ -44,6 +44,7 @@ _SUFFIXES = {"fsaverage": ("mgh",), "nativesurface": ("hdf5",)}  # of volumes: t
 _VOLUME_SUFFIXES = ("hdf5", "nii.gz", "nii")
 _LATE = 3  # last sessions of each subject, which were released later
 
+Splits = dict[str, dict[str, Sequence[str]]]
 Files = dict[int, dict[str, Path]]  # session -> hemisphere, or "" for a volume -> file
 
 
@@ -111,21 +112,19 @@ def nsd(
     stems = [f"session{number:02d}" if experiment == NSD_CORE else "nsdsynthetic" for number in opened]
     described = open_space(path, source.subject, source.space, [file.shape[0] for file in first], stems)
     n_trials = _check_trials(opened, described)
+    splits: Splits
+    notes: tuple[str, ...]
     if experiment == SYNTHETIC:
         shown, images = _synthetic(source, n_trials)
-        splits, notes = {"nsd-synthetic": {"test": images.names}}, ("NSD-synthetic: a test set, of one session",)
+        splits = {"nsd-synthetic": {"test": images.names}}
+        notes = ("NSD-synthetic: a test set, of one session",)
     else:
         shown, images, splits, notes = _core(source, list(opened), n_trials, bool(allow_missing_sessions))
     return Trials(
         name=f"subj{source.subject:02d}",
         layout=f"{'NSD-synthetic' if experiment == SYNTHETIC else 'NSD'}, {source.space}, {source.version}",
         root=path,
-        sessions=tuple(
-            _session(
-                "NSD-synthetic" if experiment == SYNTHETIC else f"session {number:02d}", of, described, shown[number]
-            )
-            for number, of in opened.items()
-        ),
+        sessions=tuple(_session(number, of, described, shown[number]) for number, of in opened.items()),
         images=images,
         vertices=described.vertices,
         rois=described.rois,
@@ -140,19 +139,19 @@ def nsd(
         extra_files=tuple(
             file for file in (path / "simulated.json", path / "truth" / source.space / "truth.npz") if file.is_file()
         ),
-        reads_columns=all(file.by_column for file in first),
+        reads_columns=all(file.by_column for of_session in opened.values() for file in of_session),
     )
 
 
 def _core(
     source: Source, sessions: list[int], n_trials: int, allow: bool
-) -> tuple[dict[int, npt.NDArray[np.int64]], StimulusImages, dict[str, dict[str, Sequence[str]]], tuple[str, ...]]:
+) -> tuple[dict[int, npt.NDArray[np.int64]], StimulusImages, Splits, tuple[str, ...]]:
     """Rows of the images that the trials of each session showed, the images, the splits, and notes."""
     simulated = read_note(source.root) is not None
     design = read_design(source.root, source.subject, n_trials, simulated)
     if beyond := [number for number in sessions if not 1 <= number <= design.n_sessions]:
         raise DataError(
-            f"{source.folder}: expected sessions 1 to {design.n_sessions} of subject {source.subject}, found {beyond[0]}"
+            f"{source.folder}: expected sessions 1 to {design.n_sessions} of this subject, found {beyond[0]}"
         )
     notes = missing_sessions(
         sessions, design.n_sessions, allow, str(source.folder), _about_missing(source, sessions, design.n_sessions)
@@ -162,7 +161,7 @@ def _core(
     names = [f"nsd-{number:05d}" for number in numbers.tolist()]
     named = dict(zip(numbers.tolist(), (f"{name}.png" for name in names), strict=True))
     images = read_images([Brick(source.root / STIMULI, numbers, IMAGES)], names)
-    splits: dict[str, dict[str, Sequence[str]]] = {
+    splits: Splits = {
         split: {side: [named[number] for number in members] for side, members in sides.items()}
         for split, sides in named_splits(design, ids).items()
     }
@@ -175,9 +174,9 @@ def _synthetic(source: Source, n_trials: int) -> tuple[dict[int, npt.NDArray[np.
     return {1: np.searchsorted(numbers, order)}, synthetic_images(source.root, source.subject, numbers)
 
 
-def _session(name: str, betas: Sequence[Betas], space: Space, images: npt.NDArray[np.int64]) -> Session:
+def _session(number: int, betas: Sequence[Betas], space: Space, images: npt.NDArray[np.int64]) -> Session:
     files = tuple(file.path for file in betas)
-    return Session(name, files, images, functools.partial(space.read, betas))
+    return Session(f"session {number:02d}", files, images, functools.partial(space.read, betas))
 
 
 def _subject(path: Path, subject: str) -> int:

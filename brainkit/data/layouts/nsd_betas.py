@@ -130,7 +130,7 @@ def _open_mgh(path: Path) -> Betas:
         with path.open("rb", buffering=0) as file:
             for trial in range(trials):
                 file.seek(_MGH_HEADER + 4 * (trial * vertices + first))
-                if file.readinto(row) != row.nbytes:
+                if file.readinto(row) != row.nbytes:  # type: ignore[arg-type]
                     raise DataError(f"{path}: expected {trials} trials, found the file's end in trial {trial + 1}")
                 values[trial] = row[inside]
         return values

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from brainkit.data.layouts.tables import read_table, whole_numbers
 from brainkit.errors import DataError
-from brainkit.utils.text import one_line, plural
+from brainkit.utils.text import one_line
 
 IMAGES = 73_000
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)  # of subjects 1 to 8
@@ -88,9 +88,7 @@ def read_design(root: Path, subject: int, trials_per_session: int, simulated: bo
         if trials_per_session != TRIALS_PER_SESSION:
             raise DataError(f"{root}: expected {TRIALS_PER_SESSION} trials a session, found {trials_per_session}")
     if len(order) % trials_per_session:
-        raise DataError(
-            f"{path}: expected sessions of {trials_per_session} trials, found {plural(len(order), 'trial')}"
-        )
+        raise DataError(f"{path}: expected sessions of {trials_per_session} trials, found {len(order):,} in all")
     if of_subjects.ndim != 2 or len(of_subjects) != len(SESSIONS):
         raise DataError(f"{path}: expected subjectim with a row for each of 8 subjects, found {of_subjects.shape}")
     _check_counted_from_1(path, "masterordering", order, of_subjects.shape[1])
@@ -217,9 +215,8 @@ def _check_log(path: Path, design: Design, subject: int) -> None:
     table = read_table(path, ("SUBJECT", "SESSION", "73KID"))
     whose, sessions, images = (np.array(whole_numbers(path, table, name)) for name in ("SUBJECT", "SESSION", "73KID"))
     if len(whose) and set(whose.tolist()) != {subject}:
-        raise DataError(
-            f"{path}: expected the trials of subject {subject}, found those of {sorted(set(whose.tolist()))}"
-        )
+        found = ", ".join(map(str, sorted(set(whose.tolist()))))
+        raise DataError(f"{path}: expected the trials of subject {subject}, found those of {found}")
     for number in np.unique(sessions).tolist():
         logged, planned = images[sessions == number] - 1, design.session(number)
         if len(logged) != len(planned):

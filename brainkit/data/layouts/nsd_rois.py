@@ -36,6 +36,8 @@ _NAMES = {
     "fVTC": "fVTC",
 }
 
+_NIFTI = (".nii.gz", ".nii")
+
 Labels = npt.NDArray[np.int64]
 Rois = dict[str, npt.NDArray[np.int64]]
 
@@ -68,9 +70,7 @@ def surface_rois(root: Path, subject: int, sizes: Mapping[str, int], average: bo
             continue
         sides = []
         for side in HEMISPHERES:
-            path = next(
-                (p for p in (folder / f"{side}.{name}.mgz", folder / f"{side}.{name}.mgh") if p.is_file()), None
-            )
+            path = _existing(folder, f"{side}.{name}", ".mgz", ".mgh")
             if path is None:
                 sides.append(np.zeros(sizes[side], np.int64))
             elif moved:
@@ -87,9 +87,9 @@ def volume_rois(root: Path, subject: int, space: str, grid: Grid, positions: npt
     folder = root / "nsddata" / "ppdata" / f"subj{subject:02d}" / space / "roi"
     labels: dict[str, Labels] = {}
     for name in _sets(folder, r"(?:{side}\.)?(.+)\.nii(?:\.gz)?"):
-        whole = _existing(folder, name)
+        whole = _existing(folder, name, *_NIFTI)
         # -1 is the other hemisphere's cortex, where its own file has the labels.
-        paths = [whole] if whole else [p for side in HEMISPHERES if (p := _existing(folder, f"{side}.{name}"))]
+        paths = [whole] if whole else [p for side in HEMISPHERES if (p := _existing(folder, f"{side}.{name}", *_NIFTI))]
         volumes = [_whole(path, grid.read(path).ravel(order="F")[positions]) for path in paths]
         labels[name] = np.maximum.reduce(volumes)
     label_folders = (root / FREESURFER / f"subj{subject:02d}" / "label", root / FREESURFER / "fsaverage" / "label")
@@ -125,8 +125,8 @@ def _sets(folder: Path, pattern: str) -> list[str]:
     return sorted(name for name in names if not name.startswith("probmap"))
 
 
-def _existing(folder: Path, stem: str) -> Path | None:
-    return next((p for p in (folder / f"{stem}.nii.gz", folder / f"{stem}.nii") if p.is_file()), None)
+def _existing(folder: Path, stem: str, *suffixes: str) -> Path | None:
+    return next((p for suffix in suffixes if (p := folder / f"{stem}{suffix}").is_file()), None)
 
 
 def _whole(path: Path, values: npt.NDArray[np.float64]) -> Labels:

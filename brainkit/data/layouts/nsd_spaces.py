@@ -171,8 +171,8 @@ def _spheres(folder: Path, counts: dict[str, int]) -> npt.NDArray[np.float32]:
         path = next((folder / f"{side}.{name}" for name in _SPHERES if (folder / f"{side}.{name}").is_file()), None)
         if path is None:
             raise DataError(
-                f"{folder / f'{side}.{_SPHERES[0]}'}: file not found; expected the subject's FreeSurfer surfaces, which "
-                "say where the vertices of nativesurface lie: download this folder, or use another --space"
+                f"{folder / f'{side}.{_SPHERES[0]}'}: file not found; expected the subject's FreeSurfer surfaces, "
+                "which say where the vertices of nativesurface lie: download this folder, or use another --space"
             )
         points = _read_points(path)
         if len(points) != count:

@@ -33,9 +33,8 @@ def synthetic_order(root: Path, trials: int, simulated: bool) -> npt.NDArray[np.
         raise DataError(f"{path}: expected {trials} trials in masterordering, as in the responses, found {len(order)}")
     if order.min() < 1 or order.max() > IMAGES:
         counted = "; they seem to count from 0" if order.min() == 0 else ""
-        raise DataError(
-            f"{path}: expected images from 1 to {IMAGES} in masterordering, found {order.min()} to {order.max()}{counted}"
-        )
+        found = f"{order.min()} to {order.max()}{counted}"
+        raise DataError(f"{path}: expected images from 1 to {IMAGES} in masterordering, found {found}")
     return order
 
 
