@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainkit.data.dataset import NSD, Dataset
+from brainkit.data.layouts.nsd_algonauts import algonauts_from_trials
 from brainkit.data.layouts.nsd_betas import Betas, open_betas
 from brainkit.data.layouts.nsd_design import IMAGES, named_splits, read_design
 from brainkit.data.layouts.nsd_rois import HEMISPHERES
@@ -32,7 +33,7 @@ DATASET = Dataset(
         "Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-00962-x",
     ),
 )
-NSD_CORE, SYNTHETIC = "nsd", "synthetic"
+NSD_CORE, SYNTHETIC, ALGONAUTS = "nsd", "synthetic", "algonauts"
 # The releases of the responses, the best first.
 VERSIONS = {
     NSD_CORE: {"b3": "betas_fithrf_GLMdenoise_RR", "b2": "betas_fithrf", "b1": "betas_assumehrf"},
@@ -87,7 +88,8 @@ def nsd(
         Columns are the vertices of the left hemisphere, then of the right; or the voxels of the brain mask, the first
         axis being the fastest.
     experiment : str
-        ``nsd``, or ``synthetic`` for NSD-synthetic, a test set.
+        ``nsd``; ``synthetic`` for NSD-synthetic, a test set; ``algonauts`` for the data of that challenge, see
+        `brainkit.data.layouts.nsd_algonauts.algonauts_from_trials`.
     allow_missing_sessions : bool
         Use the sessions that are there.
 
@@ -103,8 +105,11 @@ def nsd(
     Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence.
     Gifford et al. (2024), The Natural Scenes Dataset's out-of-distribution component NSD-synthetic.
     """
+    if experiment == ALGONAUTS:
+        return algonauts_from_trials(nsd(path, subject=subject, betas=betas, space=space or "fsaverage"))
     if experiment not in VERSIONS:
-        raise UsageError(f"{path}: expected the experiment {' or '.join(VERSIONS)}, found {experiment!r}")
+        known = ", ".join((*VERSIONS, ALGONAUTS))
+        raise UsageError(f"{path}: expected the experiment {known}, found {experiment!r}")
     source = _choose(path, _subject(path, subject), experiment, space, betas)
     files = _session_files(source.folder, source.space, experiment)
     opened = {number: _open(of_session, source) for number, of_session in sorted(files.items())}
