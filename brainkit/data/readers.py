@@ -75,6 +75,13 @@ LAYOUTS: dict[str, Layout] = {
         options=("subject", "allow_missing_sessions"),
         trials=True,
     ),
+    "things": Layout(
+        "THINGS-fMRI",
+        ("sub-*_ResponseData.h5", "betas_csv/sub-*_ResponseData.h5"),
+        "layouts.things:things_fmri",
+        options=("subject",),
+        trials=True,
+    ),
     "folder": Layout("own data", ("responses.npy", "images"), "folder:Folder"),
 }
 

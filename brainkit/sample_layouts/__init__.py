@@ -42,4 +42,5 @@ class Writer:
 WRITERS: dict[str, Writer] = {
     "algonauts": Writer("Algonauts 2023", "algonauts:write_algonauts"),
     "laion": Writer("LAION-fMRI", "laion:write_laion", images=300, test_images=80),
+    "things": Writer("THINGS-fMRI", "things:write_things"),
 }

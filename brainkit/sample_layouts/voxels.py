@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -73,3 +74,14 @@ def reorder(subject: Simulated, order: npt.NDArray[np.intp], space: str, ids: np
         noise_ceiling=subject.noise_ceiling[order],
         truth=truth,
     )
+
+
+def save_volume(
+    path: Path, values: npt.NDArray[np.generic], voxels: npt.NDArray[np.int32], affine: npt.NDArray[np.float64]
+) -> None:
+    """Write a map (V,) as NIfTI (X, Y, Z), or trials (n, V) as (X, Y, Z, n); 0 outside the voxels."""
+    import nibabel
+
+    volume = np.zeros((*(voxels.max(axis=0) + 1 + _MARGIN), *values.shape[:-1]), values.dtype, order="F")
+    volume[tuple(voxels.T)] = values.T
+    nibabel.save(nibabel.Nifti1Image(volume, affine), path)
