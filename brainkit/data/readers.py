@@ -75,6 +75,7 @@ LAYOUTS: dict[str, Layout] = {
         options=("subject", "allow_missing_sessions"),
         trials=True,
     ),
+    "mosaic": Layout("MOSAIC", ("sub-*_*.hdf5",), "layouts.mosaic:mosaic", options=("subject",), trials=True),
     "things": Layout(
         "THINGS-fMRI",
         ("sub-*_ResponseData.h5", "betas_csv/sub-*_ResponseData.h5"),

@@ -42,5 +42,6 @@ class Writer:
 WRITERS: dict[str, Writer] = {
     "algonauts": Writer("Algonauts 2023", "algonauts:write_algonauts"),
     "laion": Writer("LAION-fMRI", "laion:write_laion", images=300, test_images=80),
+    "mosaic": Writer("MOSAIC", "mosaic:write_mosaic", images=300, test_images=80),
     "things": Writer("THINGS-fMRI", "things:write_things"),
 }

@@ -55,11 +55,11 @@ def place_in_volume(
 
 
 def reorder(subject: Simulated, order: npt.NDArray[np.intp], space: str, ids: npt.NDArray[np.integer]) -> Simulated:
-    """The subject with its vertices in another order, which are other vertices of another space in its truth.
+    """The subject with its vertices in another order, each as often as `order` has it, at `ids` of another space.
 
-    `Simulated.vertices` stay those of fsaverage5 and have no meaning any more.
+    The truth says these; `Simulated.vertices` stay those of fsaverage5 and have no meaning any more.
     """
-    count = len(order)
+    count = len(subject.vertices)
     truth = {
         name: array[order] if np.ndim(array) and len(array) == count and name != "layers" else array
         for name, array in subject.truth.items()
