@@ -83,6 +83,17 @@ LAYOUTS: dict[str, Layout] = {
         options=("subject",),
         trials=True,
     ),
+    "cifti": Layout(
+        "own data with CIFTI responses",
+        (
+            "responses.dscalar.nii",
+            "responses.dtseries.nii",
+            "responses/*.dscalar.nii",
+            "responses/*.dtseries.nii",
+        ),
+        "layouts.cifti:cifti_folder",
+        trials=True,
+    ),
     "folder": Layout("own data", ("responses.npy", "images"), "folder:Folder"),
 }
 
