@@ -68,6 +68,13 @@ class Layout:
 # In the order in which they are tried: the first match is used.
 LAYOUTS: dict[str, Layout] = {
     "algonauts": Layout("Algonauts 2023", ("training_split",), "algonauts:Algonauts"),
+    "nsd": Layout(
+        "NSD as released",
+        ("nsddata_betas",),
+        "layouts.nsd:nsd",
+        options=("subject", "betas", "space", "experiment", "allow_missing_sessions"),
+        trials=True,
+    ),
     "laion": Layout(
         "LAION-fMRI",
         ("derivatives/glmsingle-tedana",),
