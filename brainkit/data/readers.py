@@ -82,6 +82,25 @@ LAYOUTS: dict[str, Layout] = {
         options=("subject", "allow_missing_sessions"),
         trials=True,
     ),
+    "mosaic": Layout("MOSAIC", ("sub-*_*.hdf5",), "layouts.mosaic:mosaic", options=("subject",), trials=True),
+    "things": Layout(
+        "THINGS-fMRI",
+        ("sub-*_ResponseData.h5", "betas_csv/sub-*_ResponseData.h5"),
+        "layouts.things:things_fmri",
+        options=("subject",),
+        trials=True,
+    ),
+    "cifti": Layout(
+        "own data with CIFTI responses",
+        (
+            "responses.dscalar.nii",
+            "responses.dtseries.nii",
+            "responses/*.dscalar.nii",
+            "responses/*.dtseries.nii",
+        ),
+        "layouts.cifti:cifti_folder",
+        trials=True,
+    ),
     "folder": Layout("own data", ("responses.npy", "images"), "folder:Folder"),
 }
 

@@ -98,6 +98,8 @@ def identify(trials: Trials) -> str:
     digest.update(json.dumps(list(trials.rois)).encode())
     for array in (*(session.images for session in trials.sessions), trials.vertices.ids, *trials.rois.values()):
         digest.update(np.ascontiguousarray(array, np.int64).tobytes())
+    if trials.noise_ceiling is not None:
+        digest.update(np.ascontiguousarray(trials.noise_ceiling, np.float64).tobytes())
     if trials.coordinates is not None:
         digest.update(np.ascontiguousarray(trials.coordinates, np.float32).tobytes())
     return digest.hexdigest()
@@ -152,10 +154,13 @@ def _write_responses(trials: Trials, folder: Path) -> None:
     signal, noise = np.load(variances)
     with np.errstate(invalid="ignore", divide="ignore"):
         ncsnr = np.sqrt(np.maximum(signal, 0.0) / noise)
-    np.save(folder / "ncsnr.npy", ncsnr.astype(np.float32))
+    if trials.noise_ceiling is None or np.isfinite(ncsnr).any():
+        np.save(folder / "ncsnr.npy", ncsnr.astype(np.float32))
     np.save(folder / "repetitions.npy", trials.repetitions.astype(np.int32))
     if np.isfinite(ncsnr).any():
         np.save(folder / "noise_ceiling.npy", noise_ceiling_from_ncsnr(ncsnr, _counts(trials)).values.astype("<f4"))
+    elif trials.noise_ceiling is not None:
+        np.save(folder / "noise_ceiling.npy", trials.noise_ceiling.astype("<f4"))
     variances.unlink()
 
 
@@ -220,12 +225,18 @@ def _describe(trials: Trials, folder: Path, identity: str) -> dict[str, Any]:
         "images_by_repetitions": {str(times): int(count) for times, count in enumerate(repetitions) if count},
         "columns": len(trials.vertices),
         "standardised": {"within": "session", "ddof": 0} if trials.standardise else None,
-        "noise_ceiling": "nsd, pooled over images" if trials.standardise else "anova, one-way",
+        "noise_ceiling": _formula(trials),
         "responses_sha256": _sha256(folder / "responses.npy"),
     }
-    if trials.ncsnr is not None:
+    if trials.ncsnr is not None and (folder / "ncsnr.npy").exists():
         value["published_ncsnr"] = _agreement(np.load(folder / "ncsnr.npy"), trials.ncsnr)
     return value
+
+
+def _formula(trials: Trials) -> str:
+    if trials.noise_ceiling is not None and (trials.repetitions == 1).all():
+        return "as the data give it"
+    return "nsd, pooled over images" if trials.standardise else "anova, one-way"
 
 
 def _agreement(own: npt.NDArray[Any], published: npt.NDArray[Any]) -> dict[str, Any]:
