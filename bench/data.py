@@ -3,7 +3,7 @@
 A subject is made up in the files of the release: sessions of 750 trials, as on the subject's own surface (HDF5, a chunk
 a vertex) or on fsaverage (.mgh, of which the vertices in nsdgeneral are prepared). Preparing it and a plain read of the
 same files take turns, both after the operating system has been asked to forget them. The pictures have few pixels:
-writing them is not what is measured. 40 sessions of 40,000 vertices take 2.4 GB of disk on the subject's own surface and
+writing them is not what is measured. 40 sessions of 40,000 vertices take 2.4 GB on the subject's own surface and
 40 GB on fsaverage, and what is prepared from them 1.6 GB.
 """
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.data.dataset import NSD, Dataset
+from brainkit.data.dataset import NSD, NSD_PAPER, Dataset
 from brainkit.data.layouts.nsd_algonauts import algonauts_from_trials
 from brainkit.data.layouts.nsd_betas import Betas, open_betas
 from brainkit.data.layouts.nsd_design import IMAGES, named_splits, read_design
 from brainkit.data.layouts.nsd_rois import HEMISPHERES
 from brainkit.data.layouts.nsd_spaces import SPACES, SURFACES, Space, open_space
 from brainkit.data.layouts.nsd_stimuli import Brick, read_images
-from brainkit.data.layouts.nsd_synthetic import synthetic_images, synthetic_order
+from brainkit.data.layouts.nsd_synthetic import SYNTHETIC_DATASET, synthetic_images, synthetic_order
 from brainkit.data.subject import read_note
 from brainkit.data.trials.images import StimulusImages
 from brainkit.data.trials.prepare import missing_sessions
@@ -26,13 +26,7 @@ from brainkit.data.trials.trials import Session, Trials
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.text import nearest_name
 
-DATASET = Dataset(
-    name="Natural Scenes Dataset",
-    citation=(
-        "Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence, "
-        "Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-00962-x",
-    ),
-)
+DATASET = Dataset(name="Natural Scenes Dataset", citation=(NSD_PAPER,))
 NSD_CORE, SYNTHETIC, ALGONAUTS = "nsd", "synthetic", "algonauts"
 # The releases of the responses, the best first.
 VERSIONS = {
@@ -103,7 +97,7 @@ def nsd(
     References
     ----------
     Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence.
-    Gifford et al. (2024), The Natural Scenes Dataset's out-of-distribution component NSD-synthetic.
+    Gifford et al. (2026), A 7T fMRI dataset of synthetic images for out-of-distribution modeling of vision.
     """
     if experiment == ALGONAUTS:
         return algonauts_from_trials(nsd(path, subject=subject, betas=betas, space=space or "fsaverage"))
@@ -137,7 +131,7 @@ def nsd(
         volume=described.volume,
         ncsnr=described.read_ncsnr(source.folder),
         splits=splits,
-        dataset=DATASET,
+        dataset=SYNTHETIC_DATASET if experiment == SYNTHETIC else DATASET,
         kind=NSD,
         note=read_note(path),
         notes=(*notes, *described.notes),

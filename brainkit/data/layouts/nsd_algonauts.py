@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.data.dataset import ALGONAUTS_PAPER
 from brainkit.data.layouts.nsd_design import TEST_SESSIONS
 from brainkit.data.subject import Subject
 from brainkit.data.trials.trials import Session, Trials
@@ -63,6 +64,7 @@ def algonauts_from_trials(trials: Trials) -> Trials:
         images=trials.images.select(kept),
         splits={SPLIT: sides},
         ncsnr=None,
+        dataset=replace(trials.dataset, citation=(*trials.dataset.citation, ALGONAUTS_PAPER)),
         notes=(*trials.notes, f"training: sessions 1 to {n_training}; test: the last {TEST_SESSIONS}"),
     )
 
