@@ -243,7 +243,7 @@ class Subject:
         return digest.hexdigest()
 
     def restrict(self, rois: str | Sequence[str]) -> Subject:
-        """The subject with the vertices of these ROIs only, their union.
+        """The subject with the vertices of these ROIs only, their union; see `brainkit.cortex.rois.RoiTable.members`.
 
         ROIs that keep no vertex are dropped from the table; of the vertices left out, those in the ROIs remain listed.
 
@@ -262,12 +262,11 @@ class Subject:
         left_out = np.sort(list(itertools.chain.from_iterable(self.excluded.values())))
         positions = self.excluded_rois.union(names) if len(left_out) else np.empty(0, np.int32)
         chosen = set(left_out[positions].tolist())
-        table = self.rois.subset(kept)
         return replace(
             self,
             responses=self.responses.keep(kept.astype(np.int64)),
             vertices=self.vertices.select(kept),
-            rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
+            rois=self.rois.subset(kept).without_empty(),
             noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[kept],
             ncsnr=None if self.ncsnr is None else self.ncsnr[kept],
             excluded={reason: [vertex for vertex in ids if vertex in chosen] for reason, ids in self.excluded.items()},
@@ -360,7 +359,7 @@ def assemble(
             f"{responses.files[0][0].parent}: expected responses that vary, found all {len(vertices)} vertices "
             f"constant ({int(constant.sum())}) or not finite ({int(not_finite.sum())})"
         )
-    table = RoiTable(rois, len(vertices))
+    table = RoiTable(rois, len(vertices)).on(vertices, volume)
     return Subject(
         name=name,
         root=root,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from brainkit.config import BackboneConfig, Config, DataConfig
+from brainkit.cortex.roi_expressions import with_absolute_files
 from brainkit.data.readers import locate
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
@@ -175,7 +176,12 @@ def _with_absolute_paths(settings: Config) -> Config:
         name = f"{_absolute(file)}:{kind}"
     return replace(
         settings,
-        data=replace(data, path=_absolute_data(data.path), paths=tuple(map(_absolute_data, data.paths))),
+        data=replace(
+            data,
+            path=_absolute_data(data.path),
+            paths=tuple(map(_absolute_data, data.paths)),
+            rois=tuple(map(with_absolute_files, data.rois)),
+        ),
         backbone=replace(backbone, name=name, weights=_absolute(backbone.weights)),
     )
 
