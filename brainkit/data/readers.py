@@ -68,6 +68,13 @@ class Layout:
 # In the order in which they are tried: the first match is used.
 LAYOUTS: dict[str, Layout] = {
     "algonauts": Layout("Algonauts 2023", ("training_split",), "algonauts:Algonauts"),
+    "laion": Layout(
+        "LAION-fMRI",
+        ("derivatives/glmsingle-tedana",),
+        "layouts.laion:laion_fmri",
+        options=("subject", "allow_missing_sessions"),
+        trials=True,
+    ),
     "folder": Layout("own data", ("responses.npy", "images"), "folder:Folder"),
 }
 

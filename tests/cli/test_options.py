@@ -201,7 +201,7 @@ def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pyt
 
 def test_sample_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.sample", "make_sample", Path("s"))
-    options = "--seed 3 --images 30 --test-images 8 --vertices 60 --backbone net.py:Net"
+    options = "--seed 3 --images 30 --test-images 8 --vertices 60 --backbone net.py:Net --layout algonauts"
     assert call("sample", "s", *options.split()).exit_code == 0
     assert without_say(given()) == {
         "directory": Path("s"),
@@ -210,6 +210,7 @@ def test_sample_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "test_images": 8,
         "vertices": 60,
         "backbone": "net.py:Net",
+        "layout": "algonauts",
     }
 
 
