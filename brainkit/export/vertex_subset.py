@@ -94,10 +94,7 @@ def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
             raise DataError(f"{file}: expected vertex ids, found a file of over {MAX_BYTES >> 20} MB")
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    if file.suffix == ".npy":
-        ids = np.array(open_array(file, "vertex ids"))
-    else:
-        ids = read_vertex_list(file)
+    ids = np.array(open_array(file, "vertex ids")) if file.suffix == ".npy" else read_vertex_list(file)
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise DataError(f"{file}: expected integers of shape (n,), found {ids.dtype} of shape {ids.shape}")
     return ids

@@ -156,7 +156,8 @@ def plan_subjects(
     else:
         seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
         fractions = settings.data.validation, settings.data.test
-        splits = split_subjects(subjects, seed, fractions, labels=names, half=settings.data.half)
+        data = settings.data
+        splits = split_subjects(subjects, seed, fractions, labels=names, half=data.half, split=data.split)
     runs = []
     for name, subject, its_folder, split in zip(names, subjects, folders, splits, strict=True):
         path = settings.data.path or subject.location or str(subject.root.resolve())

@@ -119,7 +119,7 @@ def test_a_label(on_surface, owner):
 
 
 def test_files_in_expressions_and_subsets(on_surface):
-    table, ids, folder = on_surface
+    table, _, folder = on_surface
     file = write_label(folder / "lh.my-V1+2.label", range(1001))
     assert table.members(f"half - {file}").tolist() == list(range(11, 50))
     assert table.members(f"{file}+half").tolist() == list(range(50))
