@@ -25,7 +25,7 @@ from brainkit.cortex.volume import Volume
 from brainkit.data.dataset import OWN, SIMULATED, Dataset
 from brainkit.data.missing import find_unusable
 from brainkit.data.responses import Responses
-from brainkit.data.stimuli import hash_pixels, join_stimuli
+from brainkit.data.stimuli import ImageHashes, hash_images, join_stimuli
 from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import content_hash, decode, verify
 from brainkit.metrics.ceilings import NoiseCeiling, noise_ceiling_from_ncsnr
@@ -164,7 +164,7 @@ class Subject:
         """
         return join_stimuli([self.names], [self.named_groups], [self.pixel_hashes])[0]
 
-    @functools.cached_property
+    @property
     def pixel_hashes(self) -> tuple[str, ...]:
         """A hash of each image's pixels (n,), see :func:`brainkit.images.pixel_hash`.
 
@@ -173,9 +173,24 @@ class Subject:
         DataError
             If an image cannot be read: names the first and how many there are.
         """
-        hashes = hash_pixels(self.images)
-        _refuse_unreadable([each for each in hashes if isinstance(each, ImageError)], len(self))
-        return tuple(map(str, hashes))
+        return tuple(each.pixels for each in self._hashes)
+
+    @functools.cached_property
+    def perceptual_hashes(self) -> npt.NDArray[np.uint8]:
+        """What each image looks like, as bits in 32 bytes (n, 32), see :func:`brainkit.images.perceptual_hash`.
+
+        Raises
+        ------
+        DataError
+            As `pixel_hashes`.
+        """
+        return np.frombuffer(b"".join(each.looks for each in self._hashes), np.uint8).reshape(len(self), -1)
+
+    @functools.cached_property
+    def _hashes(self) -> tuple[ImageHashes, ...]:
+        found = hash_images(self.images)
+        _refuse_unreadable([each for each in found if isinstance(each, ImageError)], len(self))
+        return tuple(each for each in found if isinstance(each, ImageHashes))
 
     def skip_unreadable(self) -> Subject:
         """The same subject without the images that cannot be read, and without their responses.
@@ -190,8 +205,7 @@ class Subject:
         DataError
             If no image can be read.
         """
-        hashes = hash_pixels(self.images)
-        errors = {row: each for row, each in enumerate(hashes) if isinstance(each, ImageError)}
+        errors = {row: each for row, each in enumerate(hash_images(self.images)) if isinstance(each, ImageError)}
         if not errors:
             return self
         if len(errors) == len(self):
