@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from brainkit.cortex.vertices import CUSTOM
-from brainkit.data.split import SIDES, Split
+from brainkit.data.leaks import find_leaks
+from brainkit.data.split import Split
 from brainkit.data.splits import split_subjects
 from brainkit.data.subject import Subject
 from brainkit.data.trials import Trials
@@ -143,7 +144,7 @@ def _subject_facts(subject: Subject, layout: str, split: Split | None) -> Iterab
         ("noise ceilings", _ceilings(subject)),
     ]
     if split is not None:
-        sides = ", ".join(f"{len(getattr(split, side)):,} {side}" for side in SIDES)
+        sides = split.counts() + (f", by {split.name}" if split.name else "")
         found.append(("default split", sides + ("; test is the data set's own" if subject.official_test.any() else "")))
     return [(name, text) for name, text in found if text]
 
@@ -152,6 +153,10 @@ def _problems(subject: Subject, split: Split | None) -> Iterable[str]:
     for check in _CHECKS:
         if problem := check(subject, split):
             yield problem
+
+
+def _leaked(subject: Subject, split: Split | None) -> str:
+    return "" if split is None else " ".join(find_leaks([split], [subject])[0].lines())
 
 
 def _left_out(subject: Subject, split: Split | None) -> str:
@@ -234,6 +239,7 @@ def _not_drawable(subject: Subject, split: Split | None) -> str:
 
 
 _CHECKS: tuple[Callable[[Subject, Split | None], str], ...] = (
+    _leaked,
     _left_out,
     _no_rois,
     _no_ceilings,
