@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.data.trials.trials import Trials
+from brainkit.data.trials.trials import Session, Trials
 from brainkit.errors import DataError
 from brainkit.utils.system import cores
 
@@ -74,14 +74,26 @@ def average(trials: Trials, blocks: list[slice]) -> Iterator[Averaged]:
         for block in blocks:
             columns = np.arange(block.start, block.stop, dtype=np.int64)
             sums = _Sums.zero(repeats, len(columns), trials.standardise)
-            for session in trials.sessions:
-                values = np.asarray(session.read(columns))
-                if values.shape != (len(session.images), len(columns)):
-                    raise DataError(
-                        f"{session.files[0]}: expected responses of {len(session.images)} trials, found {len(values)}"
-                    )
+            for session, values in _read_ahead(trials.sessions, columns):
                 sums.add(session.images, values, pool)
             yield Averaged(block, *sums.finish())
+
+
+def _read_ahead(
+    sessions: Sequence[Session], columns: npt.NDArray[np.int64]
+) -> Iterator[tuple[Session, npt.NDArray[np.float32]]]:
+    """The responses of each session, while the next is read in a thread."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(sessions[0].read, columns)
+        for session, following in itertools.zip_longest(sessions, sessions[1:]):
+            values = np.asarray(coming.result())
+            if following is not None:
+                coming = reader.submit(following.read, columns)
+            if values.shape != (len(session.images), len(columns)):
+                raise DataError(
+                    f"{session.files[0]}: expected responses of {len(session.images)} trials, found {len(values)}"
+                )
+            yield session, values
 
 
 @dataclass(eq=False)
