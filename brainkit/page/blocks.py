@@ -39,7 +39,7 @@ def table(of: Table) -> Block:
 
 
 def figure(source: str, alt: str, caption: str = "") -> Block:
-    """`source` is from :func:`brainkit.page.document.picture`; `alt` is for those who cannot see it."""
+    """`source` is from :func:`brainkit.utils.data_uri.data_uri`; `alt` is for those who cannot see it."""
     return {"kind": "figure", "source": source, "alt": alt, "caption": caption}
 
 

@@ -17,7 +17,8 @@ from brainkit.maps.draw import check_drawable_set
 from brainkit.maps.figure import MapFigure
 from brainkit.maps.style import DEFAULT, Style
 from brainkit.runs.folder import SNAPSHOTS, finished_run
-from brainkit.runs.map_sets import read_arrays, run_map_set
+from brainkit.runs.map_sets import run_map_set
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import atomic_write, create_folder
 from brainkit.utils.progress import Say
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 from brainkit import encoder_file
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
-from brainkit.errors import DataError
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.catalog import encoder_maps, evaluation_maps, trained_maps
 from brainkit.maps.limits import share_limits
@@ -25,6 +23,7 @@ from brainkit.runs.folder import (
     read_volume,
     run_folders,
 )
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import read_json
 
 EVALUATION = "evaluation.npz"
@@ -127,22 +126,3 @@ def _rois_of_run_around(folder: Path, vertices: Vertices) -> RoiTable:
     rois = read_rois(run, len(ids))
     scored = np.isin(ids, vertices.ids)
     return rois.subset(scored) if scored.sum() == len(vertices) else RoiTable({}, len(vertices))
-
-
-def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz`` file.
-
-    Raises
-    ------
-    DataError
-        If the file or an array is missing, or it is damaged.
-    """
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; is the folder complete?") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise DataError(f"{path}: expected an .npz file of arrays, found one that is damaged") from None
-    except KeyError as error:
-        raise DataError(f"{path}: expected an array {error.args[0]!r}, found none") from None

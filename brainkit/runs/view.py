@@ -25,7 +25,8 @@ from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.page.stills import draw_stills
 from brainkit.predict.outputs.formats import description_path
 from brainkit.runs.draw import default_source
-from brainkit.runs.map_sets import is_run_folder, open_map_sets, read_arrays
+from brainkit.runs.map_sets import is_run_folder, open_map_sets
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import atomic_write, read_json
 from brainkit.utils.progress import Say
 from brainkit.utils.text import as_text, format_bytes, plural
