@@ -10,7 +10,7 @@ import numpy as np
 
 from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.errors import UsageError
 from brainkit.utils.text import nearest_name
@@ -156,6 +156,11 @@ class MapSet:
     volume: Volume | None = None
     surface: CorticalSurface | None = None
     ids: np.ndarray | None = None
+
+    @property
+    def is_drawable(self) -> bool:
+        """Whether there is something to draw the vertices on: a surface, or the volume whose voxels they are."""
+        return self.vertices.space != CUSTOM or self.surface is not None or self.volume is not None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.colours import colour_map, sequence
 from brainkit.maps.limits import with_limits
-from brainkit.maps.projected import project_maps
+from brainkit.maps.projected import on_surface
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,7 @@ class Changes:
         chosen = maps.only(self.only) if self.only else maps
         rois = maps.rois if self.rois is None else choose_rois(maps.rois, self.rois)
         changed = replace(chosen, rois=rois, maps=tuple(self._recoloured(each) for each in chosen.maps))
-        if self.surface is None:
-            return changed
-        if changed.volume is not None:
-            return project_maps(changed, self.surface)
-        self.surface.ids_of(changed.vertices, changed.ids)  # raises if they do not fit
-        return replace(changed, surface=self.surface)
+        return changed if self.surface is None else on_surface(changed, self.surface)
 
     def _recoloured(self, brain_map: BrainMap) -> BrainMap:
         if self.vmin is not None or self.vmax is not None:

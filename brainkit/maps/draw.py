@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import UsageError, require
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.figure import MapFigure
@@ -108,7 +107,7 @@ def check_drawable_set(maps: MapSet, *others: BrainMap) -> None:
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
-    if maps.vertices.space == CUSTOM and maps.surface is None and maps.volume is None:
+    if not maps.is_drawable:
         raise UsageError("maps of the custom space need a surface or a volume, got neither; give a surface")
     count = len(maps.vertices)
     if maps.rois.n_vertices != count:

@@ -12,7 +12,7 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices, from_ranges
-from brainkit.cortex.volume import Volume
+from brainkit.cortex.volume import Volume, read_shape
 from brainkit.errors import DataError, UsageError
 from brainkit.maps import definitions
 from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
@@ -68,8 +68,7 @@ def read_value_files(
     sets = []
     for pair in _paired([read_values(Path(path)) for path in paths]):
         described = _description(pair[0].path) if len(pair) == 1 else None
-        vertices, rois = _vertices(pair, like, described)
-        volume = _volume(vertices, like)
+        vertices, rois, volume = _vertices(pair, like, described)
         count = len(pair[0].rows)
         chosen = list(rows) or list(range(count if mean else min(count, MOST_ROWS)))
         for row in chosen:
@@ -82,15 +81,6 @@ def read_value_files(
         note = None if described is None else described.get("note")
         sets.append(MapSet("", vertices, rois, tuple(same_limits(maps)), note, volume))
     return sets
-
-
-def _volume(vertices: Vertices, like: MapSet | None) -> Volume | None:
-    """Which voxels the vertices of the custom space are."""
-    if like is None or like.volume is None or vertices.space != CUSTOM:
-        return None
-    if len(vertices) == len(like.vertices):
-        return like.volume
-    return like.volume.select(np.flatnonzero(np.isin(like.vertices.ids, vertices.ids)))
 
 
 def _paired(files: list[Values]) -> list[Pair]:
@@ -121,16 +111,21 @@ def _description(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _vertices(pair: Pair, like: MapSet | None, described: dict[str, Any] | None) -> tuple[Vertices, RoiTable]:
-    """Whose vertices the values are, and their regions."""
+_Columns = tuple[Vertices, RoiTable, Volume | None]
+
+
+def _vertices(pair: Pair, like: MapSet | None, described: dict[str, Any] | None) -> _Columns:
+    """Whose vertices the values are, their ROIs, and which voxels they are."""
     widths = [each.rows.shape[1] for each in pair]
     if described is not None:
         told = described["vertices"]
         ids = np.asarray(from_ranges(told["ranges"]) if "ranges" in told else told.get("ids", ()))
         if len(ids) == widths[0]:
-            return _with_rois(Vertices(str(described.get("space", CUSTOM)), ids), like)
+            space = str(described.get("space", CUSTOM))
+            return _custom(described, len(ids), like) if space == CUSTOM else _with_rois(Vertices(space, ids), like)
     if like is not None and (chosen := _part_of(like.vertices, pair, widths)) is not None:
-        return like.vertices.select(chosen), like.rois.subset(chosen)
+        volume = like.volume and like.volume.select(np.flatnonzero(chosen))
+        return like.vertices.select(chosen), like.rois.subset(chosen), volume
     for space, size in SPACES.items():
         if widths in ([2 * size], [size, size]):
             return _with_rois(Vertices(space, np.arange(2 * size)), like)
@@ -149,13 +144,36 @@ def _part_of(vertices: Vertices, pair: Pair, widths: list[int]) -> np.ndarray | 
     return side if side is not None and widths == [int(side.sum())] else None
 
 
-def _with_rois(vertices: Vertices, like: MapSet | None) -> tuple[Vertices, RoiTable]:
-    """The vertices, with those regions of `like` that are among them."""
+def _with_rois(vertices: Vertices, like: MapSet | None) -> _Columns:
+    """The vertices, with those ROIs of `like` that are among them."""
     rois: dict[str, np.ndarray] = {}
     if like is not None and like.vertices.space == vertices.space:
         for name, positions in like.rois.items():
             rois[name] = np.flatnonzero(np.isin(vertices.ids, like.vertices.ids[positions]))
-    return vertices, RoiTable(rois, len(vertices))
+    return vertices, RoiTable(rois, len(vertices)), None
+
+
+def _custom(described: dict[str, Any], count: int, like: MapSet | None) -> _Columns:
+    """Predicted vertices of the custom space, whose ids mean something to their encoder alone; voxels have places."""
+    volume = _described_volume(described)
+    vertices, rois = Vertices.custom(count), RoiTable({}, count)
+    if like is None or like.vertices.space != CUSTOM:
+        return vertices, rois, volume
+    if volume is None:
+        return (vertices, like.rois, like.volume) if count == len(like.vertices) else (vertices, rois, None)
+    if like.volume is not None and (positions := like.volume.positions_of(volume)) is not None:
+        rois = like.rois.subset(positions)
+    return vertices, rois, volume
+
+
+def _described_volume(described: dict[str, Any]) -> Volume | None:
+    if (told := described.get("volume")) is None:
+        return None
+    try:
+        shape = read_shape(told["shape"])
+        return Volume(shape, told["affine"], np.stack(np.unravel_index(from_ranges(told["ranges"]), shape), axis=1))
+    except (KeyError, TypeError, ValueError):
+        raise DataError("volume of predictions: expected shape, affine and ranges, found others") from None
 
 
 def _misfit(pair: Pair, width: int, like: MapSet | None) -> str:

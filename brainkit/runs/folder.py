@@ -202,12 +202,11 @@ def read_uncertainty(folder: Path, vertices: Vertices) -> MapUncertainty | None:
     path = folder / "uncertainty.npz"
     if not path.is_file():
         return None
-    errors = ("depth_se", "location_se", "scale_se")
-    file = read_arrays(path, ("vertices", *errors, "basis", "runs", "max_se"))
+    file = read_arrays(path, ("vertices", "depth_se", "location_se", "scale_se", "basis", "runs", "max_se"))
     if not np.array_equal(file["vertices"], vertices.ids):
         raise DataError(f"{path}: expected the run's {len(vertices)} vertices, found others; measure it again")
-    facts = str(file["basis"]), int(file["runs"]), float(file["max_se"])
-    return MapUncertainty(*(file[name] for name in errors), *facts)
+    depth, location, scale = (file[name] for name in ("depth_se", "location_se", "scale_se"))
+    return MapUncertainty(depth, location, scale, str(file["basis"]), int(file["runs"]), float(file["max_se"]))
 
 
 def write_volume(path: Path, volume: Volume) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import locate
 from brainkit.errors import UsageError
 from brainkit.insilico.token_charts import Row, coloured, draw_rows, spotlit
@@ -130,7 +129,7 @@ def _open(maps: MapSet, file: Path, clusters: int) -> _Subject:
 def _figures(folder: Path, subject: _Subject, style: Style) -> Iterator[Path]:
     maps, note = subject.maps, subject.maps.note
     layer = maps["layer"]
-    if maps.vertices.space != CUSTOM:
+    if maps.is_drawable:
         more = (cluster_map(subject.clusters), *weight_maps(subject.layers, subject.layer_weights))
         pale = tuple(
             replace(each, reliable=layer.reliable, detail=layer.detail, none_reliable=layer.none_reliable)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from brainkit.encoder_file import EncoderInfo, locate
 from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import Preprocessing, decode, find_images, prepare
 from brainkit.maps.brain_map import MapSet
-from brainkit.maps.changes import Changes
 from brainkit.maps.limits import symmetric
+from brainkit.maps.projected import on_surface, voxel_projection
 from brainkit.maps.pycortex.run import write_viewer
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.page.stills import draw_stills
@@ -115,17 +116,28 @@ Content = tuple[MapSet, tuple[page.Fact, ...], page.Photographs | None, tuple[st
 def _page(content: Content, surface: str | os.PathLike[str] | None, *, stills: bool) -> str:
     maps, facts, photographs, provenance = content
     if surface is not None:
-        maps = Changes(surface=read_surface(surface)).apply(maps)
+        own = read_surface(surface)
+        if maps.volume is not None:
+            projection = voxel_projection(maps.volume, own)
+            facts = tuple(replace(fact, values=projection.values(fact.values)) for fact in facts)
+            if photographs is not None:
+                photographs = replace(photographs, responses=projection.values(photographs.responses.T).T)
+        maps = on_surface(maps, own)
     elif maps.vertices.space == CUSTOM:
-        raise UsageError("view: the vertices are of a surface of their own; give its folder by --surface")
+        raise UsageError(_no_surface(maps))
     shown_on = maps.surface or find_average_surface(maps.vertices.space)
-    count = len(maps.vertices)
-    if photographs is not None and photographs.responses.shape[1] != count:
-        raise UsageError("view: responses of voxels cannot be shown on a surface; leave out --images")
-    facts = tuple(fact for fact in facts if len(fact.values) == count)  # those of voxels have no vertices
     provenance = (*provenance, f"surface: {shown_on.source or shown_on.name}")
     pictures = draw_stills(maps) if stills else ()
     return page.build(page.PageContent(maps, shown_on, facts, photographs, provenance, pictures))
+
+
+def _no_surface(maps: MapSet) -> str:
+    if maps.volume is None:
+        return "view: the vertices are of a surface of their own; give its folder by --surface"
+    return (
+        f"view: expected a surface to show {plural(len(maps.vertices), 'voxel')} on, got none; give the folder of the "
+        "subject's own by --surface; without one, `brainkit map` draws projections of the volume"
+    )
 
 
 def _of_run(source: Path, images: str | os.PathLike[str] | None, say: Say) -> Content:
@@ -225,7 +237,7 @@ def _of_values(files: Sequence[Path], like: str | os.PathLike[str] | None, say: 
     photographs = _photographs(paths, seen, np.asarray(responses), None, described["units"])
     own = whose.maps if whose is not None and len(whose.vertices) == len(maps.vertices) else ()
     title = maps.title if whose is None else whose.title
-    return MapSet(title, maps.vertices, maps.rois, own, maps.note), (), photographs, provenance
+    return replace(maps, title=title, maps=own), (), photographs, provenance
 
 
 def _predictions(file: Path) -> dict[str, Any] | None:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import base64
 
-_STARTS = (
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8", "image/jpeg"),
-    (b"<?xml", "image/svg+xml"),
-    (b"<svg", "image/svg+xml"),
-)
+_PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"<?xml": "image/svg+xml"}
 
 
 def data_uri(content: bytes, kind: str | None = None) -> str:
-    """The address that an ``<img>`` or a script loads, with no request.
+    """The address of a file in an HTML page that holds the file itself.
 
     Parameters
     ----------
     content : bytes
-        Of a file.
+        Of the file.
     kind : str, optional
         Its MIME type; by default that of a picture (PNG, JPEG or SVG) by its first bytes.
 
@@ -28,7 +23,7 @@ def data_uri(content: bytes, kind: str | None = None) -> str:
         If no kind is given, and it is none of these pictures.
     """
     if kind is None:
-        kind = next((name for start, name in _STARTS if content.startswith(start)), None)
+        kind = next((name for start, name in _PICTURES.items() if content.startswith(start)), None)
         if kind is None:
             raise ValueError("expected a PNG, JPEG or SVG picture")
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

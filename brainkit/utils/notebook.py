@@ -43,4 +43,5 @@ def _picture(draw: Callable[[], Any], title: str) -> str:
         png = draw()._repr_png_()
     except BrainkitError:
         return ""
-    return f"<img src='{data_uri(png)}' alt='{html.escape(title)}, a map' style='max-width:100%;width:{round(SIZE * 96)}px'>"
+    style = f"max-width:100%;width:{round(SIZE * 96)}px"
+    return f"<img src='{data_uri(png)}' alt='{html.escape(title)}, a map' style='{style}'>"
