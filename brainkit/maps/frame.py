@@ -100,13 +100,19 @@ class Frame:
             if kind == "png":
                 from PIL import Image
 
-                dpi = self.figure.dpi
                 picture = Image.fromarray(self.render())
-                picture.save(temporary, format="PNG", compress_level=6, dpi=(dpi, dpi), pnginfo=figure_mark())
+                picture.save(
+                    temporary,
+                    format="PNG",
+                    compress_level=6,
+                    dpi=(self.figure.dpi, self.figure.dpi),
+                    pnginfo=figure_mark(),
+                )
             else:
+                dots = self.style.dpi or FORMATS[kind]
                 undated = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Date": None}
                 with matplotlib_settings():
-                    self.figure.savefig(temporary, format=kind, metadata={"Creator": "brainkit", **undated})
+                    self.figure.savefig(temporary, format=kind, dpi=dots, metadata={"Creator": "brainkit", **undated})
         return path
 
 
