@@ -10,12 +10,11 @@ import numpy as np
 from brainkit.cortex.vertices import Vertices
 from brainkit.errors import DataError, TrainingError
 from brainkit.evaluation.scores import Scores
+from brainkit.metrics.scores import RELIABLE_CEILING
 from brainkit.utils.arrays import read_arrays
 from brainkit.utils.table import Table
 from brainkit.utils.text import plural
 
-# Responses of vertices below this noise ceiling are mostly noise: they say little about recovery.
-CEILING_FOR_RECOVERY = 0.3
 ROW_NAMES = {
     "depth_r": "layer: correlation with the planted depth",
     "depth_within_one": "layer: share of vertices within one layer",
@@ -92,10 +91,10 @@ def compare_with_truth(
         If a value is not a number: the selectors are constant, so training found nothing.
     """
     order = _positions(truth["vertices"], vertices.ids)
-    good = scores.noise_ceiling > CEILING_FOR_RECOVERY
-    found: dict[str, Any] = {"vertices": int(good.sum()), "ceiling_above": CEILING_FOR_RECOVERY, "rows": {}}
+    good = scores.noise_ceiling > RELIABLE_CEILING
+    found: dict[str, Any] = {"vertices": int(good.sum()), "ceiling_above": RELIABLE_CEILING, "rows": {}}
     if good.sum() < 2:
-        why = f"all rows: two vertices with a noise ceiling above {CEILING_FOR_RECOVERY} are needed, found {good.sum()}"
+        why = f"all rows: two vertices with a noise ceiling above {RELIABLE_CEILING} are needed, found {good.sum()}"
         return found | {"left_out": why}
 
     planted_layers = tuple(truth["layers"].tolist())

@@ -92,27 +92,28 @@ class Frame:
         pixels = np.asarray(self.figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
         return pixels.copy() if self.theme.background == "none" else pixels[..., :3].copy()
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the figure in the format of the path's suffix; the same figure gives the same bytes."""
-        path = Path(path)
-        kind = path.suffix[1:].lower()
-        with atomic_write(path) as temporary:
-            if kind == "png":
-                from PIL import Image
+    def encode(self, kind: str) -> bytes:
+        """The figure as a file's bytes: ``"png"``, ``"pdf"`` or ``"svg"``; the same figure gives the same bytes."""
+        buffer = io.BytesIO()
+        if kind == "png":
+            from PIL import Image
 
-                picture = Image.fromarray(self.render())
-                picture.save(
-                    temporary,
-                    format="PNG",
-                    compress_level=6,
-                    dpi=(self.figure.dpi, self.figure.dpi),
-                    pnginfo=figure_mark(),
-                )
-            else:
-                dots = self.style.dpi or FORMATS[kind]
-                undated = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Date": None}
-                with matplotlib_settings():
-                    self.figure.savefig(temporary, format=kind, dpi=dots, metadata={"Creator": "brainkit", **undated})
+            dpi = self.figure.dpi
+            picture = Image.fromarray(self.render())
+            picture.save(buffer, format="PNG", compress_level=6, dpi=(dpi, dpi), pnginfo=figure_mark())
+        else:
+            dots = self.style.dpi or FORMATS[kind]
+            undated = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Date": None}
+            with matplotlib_settings():
+                self.figure.savefig(buffer, format=kind, dpi=dots, metadata={"Creator": "brainkit", **undated})
+        return buffer.getvalue()
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the figure in the format of the path's suffix."""
+        path = Path(path)
+        content = self.encode(path.suffix[1:].lower())
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
         return path
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
 from brainkit.maps.colours import position_palette
 from brainkit.maps.definitions import SKILL
+from brainkit.maps.grid import MOST_PANELS
 from brainkit.maps.limits import beyond, robust_top, round_up
 from brainkit.maps.reliability import Reliability, fields
 from brainkit.metrics.channel_clusters import ChannelClusters
@@ -39,6 +41,17 @@ def weight_maps(
         more = fields(reliability, note)
         maps.append(BrainMap(f"weight-{layer}", f"weight of {layer}", values, coding, summary=mean, **more))
     return tuple(maps)
+
+
+def weight_panels(layers: Sequence[str], layer_weights: np.ndarray) -> tuple[BrainMap, ...]:
+    """`weight_maps` as panels of one figure, with one legend; of more layers than it holds, some at even steps."""
+    count = min(len(layers), MOST_PANELS)
+    chosen = np.unique(np.linspace(0, len(layers) - 1, count).round().astype(int))
+    maps = weight_maps([layers[at] for at in chosen], np.asarray(layer_weights)[:, chosen])
+    return tuple(
+        replace(each, title=f"{layers[at]}, {each.summary}", coding=replace(each.coding, label="weight of the layer"))
+        for at, each in zip(chosen, maps, strict=True)
+    )
 
 
 def cluster_map(clusters: ChannelClusters, reliability: Reliability | None = None) -> BrainMap:

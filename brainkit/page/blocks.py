@@ -49,6 +49,21 @@ def pair(left: tuple[str, str], right: tuple[str, str], caption: str = "") -> Bl
     return {"kind": "pair", "sides": sides, "caption": caption}
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Images in a row, and of what they are; each image has its source, a name for those who cannot see it, a text."""
+
+    title: str
+    detail: str
+    colour: str
+    images: Sequence[tuple[str, str, str]]
+
+
+def strips(of: Iterable[Strip], caption: str) -> Block:
+    """Rows of images, two rows side by side."""
+    return {"kind": "strips", "strips": list(of), "caption": caption}
+
+
 def code(words: str) -> Block:
     return {"kind": "code", "text": words}
 
@@ -58,6 +73,6 @@ def folded(title: str, words: str) -> Block:
     return {"kind": "folded", "title": title, "text": words}
 
 
-def page(title: str, html: str) -> Block:
-    """A whole page inside the report."""
-    return {"kind": "page", "title": title, "html": html}
+def page(heading: str, title: str, html: str) -> Block:
+    """A whole page inside the report, which is not printed."""
+    return {"kind": "page", "heading": heading, "title": title, "html": html}

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from brainkit import encoder_file, page
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.surface_files import find_average_surface, read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import EncoderInfo, locate
@@ -23,7 +24,7 @@ from brainkit.maps.limits import symmetric
 from brainkit.maps.projected import on_surface, voxel_projection
 from brainkit.maps.pycortex.run import write_viewer
 from brainkit.maps.value_files import is_value_file, read_value_files
-from brainkit.page.stills import draw_stills
+from brainkit.page.stills import MOST_STILLS, draw_stills
 from brainkit.predict.outputs.formats import description_path
 from brainkit.runs.draw import default_source
 from brainkit.runs.map_sets import is_run_folder, open_map_sets
@@ -98,37 +99,35 @@ def view(
     if pycortex:
         write_viewer(out, content[0], filestore=filestore)
     else:
-        text = _page(content, surface, stills=True)
+        text = _page(content, None if surface is None else read_surface(surface))
         with atomic_write(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
     say(f"{out}: {format_bytes(out.stat().st_size)}; open it in a browser, or send it")
     return out
 
 
-def run_page(run: Path) -> str:
-    """The page of a run's maps as text, without still pictures: for a page that has them already."""
-    return _page(_of_run(run, None, lambda line: None), None, stills=False)
+def run_page(run: Path, surface: CorticalSurface | None = None) -> str:
+    """The page of a run's maps as text, with one still picture: for a page that has more of them already."""
+    return _page(_of_run(run, None, lambda line: None), surface, stills=1)
 
 
 Content = tuple[MapSet, tuple[page.Fact, ...], page.Photographs | None, tuple[str, ...]]
 
 
-def _page(content: Content, surface: str | os.PathLike[str] | None, *, stills: bool) -> str:
+def _page(content: Content, surface: CorticalSurface | None, stills: int = MOST_STILLS) -> str:
     maps, facts, photographs, provenance = content
     if surface is not None:
-        own = read_surface(surface)
         if maps.volume is not None:
-            projection = voxel_projection(maps.volume, own)
+            projection = voxel_projection(maps.volume, surface)
             facts = tuple(replace(fact, values=projection.values(fact.values)) for fact in facts)
             if photographs is not None:
                 photographs = replace(photographs, responses=projection.values(photographs.responses.T).T)
-        maps = on_surface(maps, own)
+        maps = on_surface(maps, surface)
     elif maps.vertices.space == CUSTOM:
         raise UsageError(_no_surface(maps))
     shown_on = maps.surface or find_average_surface(maps.vertices.space)
     provenance = (*provenance, f"surface: {shown_on.source or shown_on.name}")
-    pictures = draw_stills(maps) if stills else ()
-    return page.build(page.PageContent(maps, shown_on, facts, photographs, provenance, pictures))
+    return page.build(page.PageContent(maps, shown_on, facts, photographs, provenance, draw_stills(maps, stills)))
 
 
 def _no_surface(maps: MapSet) -> str:

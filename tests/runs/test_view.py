@@ -23,7 +23,7 @@ def told(page):
 def _quick(request, monkeypatch):
     """Still pictures take seconds: only tests marked slow draw them."""
     if not request.node.get_closest_marker("slow"):
-        monkeypatch.setattr("brainkit.runs.view.draw_stills", lambda maps: ())
+        monkeypatch.setattr("brainkit.runs.view.draw_stills", lambda maps, most: ())
 
 
 @pytest.fixture
