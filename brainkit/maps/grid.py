@@ -37,7 +37,8 @@ class MapGrid(Frame):
         count = len(maps.maps)
         if not 1 <= count <= MOST_PANELS:
             raise UsageError(f"values: a grid has 1 to {MOST_PANELS} maps, got {count}")
-        columns = math.ceil(math.sqrt(count))
+        wide = maps.volume is not None and maps.surface is None  # three projections beside each other
+        columns = math.ceil(math.sqrt(count / (2 if wide else 1)))
         rows = math.ceil(count / columns)
         width = style.width or _WIDTH
         scale = min(max(width / _WIDTH, 0.62), 1.0)

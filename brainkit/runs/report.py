@@ -24,6 +24,7 @@ from brainkit.runs.map_sets import run_map_set
 from brainkit.runs.report_about import (
     baseline_blocks,
     cite_blocks,
+    columns_in_words,
     configuration_blocks,
     data_facts,
     reproduce_blocks,
@@ -124,7 +125,7 @@ def _run_values(
     return {
         "kind": "brainkit report",
         "title": f"{summary['backbone']['name']} on {names}",
-        "lead": _lead(summary),
+        "lead": _lead(folders[0], summary),
         "note": summary["note"],
         "cards": _cards(summary) if not several and _is_scored(summary) else [],
         "sections": sections,
@@ -178,7 +179,7 @@ def _subject_sections(
             told if images is None else vertex_blocks(folder, pictures.maps, images),
         ),
         Section("training", "Training", training_blocks(folder, summary)),
-        Section("data", "What was trained on what", [data_facts(summary), *configuration_blocks(folder)]),
+        Section("data", "What was trained on what", [data_facts(folder, summary), *configuration_blocks(folder)]),
         Section("reproduce", "Reproduce it", reproduce_blocks(folder, summary)),
         Section("cite", "How to cite", cite_blocks(summary)),
     ]
@@ -198,13 +199,13 @@ def _is_scored(summary: dict[str, Any]) -> bool:
     return "scores" in summary and summary["scores"]["all"]["r"] is not None
 
 
-def _lead(summary: dict[str, Any]) -> str:
+def _lead(folder: Path, summary: dict[str, Any]) -> str:
     kind = "random weights" if summary["backbone"]["pretrained"] is False else "frozen"
     data = summary["data"]
     return (
-        f"An encoding model that predicts the responses of {plural(summary['vertices'], 'vertex', 'vertices')} "
-        f"({summary['space']}) of {data['name']} to an image, from {len(summary['backbone']['layers'])} layers of "
-        f"{summary['backbone']['name']} ({kind}). Every vertex picks its own layer, location, scale and channels."
+        f"An encoding model that predicts the responses of {columns_in_words(folder, summary)} of {data['name']} to an "
+        f"image, from {plural(len(summary['backbone']['layers']), 'layer')} of {summary['backbone']['name']} ({kind}). "
+        "Every vertex picks its own layer, location, scale and channels."
     )
 
 

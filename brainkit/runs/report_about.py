@@ -17,6 +17,7 @@ from brainkit.runs.report_figures import chart_source
 from brainkit.runs.summary import work_table
 from brainkit.utils.data_uri import data_uri
 from brainkit.utils.files import read_json, read_text
+from brainkit.utils.text import plural
 
 _CITE = (
     "brainkit: maps vision networks onto the human brain (CITATION.cff in its repository has more).",
@@ -53,7 +54,7 @@ def training_blocks(folder: Path, summary: dict[str, Any]) -> list[Block]:
     return shown
 
 
-def data_facts(summary: dict[str, Any]) -> Block:
+def data_facts(folder: Path, summary: dict[str, Any]) -> Block:
     """Network, weights, data, split, versions."""
     backbone, data, versions = (summary[name] for name in ("backbone", "data", "versions"))
     dataset, split, seen = data.get("dataset") or {}, summary["split"] or {}, backbone["preprocessing"]
@@ -71,13 +72,20 @@ def data_facts(summary: dict[str, Any]) -> Block:
             ("Data", f"{data['images']:,} images, hash {_short(data['hash'])}" if data["images"] else None),
             ("Noise ceilings", data.get("noise_ceiling")),
             ("Images of the split", sides),
-            ("Vertices", f"{summary['vertices']:,} of {summary['space']}"),
+            ("Vertices", columns_in_words(folder, summary)),
             ("Responses in", summary["units"]),
             ("Left out", ", ".join(f"{count} {reason}" for reason, count in data["excluded"].items() if count)),
             ("Seed", summary["seed"]),
             ("Software", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ]
     )
+
+
+def columns_in_words(folder: Path, summary: dict[str, Any]) -> str:
+    """How many vertices, and where they are."""
+    if (folder / "volume.npz").is_file():
+        return plural(summary["vertices"], "voxel")
+    return f"{plural(summary['vertices'], 'vertex', 'vertices')} of {summary['space']}"
 
 
 def _short(digest: str | None) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from PIL import Image
 
 from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.chart import Chart
 from brainkit.maps.draw import check_drawable_set
 from brainkit.maps.figure import MapFigure
+from brainkit.maps.frame import Frame
 from brainkit.maps.grid import MapGrid
 from brainkit.maps.projected import on_surface
 from brainkit.maps.style import FORMATS, Style
@@ -20,6 +24,8 @@ from brainkit.utils.data_uri import data_uri
 
 _SMALL = 5.0  # inches: of two maps side by side
 _DPI = FORMATS["png"]
+CHART = Style(width=8.6, dpi=_DPI)
+"""Of charts whose panels fill a width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +56,7 @@ class MapPictures:
     def source(self, shown: BrainMap, *, small: bool = False) -> str:
         """A map as the address of an ``<img>``; `small` for one of two side by side."""
         drawn, style = self._drawn([shown]), self._style(_SMALL if small else None)
-        return data_uri(MapFigure(drawn, drawn.maps[0], style, _DPI).encode("png"))
+        return _picture(MapFigure(drawn, drawn.maps[0], style, _DPI))
 
     def figures(self, *names: str) -> list[Block]:
         """The subject's maps of these names, as far as they exist and can be drawn."""
@@ -63,7 +69,7 @@ class MapPictures:
     def grid(self, shown: Sequence[BrainMap], alt: str, caption: str = "") -> Block:
         """Several maps with one legend as a block of the report."""
         grid = MapGrid(self._drawn(shown), self._style(None), _DPI)
-        return blocks.figure(data_uri(grid.encode("png")), alt, caption)
+        return blocks.figure(_picture(grid), alt, caption)
 
     def _drawn(self, shown: Sequence[BrainMap]) -> MapSet:
         maps = replace(self.maps, maps=tuple(shown))
@@ -73,6 +79,13 @@ class MapPictures:
 
     def _style(self, width: float | None) -> Style:
         return Style(width=width, view=plainest_shape(self.surface))
+
+
+def _picture(figure: Frame) -> str:
+    """A figure as a WebP: a quarter of a PNG, and not told apart by eye."""
+    file = io.BytesIO()
+    Image.fromarray(figure.render()).save(file, "WEBP", quality=90)
+    return data_uri(file.getvalue())
 
 
 def chart_source(chart: Chart) -> str:

@@ -17,7 +17,7 @@ from brainkit.metrics.channel_clusters import ChannelClusters, cluster_channels
 from brainkit.page import blocks
 from brainkit.page.blocks import Block
 from brainkit.runs.folder import load_model
-from brainkit.runs.report_figures import MapPictures, chart_source
+from brainkit.runs.report_figures import CHART, MapPictures, chart_source
 from brainkit.runs.report_images import TestImages
 from brainkit.runs.uncertainty import uncertainty_table
 from brainkit.runs.view import run_page
@@ -40,12 +40,12 @@ def selector_blocks(folder: Path, pictures: MapPictures, cortex: bool) -> list[B
         shown.append(pictures.grid(weights, "Map of the weight of each layer"))
     if has_rois := bool(filled_rois(maps)):
         shown.append(blocks.heading("Layers by ROI"))
-        shown.append(blocks.figure(chart_source(layers_by_roi(maps)), "Mean weight of each layer by ROI"))
+        shown.append(blocks.figure(chart_source(layers_by_roi(maps, style=CHART)), "Mean weight of each layer by ROI"))
     shown += pictures.figures("location")
     if has_rois:
         shown.append(blocks.heading("Coverage of the image by ROI"))
-        caption = "Density of the locations of an ROI's vertices over the image."
-        shown.append(blocks.figure(chart_source(coverage_by_roi(maps)), "Coverage of the image by ROI", caption))
+        source, caption = chart_source(coverage_by_roi(maps, style=CHART)), "Density of the locations over the image."
+        shown.append(blocks.figure(source, "Coverage of the image by ROI", caption))
     shown += pictures.figures("scale")
     if cortex and pictures.has_cortex:
         shown.append(blocks.page("Turn it", "The cortex, to turn and flatten", run_page(folder, pictures.surface)))

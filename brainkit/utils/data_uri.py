@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-_PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"<?xml": "image/svg+xml"}
+_PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"RIFF": "image/webp", b"<?xml": "image/svg+xml"}
 
 
 def data_uri(content: bytes, kind: str | None = None) -> str:
@@ -15,7 +15,7 @@ def data_uri(content: bytes, kind: str | None = None) -> str:
     content : bytes
         Of the file.
     kind : str, optional
-        Its MIME type; by default that of a picture (PNG, JPEG or SVG) by its first bytes.
+        Its MIME type; by default that of a picture (PNG, JPEG, WebP or SVG) by its first bytes.
 
     Raises
     ------
@@ -25,5 +25,5 @@ def data_uri(content: bytes, kind: str | None = None) -> str:
     if kind is None:
         kind = next((name for start, name in _PICTURES.items() if content.startswith(start)), None)
         if kind is None:
-            raise ValueError("expected a PNG, JPEG or SVG picture")
+            raise ValueError("expected a PNG, JPEG, WebP or SVG picture")
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
