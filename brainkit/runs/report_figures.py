@@ -24,7 +24,7 @@ from brainkit.utils.data_uri import data_uri
 
 _SMALL = 5.0  # inches: of two maps side by side
 _DPI = FORMATS["png"]
-CHART = Style(width=8.6, dpi=_DPI)
+CHART = Style(width=9.2, dpi=_DPI)
 """Of charts whose panels fill a width."""
 
 
