@@ -13,8 +13,8 @@ from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import UsageError, require
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.figure import MapFigure
-from brainkit.maps.files.values import file_stem
 from brainkit.maps.style import DEFAULT, FORMATS, Style
+from brainkit.utils.file_names import file_stems
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,17 +41,15 @@ def draw_maps(
     Raises
     ------
     UsageError
-        If the space is custom or a shape does not fit.
+        If the space is custom, a shape does not fit, or two maps would have the same file.
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
     check_drawable_set(maps)
     return [
         path
-        for brain_map in maps.maps
-        for path in draw_map_file(
-            Path(folder) / file_stem(brain_map.name), maps, brain_map, style=style, formats=formats
-        )
+        for stem, brain_map in zip(file_stems(maps.names), maps.maps, strict=True)
+        for path in draw_map_file(Path(folder) / stem, maps, brain_map, style=style, formats=formats)
     ]
 
 

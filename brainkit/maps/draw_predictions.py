@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from brainkit.maps import definitions, draw
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.limits import symmetric
 from brainkit.predict.outputs.formats import description_path
+from brainkit.utils.file_names import PART, file_stem
 from brainkit.utils.files import read_json
 from brainkit.utils.text import as_text, first_line
 
@@ -165,7 +165,7 @@ def draw_predictions(
     drawn = []
     for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
         source = Path(image if isinstance(image, str | os.PathLike) else image.name)
-        stem = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', source.stem)[:80]}"
+        stem = target / f"{index:04d}-{file_stem(source.stem, PART)}"
         response = definitions.response(row, encoder_info.units, limit, f"Predicted response to {as_text(source.name)}")
         picture = decode(image if isinstance(image, str | os.PathLike) else image.open())
         drawn += draw.draw_map_file(stem, maps, response, picture=picture)

@@ -19,6 +19,7 @@ from brainkit.maps.style import DEFAULT, Style
 from brainkit.runs.folder import SNAPSHOTS, finished_run
 from brainkit.runs.map_sets import read_arrays, run_map_set
 from brainkit.utils.files import atomic_write, create_folder
+from brainkit.utils.own_figures import NAME
 from brainkit.utils.progress import Say
 
 if TYPE_CHECKING:
@@ -117,4 +118,4 @@ def _write_gif(path: Path, frames: Sequence[Picture]) -> None:
     first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with atomic_write(path) as temporary:
         durations = [_FRAME] * len(rest) + [_LAST]
-        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0, comment=NAME)

@@ -14,7 +14,7 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.cortex.vertices import CUSTOM
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError
 from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY, read_truth, recovery_table
 from brainkit.evaluation.scores import score_table
 from brainkit.maps import report_charts
@@ -31,7 +31,7 @@ from brainkit.runs.report_vertices import vertex_blocks
 from brainkit.runs.summary import work_table
 from brainkit.runs.uncertainty import uncertainty_table
 from brainkit.runs.view import run_page
-from brainkit.utils.files import atomic_write, read_json, read_text
+from brainkit.utils.files import atomic_write, check_new, read_json, read_text
 from brainkit.utils.progress import Say
 from brainkit.utils.table import number
 from brainkit.utils.text import plural
@@ -83,8 +83,7 @@ def write_report(
         If jinja2 or matplotlib is not installed.
     """
     file = Path(out)
-    if file.exists() and not overwrite:
-        raise UsageError(f"{file}: exists already; give --overwrite, or name another --out")
+    check_new(file, overwrite)
     if file.is_dir() or not file.resolve().parent.is_dir():
         raise DataError(f"{file}: expected the name of an HTML file in a folder that exists")
     if len(runs) > 1:
