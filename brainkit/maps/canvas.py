@@ -21,6 +21,7 @@ from brainkit.maps.view import View
 _SHARP = 24  # power of the weights when each vertex has a flat colour: its border is about a pixel wide
 _ALONE = 0.5  # share of vertices without neighbours from which on they are drawn as points
 _POINT = (1.0, 2.6)  # mm: smallest and largest radius of a point
+_Samples = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Canvas:
@@ -70,8 +71,7 @@ class Canvas:
             self._weights /= self._weights.sum(axis=1, keepdims=True)
         else:
             self._weights = self._raster.weights
-        self._last_valid: np.ndarray = np.empty(0, dtype=bool)
-        self._last_samples: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+        self._last: tuple[np.ndarray, _Samples] | None = None  # valid vertices and their samples
 
     def paint(
         self, values: np.ndarray, valid: np.ndarray, rank: np.ndarray | None = None
@@ -98,9 +98,9 @@ class Canvas:
             pixels, position, alpha = self._discs
             known = valid[position]
             return pixels[known], np.asarray(values, dtype=np.float32)[position[known]], alpha[known]
-        if not np.array_equal(valid, self._last_valid):  # the maps of a series have the same vertices
-            self._last_valid, self._last_samples = valid.copy(), self._samples_of(valid)
-        pixels, corners, weights, alpha = self._last_samples
+        if self._last is None or not np.array_equal(valid, self._last[0]):  # the maps of a series have the same
+            self._last = valid.copy(), self._samples_of(valid)
+        pixels, corners, weights, alpha = self._last[1]
         full = np.zeros((len(self.view.surface), *np.shape(values)[1:]), dtype=np.float32)
         full[self.ids[valid]] = np.asarray(values, dtype=np.float32)[valid]
         return pixels, interpolated(full, corners, weights), alpha
@@ -169,7 +169,7 @@ class Canvas:
         """Where a region's name may stand: on each of its larger pieces that are visible, far from their borders."""
         return self._outlines.anchors(positions, outline, scattered=self.points)
 
-    def _samples_of(self, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _samples_of(self, valid: np.ndarray) -> _Samples:
         """The samples with data, among the k; their corners and weights, (p, 3); how much they cover, (p,)."""
         known = np.zeros(len(self.view.surface), dtype=np.float32)
         known[self.ids[valid]] = 1.0

@@ -1,11 +1,10 @@
-"""Maps as files: any map of a set, and a response next to its image."""
+"""Maps as files: any map of a set."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.figure import MapFigure
 from brainkit.maps.style import DEFAULT, FORMATS, Style
 from brainkit.utils.file_names import file_stems
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 def draw_maps(
@@ -60,7 +56,6 @@ def draw_map_file(
     *,
     style: Style = DEFAULT,
     formats: Sequence[str] = ("png",),
-    picture: Image | None = None,
 ) -> list[Path]:
     """Draw one map, in one file per format.
 
@@ -73,8 +68,6 @@ def draw_map_file(
     brain_map : BrainMap
     style, formats
         As for `draw_maps`.
-    picture : PIL.Image, optional
-        Shown whole beside the map, such as the image that evokes a response.
 
     Returns
     -------
@@ -91,7 +84,7 @@ def draw_map_file(
     for kind in formats:
         dpi = style.dpi or FORMATS[kind]
         if dpi not in figures:
-            figures[dpi] = MapFigure(maps, brain_map, style, dpi, picture)
+            figures[dpi] = MapFigure(maps, brain_map, style, dpi)
         paths.append(figures[dpi].write(Path(f"{os.fspath(stem)}.{kind}")))
     return paths
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.images import decode
 from brainkit.maps import definitions
-from brainkit.maps.brain_map import MapSet
+from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.draw import check_drawable_set
 from brainkit.maps.figure import MapFigure
 from brainkit.maps.frame import write_png
@@ -25,6 +25,9 @@ from brainkit.predict.outputs.formats import description_path
 from brainkit.utils.file_names import PART, file_stem
 from brainkit.utils.files import read_json
 from brainkit.utils.text import as_text, first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
@@ -167,7 +170,6 @@ def draw_predictions(
     target.mkdir(exist_ok=True)
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
     maps, limit = MapSet("", vertices, rois, (), encoder_info.note, volume), symmetric(rows, 1e-3)
-    dpi = FORMATS["png"]
     check_drawable_set(maps)
     with ThreadPoolExecutor(1) as writer:  # compresses a figure while the next one is drawn
         written: list[Future[Path]] = []
@@ -176,9 +178,14 @@ def draw_predictions(
             title = f"Predicted response to {as_text(source.name)}"
             response = definitions.response(row, encoder_info.units, limit, title)
             picture = decode(image if isinstance(image, str | os.PathLike) else image.open())
-            pixels = MapFigure(maps, response, DEFAULT, dpi, picture).render()
+            pixels = draw_pixels(maps, response, picture)
             if written:
                 written[-1].result()  # nothing piles up, and a full disk ends the work
             path = target / f"{index:04d}-{file_stem(source.stem, PART)}.png"
-            written.append(writer.submit(write_png, path, pixels, dpi))
+            written.append(writer.submit(write_png, path, pixels, FORMATS["png"]))
         return [each.result() for each in written]
+
+
+def draw_pixels(maps: MapSet, response: BrainMap, picture: Image) -> np.ndarray:
+    """The figure of a response beside its image: (H, W, 3), uint8."""
+    return MapFigure(maps, response, DEFAULT, FORMATS["png"], picture).render()
