@@ -93,7 +93,7 @@ class MapFigure(Frame):
         self._captions(left, low + (tall - height) / 2, width)
         side, top = (margin if picture is not None else margin + across + gutter), low + tall
         if picture is not None:
-            used = self._picture(picture, (side, top, column, tall))
+            used = self._picture(picture, (side, top, column, tall), dpi)
             box, below = (side, top - used, column, tall - used), True
         elif narrow:
             box, below = (margin, low, inner, legend), True
@@ -126,13 +126,12 @@ class MapFigure(Frame):
             at = left + x * per_mm, bottom + (y - view.extent[2]) * per_mm + 0.06 * self.scale
             self.text(*at, box.caption, size=size, ha="center", va="bottom", color=self.theme.faint)
 
-    def _picture(self, picture: Image, box: tuple[float, float, float, float]) -> float:
+    def _picture(self, picture: Image, box: tuple[float, float, float, float], dpi: float) -> float:
         """Draw a picture in the box; the height that it takes, with the space below it."""
         left, top, column, height = box
         inches = min(column / picture.width, (height - 0.95 * self.scale) / picture.height)  # per pixel
         width, tall = picture.width * inches, picture.height * inches
-        dots = FORMATS["pdf"] if self.style.dpi is None else self.style.dpi
-        shown = picture.convert("RGB").resize((max(1, round(width * dots)), max(1, round(tall * dots))), _LANCZOS)
+        shown = picture.convert("RGB").resize((max(1, round(width * dpi)), max(1, round(tall * dpi))), _LANCZOS)
         axes = self.axes(left + (column - width) / 2, top - tall, width, tall)
         axes.imshow(np.asarray(shown), aspect="auto", interpolation="none")
         axes.axis("off")

@@ -19,6 +19,7 @@ from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
 from brainkit.maps.limits import same_limits
 from brainkit.maps.value_readers import LEFT, RIGHT, SUFFIXES, Values, read_values, without_side
 from brainkit.predict.outputs.formats import description_path
+from brainkit.utils.file_names import PART, file_stem
 from brainkit.utils.files import read_json
 from brainkit.utils.text import plural
 
@@ -203,7 +204,7 @@ def _numbers(pair: Pair, chosen: list[int], mean: bool, described: dict[str, Any
     images = [] if described is None else list(described.get("images", ()))
     if len(images) == len(pair[0].rows):
         paths = [Path(str(images[row])) for row in chosen]
-        names = [f"{row:04d}-{_file_name(path.stem)}" for row, path in zip(chosen, paths, strict=True)]
+        names = [f"{row:04d}-{file_stem(path.stem, PART)}" for row, path in zip(chosen, paths, strict=True)]
         titles = [f"Predicted response to {path.name}" for path in paths]
     else:
         names = _row_names(pair[0], chosen)
@@ -218,18 +219,16 @@ def _row_names(values: Values, chosen: list[int]) -> list[str]:
     """What tells the rows apart: numbers, with names in the file; nothing if there is one."""
     if len(values.rows) == 1:
         return [""]
-    texts = [_file_name(Path(values.names[row]).stem) if values.names else "" for row in chosen]
-    return [f"{row:04d}-{text}" if text else f"{row:04d}" for row, text in zip(chosen, texts, strict=True)]
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:80]
+    texts = [Path(values.names[row]).stem if values.names else "" for row in chosen]
+    return [
+        f"{row:04d}-{file_stem(text, PART)}" if text else f"{row:04d}" for row, text in zip(chosen, texts, strict=True)
+    ]
 
 
 def _stem(pair: Pair) -> str:
     name = without_side(pair[0].path.name) if len(pair) == 2 else pair[0].path.name
     stem = re.sub(r"(\.(npy|mgz|mgh|annot|gii|func|shape|label))+$", "", name, flags=re.IGNORECASE)
-    return re.sub(r"[._-]{2,}", "_", stem).strip("._-") or "map"
+    return re.sub(r"[._-]{2,}", "_", stem).strip("._-")[:PART] or "map"
 
 
 def _classes(pair: Pair, row: int) -> BrainMap:

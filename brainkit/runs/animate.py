@@ -22,6 +22,7 @@ from brainkit.runs.folder import SNAPSHOTS, finished_run, read_uncertainty
 from brainkit.runs.map_sets import run_map_set
 from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import atomic_write, create_folder
+from brainkit.utils.own_figures import NAME
 from brainkit.utils.progress import Say
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _write_gif(path: Path, frames: Sequence[Picture]) -> None:
     first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with atomic_write(path) as temporary:
         durations = [_FRAME] * len(rest) + [_LAST]
-        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0, comment=NAME)
 
 
 def _write_mp4(path: Path, frames: Sequence[Picture]) -> None:

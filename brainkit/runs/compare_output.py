@@ -6,7 +6,6 @@ import csv
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -17,7 +16,7 @@ import numpy as np
 
 from brainkit._version import __version__
 from brainkit.cortex.vertices import CUSTOM
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError
 from brainkit.evaluation.compare import Summary
 from brainkit.evaluation.hierarchy import layers_by_roi
 from brainkit.evaluation.vertex_groups import vertex_groups
@@ -27,7 +26,8 @@ from brainkit.runs.compare import RunComparison, Settings, SubjectResult, headli
 from brainkit.runs.compare_tables import MEASURES, leaderboard
 from brainkit.runs.compared import OpenedRun
 from brainkit.runs.predictions import FILE
-from brainkit.utils.files import atomic_write, check_folder, create_folder, write_json
+from brainkit.utils.file_names import file_stem, file_stems
+from brainkit.utils.files import atomic_write, check_folder, check_new, create_folder, write_json
 from brainkit.utils.text import plural
 
 _LONGEST = 30  # groups of vertices in a chart
@@ -47,8 +47,8 @@ def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder for the results, found a file")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UsageError(f"{folder}: exists already; give --overwrite, or name another --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        check_new(folder, overwrite)
     if not folder.resolve().parent.is_dir():
         raise DataError(f"{folder}: its folder {folder.parent} does not exist; create it first")
     return check_folder(folder)
@@ -73,12 +73,19 @@ def write_comparison(result: RunComparison, folder: Path) -> list[Path]:
         rows = leaderboard(result)
         _write_csv(files[-1], tuple(rows[0]), [tuple(row.values()) for row in rows])
     for name, found in result.subjects.items():
-        place = folder if result.single is not None else create_folder(folder / _file_name(name))
+        place = create_folder(_folder_of(name, result, folder))
         files.append(place / "comparison.npz")
         _write_arrays(files[-1], result, found)
     if importlib.util.find_spec("matplotlib") is not None:
         files += _draw(result, folder)
     return files
+
+
+def _folder_of(subject: str, result: RunComparison, folder: Path) -> Path:
+    """The folder of a subject's files; that of the results if there is one subject."""
+    if result.single is not None:
+        return folder
+    return folder / dict(zip(result.subjects, file_stems(result.subjects), strict=True))[subject]
 
 
 def to_json(result: RunComparison) -> dict[str, Any]:
@@ -193,8 +200,8 @@ def _draw(result: RunComparison, folder: Path) -> list[Path]:
     if len(result.models) <= _MOST_MODELS:
         figures.append(_draw_by_group(result, folder / "accuracy-by-roi.png", measure, about))
     for name, found in result.subjects.items():
-        place, of_subject = (folder, "") if result.single is not None else (folder / _file_name(name), f"{name}: ")
-        figures += _draw_subject(result, found, place, of_subject)
+        of_subject = "" if result.single is not None else f"{name}: "
+        figures += _draw_subject(result, found, _folder_of(name, result, folder), of_subject)
     return figures
 
 
@@ -259,8 +266,7 @@ def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, sta
             for pair, each in found.pairs.items()
         ]
         names = [
-            "difference" if len(found.pairs) == 1 else f"difference-{_file_name('-'.join(pair))}"
-            for pair in found.pairs
+            "difference" if len(found.pairs) == 1 else f"difference-{file_stem('-'.join(pair))}" for pair in found.pairs
         ]
         named = tuple(replace(each, name=name) for each, name in zip(same_limits(drawn), names, strict=True))
         figures += draw_maps(folder, MapSet("", found.shared.vertices, found.shared.rois, named, note))
@@ -351,7 +357,3 @@ def _provenance(run: OpenedRun) -> dict[str, Any]:
         "seed": summary["seed"],
         "brainkit": summary["brainkit"],
     }
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)

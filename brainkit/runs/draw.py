@@ -16,12 +16,12 @@ from brainkit.maps import draw
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.changes import Changes
 from brainkit.maps.files.formats import check_format, write_maps
-from brainkit.maps.files.values import file_stem
 from brainkit.maps.pycortex.run import Pycortex, check_pycortex, write_dataset, write_quickflat
 from brainkit.maps.style import DEFAULT, FORMATS, Style
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.runs.latest import default_encoder, has_latest, latest_run
 from brainkit.runs.map_sets import is_evaluation, is_run_folder, open_map_sets
+from brainkit.utils.file_names import file_stems
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Say
 
@@ -103,7 +103,7 @@ def draw_all(
         if pycortex is not None:
             check_pycortex(each)
     for sets in changed.values():
-        _check_names(sets)
+        file_stems(name for each in sets for name in each.names)
     figures = []
     for folder, sets in changed.items():
         _make_folder(folder, Path(out or folder))
@@ -117,15 +117,6 @@ def draw_all(
             if pycortex is not None:
                 figures += _draw_with_pycortex(folder / "pycortex", each, pycortex, say)
     return figures
-
-
-def _check_names(sets: Sequence[MapSet]) -> None:
-    """Figures of one folder have different names."""
-    names = [file_stem(name) for each in sets for name in each.names]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise UsageError(
-            f"map: two maps would be written as {twice[0]}; draw the files one by one, each with its --out"
-        )
 
 
 def _write_kind(folder: Path, maps: MapSet, kind: str, say: Say) -> list[Path]:

@@ -37,7 +37,7 @@ from brainkit.runs.report_maps import channel_blocks, selector_blocks, uncertain
 from brainkit.runs.report_truth import truth_blocks
 from brainkit.runs.report_vertices import vertex_blocks
 from brainkit.utils.arrays import read_arrays
-from brainkit.utils.files import atomic_write
+from brainkit.utils.files import atomic_write, check_new
 from brainkit.utils.progress import Say
 from brainkit.utils.table import number
 from brainkit.utils.text import plural
@@ -89,8 +89,7 @@ def write_report(
         If jinja2 or matplotlib is not installed.
     """
     file = Path(out)
-    if file.exists() and not overwrite:
-        raise UsageError(f"{file}: exists already; give --overwrite, or name another --out")
+    check_new(file, overwrite)
     if file.is_dir() or not file.resolve().parent.is_dir():
         raise DataError(f"{file}: expected the name of an HTML file in a folder that exists")
     own = None if surface is None else read_surface(surface)

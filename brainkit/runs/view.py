@@ -18,18 +18,19 @@ from brainkit.cortex.surface_files import find_average_surface, read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import EncoderInfo, locate
 from brainkit.errors import DataError, ImageError, UsageError
-from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.images import Preprocessing, decode, prepare
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.limits import symmetric
 from brainkit.maps.projected import on_surface, voxel_projection
 from brainkit.maps.pycortex.run import write_viewer
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.page.stills import MOST_STILLS, draw_stills
+from brainkit.predict.inputs.sources import list_images
 from brainkit.predict.outputs.formats import description_path
 from brainkit.runs.draw import default_source
 from brainkit.runs.map_sets import is_run_folder, open_map_sets
 from brainkit.utils.arrays import read_arrays
-from brainkit.utils.files import atomic_write, read_json
+from brainkit.utils.files import atomic_write, check_new, read_json
 from brainkit.utils.progress import Say
 from brainkit.utils.text import as_text, format_bytes, plural
 
@@ -46,6 +47,7 @@ def view(
     surface: str | os.PathLike[str] | None = None,
     pycortex: bool = False,
     filestore: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     say: Say = print,
 ) -> Path:
     """Write a page of maps: one HTML file, which opens from disk and asks for nothing else.
@@ -67,6 +69,8 @@ def view(
         Write pycortex's WebGL viewer instead.
     filestore : path-like, optional
         pycortex's folder of subjects; by default one of brainkit's own.
+    overwrite : bool
+        Whether `out` may exist.
     say : callable
         Called with each line of progress.
 
@@ -78,11 +82,12 @@ def view(
     Raises
     ------
     UsageError, DataError, MissingDependency
-        If a source cannot be read or has no surface, or an option does not fit it.
+        If a source cannot be read or has no surface, an option does not fit it, or `out` exists.
     """
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected the name of an HTML file, such as {out.stem or 'cortex'}.html")
+    check_new(out, overwrite)
     if not out.parent.is_dir():
         raise DataError(f"{out}: its folder {out.parent} does not exist; create it first")
     if pycortex and (images is not None or surface is not None):
@@ -191,13 +196,16 @@ def _predicted(encoder_path: Path, images: str | os.PathLike[str], say: Say) -> 
     from brainkit.predict import load
 
     encoder = load(encoder_path)
-    paths = find_images(images)
-    if len(paths) > MOST_IMAGES:
-        say(f"{images}: the first {MOST_IMAGES} of {plural(len(paths), 'image')}")
-        paths = paths[:MOST_IMAGES]
-    seen = [prepare(decode(path), encoder.info.preprocessing) for path in paths]
+    listed = list_images(images, order="sorted")  # without figures of brainkit's own
+    for line in listed.remarks():
+        say(line)
+    if len(listed) > MOST_IMAGES:
+        say(f"{images}: the first {MOST_IMAGES} of {plural(len(listed), 'image')}")
+    found = listed.entries(0, MOST_IMAGES)
+    seen = [prepare(decode(source.open(), source.name), encoder.info.preprocessing) for source in found]
     responses = encoder.predict(np.stack(seen), prepared=True)
-    return _photographs(paths, [Image.fromarray(each) for each in seen], responses, encoder.info)
+    names = [source.name for source in found]
+    return _photographs(names, [Image.fromarray(each) for each in seen], responses, encoder.info)
 
 
 def _photographs(

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from brainkit.maps import comparison_charts as charts
-from brainkit.utils.own_figures import HEAD, is_own_figure, may_be_own_figure
+from brainkit.utils.own_figures import HEAD, is_own_figure
 
 POINT = {"value": 0.4, "low": 0.3, "high": 0.5, "q": 0.01}
 BARE = {"value": 0.2, "low": None, "high": None, "q": 0.5}
@@ -17,7 +17,7 @@ ODD = "$\\alpha_b"  # no formula
 
 
 def pixels(path: Path) -> np.ndarray:
-    assert may_be_own_figure(path.name) and is_own_figure(path.read_bytes()[:HEAD])
+    assert is_own_figure(path.read_bytes()[:HEAD])
     return np.asarray(Image.open(path))
 
 

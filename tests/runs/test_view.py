@@ -8,10 +8,12 @@ import re
 import numpy as np
 import pytest
 from command_line import call
+from PIL import Image
 from pixel_encoder import V, expected_rows, save_images, write_encoder
 
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.runs.view import view
+from brainkit.utils.own_figures import figure_mark
 
 
 def told(page):
@@ -62,7 +64,7 @@ def test_predictions_come_with_their_images_and_the_encoders_maps(tmp_path, enco
     assert {each["name"] for each in content["rois"]} == {"V1v", "V1d", "PPA"}
     (tmp_path / "encoder.onnx").unlink()
     (tmp_path / "photos/image-000.png").unlink()
-    content = told(view(["fmri.npy"], out="cortex.html", say=said.append))
+    content = told(view(["fmri.npy"], out="cortex.html", overwrite=True, say=said.append))
     assert content["maps"] == [] and len(content["photographs"]["names"]) == 2
 
 
@@ -78,6 +80,23 @@ def test_more_images_than_a_page_holds_are_said(tmp_path, encoder, said, monkeyp
     content = told(view([encoder], out=tmp_path / "c.html", images=tmp_path / "photos", say=said.append))
     assert len(content["photographs"]["names"]) == 2
     assert any("2 of 3 images" in line for line in said)
+
+
+def test_figures_among_the_photographs_are_left_out_and_said(tmp_path, encoder, said):
+    paths = save_images(tmp_path / "photos", 1)
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos/a figure.png", pnginfo=figure_mark())
+    content = told(view([encoder], out=tmp_path / "c.html", images=tmp_path / "photos", say=said.append))
+    assert content["photographs"]["names"] == [path.name for path in paths]
+    assert any("a figure.png" in line for line in said)
+
+
+def test_a_page_is_replaced_only_if_told(tmp_path, encoder, said):
+    out = tmp_path / "cortex.html"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="overwrite"):
+        view([encoder], out=out, say=said.append)
+    assert out.read_text() == "mine"
+    assert view([encoder], out=out, overwrite=True, say=said.append).read_text(encoding="utf-8") != "mine"
 
 
 def test_what_cannot_be_shown_is_refused_and_nothing_written(tmp_path, encoder, said):
@@ -112,8 +131,9 @@ def test_vertices_without_a_surface_are_refused(tmp_path, said):
 def test_the_command_passes_its_options(tmp_path, encoder, monkeypatch):
     given = {}
     monkeypatch.setattr("brainkit.runs.view.view", lambda sources, **options: given.update(options, sources=sources))
-    result = call("view", str(encoder), "--out", "x.html", "--images", "photos", "--surface", "s", "--like", "r")
-    assert result.exit_code == 0
+    options = ("--images", "photos", "--surface", "s", "--like", "r", "--overwrite")
+    result = call("view", str(encoder), "--out", "x.html", *options)
+    assert result.exit_code == 0 and given["overwrite"]
     assert [str(given[name]) for name in ("out", "images", "surface", "like")] == ["x.html", "photos", "s", "r"]
     assert [str(each) for each in given["sources"]] == [str(encoder)]
 
