@@ -134,7 +134,7 @@ def layer_profile_chart(
         with matplotlib_settings():
             error = np.stack([profile.mean - profile.low, profile.high - profile.mean])
             error = np.maximum(error, 0)
-            axes.bar(place, profile.mean, width=0.82, color=palette)
+            axes.bar(place, profile.mean, width=0.82, color=palette, edgecolor=chart.theme.faint, linewidth=0.4)
             axes.errorbar(place, profile.mean, error, fmt="none", ecolor=chart.theme.ink, elinewidth=1.0)
         axes.set_xlim(-0.6, len(layers) - 0.4)
         axes.set_ylim(0, top)
