@@ -167,6 +167,8 @@ def command(
     style = Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth)
     if animate or method:
         _refuse_others("--animate" if animate else "--method")
+    if not animate and set((formats or "").split(",")) & set(ANIMATIONS):
+        raise click.UsageError(f"--format {' and '.join(ANIMATIONS)} are for --animate")
     common: dict[str, Any] = {"out": out, "style": style, "say": click.echo}
     if animate:
         names, kinds = changes["only"] or ("layer",), read_formats(formats or "gif", ANIMATIONS)
