@@ -45,8 +45,8 @@ Examples:
     "--format",
     "formats",
     metavar="KIND,...",
-    help="Pictures: png, pdf, svg; files for other tools: gifti, mgz, annot, cifti, nifti, npz. With --animate: gif, mp4.  "
-    "[default: png; with --animate gif]",
+    help="Pictures: png, pdf, svg; files for other tools: gifti, mgz, annot, cifti, nifti, npz; with --animate: gif, "
+    "mp4.  [default: png; with --animate gif]",
 )
 @click.option("--size", metavar="SIZE", help="Width in inches, such as 7.2 or 7.2x5; or single, onehalf, double.")
 @click.option("--dpi", type=int, help="Dots per inch; in pdf and svg of the map alone.  [default: 150; pdf, svg: 300]")
@@ -92,6 +92,7 @@ Examples:
     "--rows", callback=split, metavar="N,...", help="Rows of a file to draw, from 0.  [default: the first 12]"
 )
 @click.option("--mean", is_flag=True, help="Draw the mean of a file's rows.")
+@click.option("--own-limits", is_flag=True, help="Give each map of files its own limits.  [default: the same for all]")
 @click.option(
     "--method",
     is_flag=True,
@@ -133,6 +134,7 @@ def command(
     rows: tuple[str, ...] | None,
     like: Path | None,
     mean: bool,
+    own_limits: bool,
     method: bool,
     images: Path | None,
     animate: bool,
@@ -165,6 +167,8 @@ def command(
     style = Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth)
     if animate or method:
         _refuse_others("--animate" if animate else "--method")
+    if not animate and set((formats or "").split(",")) & set(ANIMATIONS):
+        raise click.UsageError(f"--format {' and '.join(ANIMATIONS)} are for --animate")
     common: dict[str, Any] = {"out": out, "style": style, "say": click.echo}
     if animate:
         names, kinds = changes["only"] or ("layer",), read_formats(formats or "gif", ANIMATIONS)
@@ -180,6 +184,7 @@ def command(
         like=like,
         rows=_numbers(rows or ()),
         mean=mean,
+        own_limits=own_limits,
         surface=surface,
         changes=Changes(**{**changes, "only": changes["only"] or ()}),
         formats=() if pycortex and formats is None else read_formats(formats or "png", (*FORMATS, *MAP_FORMATS)),

@@ -41,7 +41,7 @@ class Chart(Frame):
         require("matplotlib", extra="maps", purpose="drawing charts")
         room = width - 0.6
         foot = Foot(note or "", detail, room, 1.0)
-        self.bottom = max(foot.height, 0.5)
+        self.bottom = max(foot.height + 0.08, 0.5)
         super().__init__(width, self.bottom + height + (0.55 if title else 0.2), style)
         head = {"weight": "bold", "va": "top"}
         self.text(0.3, self.height - 0.2, title, size=self.fitting(title, 13, room, BOLD), **head)

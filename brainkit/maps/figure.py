@@ -14,7 +14,7 @@ from brainkit.maps.foot import Foot
 from brainkit.maps.frame import BOLD, Frame, matplotlib_settings
 from brainkit.maps.legend import draw_legend, height_below
 from brainkit.maps.paint import paint
-from brainkit.maps.scene import Scene, make_scene
+from brainkit.maps.scene import Scene, make_scene, surface_source
 from brainkit.maps.style import FORMATS, Style
 from brainkit.maps.view import View, whole_view
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Inches in a figure of scale 1.
 _MAP = (7.4, 5.5)  # greatest width and height of the map, if the figure may be as large as it needs
-_MARGIN, _HEADER, _GUTTER = 0.3, 1.12, 0.32
+_MARGIN, _HEADER, _GUTTER = 0.3, 1.2, 0.32
 _COLUMN, _PICTURE_COLUMN = 2.1, 3.0
 _LEAST_HEIGHT = 3.6  # of the map's room: the legend beside it needs that
 _NARROW = 4.6  # below this width the legend is below the map
@@ -72,8 +72,9 @@ class MapFigure(Frame):
         beside = 0.0 if narrow else column + gutter
         across = _MAP[0] if style.width is None else style.width - 2 * margin - beside
         inner = (style.width or across + 2 * margin + beside) - 2 * margin
-        foot = Foot(maps.note or "", brain_map.detail, inner, scale)
-        legend = height_below(brain_map, scale) if narrow else 0.0
+        detail = "; ".join(filter(None, (brain_map.detail, surface_source(maps, style))))
+        foot = Foot(maps.note or "", detail, inner, scale)
+        legend = height_below(brain_map, scale, inner) if narrow else 0.0
         around = _HEADER * scale + legend + foot.height
         up = _MAP[1] if style.height is None else max(style.height - around, 0.5)
         self.scene = make_scene(maps, style, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale)
@@ -81,7 +82,7 @@ class MapFigure(Frame):
         tall = height if narrow else max(height, _LEAST_HEIGHT * scale)
         if style.width is None:
             across, inner = width, width + beside
-            foot = Foot(maps.note or "", brain_map.detail, inner, scale)
+            foot = Foot(maps.note or "", detail, inner, scale)
         super().__init__(inner + 2 * margin, style.height or tall + around, style, scale)
         tall = self.height - around if style.height is not None else tall
         self._title(maps.title, brain_map, margin, inner)

@@ -51,7 +51,7 @@ def coverage_chart(
     """
     shown = {name: density for name, density in coverage.items() if np.isfinite(density).all()}
     side, gap, head, bar_room = 1.35, 0.18, 0.42, 0.9
-    columns = _columns(len(shown), side + gap, None if style.width is None else style.width - 0.6 - bar_room)
+    columns = _columns(len(shown), 0.75 + gap, None if style.width is None else style.width - 0.6 - bar_room)
     rows = math.ceil(max(len(shown), 1) / columns)
     if style.width is not None:
         side = min(side, (style.width - 0.6 - bar_room) / columns - gap)
@@ -115,7 +115,7 @@ def layer_profile_chart(
     """
     shown = {name: profile for name, profile in profiles.items() if profile.vertices}
     panel, gap, tall, head, start = 1.45, 0.16, 1.15, 0.45, 0.75
-    columns = _columns(len(shown), panel + gap, None if style.width is None else style.width - start - 0.3)
+    columns = _columns(len(shown), 0.9 + gap, None if style.width is None else style.width - start - 0.3)
     rows = math.ceil(max(len(shown), 1) / columns)
     if style.width is not None:
         panel = min(panel, (style.width - start - 0.3) / columns - gap)
@@ -134,7 +134,7 @@ def layer_profile_chart(
         with matplotlib_settings():
             error = np.stack([profile.mean - profile.low, profile.high - profile.mean])
             error = np.maximum(error, 0)
-            axes.bar(place, profile.mean, width=0.82, color=palette)
+            axes.bar(place, profile.mean, width=0.82, color=palette, edgecolor=chart.theme.faint, linewidth=0.4)
             axes.errorbar(place, profile.mean, error, fmt="none", ecolor=chart.theme.ink, elinewidth=1.0)
         axes.set_xlim(-0.6, len(layers) - 0.4)
         axes.set_ylim(0, top)
@@ -149,10 +149,11 @@ def layer_profile_chart(
     return chart
 
 
-def _columns(panels: int, step: float, room: float | None) -> int:
-    """Panels side by side: as many as fit the room, if it is given."""
-    most = _COLUMNS if room is None else max(int(room / step + 1e-6), 1)
-    return min(most, max(panels, 1))
+def _columns(panels: int, least: float, room: float | None) -> int:
+    """Panels side by side, the rows as equal as they can be; in a given room, each takes at `least` so much."""
+    most = _COLUMNS if room is None else min(max(int(room / least + 1e-6), 1), _COLUMNS)
+    rows = math.ceil(max(panels, 1) / most)
+    return math.ceil(max(panels, 1) / rows)
 
 
 def _head(chart: Chart, left: float, top: float, room: float, name: str, vertices: int) -> None:

@@ -158,7 +158,8 @@ def _maps(subject: _Subject, surface: str | os.PathLike[str] | None) -> MapSet:
     pale = maps["accuracy" if "accuracy" in maps.names else "layer"]
 
     def paled(each: BrainMap) -> BrainMap:
-        return replace(each, reliable=pale.reliable, detail=pale.detail, none_reliable=pale.none_reliable)
+        detail = "; ".join(filter(None, (each.detail, pale.detail)))
+        return replace(each, reliable=pale.reliable, detail=detail, none_reliable=pale.none_reliable)
 
     more = (cluster_map(subject.clusters), *weight_maps(subject.layers, subject.layer_weights))
     changes = Changes(surface=None if surface is None else read_surface(surface))
