@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
+from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.colours import position_palette
 from brainkit.maps.definitions import SKILL
 from brainkit.maps.grid import MOST_PANELS
@@ -75,3 +75,10 @@ def cluster_map(clusters: ChannelClusters, reliability: Reliability | None = Non
     detail = "similar colours: similar weights"
     title = "clusters of channels"
     return BrainMap("clusters", title, shares, coding, summary=summary, **fields(reliability, detail))
+
+
+def paled(brain_map: BrainMap, maps: MapSet) -> BrainMap:
+    """With the vertices pale that are so on the map of the accuracy: what they read means nothing."""
+    pale = maps["accuracy" if "accuracy" in maps.names else "layer"]
+    detail = "; ".join(filter(None, (brain_map.detail, pale.detail)))
+    return replace(brain_map, reliable=pale.reliable, none_reliable=pale.none_reliable, detail=detail)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from brainkit.cortex.surface_files import read_surface
-from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import locate
 from brainkit.errors import UsageError
 from brainkit.insilico.token_charts import Row, coloured, picture_rows, spotlit
@@ -23,16 +22,14 @@ from brainkit.insilico.token_pictures import (
     response_pictures,
 )
 from brainkit.maps import draw
-from brainkit.maps.brain_map import BrainMap, MapSet
+from brainkit.maps.brain_map import MapSet
 from brainkit.maps.changes import Changes
 from brainkit.maps.chart import Chart
 from brainkit.maps.colours import position_palette
-from brainkit.maps.method_charts import coverage_chart, layer_profile_chart
-from brainkit.maps.method_maps import cluster_map, weight_maps
+from brainkit.maps.method_maps import cluster_map, paled, weight_maps
+from brainkit.maps.roi_charts import coverage_by_roi, filled_rois, layers_by_roi
 from brainkit.maps.style import DEFAULT, Style
 from brainkit.metrics.channel_clusters import ChannelClusters, cluster_channels
-from brainkit.metrics.coverage import image_coverage
-from brainkit.metrics.layer_profile import layer_profile
 from brainkit.predict.encoder import Encoder, load
 from brainkit.predict.inputs.decode import as_sequence
 from brainkit.runs.draw import default_source, map_folders
@@ -64,7 +61,7 @@ class _Subject:
 
     @property
     def rois(self) -> dict[str, np.ndarray]:
-        return {name: members for name, members in self.maps.rois.items() if len(members)}
+        return filled_rois(self.maps)
 
 
 def draw_method(
@@ -153,17 +150,11 @@ def _open(maps: MapSet, file: Path, clusters: int) -> _Subject:
 def _maps(subject: _Subject, surface: str | os.PathLike[str] | None) -> MapSet:
     """The maps of the method, pale where the run's are; none if the vertices can be drawn nowhere."""
     maps = subject.maps
-    if maps.vertices.space == CUSTOM and maps.volume is None and surface is None:
+    if not maps.is_drawable and surface is None:
         return replace(maps, maps=())
-    pale = maps["accuracy" if "accuracy" in maps.names else "layer"]
-
-    def paled(each: BrainMap) -> BrainMap:
-        detail = "; ".join(filter(None, (each.detail, pale.detail)))
-        return replace(each, reliable=pale.reliable, detail=detail, none_reliable=pale.none_reliable)
-
     more = (cluster_map(subject.clusters), *weight_maps(subject.layers, subject.layer_weights))
     changes = Changes(surface=None if surface is None else read_surface(surface))
-    drawn = changes.apply(replace(maps, maps=tuple(map(paled, more))))
+    drawn = changes.apply(replace(maps, maps=tuple(paled(each, maps) for each in more)))
     draw.check_drawable_set(drawn)
     return drawn
 
@@ -194,41 +185,18 @@ def _charts(subject: _Subject, images: Sequence[Any], style: Style, say: Say) ->
     """How to make each chart that can be made."""
     found: dict[str, Callable[[], Chart]] = {}
     if subject.rois:
-        found["coverage"] = lambda: _coverage(subject, style)
-        found["layers-by-roi"] = lambda: _layers_by_roi(subject, style)
+        title, note = subject.maps.title, subject.maps.note
+        found["coverage"] = lambda: coverage_by_roi(
+            subject.maps, title=f"{title}: where ROIs look in the image", note=note, style=style
+        )
+        found["layers-by-roi"] = lambda: layers_by_roi(
+            subject.maps, title=f"{title}: layers that ROIs read", note=note, style=style
+        )
     if subject.rois and images:
         found["top-channels"] = lambda: _top_channels(subject, images, style)
     if images:
         found["cluster-images"] = lambda: _cluster_images(subject, images, style, say)
     return found
-
-
-def _coverage(subject: _Subject, style: Style) -> Chart:
-    maps, rois = subject.maps, subject.rois
-    accuracy, detail = np.ones(len(maps.vertices)), "every vertex counts alike"
-    if "accuracy" in maps.names:
-        accuracy = np.nan_to_num(np.maximum(maps["accuracy"].values, 0))
-        detail = "a vertex counts by its R² on test images; below 0, not at all"
-    locations = maps["location"].values
-    return coverage_chart(
-        {name: image_coverage(locations[members], accuracy[members]) for name, members in rois.items()},
-        {name: len(members) for name, members in rois.items()},
-        title=f"{maps.title}: where ROIs look in the image",
-        detail=detail,
-        note=maps.note,
-        style=style,
-    )
-
-
-def _layers_by_roi(subject: _Subject, style: Style) -> Chart:
-    return layer_profile_chart(
-        {name: layer_profile(subject.layer_weights[members]) for name, members in subject.rois.items()},
-        subject.layers,
-        title=f"{subject.maps.title}: layers that ROIs read",
-        detail="mean over vertices; lines: 95 % of means over vertices drawn anew",
-        note=subject.maps.note,
-        style=style,
-    )
 
 
 def _top_channels(subject: _Subject, images: Sequence[Any], style: Style) -> Chart:

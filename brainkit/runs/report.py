@@ -31,7 +31,7 @@ from brainkit.runs.report_about import (
     training_blocks,
 )
 from brainkit.runs.report_comparison import comparison_sections
-from brainkit.runs.report_figures import MapPictures, chart_source
+from brainkit.runs.report_figures import MapPictures, figure_source
 from brainkit.runs.report_images import TestImages
 from brainkit.runs.report_maps import channel_blocks, selector_blocks, uncertainty_blocks
 from brainkit.runs.report_truth import truth_blocks
@@ -241,7 +241,7 @@ def _accuracy(folder: Path, summary: dict[str, Any], pictures: MapPictures) -> l
     largest = {
         name: float(np.sqrt(np.nanmedian(ceiling[members[name]]))) for name in named if _known(ceiling, members[name])
     }
-    source = chart_source(report_charts.accuracy_by_roi(points, largest, _interval_note(scores)))
+    source = figure_source(report_charts.accuracy_by_roi(points, largest, _interval_note(scores)))
     caption = "Median correlation of predicted and measured responses over each ROI's vertices."
     shown = [blocks.figure(source, "Accuracy by ROI", caption), blocks.table(score_table(scores))]
     return shown + pictures.figures("accuracy", "explained")

@@ -13,7 +13,7 @@ from brainkit.maps import report_charts
 from brainkit.page import blocks
 from brainkit.page.blocks import Block
 from brainkit.runs.baseline_tables import Row, Rows
-from brainkit.runs.report_figures import chart_source
+from brainkit.runs.report_figures import figure_source
 from brainkit.runs.summary import work_table
 from brainkit.utils.data_uri import data_uri
 from brainkit.utils.files import read_json, read_text
@@ -48,7 +48,7 @@ def training_blocks(folder: Path, summary: dict[str, Any]) -> list[Block]:
         if rows and {"epoch", "train_loss", "val_r"} <= set(rows[0]):
             epochs, loss, r = ([float(row[name]) for row in rows] for name in ("epoch", "train_loss", "val_r"))
             chart = report_charts.training(epochs, loss, r, int(np.argmax(r)))
-            shown.append(blocks.figure(chart_source(chart), "Training curves"))
+            shown.append(blocks.figure(figure_source(chart), "Training curves"))
     if "memory" in summary:
         shown.append(blocks.table(work_table(summary)))
     return shown

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.page import blocks
 from brainkit.page.blocks import Block, Section
 from brainkit.runs.compare import RunComparison, Settings, compare
-from brainkit.runs.compare_output import write_comparison
+from brainkit.runs.compare_figures import comparison_figures
 from brainkit.runs.compare_tables import tables
 from brainkit.runs.map_sets import run_map_set
-from brainkit.runs.report_figures import MapPictures
-from brainkit.utils.data_uri import data_uri
+from brainkit.runs.report_figures import MapPictures, figure_source
 from brainkit.utils.progress import Say
 from brainkit.utils.text import plural
 
 _MAPS = ("explained", "layer", "location", "scale")
 # Start of a figure's name -> what it shows.
 _CAPTIONS = {
-    "accuracy-by-roi": "Accuracy by region, and differences between models.",
+    "accuracy-by-roi": "Accuracy by ROI, and differences between models.",
     "hierarchy": "Preferred depth along the cortex: does it rise from early to late areas?",
-    "layers-by-roi": "Mean weight of each layer in each region.",
+    "layers-by-roi": "Mean weight of each layer in each ROI.",
     "difference": "Difference in r: vertices whose difference may be chance are pale.",
 }
 
@@ -65,7 +62,7 @@ def comparison_sections(
     names = [model.name for model in result.models]
     subjects = ", ".join(result.subjects)
     sections = [
-        Section("comparison", "Which is better?", _comparison(result)),
+        Section("comparison", "Which is better?", _comparison(result, surface)),
         Section("side-by-side", "Maps side by side", _side_by_side(result, surface)),
         Section("runs", "What was compared", [blocks.facts(_runs(result))]),
     ]
@@ -78,13 +75,12 @@ def comparison_sections(
     )
 
 
-def _comparison(result: RunComparison) -> list[Block]:
+def _comparison(result: RunComparison, surface: CorticalSurface | None) -> list[Block]:
     shown = [blocks.table(table) for table in tables(result)]
-    with tempfile.TemporaryDirectory() as folder:
-        for path in write_comparison(result, Path(folder) / "comparison"):
-            if path.suffix == ".png":
-                caption = next((text for start, text in _CAPTIONS.items() if path.stem.startswith(start)), "")
-                shown.append(blocks.figure(data_uri(path.read_bytes()), caption or path.stem, caption))
+    for path, figure in comparison_figures(result, surface):
+        name = path.rpartition("/")[2]
+        caption = next((text for start, text in _CAPTIONS.items() if name.startswith(start)), "")
+        shown.append(blocks.figure(figure_source(figure), caption or name, caption))
     return shown
 
 

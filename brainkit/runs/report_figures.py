@@ -56,7 +56,7 @@ class MapPictures:
     def source(self, shown: BrainMap, *, small: bool = False) -> str:
         """A map as the address of an ``<img>``; `small` for one of two side by side."""
         drawn, style = self._drawn([shown]), self._style(_SMALL if small else None)
-        return _picture(MapFigure(drawn, drawn.maps[0], style, _DPI))
+        return figure_source(MapFigure(drawn, drawn.maps[0], style, _DPI))
 
     def figures(self, *names: str) -> list[Block]:
         """The subject's maps of these names, as far as they exist and can be drawn."""
@@ -69,7 +69,7 @@ class MapPictures:
     def grid(self, shown: Sequence[BrainMap], alt: str, caption: str = "") -> Block:
         """Several maps with one legend as a block of the report."""
         grid = MapGrid(self._drawn(shown), self._style(None), _DPI)
-        return blocks.figure(_picture(grid), alt, caption)
+        return blocks.figure(figure_source(grid), alt, caption)
 
     def _drawn(self, shown: Sequence[BrainMap]) -> MapSet:
         maps = replace(self.maps, maps=tuple(shown))
@@ -81,13 +81,11 @@ class MapPictures:
         return Style(width=width, view=plainest_shape(self.surface))
 
 
-def _picture(figure: Frame) -> str:
-    """A figure as a WebP: a quarter of a PNG, and not told apart by eye."""
+def figure_source(figure: Frame) -> str:
+    """A figure as the address of an ``<img>``: a chart as an SVG, which is sharp in print; a map as pixels."""
+    if isinstance(figure, Chart):
+        return data_uri(figure.encode("svg"))
     file = io.BytesIO()
+    # WebP: a quarter of a PNG, which the eye does not tell from it.
     Image.fromarray(figure.render()).save(file, "WEBP", quality=90)
     return data_uri(file.getvalue())
-
-
-def chart_source(chart: Chart) -> str:
-    """A chart as the address of an ``<img>``: an SVG, sharp in print."""
-    return data_uri(chart.encode("svg"))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from brainkit.errors import BrainkitError, require
-from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
+from brainkit.maps.brain_map import Categorical
 from brainkit.maps.colours import position_palette
-from brainkit.maps.method_maps import cluster_map, weight_panels
+from brainkit.maps.method_maps import cluster_map, paled, weight_panels
 from brainkit.maps.roi_charts import coverage_by_roi, filled_rois, layers_by_roi
 from brainkit.metrics.channel_clusters import ChannelClusters, cluster_channels
 from brainkit.page import blocks
 from brainkit.page.blocks import Block
 from brainkit.runs.folder import load_model
-from brainkit.runs.report_figures import CHART, MapPictures, chart_source
+from brainkit.runs.report_figures import CHART, MapPictures, figure_source
 from brainkit.runs.report_images import TestImages
 from brainkit.runs.uncertainty import uncertainty_table
 from brainkit.runs.view import run_page
@@ -35,28 +34,21 @@ def selector_blocks(folder: Path, pictures: MapPictures, cortex: bool) -> list[B
     assert isinstance(layers.coding, Categorical)
     shown = pictures.figures("layer")
     if pictures.possible and len(layers.coding.names) > 1:
-        weights = [_paled(each, maps) for each in weight_panels(layers.coding.names, layers.values)]
+        weights = [paled(each, maps) for each in weight_panels(layers.coding.names, layers.values)]
         shown.append(blocks.heading("Weight of each layer"))
         shown.append(pictures.grid(weights, "Map of the weight of each layer"))
     if has_rois := bool(filled_rois(maps)):
         shown.append(blocks.heading("Layers by ROI"))
-        shown.append(blocks.figure(chart_source(layers_by_roi(maps, style=CHART)), "Mean weight of each layer by ROI"))
+        shown.append(blocks.figure(figure_source(layers_by_roi(maps, style=CHART)), "Mean weight of each layer by ROI"))
     shown += pictures.figures("location")
     if has_rois:
         shown.append(blocks.heading("Coverage of the image by ROI"))
-        source, caption = chart_source(coverage_by_roi(maps, style=CHART)), "Density of the locations over the image."
+        source, caption = figure_source(coverage_by_roi(maps, style=CHART)), "Density of the locations over the image."
         shown.append(blocks.figure(source, "Coverage of the image by ROI", caption))
     shown += pictures.figures("scale")
     if cortex and pictures.has_cortex:
         shown.append(blocks.page("Turn it", "The cortex, to turn and flatten", run_page(folder, pictures.surface)))
     return shown
-
-
-def _paled(brain_map: BrainMap, maps: MapSet) -> BrainMap:
-    """With the vertices pale that are so on the map of the accuracy: what they read means nothing."""
-    pale = maps["accuracy" if "accuracy" in maps.names else "layer"]
-    detail = "; ".join(filter(None, (brain_map.detail, pale.detail)))
-    return replace(brain_map, reliable=pale.reliable, none_reliable=pale.none_reliable, detail=detail)
 
 
 def channel_blocks(folder: Path, pictures: MapPictures, images: TestImages | None) -> list[Block]:
@@ -69,7 +61,7 @@ def channel_blocks(folder: Path, pictures: MapPictures, images: TestImages | Non
     clusters = cluster_channels(weights, _CLUSTERS)
     shown = [blocks.text("Vertices that read the same channels, whatever their layer and location, are a cluster.")]
     if pictures.possible:
-        shown.append(pictures.figure(_paled(cluster_map(clusters), pictures.maps)))
+        shown.append(pictures.figure(paled(cluster_map(clusters), pictures.maps)))
     if images is not None:
         shown.append(blocks.heading("What clusters respond to"))
         shown.append(blocks.strips(_strips(clusters, images), _strips_caption(images)))

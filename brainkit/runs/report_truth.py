@@ -14,7 +14,7 @@ from brainkit.maps import definitions, report_charts
 from brainkit.metrics.scores import RELIABLE_CEILING
 from brainkit.page import blocks
 from brainkit.page.blocks import Block
-from brainkit.runs.report_figures import MapPictures, chart_source
+from brainkit.runs.report_figures import MapPictures, figure_source
 from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import read_json
 from brainkit.utils.text import plural
@@ -44,7 +44,7 @@ def truth_blocks(
     shown = [
         blocks.text("This subject is simulated: its responses come from maps that were drawn, so the truth is known."),
         blocks.figure(
-            chart_source(report_charts.recovery(pairs, detail)),
+            figure_source(report_charts.recovery(pairs, detail)),
             "Found against planted selectors",
             "Each point is a vertex; on the line, the value that was planted was found.",
         ),

@@ -13,7 +13,7 @@ from brainkit.maps.brain_map import MapSet
 from brainkit.metrics.scores import RELIABLE_CEILING, explained_share
 from brainkit.page import blocks
 from brainkit.page.blocks import Block
-from brainkit.runs.report_figures import chart_source
+from brainkit.runs.report_figures import figure_source
 from brainkit.runs.report_images import TestImages
 from brainkit.utils.arrays import read_arrays
 from brainkit.utils.text import plural
@@ -95,7 +95,7 @@ def _vertex(vertex: int, values: dict[str, Any], maps: MapSet, images: TestImage
         "kind": "vertex",
         "title": f"{'Vertex' if maps.volume is None else 'Voxel'} {int(maps.vertices.ids[vertex])}",
         "facts": facts,
-        "chart": chart_source(report_charts.vertex(measured, predicted)),
+        "chart": figure_source(report_charts.vertex(measured, predicted)),
         "strips": strips,
     }
 
