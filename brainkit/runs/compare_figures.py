@@ -22,7 +22,7 @@ from brainkit.maps.view import plainest_shape
 from brainkit.runs.compare import RunComparison, SubjectResult, headline_measure
 from brainkit.runs.compare_tables import MEASURES, leaderboard
 from brainkit.runs.folder import read_volume
-from brainkit.utils.file_names import file_stem, file_stems
+from brainkit.utils.file_names import file_stems
 from brainkit.utils.text import plural
 
 _LONGEST = 30  # groups of vertices in a chart
@@ -139,9 +139,8 @@ def _difference_maps(
     drawn = [
         difference(each.difference["r"], each.q, names=pair, images=each.n_images) for pair, each in found.pairs.items()
     ]
-    names = [
-        "difference" if len(found.pairs) == 1 else f"difference-{file_stem('-'.join(pair))}" for pair in found.pairs
-    ]
+    several = file_stems(f"difference-{'-'.join(pair)}" for pair in found.pairs)
+    names = several if len(found.pairs) > 1 else ["difference"]
     maps = MapSet("", shared.vertices, shared.rois, tuple(same_limits(drawn)), shared.note, volume)
     maps = maps if surface is None else on_surface(maps, surface)
     style = Style(view=plainest_shape(surface))

@@ -21,6 +21,7 @@ from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.images import content_hash
 from brainkit.metrics.depth import relative_depth
 from brainkit.runs.compare import RunComparison, Settings, SubjectResult
+from brainkit.runs.compare_figures import comparison_figures, mean_layer_weights, subject_folder
 from brainkit.runs.compare_tables import leaderboard
 from brainkit.runs.compared import OpenedRun
 from brainkit.runs.predictions import FILE

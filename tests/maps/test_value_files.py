@@ -8,9 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainkit.cortex.vertices import to_ranges
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices, to_ranges
+from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
-from brainkit.maps.brain_map import Categorical
+from brainkit.maps.brain_map import Categorical, MapSet
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.utils.files import write_json
 
@@ -102,6 +104,27 @@ def test_labels_are_classes():
     assert isinstance(found.coding, Categorical) and found.coding.names == ("V1", "V2")
     np.testing.assert_array_equal(found.coding.palette, [[1, 0, 0], [0, 0, 1]])
     assert found.known.sum() == 2 * (labels > 0).sum()
+
+
+def test_predictions_of_some_voxels_are_known_by_their_places():
+    voxels = np.array([[0, 0, 0], [1, 2, 3], [3, 1, 0], [2, 2, 2]])
+    volume = Volume((4, 4, 4), np.eye(4), voxels)
+    table = RoiTable({"V1": [1, 2]}, 4)
+    like = MapSet("", Vertices.custom(4), table, (), volume=volume)
+    np.save("fmri.npy", np.zeros((1, 2)))
+    told = {"shape": [4, 4, 4], "affine": np.eye(4).tolist(), "ranges": [[27, 28], [52, 53]]}  # the second, the third
+    described = {"space": "custom", "vertices": {"ranges": [[1, 3]]}, "images": ["a.png"]}
+    write_json("fmri.npy.json", described | {"volume": told})
+    (maps,) = read_value_files(["fmri.npy"], like=like)
+    np.testing.assert_array_equal(maps.volume.voxels, voxels[1:3])
+    assert maps.rois["V1"].tolist() == [0, 1]
+    assert not read_value_files(["fmri.npy"])[0].rois
+    write_json("fmri.npy.json", described)
+    (maps,) = read_value_files(["fmri.npy"], like=like)
+    assert maps.volume is None and not maps.rois  # which they are is not known
+    write_json("fmri.npy.json", described | {"volume": {"shape": [4, 4]}})
+    with pytest.raises(DataError, match="volume"):
+        read_value_files(["fmri.npy"])
 
 
 def test_a_length_that_fits_nothing_says_what_would(map_set):

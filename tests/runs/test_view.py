@@ -128,6 +128,49 @@ def test_vertices_without_a_surface_are_refused(tmp_path, said):
         view([encoder], out=tmp_path / "cortex.html", say=said.append)
 
 
+@pytest.fixture
+def voxels(tmp_path):
+    """An encoder of voxels in the grey matter of a small surface, whose folder it also is."""
+    from small_surface import small_surface, write_freesurfer
+
+    from brainkit.cortex.vertices import Vertices
+    from brainkit.cortex.volume import Volume
+
+    surface = small_surface()
+    write_freesurfer(tmp_path / "subject", surface, ("pial", "white", "inflated"))
+    halves = [surface.hemisphere(name).points for name in ("left", "right")]
+    middle = np.concatenate([((half["white"] + half["pial"]) / 2)[: V // 2] for half in halves])
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -64
+    volume = Volume((64, 64, 64), affine, np.rint((middle + 64) / 2).astype(int))
+    return write_encoder(tmp_path, vertices=Vertices.custom(V), volume=volume)
+
+
+def test_responses_and_scores_of_voxels_are_projected(tmp_path, voxels, said, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_images(tmp_path / "photos", 2)
+    content = told(view([voxels], out="a.html", images="photos", surface="subject", say=said.append))
+    assert [each["label"] for each in content["facts"]] == ["correlation on test images", "noise ceiling"]
+    assert content["photographs"]["names"] == ["image-000.png", "image-001.png"]
+    assert call("predict", "photos", "--encoder", "encoder.onnx", "--out", "fmri.npy").exit_code == 0
+    other = told(view(["fmri.npy"], out="b.html", surface="subject", say=said.append))
+    assert other["photographs"]["step"] == content["photographs"]["step"]
+    assert [each["name"] for each in other["maps"]] == [each["name"] for each in content["maps"]]
+    assert {each["name"] for each in other["rois"]} == {"V1v", "V1d", "PPA"}
+    voxels.unlink()  # the description of the predictions says which voxels they are
+    alone = told(view(["fmri.npy"], out="c.html", surface="subject", say=said.append))
+    assert alone["photographs"]["step"] == content["photographs"]["step"]
+
+
+@pytest.mark.parametrize("source", ["encoder.onnx", "fmri.npy"])
+def test_voxels_without_a_surface_are_refused(tmp_path, voxels, said, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    save_images(tmp_path / "photos", 2)
+    assert call("predict", "photos", "--encoder", "encoder.onnx", "--out", "fmri.npy").exit_code == 0
+    with pytest.raises(UsageError, match="--surface"):
+        view([source], out="a.html", say=said.append)
+
+
 def test_the_command_passes_its_options(tmp_path, encoder, monkeypatch):
     given = {}
     monkeypatch.setattr("brainkit.runs.view.view", lambda sources, **options: given.update(options, sources=sources))
