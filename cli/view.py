@@ -44,7 +44,7 @@ Examples:
     "--like",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="The run or encoder file whose vertices a file's values are, and whose regions are outlined.",
+    help="The run or encoder file whose vertices a file's values are, and whose ROIs are outlined.",
 )
 @click.option("--pycortex", is_flag=True, help="Write pycortex's viewer instead; needs brainkit[pycortex].")
 @click.option(

@@ -49,7 +49,7 @@ def read_value_files(
         ``.npy`` of shape (V,) or (n, V): an output of ``brainkit predict`` with its ``.npy.json``, or any other array;
         GIFTI (``.gii``); FreeSurfer (``.mgz``, ``.mgh``, ``.annot``).
     like : MapSet, optional
-        Whose vertices the values may be, with the regions that are outlined.
+        Whose vertices the values may be, with the ROIs that are outlined.
     rows : sequence of int
         Which of a file's n rows, counted from 0; by default the first `MOST_ROWS`.
     mean : bool

@@ -62,7 +62,7 @@ def view(
     images : path-like, optional
         An image or a folder of images: the page shows the response predicted to each.
     like : path-like, optional
-        For files of values: a run or an encoder file whose vertices they are, and whose regions are outlined.
+        For files of values: a run or an encoder file whose vertices they are, and whose ROIs are outlined.
     surface : path-like, optional
         Folder of a subject's own surface, see :func:`brainkit.cortex.surface_files.read_surface`.
     pycortex : bool
