@@ -48,7 +48,7 @@ def read_value_files(
         ``.npy`` of shape (V,) or (n, V): an output of ``brainkit predict`` with its ``.npy.json``, or any other array;
         GIFTI (``.gii``); FreeSurfer (``.mgz``, ``.mgh``, ``.annot``).
     like : MapSet, optional
-        Whose vertices the values may be, with the regions that are outlined.
+        Whose vertices the values may be, with the ROIs that are outlined.
     rows : sequence of int
         Which of a file's n rows, counted from 0; by default the first `MOST_ROWS`.
     mean : bool
@@ -132,7 +132,7 @@ def _description(path: Path) -> dict[str, Any] | None:
 
 
 def _vertices(pair: Pair, like: MapSet | None, described: dict[str, Any] | None) -> tuple[Vertices, RoiTable]:
-    """Whose vertices the values are, and their regions."""
+    """Whose vertices the values are, and their ROIs."""
     widths = [each.rows.shape[1] for each in pair]
     if described is not None:
         told = described["vertices"]
@@ -160,7 +160,7 @@ def _part_of(vertices: Vertices, pair: Pair, widths: list[int]) -> np.ndarray | 
 
 
 def _with_rois(vertices: Vertices, like: MapSet | None) -> tuple[Vertices, RoiTable]:
-    """The vertices, with those regions of `like` that are among them."""
+    """The vertices, with those ROIs of `like` that are among them."""
     rois: dict[str, np.ndarray] = {}
     if like is not None and like.vertices.space == vertices.space:
         for name, positions in like.rois.items():
