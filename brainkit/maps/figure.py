@@ -33,7 +33,7 @@ _FULL_WIDTH, _LEAST_SCALE = 9.0, 0.62
 LABEL_SIZE = 9.0  # points
 _BETWEEN = 4.0  # mm beside a panel that its caption may take
 _HALO = "#20242a"
-_FINER_LINES = 0.75  # on shapes other than flatmaps, where regions are smaller
+_FINER_LINES = 0.75  # on shapes other than flatmaps, where ROIs are smaller
 _LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, without importing PIL
 
 

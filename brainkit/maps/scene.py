@@ -22,7 +22,7 @@ from brainkit.maps.style import Shading, Style
 from brainkit.maps.view import FLAT, View, make_view, on_view, read_view
 from brainkit.utils.text import plural, printable
 
-_SMALLER = 0.84  # names on shapes other than flatmaps, where regions are smaller
+_SMALLER = 0.84  # names on shapes other than flatmaps, where ROIs are smaller
 _PARTS = 4  # of the path of a surface that a caption says
 _SAME = 1e-3  # mm: ends of segments that are nearer are one point
 
@@ -56,7 +56,7 @@ def make_scene(maps: MapSet, style: Style, *, room: tuple[float, float], dpi: fl
     Parameters
     ----------
     maps : MapSet
-        Whose vertices and regions are drawn; voxels without a surface as a `GlassBrain`.
+        Whose vertices and ROIs are drawn; voxels without a surface as a `GlassBrain`.
     style : Style
         Of which the view is of no use for voxels without a surface.
     room : tuple of float
