@@ -30,7 +30,7 @@ function responseMap({ step, limit, units, table }, responses, tables, rows) {
   return {
     name: "response", title: "predicted response", kind: "continuous", table: tables[table], responses, step, rows,
     low: -limit, high: limit, ends: [], extend: "both", below: "", label: units ? `response (${units})` : "response",
-    summary: "", detail: `to within ${plainNumber(step / 2)}`, empty: "", values: new Float32Array(rows), photograph: -1,
+    summary: "", detail: `values rounded to within ${plainNumber(step / 2)}`, empty: "", values: new Float32Array(rows), photograph: -1,
   };
 }
 
