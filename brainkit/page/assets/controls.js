@@ -63,7 +63,7 @@ function buildFinder(app, find) {
     const label = app.labels.flat().find(({ name }) => name.toLowerCase() === text.toLowerCase());
     const id = label ? label.vertex + label.hemisphere.first : Number(text.replace(/[,\s]/g, "") || NaN);
     if (Number.isInteger(id) && id >= 0 && id < app.brain.count) app.lookAt(id);
-    else app.say(`No region or vertex of this name: ${text}`, true);
+    else app.say(`No ROI or vertex of this name: ${text}`, true);
   };
 }
 
