@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 _CORTEX = (GYRUS + SULCUS) / 2
 _ROW, _COLUMN = 0.27, 1.6  # inches, of a class
-_LEAST_LETTERS = 6.5  # points
+_LEAST_LETTERS = 6.5  # points; of classes with an order, of which not all need a name
+_LEAST_ROW = 0.112  # inches; of others: letters of 5 points
 _ABOVE = 0.1  # inches between a map and the legend below it
 _SHORT = 4  # rows that need no second column
 _MOST, _LARGEST = 30, 12  # classes that are all listed; listed of more
@@ -50,12 +51,12 @@ def draw_legend(frame: Frame, brain_map: BrainMap, box: Box, *, below: bool = Fa
         _location(frame, box)
 
 
-def listed(brain_map: BrainMap) -> tuple[str, tuple[str, ...], np.ndarray]:
-    """Label, names and colours of a legend's classes, the last on top: of very many without order, the largest."""
+def listed(brain_map: BrainMap, most: int = _MOST) -> tuple[str, tuple[str, ...], np.ndarray]:
+    """Label, names and colours of a legend's classes, the last on top; the largest of more than `most`."""
     coding = brain_map.coding
     assert isinstance(coding, Categorical)
     count = len(coding.names)
-    if coding.ordered or count <= _MOST:
+    if coding.ordered or count <= most:
         return coding.label, coding.names, coding.palette
     sizes = np.bincount(brain_map.values[brain_map.known].argmax(axis=1), minlength=count)
     largest = np.argsort(-sizes, kind="stable")[:_LARGEST][::-1]
@@ -138,13 +139,16 @@ def _classes(frame: Frame, brain_map: BrainMap, coding: Categorical, box: Box, *
     """One row per class, the last on top; from pale to full if the map is graded by its strength."""
     left, top, width, height = box
     scale, graded = frame.scale, brain_map.strength is not None
-    label, names, palette = listed(brain_map)
+    room = height - (0.9 if graded else 0.4) * scale
+    most = _MOST if below else min(_MOST, max(int(room / (_LEAST_ROW * scale)), _LARGEST))
+    label, names, palette = listed(brain_map, most)
     top -= _ABOVE * scale if below else 0.0
     frame.text(left, top, label, size=frame.fitting(label, 10 * scale, width), va="top")
     top -= 0.24 * scale
     columns = _columns(len(names), width, scale) if below else 1
     rows = -(-len(names) // columns)
-    row = min(_ROW * scale, (height - 0.9 * scale) / rows) if not below else _ROW * scale
+    row = _ROW * scale if below else min(_ROW * scale, room / rows)
+    least = _LEAST_LETTERS * scale if coding.ordered else 0.0
     opacity = np.linspace(FAINTEST, 1, 64)[None, :, None] if graded else np.ones((1, 64, 1))
     texts = short_names(names)
     for column in range(columns):
@@ -152,20 +156,22 @@ def _classes(frame: Frame, brain_map: BrainMap, coding: Categorical, box: Box, *
         if (part.stop - part.start) > 0:
             tall = row * (part.stop - part.start)
             axes = frame.axes(left + column * width / columns, top - tall, 0.62 * scale, tall)
-            _rows(frame, axes, texts[part], palette[part], opacity, row)
+            _rows(frame, axes, texts[part], palette[part], opacity, row, least)
     if graded:
         small: dict[str, Any] = {"size": 8.5 * scale, "color": frame.theme.faint}
         frame.text(left, top - row * rows - 0.08 * scale, coding.strength_label, va="top", **small)
 
 
-def _rows(frame: Frame, axes: Axes, names: Sequence[str], palette: np.ndarray, opacity: np.ndarray, row: float) -> None:
-    """Rows of classes, the last on top, each named; of rows lower than letters only some."""
+def _rows(
+    frame: Frame, axes: Axes, names: Sequence[str], palette: np.ndarray, opacity: np.ndarray, row: float, least: float
+) -> None:
+    """Rows of classes, the last on top, each named; some only, if the `least` letters are too large."""
     scale, count = frame.scale, len(names)
     colours = np.repeat(_CORTEX + opacity * (palette[::-1, None] - _CORTEX), 16, axis=0)  # viewers blur few pixels
     axes.imshow(np.clip(colours, 0, 1), extent=(0, 1, count - 0.5, -0.5), aspect="auto", interpolation="none")
     for line in np.arange(count - 1) + 0.5:
         axes.axhline(line, color=frame.paper, linewidth=min(1.2 * scale, 10 * row))
-    size = min(10.0 * scale, max(row * 72 * 0.62, _LEAST_LETTERS * scale))
+    size = min(10.0 * scale, max(row * 72 * 0.62, least))
     fitting = max(int(row * count * 72 * 0.62 / size + 1e-6), 2)
     shown = np.arange(count) if fitting >= count else np.linspace(0, count - 1, fitting).round().astype(int)
     axes.set_yticks(shown, [frame.plain(names[count - 1 - place]) for place in shown], parse_math=False)
