@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -196,8 +197,6 @@ def _without_bars(table: Table) -> Table:
 
 def _examples(subject: Subject) -> dict[str, object]:
     """Images from all over the data, on one sheet."""
-    import io
-
     from brainkit.page import blocks
     from brainkit.page.document import picture
 

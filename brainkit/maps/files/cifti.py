@@ -16,11 +16,11 @@ from brainkit.maps.files.values import (
     class_numbers,
     column_names,
     describe,
-    file_stem,
     on_hemisphere,
     plain,
     save,
 )
+from brainkit.utils.file_names import file_stem
 
 _STRUCTURES = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 
