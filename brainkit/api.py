@@ -229,6 +229,7 @@ def fit(
     devices: int | None = None,
     threads: int | None = None,
     rois: Sequence[str] = (),
+    split: str | os.PathLike[str] | None = None,
     maps: bool | None = None,
     repeats: int = 0,
     resume: bool = False,
@@ -246,7 +247,7 @@ def fit(
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
-    out, weights, random_weights, epochs, seed, devices, threads, rois, maps, repeats
+    out, weights, random_weights, epochs, seed, devices, threads, rois, split, maps, repeats
         See :func:`brainkit.runs.train.train`.
     skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
@@ -274,6 +275,7 @@ def fit(
         devices=devices,
         threads=threads,
         rois=rois,
+        split=split,
         maps=maps,
         repeats=repeats,
         resume=resume,

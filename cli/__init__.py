@@ -34,6 +34,7 @@ COMMANDS = {
     "report": "Write a report of a run, or of several compared, as one page.",
     "uncertainty": "Measure how sure the maps of a run are.",
     "import": "Create a run from weights of the published implementation.",
+    "data": "Describe a subject's data and find problems, or prepare them from trials.",
     "sample": "Create the simulated sample subject.",
     "info": "Describe an encoder file.",
     "verify": "Check an encoder file against its run, or by itself.",

@@ -24,7 +24,7 @@ _OTHER_COMMANDS = {
 }
 _OTHER_OPTIONS = {
     **dict.fromkeys(("network", "model", "net", "arch"), "--backbone"),
-    **dict.fromkeys(("subject", "subjects", "dataset", "input"), "--data"),
+    **dict.fromkeys(("subjects", "dataset", "input"), "--data"),
     **dict.fromkeys(("output", "o", "output-dir", "folder", "save", "name"), "--out"),
     **dict.fromkeys(("rois", "region", "regions"), "--roi"),
     **dict.fromkeys(("gpus", "num-gpus", "nproc"), "--devices"),

@@ -99,7 +99,10 @@ def test_commands_and_options_in_the_text_exist(page: Path) -> None:
 
 
 def options(command: str) -> set[str]:
-    parameters = load_command(command).params
+    """Options of a command, and of the commands below it."""
+    loaded = load_command(command)
+    below = loaded.commands.values() if isinstance(loaded, click.Group) else ()
+    parameters = [each for one in (loaded, *below) for each in one.params]
     named = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
     return named | {"--help"}
 

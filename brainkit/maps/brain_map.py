@@ -157,6 +157,9 @@ class MapSet:
     surface: CorticalSurface | None = None
     ids: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rois", self.rois.on(self.vertices, self.volume))
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the maps."""

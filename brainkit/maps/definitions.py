@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from brainkit.cortex.rois import RoiTable
 from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, Location
 from brainkit.maps.colours import class_palette, layer_palette
@@ -57,6 +59,15 @@ def explained(r: np.ndarray, noise_ceiling: np.ndarray, reliability: Reliability
     coding = Continuous(SKILL, 0.0, 1.0, "r² / noise ceiling, test images", extend="max" if full else "neither")
     title = "share of explainable variance"
     return BrainMap("explained", title, share, coding, summary=summary, **fields(reliability, limits))
+
+
+def noise_ceiling(values: np.ndarray) -> BrainMap:
+    """Noise ceilings of r squared: the largest share of variance that any model could predict."""
+    values = np.asarray(values, dtype=np.float64)
+    top = round_up(robust_top(values), 0.1)
+    coding = Continuous(SKILL, 0.0, top, "noise ceiling of r²", extend=beyond(values, 0.0, top))
+    summary = _summary(values, "median {:.2f}", "90th percentile {:.2f}")
+    return BrainMap("noise_ceiling", "noise ceiling", values, coding, summary=summary)
 
 
 def significance(p: np.ndarray, tested: Predicted) -> BrainMap:
@@ -276,6 +287,20 @@ def classes(name: str, values: np.ndarray, labels: Sequence[str] = (), *, label:
     known_count = int(np.isfinite(shares).all(axis=1).sum())
     summary = f"{known_count:,} of {plural(len(shares), 'vertex', 'vertices')}"
     return BrainMap(name, " ", shares, Categorical(tuple(names), class_palette(len(names)), label), summary=summary)
+
+
+def rois(table: RoiTable) -> BrainMap:
+    """Which ROI each vertex is in; where ROIs overlap, the smallest."""
+    names = sorted((name for name in table.names if len(table[name])), key=lambda name: -len(table[name]))
+    values = np.full(table.n_vertices, -1)
+    for name in names:
+        values[table[name]] = table.names.index(name)
+    shown = [name for name in table.names if len(table[name])]
+    places = {table.names.index(name): place for place, name in enumerate(shown)}
+    values = np.array([places.get(value, -1) for value in values.tolist()])
+    overlapping = sum(len(table[name]) for name in shown) > (values >= 0).sum()
+    drawn = replace(classes("rois", values, shown, label="ROI"), title="ROIs")
+    return replace(drawn, detail="where ROIs overlap, the smallest is drawn") if overlapping else drawn
 
 
 def clipped(name: str, longest: int = 28) -> str:

@@ -42,6 +42,7 @@ def train(
     num_nodes: int | None = None,
     threads: int | None = None,
     rois: Sequence[str] = (),
+    split: str | os.PathLike[str] | None = None,
     maps: bool | None = None,
     animate: bool | None = None,
     repeats: int = 0,
@@ -78,6 +79,8 @@ def train(
         :func:`brainkit.utils.system.cores`.
     rois : sequence of str
         Train, score and export only the vertices of these ROIs (their union); by default all vertices.
+    split : str or path-like, optional
+        Name of a split of the data, or a JSON file, see :func:`brainkit.data.split_files.find_split`.
     maps : bool, optional
         Whether to draw the maps, by default yes; :func:`brainkit.runs.draw.draw_run` draws them later.
     animate : bool, optional
@@ -132,6 +135,7 @@ def train(
         num_nodes=num_nodes,
         threads=threads,
         rois=(rois,) if isinstance(rois, str) else tuple(rois),
+        split=split,
         maps=maps,
         snapshots=animate,
         config=config,

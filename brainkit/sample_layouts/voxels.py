@@ -49,7 +49,9 @@ def place_in_volume(
         taken.add(voxel)
         voxels.append(voxel)
     found = np.array(voxels, np.int32)
-    found -= found.min(axis=0)  # a vertex may have moved below the margin
+    low = found.min(axis=0)  # a vertex may have moved below the margin
+    found -= low
+    affine[:3, 3] += size * low
     order = np.lexsort(found.T[::-1])
     return reorder(subject, order, CUSTOM, np.arange(len(order))), found[order], affine
 

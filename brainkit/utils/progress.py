@@ -89,11 +89,11 @@ class _Lines:
             return
         self._printed = now
         rate = (done - self._first) / (now - self._started) if now > self._started else 0.0
-        left = f", {rate:.1f}/s, {_duration((total - done) / rate)} left" if rate else ""
+        left = f", {rate:.1f}/s, {duration((total - done) / rate)} left" if rate else ""
         print(f"{self._what}: {done:,} of {total:,} {self._unit}{left}", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time to wait, roughly: ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -102,7 +102,7 @@ def test_bare_command_shows_help_and_is_a_usage_error() -> None:
         (["plot"], "'map'"),
         (["train", "dinov2"], "--backbone dinov2"),
         (["train", "--network", "x"], "--backbone"),
-        (["train", "--subject", "x"], "--data"),
+        (["train", "--dataset", "x"], "--data"),
         (["train", "--output", "x"], "--out"),
         (["train", "--epoch", "1"], "--epochs"),
         (["train", "--lr", "0.1"], "train.lr_weight"),

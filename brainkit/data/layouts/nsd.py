@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.data.dataset import NSD, Dataset
+from brainkit.data.dataset import NSD, NSD_PAPER, Dataset
+from brainkit.data.layouts.nsd_algonauts import algonauts_from_trials
 from brainkit.data.layouts.nsd_betas import Betas, open_betas
 from brainkit.data.layouts.nsd_design import IMAGES, named_splits, read_design
 from brainkit.data.layouts.nsd_rois import HEMISPHERES
 from brainkit.data.layouts.nsd_spaces import SPACES, SURFACES, Space, open_space
 from brainkit.data.layouts.nsd_stimuli import Brick, read_images
-from brainkit.data.layouts.nsd_synthetic import synthetic_images, synthetic_order
+from brainkit.data.layouts.nsd_synthetic import SYNTHETIC_DATASET, synthetic_images, synthetic_order
 from brainkit.data.subject import read_note
 from brainkit.data.trials.images import StimulusImages
 from brainkit.data.trials.prepare import missing_sessions
@@ -25,14 +26,8 @@ from brainkit.data.trials.trials import Session, Trials
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.text import nearest_name
 
-DATASET = Dataset(
-    name="Natural Scenes Dataset",
-    citation=(
-        "Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence, "
-        "Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-00962-x",
-    ),
-)
-NSD_CORE, SYNTHETIC = "nsd", "synthetic"
+DATASET = Dataset(name="Natural Scenes Dataset", citation=(NSD_PAPER,))
+NSD_CORE, SYNTHETIC, ALGONAUTS = "nsd", "synthetic", "algonauts"
 # The releases of the responses, the best first.
 VERSIONS = {
     NSD_CORE: {"b3": "betas_fithrf_GLMdenoise_RR", "b2": "betas_fithrf", "b1": "betas_assumehrf"},
@@ -87,7 +82,8 @@ def nsd(
         Columns are the vertices of the left hemisphere, then of the right; or the voxels of the brain mask, the first
         axis being the fastest.
     experiment : str
-        ``nsd``, or ``synthetic`` for NSD-synthetic, a test set.
+        ``nsd``; ``synthetic`` for NSD-synthetic, a test set; ``algonauts`` for the data of that challenge, see
+        `brainkit.data.layouts.nsd_algonauts.algonauts_from_trials`.
     allow_missing_sessions : bool
         Use the sessions that are there.
 
@@ -101,10 +97,13 @@ def nsd(
     References
     ----------
     Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence.
-    Gifford et al. (2024), The Natural Scenes Dataset's out-of-distribution component NSD-synthetic.
+    Gifford et al. (2026), A 7T fMRI dataset of synthetic images for out-of-distribution modeling of vision.
     """
+    if experiment == ALGONAUTS:
+        return algonauts_from_trials(nsd(path, subject=subject, betas=betas, space=space or "fsaverage"))
     if experiment not in VERSIONS:
-        raise UsageError(f"{path}: expected the experiment {' or '.join(VERSIONS)}, found {experiment!r}")
+        known = ", ".join((*VERSIONS, ALGONAUTS))
+        raise UsageError(f"{path}: expected the experiment {known}, found {experiment!r}")
     source = _choose(path, _subject(path, subject), experiment, space, betas)
     files = _session_files(source.folder, source.space, experiment)
     opened = {number: _open(of_session, source) for number, of_session in sorted(files.items())}
@@ -132,7 +131,7 @@ def nsd(
         volume=described.volume,
         ncsnr=described.read_ncsnr(source.folder),
         splits=splits,
-        dataset=DATASET,
+        dataset=SYNTHETIC_DATASET if experiment == SYNTHETIC else DATASET,
         kind=NSD,
         note=read_note(path),
         notes=(*notes, *described.notes),

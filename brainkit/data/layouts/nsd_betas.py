@@ -60,7 +60,8 @@ class Betas:
         return values
 
     def _check_range(self, values: npt.NDArray[np.float32]) -> None:
-        some = values[:, :: max(1, values.shape[1] // _CHECKED)]
+        measured = np.flatnonzero(np.isfinite(values[0]) & (values[0] != 0))
+        some = values[:, measured[:: max(1, len(measured) // _CHECKED)]]
         with np.errstate(invalid="ignore", over="ignore"):
             spread = some.std(axis=0, dtype=np.float64)
         spread = spread[(spread > 0) & ~np.isnan(spread)]
@@ -145,10 +146,11 @@ def _open_nifti(path: Path) -> Betas:
             f"{path}: expected int16 (percent signal change x 300) of (X, Y, Z, trials), found "
             f"{image.get_data_dtype()} of shape {image.shape}"
         )
-    if image.header.get_slope_inter() not in ((None, None), (1.0, 0.0)):
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if (slope, intercept) != (1.0, 0.0):
         raise DataError(
-            f"{path}: expected whole numbers without a scale in the header, found the scale "
-            f"{image.header.get_slope_inter()[0]:g}; take the file as it was released"
+            f"{path}: expected whole numbers without a scale in the header, found the scale {slope:g} and the offset "
+            f"{intercept:g}; take the file as it was released"
         )
 
     def get(positions: Integers) -> npt.NDArray[np.float32]:

@@ -22,7 +22,7 @@ TRIALS = 30_000  # of a subject with all sessions
 FOLDER = Path("nsddata") / "experiments" / "nsd"
 _SHARED, _OWN = 1000, 10_000
 _REPETITIONS = 3
-_TEST_SESSIONS = 3  # of Algonauts 2023: each subject's last ones
+TEST_SESSIONS = 3  # of Algonauts 2023: each subject's last ones
 
 Integers = npt.NDArray[np.int64]
 
@@ -168,7 +168,7 @@ def named_splits(design: Design, shown: Mapping[int, Integers]) -> dict[str, dic
         "nsd-shared1000": (own, np.intersect1d(seen, design.shared)),
         "nsd-shared515": (own, np.intersect1d(seen, design.seen_by_all)),
     }
-    if sorted(shown) == list(range(1, design.n_sessions + 1)) and design.n_sessions > _TEST_SESSIONS:
+    if sorted(shown) == list(range(1, design.n_sessions + 1)) and design.n_sessions > TEST_SESSIONS:
         training, late = algonauts_sides(design)
         splits["algonauts"] = (training, late)
     return {
@@ -180,7 +180,7 @@ def named_splits(design: Design, shown: Mapping[int, Integers]) -> dict[str, dic
 
 def algonauts_sides(design: Design) -> tuple[Integers, Integers]:
     """Training and test images of Algonauts 2023, see `named_splits`."""
-    edge = design.n_sessions - _TEST_SESSIONS
+    edge = design.n_sessions - TEST_SESSIONS
     early = np.concatenate([design.session(number) for number in range(1, edge + 1)])
     last = np.concatenate([design.session(number) for number in range(edge + 1, design.n_sessions + 1)])
     late, times = np.unique(last, return_counts=True)

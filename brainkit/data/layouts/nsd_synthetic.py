@@ -7,11 +7,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.data.dataset import NSD_PAPER, Dataset
 from brainkit.data.layouts.nsd_design import read_mat
 from brainkit.data.layouts.nsd_stimuli import Brick, Pixels, read_images
 from brainkit.data.trials.images import StimulusImages
 from brainkit.errors import DataError
 
+SYNTHETIC_DATASET = Dataset(
+    name="Natural Scenes Dataset",
+    citation=(
+        NSD_PAPER,
+        "Gifford et al. (2026), A 7T fMRI dataset of synthetic images for out-of-distribution modeling of vision, "
+        "Nature Communications, doi:10.1038/s41467-026-69345-9",
+    ),
+)
 IMAGES, SAME_FOR_ALL = 284, 220  # the rest are in colours that were matched for each subject
 TRIALS = 744
 STIMULI = Path("nsddata_stimuli") / "stimuli" / "nsdsynthetic"

@@ -24,7 +24,17 @@ def open_prepared(trials: Trials, say: Say = print) -> Subject:
     return Folder(prepared_folder(trials, say))
 
 
+def find_prepared(trials: Trials) -> Subject | None:
+    """The prepared subject, if the cache has it."""
+    folder = _folder(trials)
+    return Folder(folder) if folder.is_dir() else None
+
+
 def prepared_folder(trials: Trials, say: Say = print) -> Path:
     """The prepared folder of these trials in the cache, made now if it is not there."""
-    folder = cache_folder() / "prepared" / f"{trials.name}-{identify(trials)[:16]}"
+    folder = _folder(trials)
     return folder if folder.is_dir() else prepare_subject(trials, folder, link=True, say=say)
+
+
+def _folder(trials: Trials) -> Path:
+    return cache_folder() / "prepared" / f"{trials.name}-{identify(trials)[:16]}"

@@ -155,7 +155,7 @@ class Trials:
         DataError
             If the ROIs have no vertex.
         """
-        table = RoiTable(self.rois, len(self.vertices))
+        table = RoiTable(self.rois, len(self.vertices)).on(self.vertices, self.volume)
         columns = table.union(table.split_names(rois)).astype(np.int64)
         if not len(columns):
             raise DataError(f"{self.root}: expected vertices in the ROI {', '.join(rois)}, found none")
