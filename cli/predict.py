@@ -60,6 +60,11 @@ Examples:
     "--hemispheres", is_flag=True, help="For .npy: lh_FILE and rh_FILE instead of FILE, as Algonauts takes them."
 )
 @click.option(
+    "--space",
+    type=click.Choice(["fsaverage5", "fsaverage6", "fsaverage", "fsLR"]),
+    help="Write predictions at the vertices of this space, each that of the nearest one.  [default: the encoder's]",
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 @click.option(
@@ -88,6 +93,7 @@ def command(
     top: int | None,
     spread: bool,
     hemispheres: bool,
+    space: str | None,
     device: str,
     batch_size: int | None,
     threads: int | None,
@@ -111,7 +117,7 @@ def command(
     say = functools.partial(click.echo, err=True)
     encoder = encoder or latest.default_encoder(say)
     if maps is not None:
-        if Path(out).suffix != ".npy" or hemispheres or "://" in out:
+        if Path(out).suffix != ".npy" or hemispheres or space or "://" in out:
             raise click.UsageError(f"--maps needs all vertices in one .npy file on this machine, got --out {out}")
         from brainkit.maps.draw_predictions import check_drawable, draw_prediction_file
 
@@ -130,6 +136,7 @@ def command(
             hemispheres=hemispheres,
             top=top,
             spread=spread,
+            space=space,
             engine=engine,
             workers=workers,
             order="sorted",

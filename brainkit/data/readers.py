@@ -78,11 +78,37 @@ def _function(name: str) -> Callable[..., Any]:
 # In the order in which they are tried: the first match is used.
 LAYOUTS: dict[str, Layout] = {
     "algonauts": Layout("Algonauts 2023", ("training_split",), "algonauts:Algonauts"),
+    "nsd": Layout(
+        "NSD as released",
+        ("nsddata_betas",),
+        "layouts.nsd:nsd",
+        options=("subject", "betas", "space", "experiment", "allow_missing_sessions"),
+        trials=True,
+    ),
     "laion": Layout(
         "LAION-fMRI",
         ("derivatives/glmsingle-tedana",),
         "layouts.laion:laion_fmri",
         options=("subject", "allow_missing_sessions"),
+        trials=True,
+    ),
+    "mosaic": Layout("MOSAIC", ("sub-*_*.hdf5",), "layouts.mosaic:mosaic", options=("subject",), trials=True),
+    "things": Layout(
+        "THINGS-fMRI",
+        ("sub-*_ResponseData.h5", "betas_csv/sub-*_ResponseData.h5"),
+        "layouts.things:things_fmri",
+        options=("subject",),
+        trials=True,
+    ),
+    "cifti": Layout(
+        "own data with CIFTI responses",
+        (
+            "responses.dscalar.nii",
+            "responses.dtseries.nii",
+            "responses/*.dscalar.nii",
+            "responses/*.dtseries.nii",
+        ),
+        "layouts.cifti:cifti_folder",
         trials=True,
     ),
     "trials": Layout(

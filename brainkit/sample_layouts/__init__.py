@@ -41,5 +41,8 @@ class Writer:
 
 WRITERS: dict[str, Writer] = {
     "algonauts": Writer("Algonauts 2023", "algonauts:write_algonauts"),
+    "nsd": Writer("Natural Scenes Dataset", "nsd:write_nsd", images=20, test_images=20),
     "laion": Writer("LAION-fMRI", "laion:write_laion", images=300, test_images=80),
+    "mosaic": Writer("MOSAIC", "mosaic:write_mosaic", images=300, test_images=80),
+    "things": Writer("THINGS-fMRI", "things:write_things"),
 }

@@ -11,7 +11,7 @@ from PIL import Image
 
 from brainkit.errors import require
 from brainkit.sample_layouts.simulated import STREAMS, Simulated, write_notes, write_truth
-from brainkit.sample_layouts.voxels import place_in_volume
+from brainkit.sample_layouts.voxels import place_in_volume, save_volume
 from brainkit.utils.files import write_json
 
 SUBJECT, PARTICIPANT = "sub-03", "p04"  # the numbering of participants is another one
@@ -72,7 +72,9 @@ def _write_betas(
         func.mkdir(parents=True)
         # A session has its own offset and scale, which standardising takes out.
         values = np.float32(0.02) * (trials[rows] * np.float32(1 + 0.01 * number) + np.float32(number))
-        _save(func / f"{session}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz", values, voxels, affine)
+        save_volume(
+            func / f"{session}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz", values, voxels, affine
+        )
         lines = ["session\trun\tbeta_index\tlabel"]
         for index, row in enumerate(rows % len(subject.images)):
             lines.append(f"ses-{number:02d}\trun-{1 + 12 * index // len(rows):02d}\t{index}\t{labels[row]}")
@@ -84,28 +86,16 @@ def _write_maps(
 ) -> None:
     start = folder / "derivatives/glmsingle-tedana" / SUBJECT / f"{SUBJECT}_task-images_space-T1w"
     ones = np.ones(len(voxels), np.float32)
-    _save(Path(f"{start}_stat-rsquare_desc-R2mean_statmap.nii.gz"), 20 * ones, voxels, affine)
+    save_volume(Path(f"{start}_stat-rsquare_desc-R2mean_statmap.nii.gz"), 20 * ones, voxels, affine)
     single = subject.noise_ceiling / (1 - subject.noise_ceiling) / len(subject.trials)  # signal over noise of a trial
     ceiling = 100 * single / (single + 1 / CEILING_REPETITIONS)
-    _save(Path(f"{start}_desc-Noiseceiling4rep_statmap.nii.gz"), ceiling, voxels, affine)
+    save_volume(Path(f"{start}_desc-Noiseceiling4rep_statmap.nii.gz"), ceiling, voxels, affine)
     for number, stream in enumerate(STREAMS, 1):
         category, roi = ROIS[stream]
         masks = folder / "derivatives/rois" / SUBJECT / category
         masks.mkdir(parents=True, exist_ok=True)
         mask = (subject.streams == number).astype(np.uint8)
-        _save(masks / f"{SUBJECT}_space-T1w_res-1pt8_label-{roi}_mask.nii.gz", mask, voxels, affine)
-
-
-def _save(
-    path: Path, values: npt.NDArray[np.generic], voxels: npt.NDArray[np.int32], affine: npt.NDArray[np.float64]
-) -> None:
-    """Write a map (V,) as (X, Y, Z), or trials (n, V) as (X, Y, Z, n); 0 outside the voxels."""
-    import nibabel
-
-    shape = tuple(voxels.max(axis=0) + 3)
-    volume = np.zeros((*shape, *values.shape[:-1]), values.dtype, order="F")
-    volume[tuple(voxels.T)] = values.T
-    nibabel.save(nibabel.Nifti1Image(volume, affine), path)
+        save_volume(masks / f"{SUBJECT}_space-T1w_res-1pt8_label-{roi}_mask.nii.gz", mask, voxels, affine)
 
 
 def _write_stimuli(subject: Simulated, folder: Path, labels: list[str]) -> None:

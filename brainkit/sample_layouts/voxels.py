@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -48,17 +49,19 @@ def place_in_volume(
         taken.add(voxel)
         voxels.append(voxel)
     found = np.array(voxels, np.int32)
-    found -= found.min(axis=0)  # a vertex may have moved below the margin
+    low = found.min(axis=0)  # a vertex may have moved below the margin
+    found -= low
+    affine[:3, 3] += size * low
     order = np.lexsort(found.T[::-1])
     return reorder(subject, order, CUSTOM, np.arange(len(order))), found[order], affine
 
 
 def reorder(subject: Simulated, order: npt.NDArray[np.intp], space: str, ids: npt.NDArray[np.integer]) -> Simulated:
-    """The subject with its vertices in another order, which are other vertices of another space in its truth.
+    """The subject with its vertices in another order, each as often as `order` has it, at `ids` of another space.
 
-    `Simulated.vertices` stay those of fsaverage5 and have no meaning any more.
+    The truth says these; `Simulated.vertices` stay those of fsaverage5 and have no meaning any more.
     """
-    count = len(order)
+    count = len(subject.vertices)
     truth = {
         name: array[order] if np.ndim(array) and len(array) == count and name != "layers" else array
         for name, array in subject.truth.items()
@@ -73,3 +76,14 @@ def reorder(subject: Simulated, order: npt.NDArray[np.intp], space: str, ids: np
         noise_ceiling=subject.noise_ceiling[order],
         truth=truth,
     )
+
+
+def save_volume(
+    path: Path, values: npt.NDArray[np.generic], voxels: npt.NDArray[np.int32], affine: npt.NDArray[np.float64]
+) -> None:
+    """Write a map (V,) as NIfTI (X, Y, Z), or trials (n, V) as (X, Y, Z, n); 0 outside the voxels."""
+    import nibabel
+
+    volume = np.zeros((*(voxels.max(axis=0) + 1 + _MARGIN), *values.shape[:-1]), values.dtype, order="F")
+    volume[tuple(voxels.T)] = values.T
+    nibabel.save(nibabel.Nifti1Image(volume, affine), path)

@@ -174,6 +174,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "hemispheres": False,
         "top": None,
         "spread": False,
+        "space": None,
         "engine": "local",
         "workers": None,
     }

@@ -187,7 +187,7 @@ def test_cifti_says_what_to_install(maps, tmp_path, monkeypatch):
     from brainkit.cortex import fs_lr
 
     monkeypatch.setattr(fs_lr.importlib.util, "find_spec", lambda name: None)
-    fs_lr._read.cache_clear()
+    fs_lr._read_gifti.cache_clear()
     with pytest.raises(MissingDependency, match=r"brainkit\[cifti\]"):
         write_maps(tmp_path / "new", maps, "cifti")
     assert not list(tmp_path.iterdir())

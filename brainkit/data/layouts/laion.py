@@ -18,17 +18,17 @@ from brainkit.cortex.volume import Volume
 from brainkit.data.dataset import Dataset
 from brainkit.data.layouts.hdf5 import open_hdf5
 from brainkit.data.layouts.nifti import Grid, check_trials, open_nifti, read_trials
+from brainkit.data.layouts.subject_files import choose_subject
 from brainkit.data.layouts.tables import read_table, whole_numbers
 from brainkit.data.subject import read_note
 from brainkit.data.trials.images import Picture, StimulusImages
 from brainkit.data.trials.prepare import missing_sessions
 from brainkit.data.trials.trials import Session, Trials
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import DataError
 from brainkit.images import content_hash
 from brainkit.utils.files import read_json
 from brainkit.utils.text import plural
 
-SUBJECTS = ("sub-01", "sub-03", "sub-05", "sub-06", "sub-07")
 SESSIONS = 30
 DATASET = Dataset(
     name="LAION-fMRI",
@@ -67,7 +67,8 @@ def laion_fmri(path: Path, *, subject: str = "", allow_missing_sessions: bool = 
     UsageError
         If the subject is not there, or several are and none was chosen.
     """
-    name = _subject(path, subject)
+    there = sorted(folder.name for folder in (path / _GLM).glob("sub-*") if folder.is_dir())
+    name = choose_subject(path, there, subject, "; the pNN in names of images is another numbering")
     glm = path / _GLM / name
     files = {number: folder for folder in sorted(glm.glob("ses-*")) if (number := _number(folder)) is not None}
     notes = missing_sessions(sorted(files), SESSIONS, bool(allow_missing_sessions), str(glm))
@@ -111,24 +112,6 @@ def laion_fmri(path: Path, *, subject: str = "", allow_missing_sessions: bool = 
         extra_files=tuple(file for file in (path / "simulated.json", path / "truth.npz") if file.is_file()),
         reads_columns=False,
     )
-
-
-def _subject(path: Path, subject: str) -> str:
-    there = sorted(folder.name for folder in (path / _GLM).glob("sub-*") if folder.is_dir())
-    if not there:
-        raise DataError(f"{path}: expected the folders of subjects in {_GLM}, such as sub-03, found none")
-    if not subject:
-        if len(there) > 1:
-            raise UsageError(f"{path}: expected one subject, found {', '.join(there)}; choose one: --subject 3")
-        return there[0]
-    digits = subject.removeprefix("sub-")
-    name = f"sub-{int(digits):02d}" if digits.isdecimal() else subject
-    if name not in there:
-        raise UsageError(
-            f"{path}: subject {subject}: expected one of {', '.join(there)} (LAION-fMRI has {', '.join(SUBJECTS)}; the "
-            "pNN in names of images is another numbering)"
-        )
-    return name
 
 
 def _number(folder: Path) -> int | None:

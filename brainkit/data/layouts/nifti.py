@@ -47,7 +47,7 @@ class Grid:
         if len(image.shape) == 4 and image.shape[3] == 1:
             image = image.slicer[..., 0]
         self.check(path, image, 3)
-        return _read(path, image, slice(None)).astype(np.float64)
+        return read_volume(path, image, slice(None)).astype(np.float64)
 
 
 def open_nifti(path: Path) -> Any:
@@ -90,7 +90,7 @@ def read_trials(path: Path, grid: Grid, voxels: npt.NDArray[np.integer[Any]], co
     where = tuple(voxels.T)
     values = np.empty((count, len(voxels)), np.float32)
     for trial in range(count):
-        values[trial] = _read(path, image, trial)[where]
+        values[trial] = read_volume(path, image, trial)[where]
     return values
 
 
@@ -101,7 +101,7 @@ def check_trials(path: Path, image: Any, grid: Grid, count: int) -> None:
         raise DataError(f"{path}: expected {count} volumes, one a trial, found {image.shape[3]}")
 
 
-def _read(path: Path, image: Any, index: Any) -> npt.NDArray[Any]:
+def read_volume(path: Path, image: Any, index: Any) -> npt.NDArray[Any]:
     try:
         return np.asarray(image.dataobj[..., index])
     except (OSError, EOFError, ValueError, zlib.error) as error:

@@ -85,9 +85,12 @@ def average(trials: Trials, blocks: list[slice]) -> Iterator[Averaged]:
                 # Relative to one trial: a large offset would cost digits.
                 origin = values[0].copy() if origin is None else origin
                 values -= origin
+            shown = session.images
+            if (shown < 0).any():
+                values, shown = values[shown >= 0], shown[shown >= 0]
             squares += _sum_of_squares(values)
-            single += _sum_of_squares(values[repeats[session.images] == 1])
-            for image, row in zip(session.images.tolist(), values, strict=True):
+            single += _sum_of_squares(values[repeats[shown] == 1])
+            for image, row in zip(shown.tolist(), values, strict=True):
                 sums[image] += row
         signal, noise = _variances(sums, repeats, squares, single, trials.standardise)
         sums /= repeats[:, None].astype(np.float32)

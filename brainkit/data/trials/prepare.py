@@ -268,7 +268,7 @@ def _state(folder: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: str) -> tuple[str, ...]:
+def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: str, hint: str = "") -> tuple[str, ...]:
     """Note on sessions that are not there, or an error where that is not allowed.
 
     Parameters
@@ -280,6 +280,8 @@ def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: st
     allow : bool
     where : str
         For messages.
+    hint : str
+        What is known of the missing ones, for the end of the message and the note.
 
     Raises
     ------
@@ -293,6 +295,6 @@ def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: st
     if not allow:
         raise DataError(
             f"{where}: expected {plural(expected, 'session')}, found {len(found)}, without session {listed}; download "
-            "the rest, or go on with what is there: --allow-missing-sessions"
+            f"the rest, or go on with what is there: --allow-missing-sessions{hint and '; '}{hint}"
         )
-    return (f"without session {listed} of {expected}",)
+    return (f"without session {listed} of {expected}{hint and '; '}{hint}",)

@@ -34,7 +34,7 @@ class Session:
     files : tuple of Path
         What `read` reads: a change of these files makes a prepared subject outdated.
     images : array of shape (n,), int64
-        The row in `Trials.images` that each trial showed.
+        The row in `Trials.images` that each trial showed; -1: the trial counts for standardising alone.
     read : callable
         ``read(columns)``: responses of the n trials, in order, at these columns (k,), increasing: (n, k), float32.
         Not finite: not measured.
@@ -130,13 +130,14 @@ class Trials:
 
     @property
     def n_trials(self) -> int:
-        return sum(len(session.images) for session in self.sessions)
+        """Trials that are averaged."""
+        return int(self.repetitions.sum())
 
     @property
     def repetitions(self) -> npt.NDArray[np.int64]:
         """Trials of each image, (n,)."""
         shown = np.concatenate([session.images for session in self.sessions])
-        return np.bincount(shown, minlength=len(self.images))
+        return np.bincount(shown[shown >= 0], minlength=len(self.images))
 
     @property
     def files(self) -> tuple[Path, ...]:
