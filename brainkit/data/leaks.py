@@ -57,8 +57,8 @@ class Leaks:
             look = "looks" if self.similar == 1 else "look"
             found.append(
                 f"WARNING: {plural(self.similar, 'test image')} of {self.tested:,} {look} like training or validation "
-                f"images, such as {test} like {other} ({bits} of {BITS - 1} bits of their perceptual hashes differ): if "
-                "they are the same pictures, the test scores are too high; give such images one group in stimuli.json"
+                f"images, such as {test} like {other} ({bits} of {BITS - 1} bits of their perceptual hashes differ): "
+                "if they are the same pictures, test scores are too high; give such images one group in stimuli.json"
             )
         return tuple(found)
 
