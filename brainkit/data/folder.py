@@ -30,9 +30,9 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
     - ``images/``: images, also in subfolders; in the order of their names, they are the rows of the responses; where
       text order and numeric order of the names differ, ``dataset.json`` must state which it is
     - ``responses.npy``: (n, V), float32 or float64
-    - ``vertices.json``: ``{"space": "fsaverage5" | "fsaverage6" | "fsaverage", "ids": [V whole numbers]}``, increasing,
-      the left hemisphere first, the right offset by the size of the space; or ``coordinates.npy``: (V, 3) in mm, for
-      vertices or voxels on none of these surfaces; with both, the selectors use the coordinates
+    - ``vertices.json``: ``{"space": "fsaverage5" | "fsaverage6" | "fsaverage" | "fsLR", "ids": [V whole numbers]}``,
+      increasing, the left hemisphere first, the right offset by the size of the space; or ``coordinates.npy``: (V, 3)
+      in mm, for vertices or voxels on none of these surfaces; with both, the selectors use the coordinates
     - optional, for responses that are means over trials: ``repetitions.npy`` (n,), the trials of each image, and
       ``ncsnr.npy`` (V,), the s.d. of the signal over that of a single trial's noise, from which the noise ceilings of
       any images follow

@@ -100,23 +100,12 @@ LAYOUTS: dict[str, Layout] = {
         options=("subject",),
         trials=True,
     ),
-    "cifti": Layout(
-        "own data with CIFTI responses",
-        (
-            "responses.dscalar.nii",
-            "responses.dtseries.nii",
-            "responses/*.dscalar.nii",
-            "responses/*.dtseries.nii",
-        ),
-        "layouts.cifti:cifti_folder",
-        trials=True,
-    ),
     "trials": Layout(
         "own data with single trials",
         (
             "trials.csv",
-            *(f"responses.{suffix}" for suffix in ("json", "npz", "h5", "hdf5", "zarr")),
-            *(f"responses/*.{suffix}" for suffix in ("gii", "gii.gz", "mgh", "mgz")),
+            *(f"responses.{suffix}" for suffix in ("json", "npz", "h5", "hdf5", "zarr", "dscalar.nii", "dtseries.nii")),
+            *(f"responses/*.{suffix}" for suffix in ("gii", "gii.gz", "mgh", "mgz", "dscalar.nii", "dtseries.nii")),
             *(f"images.{suffix}" for suffix in ("h5", "hdf5", "npy")),
         ),
         "layouts.own_trials:own_trials",

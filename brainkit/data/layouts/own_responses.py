@@ -8,7 +8,6 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,68 +16,18 @@ import numpy.typing as npt
 
 from brainkit.data.dataset import Dataset, in_row_order
 from brainkit.data.layouts.hdf5 import open_hdf5
+from brainkit.data.layouts.own_cifti import SUFFIXES as CIFTI
+from brainkit.data.layouts.own_cifti import open_cifti_files
+from brainkit.data.layouts.own_matrix import Matrix, Rows
 from brainkit.data.responses import open_array
 from brainkit.errors import BrainkitError, DataError, require
 from brainkit.utils.files import read_json
-from brainkit.utils.text import first_line, plural
+from brainkit.utils.text import first_line
 
 NAME = "responses"
 _SCALE = "responses.json"
-_FEW = 10  # columns: where a trial lacks fewer, it is the columns that were not measured
 _HEMISPHERE = re.compile(r"(?:^|[._-])(?:(lh|rh)|hemi-([LR]))(?=[._-])")
 _SURFACE_SUFFIXES = (".gii", ".gii.gz", ".mgh", ".mgz")
-
-Rows = npt.NDArray[np.int64]
-Read = Callable[[Rows, Rows], npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Matrix:
-    """Responses on disk.
-
-    Attributes
-    ----------
-    name : str
-        The file or folder, for messages.
-    files : tuple of Path
-    shape : (int, int)
-        Rows, each a trial or the mean over trials, and columns.
-    dtype : dtype
-    read : callable
-        ``read(rows, columns)``: (k, m) numbers as they are stored.
-    reads_columns : bool
-        Whether reading some of the columns costs less than reading all.
-    hemispheres : (int, int) or None
-        Columns of the left and of the right hemisphere, each a whole surface, if the files say so.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    read: Read
-    reads_columns: bool = True
-    hemispheres: tuple[int, int] | None = None
-    scale: float = field(default=1.0)
-
-    def values(self, rows: Rows, columns: Rows) -> npt.NDArray[np.float32]:
-        """The responses (k, m), float32: what is stored, over the scale.
-
-        Raises
-        ------
-        DataError
-            If a row has no finite value: a trial that was not measured.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = np.asarray(self.read(rows, columns), np.float32)
-            values = values if self.scale == 1.0 else values / np.float32(self.scale)
-        empty = ~np.isfinite(values).any(axis=1)
-        if empty.any() and not empty.all() and len(columns) >= _FEW:
-            raise DataError(
-                f"{self.name}: expected a response of every trial, found {plural(int(empty.sum()), 'row')} without a "
-                f"number, the first is row {rows[empty.argmax()]}, counted from 0; remove these trials"
-            )
-        return values
 
 
 def is_other_array(folder: Path) -> bool:
@@ -204,6 +153,19 @@ def _choose(path: Path, names: Sequence[str]) -> str:
     return names[0]
 
 
+def _open_cifti(path: Path, _: Dataset) -> Matrix:
+    return open_cifti_files(path.name, [path])
+
+
+def _open_folder(path: Path, dataset: Dataset) -> Matrix:
+    cifti = [Path(each.name) for each in path.iterdir() if each.name.endswith(CIFTI)]
+    if not cifti:
+        return _open_surfaces(path, dataset)
+    if others := [each for each in path.iterdir() if each.name.lower().endswith(_SURFACE_SUFFIXES)]:
+        raise DataError(f"{path}: expected files of one kind, found {cifti[0]} and {others[0].name}")
+    return open_cifti_files(f"{path.name}/", [path / name for name in in_row_order(sorted(cifti), path, dataset)])
+
+
 def _open_surfaces(path: Path, dataset: Dataset) -> Matrix:
     """Files of a hemisphere each, with one or several maps; in the order of their names, the maps are the rows."""
     names = [Path(each.name) for each in path.iterdir() if each.name.lower().endswith(_SURFACE_SUFFIXES)]
@@ -294,5 +256,6 @@ _FORMATS: dict[str, Callable[[Path, Dataset], Matrix]] = {
     ".h5": _open_h5,
     ".hdf5": _open_h5,
     ".zarr": _open_zarr,
-    "": _open_surfaces,  # the folder
+    **dict.fromkeys(CIFTI, _open_cifti),
+    "": _open_folder,
 }

@@ -16,7 +16,8 @@ from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices
 from brainkit.data.dataset import read_dataset
 from brainkit.data.folder import read_numbers, read_repetitions, read_rois, read_space, read_volume
 from brainkit.data.layouts.own_images import OwnImages, open_images
-from brainkit.data.layouts.own_responses import Matrix, open_responses
+from brainkit.data.layouts.own_matrix import Matrix
+from brainkit.data.layouts.own_responses import open_responses
 from brainkit.data.layouts.tables import Table, read_table
 from brainkit.data.noise_ceiling import read_noise_ceiling
 from brainkit.data.responses import open_array
@@ -42,8 +43,9 @@ def own_trials(path: Path) -> Trials:
     - ``trials.csv`` says what each row of the responses is: columns ``image`` (the name of an image; of an array of
       images without names, its row from 0) and, optionally, ``session`` and ``run``. Each column of the responses is
       z-scored within each session; without sessions, it is left as it is. Without ``trials.csv``, row i is of image i
-    - ``responses`` are ``.npy`` of any float or integer type, ``.npz``, ``.h5``, ``.zarr``, or a folder of GIFTI or MGZ
-      files of hemispheres; ``responses.json`` ``{"scale": 300}`` states what they are divided by
+    - ``responses`` are ``.npy`` of any float or integer type, ``.npz``, ``.h5``, ``.zarr``, CIFTI (``.dscalar.nii``,
+      ``.dtseries.nii``), whose cortex is taken, or a folder of CIFTI files or of GIFTI or MGZ files of hemispheres;
+      ``responses.json`` ``{"scale": 300}`` states what they are divided by
     - images are a folder, ``images.h5`` (encoded, or pixels) or ``images.npy``, pixels (n, height, width, 3);
       ``image_names.json``, a list, names the images of an array
 
@@ -56,18 +58,24 @@ def own_trials(path: Path) -> Trials:
     images = open_images(path, dataset)
     matrix = open_responses(path, dataset)
     matrix, vertices, coordinates = _place(path, matrix)
-    columns = matrix.shape[1]
     table = read_table(path / TABLE, ("image",)) if (path / TABLE).exists() else None
-    shown = _images_in_order(path, matrix, images) if table is None else _images_of(path / TABLE, table, matrix, images)
+    notes = list(matrix.notes)
+    if table is None:
+        shown, how = _images_in_order(path, matrix, images)
+        notes += how
+    else:
+        shown = _images_of(path / TABLE, table, matrix, images)
     used = sorted(set(shown.tolist()), key=lambda row: images.names[row])
     position = np.full(len(images.names), -1, np.int64)
     position[used] = np.arange(len(used))
     names = tuple(images.names[row] for row in used)
     groups = read_groups(path / "stimuli.json", set(images.names))
-    ceiling = _read_ceiling(path / "noise_ceiling.npy", columns)
-    stated = _stated(path, used, columns, ceiling) if table is None else _with_ceiling(position[shown], ceiling)
+    ceiling = _read_ceiling(path / "noise_ceiling.npy", matrix)
+    stated = _stated(path, used, matrix, ceiling) if table is None else _with_ceiling(position[shown], ceiling)
     volume = read_volume(path / "volume.json", vertices, coordinates)
     unseen = len(images.names) - len(used)
+    notes += [f"{plural(unseen, 'image')} of {Path(images.where).name} in no trial"] if unseen else []
+    rois = read_rois(path / "rois.json", matrix.stored_columns)
     return Trials(
         name=path.resolve().name,
         layout=f"own data, {matrix.name}" + (f", {TABLE}" if table is not None else ""),
@@ -77,7 +85,7 @@ def own_trials(path: Path) -> Trials:
             names, lambda row: images.get(used[row]), tuple(groups.get(name) for name in names), images.files
         ),
         vertices=vertices,
-        rois=dict(read_rois(path / "rois.json", columns)),
+        rois=dict(rois if matrix.kept is None else rois.subset(matrix.kept)),
         standardise=table is not None and "session" in table,
         coordinates=coordinates,
         volume=volume,
@@ -86,7 +94,7 @@ def own_trials(path: Path) -> Trials:
         units="z-scored responses" if table is not None and "session" in table else f"as in {matrix.name}",
         dataset=replace(dataset, image_order=""),
         note=read_note(path),
-        notes=(f"{plural(unseen, 'image')} of {Path(images.where).name} in no trial",) if unseen else (),
+        notes=tuple(notes),
         extra_files=tuple(path / name for name in _EXTRA if (path / name).is_file()),
         reads_columns=matrix.reads_columns,
     )
@@ -95,6 +103,10 @@ def own_trials(path: Path) -> Trials:
 def _place(path: Path, matrix: Matrix) -> tuple[Matrix, Vertices, npt.NDArray[np.float32] | None]:
     """Where the columns lie; those of whole hemispheres are the vertices that are listed, or all."""
     listed, sides = path / "vertices.json", matrix.hemispheres
+    if matrix.vertices is not None:
+        if other := next((file for file in (listed, path / "coordinates.npy") if file.exists()), None):
+            raise DataError(f"{other}: expected no such file beside {matrix.name}, which says its vertices itself")
+        return matrix, matrix.vertices, None
     if sides is None or ((path / "coordinates.npy").exists() and not listed.exists()):
         return matrix, *read_space(path, matrix.shape[1])
     space = next((space for space, count in SPACES.items() if set(sides) <= {0, count}), CUSTOM)
@@ -124,15 +136,28 @@ def _place(path: Path, matrix: Matrix) -> tuple[Matrix, Vertices, npt.NDArray[np
     return chosen, vertices, coordinates
 
 
-def _images_in_order(path: Path, matrix: Matrix, images: OwnImages) -> npt.NDArray[np.int64]:
-    """The image of each row, where row i is of image i."""
+def _images_in_order(path: Path, matrix: Matrix, images: OwnImages) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """The image of each row: the one of its name, if the files name the rows after images; else row i is of image i.
+
+    Also what is to be said of it.
+    """
     if matrix.shape[0] != len(images.names):
         raise DataError(
             f"{path / matrix.name}: expected {len(images.names)} rows, one for each image in "
             f"{Path(images.where).name}, found {matrix.shape[0]}; of single trials, {TABLE} says which image each row "
             "is of"
         )
-    return np.arange(matrix.shape[0])
+    row_of = _rows_by_name(images)
+    for names in matrix.row_names:
+        named = [row_of[name] for name in names if name in row_of]
+        if len(set(named)) == len(images.names):
+            return np.array(named, np.int64), [f"rows of {matrix.name} belong to the images that they are named after"]
+    if matrix.must_be_named:
+        raise DataError(
+            f"{path / matrix.name}: expected a file named after each image in {Path(images.where).name}, such as "
+            f"{images.names[0]}, found {matrix.files[0].name}; rename them, or say the image of each in {TABLE}"
+        )
+    return np.arange(matrix.shape[0]), []
 
 
 def _images_of(file: Path, table: Table, matrix: Matrix, images: OwnImages) -> npt.NDArray[np.int64]:
@@ -191,22 +216,24 @@ def _sessions(file: Path, table: Table | None, matrix: Matrix, shown: npt.NDArra
     return tuple(sessions)
 
 
-def _read_ceiling(file: Path, columns: int) -> npt.NDArray[Any] | None:
+def _read_ceiling(file: Path, matrix: Matrix) -> npt.NDArray[Any] | None:
     """The noise ceilings as the file has them, checked; None without it."""
     if not file.exists():
         return None
-    read_noise_ceiling([(file, columns)])
-    return np.asarray(open_array(file, "noise ceilings")).ravel()
+    read_noise_ceiling([(file, matrix.stored_columns)])
+    values = np.asarray(open_array(file, "noise ceilings")).ravel()
+    return values if matrix.kept is None else values[matrix.kept]
 
 
 def _stated(
-    path: Path, used: Sequence[int], columns: int, ceiling: npt.NDArray[Any] | None
+    path: Path, used: Sequence[int], matrix: Matrix, ceiling: npt.NDArray[Any] | None
 ) -> dict[str, npt.NDArray[Any]]:
     """What a folder of averaged responses says of them, in the order of the images' names."""
     repetitions = read_repetitions(path / "repetitions.npy", len(used))
+    ncsnr = read_numbers(path / "ncsnr.npy", matrix.stored_columns, "ratios of signal to noise")
     found = {
         "noise_ceiling": ceiling,
-        "ncsnr": read_numbers(path / "ncsnr.npy", columns, "ratios of signal to noise"),
+        "ncsnr": ncsnr if ncsnr is None or matrix.kept is None else ncsnr[matrix.kept],
         "repetitions": None if repetitions is None else repetitions[used],
     }
     return {name: values for name, values in found.items() if values is not None}

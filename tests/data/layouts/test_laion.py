@@ -116,6 +116,14 @@ def test_the_other_stored_version(data):
     }
 
 
+def test_the_index_says_which_volume_a_trial_is(data):
+    before = readers.open_trials(data).sessions[0].images
+    file = next((data / GLM).glob("ses-01/func/*.tsv"))
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    np.testing.assert_array_equal(readers.open_trials(data).sessions[0].images, before)
+
+
 def one_based(data):
     file = next((data / GLM).glob("ses-01/func/*.tsv"))
     header, *rows = file.read_text().splitlines()
