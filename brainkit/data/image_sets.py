@@ -73,7 +73,10 @@ def choose_sets(
             found = _read_file(subject, Path(name))
         if found is None:
             known = dict.fromkeys([*own, *split_files(subject), ALL, TEST, *(split or ())])
-            raise UsageError(f"split {name}: unknown in {subject.root}{nearest_name(name, known)}; or give a JSON file")
+            where = subject.location or subject.root
+            raise UsageError(
+                f"split {name}: unknown; expected a set of {where}, or a JSON file{nearest_name(name, known)}"
+            )
         if twice := sets.keys() & found.keys():
             raise UsageError(f"{min(twice)}: expected sets of different names, found two of this name")
         sets |= found

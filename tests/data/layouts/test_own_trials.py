@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from small_simulated import small_simulated
 from subject_folders import write_own
 
 from brainkit.data import Folder, open_subject, split_subjects
@@ -18,6 +19,7 @@ from brainkit.data.readers import find_layout, locate, open_trials
 from brainkit.data.trials import prepare_subject
 from brainkit.errors import DataError
 from brainkit.metrics.ceilings import noise_ceiling_from_trials
+from brainkit.sample_layouts.trials import SESSIONS, trial_order, write_trials
 
 IMAGES, COLUMNS = 8, 4
 
@@ -269,6 +271,29 @@ def test_images_without_a_trial_are_left_out_and_said(trials):
     write_table(folder, few, session)
     found = open_trials(folder)
     assert len(found.images) == IMAGES - 1 and "1 image of images in no trial" in found.notes
+
+
+def test_the_sample_recovers_what_was_planted(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    subject = small_simulated(folder / "pictures")
+    write_trials(subject, folder)
+    assert find_layout(locate(folder)).title == "own data with single trials"
+    found = open_trials(folder)
+    assert len(found.sessions) == SESSIONS and found.standardise
+    prepared = Folder(prepare_subject(found, tmp_path / "out", say=lambda line: None))
+    # Means and scales of sessions are gone: the trials as planted, z-scored within sessions.
+    planted = subject.trials.reshape(-1, subject.trials.shape[-1]).astype(np.float64)
+    for rows in np.array_split(trial_order(subject), SESSIONS):
+        planted[rows] = (planted[rows] - planted[rows].mean(0)) / planted[rows].std(0)
+    order = np.argsort([path.name for path in subject.images])
+    means = planted.reshape(subject.trials.shape).mean(0)[order]
+    np.testing.assert_allclose(prepared.responses.rows(np.arange(len(order))), means, atol=1e-4)
+    assert prepared.repetitions.tolist() == [3] * len(order) and prepared.note
+    assert prepared.rois["early"].tolist() == np.flatnonzero(subject.streams == 1).tolist()
+    test = split_subjects([prepared])[0].test
+    assert {order[row] for row in test} == set(range(subject.n_training, len(order)))
+    np.testing.assert_array_equal(np.load(tmp_path / "out/truth.npz")["scale"], subject.truth["scale"])
 
 
 # ---- what does not fit
