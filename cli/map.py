@@ -57,7 +57,12 @@ Examples:
     show_default=True,
     help="Colours of background and text.",
 )
-@click.option("--rois", callback=split, metavar="NAME,...", help="Outline only these ROIs; '' outlines none.")
+@click.option(
+    "--rois",
+    callback=split,
+    metavar="NAME,...",
+    help="Outline only these regions (names, expressions, files); '' outlines none.",
+)
 @click.option(
     "--view",
     default="flat",

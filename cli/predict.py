@@ -48,7 +48,13 @@ Examples:
     metavar="N",
     help="Draw at most this many images.",
 )
-@click.option("--roi", "rois", multiple=True, metavar="NAME", help="Only these ROIs; may be repeated.")
+@click.option(
+    "--roi",
+    "rois",
+    multiple=True,
+    metavar="NAME",
+    help="Only these regions, by name, expression (FFA-1+FFA-2-V4) or file; may be repeated.",
+)
 @click.option(
     "--top",
     type=click.IntRange(1, 100),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.vertices import SPACES
+from brainkit.cortex.vertices import FSAVERAGE, SPACES
 from brainkit.cortex.volume import Volume
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.utils.files import read_json, read_text, users_path
@@ -139,7 +139,7 @@ def _read_label(path: Path, _name: str, columns: Columns) -> np.ndarray:
             "mri_label2label first"
         )
     if owner:
-        _check_nested(path, SPACES[owner], columns.space)
+        _check_nested(path, owner, columns.space)
     local = np.atleast_1d(np.asarray(read_label(path), np.int64))
     if len(local) != int(count):
         raise DataError(f"{path}: expected {count} vertices, as its second line says, found {len(local)}")
@@ -155,7 +155,8 @@ def _read_annot(path: Path, name: str, columns: Columns) -> np.ndarray:
     size, offset = _hemisphere(path, columns)
     labels, _, raw = read_annot(path)
     names = [each.decode("utf-8", "replace") for each in raw]
-    _check_nested(path, len(labels), columns.space)
+    of = next((space for space, count in SPACES.items() if count == len(labels)), f"{len(labels):,} vertices")
+    _check_nested(path, of, columns.space)
     wanted = next((k for k, each in enumerate(names) if each.lower() == name.lower()), None)
     if wanted is None:
         raise UsageError(
@@ -213,12 +214,11 @@ def _hemisphere(path: Path, columns: Columns) -> tuple[int, int]:
     return size, size if (match[1] or match[2]) in ("rh", "R") else 0
 
 
-def _check_nested(path: Path, count: int, space: str) -> None:
+def _check_nested(path: Path, of: str, space: str) -> None:
     """Refuse another surface: of the fsaverage family, the first vertices of a finer one are those of a coarser one."""
-    if count not in SPACES.values() or count < SPACES[space]:
-        raise DataError(
-            f"{path}: expected {SPACES[space]:,} vertices, those of {space}, or of a finer fsaverage, found {count:,}"
-        )
+    family = FSAVERAGE[FSAVERAGE.index(space) :] if space in FSAVERAGE else (space,)
+    if of not in family:
+        raise DataError(f"{path}: expected a region of {' or '.join(family)}, found one of {of}")
 
 
 _READERS: dict[str, Callable[[Path, str, Columns], np.ndarray]] = {

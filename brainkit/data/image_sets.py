@@ -73,7 +73,10 @@ def choose_sets(
             found = _read_file(subject, Path(name))
         if found is None:
             known = dict.fromkeys([*own, *split_files(subject), ALL, TEST, *(split or ())])
-            raise UsageError(f"split {name}: unknown in {subject.root}{nearest_name(name, known)}; or give a JSON file")
+            where = subject.location or subject.root
+            raise UsageError(
+                f"split {name}: unknown; expected a set of {where}, or a JSON file{nearest_name(name, known)}"
+            )
         if twice := sets.keys() & found.keys():
             raise UsageError(f"{min(twice)}: expected sets of different names, found two of this name")
         sets |= found
@@ -98,10 +101,11 @@ def _named(
     if name == ALL:
         return {name: np.arange(len(subject))}
     in_split = None
-    if split is not None and name in split:
+    # The default split of an encoder may be that of another subject, who had other official test images.
+    official = name == TEST and not is_named and (name in own or bool(subject.official_test.any()))
+    if split is not None and name in split and not official:
         in_split = np.flatnonzero(np.isin(short_hashes(subject.pixel_hashes), split[name]))
-        # Its default split may be that of another subject, for whom other images are the official test set.
-        if len(in_split) and (is_named or name != TEST or not (name in own or subject.official_test.any())):
+        if len(in_split):
             return {name: in_split}
     if name in own:
         return {name: _rows(subject, own[name].lists[name], f"{own[name].where}: {name}", strict=own[name].strict)}

@@ -17,8 +17,8 @@ from brainkit.utils.text import plural
 
 # Bits of 255 in which perceptual hashes of a picture and its copy differ at most (bench/near_duplicates.py). On crops
 # of 19 photographs: 6 for JPEG of quality 75 and for half the size (95 % of the crops; at most 46), 34 with 2 % of the
-# margin cut off (at most 44), 46 with 5 % (half of the crops). Of 47 million pairs of different photographs, 6 differ in
-# 48 or fewer.
+# margin cut off (at most 44), 46 with 5 % (half of the crops). Of 47 million pairs of different photographs, 6 differ
+# in 48 or fewer.
 NEAR = 48
 
 
@@ -54,11 +54,11 @@ class Leaks:
             )
         if self.example:
             test, other, bits = self.example
+            look = "looks" if self.similar == 1 else "look"
             found.append(
-                f"WARNING: {plural(self.similar, 'test image')} of {self.tested:,} "
-                f"{'looks' if self.similar == 1 else 'look'} like training or validation images, such as {test} like "
-                f"{other} ({bits} of {BITS - 1} bits of their perceptual hashes differ): if they are the same pictures, "
-                "the test scores are too high; give such images one group in stimuli.json"
+                f"WARNING: {plural(self.similar, 'test image')} of {self.tested:,} {look} like training or validation "
+                f"images, such as {test} like {other} ({bits} of {BITS - 1} bits of their perceptual hashes differ): "
+                "if they are the same pictures, test scores are too high; give such images one group in stimuli.json"
             )
         return tuple(found)
 

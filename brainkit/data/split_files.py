@@ -81,9 +81,8 @@ def find_split(subject: Subject, name: str = "") -> NamedSplit | None:
         test = tuple(subject.names[row] for row in subject.official_test.nonzero()[0])
         return NamedSplit(name, {"test": test}, str(subject.root))
     known = [*files, HASHED, *([ALGONAUTS] if subject.official_test.any() else [])]
-    raise UsageError(
-        f"split {name}: {subject.root} has none of this name{nearest_name(name, known)}; or give a JSON file"
-    )
+    where = subject.location or subject.root
+    raise UsageError(f"split {name}: expected a split of {where}, or a JSON file{nearest_name(name, known)}")
 
 
 def split_files(subject: Subject) -> dict[str, Path]:

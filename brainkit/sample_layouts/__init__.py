@@ -45,4 +45,5 @@ WRITERS: dict[str, Writer] = {
     "laion": Writer("LAION-fMRI", "laion:write_laion", images=300, test_images=80),
     "mosaic": Writer("MOSAIC", "mosaic:write_mosaic", images=300, test_images=80),
     "things": Writer("THINGS-fMRI", "things:write_things"),
+    "trials": Writer("own data with single trials", "trials:write_trials"),
 }

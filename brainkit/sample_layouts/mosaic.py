@@ -40,12 +40,12 @@ def write_mosaic(subject: Simulated, folder: Path) -> None:
         betas = file.create_group("betas", track_order=True)
         for row, name in enumerate(names):
             for repetition in repetitions(placed, row):
-                whole = np.full(GRAYORDINATES, np.nan)
+                whole = np.zeros(GRAYORDINATES)
                 whole[columns] = placed.trials[repetition, row]
                 trial = f"{start}_stimulus-{Path(name).stem}_phase-{phases[row]}_rep-{repetition}"
-                # Only the cortex of the data has values; compressed, since the rest of the array is NaN.
+                # Compressed, unlike the data set's own: only the simulated part of the cortex has values.
                 array = betas.create_dataset(trial, data=whole, track_order=True, compression="gzip")
-                array.attrs["nan_indices"], array.attrs["phase"] = outside, phases[row]
+                array.attrs["nan_indices"], array.attrs["phase"] = np.empty(0, np.int64), phases[row]
                 array.attrs["repetition"], array.attrs["presented_stimulus_filename"] = repetition, name
     for phase, listed in (("train", "train_naturalistic.json"), ("test", "test_naturalistic.json")):
         keys = [f"{start}_stimulus-{name}" for name, of in zip(names, phases, strict=True) if of == phase]

@@ -142,6 +142,9 @@ def test_labels_that_do_not_fit(on_surface):
     fine = RoiTable({}, 1).on(Vertices("fsaverage", np.array([5])))
     with pytest.raises(DataError, match="fsaverage"):
         fine.members(str(write_label(folder / "lh.d.label", [5], "fsaverage5")))
+    lr = RoiTable({}, 1).on(Vertices("fsLR", np.array([5])))
+    with pytest.raises(DataError, match="fsLR"):
+        lr.members(str(write_label(folder / "lh.d.label", [5], "fsaverage")))
     with pytest.raises(UsageError, match="surface"):
         RoiTable({}, 4).on(Vertices.custom(4)).members(str(write_label(folder / "lh.e.label", [1])))
     with pytest.raises(UsageError, match="no known space"):

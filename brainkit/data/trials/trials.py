@@ -76,9 +76,9 @@ class Trials:
         The voxels, if the data are volumetric.
     ncsnr : array of shape (V,), or None
         The noise ceiling's signal-to-noise ratio as the data set publishes it, to compare with.
-    noise_ceiling : array of shape (V,), or None
-        Noise ceilings of the averages as the data give them, as fractions of r squared: used where the trials give
-        none, because no image is repeated.
+    stated : mapping of str to array, or None
+        Written instead of what would be estimated: of ``noise_ceiling`` (V,), ``ncsnr`` (V,) and ``repetitions`` (n,)
+        those that the data state, and no others. None: they are estimated from the trials.
     splits : mapping of str to mapping of str to sequence of str
         Named splits: name -> side or test set -> names of images.
     units : str
@@ -109,7 +109,7 @@ class Trials:
     coordinates: npt.NDArray[np.float32] | None = None
     volume: Volume | None = None
     ncsnr: npt.NDArray[np.float64] | None = None
-    noise_ceiling: npt.NDArray[np.float64] | None = None
+    stated: Mapping[str, npt.NDArray[Any]] | None = None
     splits: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     units: str = "z-scored percent signal change"
     dataset: Dataset = field(default_factory=Dataset)
@@ -171,7 +171,9 @@ class Trials:
             coordinates=None if self.coordinates is None else self.coordinates[columns],
             volume=None if self.volume is None else self.volume.select(columns),
             ncsnr=None if self.ncsnr is None else self.ncsnr[columns],
-            noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[columns],
+            stated=None
+            if self.stated is None
+            else {name: values if name == "repetitions" else values[columns] for name, values in self.stated.items()},
         )
 
     def describe(self) -> str:

@@ -79,7 +79,7 @@ def test_splits_keep_their_names_and_hashes(written, data):
     assert {"laion-tau", "laion-ood", "laion-cluster_k5_0", "laion-shared-tau"} <= set(trials.splits)
     assert all("_OOD_" in name for name in trials.splits["laion-ood"]["test"])
     assert not set(trials.splits["laion-tau"]["train"]) & set(trials.splits["laion-tau"]["test"])
-    assert any("laion-tau: SHA-256" in note for note in trials.notes)
+    assert any("laion-tau " in note and "SHA-256" in note for note in trials.notes)
     file = data / f"splits/data/{SUBJECT}/tau.json"
     content = json.loads(file.read_text())
     content["variants"][0]["test_ids"].append(content["variants"][0]["train_ids"][0])
@@ -114,6 +114,14 @@ def test_the_other_stored_version(data):
     assert {name: columns.tolist() for name, columns in other.rois.items()} == {
         name: columns.tolist() for name, columns in new.rois.items()
     }
+
+
+def test_the_index_says_which_volume_a_trial_is(data):
+    before = readers.open_trials(data).sessions[0].images
+    file = next((data / GLM).glob("ses-01/func/*.tsv"))
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    np.testing.assert_array_equal(readers.open_trials(data).sessions[0].images, before)
 
 
 def one_based(data):

@@ -47,7 +47,7 @@ def test_planted_truth_is_recovered(written, tmp_path):
     assert list(prepared.names) == sorted(names)
     np.testing.assert_allclose(prepared.responses.rows(np.arange(len(names))), means[order], atol=1e-5)
     np.testing.assert_array_equal(prepared.vertices.ids, subject.truth["vertices"])
-    assert len(prepared.excluded["nan"]) == 59412 - len(columns)
+    assert len(prepared.excluded["constant"]) == 59412 - len(columns)
     ceiling = subject.noise_ceiling
     np.testing.assert_allclose(trials.ncsnr[columns], np.sqrt(ceiling / (1 - ceiling) / 3), rtol=1e-4)
     assert trials.splits["mosaic"] == trials.splits["mosaic-naturalistic"]

@@ -11,7 +11,7 @@ from nibabel.cifti2.cifti2_axes import BrainModelAxis, ParcelsAxis, ScalarAxis, 
 from PIL import Image
 
 from brainkit.data import Folder, readers
-from brainkit.data.layouts import cifti
+from brainkit.data.layouts import own_cifti
 from brainkit.data.trials import prepare_subject
 from brainkit.errors import DataError
 
@@ -55,7 +55,7 @@ def open_subject(folder, out):
 
 
 def test_the_cortex_is_found_by_the_axis(data, values, tmp_path, monkeypatch):
-    monkeypatch.setattr(cifti, "_WINDOW", 7)
+    monkeypatch.setattr(own_cifti, "_WINDOW", 7)
     write(data / "responses.dtseries.nii", values)
     trials = readers.open_trials(data)
     subject = open_subject(data, tmp_path / "out")
@@ -129,7 +129,7 @@ def test_regions_and_ceilings_are_of_the_files_columns(data, values, tmp_path):
 
 def test_what_does_not_fit_is_refused(data, values):
     write(data / "responses.dscalar.nii", values[:5], names=list("abcde"))
-    with pytest.raises(DataError, match="6 maps"):
+    with pytest.raises(DataError, match="6 rows"):
         readers.open_trials(data)
     write(data / "responses.dscalar.nii", values, axis(mesh=59_292), names=list("abcdef"))
     with pytest.raises(DataError, match="59292"):
@@ -143,11 +143,11 @@ def test_what_does_not_fit_is_refused(data, values):
         readers.open_trials(data)
     write(data / "responses.dscalar.nii", values, names=list("abcdef"))
     (data / "vertices.json").write_text("{}")
-    with pytest.raises(DataError, match="say their vertices"):
+    with pytest.raises(DataError, match="says its vertices"):
         readers.open_trials(data)
     (data / "vertices.json").unlink()
     write(data / "responses.dtseries.nii", values)
-    with pytest.raises(DataError, match="one of both"):
+    with pytest.raises(DataError, match="one format"):
         readers.open_trials(data)
     (data / "responses.dtseries.nii").unlink()
     (data / "responses.dscalar.nii").write_bytes(b"not a file")
