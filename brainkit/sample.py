@@ -114,6 +114,7 @@ def make_sample(
         raise UsageError(f"seed must be 0 or greater, got {seed}")
     if folder.exists():
         raise UsageError(f"{folder}: exists already; give a new folder for the sample subject")
+    writer.check()
     network = load_backbone(backbone)
 
     folder.parent.mkdir(parents=True, exist_ok=True)

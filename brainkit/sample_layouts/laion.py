@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from brainkit.errors import require
 from brainkit.sample_layouts.simulated import STREAMS, Simulated, write_notes, write_truth
 from brainkit.sample_layouts.voxels import place_in_volume, save_volume
 from brainkit.utils.files import write_json
@@ -99,7 +98,8 @@ def _write_maps(
 
 
 def _write_stimuli(subject: Simulated, folder: Path, labels: list[str]) -> None:
-    h5py = require("h5py", extra="hdf5", purpose="writing a sample of LAION-fMRI")
+    import h5py
+
     folder.mkdir()
     lines = ["image_name,dataset,participant,unique_or_shared,n_reps"]
     order = np.random.default_rng((subject.seed, 31)).permutation(len(labels))  # not the order of names

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from brainkit.cortex.fs_lr import FS_LR_SIZE, fs_lr_cortex
 from brainkit.cortex.resampling import resample
 from brainkit.cortex.vertices import FS_LR
-from brainkit.errors import require
 from brainkit.sample_layouts.simulated import Simulated, write_notes, write_truth
 from brainkit.sample_layouts.voxels import reorder
 from brainkit.utils.files import write_json
@@ -22,7 +21,8 @@ GRAYORDINATES = 91_282
 
 def write_mosaic(subject: Simulated, folder: Path) -> None:
     """Write the file of one subject, the published lists of its stimuli, and the images beside it."""
-    h5py = require("h5py", extra="hdf5", purpose="writing a sample of MOSAIC")
+    import h5py
+
     placed, columns = on_grayordinates(subject)
     names, count = image_names(placed), len(placed.images)
     start = f"{SUBJECT}_{DATASET}"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.errors import require
 from brainkit.utils.files import create_folder
 
 
@@ -30,7 +29,8 @@ def write_mgh(path: Path, values: npt.NDArray[Any]) -> None:
 
 def write_columns(path: Path, values: npt.NDArray[np.int16]) -> None:
     """HDF5 with ``/betas`` (trials, ...), stored as MATLAB does it: a chunk for all trials of a vertex or voxel."""
-    h5py = require("h5py", extra="hdf5", purpose="writing a sample of NSD")
+    import h5py
+
     create_folder(path.parent)
     with h5py.File(path, "w") as file:
         file.create_dataset("betas", data=values, chunks=(len(values), *(1,) * (values.ndim - 1)))
@@ -70,7 +70,8 @@ def write_brick(path: Path, count: int, pictures: dict[int, npt.NDArray[np.uint8
     pictures : dict of int to array
         Row -> picture, all of one size.
     """
-    h5py = require("h5py", extra="hdf5", purpose="writing a sample of NSD")
+    import h5py
+
     create_folder(path.parent)
     size = next(iter(pictures.values())).shape
     with h5py.File(path, "w") as file:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from brainkit.errors import require
 from brainkit.sample_layouts.simulated import STREAMS, Simulated, write_notes, write_truth
 from brainkit.sample_layouts.voxels import place_in_volume, save_volume
 
@@ -86,7 +85,8 @@ def responses(subject: Simulated, trials: list[npt.NDArray[np.int64]]) -> npt.ND
 
 def _write_responses(path: Path, values: npt.NDArray[np.float64]) -> None:
     """What ``DataFrame.to_hdf`` writes of a frame with a column voxel_id, and columns 0, 1, ... of the trials."""
-    h5py = require("h5py", extra="hdf5", purpose="writing a sample of THINGS-fMRI")
+    import h5py
+
     empty = h5py.Empty("S1")
     voxels, trials = values.shape
 
