@@ -15,9 +15,9 @@ from brainkit.data.subject import Subject
 from brainkit.images import BITS, closest
 from brainkit.utils.text import plural
 
-# Bits of 255 in which perceptual hashes of a picture and its copy differ at most. On crops of 19 photographs, 95 % of the
-# copies differ in: JPEG of quality 75, 8 (at most 52); half the size, 6 (40); 2 % cut off around, 32 (48); 5 % cut off, 70.
-# Of 47 million pairs of different photographs, 5 differ in 48 or fewer: bench/near_duplicates.py.
+# Bits of 255 in which perceptual hashes of a picture and its copy differ at most. On crops of 19 photographs, 95 % of
+# the copies differ in: JPEG of quality 75, 8 (at most 52); half the size, 6 (40); 2 % cut off around, 32 (48); 5 % cut
+# off, 70. Of 47 million pairs of different photographs, 5 differ in 48 or fewer: bench/near_duplicates.py.
 NEAR = 48
 
 
