@@ -16,7 +16,7 @@ from brainkit.runs.export import export
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.settings import Data
 from brainkit.runs.train import train
-from brainkit.utils.arrays import Arrays
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import read_json
 from brainkit.utils.notebook import DPI, SIZE, card
 from brainkit.utils.progress import Say
@@ -341,5 +341,4 @@ def save_run(
 def _read_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     if not file.is_file() and (file.parent / "run.json").is_file():
         finished_run(file.parent)  # raises for a run of several subjects
-    with np.load(file) as arrays:
-        return Arrays((name, arrays[name]) for name in names)
+    return read_arrays(file, names)

@@ -88,6 +88,7 @@ def test_the_extras():
         "pycortex",
         "ray",
         "remote",
+        "video",
         "zarr",
     }
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
@@ -106,6 +107,7 @@ def test_the_extras():
         "remote",
         "hdf5",
     }
+    assert requirements("video") == {"av"}
     assert requirements("zarr") == {"zarr"}
     assert requirements("remote") == {"fsspec", "s3fs", "gcsfs"}
     assert "ray[data]" in requirements("ray")

@@ -42,6 +42,7 @@ _BETAS = ("*_stat-effect_desc-SingletrialBetas_statmap.nii*", "*_desc-singletria
 _TRIALS = ("*_desc-SingletrialBetas_trials.tsv", "*_desc-GLMsingle_events.tsv")
 _MASKS = ("*_stat-rsquare_desc-R2mean_statmap.nii*", "*_desc-meanR2gt15mask_mask.nii*")
 _CEILINGS = (("*_desc-Noiseceiling12rep_statmap.nii*", 12), ("*_desc-Noiseceiling4rep_statmap.nii*", 4))
+_HASH = 12  # hexadecimal digits: the content of splits has changed between versions
 _GREY = 128  # behind images that are partly transparent
 
 
@@ -283,15 +284,17 @@ def _splits(
     """The named splits that are there: ``laion-tau`` of the subject's images, ``laion-shared-tau`` of shared ones."""
     splits: dict[str, Mapping[str, Sequence[str]]] = {}
     notes: list[str] = []
+    hashes: list[str] = []
     folder = _splits_folder(path, subject)
     for pool, prefix in ((subject, "laion"), ("shared", "laion-shared")):
         for file in sorted((folder / pool).glob("*.json")) if folder else ():
             variants, unseen = _read_split(file, shown)
             for number, sides in enumerate(variants):
                 splits[f"{prefix}-{file.stem}" + (f"-{number}" if len(variants) > 1 else "")] = sides
-            without = f", without {plural(unseen, 'image')} that no trial shows" if unseen else ""
-            notes.append(f"split {prefix}-{file.stem}: SHA-256 {content_hash(file)}{without}")
-    return splits, tuple(notes)
+            hashes.append(f"{prefix}-{file.stem} {content_hash(file)[:_HASH]}")
+            if unseen:
+                notes.append(f"split {prefix}-{file.stem}: without {plural(unseen, 'image')} that no trial shows")
+    return splits, (*([f"splits, by SHA-256 of their files: {', '.join(hashes)}"] if hashes else []), *notes)
 
 
 def _splits_folder(path: Path, subject: str) -> Path | None:

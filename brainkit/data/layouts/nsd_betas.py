@@ -22,6 +22,7 @@ _CHECKED = 256  # columns whose s.d. is looked at
 _ENOUGH = 8  # columns that must vary before anything is said
 
 Integers = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,8 @@ class Betas:
         Of a trial: (vertices,) or (X, Y, Z).
     n_trials : int
     get : callable
-        ``get(positions)``: (n_trials, k), float32, at positions (k,), increasing, in a trial. The first axis of a
-        volume is the fastest.
+        ``get(positions, out)`` reads the positions (k,), increasing, of each trial into `out` (n_trials, k). The first
+        axis of a volume is the fastest.
     by_column : bool
         Whether the file is laid out column by column.
     """
@@ -44,22 +45,22 @@ class Betas:
     path: Path
     shape: tuple[int, ...]
     n_trials: int
-    get: Callable[[Integers], npt.NDArray[np.float32]]
+    get: Callable[[Integers, Values], None]
     by_column: bool
 
-    def read(self, positions: Integers) -> npt.NDArray[np.float32]:
-        """The responses at some positions.
+    def read(self, positions: Integers, out: Values) -> None:
+        """Read the responses at some positions (k,), increasing, into `out` (n_trials, k).
 
         Raises
         ------
         DataError
             If the file is damaged, or its numbers cannot be percent signal change.
         """
-        values = self.get(positions)
-        self._check_range(values)
-        return values
+        if len(positions):
+            self.get(positions, out)
+            self._check_range(out)
 
-    def _check_range(self, values: npt.NDArray[np.float32]) -> None:
+    def _check_range(self, values: Values) -> None:
         measured = np.flatnonzero(np.isfinite(values[0]) & (values[0] != 0))
         some = values[:, measured[:: max(1, len(measured) // _CHECKED)]]
         with np.errstate(invalid="ignore", over="ignore"):
@@ -91,20 +92,9 @@ def open_betas(path: Path) -> Betas:
     if path.suffix == ".mgh":
         return _open_mgh(path)
     if path.suffix in (".hdf5", ".h5"):
-        columns = open_columns(path, "betas", np.dtype(np.int16), "percent signal change x 300")
-        return Betas(
-            path,
-            tuple(reversed(columns.shape[1:])),
-            columns.shape[0],
-            lambda positions: _unscaled(columns.read(positions)),
-            by_column=True,
-        )
+        columns = open_columns(path, "betas", np.dtype(np.int16), SCALE, "percent signal change x 300")
+        return Betas(path, tuple(reversed(columns.shape[1:])), columns.shape[0], columns.read, by_column=True)
     return _open_nifti(path)
-
-
-def _unscaled(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    values /= np.float32(SCALE)
-    return values
 
 
 def _open_mgh(path: Path) -> Betas:
@@ -122,10 +112,7 @@ def _open_mgh(path: Path) -> Betas:
     if (size := path.stat().st_size) < whole:
         raise DataError(f"{path}: expected {whole:,} bytes, found {size:,}: the file is truncated; download it again")
 
-    def get(positions: Integers) -> npt.NDArray[np.float32]:
-        values = np.empty((trials, len(positions)), np.float32)
-        if not len(positions):
-            return values
+    def get(positions: Integers, out: Values) -> None:
         first, span = int(positions[0]), int(positions[-1] - positions[0]) + 1
         row, inside = np.empty(span, ">f4"), slice(None) if span == len(positions) else positions - first
         with path.open("rb", buffering=0) as file:
@@ -133,8 +120,7 @@ def _open_mgh(path: Path) -> Betas:
                 file.seek(_MGH_HEADER + 4 * (trial * vertices + first))
                 if file.readinto(row) != row.nbytes:  # type: ignore[arg-type]
                     raise DataError(f"{path}: expected {trials} trials, found the file's end in trial {trial + 1}")
-                values[trial] = row[inside]
-        return values
+                out[trial] = row[inside]
 
     return Betas(path, (vertices,), trials, get, by_column=False)
 
@@ -153,11 +139,10 @@ def _open_nifti(path: Path) -> Betas:
             f"{intercept:g}; take the file as it was released"
         )
 
-    def get(positions: Integers) -> npt.NDArray[np.float32]:
+    def get(positions: Integers, out: Values) -> None:
         volumes = open_nifti(path)
-        values = np.empty((image.shape[3], len(positions)), np.float32)
-        for trial in range(len(values)):
-            values[trial] = read_volume(path, volumes, trial).ravel(order="F")[positions]
-        return _unscaled(values)
+        for trial in range(len(out)):
+            out[trial] = read_volume(path, volumes, trial).ravel(order="F")[positions]
+        out /= np.float32(SCALE)
 
     return Betas(path, tuple(image.shape[:3]), image.shape[3], get, by_column=False)

@@ -69,14 +69,13 @@ class Space:
 
     def read(self, betas: Sequence[Betas], columns: Integers) -> npt.NDArray[np.float32]:
         """Responses at some columns, increasing, of a session's files in the order of the parts."""
-        ends = np.cumsum([len(part.positions) for part in self.parts])
-        chosen = np.split(columns, np.searchsorted(columns, ends[:-1]))
-        starts = [0, *ends[:-1].tolist()]
-        blocks = [
-            file.read(part.positions[inside - start])
-            for part, file, inside, start in zip(self.parts, betas, chosen, starts, strict=True)
-        ]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        values = np.empty((betas[0].n_trials, len(columns)), np.float32)
+        start = 0
+        for part, file in zip(self.parts, betas, strict=True):
+            first, last = np.searchsorted(columns, [start, start + len(part.positions)])
+            file.read(part.positions[columns[first:last] - start], values[:, first:last])
+            start += len(part.positions)
+        return values
 
     def read_ncsnr(self, folder: Path) -> npt.NDArray[np.float64] | None:
         """The published ncsnr in a folder of responses, (V,); None if it is not there."""

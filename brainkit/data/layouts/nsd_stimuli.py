@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from brainkit.data.layouts.hdf5 import open_hdf5
 from brainkit.data.trials.images import Picture, StimulusImages, check_pixels
-from brainkit.errors import DataError
+from brainkit.errors import DataError, require
+from brainkit.utils.text import one_line
 
 _ARRAY = "imgBrick"
 
@@ -48,11 +51,19 @@ class Brick:
         if shape[0] != self.count:
             raise DataError(f"{self.path}: expected {self.count:,} pictures, found {shape[0]:,}")
 
+    @functools.cached_property
+    def _array(self) -> Any:
+        """Stays open: opening the file takes as long as reading a picture."""
+        h5py = require("h5py", extra="hdf5", purpose="reading the pictures of NSD")
+        return h5py.File(self.path, "r")[_ARRAY]
+
     def get(self, k: int) -> Pixels:
         """Picture k of those that are wanted, (H, W, 3)."""
         row = int(self.rows[k])
-        with open_hdf5(self.path) as file:
-            pixels = check_pixels(np.asarray(file[_ARRAY][row]), f"{self.path}: picture {row}")
+        try:
+            pixels = check_pixels(np.asarray(self._array[row]), f"{self.path}: picture {row}")
+        except OSError as error:
+            raise DataError(f"{self.path}: picture {row} cannot be read: {one_line(error)}") from None
         if not pixels.any():
             raise DataError(f"{self.path}: expected a picture in row {row} (from 0), found an empty one")
         return pixels

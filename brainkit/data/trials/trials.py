@@ -37,7 +37,7 @@ class Session:
         The row in `Trials.images` that each trial showed; -1: the trial counts for standardising alone.
     read : callable
         ``read(columns)``: responses of the n trials, in order, at these columns (k,), increasing: (n, k), float32.
-        Not finite: not measured.
+        Not finite: not measured. Called from a thread, one call at a time.
     """
 
     name: str

@@ -17,11 +17,11 @@ from brainkit.maps.files.values import (
     class_numbers,
     column_names,
     describe,
-    file_stem,
     on_hemisphere,
     plain,
     save,
 )
+from brainkit.utils.file_names import file_stem
 
 
 def write_cifti(folder: Path, maps: MapSet) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from brainkit.predict.outputs.npz import open_npz
 from brainkit.predict.outputs.rows import HEMISPHERES, Layout, RowWriter
 from brainkit.predict.outputs.zarr import open_zarr
 from brainkit.predict.regions import check_have_vertices
+from brainkit.utils.files import check_new
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,7 @@ def check_output(out: Path, overwrite: bool, hemispheres: bool = False) -> Path:
             raise UsageError(f"{path}: is a folder; the output must be a file")
         if path.is_dir() and not (path / chosen.folder).is_file():
             raise UsageError(f"{path}: is a folder that is not {chosen.suffix}; choose another name")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path}: exists already; --overwrite replaces it")
+        check_new(path, overwrite)
         if path.is_file() and expects_folder:
             raise UsageError(f"{path}: is a file; a {chosen.suffix} output is a folder")
     return description

@@ -79,7 +79,7 @@ def test_splits_keep_their_names_and_hashes(written, data):
     assert {"laion-tau", "laion-ood", "laion-cluster_k5_0", "laion-shared-tau"} <= set(trials.splits)
     assert all("_OOD_" in name for name in trials.splits["laion-ood"]["test"])
     assert not set(trials.splits["laion-tau"]["train"]) & set(trials.splits["laion-tau"]["test"])
-    assert any("laion-tau: SHA-256" in note for note in trials.notes)
+    assert any("laion-tau " in note and "SHA-256" in note for note in trials.notes)
     file = data / f"splits/data/{SUBJECT}/tau.json"
     content = json.loads(file.read_text())
     content["variants"][0]["test_ids"].append(content["variants"][0]["train_ids"][0])
