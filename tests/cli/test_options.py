@@ -59,7 +59,6 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "random_weights": False,
         "epochs": 3,
         "seed": 5,
-        "split": None,
         "resume": True,
         "devices": 2,
         "num_nodes": 3,
