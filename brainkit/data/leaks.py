@@ -15,10 +15,9 @@ from brainkit.data.subject import Subject
 from brainkit.images import BITS, closest
 from brainkit.utils.text import plural
 
-# Bits of 255 in which perceptual hashes of a picture and its copy differ at most (bench/near_duplicates.py). On crops
-# of 19 photographs: 6 for JPEG of quality 75 and for half the size (95 % of the crops; at most 46), 34 with 2 % of the
-# margin cut off (at most 44), 46 with 5 % (half of the crops). Of 47 million pairs of different photographs, 6 differ
-# in 48 or fewer.
+# Bits of 255 in which perceptual hashes of a picture and its copy differ at most. On crops of 19 photographs, 95 % of
+# the copies differ in: JPEG of quality 75, 8 (at most 52); half the size, 6 (40); 2 % cut off around, 32 (48); 5 % cut
+# off, 70. Of 47 million pairs of different photographs, 5 differ in 48 or fewer: bench/near_duplicates.py.
 NEAR = 48
 
 
