@@ -28,8 +28,8 @@ from bench.fitting import Sample, Trained, load_sample, train
 from bench.report import RESULTS, ROOT, write_report
 from brainkit.config import Config
 from brainkit.data.split import Split
-from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY
 from brainkit.evaluation.scores import Scores
+from brainkit.metrics.scores import RELIABLE_CEILING
 from brainkit.model.bottlenecks import TokenStatistics
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.ops import factor_readout
@@ -120,7 +120,7 @@ def noise(
             rows = found.setdefault(f"{share:g}", {"ceiling": []})
             rows["ceiling"].append(float(np.median(sample.ceiling)))
             # With low ceilings, measures are over the better half of the vertices.
-            floor = min(CEILING_FOR_RECOVERY, float(np.median(sample.ceiling)))
+            floor = min(RELIABLE_CEILING, float(np.median(sample.ceiling)))
             for name, overrides in AGAINST_OVERFITTING.items():
                 trained = train(sample, Config().replace([f"seed={seed}", *overrides]), split)
                 row = medians(trained.scores, floor) | against_truth(sample, trained, floor)
@@ -129,7 +129,7 @@ def noise(
     return {"vertices": vertices, "images": images, "seeds": list(seeds), "shares": found}
 
 
-def medians(scores: Scores, floor: float = CEILING_FOR_RECOVERY) -> dict[str, float]:
+def medians(scores: Scores, floor: float = RELIABLE_CEILING) -> dict[str, float]:
     """Medians over all vertices, and over those with a noise ceiling above `floor`."""
     good = scores.noise_ceiling > floor
     # A constant prediction has no correlation and counts as 0.
@@ -143,7 +143,7 @@ def medians(scores: Scores, floor: float = CEILING_FOR_RECOVERY) -> dict[str, fl
     }
 
 
-def against_truth(sample: Sample, trained: Trained, floor: float = CEILING_FOR_RECOVERY) -> dict[str, float]:
+def against_truth(sample: Sample, trained: Trained, floor: float = RELIABLE_CEILING) -> dict[str, float]:
     """Agreement of the maps with the planted ones."""
     planted = {
         "depth": sample.truth["layer_weights"] @ np.arange(len(sample.tokens.layers)),
@@ -155,7 +155,7 @@ def against_truth(sample: Sample, trained: Trained, floor: float = CEILING_FOR_R
 
 def agreement(sample: Sample, one: Trained, other: Trained) -> dict[str, float]:
     """Agreement of the maps of two trainings."""
-    return _agreement(one.selectors(), other.selectors(), sample.ceiling > CEILING_FOR_RECOVERY)
+    return _agreement(one.selectors(), other.selectors(), sample.ceiling > RELIABLE_CEILING)
 
 
 def _agreement(a: dict[str, np.ndarray], b: dict[str, np.ndarray], good: np.ndarray) -> dict[str, float]:
@@ -194,7 +194,7 @@ def regauged(sample: Sample, split: Split, trained: Trained) -> dict[str, float]
     rest = selected.scale, model.weight * total, model.bias
     after = factor_readout(local, whole, selected.locations, weights / total, *rest)
 
-    good = sample.ceiling > CEILING_FOR_RECOVERY
+    good = sample.ceiling > RELIABLE_CEILING
     steps = torch.arange(len(model.layers)).float()
     depth, moved = (selected.layer_weights @ steps).numpy()[good], ((weights / total) @ steps).numpy()[good]
     return {

@@ -1,4 +1,5 @@
-"""Still maps: seconds a figure. The page of maps in headless Chromium, drawn by the processor: ready, frames a second.
+"""Still maps: seconds a figure, of predictions, of a report. The page of maps in headless Chromium, drawn by the
+processor: ready, frames a second.
 
 Frames are counted by requestAnimationFrame while the cortex turns with every frame, at 1280 x 800.
 """
@@ -20,12 +21,9 @@ import numpy as np
 
 from bench.machine import describe
 from bench.report import load_average, write_report
+from bench.run_maps import measure_run
+from bench.still_maps import make_maps
 from brainkit.cortex.cortical_surface import average_surface
-from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.vertices import Vertices
-from brainkit.maps import definitions
-from brainkit.maps.brain_map import MapSet
-from brainkit.maps.catalog import trained_maps
 from brainkit.page import PageContent, build
 
 FLAGS = [
@@ -49,36 +47,6 @@ TURN = """async (seconds) => {
   });
   return times;
 }"""
-
-
-def make_maps(space: str, everywhere: bool) -> MapSet:
-    """Ten maps of the vertices at the back of the brain, or of all: smooth, with noise."""
-    surface, rng, layers = average_surface(space), np.random.default_rng(0), 12
-    points = np.concatenate([surface.left.points["pial"], surface.right.points["pial"]])
-    vertices = Vertices(space, np.flatnonzero(everywhere | (points[:, 1] < -62)))
-    place, count = points[vertices.ids], len(vertices)
-    depth = (place[:, 1] + 110) / 190
-    noise = rng.standard_normal((12, count))
-    weights = np.exp(-np.square(depth[:, None] + 0.05 * noise[:1].T - np.linspace(0, 1, layers)) * 30)
-    r = np.clip(0.7 - depth + 0.1 * noise[1], -1, 1)
-    maps = trained_maps(
-        layers=[f"blocks.{i}" for i in range(layers)],
-        layer_weights=weights / weights.sum(axis=1, keepdims=True),
-        locations=np.clip(place[:, [0, 2]] / 70 + 0.1 * noise[2:4].T, -1, 1),
-        scale=np.clip(depth + 0.1 * noise[4], 0, 1),
-        r=r,
-        R2=np.sign(r) * r**2,
-        noise_ceiling=np.full(count, 0.6),
-        test_images=500,
-    )
-    more = [definitions.response(depth + 0.1 * noise[5 + i], title=f"response {i}") for i in range(10 - len(maps))]
-    named = [type(each)(f"response-{i}", each.title, each.values, each.coding) for i, each in enumerate(more)]
-    rois = {name: np.flatnonzero(np.linalg.norm(place - place[at], axis=1) < 20) for name, at in _seeds(count, rng)}
-    return MapSet(f"{count:,} vertices of {space}", vertices, RoiTable(rois, count), (*maps, *named))
-
-
-def _seeds(count: int, rng: np.random.Generator) -> list[tuple[str, int]]:
-    return [(f"region {i}", int(at)) for i, at in enumerate(rng.integers(0, count, 12))]
 
 
 def measure(path: Path, seconds: float) -> dict[str, Any]:
@@ -127,6 +95,8 @@ def main() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         report["figures"][f"{space}, {view}"] = json.loads(done.stdout)
     with tempfile.TemporaryDirectory() as folder:
+        report["run"] = measure_run(Path(folder), options.quick)
+    with tempfile.TemporaryDirectory() as folder:
         for name, (space, everywhere) in cases.items():
             maps = make_maps(space, everywhere)
             start = time.perf_counter()
@@ -142,7 +112,7 @@ def main() -> None:
 
 
 def _page(report: dict[str, Any]) -> str:
-    machine, pages = report["machine"], report["pages"]
+    machine, pages, run = report["machine"], report["pages"], report["run"]
     columns = ["size, MB", "written in, s", "ready, s", "accuracy, frames a second", "layer, frames a second"]
     figures = report["figures"]
     drawn = list(next(iter(figures.values())))
@@ -155,6 +125,11 @@ def _page(report: dict[str, Any]) -> str:
         "| figure | " + " | ".join(drawn) + " |",
         "|---|" + "---|" * len(drawn),
         *(f"| {name} | " + " | ".join(str(row[column]) for column in drawn) + " |" for name, row in figures.items()),
+        "",
+        "Of a run on the sample subject, 2,400 vertices of fsaverage5:",
+        f"{run['prediction maps']} maps of predictions, each beside its image: {run['prediction maps, s']} s on",
+        f"{machine['cores']} cores, {run['MB a map']} MB each;",
+        f"the report: {run['report, s']} s, {run['report, MB']} MB.",
         "",
         "The page, drawn by the processor:",
         f"{machine['processor']}, {machine['cores']} cores, load {report['load before']} before; ten maps, headless",

@@ -108,14 +108,14 @@ def _train_cell(folder: Path, cell: dict[str, Any], *, quick: bool) -> dict[str,
     from bench.fitting import train
     from bench.planted import load_pool, plant, recovery
     from brainkit.config import Config
-    from brainkit.evaluation.recovery import CEILING_FOR_RECOVERY
+    from brainkit.metrics.scores import RELIABLE_CEILING
 
     pool = load_pool(folder, 60, total=60, test=20) if quick else load_pool(folder, max(cell["images"], _LEAST_POOL))
     planted = plant(pool, cell["seed"], vertices=cell["vertices"], share=cell["share"])
     settings = Config().replace([f"seed={cell['seed']}", "train.threads=1", *(["train.epochs=2"] if quick else [])])
     trained = train(planted, settings, pool.split(cell["seed"], cell["images"]))
     # The same vertices whatever the noise: those of a ceiling above 0.3 where it is not reduced.
-    found = recovery(planted, trained, planted.ceiling > CEILING_FOR_RECOVERY * cell["share"])
+    found = recovery(planted, trained, planted.ceiling > RELIABLE_CEILING * cell["share"])
     return found | {"CPU seconds": round(trained.seconds, 1)}
 
 

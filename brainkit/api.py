@@ -16,7 +16,7 @@ from brainkit.runs.export import export
 from brainkit.runs.folder import finished_run, load_model
 from brainkit.runs.settings import Data
 from brainkit.runs.train import train
-from brainkit.utils.arrays import Arrays
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import read_json
 from brainkit.utils.notebook import DPI, SIZE, card
 from brainkit.utils.progress import Say
@@ -231,6 +231,7 @@ def fit(
     images: int | None = None,
     start: str | os.PathLike[str] | Run | None = None,
     rois: Sequence[str] = (),
+    split: str | os.PathLike[str] | None = None,
     maps: bool | None = None,
     repeats: int = 0,
     resume: bool = False,
@@ -254,7 +255,7 @@ def fit(
         begin, and its backbone, layers and preprocessing are used. For subjects with few images.
     images : int, optional
         Train and validate on so many images, the first by the hash that makes the split; by default on all.
-    out, weights, random_weights, epochs, seed, devices, threads, rois, maps, repeats
+    out, weights, random_weights, epochs, seed, devices, threads, rois, split, maps, repeats
         See :func:`brainkit.runs.train.train`.
     skip_unreadable, resume, config, overrides, say
         See :func:`brainkit.runs.train.train`.
@@ -286,6 +287,7 @@ def fit(
         images=images,
         start=start.path if isinstance(start, Run) else start,
         rois=rois,
+        split=split,
         maps=maps,
         repeats=repeats,
         resume=resume,
@@ -351,5 +353,4 @@ def save_run(
 def _read_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     if not file.is_file() and (file.parent / "run.json").is_file():
         finished_run(file.parent)  # raises for a run of several subjects
-    with np.load(file) as arrays:
-        return Arrays((name, arrays[name]) for name in names)
+    return read_arrays(file, names)

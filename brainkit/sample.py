@@ -7,10 +7,13 @@ noise: it tests whether training recovers the ground truth, and says nothing abo
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from brainkit.backbones import Backbone, load_backbone
@@ -27,33 +30,32 @@ from brainkit.errors import BrainkitError, UsageError
 from brainkit.features.cache import TokenCache
 from brainkit.features.extract import extract_tokens
 from brainkit.metrics.ceilings import noise_ceiling_from_repetitions
+from brainkit.sample_layouts import WRITERS
+from brainkit.sample_layouts.simulated import VERSION, Simulated
 from brainkit.sample_truth import SPACE, Patch, draw_truth, occipital_patch, plant_signal, smooth_field
 from brainkit.training.threads import limit_threads
-from brainkit.utils.files import atomic_write, cache_folder, write_json
+from brainkit.utils.files import atomic_write, cache_folder
 from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.system import cores
 
 BACKBONE = "efficientnet_lite0"
-NOTE = "SIMULATED subject: planted truth, not a brain"
 IMAGE_SIZE = 256
 IDENTIFIERS = 73_000  # numbers in file names, as in the Natural Scenes Dataset
 REPETITIONS = 3
-_VERSION = 3
-
-STREAMS = ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal")
 
 
 def make_sample(
     directory: str | os.PathLike[str],
     *,
     seed: int = 0,
-    images: int = 900,
+    images: int | None = None,
     test_images: int | None = None,
     vertices: int = 2400,
     backbone: str = BACKBONE,
+    layout: str = "algonauts",
     say: Say = print,
 ) -> Path:
-    """Write a simulated subject in the layout of Algonauts 2023.
+    """Write a simulated subject in the layout of Algonauts 2023, or of another data set.
 
     The images are random crops and flips of photographs in scikit-image, scikit-learn and matplotlib, split into
     training and test by source photograph. The four test photographs are cut into six tiles each, and a test image is
@@ -68,14 +70,16 @@ def make_sample(
         Folder of the subject; must not exist. Its ``truth.npz`` has the ground truth.
     seed : int
         Of crops, ground truth and noise; the same seed gives the same bytes.
-    images : int
-        Training images, at least 20.
+    images : int, optional
+        Training images, at least 20; by default 900, and fewer in layouts whose trials are large.
     test_images : int, optional
         Test images, at least 20; by default 240 per 900 training images.
     vertices : int
         Vertices of both hemispheres together: even, 20 to 20,484.
     backbone : str
         The network whose tokens the responses are computed from, see :func:`brainkit.load_backbone`.
+    layout : str
+        A key of `brainkit.sample_layouts.WRITERS`.
     say : callable
         Called with each line of progress.
 
@@ -87,13 +91,17 @@ def make_sample(
     Raises
     ------
     UsageError
-        If a number is out of range, the folder exists, or the network is unknown.
+        If a number is out of range, the folder exists, or the network or the layout is unknown.
     MissingDependency
         If the packages of ``brainkit[train]`` are not installed.
     """
     folder = Path(directory)
+    if layout not in WRITERS:
+        raise UsageError(f"layout must be one of {', '.join(WRITERS)}, got {layout!r}")
+    writer = WRITERS[layout]
+    images = writer.images if images is None else images
     if test_images is None:
-        test_images = max(20, round(images * 240 / 900))
+        test_images = max(20, round(images * writer.test_images / writer.images))
     if images < 20 or test_images < 20:
         raise UsageError(f"images must be at least 20, got {images} for training and {test_images} for test")
     if images + test_images > IDENTIFIERS:
@@ -106,25 +114,39 @@ def make_sample(
         raise UsageError(f"seed must be 0 or greater, got {seed}")
     if folder.exists():
         raise UsageError(f"{folder}: exists already; give a new folder for the sample subject")
+    writer.check()
     network = load_backbone(backbone)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with limit_threads(), atomic_write(folder) as temporary:
         say(f"sample subject: cropping {images} training and {test_images} test images")
-        paths, groups = _write_images(temporary, seed, images, test_images)
+        paths, ids, sources = _write_images(temporary / "pictures", seed, images, test_images)
         say(f"sample subject: extracting tokens with {backbone}")
         with progress_bar("tokens", "images") as advance:
             tokens = extract_tokens(network, paths, progress=lambda done: advance(done, len(paths)))
         say(f"sample subject: simulating responses of {vertices:,} vertices")
-        _simulate(temporary, tokens, occipital_patch(vertices), seed, images, network)
-        write_json(temporary / "stimuli.json", groups)
-        _write_notes(temporary, seed, backbone)
+        patch = occipital_patch(vertices)
+        measured = _simulate(tokens, patch, seed, images, network)
+        subject = Simulated(
+            seed=seed,
+            backbone=backbone,
+            images=tuple(paths),
+            ids=ids,
+            sources=sources,
+            n_training=images,
+            vertices=patch.vertices,
+            coordinates=patch.coordinates,
+            streams=_streams(patch),
+            **measured,
+        )
+        writer.write(subject, temporary)
+        shutil.rmtree(temporary / "pictures")
     return folder
 
 
 def default_sample(say: Say = print) -> Path:
     """The sample subject with seed 0 in the user's cache folder, created on first use."""
-    folder = cache_folder() / f"sample-subject-v{_VERSION}"
+    folder = cache_folder() / f"sample-subject-v{VERSION}"
     if not folder.is_dir():
         say("creating the sample subject, once (it is simulated, not a brain)")
         try:
@@ -135,41 +157,38 @@ def default_sample(say: Say = print) -> Path:
     return folder
 
 
-def _write_images(folder: Path, seed: int, images: int, test_images: int) -> tuple[list[Path], dict[str, str]]:
-    """Write the images; their paths, and the stimulus of each file name: a photograph or a tile of one."""
+def _write_images(
+    folder: Path, seed: int, images: int, test_images: int
+) -> tuple[list[Path], npt.NDArray[np.int64], tuple[str, ...]]:
+    """Write the images, training first; their paths, their ids, and the stimulus of each: a photograph or a tile."""
+    folder.mkdir(parents=True)
     photographs = load_photographs()
     tiles = cut_into_tiles({name: photographs[name] for name in TEST_PHOTOGRAPHS})
     rng = np.random.default_rng((seed, 1))
     jobs: list[tuple[Path, Image.Image]] = []
-    groups: dict[str, str] = {}
-    total = images + test_images
+    sources: list[str] = []
     # Identifiers as in the Natural Scenes Dataset, but not of its images.
-    numbers = np.sort(rng.choice(IDENTIFIERS, total, replace=False))
-    rng.shuffle(numbers)
-    for split, count, start in (("train", images, 0), ("test", test_images, images)):
-        kind = "training" if split == "train" else "test"
-        images_folder = folder / f"{kind}_split" / f"{kind}_images"
-        images_folder.mkdir(parents=True)
-        for row in range(count):
-            if split == "train":
-                source, crop = random_crop(rng, photographs, TRAINING_PHOTOGRAPHS, IMAGE_SIZE)
-            else:
-                source = list(tiles)[row % len(tiles)]
-                crop = crop_of(rng, tiles[source], IMAGE_SIZE)
-            name = f"{split}-{row + 1:04d}_nsd-{numbers[start + row]:05d}.png"
-            jobs.append((images_folder / name, crop))
-            groups[name] = source
+    ids = np.sort(rng.choice(IDENTIFIERS, images + test_images, replace=False))
+    rng.shuffle(ids)
+    for row, number in enumerate(ids):
+        if row < images:
+            source, crop = random_crop(rng, photographs, TRAINING_PHOTOGRAPHS, IMAGE_SIZE)
+        else:
+            source = list(tiles)[(row - images) % len(tiles)]
+            crop = crop_of(rng, tiles[source], IMAGE_SIZE)
+        jobs.append((folder / f"nsd-{number:05d}.png", crop))
+        sources.append(source)
 
     def save(job: tuple[Path, Image.Image]) -> None:
         job[1].save(job[0], compress_level=1)
 
     with ThreadPoolExecutor(min(8, cores())) as pool:
         list(pool.map(save, jobs))
-    return [path for path, _ in jobs], groups
+    return [path for path, _ in jobs], ids, tuple(sources)
 
 
-def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images: int, network: Backbone) -> None:
-    """Draw the ground truth, add noise, and write responses, masks, ROIs, ceilings and ``truth.npz``."""
+def _simulate(tokens: TokenCache, patch: Patch, seed: int, images: int, network: Backbone) -> dict[str, Any]:
+    """Draw the ground truth and add noise: single trials, their means, ceilings and truth, as in `Simulated`."""
     rng = np.random.default_rng((seed, 2))
     training = np.arange(images)
     truth = draw_truth(rng, patch, len(tokens.layers))
@@ -187,21 +206,22 @@ def _simulate(folder: Path, tokens: TokenCache, patch: Patch, seed: int, images:
     ceiling = noise_ceiling_from_repetitions(trials[:, images:]).values.astype(np.float32)
     responses = trials.mean(0)
     responses = (responses - responses[:images].mean(0)) / responses[:images].std(0)
-
-    _write_subject(folder, patch, responses.astype(np.float32), ceiling, images)
-    with atomic_write(folder / "truth.npz") as temporary:
-        np.savez(
-            temporary,
-            layer_weights=truth["layer_weights"].astype(np.float32),
-            locations=truth["locations"].astype(np.float32),
-            scale=truth["scale"].astype(np.float32),
-            noise_ceiling=ceiling,
-            vertices=patch.vertices.ids,
-            space=np.array(SPACE),
-            layers=np.array(tokens.layers),
-            backbone=np.array(network.name),
-            weights_hash=np.array(network.weights_hash),
-        )
+    return {
+        "trials": trials,
+        "responses": responses.astype(np.float32),
+        "noise_ceiling": ceiling,
+        "truth": {
+            "layer_weights": truth["layer_weights"].astype(np.float32),
+            "locations": truth["locations"].astype(np.float32),
+            "scale": truth["scale"].astype(np.float32),
+            "noise_ceiling": ceiling,
+            "vertices": patch.vertices.ids,
+            "space": np.array(SPACE),
+            "layers": np.array(tokens.layers),
+            "backbone": np.array(network.name),
+            "weights_hash": np.array(network.weights_hash),
+        },
+    }
 
 
 def _streams(patch: Patch) -> np.ndarray:
@@ -210,39 +230,3 @@ def _streams(patch: Patch) -> np.ndarray:
     direction = np.where(angle > 30, 2, np.where(angle < -30, 0, 1))  # ventral, lateral, parietal
     index = np.where(patch.distance < 0.35, 1, np.where(patch.distance < 0.65, 2 + direction, 5 + direction))
     return index.astype(np.int32)
-
-
-def _write_subject(folder: Path, patch: Patch, responses: np.ndarray, ceiling: np.ndarray, images: int) -> None:
-    labels = _streams(patch)
-    masks = folder / "roi_masks"
-    masks.mkdir()
-    for part in ("training_split/training_fmri", "test_split/test_fmri", "test_split/noise_ceiling"):
-        (folder / part).mkdir(parents=True)
-    n_left = patch.vertices.n_left
-    for short, columns, local in (  # local: ids within the hemisphere
-        ("lh", slice(0, n_left), patch.vertices.left),
-        ("rh", slice(n_left, None), patch.vertices.right),
-    ):
-        mask = np.zeros(SPACES[SPACE], np.int32)
-        mask[local] = 1
-        on_surface = np.zeros(SPACES[SPACE], np.int32)
-        on_surface[local] = labels[columns]
-        np.save(masks / f"{short}.all-vertices_fsaverage_space.npy", mask)
-        np.save(masks / f"{short}.streams_fsaverage_space.npy", on_surface)
-        np.save(masks / f"{short}.streams_challenge_space.npy", labels[columns])
-        np.save(folder / "training_split/training_fmri" / f"{short}_training_fmri.npy", responses[:images, columns])
-        np.save(folder / "test_split/test_fmri" / f"{short}_test_fmri.npy", responses[images:, columns])
-        np.save(folder / "test_split/noise_ceiling" / f"{short}_noise_ceiling.npy", ceiling[columns])
-    names = dict(enumerate(("Unknown", *STREAMS)))
-    np.save(masks / "mapping_streams.npy", np.array(names, dtype=object), allow_pickle=True)
-
-
-def _write_notes(folder: Path, seed: int, backbone: str) -> None:
-    write_json(folder / "simulated.json", {"note": NOTE, "seed": seed, "version": _VERSION})
-    (folder / "SIMULATED.txt").write_text(
-        "This subject is SIMULATED by brainkit. It is not a brain.\n\n"
-        "The images are crops of photographs that scikit-image, scikit-learn and matplotlib ship. The responses are\n"
-        f"computed from the tokens of {backbone} with a planted truth (truth.npz) and noise, so that one can see\n"
-        "whether training finds again what was planted. It says nothing about people.\n",
-        encoding="utf-8",
-    )

@@ -48,7 +48,7 @@ Examples:
     "rois",
     multiple=True,
     metavar="NAME",
-    help="Only these ROIs, also for the false discovery rate; may be repeated.",
+    help="Only these ROIs, by name, expression or file, also for the false discovery rate; may be repeated.",
 )
 @click.option(
     "--device",

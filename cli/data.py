@@ -10,7 +10,11 @@ import click
 from brainkit.cli._values import locations, part_options
 
 roi_option = click.option(
-    "--roi", "rois", multiple=True, metavar="NAME", help="Only the vertices of this ROI; can be repeated."
+    "--roi",
+    "rois",
+    multiple=True,
+    metavar="NAME",
+    help="Only the vertices of this ROI, expression or file; can be repeated.",
 )
 
 

@@ -33,8 +33,8 @@ Examples:
     multiple=True,
     default=("test",),
     metavar="NAME",
-    help="Which images: test, all, a set of image_sets.json in the subject's folder, or a JSON file of images' names; "
-    "repeat it for several sets and their differences.  [default: test]",
+    help="Which images: test, all, a list of the data's splits such as ood, a split's name for its test images, or a "
+    "JSON file of images' names; repeat it for several sets and their differences.  [default: test]",
 )
 @click.option(
     "--out",

@@ -47,7 +47,7 @@ Examples:
     "rois",
     multiple=True,
     metavar="NAME",
-    help="Export only the vertices of this ROI; can be repeated.",
+    help="Export only the vertices of this ROI, expression (FFA-1+FFA-2-V4) or file; can be repeated.",
 )
 @click.option(
     "--vertices",

@@ -48,7 +48,13 @@ Examples:
     metavar="N",
     help="Draw at most this many images.",
 )
-@click.option("--roi", "rois", multiple=True, metavar="NAME", help="Only these regions; may be repeated.")
+@click.option(
+    "--roi",
+    "rois",
+    multiple=True,
+    metavar="NAME",
+    help="Only these regions, by name, expression (FFA-1+FFA-2-V4) or file; may be repeated.",
+)
 @click.option(
     "--top",
     type=click.IntRange(1, 100),
@@ -58,6 +64,11 @@ Examples:
 @click.option("--spread", is_flag=True, help="For an ensemble, also write the s.d. over its members: fmri-sd.npy.")
 @click.option(
     "--hemispheres", is_flag=True, help="For .npy: lh_FILE and rh_FILE instead of FILE, as Algonauts takes them."
+)
+@click.option(
+    "--space",
+    type=click.Choice(["fsaverage5", "fsaverage6", "fsaverage", "fsLR"]),
+    help="Write predictions at the vertices of this space, each that of the nearest one.  [default: the encoder's]",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
@@ -88,6 +99,7 @@ def command(
     top: int | None,
     spread: bool,
     hemispheres: bool,
+    space: str | None,
     device: str,
     batch_size: int | None,
     threads: int | None,
@@ -111,7 +123,7 @@ def command(
     say = functools.partial(click.echo, err=True)
     encoder = encoder or latest.default_encoder(say)
     if maps is not None:
-        if Path(out).suffix != ".npy" or hemispheres or "://" in out:
+        if Path(out).suffix != ".npy" or hemispheres or space or "://" in out:
             raise click.UsageError(f"--maps needs all vertices in one .npy file on this machine, got --out {out}")
         from brainkit.maps.draw_predictions import check_drawable, draw_prediction_file
 
@@ -130,6 +142,7 @@ def command(
             hemispheres=hemispheres,
             top=top,
             spread=spread,
+            space=space,
             engine=engine,
             workers=workers,
             order="sorted",
@@ -144,7 +157,7 @@ def command(
     images_in_time = f"{plural(result.n, 'image')} in {result.seconds:.1f} s"
     click.echo(f"{files}: {images_in_time}; {result.description} describes the rows and columns")
     for sheet in result.sheets:
-        click.echo(f"{sheet}: the images that drive the region most")
+        click.echo(f"{sheet}: the images that drive the ROI most")
     if maps is not None:
         drawn = draw_prediction_file(out, info, maps, images=result.sources, max_maps=max_maps)
         click.echo(f"{maps}: {len(drawn)} of {plural(result.n, 'image')} drawn next to their maps")

@@ -14,6 +14,7 @@ import click
 Examples:
   brainkit report
   brainkit report runs/dinov2 --out dinov2.html
+  brainkit report runs/voxels --surface $SUBJECTS_DIR/subj01
   brainkit report runs/dinov2 runs/clip --out comparison.html
 """,
 )
@@ -30,8 +31,16 @@ Examples:
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="DIR", help="Where the data are now, if they have moved."
 )
-@click.option("--cortex/--no-cortex", default=True, show_default=True, help="Include a cortex to turn (about 3 MB).")
-def command(runs: tuple[Path, ...], out: Path, overwrite: bool, data: Path | None, cortex: bool) -> None:
+@click.option(
+    "--surface",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The subject's own surface, of FreeSurfer or GIFTI files; voxels are projected on it.",
+)
+@click.option("--cortex/--no-cortex", default=True, show_default=True, help="Include a cortex to turn (about 2 MB).")
+def command(
+    runs: tuple[Path, ...], out: Path, overwrite: bool, data: Path | None, surface: Path | None, cortex: bool
+) -> None:
     """Write a report of a run, or of several compared, as one HTML file to send.
 
     RUN is a run folder, by default the newest finished run. The report has the accuracy by ROI with intervals, the
@@ -40,4 +49,5 @@ def command(runs: tuple[Path, ...], out: Path, overwrite: bool, data: Path | Non
     """
     from brainkit.runs.report import write_report
 
-    write_report(runs, out, data=data, cortex=cortex, overwrite=overwrite, say=functools.partial(click.echo, err=True))
+    options = {"data": data, "surface": surface, "cortex": cortex, "overwrite": overwrite}
+    write_report(runs, out, **options, say=functools.partial(click.echo, err=True))

@@ -95,7 +95,13 @@ Examples:
     "rois",
     multiple=True,
     metavar="NAME",
-    help="Train, score and export only the vertices of this ROI; can be repeated.",
+    help="Train, score and export only the vertices of this ROI, expression (FFA-1+FFA-2-V4) or file; can be repeated.",
+)
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="Split of the data (nsd-shared1000, laion:tau, ...), a JSON file of lists of images, or hashed.  [default: "
+    "splits.json of the data, else hashed]",
 )
 @click.option("--maps/--no-maps", default=None, help="Draw the maps at the end, or leave it to brainkit map.")
 @click.option(
@@ -135,6 +141,7 @@ def command(
     num_nodes: int | None,
     threads: int | None,
     rois: tuple[str, ...],
+    split: str | None,
     maps: bool | None,
     animate: bool | None,
     repeats: int | None,
@@ -172,6 +179,7 @@ def command(
         num_nodes=num_nodes,
         threads=threads,
         rois=rois,
+        split=split,
         maps=maps,
         animate=animate,
         repeats=repeats or 0,

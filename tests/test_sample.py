@@ -21,6 +21,7 @@ from brainkit.data.photographs import TEST_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS
 from brainkit.data.subject import check_images
 from brainkit.errors import BrainkitError, UsageError
 from brainkit.sample import make_sample
+from brainkit.sample_layouts.simulated import NOTE, STREAMS
 from brainkit.sample_truth import SCALE_RANGE, occipital_patch
 
 
@@ -42,7 +43,7 @@ def test_the_reader_opens_it(tiny_sample: Path) -> None:
     assert (len(subject), len(subject.vertices), subject.vertices.space) == (80, 60, "fsaverage5")
     assert subject.official_test.tolist() == [False] * 60 + [True] * 20
     assert subject.excluded == {"constant": [], "nan": []}
-    assert subject.note == sample.NOTE and "SIMULATED" in subject.note
+    assert subject.note == NOTE and "SIMULATED" in subject.note
     check_images(subject, full=True)
     image, responses = subject[0]
     assert image.size == (256, 256)
@@ -129,7 +130,7 @@ def test_ceilings_are_spread(tiny_sample: Path) -> None:
 
 def test_regions_are_the_streams(tiny_sample: Path) -> None:
     rois = Algonauts(tiny_sample).rois
-    assert tuple(rois) == sample.STREAMS
+    assert tuple(rois) == STREAMS
     everything = np.concatenate([rois[name] for name in rois])
     assert sorted(everything.tolist()) == list(range(60))
     distance = occipital_patch(60).distance
@@ -139,7 +140,7 @@ def test_regions_are_the_streams(tiny_sample: Path) -> None:
 
 def test_regions_are_in_the_direction_of_their_names() -> None:
     patch = occipital_patch(400)
-    rois = {name: np.flatnonzero(sample._streams(patch) == k + 1) for k, name in enumerate(sample.STREAMS)}
+    rois = {name: np.flatnonzero(sample._streams(patch) == k + 1) for k, name in enumerate(STREAMS)}
     assert all(len(members) > 0 for members in rois.values())
     height = np.concatenate(
         [

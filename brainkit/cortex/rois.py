@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.vertices import to_positions
+from brainkit.cortex.roi_expressions import UnknownRegion, parse_expression
+from brainkit.cortex.roi_files import Columns, is_region_file, names_file, read_region
+from brainkit.cortex.vertices import Vertices, to_positions
+from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
+from brainkit.utils.text import nearest_names
 
 _SHOWN = 8  # regions in a repr
 
@@ -54,6 +57,7 @@ class RoiTable(Mapping[str, np.ndarray]):
 
     def __init__(self, rois: Mapping[str, Any], n_vertices: int) -> None:
         self.n_vertices = int(n_vertices)
+        self._columns: Columns | None = None
         self._rois: dict[str, np.ndarray] = {}
         self._lower: dict[str, str] = {}
         for name, raw in rois.items():
@@ -96,6 +100,16 @@ class RoiTable(Mapping[str, np.ndarray]):
         """Names of the regions without vertices."""
         return tuple(name for name, positions in self.items() if not len(positions))
 
+    def on(self, vertices: Vertices, volume: Volume | None = None) -> RoiTable:
+        """The same table with the place of the V columns, so that regions can be read from files."""
+        return (
+            self if self._columns is not None else self._with(self._rois, Columns(vertices.space, vertices.ids, volume))
+        )
+
+    def without_empty(self) -> RoiTable:
+        """The same table without the regions that have no vertices."""
+        return self._with({name: members for name, members in self.items() if len(members)}, self._columns)
+
     def has(self, name: str) -> bool:
         """Whether `members` finds a region of this name or alias."""
         return bool(self._labels(name))
@@ -106,10 +120,11 @@ class RoiTable(Mapping[str, np.ndarray]):
         return tuple(name for name in _ALIASES if name.lower() not in self._lower and len(self._labels(name)) > 1)
 
     def members(self, name: str) -> np.ndarray:
-        """Positions of a region, by its name or a common alias, ignoring case.
+        """Positions of a region, by its name or a common alias, ignoring case; of a file; or of an expression of these.
 
         ``V1`` is V1v and V1d, ``FFA`` is FFA-1 and FFA-2, ``OWFA`` is also OVWFA, and so on. A name in the table takes
-        precedence over an alias.
+        precedence over an alias. ``FFA-1+FFA-2-V4`` is a union and a difference, from left to right. Files are those of
+        :func:`brainkit.cortex.roi_files.read_region`, of a table that knows where its columns lie, see `on`.
 
         Returns
         -------
@@ -119,12 +134,21 @@ class RoiTable(Mapping[str, np.ndarray]):
         Raises
         ------
         UsageError
-            If there is no such region; suggests the nearest names.
+            If there is no such region; names the part of the expression, and suggests the nearest names.
+        DataError
+            If a file cannot be read.
         """
-        found = [self._rois[label] for label in self._labels(name)]
-        if not found:
-            raise UsageError(self._unknown_message(name))
-        return found[0] if len(found) == 1 else np.unique(np.concatenate(found)).astype(np.int32)
+        if self.has(name):
+            return self._named(name)
+        try:
+            terms = parse_expression(name, [*self.names, *filter(self.has, _ALIASES)])
+        except UnknownRegion as unknown:
+            raise UsageError(self._unknown_message(unknown.part, name)) from None
+        members = np.empty(0, np.int32)
+        for added, part in terms:
+            own = self._named(part) if self.has(part) else read_region(part, self._columns)
+            members = np.union1d(members, own) if added else np.setdiff1d(members, own)
+        return members.astype(np.int32)
 
     def split_names(self, texts: str | Iterable[str]) -> tuple[str, ...]:
         """Names from texts that may hold several, separated by commas; of a name that has commas itself, the whole.
@@ -143,7 +167,8 @@ class RoiTable(Mapping[str, np.ndarray]):
                 raise UsageError(f"ROI: expected a name, got {text!r}")
             while parts:
                 lengths = range(len(parts), 1, -1)
-                longest = next((n for n in lengths if self._labels(",".join(parts[:n]))), 1)
+                joined = ((n, ",".join(parts[:n]).strip()) for n in lengths)
+                longest = next((n for n, text in joined if self.has(text) or is_region_file(text)), 1)
                 name = ",".join(parts[:longest]).strip()
                 names += [name] if name else []
                 del parts[:longest]
@@ -165,7 +190,9 @@ class RoiTable(Mapping[str, np.ndarray]):
         new_position = np.full(self.n_vertices, -1, dtype=np.int32)
         new_position[selected] = np.arange(len(selected), dtype=np.int32)
         rois = {name: new_position[positions] for name, positions in self.items()}
-        return RoiTable({name: positions[positions >= 0] for name, positions in rois.items()}, len(selected))
+        left = {name: positions[positions >= 0] for name, positions in rois.items()}
+        table = RoiTable(left, len(selected))
+        return table if self._columns is None else table._with(left, self._columns.select(selected))
 
     def to_json(self) -> dict[str, list[int]]:
         """The table as plain lists."""
@@ -197,14 +224,24 @@ class RoiTable(Mapping[str, np.ndarray]):
             return [self._lower[wanted]]
         return [self._lower[label] for label in _alias_labels(wanted) if label in self._lower]
 
-    def _unknown_message(self, name: str) -> str:
+    def _with(self, rois: Mapping[str, np.ndarray], columns: Columns | None) -> RoiTable:
+        table = RoiTable(rois, self.n_vertices)
+        table._columns = columns
+        return table
+
+    def _named(self, name: str) -> np.ndarray:
+        found = [self._rois[label] for label in self._labels(name)]
+        return found[0] if len(found) == 1 else np.unique(np.concatenate(found)).astype(np.int32)
+
+    def _unknown_message(self, part: str, whole: str) -> str:
+        where = f"ROI {part!r}" + (f" in {whole.strip()!r}" if part != whole.strip() else "")
+        if names_file(part):
+            return f"{where}: no such file; expected a region's name, or a .label, .annot, .nii, .txt or .json file"
         if not self._rois:
-            return f"ROI {name!r}: unknown; this subject has no ROI table"
-        aliases = [alias for alias in _ALIASES if any(label in self._lower for label in _alias_labels(alias.lower()))]
-        spelled = {known.lower(): known for known in [*aliases, *self.names]}
-        near = [spelled[close] for close in difflib.get_close_matches(name.strip().lower(), spelled, n=3, cutoff=0.5)]
+            return f"{where}: unknown; this subject has no ROI table"
+        near = nearest_names(part.strip(), [*filter(self.has, _ALIASES), *self.names])
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        return f"ROI {name!r}: unknown; {hint}available: {', '.join(self.names)}"
+        return f"{where}: unknown; {hint}available: {', '.join(self.names)}"
 
 
 def _alias_labels(wanted: str) -> list[str]:

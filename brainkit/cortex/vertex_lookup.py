@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from brainkit.cortex.surface import SPHERE_RADIUS, mesh
-from brainkit.cortex.vertices import SPACES, Vertices
+from brainkit.cortex.vertices import FSAVERAGE, SPACES, Vertices
 
 TOLERANCE = 0.1  # mm: versions of one mesh differ by 0.013, and neighbours are at least 0.6 apart
 
@@ -40,7 +40,7 @@ def vertices_on_sphere(coordinates: np.ndarray) -> Vertices | None:
     if left_ids is None or right_ids is None:
         return None
     largest = max(left_ids.max(initial=0), right_ids.max())
-    space = next(name for name, size in SPACES.items() if largest < size)
+    space = next(name for name in FSAVERAGE if largest < SPACES[name])
     ids = np.concatenate([left_ids, right_ids + SPACES[space]])
     return Vertices(space, ids) if (np.diff(ids) > 0).all() else None
 

@@ -1,7 +1,7 @@
 """Which vertices of which cortical space the columns of the responses are.
 
-The spaces are FreeSurfer's fsaverage family, which nest: the first 10,242 vertices of a hemisphere of fsaverage are
-those of fsaverage5.
+The spaces are FreeSurfer's fsaverage family, which nest (the first 10,242 vertices of a hemisphere of fsaverage are
+those of fsaverage5), and fsLR, the mesh of CIFTI files, which is another one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ import numpy as np
 
 from brainkit.errors import DataError, UsageError
 
-SPACES: dict[str, int] = {"fsaverage5": 10_242, "fsaverage6": 40_962, "fsaverage": 163_842}
-"""Space -> vertices in each hemisphere."""
+FS_LR = "fsLR"
+"""The space of CIFTI files: fs_LR at 32k."""
+
+FSAVERAGE = ("fsaverage5", "fsaverage6", "fsaverage")
+"""The spaces that nest, from coarse to fine."""
+
+SPACES: dict[str, int] = {"fsaverage5": 10_242, "fsaverage6": 40_962, "fsaverage": 163_842, FS_LR: 32_492}
+"""Space -> vertices in each hemisphere, with the medial wall."""
 
 CUSTOM = "custom"
 """The space of vertices (or voxels) that lie on none of these surfaces: they are only numbered."""
@@ -27,7 +33,7 @@ class Vertices:
     Parameters
     ----------
     space : str
-        ``"fsaverage5"``, ``"fsaverage6"``, ``"fsaverage"`` or ``"custom"``.
+        ``"fsaverage5"``, ``"fsaverage6"``, ``"fsaverage"``, ``"fsLR"`` or ``"custom"``.
     ids : array of shape (V,), int32
         Strictly increasing: left hemisphere first, then right, offset by ``SPACES[space]``. 0 .. V-1 in the custom
         space.
@@ -74,7 +80,7 @@ class Vertices:
         Raises
         ------
         DataError
-            If the lengths differ, or match no fsaverage space.
+            If the lengths differ, or match no space.
         """
         left, right = np.asarray(left).ravel(), np.asarray(right).ravel()
         if len(left) != len(right):

@@ -75,6 +75,15 @@ class Volume:
             )
         return cls(read_shape(shape), matrix, voxels.astype(np.int64))
 
+    def positions_of(self, other: Volume) -> np.ndarray | None:
+        """The columns here of the voxels of another volume, (n,) int64; None if it is another grid or has others."""
+        if self.shape != other.shape or not np.allclose(self.affine, other.affine, atol=1e-4):
+            return None
+        column_of = np.full(self.shape, -1, dtype=np.int64)
+        column_of[tuple(self.voxels.T)] = np.arange(len(self.voxels))
+        found = column_of[tuple(other.voxels.T)]
+        return None if (found < 0).any() else found
+
     def select(self, index: np.ndarray) -> Volume:
         """The volume of the columns at `index` only."""
         return Volume(self.shape, self.affine, self.voxels[index])

@@ -22,7 +22,7 @@ from brainkit.errors import DataError, UsageError
 DEPTHS = (0.25, 0.5, 0.75)
 """Between the white surface, 0, and the pial one, 1."""
 
-_MEMBER = 0.5  # weight of a region's voxels from which on a vertex is of the region
+_MEMBER = 0.5  # weight of an ROI's voxels from which on a vertex is in the ROI
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class VoxelProjection:
             return np.asarray((self.weights @ np.where(known, values, 0.0)) / (self.weights @ known.astype(np.float64)))
 
     def rois(self, rois: RoiTable) -> RoiTable:
-        """Regions of voxels as regions of the k vertices."""
+        """ROIs of voxels as ROIs of the k vertices."""
         inside = np.zeros((self.weights.shape[1], len(rois)))
         for column, positions in enumerate(rois.values()):
             inside[positions, column] = 1.0

@@ -17,6 +17,15 @@ FILE = "dataset.json"
 # What the responses are: of the Natural Scenes Dataset, simulated, or anything else.
 NSD, SIMULATED, OWN = "nsd", "simulated", "own"
 
+NSD_PAPER = (
+    "Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence, "
+    "Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-00962-x"
+)
+ALGONAUTS_PAPER = (
+    "Gifford et al. (2023), The Algonauts Project 2023 Challenge: How the Human Brain Makes Sense of Natural Scenes, "
+    "arXiv:2301.03198"
+)
+
 
 @dataclass(frozen=True)
 class Dataset:

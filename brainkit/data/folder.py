@@ -30,9 +30,9 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
     - ``images/``: images, also in subfolders; in the order of their names, they are the rows of the responses; where
       text order and numeric order of the names differ, ``dataset.json`` must state which it is
     - ``responses.npy``: (n, V), float32 or float64
-    - ``vertices.json``: ``{"space": "fsaverage5" | "fsaverage6" | "fsaverage", "ids": [V whole numbers]}``, increasing,
-      the left hemisphere first, the right offset by the size of the space; or ``coordinates.npy``: (V, 3) in mm, for
-      vertices or voxels on none of these surfaces; with both, the selectors use the coordinates
+    - ``vertices.json``: ``{"space": "fsaverage5" | "fsaverage6" | "fsaverage" | "fsLR", "ids": [V whole numbers]}``,
+      increasing, the left hemisphere first, the right offset by the size of the space; or ``coordinates.npy``: (V, 3)
+      in mm, for vertices or voxels on none of these surfaces; with both, the selectors use the coordinates
     - optional, for responses that are means over trials: ``repetitions.npy`` (n,), the trials of each image, and
       ``ncsnr.npy`` (V,), the s.d. of the signal over that of a single trial's noise, from which the noise ceilings of
       any images follow
@@ -57,13 +57,13 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
     """
     folder = Path(root)
     dataset = read_dataset(folder)
-    names = [name.as_posix() for name in in_row_order(_list_images(folder / "images"), folder / "images", dataset)]
+    names = [name.as_posix() for name in in_row_order(list_images(folder / "images"), folder / "images", dataset)]
     images = [folder / "images" / name for name in names]
     file = folder / "responses.npy"
     rows, columns = open_matrix(file).shape
     if rows != len(images):
         raise DataError(f"{file}: expected {len(images)} rows, one for each image in images, found {rows}")
-    vertices, coordinates = _read_vertices_and_coordinates(folder, columns)
+    vertices, coordinates = read_space(folder, columns)
     groups = read_groups(folder / "stimuli.json", set(names))
     ceiling = folder / "noise_ceiling.npy"
     prepared = read_json(folder / PREPARED) if (folder / PREPARED).exists() else {}
@@ -76,20 +76,20 @@ def Folder(root: str | os.PathLike[str]) -> Subject:
         groups=[groups.get(name) for name in names],
         official_test=np.zeros(len(images), bool),
         vertices=vertices,
-        rois=_read_rois(folder / "rois.json", columns),
+        rois=read_rois(folder / "rois.json", columns),
         noise_ceiling=read_noise_ceiling([(ceiling, columns)]) if ceiling.exists() else None,
         own_coordinates=coordinates,
-        volume=_read_volume(folder / "volume.json", vertices, coordinates),
+        volume=read_volume(folder / "volume.json", vertices, coordinates),
         units=prepared.get("units", "as in responses.npy"),
         note=read_note(folder) or prepared.get("note"),
         kind=prepared.get("kind", OWN),
-        ncsnr=_read_numbers(folder / "ncsnr.npy", columns, "ratios of signal to noise"),
-        repetitions=_read_repetitions(folder / "repetitions.npy", rows),
+        ncsnr=read_numbers(folder / "ncsnr.npy", columns, "ratios of signal to noise"),
+        repetitions=read_repetitions(folder / "repetitions.npy", rows),
         dataset=dataset,
     )
 
 
-def _read_numbers(path: Path, count: int, what: str) -> npt.NDArray[np.float32] | None:
+def read_numbers(path: Path, count: int, what: str) -> npt.NDArray[np.float32] | None:
     """An array (count,) of numbers that are not negative, or NaN; None without the file."""
     if not path.exists():
         return None
@@ -99,8 +99,9 @@ def _read_numbers(path: Path, count: int, what: str) -> npt.NDArray[np.float32] 
     return np.asarray(raw, np.float32)
 
 
-def _read_repetitions(path: Path, rows: int) -> npt.NDArray[np.int32] | None:
-    counts = _read_numbers(path, rows, "numbers of trials")
+def read_repetitions(path: Path, rows: int) -> npt.NDArray[np.int32] | None:
+    """Numbers of trials (rows,); None without the file."""
+    counts = read_numbers(path, rows, "numbers of trials")
     if counts is None:
         return None
     if not (counts >= 1).all() or not (counts == np.round(counts)).all():
@@ -146,7 +147,7 @@ def read_vertices(path: Path, columns: int, *, has_coordinates: bool) -> Vertice
         raise DataError(f"{path}: expected ids in 0 .. {2 * SPACES[space] - 1}, found larger ones") from None
 
 
-def _list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The images' paths in the folder, in text order."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder with images, found {'a file' if folder.exists() else 'nothing'}")
@@ -156,7 +157,8 @@ def _list_images(folder: Path) -> list[Path]:
         raise DataError(str(error)) from None
 
 
-def _read_vertices_and_coordinates(folder: Path, columns: int) -> tuple[Vertices, npt.NDArray[np.float32] | None]:
+def read_space(folder: Path, columns: int) -> tuple[Vertices, npt.NDArray[np.float32] | None]:
+    """The columns' vertices, and their coordinates if the folder has them."""
     listed, measured = folder / "vertices.json", folder / "coordinates.npy"
     coordinates = read_coordinates(measured, columns) if measured.exists() else None
     if listed.exists():
@@ -166,7 +168,8 @@ def _read_vertices_and_coordinates(folder: Path, columns: int) -> tuple[Vertices
     return Vertices.custom(columns), coordinates
 
 
-def _read_volume(path: Path, vertices: Vertices, coordinates: npt.NDArray[np.float32] | None) -> Volume | None:
+def read_volume(path: Path, vertices: Vertices, coordinates: npt.NDArray[np.float32] | None) -> Volume | None:
+    """Read ``volume.json``; None without the file."""
     if not path.exists():
         return None
     if vertices.space != CUSTOM or coordinates is None:
@@ -179,7 +182,8 @@ def _read_volume(path: Path, vertices: Vertices, coordinates: npt.NDArray[np.flo
         raise DataError(f"{path}: {error}") from None
 
 
-def _read_rois(path: Path, columns: int) -> RoiTable:
+def read_rois(path: Path, columns: int) -> RoiTable:
+    """Read ``rois.json``; an empty table without the file."""
     if not path.exists():
         return RoiTable({}, columns)
     value = read_json(path)

@@ -10,12 +10,15 @@ import numpy as np
 from PIL import Image
 
 from brainkit.cortex.vertices import CUSTOM
-from brainkit.data.split import SIDES, Split
+from brainkit.data.folder import PREPARED
+from brainkit.data.leaks import find_leaks
+from brainkit.data.split import Split
 from brainkit.data.splits import split_subjects
 from brainkit.data.subject import Subject
 from brainkit.data.trials import Trials
 from brainkit.data.trials.prepare import prepared_bytes
 from brainkit.errors import BrainkitError
+from brainkit.utils.files import read_json
 from brainkit.utils.table import Table
 from brainkit.utils.text import format_bytes, plural
 
@@ -24,6 +27,7 @@ _FAR = 30.0  # s.d. from its mean: a response that is no measurement
 _FEW_STIMULI = 30  # test stimuli: intervals over fewer are wide
 _ASPECT = 1.05  # of the longer to the shorter side: a picture that is not square
 _LOW_CEILING = 0.05
+_MANY_COLUMNS, _LEAST_AGREEMENT = 100, 0.5  # of our ncsnr with a published one
 _BAR = 30  # characters of the longest bar of a histogram
 
 
@@ -56,10 +60,10 @@ class Inspection:
     def completed_by(self, prepared: Inspection) -> Inspection:
         """What the design of trials says, then what their prepared responses show."""
         known = {name for name, _ in self.facts}
-        facts = [fact for fact in prepared.facts if fact[0] not in known or fact[0] == "cite"]
+        facts = [fact for fact in prepared.facts if fact[0] not in known or fact[0] in ("cite", "note")]
         titles = {table.title for table in prepared.tables}
         tables = (*(table for table in self.tables if table.title not in titles), *prepared.tables)
-        own = [fact for fact in self.facts if fact[0] != "cite"]
+        own = [fact for fact in self.facts if fact[0] != "cite" and fact not in facts]
         return Inspection(self.title, (*own, *facts), tables, (*self.problems, *prepared.problems), prepared.split)
 
 
@@ -108,6 +112,7 @@ def inspect_trials(trials: Trials, layout: str) -> Inspection:
         ("vertices" if trials.volume is None else "voxels", _columns(trials)),
         ("standardised", "within each session" if trials.standardise else "no"),
         ("splits", ", ".join(trials.splits)),
+        *(("note", note) for note in trials.notes),
         ("prepared", f"takes {format_bytes(prepared_bytes(trials))} of disk; --roi takes less"),
     ]
     rois = sorted(((name, len(columns)) for name, columns in trials.rois.items()), key=lambda pair: -pair[1])
@@ -121,7 +126,6 @@ def inspect_trials(trials: Trials, layout: str) -> Inspection:
         trials.name,
         tuple((name, text) for name, text in facts if text),
         tuple(each for each in tables if each.rows),
-        trials.notes,
     )
 
 
@@ -143,7 +147,7 @@ def _subject_facts(subject: Subject, layout: str, split: Split | None) -> Iterab
         ("noise ceilings", _ceilings(subject)),
     ]
     if split is not None:
-        sides = ", ".join(f"{len(getattr(split, side)):,} {side}" for side in SIDES)
+        sides = split.counts() + (f", by {split.name}" if split.name else "")
         found.append(("default split", sides + ("; test is the data set's own" if subject.official_test.any() else "")))
     return [(name, text) for name, text in found if text]
 
@@ -152,6 +156,10 @@ def _problems(subject: Subject, split: Split | None) -> Iterable[str]:
     for check in _CHECKS:
         if problem := check(subject, split):
             yield problem
+
+
+def _leaked(subject: Subject, split: Split | None) -> str:
+    return "" if split is None else " ".join(find_leaks([split], [subject])[0].lines())
 
 
 def _left_out(subject: Subject, split: Split | None) -> str:
@@ -224,6 +232,18 @@ def _few_stimuli(subject: Subject, split: Split | None) -> str:
     return f"only {count} test stimuli: intervals will be wide; {remedy}"
 
 
+def _other_ncsnr(subject: Subject, split: Split | None) -> str:
+    """Whether our estimate of the noise contradicts the data set's own."""
+    path = subject.root / PREPARED
+    found = read_json(path).get("published_ncsnr", {}) if path.is_file() else {}
+    if found.get("columns", 0) < _MANY_COLUMNS or found["r"] >= _LEAST_AGREEMENT:
+        return ""
+    return (
+        f"our signal-to-noise ratios (ncsnr) hardly agree with those of the data set (r {found['r']:.2f}): files of "
+        "several versions of the responses may be mixed, or images and trials do not belong together"
+    )
+
+
 def _not_drawable(subject: Subject, split: Split | None) -> str:
     if subject.vertices.space == CUSTOM and subject.volume is None:
         return (
@@ -234,12 +254,14 @@ def _not_drawable(subject: Subject, split: Split | None) -> str:
 
 
 _CHECKS: tuple[Callable[[Subject, Split | None], str], ...] = (
+    _leaked,
     _left_out,
     _no_rois,
     _no_ceilings,
     _outliers,
     _not_square,
     _few_stimuli,
+    _other_ncsnr,
     _not_drawable,
 )
 

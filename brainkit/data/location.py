@@ -16,7 +16,13 @@ from brainkit.utils.text import nearest_name
 PathLike = str | os.PathLike[str]
 
 # What can be chosen -> whether it is a switch, which takes no value.
-OPTIONS: dict[str, bool] = {"subject": False, "betas": False, "space": False, "allow_missing_sessions": True}
+OPTIONS: dict[str, bool] = {
+    "subject": False,
+    "betas": False,
+    "space": False,
+    "experiment": False,
+    "allow_missing_sessions": True,
+}
 _LAYOUT = re.compile(r"([a-z][a-z0-9]+):(?![\\/]{2})(.+)", re.DOTALL)
 
 
@@ -30,7 +36,7 @@ class Location:
     layout : str
         Name of the layout; "" recognises it by the content.
     options : mapping of str to str
-        What was chosen: ``subject``, ``betas``, ``space``, ``allow_missing_sessions``; see `OPTIONS`.
+        What was chosen: ``subject``, ``betas``, ``space``, ``experiment``, ``allow_missing_sessions``; see `OPTIONS`.
     """
 
     path: Path

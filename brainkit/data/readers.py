@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ class Layout:
     options : tuple of str
         Of `brainkit.data.location.OPTIONS`, the keyword arguments that the function takes; values are texts, those of
         switches are True.
+    recognises : str
+        ``module:function`` of a folder, for a layout that markers alone do not show; empty: none.
     trials : bool
         Whether the reader gives trials, which are prepared once, in the cache folder.
     """
@@ -43,10 +45,13 @@ class Layout:
     reader: str
     options: tuple[str, ...] = ()
     trials: bool = False
+    recognises: str = ""
 
     def matches(self, path: Path) -> bool:
         """Whether the content of a folder shows this layout."""
-        return any(next(path.glob(marker), None) is not None for marker in self.markers)
+        if any(next(path.glob(marker), None) is not None for marker in self.markers):
+            return True
+        return bool(self.recognises) and bool(_function(self.recognises)(path))
 
     def read(self, location: Location) -> Any:
         """What the reader returns.
@@ -60,14 +65,53 @@ class Layout:
             if name not in self.options:
                 known = f"expected {', '.join(self.options)}" if self.options else "expected no such option"
                 raise UsageError(f"{location.path}: {known} for {self.title}, found {name}")
-        module, _, function = self.reader.partition(":")
         chosen = {name: value or True for name, value in location.options.items()}
-        return getattr(importlib.import_module(f"brainkit.data.{module}"), function)(location.path, **chosen)
+        return _function(self.reader)(location.path, **chosen)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"brainkit.data.{module}"), function)
+    return found
 
 
 # In the order in which they are tried: the first match is used.
 LAYOUTS: dict[str, Layout] = {
     "algonauts": Layout("Algonauts 2023", ("training_split",), "algonauts:Algonauts"),
+    "nsd": Layout(
+        "NSD as released",
+        ("nsddata_betas",),
+        "layouts.nsd:nsd",
+        options=("subject", "betas", "space", "experiment", "allow_missing_sessions"),
+        trials=True,
+    ),
+    "laion": Layout(
+        "LAION-fMRI",
+        ("derivatives/glmsingle-tedana",),
+        "layouts.laion:laion_fmri",
+        options=("subject", "allow_missing_sessions"),
+        trials=True,
+    ),
+    "mosaic": Layout("MOSAIC", ("sub-*_*.hdf5",), "layouts.mosaic:mosaic", options=("subject",), trials=True),
+    "things": Layout(
+        "THINGS-fMRI",
+        ("sub-*_ResponseData.h5", "betas_csv/sub-*_ResponseData.h5"),
+        "layouts.things:things_fmri",
+        options=("subject",),
+        trials=True,
+    ),
+    "trials": Layout(
+        "own data with single trials",
+        (
+            "trials.csv",
+            *(f"responses.{suffix}" for suffix in ("json", "npz", "h5", "hdf5", "zarr", "dscalar.nii", "dtseries.nii")),
+            *(f"responses/*.{suffix}" for suffix in ("gii", "gii.gz", "mgh", "mgz", "dscalar.nii", "dtseries.nii")),
+            *(f"images.{suffix}" for suffix in ("h5", "hdf5", "npy")),
+        ),
+        "layouts.own_trials:own_trials",
+        trials=True,
+        recognises="layouts.own_responses:is_other_array",
+    ),
     "folder": Layout("own data", ("responses.npy", "images"), "folder:Folder"),
 }
 

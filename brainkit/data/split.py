@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ class Split:
         SHA-256 over the images' names in order; "" if they were not given.
     half : str
         Which half of the training stimuli `train` is, see `halve_training`; "" if it is all of them.
+    name : str
+        Of the lists that the sides are from, see `brainkit.data.split_files`; "" if they follow from hashes.
+    sha256 : str
+        Of the content of these lists.
+    sets : mapping of str to array of int64
+        Further test sets.
     """
 
     train: npt.NDArray[np.int64]
@@ -45,10 +51,27 @@ class Split:
     notes: tuple[str, ...] = ()
     names_hash: str = ""
     half: str = ""
+    name: str = ""
+    sha256: str = ""
+    sets: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        sides = ", ".join(f"{side} {len(getattr(self, side)):,}" for side in SIDES)
-        return f"Split({sides}, seed {self.seed})"
+        return f"Split({self.counts()}, {self.name or f'seed {self.seed}'})"
+
+    def counts(self) -> str:
+        """How many images each side and each further test set has."""
+        sides = {**{side: getattr(self, side) for side in SIDES}, **self.sets}
+        return ", ".join(f"{side} {len(rows):,}" for side, rows in sides.items())
+
+    def facts(self) -> dict[str, Any]:
+        """For ``run.json``: numbers of images, the seed, and where the lists come from."""
+        return {
+            **{side: len(getattr(self, side)) for side in SIDES},
+            "seed": self.seed,
+            **({"half": self.half} if self.half else {}),
+            **({"name": self.name, "sha256": self.sha256} if self.name else {}),
+            **({"sets": {name: len(rows) for name, rows in self.sets.items()}} if self.sets else {}),
+        }
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON."""
@@ -56,7 +79,11 @@ class Split:
         value["notes"] = list(self.notes)
         if self.half:
             value["half"] = self.half
+        if self.name:
+            value.update(name=self.name, sha256=self.sha256)
         value.update({side: getattr(self, side).tolist() for side in SIDES})
+        if self.sets:
+            value["sets"] = {name: rows.tolist() for name, rows in self.sets.items()}
         write_json(path, value)
 
     @classmethod
@@ -82,22 +109,33 @@ class Split:
         rows = np.concatenate(list(sides.values()))
         if len(np.unique(rows)) != len(rows):
             raise DataError(f"{path}: expected every row on one side, found some on two")
-        notes, seed, names_hash = value.get("notes", []), value.get("seed"), value.get("names_sha256", "")
-        texts = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
-        if not texts or type(seed) is not int or not isinstance(names_hash, str):
+        notes, seed, lists = value.get("notes", []), value.get("seed"), value.get("sets", {})
+        name, sha256, names_hash = (value.get(key, "") for key in ("name", "sha256", "names_sha256"))
+        texts = isinstance(notes, list) and all(isinstance(text, str) for text in (*notes, name, sha256, names_hash))
+        if not texts or type(seed) is not int or not isinstance(lists, dict):
             raise DataError(f"{path}: expected a seed, notes and a hash of names, found something else")
         half = value.get("half", "")
         if not is_half(half):
             raise DataError(f"{path}: expected a half of the training stimuli (a:N or b:N), found {half!r}")
+        sets = {str(each): _read_rows(path, str(each), rows) for each, rows in lists.items()}
         if names is not None:
             if names_hash and names_hash != hash_names(names):
                 raise DataError(
                     f"{path}: expected the images that were split, found others ({plural(len(names), 'image')}); "
                     "restore the images that the run started with, or start a new run"
                 )
-            if rows.max() >= len(names):
-                raise DataError(f"{path}: expected rows below {len(names)}, found {rows.max()}")
-        return cls(**sides, seed=seed, notes=tuple(notes), names_hash=names_hash, half=half)
+            if (last := max(each.max() for each in (rows, *sets.values()))) >= len(names):
+                raise DataError(f"{path}: expected rows below {len(names)}, found {last}")
+        return cls(
+            **sides,
+            seed=seed,
+            notes=tuple(notes),
+            names_hash=names_hash,
+            half=half,
+            name=name,
+            sha256=sha256,
+            sets=sets,
+        )
 
 
 def hash_names(names: Sequence[str]) -> str:

@@ -12,8 +12,11 @@ import numpy.typing as npt
 
 from brainkit.data.fewer import keep_first
 from brainkit.data.halves import halve_training
+from brainkit.data.hashed_sides import assign_sides, check_fractions, fill_empty_sides
+from brainkit.data.named_splits import split_by_lists
 from brainkit.data.split import SIDES, Split, hash_names
-from brainkit.data.stimuli import hash_position, join_stimuli
+from brainkit.data.split_files import find_split
+from brainkit.data.stimuli import join_stimuli
 from brainkit.errors import DataError, UsageError
 from brainkit.utils.text import plural
 
@@ -29,6 +32,7 @@ def split_subjects(
     labels: Sequence[str] | None = None,
     half: str = "",
     images: int = 0,
+    split: str = "",
 ) -> list[Split]:
     """Split the images of a subject, or of several that are trained together.
 
@@ -46,6 +50,10 @@ def split_subjects(
         Train on this half of the training stimuli, see `halve_training`; by default on all.
     images : int
         Train and validate each subject on so many images, see :func:`brainkit.data.fewer.keep_first`; 0: on all.
+    split : str
+        Name of a split, or a JSON file, see :func:`brainkit.data.split_files.find_split`: lists of images decide, see
+        :func:`brainkit.data.named_splits.split_by_lists`, also over official test sets. By default ``splits.json`` of
+        the data folder, else hashes.
 
     Returns
     -------
@@ -56,14 +64,19 @@ def split_subjects(
     ------
     DataError
         If an image cannot be read, or there are too few stimuli, see `make_split` and `make_joint_splits`.
+    UsageError
+        If there is no split of this name.
     """
+    named = [find_split(subject, split) for subject in subjects]
     groups = common_stimuli(subjects)
+    labels = labels or [subject.name for subject in subjects]
     names = [[path.name for path in subject.images] for subject in subjects]
-    if len(subjects) == 1:
+    if any(named):
+        splits = split_by_lists(named, subjects, groups, seed, fractions, labels)
+    elif len(subjects) == 1:
         splits = [make_split(groups[0], subjects[0].official_test, seed, fractions, names=names[0])]
     else:
         official = [subject.official_test for subject in subjects]
-        labels = labels or [subject.name for subject in subjects]
         splits = make_joint_splits(groups, official, seed, fractions, names=names, subjects=labels)
     splits = [_note_joined(*each) for each in zip(splits, subjects, groups, strict=True)]
     if images:
@@ -140,7 +153,7 @@ def make_split(
     UsageError
         If an argument is out of range or the lengths differ.
     """
-    validation_share, test_share = _check_fractions(fractions)
+    validation_share, test_share = check_fractions(fractions)
     groups = [str(group) for group in groups]
     official = np.zeros(len(groups), bool) if official_test is None else np.asarray(official_test, bool)
     if official.shape != (len(groups),) or (names is not None and len(names) != len(groups)):
@@ -158,7 +171,7 @@ def make_split(
     shares = {"validation": validation_share} | ({} if test_groups else {"test": test_share})
     if len(sizes) <= len(shares):
         raise DataError(f"split: expected at least 2 stimulus groups outside the official test set, found {len(sizes)}")
-    sides = _assign_sides(sizes, seed, shares, notes)
+    sides = assign_sides(sizes, seed, shares, notes)
     return _split(groups, official, sides, seed, notes, "" if names is None else hash_names(names))
 
 
@@ -207,7 +220,7 @@ def make_joint_splits(
     UsageError
         If an argument is out of range or the lengths differ.
     """
-    validation_share, test_share = _check_fractions(fractions)
+    validation_share, test_share = check_fractions(fractions)
     groups = [[str(group) for group in own] for own in groups]
     official = [np.asarray(rows, bool) for rows in official_test]
     for own, rows, own_names in zip(groups, official, names, strict=True):
@@ -227,10 +240,10 @@ def make_joint_splits(
     sizes = collections.Counter(group for own in free for group in own)
     shares = {"validation": validation_share} | ({"test": test_share} if any(needs_test) else {})
     notes: list[str] = []
-    side_of = _assign_sides(sizes, seed, shares, notes)
+    side_of = assign_sides(sizes, seed, shares, notes)
     tested = {group for own, test in zip(free, needs_test, strict=True) if test for group in own}
     side_of = {g: "train" if side == "test" and g not in tested else side for g, side in side_of.items()}
-    _fill_empty_sides(side_of, [set(own) for own in free], needed, seed, notes, subjects)
+    fill_empty_sides(side_of, [set(own) for own in free], needed, seed, notes, subjects)
     splits = []
     for own, rows, own_names in zip(groups, official, names, strict=True):
         split = _split(own, rows, side_of, seed, notes, hash_names(own_names))
@@ -249,81 +262,6 @@ def _note_joined(split: Split, subject: Subject, groups: Sequence[str]) -> Split
         return split
     note = f"{plural(joined, 'image')} joined to the stimulus of images with the same pixels under another name"
     return dataclasses.replace(split, notes=(*split.notes, note))
-
-
-def _check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
-    """Shares of validation and test, each above 0, together below 1."""
-    try:
-        validation, test = (float(fraction) for fraction in fractions)
-    except (TypeError, ValueError):
-        raise UsageError(f"fractions must be (validation, test), got {fractions!r}") from None
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise UsageError(f"fractions must be positive with a sum below 1, got {fractions!r}")
-    return validation, test
-
-
-def _assign_sides(sizes: Mapping[str, int], seed: int, shares: dict[str, float], notes: list[str]) -> dict[str, str]:
-    """The side of each group, from the images per group and the shares of all sides but training."""
-    positions = {group: hash_position(seed, group) for group in sizes}
-    order = sorted(sizes, key=lambda group: (positions[group], group))
-    # In the order of their hashes, the groups of a side are neighbours: [validation | test | train].
-    cuts = np.searchsorted([positions[group] for group in order], np.cumsum(list(shares.values()))).tolist()
-    start, side_of = 0, dict.fromkeys(order, "train")
-    for k, (side, share) in enumerate(shares.items()):
-        # Leave at least one group for each of the other sides.
-        last = len(order) - (len(shares) - k)
-        stop = min(max(cuts[k], start + 1), last)
-        if stop != cuts[k]:
-            notes.append(f"groups moved so that no side is empty: {side} has {stop - start} of {len(order)} groups")
-        members = order[start:stop]
-        start = stop
-        limit = 2 * share * sum(sizes.values())
-        returned = 0
-        while len(members) > 1 and sum(sizes[group] for group in members) > limit:
-            members.pop()
-            returned += 1
-        if returned:
-            notes.append(
-                f"{plural(returned, 'group')} given back to train: {side} had more than twice its share of images"
-            )
-        side_of.update(dict.fromkeys(members, side))
-    return side_of
-
-
-def _fill_empty_sides(
-    side_of: dict[str, str],
-    groups: list[set[str]],
-    needed: Sequence[tuple[str, ...]],
-    seed: int,
-    notes: list[str],
-    subjects: Sequence[str],
-) -> None:
-    """Give every subject a group on each side that it needs, by moving groups for all subjects."""
-
-    def members(subject: int, side: str) -> list[str]:
-        return [group for group in groups[subject] if side_of[group] == side]
-
-    def can_move(group: str) -> bool:
-        side = side_of[group]
-        return all(
-            group not in own or side not in sides or len(members(k, side)) > 1
-            for k, (own, sides) in enumerate(zip(groups, needed, strict=True))
-        )
-
-    for subject, sides in enumerate(needed):
-        for side in sides:
-            if members(subject, side):
-                continue
-            movable = sorted(filter(can_move, groups[subject]), key=lambda group: (hash_position(seed, group), group))
-            # Training has the largest hashes, the other sides the smallest.
-            order = movable[::-1] if side == "train" else [g for g in movable if side_of[g] == "train"] + movable
-            if not order:
-                raise DataError(
-                    f"split: no stimulus group of {subjects[subject]} can be its {side} side without emptying another "
-                    "side; train these subjects one by one"
-                )
-            side_of[order[0]] = side
-            notes.append(f"a group moved to {side} for all subjects, so that {subjects[subject]} has one")
 
 
 def _split(

@@ -8,13 +8,14 @@ import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 
 from brainkit.errors import BrainkitError, DataError, ImageError
-from brainkit.images import DECODING, content_hash, decode, pixel_hash
+from brainkit.images import DECODING, content_hash, decode, perceptual_hash, pixel_hash
 from brainkit.utils.files import atomic_write, cache_folder
 from brainkit.utils.progress import progress_bar
 from brainkit.utils.system import cores
@@ -22,7 +23,15 @@ from brainkit.utils.system import cores
 # Images between two files of the cache: what an interruption can lose.
 _CHUNK = 4096
 _SUFFIX = ".hashes"
-_BYTES = 32  # of a SHA-256
+_BYTES = 32  # of a SHA-256, and of a perceptual hash
+_FORM = 2  # of the files of the cache
+
+
+class ImageHashes(NamedTuple):
+    """Hashes of an image's pixels: `brainkit.images.pixel_hash`, and `brainkit.images.perceptual_hash`."""
+
+    pixels: str
+    looks: bytes
 
 
 def join_stimuli(
@@ -85,10 +94,15 @@ def short_hashes(pixels: Iterable[str]) -> npt.NDArray[np.int64]:
 
 
 def hash_pixels(images: Sequence[Path]) -> list[str | ImageError]:
-    """Hash the pixels of images, or say why an image cannot be read.
+    """The hash of the pixels of each image, in order, or why it cannot be read; see `hash_images`."""
+    return [found if isinstance(found, ImageError) else found.pixels for found in hash_images(images)]
 
-    An image is decoded once: the hash of its pixels is kept in the cache folder, by the hash of its file's bytes. While
-    images are decoded, a terminal shows progress.
+
+def hash_images(images: Sequence[Path]) -> list[ImageHashes | ImageError]:
+    """Hash the pixels of images and what they look like, or say why an image cannot be read.
+
+    An image is decoded once: its hashes are kept in the cache folder, by the hash of its file's bytes. While images are
+    decoded, a terminal shows progress.
 
     Parameters
     ----------
@@ -96,28 +110,29 @@ def hash_pixels(images: Sequence[Path]) -> list[str | ImageError]:
 
     Returns
     -------
-    list of str or ImageError
+    list of ImageHashes or ImageError
         For each image, in order.
     """
-    folder = cache_folder() / "pixels" / f"{DECODING}-pillow-{PIL.__version__}"
+    folder = cache_folder() / "pixels" / f"{DECODING}-pillow-{PIL.__version__}-{_FORM}"
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(cores())
         stack.callback(pool.shutdown, cancel_futures=True)  # Ctrl-C does not wait for the rest
         contents = list(pool.map(_content_hash, images))
         known = _read_cache(folder, set(contents))
-        found: list[str | ImageError] = [known.get(content, "") for content in contents]
-        unknown = [row for row, pixels in enumerate(found) if not pixels]
-        if not unknown:
-            return found
-        with progress_bar("comparing images", "images") as advance:
-            for start in range(0, len(unknown), _CHUNK):
-                rows = unknown[start : start + _CHUNK]
-                results = pool.map(_pixel_hash, [images[row] for row in rows])
-                for done, (row, result) in enumerate(zip(rows, results, strict=True), start + 1):
-                    found[row] = result
-                    advance(done, len(unknown))
-                _extend_cache(folder, ((contents[row], found[row]) for row in rows))
-    return found
+        found: dict[int, ImageHashes | ImageError] = {
+            row: known[content] for row, content in enumerate(contents) if content in known
+        }
+        unknown = [row for row in range(len(images)) if row not in found]
+        if unknown:
+            with progress_bar("comparing images", "images") as advance:
+                for start in range(0, len(unknown), _CHUNK):
+                    rows = unknown[start : start + _CHUNK]
+                    results = pool.map(_hash, [images[row] for row in rows])
+                    for done, (row, result) in enumerate(zip(rows, results, strict=True), start + 1):
+                        found[row] = result
+                        advance(done, len(unknown))
+                    _extend_cache(folder, ((contents[row], found[row]) for row in rows))
+    return [found[row] for row in range(len(images))]
 
 
 def _content_hash(image: Path) -> str:
@@ -127,32 +142,33 @@ def _content_hash(image: Path) -> str:
         return ""  # decoding it says why
 
 
-def _pixel_hash(image: Path) -> str | ImageError:
+def _hash(image: Path) -> ImageHashes | ImageError:
     try:
-        return pixel_hash(decode(image))
+        decoded = decode(image)
+        return ImageHashes(pixel_hash(decoded), perceptual_hash(decoded))
     except ImageError as error:
         return error
 
 
-def _read_cache(folder: Path, contents: set[str]) -> dict[str, str]:
-    """Hashes of pixels by those of the files' bytes, for the contents that are in the cache."""
+def _read_cache(folder: Path, contents: set[str]) -> dict[str, ImageHashes]:
+    """Hashes of images by those of the files' bytes, for the contents that are in the cache."""
     known = {}
     for file in sorted(folder.glob(f"*{_SUFFIX}")):
         with contextlib.suppress(OSError):
             records = file.read_bytes()
             if hashlib.sha256(records).hexdigest() != file.stem:
                 continue  # damaged
-            for start in range(0, len(records), 2 * _BYTES):
-                content = records[start : start + _BYTES].hex()
-                if content in contents:
-                    known[content] = records[start + _BYTES : start + 2 * _BYTES].hex()
+            for start in range(0, len(records), 3 * _BYTES):
+                content, pixels, looks = (records[at : at + _BYTES] for at in range(start, start + 3 * _BYTES, _BYTES))
+                if content.hex() in contents:
+                    known[content.hex()] = ImageHashes(pixels.hex(), looks)
     return known
 
 
-def _extend_cache(folder: Path, found: Iterable[tuple[str, str | ImageError]]) -> None:
+def _extend_cache(folder: Path, found: Iterable[tuple[str, ImageHashes | ImageError]]) -> None:
     """Write what was found as a file of its own, named by its content: processes do not disturb each other."""
-    pairs = sorted({(content, pixels) for content, pixels in found if content and isinstance(pixels, str)})
-    records = b"".join(bytes.fromhex(content + pixels) for content, pixels in pairs)
+    kept = sorted({(content, hashes) for content, hashes in found if content and isinstance(hashes, ImageHashes)})
+    records = b"".join(bytes.fromhex(content + pixels) + looks for content, (pixels, looks) in kept)
     if records:
         with contextlib.suppress(OSError, BrainkitError):  # without the cache, images are decoded again
             folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from brainkit.cortex.volume import Volume
 from brainkit.data.dataset import OWN, SIMULATED, Dataset
 from brainkit.data.missing import find_unusable
 from brainkit.data.responses import Responses
-from brainkit.data.stimuli import hash_pixels, join_stimuli
+from brainkit.data.stimuli import ImageHashes, hash_images, join_stimuli
 from brainkit.errors import DataError, ImageError, UsageError
 from brainkit.images import content_hash, decode, verify
 from brainkit.metrics.ceilings import NoiseCeiling, noise_ceiling_from_ncsnr
@@ -164,7 +164,7 @@ class Subject:
         """
         return join_stimuli([self.names], [self.named_groups], [self.pixel_hashes])[0]
 
-    @functools.cached_property
+    @property
     def pixel_hashes(self) -> tuple[str, ...]:
         """A hash of each image's pixels (n,), see :func:`brainkit.images.pixel_hash`.
 
@@ -173,9 +173,24 @@ class Subject:
         DataError
             If an image cannot be read: names the first and how many there are.
         """
-        hashes = hash_pixels(self.images)
-        _refuse_unreadable([each for each in hashes if isinstance(each, ImageError)], len(self))
-        return tuple(map(str, hashes))
+        return tuple(each.pixels for each in self._hashes)
+
+    @functools.cached_property
+    def perceptual_hashes(self) -> npt.NDArray[np.uint8]:
+        """What each image looks like, as bits in 32 bytes (n, 32), see :func:`brainkit.images.perceptual_hash`.
+
+        Raises
+        ------
+        DataError
+            As `pixel_hashes`.
+        """
+        return np.frombuffer(b"".join(each.looks for each in self._hashes), np.uint8).reshape(len(self), -1)
+
+    @functools.cached_property
+    def _hashes(self) -> tuple[ImageHashes, ...]:
+        found = hash_images(self.images)
+        _refuse_unreadable([each for each in found if isinstance(each, ImageError)], len(self))
+        return tuple(each for each in found if isinstance(each, ImageHashes))
 
     def skip_unreadable(self) -> Subject:
         """The same subject without the images that cannot be read, and without their responses.
@@ -190,8 +205,7 @@ class Subject:
         DataError
             If no image can be read.
         """
-        hashes = hash_pixels(self.images)
-        errors = {row: each for row, each in enumerate(hashes) if isinstance(each, ImageError)}
+        errors = {row: each for row, each in enumerate(hash_images(self.images)) if isinstance(each, ImageError)}
         if not errors:
             return self
         if len(errors) == len(self):
@@ -243,7 +257,7 @@ class Subject:
         return digest.hexdigest()
 
     def restrict(self, rois: str | Sequence[str]) -> Subject:
-        """The subject with the vertices of these ROIs only, their union.
+        """The subject with the vertices of these ROIs only, their union; see `brainkit.cortex.rois.RoiTable.members`.
 
         ROIs that keep no vertex are dropped from the table; of the vertices left out, those in the ROIs remain listed.
 
@@ -262,12 +276,11 @@ class Subject:
         left_out = np.sort(list(itertools.chain.from_iterable(self.excluded.values())))
         positions = self.excluded_rois.union(names) if len(left_out) else np.empty(0, np.int32)
         chosen = set(left_out[positions].tolist())
-        table = self.rois.subset(kept)
         return replace(
             self,
             responses=self.responses.keep(kept.astype(np.int64)),
             vertices=self.vertices.select(kept),
-            rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
+            rois=self.rois.subset(kept).without_empty(),
             noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[kept],
             ncsnr=None if self.ncsnr is None else self.ncsnr[kept],
             excluded={reason: [vertex for vertex in ids if vertex in chosen] for reason, ids in self.excluded.items()},
@@ -360,7 +373,7 @@ def assemble(
             f"{responses.files[0][0].parent}: expected responses that vary, found all {len(vertices)} vertices "
             f"constant ({int(constant.sum())}) or not finite ({int(not_finite.sum())})"
         )
-    table = RoiTable(rois, len(vertices))
+    table = RoiTable(rois, len(vertices)).on(vertices, volume)
     return Subject(
         name=name,
         root=root,

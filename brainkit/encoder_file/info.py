@@ -116,6 +116,9 @@ class EncoderInfo:
     digest: str | None = None
     container: str = "onnx"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rois", self.rois.on(self.vertices, self.volume))
+
     def __repr__(self) -> str:
         what = [
             repr(self.backbone.get("name", "unnamed"))[:80],

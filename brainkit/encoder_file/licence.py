@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from brainkit.data.dataset import NSD, OWN, SIMULATED
+from brainkit.data.dataset import ALGONAUTS_PAPER, NSD, NSD_PAPER, OWN, SIMULATED
 
 BRAINKIT = "Apache-2.0"
 PARTS = ("brainkit", "backbone", "data")
@@ -38,7 +38,7 @@ _PLAIN = {
 
 _DATA = {
     NSD: (
-        "Natural Scenes Dataset, as Algonauts 2023 gives it: its data use agreement allows research and education "
+        "Natural Scenes Dataset: its data use agreement allows research and education "
         f"only ({_FORBIDDING}), and the data must not be passed on; https://naturalscenesdataset.org"
     ),
     SIMULATED: "simulated responses: nobody was measured, so no terms of a data set",
@@ -46,12 +46,6 @@ _DATA = {
 }
 
 _MODEL = "Yang, Gee & Shi (2023), Brain Decodes Deep Nets, arXiv:2312.01280"
-_NSD_PAPERS = (
-    "Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence, "
-    "Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-00962-x",
-    "Gifford et al. (2023), The Algonauts Project 2023 Challenge: How the Human Brain Makes Sense of Natural Scenes, "
-    "arXiv:2301.03198",
-)
 
 
 def licence_terms(
@@ -90,7 +84,7 @@ def licence_terms(
 def _data_terms(kind: str | None, dataset: Mapping[str, Any]) -> str:
     name, licence = dataset.get("name"), dataset.get("licence")
     terms = describe_licence(licence) if licence else _DATA.get(kind or OWN, _DATA[OWN])
-    return f"{name}: {terms}" if name else terms
+    return f"{name}: {terms}" if name and not terms.startswith(name) else terms
 
 
 def describe_licence(licence: str | None) -> str:
@@ -132,9 +126,10 @@ def citation(
     """
     lines = ["brainkit: see CITATION.cff in its repository", _MODEL]
     lines += [paper or f"the authors of {PurePath(backbone).name}"]
-    if data == NSD:
-        lines += _NSD_PAPERS
-    lines += (dataset or {}).get("citation", ())
+    stated = (dataset or {}).get("citation", ())
+    if data == NSD and NSD_PAPER not in stated:
+        lines += [NSD_PAPER, ALGONAUTS_PAPER]
+    lines += stated
     return "\n".join(lines)
 
 

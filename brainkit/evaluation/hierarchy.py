@@ -67,7 +67,8 @@ def order_areas(rois: RoiTable, order: str | None = None) -> AreaOrder | None:
     order : str, optional
         ``"rois"``: V1 < V2 < V3 < V4 < higher (category-selective areas); ``"streams"``: early < mid (ventral, lateral,
         parietal) < high (the same). By default the first of the two of which the table has at least three areas. Else
-        names with commas between, early first; ``+`` joins several to one area: ``"V1,V2+V3,FFA"``.
+        names with commas between, early first; ``+`` joins several to one area, ``-`` leaves one out:
+        ``"V1,V2+V3,FFA"``.
 
     Returns
     -------
@@ -88,7 +89,7 @@ def order_areas(rois: RoiTable, order: str | None = None) -> AreaOrder | None:
             raise UsageError(f"order {order}: expected at least two of its areas, found the ROIs {_names(rois)}")
         return found
     names = rois.split_names(order)
-    areas = [(name, rois.union([name] if name in rois else name.split("+"))) for name in names]
+    areas = [(name, rois.members(name)) for name in names]
     return _apart(areas, required=True)
 
 

@@ -10,11 +10,20 @@ import numpy as np
 from brainkit.cortex.vertices import Vertices
 from brainkit.errors import DataError, TrainingError
 from brainkit.evaluation.scores import Scores
+from brainkit.metrics.scores import RELIABLE_CEILING
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.table import Table
 from brainkit.utils.text import plural
 
-# Responses of vertices below this noise ceiling are mostly noise: they say little about recovery.
-CEILING_FOR_RECOVERY = 0.3
+ROW_NAMES = {
+    "depth_r": "layer: correlation with the planted depth",
+    "depth_within_one": "layer: share of vertices within one layer",
+    "location_median": "location: median error (the image is -1 to 1)",
+    "scale_r": "scale: correlation with the planted scale",
+    "accuracy_share": "accuracy: median r2 / noise ceiling",
+}
+"""What the rows of `compare_with_truth` are, for people."""
+
 _TRUTH = ("layer_weights", "locations", "scale", "vertices", "layers", "backbone", "weights_hash")
 
 
@@ -29,10 +38,9 @@ def read_truth(truth_file: Path) -> dict[str, np.ndarray]:
     Raises
     ------
     DataError
-        If another version of brainkit wrote it.
+        If it is damaged, or another version of brainkit wrote it.
     """
-    with np.load(truth_file) as file:
-        truth = {name: file[name] for name in file.files}
+    truth = read_arrays(truth_file)
     if missing := [name for name in _TRUTH if name not in truth]:
         raise DataError(
             f"{truth_file}: expected {', '.join(_TRUTH)}, found no {missing[0]}; "
@@ -83,10 +91,10 @@ def compare_with_truth(
         If a value is not a number: the selectors are constant, so training found nothing.
     """
     order = _positions(truth["vertices"], vertices.ids)
-    good = scores.noise_ceiling > CEILING_FOR_RECOVERY
-    found: dict[str, Any] = {"vertices": int(good.sum()), "ceiling_above": CEILING_FOR_RECOVERY, "rows": {}}
+    good = scores.noise_ceiling > RELIABLE_CEILING
+    found: dict[str, Any] = {"vertices": int(good.sum()), "ceiling_above": RELIABLE_CEILING, "rows": {}}
     if good.sum() < 2:
-        why = f"all rows: two vertices with a noise ceiling above {CEILING_FOR_RECOVERY} are needed, found {good.sum()}"
+        why = f"all rows: two vertices with a noise ceiling above {RELIABLE_CEILING} are needed, found {good.sum()}"
         return found | {"left_out": why}
 
     planted_layers = tuple(truth["layers"].tolist())
@@ -119,8 +127,10 @@ def recovery_table(found: dict[str, Any]) -> Table:
     vertices = plural(found["vertices"], "vertex", "vertices")
     return Table(
         title=f"recovery of the planted truth, {vertices} with ceiling > {found['ceiling_above']}",
-        header=("", "found", "constant"),
-        rows=tuple((name, f"{row['value']:.3f}", f"{row['constant']:.3f}") for name, row in found["rows"].items()),
+        header=("", "found", "best constant"),
+        rows=tuple(
+            (ROW_NAMES[name], f"{row['value']:.3f}", f"{row['constant']:.3f}") for name, row in found["rows"].items()
+        ),
         notes=(f"left out: {found['left_out']}",) if found["left_out"] else (),
     )
 

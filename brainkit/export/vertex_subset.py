@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.roi_files import read_vertex_list
 from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.data.responses import open_array
 from brainkit.encoder_file import EncoderInfo, pack_array, unpack_array
 from brainkit.errors import DataError, EncoderFileError, UsageError
-from brainkit.utils.files import read_text
 
 if TYPE_CHECKING:
     from brainkit.model.factor_topy import Folded
@@ -82,7 +81,7 @@ def choose_subset(
 
 
 def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
-    """Vertex ids from a ``.npy`` file of integers (n,), or a text file with one id per line.
+    """Vertex ids from a ``.npy`` file of integers (n,), a ``.json`` list, or a text file with one id per line.
 
     Raises
     ------
@@ -95,11 +94,7 @@ def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
             raise DataError(f"{file}: expected vertex ids, found a file of over {MAX_BYTES >> 20} MB")
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    if file.suffix == ".npy":
-        ids = np.array(open_array(file, "vertex ids"))
-    else:
-        lines = read_text(file, "vertex ids, one per line,").splitlines()
-        ids = np.array([_id(line, file, number) for number, line in enumerate(lines, 1) if line.strip()], np.int64)
+    ids = np.array(open_array(file, "vertex ids")) if file.suffix == ".npy" else read_vertex_list(file)
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise DataError(f"{file}: expected integers of shape (n,), found {ids.dtype} of shape {ids.shape}")
     return ids
@@ -124,12 +119,11 @@ def select_vertices(folded: Folded, info: EncoderInfo, subset: VertexSubset) -> 
         vertices = Vertices.custom(len(kept))
     else:
         vertices = Vertices(info.vertices.space, ids[kept])
-    table = info.rois.subset(kept)
     rows = ("layer_weights", "locations", "scale")
     reduced = dataclasses.replace(
         info,
         vertices=vertices,
-        rois=RoiTable({name: members for name, members in table.items() if len(members)}, len(kept)),
+        rois=info.rois.subset(kept).without_empty(),
         volume=None if info.volume is None else info.volume.select(kept),
         uncertainty=None if info.uncertainty is None else info.uncertainty.select(kept),
         **{name: getattr(info, name)[kept] for name in (*rows, "r", "R2", "noise_ceiling")},
@@ -175,13 +169,3 @@ def _positions(ids: np.ndarray, vertices: Vertices, name: str) -> np.ndarray:
             f"{vertices.space}, the first is {missing[0]}"
         )
     return positions
-
-
-def _id(line: str, file: Path, number: int) -> int:
-    try:
-        vertex = int(line)
-    except ValueError:
-        raise DataError(f"{file}: line {number}: expected a vertex id, found {line.strip()[:40]!r}") from None
-    if not 0 <= vertex < 2**31:
-        raise DataError(f"{file}: line {number}: expected a vertex id, found {line.strip()[:40]}")
-    return vertex

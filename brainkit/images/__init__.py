@@ -19,6 +19,7 @@ from brainkit.images.files import (
     verify,
 )
 from brainkit.images.frames import holds_several
+from brainkit.images.perceptual import BITS, closest, perceptual_hash
 from brainkit.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -30,6 +31,7 @@ from brainkit.images.preprocessing import (
 )
 
 __all__ = [
+    "BITS",
     "DECODING",
     "FORMATS",
     "IMAGENET_MEAN",
@@ -40,12 +42,14 @@ __all__ = [
     "PUBLISHED",
     "SUFFIXES",
     "Preprocessing",
+    "closest",
     "content_hash",
     "decode",
     "detach",
     "find_images",
     "holds_several",
     "normalise",
+    "perceptual_hash",
     "pixel_hash",
     "prepare",
     "to_rgb",

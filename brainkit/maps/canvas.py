@@ -1,4 +1,4 @@
-"""Values and regions of a subject's vertices on a view: colours of its pixels, outlines, places for names.
+"""Values and ROIs of a subject's vertices on a view: colours of its pixels, outlines, places for names.
 
 Axes: V vertices of the data, n vertices of both hemispheres of the surface, k samples on the cortex (see `raster`),
 p samples with data, H and W pixels.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from brainkit.maps.view import View
 _SHARP = 24  # power of the weights when each vertex has a flat colour: its border is about a pixel wide
 _ALONE = 0.5  # share of vertices without neighbours from which on they are drawn as points
 _POINT = (1.0, 2.6)  # mm: smallest and largest radius of a point
+_Samples = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Canvas:
@@ -37,7 +38,7 @@ class Canvas:
     shading : {"interpolated", "flat"}
         Values between vertices: interpolated, or that of the nearest vertex, which shows noise as noise.
     points : bool, optional
-        Draw each vertex as a point, without outlines of regions. By default if most have no neighbour with data.
+        Draw each vertex as a point, without outlines of ROIs. By default if most have no neighbour with data.
 
     Attributes
     ----------
@@ -70,6 +71,7 @@ class Canvas:
             self._weights /= self._weights.sum(axis=1, keepdims=True)
         else:
             self._weights = self._raster.weights
+        self._last: tuple[np.ndarray, _Samples] | None = None  # valid vertices and their samples
 
     def paint(
         self, values: np.ndarray, valid: np.ndarray, rank: np.ndarray | None = None
@@ -96,17 +98,12 @@ class Canvas:
             pixels, position, alpha = self._discs
             known = valid[position]
             return pixels[known], np.asarray(values, dtype=np.float32)[position[known]], alpha[known]
-        all_corners, all_weights = self._raster.corners, self._weights
-        known = np.zeros(len(self.view.surface), dtype=np.float32)
-        known[self.ids[valid]] = 1.0
-        share = interpolated(known, all_corners, all_weights)
-        pixels = np.flatnonzero(share > 0)
-        corners = all_corners[pixels]
-        weights = all_weights[pixels] * known[corners]
-        weights /= weights.sum(axis=1, keepdims=True)
+        if self._last is None or not np.array_equal(valid, self._last[0]):  # the maps of a series have the same
+            self._last = valid.copy(), self._samples_of(valid)
+        pixels, corners, weights, alpha = self._last[1]
         full = np.zeros((len(self.view.surface), *np.shape(values)[1:]), dtype=np.float32)
         full[self.ids[valid]] = np.asarray(values, dtype=np.float32)[valid]
-        return pixels, interpolated(full, corners, weights), self._soft_edge(self._covered(valid))[pixels]
+        return pixels, interpolated(full, corners, weights), alpha
 
     def compose(self, pixels: np.ndarray, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         """Blend colours with the curvature.
@@ -124,26 +121,22 @@ class Canvas:
         """
         raster = self._raster
         cortex = np.repeat(raster.grey[:, None], 3, axis=1)
-        cortex[pixels] += alpha[:, None] * (colours - cortex[pixels])
-        if raster.light is not None:
-            cortex *= raster.light[:, None]
+        cortex[pixels] += alpha[:, None] * (colours.astype(np.float32) - cortex[pixels])
         height, width = raster.shape
-        filled = np.zeros((height * width, 4), dtype=np.float32)
-        filled[raster.pixels, :3] = cortex
-        filled[raster.pixels, 3] = 1.0
-        image = filled.reshape(height, width, 4)
         if self.view.flat:
-            blurred = _blur(image)
-            # The outer edge is softened over three pixels; the pixels outside take the colours of those inside.
-            outside = (image[..., 3] == 0) & (blurred[..., 3] > 0)
-            image[outside, :3] = blurred[outside, :3] / blurred[outside, 3:]
-            image[..., 3] = blurred[..., 3]
-        else:
-            image = _halved(image)
-            image[..., :3] /= np.maximum(image[..., 3:], 1e-6)
-        if raster.fade is not None:
-            image[..., 3] *= raster.fade
-        return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+            outside, mean, opacity = self._outer_edge
+            flat = np.zeros((height * width, 4), dtype=np.uint8)
+            flat[raster.pixels, :3] = _bytes(cortex)
+            flat[outside, :3] = _bytes(mean @ cortex)
+            flat[:, 3] = opacity.ravel()
+            return flat.reshape(height, width, 4)
+        assert raster.light is not None
+        filled = np.zeros((height * width, 4), dtype=np.float32)
+        filled[raster.pixels, :3] = cortex * raster.light[:, None]
+        filled[raster.pixels, 3] = 1.0
+        image = _halved(filled.reshape(height, width, 4))
+        image[..., :3] /= np.maximum(image[..., 3:], 1e-6)
+        return _bytes(image)
 
     def smooth_colours(self, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
         """Soften the borders between uniform areas by about a pixel. (p, 3) -> (p, 3)."""
@@ -169,12 +162,47 @@ class Canvas:
         return columns.T.reshape(np.shape(values))
 
     def outline(self, positions: np.ndarray) -> np.ndarray:
-        """Visible border of a region as segments of shape (s, 2, 2) in the common plane; none around points."""
+        """Visible border of an ROI as segments of shape (s, 2, 2) in the common plane; none around points."""
         return np.empty((0, 2, 2)) if self.points else self._outlines.border(positions)
 
     def anchors(self, positions: np.ndarray, outline: np.ndarray) -> Sequence[Anchor]:
-        """Where a region's name may stand: on each of its larger pieces that are visible, far from their borders."""
+        """Where an ROI's name may stand: on each of its larger pieces that are visible, far from their borders."""
         return self._outlines.anchors(positions, outline, scattered=self.points)
+
+    def _samples_of(self, valid: np.ndarray) -> _Samples:
+        """The samples with data, among the k; their corners and weights, (p, 3); how much they cover, (p,)."""
+        known = np.zeros(len(self.view.surface), dtype=np.float32)
+        known[self.ids[valid]] = 1.0
+        pixels = np.flatnonzero(interpolated(known, self._raster.corners, self._weights) > 0)
+        corners = self._raster.corners[pixels]
+        weights = self._weights[pixels] * known[corners]
+        weights /= weights.sum(axis=1, keepdims=True)
+        return pixels, corners, weights, self._soft_edge(self._covered(valid))[pixels]
+
+    @functools.cached_property
+    def _outer_edge(self) -> tuple[np.ndarray, Any, np.ndarray]:
+        """The edge of a flatmap, softened over three pixels: those outside that take colours of the samples inside.
+
+        Flat indices (e,); the weights of the samples, a sparse array (e, k); the opacity of all pixels, uint8 (H, W).
+        """
+        from scipy.sparse import csr_array
+
+        raster = self._raster
+        height, width = raster.shape
+        inside = np.zeros((height, width), dtype=np.float32)
+        inside.ravel()[raster.pixels] = 1.0
+        opacity = _blur(inside)
+        outside = np.flatnonzero((inside == 0) & (opacity > 0))
+        sample = np.full((height + 2, width + 2), -1)  # with a margin, so that all pixels have eight neighbours
+        sample[1 + raster.pixels // width, 1 + raster.pixels % width] = np.arange(len(raster.pixels))
+        steps = np.arange(3)
+        near = sample[(outside // width)[:, None, None] + steps[:, None], (outside % width)[:, None, None] + steps]
+        weights = np.where(near >= 0, np.outer([1, 2, 1], [1, 2, 1]), 0).astype(np.float32)
+        weights /= weights.sum(axis=(1, 2), keepdims=True)
+        edge, row, column = np.nonzero(weights)
+        places = edge, near[edge, row, column]
+        mean = csr_array((weights[edge, row, column], places), shape=(len(outside), len(raster.pixels)))
+        return outside, mean, _bytes(opacity if raster.fade is None else opacity * raster.fade)
 
     @functools.cached_property
     def _discs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,6 +251,11 @@ class Canvas:
         edge = np.clip((image - 0.5) / slope + 0.5, 0.0, 1.0)
         edge[image > 0.95] = 1.0  # flat inside, where the slope means nothing
         return edge.ravel()[self._raster.pixels]
+
+
+def _bytes(levels: np.ndarray) -> np.ndarray:
+    """Levels in [0, 1] as uint8."""
+    return np.rint(np.clip(levels, 0, 1) * 255).astype(np.uint8)
 
 
 def _blur(image: np.ndarray) -> np.ndarray:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +21,7 @@ _LONGEST_TITLE = 32  # characters over a panel of depth by area
 _PLAIN: dict[str, Any] = {"color": INK, "va": "bottom", "parse_math": False}
 
 
-def draw_by_group(
-    path: str | os.PathLike[str],
+def group_chart(
     *,
     accuracy: Mapping[str, Mapping[str, Point]],
     differences: Mapping[str, Mapping[str, Point]],
@@ -33,13 +30,11 @@ def draw_by_group(
     title: str,
     detail: str = "",
     note: str | None = None,
-) -> Path:
+) -> Chart:
     """Draw each model's accuracy by group of vertices, and beside it how one of them differs from the others.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file; its folder must exist.
     accuracy : mapping
         Model -> group of vertices -> point.
     differences : mapping
@@ -51,10 +46,6 @@ def draw_by_group(
     title, detail : str
     note : str, optional
         Printed in a warning colour.
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
@@ -77,31 +68,24 @@ def draw_by_group(
     label_rows(right, [""] * len(groups), "difference")
     right.set_title(difference, fontsize=9, color=INK, loc="left", parse_math=False)
     _legend(left, height)
-    return figure.write(path)
+    return figure
 
 
-def draw_hierarchy(
-    path: str | os.PathLike[str],
+def hierarchy_chart(
     *,
     hierarchies: Mapping[str, Mapping[str, Any]],
     title: str,
     detail: str = "",
     note: str | None = None,
-) -> Path:
+) -> Chart:
     """Draw preferred depth by area for several models, each with its line, its interval and its null.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file; its folder must exist.
     hierarchies : mapping
         Model -> what :func:`brainkit.evaluation.hierarchy.analyse_hierarchy` returns.
     title, detail : str
     note : str, optional
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
@@ -123,11 +107,10 @@ def draw_hierarchy(
             axes.tick_params(labelleft=False)
         else:
             axes.set_ylabel("preferred depth", fontsize=10, color=INK)
-    return figure.write(path)
+    return figure
 
 
-def draw_layers_by_roi(
-    path: str | os.PathLike[str],
+def layers_by_roi_chart(
     *,
     shares: Mapping[str, np.ndarray],
     layers: Mapping[str, Sequence[str]],
@@ -135,23 +118,17 @@ def draw_layers_by_roi(
     title: str,
     detail: str = "",
     note: str | None = None,
-) -> Path:
+) -> Chart:
     """Draw the mean weight of each layer in each ROI, one panel per model.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file; its folder must exist.
     shares : mapping of str to array of shape (L, R)
         Model -> weights, each column summing to 1; NaN where an ROI has no vertices.
     layers : mapping of str to sequence of L names
     rois : sequence of R names
     title, detail : str
     note : str, optional
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
@@ -185,32 +162,25 @@ def draw_layers_by_roi(
         )
         bar.ax.tick_params(labelsize=8)
         bar.set_label("weight", fontsize=9)
-    return figure.write(path)
+    return figure
 
 
-def draw_leaderboard(
-    path: str | os.PathLike[str],
+def leaderboard_chart(
     *,
     rows: Sequence[tuple[str, Point, Point | None]],
     measure: str,
     title: str,
     detail: str = "",
     note: str | None = None,
-) -> Path:
+) -> Chart:
     """Draw models from best to worst with their intervals, and their differences from the best.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file; its folder must exist.
     rows : sequence of (model, accuracy, difference)
         Best first; the difference has ``p``, and is None for the best.
     measure, title, detail : str
     note : str, optional
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
@@ -230,7 +200,7 @@ def draw_leaderboard(
             dot(right, place, difference, INK, filled=p is not None and p < _MAX_Q)
     label_rows(left, [name for name, _, _ in rows], f"{measure}, mean over vertices", zero=False)
     label_rows(right, [""] * len(rows), "difference from the best")
-    return figure.write(path)
+    return figure
 
 
 def _rows_and_columns(panels: int, widest: int) -> tuple[int, int]:

@@ -1,23 +1,18 @@
-"""Maps as files: any map of a set, and a response next to its image."""
+"""Maps as files: any map of a set."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainkit.cortex.vertices import CUSTOM
 from brainkit.errors import UsageError, require
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.figure import MapFigure
-from brainkit.maps.files.values import file_stem
 from brainkit.maps.style import DEFAULT, FORMATS, Style
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from brainkit.utils.file_names import file_stems
 
 
 def draw_maps(
@@ -41,17 +36,15 @@ def draw_maps(
     Raises
     ------
     UsageError
-        If the space is custom or a shape does not fit.
+        If the space is custom, a shape does not fit, or two maps would have the same file.
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
     check_drawable_set(maps)
     return [
         path
-        for brain_map in maps.maps
-        for path in draw_map_file(
-            Path(folder) / file_stem(brain_map.name), maps, brain_map, style=style, formats=formats
-        )
+        for stem, brain_map in zip(file_stems(maps.names), maps.maps, strict=True)
+        for path in draw_map_file(Path(folder) / stem, maps, brain_map, style=style, formats=formats)
     ]
 
 
@@ -62,7 +55,6 @@ def draw_map_file(
     *,
     style: Style = DEFAULT,
     formats: Sequence[str] = ("png",),
-    picture: Image | None = None,
 ) -> list[Path]:
     """Draw one map, in one file per format.
 
@@ -71,12 +63,10 @@ def draw_map_file(
     stem : path-like
         The files' path without the suffix; their folder must exist.
     maps : MapSet
-        Whose vertices, regions, title and note the figure has.
+        Whose vertices, ROIs, title and note the figure has.
     brain_map : BrainMap
     style, formats
         As for `draw_maps`.
-    picture : PIL.Image, optional
-        Shown whole beside the map, such as the image that evokes a response.
 
     Returns
     -------
@@ -93,7 +83,7 @@ def draw_map_file(
     for kind in formats:
         dpi = style.dpi or FORMATS[kind]
         if dpi not in figures:
-            figures[dpi] = MapFigure(maps, brain_map, style, dpi, picture)
+            figures[dpi] = MapFigure(maps, brain_map, style, dpi)
         paths.append(figures[dpi].write(Path(f"{os.fspath(stem)}.{kind}")))
     return paths
 
@@ -108,7 +98,7 @@ def check_drawable_set(maps: MapSet, *others: BrainMap) -> None:
     MissingDependency
         If matplotlib or nilearn is not installed.
     """
-    if maps.vertices.space == CUSTOM and maps.surface is None and maps.volume is None:
+    if not maps.is_drawable:
         raise UsageError("maps of the custom space need a surface or a volume, got neither; give a surface")
     count = len(maps.vertices)
     if maps.rois.n_vertices != count:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,12 +14,20 @@ from brainkit.cortex.vertices import CUSTOM, from_ranges
 from brainkit.encoder_file import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
 from brainkit.images import decode
-from brainkit.maps import definitions, draw
-from brainkit.maps.brain_map import MapSet
+from brainkit.maps import definitions
+from brainkit.maps.brain_map import BrainMap, MapSet
+from brainkit.maps.draw import check_drawable_set
+from brainkit.maps.figure import MapFigure
+from brainkit.maps.frame import write_png
 from brainkit.maps.limits import symmetric
+from brainkit.maps.style import DEFAULT, FORMATS
 from brainkit.predict.outputs.formats import description_path
+from brainkit.utils.file_names import PART, file_stem
 from brainkit.utils.files import read_json
 from brainkit.utils.text import as_text, first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def check_drawable(folder: str | os.PathLike[str], info: EncoderInfo) -> Path:
@@ -162,11 +170,22 @@ def draw_predictions(
     target.mkdir(exist_ok=True)
     rows = np.asarray(prediction_rows[:max_maps], dtype=np.float32)
     maps, limit = MapSet("", vertices, rois, (), encoder_info.note, volume), symmetric(rows, 1e-3)
-    drawn = []
-    for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
-        source = Path(image if isinstance(image, str | os.PathLike) else image.name)
-        stem = target / f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', source.stem)[:80]}"
-        response = definitions.response(row, encoder_info.units, limit, f"Predicted response to {as_text(source.name)}")
-        picture = decode(image if isinstance(image, str | os.PathLike) else image.open())
-        drawn += draw.draw_map_file(stem, maps, response, picture=picture)
-    return drawn
+    check_drawable_set(maps)
+    with ThreadPoolExecutor(1) as writer:  # compresses a figure while the next one is drawn
+        written: list[Future[Path]] = []
+        for index, (row, image) in enumerate(zip(rows, image_paths, strict=False)):
+            source = Path(image if isinstance(image, str | os.PathLike) else image.name)
+            title = f"Predicted response to {as_text(source.name)}"
+            response = definitions.response(row, encoder_info.units, limit, title)
+            picture = decode(image if isinstance(image, str | os.PathLike) else image.open())
+            pixels = draw_pixels(maps, response, picture)
+            if written:
+                written[-1].result()  # nothing piles up, and a full disk ends the work
+            path = target / f"{index:04d}-{file_stem(source.stem, PART)}.png"
+            written.append(writer.submit(write_png, path, pixels, FORMATS["png"]))
+        return [each.result() for each in written]
+
+
+def draw_pixels(maps: MapSet, response: BrainMap, picture: Image) -> np.ndarray:
+    """The figure of a response beside its image: (H, W, 3), uint8."""
+    return MapFigure(maps, response, DEFAULT, FORMATS["png"], picture).render()

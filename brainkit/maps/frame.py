@@ -92,22 +92,35 @@ class Frame:
         pixels = np.asarray(self.figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
         return pixels.copy() if self.theme.background == "none" else pixels[..., :3].copy()
 
+    def encode(self, kind: str) -> bytes:
+        """The figure as the bytes of a ``"pdf"`` or ``"svg"`` file; the same figure gives the same bytes."""
+        buffer = io.BytesIO()
+        dots = self.style.dpi or FORMATS[kind]
+        undated = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Date": None}
+        with matplotlib_settings():
+            self.figure.savefig(buffer, format=kind, dpi=dots, metadata={"Creator": "brainkit", **undated})
+        return buffer.getvalue()
+
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the figure in the format of the path's suffix; the same figure gives the same bytes."""
         path = Path(path)
         kind = path.suffix[1:].lower()
+        if kind == "png":
+            return write_png(path, self.render(), self.figure.dpi)
+        content = self.encode(kind)
         with atomic_write(path) as temporary:
-            if kind == "png":
-                from PIL import Image
-
-                dpi = self.figure.dpi
-                picture = Image.fromarray(self.render())
-                picture.save(temporary, format="PNG", compress_level=6, dpi=(dpi, dpi), pnginfo=figure_mark())
-            else:
-                undated = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Date": None}
-                with matplotlib_settings():
-                    self.figure.savefig(temporary, format=kind, metadata={"Creator": "brainkit", **undated})
+            temporary.write_bytes(content)
         return path
+
+
+def write_png(path: Path, pixels: np.ndarray, dpi: float) -> Path:
+    """Write a figure's pixels, (H, W, 3 or 4) uint8; may run in a thread beside the one that draws."""
+    from PIL import Image
+
+    with atomic_write(path) as temporary:
+        # A higher level takes half as long again, for 3 % smaller files.
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=4, dpi=(dpi, dpi), pnginfo=figure_mark())
+    return path
 
 
 @contextmanager

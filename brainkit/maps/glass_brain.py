@@ -128,27 +128,47 @@ class GlassBrain:
         return colours
 
     def outline(self, positions: np.ndarray) -> np.ndarray:
-        """Border of a region's projections as segments of shape (s, 2, 2) in the common plane."""
-        found = [np.empty((0, 2, 2))]
-        for plane, box in zip(_PLANES, self.view.boxes, strict=True):
-            axes = [plane.across, plane.up]
-            filled = np.zeros(self._turned.max(axis=0, initial=0)[axes] + 1, dtype=bool)
-            filled[tuple(self._turned[positions][:, axes].T)] = True
-            found.append(_borders(filled) * self._size[axes] + [box.shift, box.lift])
-        return np.concatenate(found)
+        """Border of an ROI in the projection that shows most of it, (s, 2, 2) in the common plane.
+
+        Gaps of a voxel and holes are closed: a ribbon of cortex has many, and other ROIs lie before and behind it.
+        """
+        if not len(positions):
+            return np.empty((0, 2, 2))
+        plane, box = self._best_plane(positions)
+        return _borders(self._shadow(positions, plane)) * self._size[[plane.across, plane.up]] + [box.shift, box.lift]
 
     def anchors(self, positions: np.ndarray, outline: np.ndarray) -> Sequence[Anchor]:
-        """The voxel nearest to the region's middle, in the projection that shows most of it."""
+        """The voxel nearest to the middle of the largest part of an ROI, in the projection that it is outlined in."""
+        from scipy.ndimage import label
+
         if not len(positions):
             return []
-        best = []
-        for plane, box in zip(_PLANES, self.view.boxes, strict=True):
+        plane, box = self._best_plane(positions)
+        parts, _ = label(self._shadow(positions, plane))
+        cells = np.argwhere(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+        size = self._size[[plane.across, plane.up]]
+        places = (cells + 0.5) * size + [box.shift, box.lift]
+        x, y = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
+        return [Anchor(float(x), float(y), float(len(cells) * np.prod(size)))]
+
+    def _best_plane(self, positions: np.ndarray) -> tuple[_Plane, Box]:
+        """The projection in which voxels cover most."""
+
+        def area(plane: _Plane) -> float:
             axes = [plane.across, plane.up]
-            cells = np.unique(self._turned[positions][:, axes], axis=0)
-            places = (cells + 0.5) * self._size[axes] + [box.shift, box.lift]
-            x, y = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
-            best.append(Anchor(float(x), float(y), float(len(cells) * np.prod(self._size[axes]))))
-        return [max(best, key=lambda anchor: anchor.area)]
+            return float(len(np.unique(self._turned[positions][:, axes], axis=0)) * np.prod(self._size[axes]))
+
+        return max(zip(_PLANES, self.view.boxes, strict=True), key=lambda pair: area(pair[0]))
+
+    def _shadow(self, positions: np.ndarray, plane: _Plane) -> np.ndarray:
+        """Cells of a projection that voxels cover, without gaps. (a, u), bool."""
+        from scipy.ndimage import binary_closing, binary_fill_holes
+
+        axes = [plane.across, plane.up]
+        filled = np.zeros(self._turned.max(axis=0, initial=0)[axes] + 3, dtype=bool)
+        filled[tuple(self._turned[positions][:, axes].T + 1)] = True
+        closed = binary_closing(filled, np.ones((3, 3)))
+        return np.asarray(binary_fill_holes(closed)[1:-1, 1:-1])
 
     def _layout(self) -> Layout:
         boxes, edge = [], 0.0

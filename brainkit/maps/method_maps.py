@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from brainkit.maps.brain_map import BrainMap, Categorical, Continuous
+from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.colours import position_palette
 from brainkit.maps.definitions import SKILL
+from brainkit.maps.grid import MOST_PANELS
 from brainkit.maps.limits import beyond, robust_top, round_up
 from brainkit.maps.reliability import Reliability, fields
 from brainkit.metrics.channel_clusters import ChannelClusters
@@ -41,8 +43,19 @@ def weight_maps(
     return tuple(maps)
 
 
+def weight_panels(layers: Sequence[str], layer_weights: np.ndarray) -> tuple[BrainMap, ...]:
+    """`weight_maps` as panels of one figure, with one legend; of more layers than it holds, some at even steps."""
+    count = min(len(layers), MOST_PANELS)
+    chosen = np.unique(np.linspace(0, len(layers) - 1, count).round().astype(int))
+    maps = weight_maps([layers[at] for at in chosen], np.asarray(layer_weights)[:, chosen])
+    return tuple(
+        replace(each, title=f"{layers[at]}, {each.summary}", coding=replace(each.coding, label="weight of the layer"))
+        for at, each in zip(chosen, maps, strict=True)
+    )
+
+
 def cluster_map(clusters: ChannelClusters, reliability: Reliability | None = None) -> BrainMap:
-    """Vertices that read the same channels; clusters with near weights have near colours and numbers.
+    """Vertices that read the same channels; clusters with similar weights have similar colours and numbers.
 
     Parameters
     ----------
@@ -59,6 +72,13 @@ def cluster_map(clusters: ChannelClusters, reliability: Reliability | None = Non
     summary = (
         f"{plural(len(clusters), 'cluster')} of {sizes.min():,} to {plural(int(sizes.max()), 'vertex', 'vertices')}"
     )
-    detail = "near colours: near weights"
+    detail = "similar colours: similar weights"
     title = "clusters of channels"
     return BrainMap("clusters", title, shares, coding, summary=summary, **fields(reliability, detail))
+
+
+def paled(brain_map: BrainMap, maps: MapSet) -> BrainMap:
+    """With the vertices pale that are so on the map of the accuracy: what they read means nothing."""
+    pale = maps["accuracy" if "accuracy" in maps.names else "layer"]
+    detail = "; ".join(filter(None, (brain_map.detail, pale.detail)))
+    return replace(brain_map, reliable=pale.reliable, none_reliable=pale.none_reliable, detail=detail)

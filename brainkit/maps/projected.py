@@ -1,36 +1,36 @@
-"""Maps of voxels as maps of a surface's vertices."""
+"""Maps on a surface that is given: of its own vertices, or of voxels that are projected on it."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
 
 from brainkit.cortex.cortical_surface import CorticalSurface
+from brainkit.cortex.volume import Volume
 from brainkit.cortex.voxel_projection import VoxelProjection, project_voxels
-from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, MapSet
 
 
-def project_maps(maps: MapSet, surface: CorticalSurface) -> MapSet:
-    """The maps of a volume's voxels on a surface in the same coordinates.
+def on_surface(maps: MapSet, surface: CorticalSurface) -> MapSet:
+    """The maps on a surface; those of voxels as maps of the vertices that meet a voxel.
 
     Parameters
     ----------
     maps : MapSet
-        With a volume.
+        Of vertices of the surface, or of voxels of a volume in its coordinates.
     surface : CorticalSurface
 
     Raises
     ------
-    UsageError
-        If the maps are of no volume.
-    DataError
-        As `project_voxels`.
+    UsageError, DataError
+        If the vertices do not fit the surface, or it meets no voxel.
     """
     if maps.volume is None:
-        raise UsageError("maps: expected those of voxels, with a volume, got none; nothing is to be projected")
-    projection = project_voxels(maps.volume, surface)
+        surface.ids_of(maps.vertices, maps.ids)  # raises if they do not fit
+        return replace(maps, surface=surface)
+    projection = voxel_projection(maps.volume, surface)
     return replace(
         maps,
         vertices=projection.vertices,
@@ -40,6 +40,12 @@ def project_maps(maps: MapSet, surface: CorticalSurface) -> MapSet:
         surface=surface,
         ids=projection.ids,
     )
+
+
+@functools.lru_cache(maxsize=2)
+def voxel_projection(volume: Volume, surface: CorticalSurface) -> VoxelProjection:
+    """:func:`brainkit.cortex.voxel_projection.project_voxels`, kept for the next map of the same subject."""
+    return project_voxels(volume, surface)
 
 
 def _projected(brain_map: BrainMap, projection: VoxelProjection) -> BrainMap:

@@ -92,8 +92,8 @@ def vertex(measured: np.ndarray, predicted: np.ndarray) -> Chart:
     """Measured against predicted responses of one vertex to the test images, (n,) each."""
     chart = Chart("", "", None, width=2.6, height=1.9)
     axes = chart.axes(0.6, 0.5, 1.9, 1.9)
-    for place in (axes.axhline, axes.axvline):
-        place(0, color=GRID, linewidth=0.8, zorder=0)
+    for line in (axes.axhline, axes.axvline):
+        line(0, color=GRID, linewidth=0.8, zorder=0)
     axes.plot(predicted, measured, "o", color=PALETTE[0], alpha=0.45, markersize=3, markeredgewidth=0)
     _same_limits(axes, measured, predicted)
     axes.set_xlabel("predicted", fontsize=9, color=INK)

@@ -12,13 +12,14 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices, from_ranges
-from brainkit.cortex.volume import Volume
+from brainkit.cortex.volume import Volume, read_shape
 from brainkit.errors import DataError, UsageError
 from brainkit.maps import definitions
-from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
-from brainkit.maps.limits import same_limits
+from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
+from brainkit.maps.limits import same_limits, share_limits
 from brainkit.maps.value_readers import LEFT, RIGHT, SUFFIXES, Values, read_values, without_side
 from brainkit.predict.outputs.formats import description_path
+from brainkit.utils.file_names import PART, file_stem
 from brainkit.utils.files import read_json
 from brainkit.utils.text import plural
 
@@ -38,6 +39,7 @@ def read_value_files(
     like: MapSet | None = None,
     rows: Sequence[int] = (),
     mean: bool = False,
+    own_limits: bool = False,
 ) -> list[MapSet]:
     """Read files as maps; files of the two hemispheres whose names differ in nothing else become one.
 
@@ -47,16 +49,19 @@ def read_value_files(
         ``.npy`` of shape (V,) or (n, V): an output of ``brainkit predict`` with its ``.npy.json``, or any other array;
         GIFTI (``.gii``); FreeSurfer (``.mgz``, ``.mgh``, ``.annot``).
     like : MapSet, optional
-        Whose vertices the values may be, with the regions that are outlined.
+        Whose vertices the values may be, with the ROIs that are outlined.
     rows : sequence of int
         Which of a file's n rows, counted from 0; by default the first `MOST_ROWS`.
     mean : bool
         The mean over the rows (all, or those of `rows`) instead.
+    own_limits : bool
+        Each map has limits of its own. By default the rows of a file share them, and the files of the same unit, but
+        for those with negative values and those without.
 
     Returns
     -------
     list of MapSet
-        One for each file or pair of hemispheres. Rows of a file have the same limits.
+        One for each file or pair of hemispheres.
 
     Raises
     ------
@@ -65,11 +70,10 @@ def read_value_files(
     UsageError
         If a row does not exist.
     """
-    sets = []
+    sets: list[MapSet] = []
     for pair in _paired([read_values(Path(path)) for path in paths]):
         described = _description(pair[0].path) if len(pair) == 1 else None
-        vertices, rois = _vertices(pair, like, described)
-        volume = _volume(vertices, like)
+        vertices, rois, volume = _vertices(pair, like, described)
         count = len(pair[0].rows)
         chosen = list(rows) or list(range(count if mean else min(count, MOST_ROWS)))
         for row in chosen:
@@ -80,17 +84,14 @@ def read_value_files(
         else:
             maps = _numbers(pair, chosen, mean, described)
         note = None if described is None else described.get("note")
-        sets.append(MapSet("", vertices, rois, tuple(same_limits(maps)), note, volume))
-    return sets
+        sets.append(MapSet("", vertices, rois, tuple(maps if own_limits else same_limits(maps)), note, volume))
+    return sets if own_limits else share_limits(sets, _kind)
 
 
-def _volume(vertices: Vertices, like: MapSet | None) -> Volume | None:
-    """Which voxels the vertices of the custom space are."""
-    if like is None or like.volume is None or vertices.space != CUSTOM:
-        return None
-    if len(vertices) == len(like.vertices):
-        return like.volume
-    return like.volume.select(np.flatnonzero(np.isin(like.vertices.ids, vertices.ids)))
+def _kind(brain_map: BrainMap) -> tuple[str, str]:
+    """Unit and colours: maps that agree in both may be of one quantity."""
+    coding = brain_map.coding
+    return coding.label, coding.colours if isinstance(coding, Continuous) else ""
 
 
 def _paired(files: list[Values]) -> list[Pair]:
@@ -121,16 +122,21 @@ def _description(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _vertices(pair: Pair, like: MapSet | None, described: dict[str, Any] | None) -> tuple[Vertices, RoiTable]:
-    """Whose vertices the values are, and their regions."""
+_Columns = tuple[Vertices, RoiTable, Volume | None]
+
+
+def _vertices(pair: Pair, like: MapSet | None, described: dict[str, Any] | None) -> _Columns:
+    """Whose vertices the values are, their ROIs, and which voxels they are."""
     widths = [each.rows.shape[1] for each in pair]
     if described is not None:
         told = described["vertices"]
         ids = np.asarray(from_ranges(told["ranges"]) if "ranges" in told else told.get("ids", ()))
         if len(ids) == widths[0]:
-            return _with_rois(Vertices(str(described.get("space", CUSTOM)), ids), like)
+            space = str(described.get("space", CUSTOM))
+            return _custom(described, len(ids), like) if space == CUSTOM else _with_rois(Vertices(space, ids), like)
     if like is not None and (chosen := _part_of(like.vertices, pair, widths)) is not None:
-        return like.vertices.select(chosen), like.rois.subset(chosen)
+        volume = like.volume and like.volume.select(np.flatnonzero(chosen))
+        return like.vertices.select(chosen), like.rois.subset(chosen), volume
     for space, size in SPACES.items():
         if widths in ([2 * size], [size, size]):
             return _with_rois(Vertices(space, np.arange(2 * size)), like)
@@ -149,13 +155,36 @@ def _part_of(vertices: Vertices, pair: Pair, widths: list[int]) -> np.ndarray | 
     return side if side is not None and widths == [int(side.sum())] else None
 
 
-def _with_rois(vertices: Vertices, like: MapSet | None) -> tuple[Vertices, RoiTable]:
-    """The vertices, with those regions of `like` that are among them."""
+def _with_rois(vertices: Vertices, like: MapSet | None) -> _Columns:
+    """The vertices, with those ROIs of `like` that are among them."""
     rois: dict[str, np.ndarray] = {}
     if like is not None and like.vertices.space == vertices.space:
         for name, positions in like.rois.items():
             rois[name] = np.flatnonzero(np.isin(vertices.ids, like.vertices.ids[positions]))
-    return vertices, RoiTable(rois, len(vertices))
+    return vertices, RoiTable(rois, len(vertices)), None
+
+
+def _custom(described: dict[str, Any], count: int, like: MapSet | None) -> _Columns:
+    """Predicted vertices of the custom space, whose ids mean something to their encoder alone; voxels have places."""
+    volume = _described_volume(described)
+    vertices, rois = Vertices.custom(count), RoiTable({}, count)
+    if like is None or like.vertices.space != CUSTOM:
+        return vertices, rois, volume
+    if volume is None:
+        return (vertices, like.rois, like.volume) if count == len(like.vertices) else (vertices, rois, None)
+    if like.volume is not None and (positions := like.volume.positions_of(volume)) is not None:
+        rois = like.rois.subset(positions)
+    return vertices, rois, volume
+
+
+def _described_volume(described: dict[str, Any]) -> Volume | None:
+    if (told := described.get("volume")) is None:
+        return None
+    try:
+        shape = read_shape(told["shape"])
+        return Volume(shape, told["affine"], np.stack(np.unravel_index(from_ranges(told["ranges"]), shape), axis=1))
+    except (KeyError, TypeError, ValueError):
+        raise DataError("volume of predictions: expected shape, affine and ranges, found others") from None
 
 
 def _misfit(pair: Pair, width: int, like: MapSet | None) -> str:
@@ -185,7 +214,7 @@ def _numbers(pair: Pair, chosen: list[int], mean: bool, described: dict[str, Any
     images = [] if described is None else list(described.get("images", ()))
     if len(images) == len(pair[0].rows):
         paths = [Path(str(images[row])) for row in chosen]
-        names = [f"{row:04d}-{_file_name(path.stem)}" for row, path in zip(chosen, paths, strict=True)]
+        names = [f"{row:04d}-{file_stem(path.stem, PART)}" for row, path in zip(chosen, paths, strict=True)]
         titles = [f"Predicted response to {path.name}" for path in paths]
     else:
         names = _row_names(pair[0], chosen)
@@ -200,18 +229,16 @@ def _row_names(values: Values, chosen: list[int]) -> list[str]:
     """What tells the rows apart: numbers, with names in the file; nothing if there is one."""
     if len(values.rows) == 1:
         return [""]
-    texts = [_file_name(Path(values.names[row]).stem) if values.names else "" for row in chosen]
-    return [f"{row:04d}-{text}" if text else f"{row:04d}" for row, text in zip(chosen, texts, strict=True)]
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:80]
+    texts = [Path(values.names[row]).stem if values.names else "" for row in chosen]
+    return [
+        f"{row:04d}-{file_stem(text, PART)}" if text else f"{row:04d}" for row, text in zip(chosen, texts, strict=True)
+    ]
 
 
 def _stem(pair: Pair) -> str:
     name = without_side(pair[0].path.name) if len(pair) == 2 else pair[0].path.name
     stem = re.sub(r"(\.(npy|mgz|mgh|annot|gii|func|shape|label))+$", "", name, flags=re.IGNORECASE)
-    return re.sub(r"[._-]{2,}", "_", stem).strip("._-") or "map"
+    return re.sub(r"[._-]{2,}", "_", stem).strip("._-")[:PART] or "map"
 
 
 def _classes(pair: Pair, row: int) -> BrainMap:

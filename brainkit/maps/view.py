@@ -70,6 +70,12 @@ class View(Layout):
         return points + [box.shift, box.lift, 0.0]
 
 
+def plainest_shape(surface: CorticalSurface | None) -> str:
+    """The shape that shows most of a surface at once: flat, or what it has instead; of an average one always flat."""
+    found = (FLAT,) if surface is None else surface.shapes
+    return next((shape for shape in (FLAT, "inflated", "pial", "white", "sphere") if shape in found), found[0])
+
+
 def camera(box: Box) -> np.ndarray:
     """Rows: the panel's right, its up and towards the viewer, in the brain's coordinates. (3, 3)."""
     return np.array(_CAMERAS[box.angle][box.hemisphere], dtype=np.float64)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from brainkit.errors import UsageError
 
 LEAST_CEILING = 0.05  # below it, the share of explainable variance is mostly noise
+RELIABLE_CEILING = 0.3  # above it, a single vertex says something: what it reads, how well it is predicted
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def table(of: Table) -> Block:
 
 
 def figure(source: str, alt: str, caption: str = "") -> Block:
-    """`source` is from :func:`brainkit.page.document.picture`; `alt` is for those who cannot see it."""
+    """`source` is from :func:`brainkit.utils.data_uri.data_uri`; `alt` is for those who cannot see it."""
     return {"kind": "figure", "source": source, "alt": alt, "caption": caption}
 
 
@@ -47,6 +47,21 @@ def pair(left: tuple[str, str], right: tuple[str, str], caption: str = "") -> Bl
     """Two pictures side by side, each with its title and source."""
     sides = [{"title": title, "source": source, "alt": title} for title, source in (left, right)]
     return {"kind": "pair", "sides": sides, "caption": caption}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Images in a row, and of what they are; each image has its source, a name for those who cannot see it, a text."""
+
+    title: str
+    detail: str
+    colour: str
+    images: Sequence[tuple[str, str, str]]
+
+
+def strips(of: Iterable[Strip], caption: str) -> Block:
+    """Rows of images, two rows side by side."""
+    return {"kind": "strips", "strips": list(of), "caption": caption}
 
 
 def code(words: str) -> Block:
@@ -58,6 +73,6 @@ def folded(title: str, words: str) -> Block:
     return {"kind": "folded", "title": title, "text": words}
 
 
-def page(title: str, html: str) -> Block:
-    """A whole page inside the report."""
-    return {"kind": "page", "title": title, "html": html}
+def page(heading: str, title: str, html: str) -> Block:
+    """A whole page inside the report, which is not printed."""
+    return {"kind": "page", "heading": heading, "title": title, "html": html}

@@ -21,6 +21,7 @@ from brainkit.maps.paint import FAINTEST, PALE
 from brainkit.page.content import PageContent, Photographs
 from brainkit.page.geometry import pack_surface
 from brainkit.page.pack import Pool
+from brainkit.utils.data_uri import data_uri
 
 # In this order they make one script.
 _SCRIPTS = (
@@ -131,6 +132,7 @@ def _map(brain_map: BrainMap, pool: Pool, tables: dict[str, Any]) -> dict[str, A
             "names": list(coding.names),
             "palette": pool.add(_bytes(coding.palette)),
             "strengthLabel": coding.strength_label,
+            "strengthName": coding.strength_name or "strength",
         }
     else:
         if "location" not in tables:
@@ -167,7 +169,7 @@ def _photographs(photographs: Photographs | None, pool: Pool, tables: dict[str, 
     steps = np.where(known, np.rint(np.where(known, responses, 0.0) / step), -128)
     return {
         "names": list(photographs.names),
-        "thumbnails": [_data_uri(each) for each in photographs.thumbnails],
+        "thumbnails": [data_uri(each) for each in photographs.thumbnails],
         "responses": pool.add(steps.astype(np.int8).ravel()),
         "step": step,
         "limit": photographs.limit,
@@ -189,12 +191,7 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 def _still(caption: str, image: bytes) -> str:
     caption = html.escape(caption)
-    return f'<figure><img alt="{caption}" src="{_data_uri(image)}"><figcaption>{caption}</figcaption></figure>'
-
-
-def _data_uri(image: bytes) -> str:
-    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    return f'<figure><img alt="{caption}" src="{data_uri(image)}"><figcaption>{caption}</figcaption></figure>'
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import io
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainkit.errors import require
+from brainkit.utils.data_uri import data_uri
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,18 +36,13 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(values)
 
 
-def picture(data: bytes, kind: str) -> str:
-    """A picture as the address of an ``<img>``. `kind` is ``"png"``, ``"jpeg"`` or ``"svg+xml"``."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
 def thumbnail(image: Image, size: int) -> str:
     """An image, made small, as the address of an ``<img>``; the longer side has `size` pixels."""
     small = image.convert("RGB")
     small.thumbnail((size, size))
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=85)
-    return picture(buffer.getvalue(), "jpeg")
+    return data_uri(buffer.getvalue())
 
 
 @functools.cache

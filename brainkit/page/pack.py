@@ -12,7 +12,7 @@ UNKNOWN = 65_535  # of numbers stored as uint16
 
 
 class Pool:
-    """Collects arrays; each is told by a small description that goes into the page's JSON."""
+    """Collects arrays; a small description of each goes into the page's JSON."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

@@ -36,6 +36,8 @@ class OutputSet:
     spread : bool
         Also write an ensemble's s.d. over its members: files of the same kind with ``-sd`` in their names. The writer
         then takes rows (b, 2, columns).
+    space : str, optional
+        Write the predictions at the vertices of another space; the rows taken are still the encoder's.
 
     Raises
     ------
@@ -52,9 +54,10 @@ class OutputSet:
         hemispheres: bool,
         top: int | None,
         spread: bool = False,
+        space: str | None = None,
     ) -> None:
         self.out, self.info = out, info
-        self.layout = make_layout(out, info, columns, regions, hemispheres)
+        self.layout = make_layout(out, info, columns, regions, hemispheres, space)
         means = format_of(out).means
         if spread and info.ensemble is None:
             raise UsageError(f"{out}: a spread needs an ensemble, and this encoder is a single model")
@@ -63,7 +66,9 @@ class OutputSet:
         self.spread = spread_path(out) if spread else None
         self._sheets = None if top is None else ContactSheets(out, regions, top)
         by_region = {name: index.tolist() for name, index in regions.items()} if means or top is not None else None
-        self.digest = hashlib.sha256(json.dumps([hemispheres, top, by_region, spread]).encode()).hexdigest()
+        # Without a space as before there was one: an interrupted output can be resumed.
+        form = [hemispheres, top, by_region, spread, *([] if space is None else [space])]
+        self.digest = hashlib.sha256(json.dumps(form).encode()).hexdigest()
 
     @property
     def file_paths(self) -> tuple[Path, ...]:
@@ -78,17 +83,22 @@ class OutputSet:
 
     def open_writer(self, rows_path: Path, resume_rows: int) -> RowWriter:
         """What takes the rows, in the folder of the partial output."""
-        writer = open_writer(rows_path, self.out, self.layout, resume_rows)
+        writer = self._open(rows_path, self.out, resume_rows)
         try:
             if self._sheets is not None:
                 writer = self._sheets.with_means(writer, rows_path.parent, resume_rows)
             if self.spread is None:
                 return writer
             spread_rows = rows_path.with_name(self.spread.name)
-            return _MeanAndSpread(writer, open_writer(spread_rows, self.spread, self.layout, resume_rows))
+            return _MeanAndSpread(writer, self._open(spread_rows, self.spread, resume_rows))
         except BaseException:
             writer.close()
             raise
+
+    def _open(self, rows_path: Path, out: Path, resume_rows: int) -> RowWriter:
+        writer = open_writer(rows_path, out, self.layout, resume_rows)
+        resampling = self.layout.resampling
+        return writer if resampling is None else _Resampled(writer, resampling.sources)
 
     def describe(self, partial: PartialOutput, images: ImageList) -> dict[str, Any]:
         """Draw the contact sheets of finished rows; what the JSON says about them and about the spread."""
@@ -117,6 +127,17 @@ class OutputSet:
             outputs.append((rows_path.with_name(self.spread.name), self.spread))
         files = [(part.path(source), part.path(target)) for source, target in outputs for part in self.layout.parts]
         return files + [(rows_path.with_name(path.name), path) for path in self.sheet_paths]
+
+
+class _Resampled:
+    """An output of other columns: each is one of the rows' columns, `sources` says which."""
+
+    def __init__(self, writer: RowWriter, sources: np.ndarray) -> None:
+        self._writer, self._sources = writer, sources
+        self.checkpoint, self.finish, self.close = writer.checkpoint, writer.finish, writer.close
+
+    def append(self, rows: np.ndarray, names: Sequence[str] = ()) -> None:
+        self._writer.append(np.ascontiguousarray(rows[..., self._sources]), names)
 
 
 class _MeanAndSpread:

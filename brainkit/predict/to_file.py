@@ -94,6 +94,7 @@ def predict_to_file(
     hemispheres: bool = False,
     top: int | None = None,
     spread: bool = False,
+    space: str | None = None,
     engine: str = "local",
     workers: int | None = None,
     order: str = "given",
@@ -130,6 +131,9 @@ def predict_to_file(
         For each of `rois`, draw so many of the images that drive it most, and least.
     spread : bool
         For an ensemble, also write the s.d. over its members, next to the predictions: ``fmri-sd.npy``.
+    space : str, optional
+        Write predictions at the vertices of another space: ``fsaverage5``, ``fsaverage6``, ``fsaverage`` or ``fsLR``.
+        Each has the prediction of the nearest vertex, see :func:`brainkit.cortex.resampling.resample`.
     engine : {"local", "ray"}
         Where the network runs: in this process, or on the workers of a Ray cluster
         (:func:`brainkit.predict.ray.ray_blocks`). The output is the same.
@@ -170,6 +174,7 @@ def predict_to_file(
         hemispheres=hemispheres,
         top=top,
         spread=spread,
+        space=space,
         engine=engine,
         workers=workers,
         order=order,
@@ -199,6 +204,7 @@ class _Request:
     hemispheres: bool
     top: int | None
     spread: bool
+    space: str | None
     engine: str
     workers: int | None
     order: str
@@ -226,7 +232,9 @@ def _predict(request: _Request, out: Path, overwrite: bool) -> PredictResult:
     if format_of(out).means and not names:
         names = names_with_vertices(encoder.rois)
     columns, regions = select_columns(encoder.rois, names)
-    outputs = OutputSet(out, encoder.info, columns, regions, request.hemispheres, request.top, request.spread)
+    outputs = OutputSet(
+        out, encoder.info, columns, regions, request.hemispheres, request.top, request.spread, request.space
+    )
 
     started = time.perf_counter()
     try:

@@ -6,32 +6,26 @@ import csv
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainkit._version import __version__
-from brainkit.cortex.vertices import CUSTOM
-from brainkit.errors import DataError, UsageError
-from brainkit.evaluation.compare import Summary
+from brainkit.errors import DataError
 from brainkit.evaluation.hierarchy import layers_by_roi
 from brainkit.evaluation.vertex_groups import vertex_groups
 from brainkit.images import content_hash
 from brainkit.metrics.depth import relative_depth
-from brainkit.runs.compare import RunComparison, Settings, SubjectResult, headline_measure
-from brainkit.runs.compare_tables import MEASURES, leaderboard
+from brainkit.runs.compare import RunComparison, Settings, SubjectResult
+from brainkit.runs.compare_figures import comparison_figures, mean_layer_weights, subject_folder
+from brainkit.runs.compare_tables import leaderboard
 from brainkit.runs.compared import OpenedRun
 from brainkit.runs.predictions import FILE
-from brainkit.utils.files import atomic_write, check_folder, create_folder, write_json
-from brainkit.utils.text import plural
-
-_LONGEST = 30  # groups of vertices in a chart
-_MOST_MODELS = 8  # in a chart by group: as many as there are colours
+from brainkit.utils.files import atomic_write, check_folder, check_new, create_folder, write_json
 
 
 def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -47,8 +41,8 @@ def check_output(out: str | os.PathLike[str], overwrite: bool) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder for the results, found a file")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UsageError(f"{folder}: exists already; give --overwrite, or name another --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        check_new(folder, overwrite)
     if not folder.resolve().parent.is_dir():
         raise DataError(f"{folder}: its folder {folder.parent} does not exist; create it first")
     return check_folder(folder)
@@ -73,11 +67,11 @@ def write_comparison(result: RunComparison, folder: Path) -> list[Path]:
         rows = leaderboard(result)
         _write_csv(files[-1], tuple(rows[0]), [tuple(row.values()) for row in rows])
     for name, found in result.subjects.items():
-        place = folder if result.single is not None else create_folder(folder / _file_name(name))
+        place = create_folder(folder / subject_folder(name, result))
         files.append(place / "comparison.npz")
         _write_arrays(files[-1], result, found)
     if importlib.util.find_spec("matplotlib") is not None:
-        files += _draw(result, folder)
+        files += [figure.write(folder / f"{name}.png") for name, figure in comparison_figures(result)]
     return files
 
 
@@ -153,151 +147,13 @@ def _write_arrays(path: Path, result: RunComparison, found: SubjectResult) -> No
     }
     arrays["pairs"] = np.array(list(found.pairs))
     for model in result.models:
-        weights, layers = _layer_weights(result, found, model.name)
+        weights, layers = mean_layer_weights(result, found, model.name)
         if weights is not None:
             arrays[f"depth.{model.name}"] = relative_depth(weights).astype(np.float32)
             arrays[f"layers_by_roi.{model.name}"] = layers_by_roi(weights, groups).astype(np.float32)
             arrays[f"layers.{model.name}"] = np.array(layers)
     with atomic_write(path) as temporary:
         np.savez(temporary, **arrays)
-
-
-def _layer_weights(result: RunComparison, found: SubjectResult, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Mean layer weights (V, L) of a model's runs, and the layers; None where it has none."""
-    model = next(each for each in result.models if each.name == name)
-    subject = found.shared.subject
-    selectors = model.selectors(subject) if subject in model.runs else []
-    if not selectors:
-        return None, ()
-    return np.mean([each.layer_weights for each in selectors], axis=0), selectors[0].layers
-
-
-def _draw(result: RunComparison, folder: Path) -> list[Path]:
-    from brainkit.maps import comparison_charts
-
-    figures = []
-    measure = headline_measure(result.accuracy(result.models[0].name))
-    about: dict[str, Any] = {"measure": MEASURES[measure], "note": _note(result)}
-    if result.settings.leaderboard:
-        rows = [
-            (
-                row["model"],
-                {"value": row[measure], "low": row[f"{measure}_low"], "high": row[f"{measure}_high"]},
-                None if row["rank"] == 1 else _to_best(row),
-            )
-            for row in leaderboard(result)
-        ]
-        path = folder / "leaderboard.png"
-        detail = _detail(result, "filled: p < 0.05")
-        figures.append(comparison_charts.draw_leaderboard(path, rows=rows, title="Leaderboard", detail=detail, **about))
-    if len(result.models) <= _MOST_MODELS:
-        figures.append(_draw_by_group(result, folder / "accuracy-by-roi.png", measure, about))
-    for name, found in result.subjects.items():
-        place, of_subject = (folder, "") if result.single is not None else (folder / _file_name(name), f"{name}: ")
-        figures += _draw_subject(result, found, place, of_subject)
-    return figures
-
-
-def _draw_by_group(result: RunComparison, path: Path, measure: str, about: dict[str, Any]) -> Path:
-    """Accuracy of all models, and the differences of the first model (of a leaderboard, the best) from the others."""
-    from brainkit.maps import comparison_charts
-
-    first = result.models[0].name
-    place = 1 if result.settings.leaderboard else 0
-    pairs = [pair for pair in result.pairs if pair[place] == first]
-    other = pairs[0][1 - place] if len(pairs) == 1 else "each other model"
-    return comparison_charts.draw_by_group(
-        path,
-        accuracy={model.name: _points(result.accuracy(model.name), measure, "mean") for model in result.models},
-        differences={
-            pair[1 - place]: _points(result.pair(pair), measure, "difference", -1 if place else 1) for pair in pairs
-        },
-        difference=f"{first} minus {other}",
-        title=f"Accuracy and differences of {plural(len(result.models), 'model')}",
-        detail=_detail(result, f"filled: {'q' if result.single is not None else 'p'} < 0.05"),
-        **about,
-    )
-
-
-def _draw_subject(result: RunComparison, found: SubjectResult, folder: Path, start: str) -> list[Path]:
-    from brainkit.maps import comparison_charts
-    from brainkit.maps.brain_map import MapSet
-    from brainkit.maps.definitions import difference
-    from brainkit.maps.draw import draw_maps
-    from brainkit.maps.limits import same_limits
-
-    figures = []
-    note = found.shared.note
-    if found.hierarchy:
-        path = folder / "hierarchy.png"
-        level = f"{100 * result.settings.level:g} %"
-        over = any(each["interval_over"] for each in found.hierarchy.values())
-        parts = [f"bars: {level} intervals over runs"] if over else []
-        parts += [f"grey: {level} of maps as smooth, rotated on the sphere"] if found.no_spin is None else []
-        title = f"{start}preferred depth along the cortex" if start else "Preferred depth along the cortex"
-        figures.append(
-            comparison_charts.draw_hierarchy(
-                path, hierarchies=found.hierarchy, title=title, detail="; ".join(parts), note=note
-            )
-        )
-    groups = vertex_groups(found.shared.vertices, found.shared.rois)
-    groups = {name: members for name, members in groups.items() if len(members)}
-    weights = {model.name: _layer_weights(result, found, model.name) for model in result.models}
-    shares = {name: layers_by_roi(each, groups) for name, (each, _) in weights.items() if each is not None}
-    if shares and groups:
-        layers = {name: weights[name][1] for name in shares}
-        path = folder / "layers-by-roi.png"
-        title = f"{start}mean layer weights by ROI" if start else "Mean layer weights by ROI"
-        figures.append(
-            comparison_charts.draw_layers_by_roi(
-                path, shares=shares, layers=layers, rois=list(groups), title=title, note=note
-            )
-        )
-    if found.shared.vertices.space != CUSTOM and importlib.util.find_spec("nilearn") is not None:
-        drawn = [
-            difference(each.difference["r"], each.q, names=pair, images=each.n_images)
-            for pair, each in found.pairs.items()
-        ]
-        names = [
-            "difference" if len(found.pairs) == 1 else f"difference-{_file_name('-'.join(pair))}"
-            for pair in found.pairs
-        ]
-        named = tuple(replace(each, name=name) for each, name in zip(same_limits(drawn), names, strict=True))
-        figures += draw_maps(folder, MapSet("", found.shared.vertices, found.shared.rois, named, note))
-    return figures
-
-
-def _points(summary: Summary, measure: str, value: str, sign: int = 1) -> dict[str, dict[str, Any]]:
-    """Points of a chart, of the groups that have vertices: of ``mean``, or of ``difference`` times `sign`."""
-    points = {}
-    start = "" if value == "difference" else "mean_"
-    for group, measures in list(summary.items())[:_LONGEST]:
-        line = measures[measure]
-        if line["n"]:
-            ends = [line[f"{start}{end}"] for end in ("low", "high")[::sign]]
-            known = [None if each is None else sign * each for each in (line[value], *ends)]
-            points[group] = dict(zip(("value", "low", "high"), known, strict=True))
-            # Over subjects there is no q.
-            points[group] |= {"q": line.get("q", line["p"])} if value == "difference" else {}
-    return points
-
-
-def _to_best(row: dict[str, Any]) -> dict[str, Any]:
-    keys = {"value": "difference", "low": "low", "high": "high", "p": "p"}
-    return {key: row[f"{name}_to_best"] for key, name in keys.items()}
-
-
-def _note(result: RunComparison) -> str | None:
-    return "; ".join(dict.fromkeys(each.shared.note for each in result.subjects.values() if each.shared.note)) or None
-
-
-def _detail(result: RunComparison, filled: str) -> str:
-    if result.single is None:
-        return f"random effects over {plural(len(result.subjects), 'subject')}; {filled}"
-    comparison = next(iter(result.single.pairs.values()))
-    stimuli = plural(comparison.n_groups, "stimulus", "stimuli")
-    level = f"{100 * result.settings.level:g} %"
-    return f"{plural(comparison.n_images, 'test image')} of {stimuli}; bars: {level} intervals over stimuli; {filled}"
 
 
 def _subject_facts(found: SubjectResult) -> dict[str, Any]:
@@ -351,7 +207,3 @@ def _provenance(run: OpenedRun) -> dict[str, Any]:
         "seed": summary["seed"],
         "brainkit": summary["brainkit"],
     }
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)

@@ -18,6 +18,7 @@ from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.folder import finished_run, read_rois, repeat_folders, run_folders
 from brainkit.runs.predictions import FILE, Predictions, align_responses, read_predictions
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.text import plural
 
 
@@ -72,9 +73,9 @@ class Model:
                 folders += repeat_folders(each.run) or [each.run]
         found = []
         for folder in folders:
-            with np.load(folder / "selectors.npz") as file:
-                weights, layers = file["layer_weights"], tuple(file["layers"].tolist())
-            found.append(Selectors(weights, layers, Split.read(folder / "split.json").train))
+            arrays = read_arrays(folder / "selectors.npz", ("layer_weights", "layers"))
+            layers = tuple(arrays["layers"].tolist())
+            found.append(Selectors(arrays["layer_weights"], layers, Split.read(folder / "split.json").train))
         if len({each.layers for each in found}) > 1:
             raise DataError(f"{self.name}: expected runs of one network, found runs with other layers; name them apart")
         return found
@@ -151,8 +152,7 @@ def open_models(runs: Sequence[str | os.PathLike[str]]) -> tuple[Model, ...]:
 def open_rois(models: Sequence[Model], subject: str) -> RoiTable:
     """The ROIs of a subject: those of the first run."""
     run = models[0].runs[subject][0].run
-    with np.load(run / "scores.npz") as file:
-        return read_rois(run, len(file["vertices"]))
+    return read_rois(run, len(read_arrays(run / "scores.npz", ("vertices",))["vertices"]))
 
 
 def open_shared(models: Sequence[Model], subject: str, data: Sequence[str | os.PathLike[str]] = ()) -> Shared:
@@ -199,8 +199,7 @@ def open_shared(models: Sequence[Model], subject: str, data: Sequence[str | os.P
         predictions.setdefault(model.name, []).append(each.predictions[own])
         images[model.name] = max(images.get(model.name, 0), len(each.pixels))
     run = runs[0][1]
-    with np.load(run.run / "scores.npz") as file:
-        ceiling = file["noise_ceiling"].astype(np.float64)
+    ceiling = read_arrays(run.run / "scores.npz", ("noise_ceiling",))["noise_ceiling"].astype(np.float64)
     notes = dict.fromkeys(note for _, each in runs if (note := each.summary["note"]))
     untrained = (model.name for model, each in runs if each.summary["backbone"]["pretrained"] is False)
     notes |= dict.fromkeys(f"{name}: network with RANDOM weights" for name in untrained)

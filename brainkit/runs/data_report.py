@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,6 @@ from PIL import Image
 from brainkit._version import __version__
 from brainkit.config import Config
 from brainkit.cortex.surface import sphere_coordinates
-from brainkit.cortex.vertices import CUSTOM
 from brainkit.data.inspection import Inspection, inspect_subject, inspect_trials
 from brainkit.data.readers import find_layout, locate, open_subject, open_trials
 from brainkit.data.subject import Subject
@@ -23,6 +23,7 @@ from brainkit.data.trials.prepare import prepare_subject
 from brainkit.data.trials.prepared import find_prepared
 from brainkit.errors import DataError, UsageError
 from brainkit.images import decode
+from brainkit.utils.data_uri import data_uri
 from brainkit.utils.files import atomic_write
 from brainkit.utils.progress import Say, duration
 from brainkit.utils.table import Table
@@ -176,9 +177,10 @@ def _sections(found: Inspection, subject: Subject) -> list[Section]:
     sections.append(Section("images", "Images", [_examples(subject)]))
     maps = _maps(subject)
     if maps is not None:
-        from brainkit.runs.report_figures import map_picture
+        from brainkit.runs.report_figures import MapPictures
 
-        shown = [blocks.figure(map_picture(maps, each), f"Map: {each.title}") for each in maps.maps]
+        pictures = MapPictures(maps)
+        shown = [blocks.figure(pictures.source(each), f"Map: {each.title}") for each in maps.maps]
         sections.append(Section("maps", "Maps", shown))
     tables = [
         block for table in found.tables for block in (blocks.heading(table.title), blocks.table(_without_bars(table)))
@@ -196,10 +198,7 @@ def _without_bars(table: Table) -> Table:
 
 def _examples(subject: Subject) -> dict[str, object]:
     """Images from all over the data, on one sheet."""
-    import io
-
     from brainkit.page import blocks
-    from brainkit.page.document import picture
 
     rows = np.unique(np.linspace(0, len(subject) - 1, min(len(subject), _EXAMPLES)).astype(int)).tolist()
     height = -(-len(rows) // _COLUMNS) * _SIDE
@@ -212,7 +211,7 @@ def _examples(subject: Subject) -> dict[str, object]:
     sheet.save(buffer, format="JPEG", quality=85)
     names = f"{subject.names[rows[0]]} to {subject.names[rows[-1]]}"
     return blocks.figure(
-        picture(buffer.getvalue(), "jpeg"), f"{len(rows)} images", f"{len(rows)} of {len(subject):,} images: {names}"
+        data_uri(buffer.getvalue()), f"{len(rows)} images", f"{len(rows)} of {len(subject):,} images: {names}"
     )
 
 
@@ -221,13 +220,10 @@ def _maps(subject: Subject) -> MapSet | None:
     from brainkit.maps import definitions
     from brainkit.maps.brain_map import MapSet
 
-    if subject.vertices.space == CUSTOM and subject.volume is None:
-        return None
     maps: list[BrainMap] = []
     if subject.noise_ceiling is not None:
         maps.append(definitions.noise_ceiling(subject.noise_ceiling))
     if len(subject.rois):
         maps.append(definitions.rois(subject.rois))
-    if not maps:
-        return None
-    return MapSet(subject.name, subject.vertices, subject.rois, tuple(maps), note=subject.note, volume=subject.volume)
+    drawn = MapSet(subject.name, subject.vertices, subject.rois, tuple(maps), note=subject.note, volume=subject.volume)
+    return drawn if maps and drawn.is_drawable else None

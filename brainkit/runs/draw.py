@@ -16,12 +16,12 @@ from brainkit.maps import draw
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.changes import Changes
 from brainkit.maps.files.formats import check_format, write_maps
-from brainkit.maps.files.values import file_stem
 from brainkit.maps.pycortex.run import Pycortex, check_pycortex, write_dataset, write_quickflat
 from brainkit.maps.style import DEFAULT, FORMATS, Style
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.runs.latest import default_encoder, has_latest, latest_run
 from brainkit.runs.map_sets import is_evaluation, is_run_folder, open_map_sets
+from brainkit.utils.file_names import file_stems
 from brainkit.utils.files import read_json
 from brainkit.utils.progress import Say
 
@@ -33,6 +33,7 @@ def draw_all(
     like: str | os.PathLike[str] | None = None,
     rows: Sequence[int] = (),
     mean: bool = False,
+    own_limits: bool = False,
     surface: str | os.PathLike[str] | None = None,
     changes: Changes | None = None,
     style: Style = DEFAULT,
@@ -52,13 +53,13 @@ def draw_all(
         Folder for the figures; by default ``maps/`` in the run, ``<file>-maps`` next to an encoder file, and the
         working folder for files of values. For several subjects, each gets a folder in it.
     like : path-like, optional
-        A run or an encoder file whose vertices the files' values are, and whose regions are outlined.
-    rows, mean
+        A run or an encoder file whose vertices the files' values are, and whose ROIs are outlined.
+    rows, mean, own_limits
         See :func:`brainkit.maps.value_files.read_value_files`.
     surface : path-like, optional
         Folder of a subject's own surface, see :func:`brainkit.cortex.surface_files.read_surface`.
     changes : Changes, optional
-        Which maps, regions, colours and limits.
+        Which maps, ROIs, colours and limits.
     style : Style
     formats : sequence of str
         Of pictures: png, pdf, svg; of files: keys of ``brainkit.maps.files.formats.MAP_FORMATS``.
@@ -81,12 +82,13 @@ def draw_all(
     if any(values):
         if not all(values):
             raise UsageError("map: expected one run or encoder file, or files of values, got both")
-        whose = None if like is None else next(iter(open_map_sets(like).values()))
-        found = {Path(out or "."): read_value_files(sources, like=whose, rows=rows, mean=mean)}
+        known = None if like is None else next(iter(open_map_sets(like).values()))
+        sets = read_value_files(sources, like=known, rows=rows, mean=mean, own_limits=own_limits)
+        found = {Path(out or "."): sets}
     elif len(sources) > 1:
         raise UsageError(f"map: expected one run or encoder file, got {len(sources)}")
-    elif like is not None or rows or mean:
-        raise UsageError("map: --like, --rows and --mean are for files of values")
+    elif like is not None or rows or mean or own_limits:
+        raise UsageError("map: --like, --rows, --mean and --own-limits are for files of values")
     else:
         found = map_folders(default_source(say) if not sources else Path(sources[0]), out)
     changes = changes or Changes()
@@ -103,7 +105,7 @@ def draw_all(
         if pycortex is not None:
             check_pycortex(each)
     for sets in changed.values():
-        _check_names(sets)
+        file_stems(name for each in sets for name in each.names)
     figures = []
     for folder, sets in changed.items():
         _make_folder(folder, Path(out or folder))
@@ -117,15 +119,6 @@ def draw_all(
             if pycortex is not None:
                 figures += _draw_with_pycortex(folder / "pycortex", each, pycortex, say)
     return figures
-
-
-def _check_names(sets: Sequence[MapSet]) -> None:
-    """Figures of one folder have different names."""
-    names = [file_stem(name) for each in sets for name in each.names]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise UsageError(
-            f"map: two maps would be written as {twice[0]}; draw the files one by one, each with its --out"
-        )
 
 
 def _write_kind(folder: Path, maps: MapSet, kind: str, say: Say) -> list[Path]:

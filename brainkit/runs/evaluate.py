@@ -127,7 +127,7 @@ def evaluate_on_data(
         predictor = _open_predictor(source, device, threads, log)
         subject = _open_data(predictor, data)
         split_hashes = predictor.split_hashes(subject)
-        sets = choose_sets(subject, chosen, split_hashes)
+        sets = choose_sets(subject, chosen, split_hashes, predictor.split_name)
         folders = output_folders(predictor, out, sets)
         other_subject = _other_subject(predictor, subject)
         remarks = {

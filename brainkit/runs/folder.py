@@ -18,6 +18,7 @@ from brainkit.encoder_file.file import run_names
 from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.metrics.uncertainty import MapUncertainty
 from brainkit.runs.latest import latest_run
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import atomic_write, read_json
 
 if TYPE_CHECKING:
@@ -201,11 +202,11 @@ def read_uncertainty(folder: Path, vertices: Vertices) -> MapUncertainty | None:
     path = folder / "uncertainty.npz"
     if not path.is_file():
         return None
-    with np.load(path) as file:
-        if not np.array_equal(file["vertices"], vertices.ids):
-            raise DataError(f"{path}: expected the run's {len(vertices)} vertices, found others; measure it again")
-        depth, location, scale = (file[name] for name in ("depth_se", "location_se", "scale_se"))
-        return MapUncertainty(depth, location, scale, str(file["basis"]), int(file["runs"]), float(file["max_se"]))
+    file = read_arrays(path, ("vertices", "depth_se", "location_se", "scale_se", "basis", "runs", "max_se"))
+    if not np.array_equal(file["vertices"], vertices.ids):
+        raise DataError(f"{path}: expected the run's {len(vertices)} vertices, found others; measure it again")
+    depth, location, scale = (file[name] for name in ("depth_se", "location_se", "scale_se"))
+    return MapUncertainty(depth, location, scale, str(file["basis"]), int(file["runs"]), float(file["max_se"]))
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -218,8 +219,8 @@ def read_volume(path: Path) -> Volume | None:
     """Read ``volume.npz``; None if there is none."""
     if not path.is_file():
         return None
-    with np.load(path) as file:
-        return Volume(tuple(file["shape"].tolist()), file["affine"], file["voxels"])
+    file = read_arrays(path, ("shape", "affine", "voxels"))
+    return Volume(tuple(file["shape"].tolist()), file["affine"], file["voxels"])
 
 
 def _read_summary(run: str | os.PathLike[str] | None) -> tuple[Path, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 
 from brainkit import encoder_file
 from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.vertices import Vertices
-from brainkit.errors import DataError
+from brainkit.cortex.vertices import CUSTOM, Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.catalog import encoder_maps, evaluation_maps, trained_maps
 from brainkit.maps.limits import share_limits
@@ -25,6 +24,7 @@ from brainkit.runs.folder import (
     read_volume,
     run_folders,
 )
+from brainkit.utils.arrays import read_arrays
 from brainkit.utils.files import read_json
 
 EVALUATION = "evaluation.npz"
@@ -102,7 +102,7 @@ def run_map_set(run: str | os.PathLike[str] | None = None) -> MapSet:
 
 
 def evaluation_map_set(folder: Path) -> MapSet:
-    """The maps of an evaluation's folder; in a run folder, with the regions of the run.
+    """The maps of an evaluation's folder; in a run folder, with the ROIs and the volume of the run.
 
     Raises
     ------
@@ -116,33 +116,19 @@ def evaluation_map_set(folder: Path) -> MapSet:
     about = facts.get("provenance", {})
     title = ", ".join(filter(None, (about.get("encoder", {}).get("file"), about.get("split", {}).get("name"))))
     note = "; ".join(facts.get("notes", ())) or None
-    return MapSet(title, vertices, _rois_of_run_around(folder, vertices), maps, note)
+    rois, volume = _of_run_around(folder, vertices)
+    return MapSet(title, vertices, rois, maps, note, volume)
 
 
-def _rois_of_run_around(folder: Path, vertices: Vertices) -> RoiTable:
+def _of_run_around(folder: Path, vertices: Vertices) -> tuple[RoiTable, Volume | None]:
+    """ROIs and volume of the vertices, of the run whose folder is around."""
     run = next((parent for parent in list(folder.absolute().parents)[:2] if (parent / "run.json").is_file()), None)
     if run is None or not (run / "rois.json").is_file():
-        return RoiTable({}, len(vertices))
+        return RoiTable({}, len(vertices)), None
     ids = read_arrays(run / "selectors.npz", ("vertices",))["vertices"]
-    rois = read_rois(run, len(ids))
     scored = np.isin(ids, vertices.ids)
-    return rois.subset(scored) if scored.sum() == len(vertices) else RoiTable({}, len(vertices))
-
-
-def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz`` file.
-
-    Raises
-    ------
-    DataError
-        If the file or an array is missing, or it is damaged.
-    """
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; is the folder complete?") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise DataError(f"{path}: expected an .npz file of arrays, found one that is damaged") from None
-    except KeyError as error:
-        raise DataError(f"{path}: expected an array {error.args[0]!r}, found none") from None
+    # Some vertices of the custom space are numbered anew, so which they are is not known.
+    if scored.sum() != len(vertices) or (vertices.space == CUSTOM and not scored.all()):
+        return RoiTable({}, len(vertices)), None
+    volume = read_volume(run / "volume.npz")
+    return read_rois(run, len(ids)).subset(scored), volume and volume.select(np.flatnonzero(scored))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +13,7 @@ from brainkit.backbones import Backbone
 from brainkit.backbones.plugin import backbone_name, drawn_seed, preserved_state
 from brainkit.config import Config, ModelConfig
 from brainkit.data import open_subject
+from brainkit.data.leaks import note_leaks
 from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
 from brainkit.evaluation.model_scores import score
@@ -24,7 +24,7 @@ from brainkit.runs.network import load_network
 from brainkit.runs.predictions import open_predictions
 from brainkit.runs.results import intervals_of_kept, write_model, write_parity, write_results
 from brainkit.runs.settings import Overrides
-from brainkit.runs.subjects import SubjectRun, leak_warning, subject_truth
+from brainkit.runs.subjects import SubjectRun, subject_truth
 from brainkit.training.calibration import finish
 from brainkit.training.checkpoint import load_best
 from brainkit.training.threads import limit_threads
@@ -67,10 +67,9 @@ def save_run(
     settings = _settings(module, data, model, backbone, opened)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with limit_threads(), RunLog(say) as log, PeakMemory() as memory:
-        split = data.split
-        if warning := leak_warning([split], [opened]):
-            log(warning)
-            split = replace(split, notes=(*split.notes, warning))
+        (split,) = note_leaks([data.split], [opened])
+        for note in split.notes[len(data.split.notes) :]:
+            log(note)
         clock = PhaseClock(memory)
         with preserved_state(backbone), atomic_write(folder) as temporary:
             network = load_network(settings, backbone, log)

@@ -13,6 +13,7 @@ from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
 from brainkit.data import open_subject
 from brainkit.data.split import Split
+from brainkit.data.stimuli import short_hashes
 from brainkit.data.subject import Subject
 from brainkit.encoder_file import locate
 from brainkit.errors import require
@@ -43,6 +44,8 @@ class Predictor(Protocol):
         Of figures.
     trained_on : dict
         ``name`` and ``hash`` of the data of its training, as far as they are known.
+    split_name : str
+        Of the lists of images that it was trained and tested by; "" if there were none, or it is not known.
     """
 
     path: Path
@@ -51,18 +54,27 @@ class Predictor(Protocol):
     title: str
     note: str | None
     trained_on: dict[str, Any]
+    split_name: str
 
     def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
         """A subject, by default the data that it was trained on; None if it does not say where they are."""
 
     def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
-        """Short hashes of the images on each side of its split; None if they are not known."""
+        """Short hashes of the images on each side of its split, and in its further test sets if they are known.
+
+        None if they are not known.
+        """
 
     def predict(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
         """Predictions (n, V), float32, for a subject's images at these rows."""
 
     def facts(self) -> dict[str, Any]:
         """The sections ``encoder``, ``seeds`` and ``versions`` of the provenance of the latest predictions."""
+
+
+def _name_of_split(facts: object) -> str:
+    name = facts.get("name", "") if isinstance(facts, dict) else ""
+    return name if isinstance(name, str) else ""
 
 
 class EncoderPredictor:
@@ -83,6 +95,7 @@ class EncoderPredictor:
         self.title, self.note = str(info.backbone.get("name", self.path.stem)), info.note
         trained_on = info.provenance.get("data")
         self.trained_on = trained_on if isinstance(trained_on, dict) else {}
+        self.split_name = _name_of_split(info.provenance.get("split"))
 
     def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
         return None if data is None else open_subject(data)
@@ -130,6 +143,7 @@ class RunPredictor:
         self.rois = read_rois(self.path, len(self.vertices))
         self.title, self.note = self.summary["backbone"]["name"], figure_note(self.summary)
         self.trained_on = self.summary["data"]
+        self.split_name = _name_of_split(self.summary["split"])
         self.used = "computed"
 
     def open_data(self, data: str | os.PathLike[str] | None = None) -> Subject | None:
@@ -142,10 +156,13 @@ class RunPredictor:
 
     def split_hashes(self, subject: Subject) -> dict[str, np.ndarray] | None:
         """Of a run that has not stored them: from its split, if the subject is the one it was trained on."""
-        stored = read_image_hashes(self.path)
-        if stored is None and (split := self._split(subject)) is not None and "trained_with" not in self.summary:
-            return split_hashes([(subject, split)])
-        return stored
+        stored, split = read_image_hashes(self.path), self._split(subject)
+        if stored is None and split is not None and "trained_with" not in self.summary:
+            stored = split_hashes([(subject, split)])
+        if stored is None or split is None or not split.sets:
+            return stored
+        own = short_hashes(subject.pixel_hashes)
+        return {**{name: own[rows] for name, rows in split.sets.items()}, **stored}
 
     def predict(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
         """Kept predictions where the run has them for all the images; a run's test predictions are kept."""

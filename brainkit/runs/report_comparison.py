@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.page import blocks
 from brainkit.page.blocks import Block, Section
-from brainkit.page.document import picture
 from brainkit.runs.compare import RunComparison, Settings, compare
-from brainkit.runs.compare_output import write_comparison
+from brainkit.runs.compare_figures import comparison_figures
 from brainkit.runs.compare_tables import tables
 from brainkit.runs.map_sets import run_map_set
-from brainkit.runs.report_figures import map_picture
+from brainkit.runs.report_figures import MapPictures, figure_source
 from brainkit.utils.progress import Say
 from brainkit.utils.text import plural
 
 _MAPS = ("explained", "layer", "location", "scale")
 # Start of a figure's name -> what it shows.
 _CAPTIONS = {
-    "accuracy-by-roi": "Accuracy by region, and differences between models.",
+    "accuracy-by-roi": "Accuracy by ROI, and differences between models.",
     "hierarchy": "Preferred depth along the cortex: does it rise from early to late areas?",
-    "layers-by-roi": "Mean weight of each layer in each region.",
+    "layers-by-roi": "Mean weight of each layer in each ROI.",
     "difference": "Difference in r: vertices whose difference may be chance are pale.",
 }
 
@@ -40,7 +38,10 @@ class Comparison:
 
 
 def comparison_sections(
-    runs: Sequence[str | os.PathLike[str]], data: str | os.PathLike[str] | None, say: Say
+    runs: Sequence[str | os.PathLike[str]],
+    data: str | os.PathLike[str] | None,
+    surface: CorticalSurface | None,
+    say: Say,
 ) -> Comparison:
     """Compare runs, and show what is found.
 
@@ -50,6 +51,8 @@ def comparison_sections(
         As for :func:`brainkit.runs.compare.compare`.
     data : path-like, optional
         Where the runs' data are now, if they have moved.
+    surface : CorticalSurface, optional
+        Of the subject's own, for the maps side by side.
     say : callable
         Called with each line of progress.
     """
@@ -59,8 +62,8 @@ def comparison_sections(
     names = [model.name for model in result.models]
     subjects = ", ".join(result.subjects)
     sections = [
-        Section("comparison", "Which is better?", _comparison(result)),
-        Section("side-by-side", "Maps side by side", _side_by_side(result)),
+        Section("comparison", "Which is better?", _comparison(result, surface)),
+        Section("side-by-side", "Maps side by side", _side_by_side(result, surface)),
         Section("runs", "What was compared", [blocks.facts(_runs(result))]),
     ]
     notes = dict.fromkeys(found.shared.note for found in result.subjects.values() if found.shared.note)
@@ -72,31 +75,31 @@ def comparison_sections(
     )
 
 
-def _comparison(result: RunComparison) -> list[Block]:
+def _comparison(result: RunComparison, surface: CorticalSurface | None) -> list[Block]:
     shown = [blocks.table(table) for table in tables(result)]
-    with tempfile.TemporaryDirectory() as folder:
-        for path in write_comparison(result, Path(folder) / "comparison"):
-            if path.suffix == ".png":
-                caption = next((text for start, text in _CAPTIONS.items() if path.stem.startswith(start)), "")
-                shown.append(blocks.figure(picture(path.read_bytes(), "png"), caption or path.stem, caption))
+    for path, figure in comparison_figures(result, surface):
+        name = path.rpartition("/")[2]
+        caption = next((text for start, text in _CAPTIONS.items() if name.startswith(start)), "")
+        shown.append(blocks.figure(figure_source(figure), caption or name, caption))
     return shown
 
 
-def _side_by_side(result: RunComparison) -> list[Block]:
+def _side_by_side(result: RunComparison, surface: CorticalSurface | None) -> list[Block]:
     """The maps of each model's first run on the first subject, with the same limits."""
     subject = next(iter(result.subjects))
-    sets = {
-        model.name: run_map_set(model.runs[subject][0].folder)
+    drawn = {
+        model.name: MapPictures(run_map_set(model.runs[subject][0].folder), surface)
         for model in result.models
         if subject in model.runs and model.selectors(subject)
     }
+    drawn = {model: pictures for model, pictures in drawn.items() if pictures.possible}
     shown: list[Block] = []
     for name in _MAPS:
-        having = {model: (maps, each) for model, maps in sets.items() for each in maps.maps if each.name == name}
+        having = {model: pictures for model, pictures in drawn.items() if name in pictures.maps.names}
         if not having:
             continue
-        shown.append(blocks.heading(next(iter(having.values()))[1].title.capitalize()))
-        sides = [(model, map_picture(*found, small=True)) for model, found in having.items()]
+        shown.append(blocks.heading(next(iter(having.values())).maps[name].title.capitalize()))
+        sides = [(model, each.source(each.maps[name], small=True)) for model, each in having.items()]
         for left, right in zip(sides[::2], sides[1::2] + [("", "")] * (len(sides) % 2), strict=True):
             shown.append(blocks.pair(left, right) if right[1] else blocks.figure(left[1], left[0], left[0]))
     return shown

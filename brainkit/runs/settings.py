@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from brainkit.config import BackboneConfig, Config, DataConfig
+from brainkit.cortex.roi_expressions import with_absolute_files
 from brainkit.data.readers import locate
 from brainkit.data.subject import Subject
 from brainkit.errors import DataError, UsageError
@@ -54,6 +55,8 @@ class Overrides:
         A finished run to start from.
     rois : sequence of str
         Train only the vertices of these ROIs.
+    split : str or path-like, optional
+        Name or file of the split.
     maps : bool, optional
         Whether to draw the maps.
     snapshots : bool, optional
@@ -78,6 +81,7 @@ class Overrides:
     images: int | None = None
     start: PathLike | None = None
     rois: Sequence[str] = ()
+    split: PathLike | None = None
     maps: bool | None = None
     snapshots: bool | None = None
     config: PathLike | None = None
@@ -127,7 +131,9 @@ class Overrides:
     def _data(self, base: DataConfig) -> DataConfig:
         base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
-        base = replace(base, rois=rois or base.rois, images=base.images if self.images is None else self.images)
+        split = base.split if self.split is None else os.fspath(self.split)
+        images = base.images if self.images is None else self.images
+        base = replace(base, rois=rois or base.rois, split=split, images=images)
         paths = tuple(
             (each.location or str(each.root)) if isinstance(each, Subject) else os.fspath(each) for each in self.data
         )
@@ -193,7 +199,13 @@ def _with_absolute_paths(settings: Config) -> Config:
         name = f"{_absolute(file)}:{kind}"
     return replace(
         settings,
-        data=replace(data, path=_absolute_data(data.path), paths=tuple(map(_absolute_data, data.paths))),
+        data=replace(
+            data,
+            path=_absolute_data(data.path),
+            paths=tuple(map(_absolute_data, data.paths)),
+            rois=tuple(map(with_absolute_files, data.rois)),
+            split=_absolute(data.split) if users_path(data.split).is_file() else data.split,
+        ),
         backbone=replace(backbone, name=name, weights=_absolute(backbone.weights)),
         train=replace(settings.train, start=_absolute(settings.train.start)),
     )

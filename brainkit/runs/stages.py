@@ -36,7 +36,6 @@ from brainkit.runs.start import Start, begin_from, open_start, place
 from brainkit.runs.subjects import (
     SubjectRun,
     check_data_folders,
-    leak_warning,
     open_subjects,
     plan_subjects,
     response_scale,
@@ -197,14 +196,8 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
     tokens = run.world.in_turn(create_folder_and_extract, extract)
     for each in subjects:
         split, of_subject = each.split, f" of {each.name}" if len(subjects) > 1 else ""
-        sides = f"{len(split.train):,} training, {len(split.validation):,} validation"
-        counts = f"{sides}, {plural(len(split.test), 'test image')}"
-        for line in (counts, *split.notes):
+        for line in (f"{split.counts()} images" + (f" ({split.name})" if split.name else ""), *split.notes):
             run.log(f"split{of_subject}: {line}")
-    if has_checkpoint:  # its split may be one of brainkit 0.1.0, which did not compare pixels
-        splits, data = zip(*((each.split, each.subject) for each in subjects), strict=True)
-        if warning := run.world.once(lambda: leak_warning(splits, data)):
-            run.log(warning)
     return tokens
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from brainkit.config import Config, DataConfig
 from brainkit.cortex.surface import sphere_coordinates
-from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices
+from brainkit.cortex.vertices import CUSTOM, FSAVERAGE, SPACES, Vertices
 from brainkit.data.stimuli import short_hashes
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.export import check_reloadable
@@ -183,7 +183,8 @@ def place(start: Start, subject: Subject) -> Placed:
     old = start.model.coordinates.cpu().numpy()
     coordinates, notes = subject.coordinates, []
     spaces = start.vertices.space, subject.vertices.space
-    if set(spaces) <= set(SPACES) and subject.own_coordinates is None and _is_spherical(old, start.vertices):
+    is_one_sphere = set(spaces) <= set(FSAVERAGE) or (spaces[0] == spaces[1] and spaces[0] in SPACES)
+    if is_one_sphere and subject.own_coordinates is None and _is_spherical(old, start.vertices):
         for side in ("left", "right"):
             if len(getattr(subject.vertices, side)) and not len(getattr(start.vertices, side)):
                 raise UsageError(
@@ -252,7 +253,7 @@ def seen_before(start: Start, subjects: Sequence[tuple[Subject, Split]]) -> str 
 
 
 def _is_spherical(coordinates: np.ndarray, vertices: Vertices) -> bool:
-    """Whether coordinates are those that vertices of an fsaverage have on the sphere."""
+    """Whether coordinates are those that the vertices have on the sphere of their space."""
     return vertices.space in SPACES and np.allclose(coordinates, sphere_coordinates(vertices), atol=1e-3)
 
 

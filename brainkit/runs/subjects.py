@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainkit.config import Config
+from brainkit.data.leaks import note_leaks
 from brainkit.data.readers import find_layout, locate, open_subject
 from brainkit.data.split import Split
-from brainkit.data.splits import common_stimuli, leaked_images, split_subjects
+from brainkit.data.splits import split_subjects
 from brainkit.data.subject import Subject
 from brainkit.errors import UsageError
 from brainkit.evaluation.recovery import read_truth
 from brainkit.runs.settings import Data
 from brainkit.utils.files import folder_named_by
 from brainkit.utils.progress import Say
-from brainkit.utils.text import plural
 
 if TYPE_CHECKING:
     from brainkit.backbones import Backbone
@@ -156,26 +156,17 @@ def plan_subjects(
     else:
         seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
         fractions = settings.data.validation, settings.data.test
+        data = settings.data
         splits = split_subjects(
-            subjects, seed, fractions, labels=names, half=settings.data.half, images=settings.data.images
+            subjects, seed, fractions, labels=names, half=data.half, images=data.images, split=data.split
         )
+    splits = note_leaks(splits, subjects)
     runs = []
     for name, subject, its_folder, split in zip(names, subjects, folders, splits, strict=True):
         path = settings.data.path or subject.location or str(subject.root.resolve())
         alone = replace(settings, data=replace(settings.data, path=path, paths=()))
         runs.append(SubjectRun(name, subject, alone, its_folder, split, subject_truth(subject)))
     return runs
-
-
-def leak_warning(splits: Sequence[Split], subjects: Sequence[Subject]) -> str | None:
-    """A line about test images whose stimuli are in training or validation too; None if there are none."""
-    leaked = leaked_images(splits, common_stimuli(subjects))
-    if not leaked:
-        return None
-    return (
-        f"WARNING: training or validation images show the same stimuli as {plural(leaked, 'test image')}: the test "
-        "scores are too high; train again with a new split"
-    )
 
 
 def subject_folder_names(names: Sequence[str]) -> list[str]:

@@ -44,6 +44,7 @@ def train(
     images: int | None = None,
     start: str | os.PathLike[str] | None = None,
     rois: Sequence[str] = (),
+    split: str | os.PathLike[str] | None = None,
     maps: bool | None = None,
     animate: bool | None = None,
     repeats: int = 0,
@@ -85,6 +86,8 @@ def train(
         few images". Its backbone, layers and preprocessing are taken, so that `backbone` need not be given.
     rois : sequence of str
         Train, score and export only the vertices of these ROIs (their union); by default all vertices.
+    split : str or path-like, optional
+        Name of a split of the data, or a JSON file, see :func:`brainkit.data.split_files.find_split`.
     maps : bool, optional
         Whether to draw the maps, by default yes; :func:`brainkit.runs.draw.draw_run` draws them later.
     animate : bool, optional
@@ -141,6 +144,7 @@ def train(
         images=images,
         start=start,
         rois=(rois,) if isinstance(rois, str) else tuple(rois),
+        split=split,
         maps=maps,
         snapshots=animate,
         config=config,

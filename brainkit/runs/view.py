@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,24 @@ import numpy as np
 from PIL import Image
 
 from brainkit import encoder_file, page
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.surface_files import find_average_surface, read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import EncoderInfo, locate
 from brainkit.errors import DataError, ImageError, UsageError
-from brainkit.images import Preprocessing, decode, find_images, prepare
+from brainkit.images import Preprocessing, decode, prepare
 from brainkit.maps.brain_map import MapSet
-from brainkit.maps.changes import Changes
 from brainkit.maps.limits import symmetric
+from brainkit.maps.projected import on_surface, voxel_projection
 from brainkit.maps.pycortex.run import write_viewer
 from brainkit.maps.value_files import is_value_file, read_value_files
-from brainkit.page.stills import draw_stills
+from brainkit.page.stills import MOST_STILLS, draw_stills
+from brainkit.predict.inputs.sources import list_images
 from brainkit.predict.outputs.formats import description_path
 from brainkit.runs.draw import default_source
-from brainkit.runs.map_sets import is_run_folder, open_map_sets, read_arrays
-from brainkit.utils.files import atomic_write, read_json
+from brainkit.runs.map_sets import is_run_folder, open_map_sets
+from brainkit.utils.arrays import read_arrays
+from brainkit.utils.files import atomic_write, check_new, read_json
 from brainkit.utils.progress import Say
 from brainkit.utils.text import as_text, format_bytes, plural
 
@@ -43,6 +47,7 @@ def view(
     surface: str | os.PathLike[str] | None = None,
     pycortex: bool = False,
     filestore: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     say: Say = print,
 ) -> Path:
     """Write a page of maps: one HTML file, which opens from disk and asks for nothing else.
@@ -57,13 +62,15 @@ def view(
     images : path-like, optional
         An image or a folder of images: the page shows the response predicted to each.
     like : path-like, optional
-        For files of values: a run or an encoder file whose vertices they are, and whose regions are outlined.
+        For files of values: a run or an encoder file whose vertices they are, and whose ROIs are outlined.
     surface : path-like, optional
         Folder of a subject's own surface, see :func:`brainkit.cortex.surface_files.read_surface`.
     pycortex : bool
         Write pycortex's WebGL viewer instead.
     filestore : path-like, optional
         pycortex's folder of subjects; by default one of brainkit's own.
+    overwrite : bool
+        Whether `out` may exist.
     say : callable
         Called with each line of progress.
 
@@ -75,11 +82,12 @@ def view(
     Raises
     ------
     UsageError, DataError, MissingDependency
-        If a source cannot be read or has no surface, or an option does not fit it.
+        If a source cannot be read or has no surface, an option does not fit it, or `out` exists.
     """
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected the name of an HTML file, such as {out.stem or 'cortex'}.html")
+    check_new(out, overwrite)
     if not out.parent.is_dir():
         raise DataError(f"{out}: its folder {out.parent} does not exist; create it first")
     if pycortex and (images is not None or surface is not None):
@@ -96,35 +104,44 @@ def view(
     if pycortex:
         write_viewer(out, content[0], filestore=filestore)
     else:
-        text = _page(content, surface, stills=True)
+        text = _page(content, None if surface is None else read_surface(surface))
         with atomic_write(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
     say(f"{out}: {format_bytes(out.stat().st_size)}; open it in a browser, or send it")
     return out
 
 
-def run_page(run: Path) -> str:
-    """The page of a run's maps as text, without still pictures: for a page that has them already."""
-    return _page(_of_run(run, None, lambda line: None), None, stills=False)
+def run_page(run: Path, surface: CorticalSurface | None = None) -> str:
+    """The page of a run's maps as text, with one still picture: for a page that has more of them already."""
+    return _page(_of_run(run, None, lambda line: None), surface, stills=1)
 
 
 Content = tuple[MapSet, tuple[page.Fact, ...], page.Photographs | None, tuple[str, ...]]
 
 
-def _page(content: Content, surface: str | os.PathLike[str] | None, *, stills: bool) -> str:
+def _page(content: Content, surface: CorticalSurface | None, stills: int = MOST_STILLS) -> str:
     maps, facts, photographs, provenance = content
     if surface is not None:
-        maps = Changes(surface=read_surface(surface)).apply(maps)
+        if maps.volume is not None:
+            projection = voxel_projection(maps.volume, surface)
+            facts = tuple(replace(fact, values=projection.values(fact.values)) for fact in facts)
+            if photographs is not None:
+                photographs = replace(photographs, responses=projection.values(photographs.responses.T).T)
+        maps = on_surface(maps, surface)
     elif maps.vertices.space == CUSTOM:
-        raise UsageError("view: the vertices are of a surface of their own; give its folder by --surface")
+        raise UsageError(_no_surface(maps))
     shown_on = maps.surface or find_average_surface(maps.vertices.space)
-    count = len(maps.vertices)
-    if photographs is not None and photographs.responses.shape[1] != count:
-        raise UsageError("view: responses of voxels cannot be shown on a surface; leave out --images")
-    facts = tuple(fact for fact in facts if len(fact.values) == count)  # those of voxels have no vertices
     provenance = (*provenance, f"surface: {shown_on.source or shown_on.name}")
-    pictures = draw_stills(maps) if stills else ()
-    return page.build(page.PageContent(maps, shown_on, facts, photographs, provenance, pictures))
+    return page.build(page.PageContent(maps, shown_on, facts, photographs, provenance, draw_stills(maps, stills)))
+
+
+def _no_surface(maps: MapSet) -> str:
+    if maps.volume is None:
+        return "view: the vertices are of a surface of their own; give its folder by --surface"
+    return (
+        f"view: expected a surface to show {plural(len(maps.vertices), 'voxel')} on, got none; give the folder of the "
+        "subject's own by --surface; without one, `brainkit map` draws projections of the volume"
+    )
 
 
 def _of_run(source: Path, images: str | os.PathLike[str] | None, say: Say) -> Content:
@@ -179,13 +196,16 @@ def _predicted(encoder_path: Path, images: str | os.PathLike[str], say: Say) -> 
     from brainkit.predict import load
 
     encoder = load(encoder_path)
-    paths = find_images(images)
-    if len(paths) > MOST_IMAGES:
-        say(f"{images}: the first {MOST_IMAGES} of {plural(len(paths), 'image')}")
-        paths = paths[:MOST_IMAGES]
-    seen = [prepare(decode(path), encoder.info.preprocessing) for path in paths]
+    listed = list_images(images, order="sorted")  # without figures of brainkit's own
+    for line in listed.remarks():
+        say(line)
+    if len(listed) > MOST_IMAGES:
+        say(f"{images}: the first {MOST_IMAGES} of {plural(len(listed), 'image')}")
+    found = listed.entries(0, MOST_IMAGES)
+    seen = [prepare(decode(source.open(), source.name), encoder.info.preprocessing) for source in found]
     responses = encoder.predict(np.stack(seen), prepared=True)
-    return _photographs(paths, [Image.fromarray(each) for each in seen], responses, encoder.info)
+    names = [source.name for source in found]
+    return _photographs(names, [Image.fromarray(each) for each in seen], responses, encoder.info)
 
 
 def _photographs(
@@ -224,7 +244,7 @@ def _of_values(files: Sequence[Path], like: str | os.PathLike[str] | None, say: 
     photographs = _photographs(paths, seen, np.asarray(responses), None, described["units"])
     own = whose.maps if whose is not None and len(whose.vertices) == len(maps.vertices) else ()
     title = maps.title if whose is None else whose.title
-    return MapSet(title, maps.vertices, maps.rois, own, maps.note), (), photographs, provenance
+    return replace(maps, title=title, maps=own), (), photographs, provenance
 
 
 def _predictions(file: Path) -> dict[str, Any] | None:

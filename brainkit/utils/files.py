@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from brainkit.errors import BrainkitError, DataError
+from brainkit.errors import BrainkitError, DataError, UsageError
 from brainkit.utils.file_kind import describe_kind
 
 
@@ -53,6 +53,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def check_new(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Check that an output may be written, before the work for it begins.
+
+    Raises
+    ------
+    UsageError
+        If it exists, and must not be overwritten.
+    """
+    if not overwrite and Path(path).exists():
+        raise UsageError(f"{path}: exists already; give --overwrite, or name another output")
 
 
 def create_folder(path: str | os.PathLike[str]) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from brainkit.errors import BrainkitError
+from brainkit.utils.data_uri import data_uri
 
 SIZE, DPI = 4.6, 110  # inches across, dots per inch
 
@@ -43,5 +43,5 @@ def _picture(draw: Callable[[], Any], title: str) -> str:
         png = draw()._repr_png_()
     except BrainkitError:
         return ""
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return f"<img src='{source}' alt='{html.escape(title)}, a map' style='max-width:100%;width:{round(SIZE * 96)}px'>"
+    style = f"max-width:100%;width:{round(SIZE * 96)}px"
+    return f"<img src='{data_uri(png)}' alt='{html.escape(title)}, a map' style='{style}'>"

@@ -19,7 +19,9 @@ def test_it_turns_a_page_and_reports(tmp_path):
     # A process of its own: one that tests pages may have a browser open, and Playwright allows one at a time.
     command = [sys.executable, "-m", "bench.maps", "--quick", "--name", str(tmp_path / "maps")]
     subprocess.run(command, cwd=ROOT, check=True)
-    (row,) = json.loads((tmp_path / "maps.json").read_text())["pages"].values()
+    report = json.loads((tmp_path / "maps.json").read_text())
+    (row,) = report["pages"].values()
     assert row["size, MB"] < 4
     assert row["layer, frames a second"] > 0
+    assert report["run"]["report, MB"] > 0.1 and report["run"]["prediction maps"] == 2
     assert "fsaverage5" in (tmp_path / "maps.md").read_text()

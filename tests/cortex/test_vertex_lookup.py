@@ -7,7 +7,7 @@ import pytest
 
 from brainkit.cortex.surface import mesh, sphere_coordinates
 from brainkit.cortex.vertex_lookup import vertices_on_sphere
-from brainkit.cortex.vertices import SPACES, Vertices
+from brainkit.cortex.vertices import FSAVERAGE, SPACES, Vertices
 
 
 def some_vertices(space: str = "fsaverage5", left: int = 150, right: int = 170) -> Vertices:
@@ -27,7 +27,7 @@ def test_the_right_hemisphere_is_shifted_as_published() -> None:
     np.testing.assert_allclose(sphere_coordinates(vertices), np.concatenate([left, right]), atol=1e-4)
 
 
-@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("space", FSAVERAGE)
 def test_vertices_are_found_by_their_coordinates(space: str) -> None:
     vertices = some_vertices(space)
     coordinates = sphere_coordinates(vertices)

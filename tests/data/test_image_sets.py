@@ -54,10 +54,27 @@ def test_files_have_names_or_rows(own: Subject, tmp_path: Path) -> None:
 
 
 def test_sets_of_the_data(own: Subject) -> None:
-    (own.root / "image_sets.json").write_text(json.dumps({"ood": [0, 1], "test": [1, 2, 3]}))
+    lists = {"ood": [own.names[0], "b0"], "test": list(own.names[1:4])}
+    (own.root / "splits.json").write_text(json.dumps(lists))
+    (own.root / "splits").mkdir()
+    (own.root / "splits/laion-ood.json").write_text(json.dumps({"test": ["c0", "e0", "of another subject"]}))
     assert rows(own, "ood", "test") == {"ood": [0, 1], "test": [1, 2, 3]}
-    with pytest.raises(UsageError, match="did you mean ood"):
+    assert rows(own, "laion:ood", "laion-ood") == {"laion:ood": [2, 4], "laion-ood": [2, 4]}
+    with pytest.raises(UsageError, match="did you mean 'ood'"):
         rows(own, "odd")
+    lists["ood"] = ["nothing"]
+    (own.root / "splits.json").write_text(json.dumps(lists))
+    with pytest.raises(DataError, match=r"splits\.json: ood"):
+        rows(own, "ood")
+
+
+def test_the_split_of_an_encoder_that_has_a_name(tmp_path: Path) -> None:
+    write_algonauts(tmp_path / "s")
+    subject = open_subject(tmp_path / "s")
+    hashes = short_hashes(subject.pixel_hashes)
+    split = {"train": hashes[:2], "validation": hashes[2:4], "test": hashes[[4, 5]], "odd": hashes[6:8]}
+    assert rows(subject, "test", split=split) == {"test": [6, 7, 8]}
+    assert rows(subject, "test", "odd", split=split, split_name="mine") == {"test": [4, 5], "odd": [6, 7]}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +82,7 @@ def test_sets_of_the_data(own: Subject) -> None:
     [
         ('["nothing.png", 1]', "list of images"),
         ('["nothing.png", "c0.png"]', "nothing.png"),
-        ("[5, 6]", "row 5 and 1 more"),
+        ("[5, 6]", "row 5. and 1 more"),
         ("[-1, 0]", "row -1"),
         ("[true, false]", "list of images"),
         ("3", "list of images"),

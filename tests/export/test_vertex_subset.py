@@ -89,7 +89,7 @@ def test_files_of_ids(tmp_path: Path) -> None:
     [
         ("ids.txt", b"3\nV1\n", "line 2: expected a vertex id, found 'V1'"),
         ("ids.txt", b"3 4\n", "line 1: expected a vertex id, found '3 4'"),
-        ("ids.txt", b"-3\n", "line 1: expected a vertex id, found -3"),
+        ("ids.txt", b"-3\n", "line 1: expected a vertex id, found '-3'"),
         ("ids.txt", b"9" * 5000, "line 1: expected a vertex id, found"),
         ("ids.txt", "1\n2\n".encode("utf-16"), "expected vertex ids, one per line, in UTF-8, found UTF-16 text"),
         ("ids.txt", b"\x89HDF\r\n\x1a\n", "found an HDF5 file"),

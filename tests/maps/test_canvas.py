@@ -126,3 +126,20 @@ def test_scattered_vertices_are_points(shape):
     assert drawn.outline(np.arange(5)).shape == (0, 2, 2)
     assert drawn.anchors(np.arange(len(ids)), drawn.outline(np.arange(5)))
     assert not Canvas(some, drawn.view, 4.0, ids=ids, points=False).points
+
+
+def test_a_series_of_maps_with_different_vertices():
+    drawn, values = canvas("flat"), np.ones(len(Z))
+    for valid in (Z > 0, Z < 0, Z > 0):
+        expected = picture(canvas("flat"), values, valid)[0]
+        np.testing.assert_array_equal(picture(drawn, values, valid)[0], expected)
+
+
+def test_the_outer_edge_of_a_flatmap_takes_the_colours_inside():
+    drawn = canvas("flat")
+    pixels, _, alpha = drawn.paint(np.ones(len(Z)), np.ones(len(Z), bool))
+    red = np.broadcast_to([1.0, 0.0, 0.0], (len(pixels), 3))
+    image = drawn.compose(pixels, red, np.ones_like(alpha))
+    edge = (image[..., 3] > 0) & (image[..., 3] < 250)
+    assert edge.sum() > 50
+    assert (image[edge, 0] > 250).all() and (image[edge, 1] < 5).all()

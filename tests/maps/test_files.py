@@ -13,7 +13,7 @@ from brainkit.cortex.cortical_surface import CorticalSurface, Hemisphere
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import SPACES, Vertices
 from brainkit.cortex.volume import Volume
-from brainkit.errors import DataError, MissingDependency, UsageError
+from brainkit.errors import MissingDependency, UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, Location, MapSet
 from brainkit.maps.files.formats import MAP_FORMATS, write_maps
 from brainkit.maps.files.values import class_colours
@@ -178,7 +178,7 @@ def test_unknown_formats_and_equal_names_are_refused(maps, tmp_path):
     with pytest.raises(UsageError, match="gifti"):
         write_maps(tmp_path, maps, "gifty")
     twice = MapSet("", maps.vertices, maps.rois, (maps["accuracy"], maps["accuracy"]))
-    with pytest.raises(DataError, match="accuracy"):
+    with pytest.raises(UsageError, match="accuracy"):
         write_maps(tmp_path, twice, "gifti")
     assert not list(tmp_path.iterdir())
 
@@ -187,7 +187,7 @@ def test_cifti_says_what_to_install(maps, tmp_path, monkeypatch):
     from brainkit.cortex import fs_lr
 
     monkeypatch.setattr(fs_lr.importlib.util, "find_spec", lambda name: None)
-    fs_lr._read.cache_clear()
+    fs_lr._read_gifti.cache_clear()
     with pytest.raises(MissingDependency, match=r"brainkit\[cifti\]"):
         write_maps(tmp_path / "new", maps, "cifti")
     assert not list(tmp_path.iterdir())

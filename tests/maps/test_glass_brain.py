@@ -84,12 +84,24 @@ def test_outlines_and_names():
     glass = GlassBrain(volume, (6.0, 3.0), 100)
     one = np.flatnonzero((volume.voxels == [5, 6, 4]).all(axis=1))
     segments = glass.outline(one)
-    assert segments.shape == (12, 2, 2)  # a square in each projection
+    assert segments.shape == (4, 2, 2)  # a square in one projection
     np.testing.assert_allclose(np.linalg.norm(segments[:, 0] - segments[:, 1], axis=1), 2)
     (anchor,) = glass.anchors(one, segments)
     box = glass.view.boxes[0]
     assert box.x0 + box.shift < anchor.x < box.x1 + box.shift
-    assert not glass.anchors(np.empty(0, int), segments)
+    assert not glass.anchors(np.empty(0, int), segments) and not len(glass.outline(np.empty(0, int)))
+
+
+def test_gaps_and_holes_of_an_roi_have_no_outline():
+    across, up = np.meshgrid(np.arange(1, 8), np.arange(1, 8), indexing="ij")
+    edge = (across == 1) | (across == 7) | (up == 1) | (up == 7)
+    ring = np.stack([across[edge], np.zeros(edge.sum(), int), up[edge]], axis=1)  # as a ribbon of cortex
+    kept = ring[~(ring == [1, 0, 4]).all(axis=1)]
+    glass = GlassBrain(Volume((9, 1, 9), np.diag([2.0, 2, 2, 1]), kept), (6.0, 3.0), 100)
+    segments = glass.outline(np.arange(len(kept)))
+    assert len(segments) == 4 * 7
+    (anchor,) = glass.anchors(np.arange(len(kept)), segments)
+    assert anchor.area == 49 * 4
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -8,9 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainkit.cortex.vertices import to_ranges
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices, to_ranges
+from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
-from brainkit.maps.brain_map import Categorical
+from brainkit.maps.brain_map import Categorical, MapSet
 from brainkit.maps.value_files import is_value_file, read_value_files
 from brainkit.utils.files import write_json
 
@@ -104,6 +106,27 @@ def test_labels_are_classes():
     assert found.known.sum() == 2 * (labels > 0).sum()
 
 
+def test_predictions_of_some_voxels_are_known_by_their_places():
+    voxels = np.array([[0, 0, 0], [1, 2, 3], [3, 1, 0], [2, 2, 2]])
+    volume = Volume((4, 4, 4), np.eye(4), voxels)
+    table = RoiTable({"V1": [1, 2]}, 4)
+    like = MapSet("", Vertices.custom(4), table, (), volume=volume)
+    np.save("fmri.npy", np.zeros((1, 2)))
+    told = {"shape": [4, 4, 4], "affine": np.eye(4).tolist(), "ranges": [[27, 28], [52, 53]]}  # the second, the third
+    described = {"space": "custom", "vertices": {"ranges": [[1, 3]]}, "images": ["a.png"]}
+    write_json("fmri.npy.json", described | {"volume": told})
+    (maps,) = read_value_files(["fmri.npy"], like=like)
+    np.testing.assert_array_equal(maps.volume.voxels, voxels[1:3])
+    assert maps.rois["V1"].tolist() == [0, 1]
+    assert not read_value_files(["fmri.npy"])[0].rois
+    write_json("fmri.npy.json", described)
+    (maps,) = read_value_files(["fmri.npy"], like=like)
+    assert maps.volume is None and not maps.rois  # which they are is not known
+    write_json("fmri.npy.json", described | {"volume": {"shape": [4, 4]}})
+    with pytest.raises(DataError, match="volume"):
+        read_value_files(["fmri.npy"])
+
+
 def test_a_length_that_fits_nothing_says_what_would(map_set):
     save("odd.npy", 777)
     save("half.npy", SIZE)
@@ -127,3 +150,21 @@ def test_damaged_and_other_files_are_told_in_one_line():
             read_value_files([name])
         assert name in str(caught.value) and "\n" not in str(caught.value)
     assert not is_value_file("encoder.onnx") and not is_value_file("runs/1")
+
+
+def test_files_of_one_unit_share_limits():
+    values = np.random.default_rng(0).standard_normal((3, 2 * SIZE))
+    for name, each in (("a", values[0]), ("b", 10 * values[1]), ("c", np.abs(values[2]))):
+        np.save(f"{name}.npy", each)
+    a, b, c = (one.maps[0].coding for one in read_value_files(["a.npy", "b.npy", "c.npy"]))
+    assert (a.low, a.high, a.shared) == (b.low, b.high, b.shared) and a.shared == 2
+    assert c.shared == 0 and c.high < a.high  # no values below 0: another quantity
+    own = [one.maps[0].coding for one in read_value_files(["a.npy", "b.npy"], own_limits=True)]
+    assert own[0].high < own[1].high and own[0].shared == 0
+
+
+def test_rows_share_limits_whatever_their_signs():
+    np.save("rows.npy", np.stack([np.linspace(-1, 1, 2 * SIZE), np.linspace(0, 3, 2 * SIZE)]))
+    (maps,) = read_value_files(["rows.npy"])
+    one, other = (each.coding for each in maps.maps)
+    assert (one.low, one.high, one.colours) == (other.low, other.high, other.colours) and one.low == -one.high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from image_inputs import listed, names, png, save
 from brainkit.errors import UsageError
 from brainkit.insilico.contrast import contrast
 from brainkit.predict import Encoder, list_images, predict_to_file
-from brainkit.predict.inputs import figures
+from brainkit.predict.inputs import remote
 from brainkit.predict.top_images.contact_sheet import draw_contact_sheet
 from brainkit.predict.top_images.ranking import Ranked, Ranking
-from brainkit.utils.own_figures import figure_mark, may_be_own_figure
+from brainkit.utils.own_figures import figure_mark
 
 PHOTOS = ["B.png", "a.jpg", "b.png", "sub/a.png", "sub/deep/c.png", "sub2/x.png"]
 
@@ -51,7 +52,7 @@ def test_predicting_twice_in_a_folder_gives_the_same(inside: Path, encoder: Enco
         assert json.loads(Path("fmri.npy.json").read_text())["images"] == PHOTOS
         for name in ("maps/0000-B.png", "maps/0001-a.png", "0000-B.png", "encoder-maps/layer.png"):
             draw_figure(name)
-        for name in ("runs/first/maps/accuracy.png", "effect-size.png", "other-top-V1.png"):
+        for name in ("runs/first/maps/accuracy.png", "effect-size.png", "of any name.png"):
             draw_figure(name)
     np.testing.assert_array_equal(*rows)
     assert digests[0] == digests[1]
@@ -119,19 +120,18 @@ def test_images_with_such_names_are_images(inside: Path) -> None:
     assert names("mine") == [f"mine/{name}" for name in files]
 
 
-def test_hardly_any_file_is_opened(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(300):
-        save(Path("many", f"{number:05d}-photo.png"), number)
-    opened: list[str] = []
-    is_figure = figures._is_figure
-    monkeypatch.setattr(figures, "_is_figure", lambda file: opened.append(file) or is_figure(file))
-    assert len(names("many")) == 300
-    assert len(opened) == figures._TRIES
-    opened.clear()
-    assert len(names("sub", "sub2")) == 3 and not opened
+def test_an_animation_is_left_out_and_a_pipe_not_waited_for(inside: Path) -> None:
+    frames = [Image.new("P", (20, 20), colour) for colour in (0, 1)]
+    frames[0].save("layer-training.gif", save_all=True, append_images=frames[1:], comment="brainkit")
+    frames[0].save("c.gif", save_all=True, append_images=frames[1:], comment="somebody")
+    assert names(".") == sorted([*PHOTOS, "c.gif"], key=lambda name: name.split("/"))
+    os.mkfifo("pipe.png")
+    assert "pipe.png" in names("*.png")
 
 
-def test_contrasts_and_remote_folders_leave_them_out(inside: Path, encoder: Encoder) -> None:
+def test_contrasts_and_remote_folders_leave_them_out(
+    inside: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw_figure("sub/0000-a.png")
     draw_figure("sub/effect-size.png")
     save(Path("sub2/y.png"), 50)
@@ -142,8 +142,11 @@ def test_contrasts_and_remote_folders_leave_them_out(inside: Path, encoder: Enco
     system.store.clear()
     system.pipe("/bucket/a.png", png(1))
     system.pipe("/bucket/fmri-top-V1.png", Path("sub/effect-size.png").read_bytes())
+    read: list[str] = []
+    monkeypatch.setattr(remote, "read", lambda file, *more, of=remote.read: read.append(file) or of(file, *more))
     try:
         assert [name.rpartition("/")[2] for name in names("memory://bucket")] == ["a.png"]
+        assert [file.rpartition("/")[2] for file in read] == ["fmri-top-V1.png"]  # each look is a request
         assert names("memory://bucket/fmri-top-V1.png") == ["memory://bucket/fmri-top-V1.png"]
     finally:
         system.store.clear()
@@ -153,5 +156,3 @@ def test_contact_sheets_are_marked(inside: Path) -> None:
     one = Ranked(1, 0, "a.png", 0.5, "b.png")
     draw_contact_sheet(Path("fmri-top-V1.png"), Ranking("V1", 1, 1, 0.5, 0.1, (one,), ()), source="x")
     assert names(".") == PHOTOS
-    assert may_be_own_figure("0000-a.png") and may_be_own_figure("12345-a b.png")
-    assert not may_be_own_figure("000-a.png") and not may_be_own_figure("a.jpg")

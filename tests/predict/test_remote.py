@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("onnx", reason="the encoders of these tests are built with onnx")
 pytest.importorskip("onnxruntime")
@@ -101,21 +102,15 @@ def test_maps_are_drawn_of_images_in_shards_and_elsewhere(
 ) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("nilearn")
-    from brainkit.maps import draw
-    from brainkit.maps.draw_predictions import draw_prediction_file
+    from brainkit.maps import draw_predictions
 
-    drawn: list[tuple[str, np.ndarray]] = []
-    monkeypatch.setattr(
-        draw,
-        "draw_map_file",
-        lambda stem, *_, picture: drawn.append((stem.name, np.asarray(picture))) or [stem],  # type: ignore[func-returns-value]
-    )
+    monkeypatch.setattr(draw_predictions, "draw_pixels", lambda maps, response, image: np.asarray(image))
     Path("s.tar").write_bytes(tar_bytes([("k/m.png", png(7))]))
     done = predict_to_file(["s.tar", "memory://bucket/b.png", "photos/b.png"], "out.npy", encoder)
-    draw_prediction_file("out.npy", encoder.info, "figures", images=done.sources, max_maps=3)
-    assert [name for name, _ in drawn] == ["0000-m", "0001-b", "0002-b"]
-    for (_, image), seed in zip(drawn, (7, 1, 0), strict=True):
-        np.testing.assert_array_equal(image, np.asarray(picture(seed)))
+    paths = draw_predictions.draw_prediction_file("out.npy", encoder.info, "figures", images=done.sources, max_maps=3)
+    assert [path.stem for path in paths] == ["0000-m", "0001-b", "0002-b"]
+    for path, seed in zip(paths, (7, 1, 0), strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(picture(seed)))
 
 
 def test_a_remote_file_that_is_missing_is_told_so(bucket: Any) -> None:

@@ -10,8 +10,11 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import brainkit
+from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
 from brainkit.runs.draw import draw_all, draw_if_possible
+from brainkit.runs.folder import write_volume
 from brainkit.runs.map_sets import open_map_sets
 from brainkit.utils.files import write_json
 
@@ -75,6 +78,18 @@ def test_an_evaluation_in_a_run_has_its_regions(tmp_path: Path) -> None:
     (maps,) = open_map_sets(folder).values()
     assert maps.names == ("correlation", "significance") and maps.title == "e.onnx, test"
     assert list(maps.rois) == ["early"] and maps.note == "careful"
+
+
+def test_an_evaluation_of_voxels_has_the_volume_of_the_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", space="custom")
+    voxels = np.stack(np.unravel_index(np.arange(V), (5, 3, 2)), axis=1)
+    write_volume(run / "volume.npz", Volume((5, 3, 2), np.eye(4), voxels))
+    draw = np.random.default_rng(0)
+    for count, known in ((V, True), (V - 5, False)):  # some vertices of a custom space are numbered anew
+        found = brainkit.evaluate(draw.random((12, count)), draw.random((12, count)), bootstrap=0, permutations=20)
+        found.save(run / f"evaluation-{count}", Vertices.custom(count), {}, [])
+        (maps,) = open_map_sets(run / f"evaluation-{count}").values()
+        assert maps.is_drawable == known and ("early" in maps.rois) == known
 
 
 def test_half_a_run_is_told_so(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from brainkit.data import Algonauts
 from brainkit.data.split import Split
 from brainkit.errors import TrainingError, UsageError
 from brainkit.evaluation.model_scores import score
+from brainkit.evaluation.recovery import ROW_NAMES
 from brainkit.features import extract_tokens
 from brainkit.runs.folder import load_model
 from brainkit.runs.latest import latest_run
@@ -52,7 +53,7 @@ def test_files_in_the_run_folder(finished: Any) -> None:
     assert latest_run(run.parent / "runs") == run
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert all(line in log for line in lines) and "epoch 2/2" in log
-    assert "SIMULATED" in "\n".join(lines) and "depth_r" in "\n".join(lines)
+    assert "SIMULATED" in "\n".join(lines) and ROW_NAMES["depth_r"] in "\n".join(lines)
 
 
 @pytest.mark.slow

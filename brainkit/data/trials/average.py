@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from brainkit.data.trials.trials import Trials
+from brainkit.data.trials.trials import Session, Trials
 from brainkit.errors import DataError
+from brainkit.utils.system import cores
 
 # Bytes of the sums of a block: the smaller, the less an interruption loses; where columns cannot be read alone, every
 # block reads the files again.
 _BLOCK_BYTES, _WHOLE_READ_BLOCK_BYTES = 256 << 20, 1536 << 20
+_PART = 1024  # columns that are standardised at a time
 _ROWS = 256  # images whose squares are summed at a time
 
 
@@ -67,33 +70,87 @@ def average(trials: Trials, blocks: list[slice]) -> Iterator[Averaged]:
     Searle (1971), Linear models.
     """
     repeats = trials.repetitions
-    for block in blocks:
-        columns = np.arange(block.start, block.stop, dtype=np.int64)
-        sums = np.zeros((len(repeats), len(columns)), np.float32)
-        origin: npt.NDArray[np.float32] | None = None
-        squares = np.zeros(len(columns))  # of all trials; `within` needs those of repeated images alone
-        single = np.zeros(len(columns))
-        for session in trials.sessions:
-            values = np.array(session.read(columns), np.float32)
+    with ThreadPoolExecutor(cores()) as pool:
+        for block in blocks:
+            columns = np.arange(block.start, block.stop, dtype=np.int64)
+            sums = _Sums.zero(repeats, len(columns), trials.standardise)
+            for session, values in _read_ahead(trials.sessions, columns):
+                sums.add(session.images, values, pool)
+            yield Averaged(block, *sums.finish())
+
+
+def _read_ahead(
+    sessions: Sequence[Session], columns: npt.NDArray[np.int64]
+) -> Iterator[tuple[Session, npt.NDArray[np.float32]]]:
+    """The responses of each session, while the next is read in a thread."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(sessions[0].read, columns)
+        for session, following in itertools.zip_longest(sessions, sessions[1:]):
+            values = np.asarray(coming.result())
+            if following is not None:
+                coming = reader.submit(following.read, columns)
             if values.shape != (len(session.images), len(columns)):
                 raise DataError(
                     f"{session.files[0]}: expected responses of {len(session.images)} trials, found {len(values)}"
                 )
-            if trials.standardise:
-                _standardise(values)
-            else:
-                # Relative to one trial: a large offset would cost digits.
-                origin = values[0].copy() if origin is None else origin
-                values -= origin
-            squares += _sum_of_squares(values)
-            single += _sum_of_squares(values[repeats[session.images] == 1])
-            for image, row in zip(session.images.tolist(), values, strict=True):
-                sums[image] += row
-        signal, noise = _variances(sums, repeats, squares, single, trials.standardise)
-        sums /= repeats[:, None].astype(np.float32)
-        if origin is not None:
-            sums += origin
-        yield Averaged(block, sums, signal, noise)
+            yield session, values
+
+
+@dataclass(eq=False)
+class _Sums:
+    """Sums over the trials of some columns.
+
+    Attributes
+    ----------
+    of_images : array of shape (n, k), float32
+    squares, single : array of shape (k,), float64
+        Squares of all trials, and of those of images that have one trial: noise shows only in the others.
+    repeats : array of shape (n,)
+        Trials of each image.
+    origin : array of shape (k,), float32, or None
+        What was subtracted from all trials, the first of them: a large offset would cost digits. None until it is
+        known, and where trials are standardised.
+    """
+
+    of_images: npt.NDArray[np.float32]
+    squares: npt.NDArray[np.float64]
+    single: npt.NDArray[np.float64]
+    repeats: npt.NDArray[np.int64]
+    standardise: bool
+    origin: npt.NDArray[np.float32] | None = None
+
+    @classmethod
+    def zero(cls, repeats: npt.NDArray[np.int64], columns: int, standardise: bool) -> _Sums:
+        return cls(
+            np.zeros((len(repeats), columns), np.float32), np.zeros(columns), np.zeros(columns), repeats, standardise
+        )
+
+    def add(self, images: npt.NDArray[np.int64], values: npt.NDArray[Any], pool: Executor) -> None:
+        """Add a session's trials (t, k), some columns at a time, which fit the processor's cache."""
+        if self.origin is None and not self.standardise:
+            self.origin = values[0].astype(np.float32)
+        parts = [slice(start, start + _PART) for start in range(0, values.shape[1], _PART)]
+        list(pool.map(lambda part: self._add(images, np.array(values[:, part], np.float32, order="C"), part), parts))
+
+    def _add(self, images: npt.NDArray[np.int64], values: npt.NDArray[np.float32], part: slice) -> None:
+        if self.origin is None:
+            _standardise(values)
+        else:
+            values -= self.origin[part]
+        if (images < 0).any():
+            values, images = values[images >= 0], images[images >= 0]
+        self.squares[part] += _sum_of_squares(values)
+        self.single[part] += _sum_of_squares(values[self.repeats[images] == 1])
+        for image, row in zip(images.tolist(), values, strict=True):
+            self.of_images[image, part] += row
+
+    def finish(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The mean over the trials of each image, in the place of the sums, and the variances of signal and noise."""
+        signal, noise = _variances(self.of_images, self.repeats, self.squares, self.single, self.standardise)
+        self.of_images /= self.repeats[:, None].astype(np.float32)
+        if self.origin is not None:
+            self.of_images += self.origin
+        return self.of_images, signal, noise
 
 
 def _standardise(values: npt.NDArray[np.float32]) -> None:

@@ -53,6 +53,12 @@ class StimulusImages:
     def __len__(self) -> int:
         return len(self.names)
 
+    def select(self, rows: npt.NDArray[np.int64]) -> StimulusImages:
+        """The images at these rows, increasing."""
+        chosen = rows.tolist()
+        names, groups = (tuple(texts[row] for row in chosen) for texts in (self.names, self.groups))
+        return StimulusImages(names, lambda row: self.get(chosen[row]), groups, self.files)
+
     def write(self, folder: Path, *, link: bool = False, progress: Progress | None = None) -> None:
         """Write the pictures that `folder` lacks.
 

@@ -17,6 +17,7 @@ from brainkit._version import __version__
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.data import dataset
 from brainkit.data.folder import PREPARED
+from brainkit.data.split_files import FOLDER, safe_name
 from brainkit.data.trials.average import Averaged, average, column_blocks
 from brainkit.data.trials.trials import Trials
 from brainkit.errors import BrainkitError, DataError, UsageError
@@ -26,7 +27,6 @@ from brainkit.utils.locks import FileLock
 from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.text import format_bytes, plural
 
-SPLITS = "splits"  # folder of named splits
 _VERSION = 1
 _STATE = "progress.json"
 _SPARE = 1.05  # of the disk space that the responses take, for everything else
@@ -89,7 +89,8 @@ def prepare_subject(trials: Trials, folder: str | os.PathLike[str], *, link: boo
 
 def identify(trials: Trials) -> str:
     """SHA-256 over what determines the content of the prepared folder; files count by name, size and time of change."""
-    files = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in trials.files]
+    read = (*trials.files, *trials.extra_files)
+    files = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in read]
     digest = hashlib.sha256()
     parts: tuple[Any, ...] = (_VERSION, trials.name, trials.layout, files, trials.standardise, trials.units)
     digest.update(json.dumps([*parts, trials.images.names, trials.images.groups]).encode())
@@ -100,6 +101,8 @@ def identify(trials: Trials) -> str:
         digest.update(np.ascontiguousarray(array, np.int64).tobytes())
     if trials.coordinates is not None:
         digest.update(np.ascontiguousarray(trials.coordinates, np.float32).tobytes())
+    for name, values in (trials.stated or {}).items():
+        digest.update(name.encode() + np.ascontiguousarray(values, np.float64).tobytes())
     return digest.hexdigest()
 
 
@@ -152,10 +155,14 @@ def _write_responses(trials: Trials, folder: Path) -> None:
     signal, noise = np.load(variances)
     with np.errstate(invalid="ignore", divide="ignore"):
         ncsnr = np.sqrt(np.maximum(signal, 0.0) / noise)
-    np.save(folder / "ncsnr.npy", ncsnr.astype(np.float32))
-    np.save(folder / "repetitions.npy", trials.repetitions.astype(np.int32))
-    if np.isfinite(ncsnr).any():
-        np.save(folder / "noise_ceiling.npy", noise_ceiling_from_ncsnr(ncsnr, _counts(trials)).values.astype("<f4"))
+    arrays: dict[str, npt.NDArray[Any]] = dict(trials.stated or {})
+    if trials.stated is None:
+        arrays["repetitions"] = trials.repetitions.astype(np.int32)
+        if np.isfinite(ncsnr).any():
+            arrays["ncsnr"] = ncsnr.astype(np.float32)
+            arrays["noise_ceiling"] = noise_ceiling_from_ncsnr(ncsnr, _counts(trials)).values.astype("<f4")
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values)
     variances.unlink()
 
 
@@ -195,9 +202,9 @@ def _write_tables(trials: Trials, folder: Path) -> None:
     groups = dict(zip(trials.images.names, trials.images.groups, strict=True))
     write_json(folder / "stimuli.json", {name: group for name, group in groups.items() if group is not None})
     write_json(folder / dataset.FILE, {**trials.dataset.to_json(), "image_order": "text"})
-    create_folder(folder / SPLITS)
+    create_folder(folder / FOLDER)
     for name, sides in trials.splits.items():
-        write_json(folder / SPLITS / f"{name}.json", {side: list(images) for side, images in sides.items()})
+        write_json(folder / FOLDER / f"{safe_name(name)}.json", {side: list(images) for side, images in sides.items()})
 
 
 def _describe(trials: Trials, folder: Path, identity: str) -> dict[str, Any]:
@@ -220,12 +227,18 @@ def _describe(trials: Trials, folder: Path, identity: str) -> dict[str, Any]:
         "images_by_repetitions": {str(times): int(count) for times, count in enumerate(repetitions) if count},
         "columns": len(trials.vertices),
         "standardised": {"within": "session", "ddof": 0} if trials.standardise else None,
-        "noise_ceiling": "nsd, pooled over images" if trials.standardise else "anova, one-way",
+        "noise_ceiling": _ceiling_method(trials),
         "responses_sha256": _sha256(folder / "responses.npy"),
     }
-    if trials.ncsnr is not None:
+    if trials.ncsnr is not None and (folder / "ncsnr.npy").exists():
         value["published_ncsnr"] = _agreement(np.load(folder / "ncsnr.npy"), trials.ncsnr)
     return value
+
+
+def _ceiling_method(trials: Trials) -> str:
+    if trials.stated is not None:
+        return "as the data state it" if "noise_ceiling" in trials.stated else "none"
+    return "nsd, pooled over images" if trials.standardise else "anova, one-way"
 
 
 def _agreement(own: npt.NDArray[Any], published: npt.NDArray[Any]) -> dict[str, Any]:
@@ -255,7 +268,7 @@ def _state(folder: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: str) -> tuple[str, ...]:
+def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: str, hint: str = "") -> tuple[str, ...]:
     """Note on sessions that are not there, or an error where that is not allowed.
 
     Parameters
@@ -267,6 +280,8 @@ def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: st
     allow : bool
     where : str
         For messages.
+    hint : str
+        What is known of the missing ones, for the end of the message and the note.
 
     Raises
     ------
@@ -280,6 +295,6 @@ def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: st
     if not allow:
         raise DataError(
             f"{where}: expected {plural(expected, 'session')}, found {len(found)}, without session {listed}; download "
-            "the rest, or go on with what is there: --allow-missing-sessions"
+            f"the rest, or go on with what is there: --allow-missing-sessions{hint and '; '}{hint}"
         )
-    return (f"without session {listed} of {expected}",)
+    return (f"without session {listed} of {expected}{hint and '; '}{hint}",)

@@ -34,10 +34,10 @@ class Session:
     files : tuple of Path
         What `read` reads: a change of these files makes a prepared subject outdated.
     images : array of shape (n,), int64
-        The row in `Trials.images` that each trial showed.
+        The row in `Trials.images` that each trial showed; -1: the trial counts for standardising alone.
     read : callable
         ``read(columns)``: responses of the n trials, in order, at these columns (k,), increasing: (n, k), float32.
-        Not finite: not measured.
+        Not finite: not measured. Called from a thread, one call at a time.
     """
 
     name: str
@@ -76,6 +76,9 @@ class Trials:
         The voxels, if the data are volumetric.
     ncsnr : array of shape (V,), or None
         The noise ceiling's signal-to-noise ratio as the data set publishes it, to compare with.
+    stated : mapping of str to array, or None
+        Written instead of what would be estimated: of ``noise_ceiling`` (V,), ``ncsnr`` (V,) and ``repetitions`` (n,)
+        those that the data state, and no others. None: they are estimated from the trials.
     splits : mapping of str to mapping of str to sequence of str
         Named splits: name -> side or test set -> names of images.
     units : str
@@ -106,6 +109,7 @@ class Trials:
     coordinates: npt.NDArray[np.float32] | None = None
     volume: Volume | None = None
     ncsnr: npt.NDArray[np.float64] | None = None
+    stated: Mapping[str, npt.NDArray[Any]] | None = None
     splits: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     units: str = "z-scored percent signal change"
     dataset: Dataset = field(default_factory=Dataset)
@@ -126,13 +130,14 @@ class Trials:
 
     @property
     def n_trials(self) -> int:
-        return sum(len(session.images) for session in self.sessions)
+        """Trials that are averaged."""
+        return int(self.repetitions.sum())
 
     @property
     def repetitions(self) -> npt.NDArray[np.int64]:
         """Trials of each image, (n,)."""
         shown = np.concatenate([session.images for session in self.sessions])
-        return np.bincount(shown, minlength=len(self.images))
+        return np.bincount(shown[shown >= 0], minlength=len(self.images))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -150,7 +155,7 @@ class Trials:
         DataError
             If the ROIs have no vertex.
         """
-        table = RoiTable(self.rois, len(self.vertices))
+        table = RoiTable(self.rois, len(self.vertices)).on(self.vertices, self.volume)
         columns = table.union(table.split_names(rois)).astype(np.int64)
         if not len(columns):
             raise DataError(f"{self.root}: expected vertices in the ROI {', '.join(rois)}, found none")
@@ -166,6 +171,9 @@ class Trials:
             coordinates=None if self.coordinates is None else self.coordinates[columns],
             volume=None if self.volume is None else self.volume.select(columns),
             ncsnr=None if self.ncsnr is None else self.ncsnr[columns],
+            stated=None
+            if self.stated is None
+            else {name: values if name == "repetitions" else values[columns] for name, values in self.stated.items()},
         )
 
     def describe(self) -> str:

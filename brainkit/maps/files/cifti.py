@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from brainkit.cortex.fs_lr import FS_LR_SIZE, fs_lr_cortex, to_fs_lr
+from brainkit.cortex.fs_lr import FS_LR_SIZE, STRUCTURES, fs_lr_cortex
+from brainkit.cortex.resampling import to_fs_lr
 from brainkit.cortex.surface import HEMISPHERES
 from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
 from brainkit.maps.files.values import (
@@ -16,13 +17,11 @@ from brainkit.maps.files.values import (
     class_numbers,
     column_names,
     describe,
-    file_stem,
     on_hemisphere,
     plain,
     save,
 )
-
-_STRUCTURES = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
+from brainkit.utils.file_names import file_stem
 
 
 def write_cifti(folder: Path, maps: MapSet) -> Iterator[Path]:
@@ -31,7 +30,7 @@ def write_cifti(folder: Path, maps: MapSet) -> Iterator[Path]:
     from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ScalarAxis
 
     cortex = {side: np.flatnonzero(fs_lr_cortex(side)) for side in HEMISPHERES}
-    models = [BrainModelAxis.from_surface(cortex[side], FS_LR_SIZE, _STRUCTURES[side]) for side in HEMISPHERES]
+    models = [BrainModelAxis.from_surface(cortex[side], FS_LR_SIZE, STRUCTURES[side]) for side in HEMISPHERES]
     for brain_map in maps.maps:
         names = [plain(name) for name in column_names(brain_map)]
         meta = [{"Description": describe(brain_map), **({"Note": plain(maps.note)} if maps.note else {})}]

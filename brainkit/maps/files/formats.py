@@ -9,13 +9,13 @@ from pathlib import Path
 
 from brainkit.cortex.fs_lr import fs_lr_cortex
 from brainkit.cortex.vertices import CUSTOM
-from brainkit.errors import DataError, UsageError
+from brainkit.errors import UsageError
 from brainkit.maps.brain_map import Categorical, MapSet
 from brainkit.maps.files.cifti import write_cifti
 from brainkit.maps.files.nifti import write_nifti
 from brainkit.maps.files.npz import write_npz
 from brainkit.maps.files.surfaces import write_annot, write_gifti, write_mgz
-from brainkit.maps.files.values import file_stem
+from brainkit.utils.file_names import file_stems
 from brainkit.utils.files import create_folder
 from brainkit.utils.text import nearest_name
 
@@ -93,9 +93,7 @@ def check_format(maps: MapSet, format: str) -> None:
     needs = MAP_FORMATS[format].needs
     if MAP_FORMATS[format].fs_lr:
         fs_lr_cortex("left")  # before the folder is created
-    stems = [file_stem(name) for name in maps.names]
-    if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
-        raise DataError(f"maps: two would be written to files named {twice}; rename one")
+    file_stems(maps.names)
     on_average = maps.vertices.space != CUSTOM
     if needs == "surface" and not on_average and (MAP_FORMATS[format].fs_lr or maps.surface is None):
         where = "an fsaverage space" if MAP_FORMATS[format].fs_lr else "a surface"

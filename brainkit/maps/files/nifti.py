@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from brainkit.maps.brain_map import MapSet
-from brainkit.maps.files.values import file_stem, plain, save, stored_values, unknown_value
+from brainkit.maps.files.values import plain, save, stored_values, unknown_value
+from brainkit.utils.file_names import file_stem
 
 
 def write_nifti(folder: Path, maps: MapSet) -> Iterator[Path]:

@@ -12,12 +12,12 @@ from brainkit.maps.files.values import (
     class_colours,
     class_labels,
     describe,
-    file_stem,
     hemispheres_of,
     plain,
     save,
     stored_columns,
 )
+from brainkit.utils.file_names import file_stem
 from brainkit.utils.files import atomic_write
 
 _PREFIXES = {"left": "lh", "right": "rh"}

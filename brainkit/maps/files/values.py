@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,11 +92,6 @@ def class_labels(coding: Categorical) -> list[tuple[str, tuple[int, int, int, in
 
 def describe(brain_map: BrainMap) -> str:
     return plain("; ".join(part for part in (brain_map.title, brain_map.summary, brain_map.detail) if part))
-
-
-def file_stem(name: str) -> str:
-    """A map's name as part of a file's."""
-    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "map"
 
 
 def plain(text: str) -> str:

@@ -20,10 +20,10 @@ from brainkit.cortex.vertices import CUSTOM, SPACES
 from brainkit.errors import BrainkitError, MissingDependency, UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.colours import colour_map, location_table
-from brainkit.maps.files.values import file_stem
 from brainkit.maps.paint import FAINTEST, PALE, colours_of
 from brainkit.maps.pycortex.single_file import single_file
 from brainkit.maps.pycortex.subject import write_subject
+from brainkit.utils.file_names import file_stem
 from brainkit.utils.files import atomic_write, cache_folder, create_folder
 from brainkit.utils.text import first_line
 

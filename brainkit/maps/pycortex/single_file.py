@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import mimetypes
 import re
 from pathlib import Path
+
+from brainkit.utils.data_uri import data_uri
 
 # Pages opened from disk may not request files, so requests are answered from the files embedded here.
 _SCRIPT = """<script>(function () {
@@ -39,8 +40,7 @@ def single_file(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != "index.html":
             kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-            content = base64.b64encode(path.read_bytes()).decode()
-            files[path.relative_to(folder).as_posix()] = f"data:{kind};base64,{content}"
+            files[path.relative_to(folder).as_posix()] = data_uri(path.read_bytes(), kind)
     start = re.search(r"<head[^>]*>", page, re.IGNORECASE)
     at = start.end() if start else 0
     return page[:at] + _SCRIPT % json.dumps(files).replace("</", "<\\/") + page[at:]

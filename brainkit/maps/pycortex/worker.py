@@ -71,7 +71,8 @@ def _draw(path: Path, job: Mapping[str, Any], arrays: Mapping[str, np.ndarray], 
     style = {"ha": "center", "va": "center", "parse_math": False}
     figure.text(0.5, 1 - _HEAD / 2 / whole, facts["heading"], fontsize=19, weight="bold", color=_INK, **style)
     figure.text(0.5, 0.2 / whole, facts["detail"], fontsize=12, color=_FAINT, **style)
-    figure.savefig(path, dpi=100, facecolor="white", metadata={"Software": None})
+    mark = {"Software": "brainkit"}  # as brainkit/utils/own_figures.py reads it
+    figure.savefig(path, dpi=100, facecolor="white", metadata=mark)
     plt.close(figure)
 
 

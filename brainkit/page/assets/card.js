@@ -19,7 +19,7 @@ function describeVertex(app, id) {
 function sentence(app, { id, hemisphere, rois }) {
   const row = app.brain.row[id];
   const value = row < 0 ? "no data" : `${app.map.title} ${valueText(app.map, row)}`;
-  return `Vertex ${groups.format(id)}, ${hemisphere} hemisphere, ${rois.join(", ") || "in no region"}: ${value}`;
+  return `Vertex ${groups.format(id)}, ${hemisphere} hemisphere, ${rois.join(", ") || "in no ROI"}: ${value}`;
 }
 
 function fillTip(app, tip, id) {

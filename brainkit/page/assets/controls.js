@@ -10,7 +10,7 @@ function buildControls(app, find) {
     find("maps").append(element("label", {}, input, element("span", { textContent: map.title, dir: "auto" })));
   }
   const option = (text, value) => element("option", { textContent: text, value });
-  find("beside").append(option("nothing", ""), ...app.maps.map((map) => option(map.title, map.name)));
+  find("beside").append(option("none", ""), ...app.maps.map((map) => option(map.title, map.name)));
   find("beside").onchange = (event) => app.showBeside(app.maps.find((map) => map.name === event.target.value) || null);
   find("limiting").append(option("this map", ""), ...app.maps.filter(thresholdOf).map((map) => option(map.title, map.name)));
   find("limiting").onchange = () => app.setThreshold(null);
@@ -63,7 +63,7 @@ function buildFinder(app, find) {
     const label = app.labels.flat().find(({ name }) => name.toLowerCase() === text.toLowerCase());
     const id = label ? label.vertex + label.hemisphere.first : Number(text.replace(/[,\s]/g, "") || NaN);
     if (Number.isInteger(id) && id >= 0 && id < app.brain.count) app.lookAt(id);
-    else app.say(`No region or vertex of this name: ${text}`, true);
+    else app.say(`No ROI or vertex of this name: ${text}`, true);
   };
 }
 

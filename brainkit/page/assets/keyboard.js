@@ -10,7 +10,7 @@ const KEYS = [
   ["1 – 6", "lateral, medial, ventral, dorsal, posterior, flat"],
   ["M  N", "next map, map before"],
   ["[  ]", "photograph before, next photograph"],
-  ["Enter", "read the vertex in the middle"],
+  ["Enter", "values of the vertex in the middle"],
   ["Escape", "close the card"],
   ["R", "reset"],
   ["P", "save a picture"],

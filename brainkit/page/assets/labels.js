@@ -5,7 +5,7 @@ const LABEL = 12;
 const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** Draw everything of a pane that is text; the pane's upper left corner is at (left, top). */
-function drawLabels(context, brain, { frame, left, text: { labels, selected, caption, colours } }, top = 0) {
+function drawLabels(context, brain, { frame, left, text: { labels, selected, caption, captionTop, colours } }, top = 0) {
   const drawn = [];
   context.save();
   context.translate(left, top);
@@ -21,14 +21,14 @@ function drawLabels(context, brain, { frame, left, text: { labels, selected, cap
   context.globalAlpha = 1;
   context.textAlign = "left";
   context.textBaseline = "alphabetic";
-  if (caption) write(context, capitalised(caption), 24, 70, frame.width - 48, colours.ink, 14, 600);
+  if (caption) write(context, capitalised(caption), 24, captionTop, frame.width - 48, colours.ink, 14, 600);
   context.restore();
 }
 
 function drawLabel(context, brain, frame, label, drawn) {
   const place = project(frame, brain, label.vertex + label.hemisphere.first);
   // It fades as its region turns away, and behind the other hemisphere.
-  const alpha = smooth(clamp((place.facing - 0.12) / 0.3, 0, 1)) * (1 - place.hidden);
+  const alpha = smooth(clamp((place.facing - 0.2) / 0.15, 0, 1)) * (1 - place.hidden);
   if (alpha < 0.04 || (frame.flat > 0 && !label.hemisphere.vertexOnFlat[label.vertex])) return;
   const half = measure(context, label.name, LABEL, 600) / 2 + 3;
   const box = [place.x - half, place.y - 9, place.x + half, place.y + 9];

@@ -22,12 +22,13 @@ function addLoop(app) {
   app.layout = () => {
     const [width, height] = [stage.clientWidth, stage.clientHeight];
     const shown = [app.map, app.beside].filter(Boolean);
-    const inset = width < 560 ? { top: 70, bottom: 112, side: 14 } : INSET;
+    const narrow = width < 560; // the buttons are in two rows
+    const inset = narrow ? { top: 104, bottom: 112, side: 14 } : INSET;
     const each = (width - BETWEEN * (shown.length - 1)) / shown.length;
     const frame = frameOf(app.view, brain, each, height, { ...inset, top: inset.top + (app.beside ? 16 : 0) });
     app.panes = shown.map((map, i) => ({
       frame, map, left: i * (each + BETWEEN), threshold: app.threshold, hideChance: app.hideChance, greys: GREYS[app.theme], ground: app.colours.ground, outlines: app.outlines,
-      text: { labels: app.outlines ? labels : null, selected: app.selected, caption: app.beside ? map.title : "", colours: app.colours },
+      text: { labels: app.outlines ? labels : null, selected: app.selected, caption: app.beside ? map.title : "", captionTop: narrow ? 100 : 70, colours: app.colours },
     }));
     return [width, height];
   };

@@ -26,7 +26,6 @@ function startApp(content, read) {
   app.goSide = (side) => {
     if (side === "flat") app.go({ shape: 2, sphere: 0, zoom: 1, pan: [0, 0] });
     else app.go({ ...sideView(side), shape: Math.min(app.target().shape, 1) });
-    did();
   };
 
   app.reset = () => app.go(startView());
@@ -36,7 +35,6 @@ function startApp(content, read) {
     const angle = 0.0075;
     const turned = times(times(aroundAxis(1, 0, 0, y * angle), aroundAxis(0, 1, 0, x * angle)), app.view.turn);
     app.jump({ turn: unit(turned) });
-    did();
   };
 
   app.move = (x, y) => {
@@ -144,7 +142,7 @@ function startApp(content, read) {
     const { frame } = app.panes[0];
     const [x, y] = at ? [app.inPane(at[0]), at[1]] : [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
     app.select(picker.at(frame, x, y));
-    did();
+    if (app.selected >= 0) forgetHint();
   };
 
   app.select = (id) => {
@@ -200,9 +198,10 @@ function startApp(content, read) {
     }
   };
 
-  const hint = () => (used ? "" : `${app.flattens ? "Slide to flatten. " : ""}${matchMedia("(pointer: coarse)").matches ? "Drag to turn, pinch to zoom, tap to read a vertex." : "Drag to turn, scroll to zoom, click to read a vertex."}`);
+  const hint = () => (used ? "" : `${app.flattens ? "Slide to flatten. " : ""}Drag to turn, ${matchMedia("(pointer: coarse)").matches ? "pinch to zoom, tap" : "scroll to zoom, click"} a vertex for its values.`);
 
-  function did() {
+  /** Who has clicked a vertex knows what the hint says. */
+  function forgetHint() {
     if (used) return;
     used = true;
     setTimeout(() => (find("hint").textContent = hint()), 6000);

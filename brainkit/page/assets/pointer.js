@@ -1,4 +1,4 @@
-// Mouse, pen and fingers: turn, move, zoom, read a vertex.
+// Mouse, pen and fingers: turn, move, zoom, pick a vertex.
 
 const CLICK = 5; // px that a click may wander
 
@@ -9,7 +9,6 @@ function listenToPointer(app, overlay) {
 
   overlay.addEventListener("pointerdown", (event) => {
     overlay.setPointerCapture(event.pointerId);
-    overlay.focus({ preventScroll: true });
     pointers.set(event.pointerId, placeOf(event));
     if (pointers.size === 1) [start, wandered] = [placeOf(event), 0];
     else wandered = Infinity;

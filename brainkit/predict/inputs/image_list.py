@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any, NoReturn
 
@@ -22,11 +22,11 @@ PRAGMA temp_store = FILE;
 CREATE TABLE seen (id BLOB PRIMARY KEY, once INTEGER, named INTEGER) WITHOUT ROWID;
 CREATE TABLE found (
     part INTEGER, key BLOB, name BLOB, file BLOB, offset INTEGER, size INTEGER, stamp TEXT, problem TEXT,
-    list INTEGER, line INTEGER, again INTEGER, suspect BLOB);
+    list INTEGER, line INTEGER, again INTEGER, figure BLOB);
 CREATE TABLE images (
     position INTEGER PRIMARY KEY, name BLOB, file BLOB, offset INTEGER, size INTEGER, stamp TEXT, problem TEXT,
     part INTEGER, list INTEGER, line INTEGER, again INTEGER);
-CREATE TABLE suspects (position INTEGER PRIMARY KEY, number INTEGER, file BLOB, name BLOB, id BLOB);
+CREATE TABLE figures (position INTEGER PRIMARY KEY, number INTEGER, file BLOB, name BLOB, id BLOB);
 CREATE TABLE notes (name BLOB, note TEXT, said INTEGER);
 CREATE TABLE lists (number INTEGER PRIMARY KEY, name BLOB, lines INTEGER, empty INTEGER);
 CREATE TABLE folders (number INTEGER PRIMARY KEY, search BLOB, path BLOB);
@@ -89,7 +89,7 @@ class ImageList:
         once: bool = True,
         line: tuple[int | None, int | None] = (None, None),
         named: bool = True,
-        looks_own: bool = False,
+        is_figure: bool = False,
     ) -> None:
         """Add an image.
 
@@ -110,12 +110,12 @@ class ImageList:
             The list (its number from `add_list`) and the line of it that names the image.
         named : bool
             It is named itself, not found in a folder.
-        looks_own : bool
-            It may be a figure of brainkit's own, by its name (`figures`).
+        is_figure : bool
+            It is a figure of brainkit's own (`figures`).
         """
         identifier = _hash(identity or f"{source.file}\0{source.offset}")
         new = self._execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (identifier, once, named)).rowcount > 0
-        if not new and named and looks_own:
+        if not new and named:
             self._execute("UPDATE seen SET named = 1 WHERE id = ?", (identifier,))
         if not new and once:
             only_repeated = self._execute("UPDATE seen SET once = 1 WHERE id = ? AND NOT once", (identifier,))
@@ -123,8 +123,7 @@ class ImageList:
                 self.drop(source.name)
                 return
         row = (part, key, _encode(source.name), _encode(source.file), source.offset, source.size, stamp)
-        suspect = identifier if looks_own and line[0] is None else None  # lines of a list are never left out
-        more = (source.problem, *line, None if new else 1, suspect)
+        more = (source.problem, *line, None if new else 1, identifier if is_figure else None)
         self._execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *more))
 
     def drop(self, name: str) -> None:
@@ -162,25 +161,19 @@ class ImageList:
         self._execute("DELETE FROM folders WHERE number = ?", (row[0],))
         return _decode(row[1])
 
-    def figures(self, is_figure: Callable[[str], bool]) -> Iterator[tuple[int, str, str, bool]]:
+    def figures(self) -> Iterator[tuple[int, str, str, bool]]:
         """Figures of brainkit's own, before `sort`, in the order of the list.
-
-        Parameters
-        ----------
-        is_figure : callable
-            Called with the file of each image that may be one.
 
         Yields
         ------
         (int, str, str, bool) : a number for `remove`, the name, the file, and whether it is named itself
         """
-        suspects = "SELECT rowid, file, name, suspect FROM found WHERE suspect IS NOT NULL ORDER BY part, key"
-        self._execute(f"INSERT INTO suspects (number, file, name, id) {suspects}")
-        for _, number, file, name, identifier in self._rows("position, number, file, name, id", "suspects", 1):
-            if is_figure(_decode(file)):
-                (named,) = self._execute("SELECT named FROM seen WHERE id = ?", (identifier,)).fetchone()
-                yield number, _decode(name), _decode(file), bool(named)
-        self._execute("DROP TABLE suspects")
+        figures = "SELECT rowid, file, name, figure FROM found WHERE figure IS NOT NULL ORDER BY part, key"
+        self._execute(f"INSERT INTO figures (number, file, name, id) {figures}")
+        for _, number, file, name, identifier in self._rows("position, number, file, name, id", "figures", 1):
+            (named,) = self._execute("SELECT named FROM seen WHERE id = ?", (identifier,)).fetchone()
+            yield number, _decode(name), _decode(file), bool(named)
+        self._execute("DROP TABLE figures")
 
     def remove(self, number: int) -> None:
         """Remove a figure."""

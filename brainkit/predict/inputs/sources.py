@@ -16,13 +16,12 @@ from brainkit.errors import DataError, UsageError
 from brainkit.images import SUFFIXES
 from brainkit.predict.inputs import local, remote
 from brainkit.predict.inputs.braces import expand_braces, has_braces
-from brainkit.predict.inputs.figures import FigureCheck
+from brainkit.predict.inputs.figures import is_figure
 from brainkit.predict.inputs.image_list import ImageList
 from brainkit.predict.inputs.image_source import ImageSource
 from brainkit.predict.inputs.lines import read_lines
 from brainkit.predict.inputs.other_files import advice_for
 from brainkit.predict.inputs.tar import Shard
-from brainkit.utils.own_figures import may_be_own_figure
 from brainkit.utils.text import plural
 
 STDIN = "-"
@@ -122,7 +121,7 @@ def at_address(path: str) -> str | ImageSource:
 def _sort_out_figures(images: ImageList, own_sheets: str | None) -> None:
     """Remove figures that brainkit drew, but for those that are named; note either."""
     ignored, predicted = [], []
-    for number, name, file, is_named in images.figures(FigureCheck()):
+    for number, name, file, is_named in images.figures():
         if is_named and not (own_sheets is not None and file.startswith(own_sheets)):
             predicted.append(name)
         else:
@@ -326,7 +325,7 @@ class _Search:
             once=once,
             line=line or (None, None),
             named=is_named,
-            looks_own=may_be_own_figure(os.path.basename(source.name)),
+            is_figure=line is None and is_figure(source.file),  # lines of a list are never left out
         )
 
     def _add_shard(self, name: str, sort_first: bytes = b"", *, line: tuple[int, int] | None = None) -> None:

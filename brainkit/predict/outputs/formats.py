@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from brainkit.cortex.resampling import resample
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file.info import EncoderInfo
 from brainkit.errors import DataError, UsageError, require
@@ -18,6 +19,7 @@ from brainkit.predict.outputs.npz import open_npz
 from brainkit.predict.outputs.rows import HEMISPHERES, Layout, RowWriter
 from brainkit.predict.outputs.zarr import open_zarr
 from brainkit.predict.regions import check_have_vertices
+from brainkit.utils.files import check_new
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,7 @@ def check_output(out: Path, overwrite: bool, hemispheres: bool = False) -> Path:
             raise UsageError(f"{path}: is a folder; the output must be a file")
         if path.is_dir() and not (path / chosen.folder).is_file():
             raise UsageError(f"{path}: is a folder that is not {chosen.suffix}; choose another name")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path}: exists already; --overwrite replaces it")
+        check_new(path, overwrite)
         if path.is_file() and expects_folder:
             raise UsageError(f"{path}: is a file; a {chosen.suffix} output is a folder")
     return description
@@ -171,6 +172,7 @@ def make_layout(
     columns: np.ndarray | None = None,
     regions: Mapping[str, np.ndarray] | None = None,
     hemispheres: bool = False,
+    space: str | None = None,
 ) -> Layout:
     """What the rows of an output are.
 
@@ -185,13 +187,19 @@ def make_layout(
         Positions of each region among the columns.
     hemispheres : bool
         One file per hemisphere.
+    space : str, optional
+        The space of the columns that are written, if it is another one than the encoder's.
 
     Raises
     ------
     UsageError
-        If the format does not suit the encoder.
+        If the format does not suit the encoder, or its vertices are of no surface.
+    MissingDependency
+        If the meshes of a space are not installed.
     """
     chosen = format_of(out)
+    if space is not None and chosen.means:
+        raise UsageError(f"{out}: {chosen.suffix} holds means of regions, which have no space")
     if chosen.means:
         check_have_vertices(regions or {})
     if chosen.volume and info.volume is None:
@@ -200,7 +208,13 @@ def make_layout(
     if split and info.vertices.space == CUSTOM:
         what = "--hemispheres" if hemispheres else chosen.suffix
         raise UsageError(f"{out}: {what} needs vertices of an fsaverage space; those of this encoder are 'custom'")
-    return Layout(info, columns, regions or {}, split, "_" if hemispheres else ".")
+    separator = "_" if hemispheres else "."
+    if space in (None, info.vertices.space):
+        return Layout(info, columns, regions or {}, split, separator)
+    of_columns = info.vertices if columns is None else info.vertices.select(columns)
+    resampling = resample(of_columns, str(space))
+    moved = {name: np.flatnonzero(np.isin(resampling.sources, index)) for name, index in (regions or {}).items()}
+    return Layout(info, columns, moved, split, separator, resampling)
 
 
 def open_writer(path: Path, out: Path, layout: Layout, resume_rows: int = 0) -> RowWriter:

@@ -17,7 +17,7 @@ from brainkit.predict.outputs.rows import Layout, RowWriter
 def open_npz(path: Path, layout: Layout, resume_rows: int) -> RowWriter:
     """``fmri`` (n, columns) float32, ``vertices``, ``units``, ``space``, ``note`` and ``images``."""
     info = layout.info
-    facts = {"units": info.units, "space": info.vertices.space, "note": info.note or ""}
+    facts = {"units": info.units, "space": layout.vertices.space, "note": info.note or ""}
     arrays = {"vertices": layout.ids, **{name: np.array(text) for name, text in facts.items()}}
     return NpzRows(path, len(layout.vertices), arrays, resume_rows)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from brainkit.cortex.resampling import Resampling
 from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices, to_ranges
 from brainkit.encoder_file.info import EncoderInfo
 
@@ -49,6 +50,8 @@ class Layout:
         One file per hemisphere.
     separator : str
         Between ``lh`` or ``rh`` and the output's name.
+    resampling : Resampling, optional
+        How those columns become columns of another space, which are the ones written.
     """
 
     info: EncoderInfo
@@ -56,15 +59,20 @@ class Layout:
     regions: Mapping[str, np.ndarray] = field(default_factory=dict)
     by_hemisphere: bool = False
     separator: str = "."
+    resampling: Resampling | None = None
 
     @cached_property
     def vertices(self) -> Vertices:
         """The vertices that the columns are."""
+        if self.resampling is not None:
+            return self.resampling.vertices
         return self.info.vertices if self.columns is None else self.info.vertices.select(self.columns)
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """Ids of the vertices, as the encoder file has them. (columns,), int32."""
+        """Ids of the vertices; custom ones as the encoder file has them. (columns,), int32."""
+        if self.resampling is not None:
+            return self.resampling.vertices.ids
         return self.info.vertices.ids if self.columns is None else self.info.vertices.ids[self.columns]
 
     @cached_property
@@ -82,7 +90,7 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         """What the columns are, for the JSON next to an output: no encoder file is needed to place them."""
-        space = self.info.vertices.space
+        space = self.vertices.space
         found: dict[str, Any] = {
             "units": self.info.units,
             "space": space,
@@ -94,6 +102,9 @@ class Layout:
                 + ("" if space == CUSTOM else f"; the right hemisphere's are offset by {SPACES[space]}"),
             },
         }
+        if self.resampling is not None:
+            source = self.info.vertices.space
+            found["resampled"] = f"each vertex of {space} has the prediction of the nearest one of {source}"
         if (volume := self.info.volume) is not None:
             voxels = volume.voxels if self.columns is None else volume.voxels[self.columns]
             flat = np.ravel_multi_index(tuple(voxels.T.astype(np.intp)), volume.shape)

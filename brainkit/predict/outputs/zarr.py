@@ -22,7 +22,7 @@ def open_zarr(path: Path, layout: Layout, resume_rows: int) -> RowWriter:
     info = layout.info
     attributes = {
         "units": info.units,
-        "space": info.vertices.space,
+        "space": layout.vertices.space,
         "note": info.note or "",
         "encoder_sha256": info.digest,
         "vertices": layout.ids.tolist(),

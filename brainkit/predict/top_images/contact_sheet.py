@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from brainkit.errors import BrainkitError
 from brainkit.images import decode
 from brainkit.predict.top_images.ranking import Ranked, Ranking
+from brainkit.utils.file_names import PART, file_stem
 from brainkit.utils.files import atomic_write
 from brainkit.utils.own_figures import SHEET, figure_mark
 from brainkit.utils.text import plural
@@ -32,7 +32,7 @@ _OTHERS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "se
 
 def sheet_name(region: str) -> str:
     """The ending of a sheet's file name: ``-top-FFA.png``."""
-    return f"{SHEET}{re.sub(r'[^A-Za-z0-9._-]+', '_', region)[:80]}.png"
+    return f"{SHEET}{file_stem(region, PART)}.png"
 
 
 def draw_contact_sheet(

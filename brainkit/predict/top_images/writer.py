@@ -18,6 +18,7 @@ from brainkit.predict.outputs.rows import RowWriter
 from brainkit.predict.regions import region_means
 from brainkit.predict.top_images.contact_sheet import draw_contact_sheet, sheet_name
 from brainkit.predict.top_images.ranking import TopImages, check_count
+from brainkit.utils.files import check_new
 from brainkit.utils.text import as_text
 
 _SHOWN = 6  # regions that an error lists
@@ -131,8 +132,7 @@ def check_sheets(out: Path, rois: Sequence[str] | None, k: int, overwrite: bool,
         path = sibling(out, sheet_name(name))
         if path.is_dir():
             raise UsageError(f"{path}: is a folder; the contact sheet must be a file")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path}: exists already; --overwrite replaces it")
+        check_new(path, overwrite)
 
 
 def positions_of(rows: Iterable[int], skipped: Iterable[int]) -> list[int]:
