@@ -38,7 +38,7 @@ def command(file: Path | None, as_object: bool) -> None:
     for label, text in description.facts:
         click.echo(f"{'' if label == previous else label:<12}{text}")
         previous = label
-    click.echo(f"\n{'region':<24}{'vertices':>9}{'median r':>10}{'median R2':>11}{'of ceiling':>12}")
+    click.echo(f"\n{'ROI':<24}{'vertices':>9}{'median r':>10}{'median R2':>11}{'of ceiling':>12}")
     for row in description.accuracy:
         click.echo(
             f"{row.name:<24}{row.vertices:>9,}{_number(row.r, '.3f'):>10}{_number(row.R2, '.3f'):>11}"

@@ -14,7 +14,11 @@ def split(_context: click.Context, _option: click.Parameter, text: str | None) -
 
 
 _TYPED = click.core.ParameterSource.COMMANDLINE
-_OF_ALL = {"sources", "out", "size", "dpi", "theme", "view", "angles", "shading", "smooth"}  # options of all modes
+# Options of all modes.
+_OF_ALL = {
+    *("sources", "out", "only", "formats", "size", "dpi", "theme", "rois"),
+    *("view", "angles", "shading", "smooth"),
+}
 
 
 @click.command(
@@ -41,7 +45,8 @@ Examples:
     "--format",
     "formats",
     metavar="KIND,...",
-    help="Pictures: png, pdf, svg; files for other tools: gifti, mgz, annot, cifti, nifti, npz.  [default: png]",
+    help="Pictures: png, pdf, svg; files for other tools: gifti, mgz, annot, cifti, nifti, npz; with --animate: gif, "
+    "mp4.  [default: png; with --animate gif]",
 )
 @click.option("--size", metavar="SIZE", help="Width in inches, such as 7.2 or 7.2x5; or single, onehalf, double.")
 @click.option("--dpi", type=int, help="Dots per inch; in pdf and svg of the map alone.  [default: 150; pdf, svg: 300]")
@@ -52,7 +57,7 @@ Examples:
     show_default=True,
     help="Colours of background and text.",
 )
-@click.option("--rois", callback=split, metavar="NAME,...", help="Outline only these regions; '' outlines none.")
+@click.option("--rois", callback=split, metavar="NAME,...", help="Outline only these ROIs; '' outlines none.")
 @click.option(
     "--view",
     default="flat",
@@ -81,16 +86,17 @@ Examples:
     "--like",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="The run or encoder file whose vertices a file's values are, and whose regions are outlined.",
+    help="The run or encoder file whose vertices a file's values are, and whose ROIs are outlined.",
 )
 @click.option(
     "--rows", callback=split, metavar="N,...", help="Rows of a file to draw, from 0.  [default: the first 12]"
 )
 @click.option("--mean", is_flag=True, help="Draw the mean of a file's rows.")
+@click.option("--own-limits", is_flag=True, help="Give each map of files its own limits.  [default: the same for all]")
 @click.option(
     "--method",
     is_flag=True,
-    help="Draw the method's own figures: weights of layers, clusters of channels, layers and image coverage by region.",
+    help="Draw the method's own figures: weights of layers, clusters of channels, layers and image coverage by ROI.",
 )
 @click.option(
     "--images",
@@ -99,7 +105,7 @@ Examples:
     help="Photographs that --method shows channels in.",
 )
 @click.option(
-    "--animate", is_flag=True, help="Draw how maps came about in training, as GIFs: --only layer,location,scale."
+    "--animate", is_flag=True, help="Draw how maps came about in training, as GIF or MP4: --only layer,location,scale."
 )
 @click.option(
     "--pycortex", is_flag=True, help="Draw with pycortex, and write a dataset of it, into the folder pycortex/."
@@ -128,6 +134,7 @@ def command(
     rows: tuple[str, ...] | None,
     like: Path | None,
     mean: bool,
+    own_limits: bool,
     method: bool,
     images: Path | None,
     animate: bool,
@@ -146,7 +153,8 @@ def command(
     from brainkit.maps.changes import Changes
     from brainkit.maps.files.formats import MAP_FORMATS
     from brainkit.maps.pycortex.run import Pycortex
-    from brainkit.maps.style import Style, read_formats, read_size
+    from brainkit.maps.style import FORMATS, Style, read_formats, read_size
+    from brainkit.runs.animate import FORMATS as ANIMATIONS
     from brainkit.runs.animate import animate_run
     from brainkit.runs.draw import draw_all
     from brainkit.runs.method import draw_method
@@ -159,31 +167,36 @@ def command(
     style = Style(theme, width, height, dpi, f"{view} {angles}" if angles else view, shading, smooth)
     if animate or method:
         _refuse_others("--animate" if animate else "--method")
+    if not animate and set((formats or "").split(",")) & set(ANIMATIONS):
+        raise click.UsageError(f"--format {' and '.join(ANIMATIONS)} are for --animate")
+    common: dict[str, Any] = {"out": out, "style": style, "say": click.echo}
     if animate:
-        animate_run(sources, out=out, names=changes["only"] or ("layer",), style=style, say=click.echo)
+        names, kinds = changes["only"] or ("layer",), read_formats(formats or "gif", ANIMATIONS)
+        animate_run(sources, names=names, rois=changes["rois"], formats=kinds, **common)
         return
     if method:
-        draw_method(sources, out=out, images=images or (), style=style, say=click.echo)
+        chosen: dict[str, Any] = {"only": changes["only"] or (), "rois": changes["rois"], "surface": surface}
+        kinds = read_formats(formats or "png", FORMATS)
+        draw_method(sources, images=images or (), formats=kinds, **chosen, **common)
         return
     draw_all(
         sources,
-        out=out,
         like=like,
         rows=_numbers(rows or ()),
         mean=mean,
+        own_limits=own_limits,
         surface=surface,
         changes=Changes(**{**changes, "only": changes["only"] or ()}),
-        style=style,
-        formats=() if pycortex and formats is None else read_formats(formats or "png", MAP_FORMATS),
+        formats=() if pycortex and formats is None else read_formats(formats or "png", (*FORMATS, *MAP_FORMATS)),
         pycortex=Pycortex(filestore, subject) if pycortex else None,
-        say=click.echo,
+        **common,
     )
 
 
 def _refuse_others(mode: str) -> None:
     """Options that do nothing in a mode are errors, not silence."""
     context = click.get_current_context()
-    used = {*_OF_ALL, "animate", "only"} if mode == "--animate" else {*_OF_ALL, "method", "images"}
+    used = {*_OF_ALL, *({"animate"} if mode == "--animate" else {"method", "images", "surface"})}
     given = (each for each in context.command.params if context.get_parameter_source(each.name or "") is _TYPED)
     if other := next((each for each in given if each.name not in used), None):
         raise click.UsageError(f"{other.opts[0]} is not for {mode}")

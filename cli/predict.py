@@ -48,7 +48,7 @@ Examples:
     metavar="N",
     help="Draw at most this many images.",
 )
-@click.option("--roi", "rois", multiple=True, metavar="NAME", help="Only these regions; may be repeated.")
+@click.option("--roi", "rois", multiple=True, metavar="NAME", help="Only these ROIs; may be repeated.")
 @click.option(
     "--top",
     type=click.IntRange(1, 100),
@@ -144,7 +144,7 @@ def command(
     images_in_time = f"{plural(result.n, 'image')} in {result.seconds:.1f} s"
     click.echo(f"{files}: {images_in_time}; {result.description} describes the rows and columns")
     for sheet in result.sheets:
-        click.echo(f"{sheet}: the images that drive the region most")
+        click.echo(f"{sheet}: the images that drive the ROI most")
     if maps is not None:
         drawn = draw_prediction_file(out, info, maps, images=result.sources, max_maps=max_maps)
         click.echo(f"{maps}: {len(drawn)} of {plural(result.n, 'image')} drawn next to their maps")

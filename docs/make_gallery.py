@@ -55,13 +55,11 @@ FIGURES = (
         "explained.png",
     ),
     Figure("clusters", "Vertices that read the same channels", "brainkit map --method", "clusters.png"),
-    Figure("coverage", "Which part of the image each region reads", "brainkit map --method", "coverage.png"),
-    Figure(
-        "layers-by-region", "How much each region reads each layer", "brainkit map --method", "layers-by-region.png"
-    ),
+    Figure("coverage", "Which part of the image each ROI reads", "brainkit map --method", "coverage.png"),
+    Figure("layers-by-roi", "How much each ROI reads each layer", "brainkit map --method", "layers-by-roi.png"),
     Figure(
         "top-channels",
-        "Photographs as each region's strongest channels have them",
+        "Photographs as each ROI's strongest channels have them",
         "brainkit map --method --images photos",
         "top-channels.png",
     ),

@@ -87,6 +87,7 @@ def test_the_extras():
         "pycortex",
         "ray",
         "remote",
+        "video",
         "zarr",
     }
     assert {"torch", "torchvision", "triton", "pytorch-lightning", "timm", "onnx", "scikit-image"} <= requirements(
@@ -96,6 +97,7 @@ def test_the_extras():
     assert requirements("gpu") == {"onnxruntime-gpu[cuda,cudnn]"}
     (everything,) = requirements("all")
     assert set(re.split(r"[\[,\]]", everything)) - {""} == {"brainkit", "train", "maps", "gpu", "log", "zarr", "remote"}
+    assert requirements("video") == {"av"}
     assert requirements("zarr") == {"zarr"}
     assert requirements("remote") == {"fsspec", "s3fs", "gcsfs"}
     assert "ray[data]" in requirements("ray")

@@ -147,3 +147,10 @@ def test_an_evaluation_shows_its_map_where_vertices_are_known():
     known = dataclasses.replace(found, vertices=Vertices("fsaverage5", np.arange(V)))
     assert re.search(r"<img src='data:image/png;base64,\w{100}", known._repr_html_())
     assert known.to_dict() == found.to_dict()
+
+
+@pytest.mark.parametrize("options", [{"smoothing": "a"}, {"smoothing": 1.5}, {"dpi": "x"}, {"dpi": True}])
+def test_options_of_a_wrong_type_are_one_line(maps, options):
+    (name,) = options
+    with pytest.raises(UsageError, match=name):
+        brainkit.plot("scale", maps, **options)

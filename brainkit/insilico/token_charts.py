@@ -1,19 +1,18 @@
-"""Photographs with what channels show in them: a row per region or cluster."""
+"""Photographs with what channels show in them: a row per ROI or cluster."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from brainkit.maps.chart import Chart
 from brainkit.maps.frame import matplotlib_settings
-from brainkit.maps.style import FAINT
+from brainkit.maps.style import DEFAULT, Style
 
 _SIDE, _GAP, _NAME = 1.15, 0.06, 1.25  # inches
+_LEAST_SIDE, _LEAST_STEP = 0.45, 0.34  # inches
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,27 +34,26 @@ class Row:
     colour: np.ndarray | None = None
 
 
-def draw_rows(
-    path: str | os.PathLike[str],
+def picture_rows(
     rows: Sequence[Row],
     *,
     title: str,
     detail: str = "",
     note: str | None = None,
     blocks: int = 1,
-) -> Path:
-    """Draw rows of pictures under each other.
+    style: Style = DEFAULT,
+) -> Chart:
+    """Rows of pictures under each other.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file; its folder must exist.
     rows : sequence of Row
     title, detail : str
     note : str, optional
         Printed in a warning colour.
     blocks : int
-        Columns of rows, for many short ones.
+        Columns of rows, for many short ones; fewer if the pictures would be too small in the style's width.
+    style : Style
 
     Raises
     ------
@@ -63,28 +61,34 @@ def draw_rows(
         If matplotlib is not installed.
     """
     across = max((len(row.pictures) for row in rows), default=1)
+    side = _SIDE
+    if style.width is not None:
+        blocks = min(blocks, max(int((style.width - 0.45) / (_NAME + across * (_LEAST_SIDE + _GAP) + 0.25)), 1))
+        side = min(side, max(((style.width - 0.45) / blocks - _NAME - 0.25) / across - _GAP, 0.1))
     down = -(-len(rows) // blocks) or 1
-    block = _NAME + across * (_SIDE + _GAP) + 0.25
-    chart = Chart(title, detail, note, width=max(0.45 + blocks * block, 6.0), height=down * (_SIDE + _GAP) + 0.05)
+    block = _NAME + across * (side + _GAP) + 0.25
+    step = max(side + _GAP, _LEAST_STEP)
+    width = style.width or max(0.45 + blocks * block, 6.0)
+    chart = Chart(title, detail, note, width=width, height=down * step + 0.05, style=style)
     for number, row in enumerate(rows):
         column, place = divmod(number, down)
         left = 0.3 + column * block
-        bottom = chart.bottom + 0.05 + (down - 1 - place) * (_SIDE + _GAP)
-        middle, start = bottom + _SIDE / 2, left
+        bottom = chart.bottom + 0.05 + (down - 1 - place) * step
+        middle, start = bottom + side / 2, left
         if row.colour is not None:
-            patch = chart.axes(left, bottom, 0.12, _SIDE)
+            patch = chart.axes(left, bottom, 0.12, side)
             patch.axis("off")
-            patch.imshow(np.asarray(row.colour)[None, None], aspect="auto")
+            patch.imshow(np.asarray(row.colour)[None, None], aspect="auto", interpolation="none")
             start += 0.22
         size = chart.fitting(row.name, 10.5, left + _NAME - start - 0.1)
         chart.text(start, middle + 0.03, row.name, size=size, weight="bold", va="bottom")
-        chart.text(start, middle - 0.03, row.detail, size=7.5, color=FAINT, va="top")
+        chart.text(start, middle - 0.03, row.detail, size=7.5, color=chart.theme.faint, va="top")
         for k, picture in enumerate(row.pictures):
-            axes = chart.axes(left + _NAME + k * (_SIDE + _GAP), bottom, _SIDE, _SIDE)
+            axes = chart.axes(left + _NAME + k * (side + _GAP), bottom, side, side)
             axes.axis("off")
             with matplotlib_settings():
                 axes.imshow(picture, interpolation="antialiased")
-    return chart.write(path)
+    return chart
 
 
 def coloured(photo: np.ndarray, colours: np.ndarray) -> np.ndarray:

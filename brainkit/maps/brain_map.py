@@ -30,6 +30,8 @@ class Continuous:
         Of the colour bar, with the unit.
     ends : tuple of two str, optional
         What the low and the high end mean, if the numbers alone do not say it.
+    shared : int
+        How many maps these limits are of, if they are to be compared; 0 if it is this one alone.
     extend : {"neither", "min", "max", "both"}
         Ends of the colour bar beyond which there are values.
     below : str
@@ -43,6 +45,7 @@ class Continuous:
     ends: tuple[str, str] | None = None
     extend: Literal["neither", "min", "max", "both"] = "neither"
     below: str = ""
+    shared: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +60,23 @@ class Categorical:
         sRGB in [0, 1].
     label : str
         Title of the legend.
-    strength_label : str, optional
-        What the map's `strength` means, if it has one.
+    strength_name, strength_label : str, optional
+        What the map's `strength` is, in a word, and its meaning as the legend says it.
+    ordered : bool
+        Whether the classes have an order.
     """
 
     names: tuple[str, ...]
     palette: np.ndarray
     label: str
     strength_label: str = ""
+    strength_name: str = ""
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
 class Location:
-    """Places in the image, coloured by two dimensions: hue is direction, strength is distance from the centre."""
+    """Locations in the image, coloured by two dimensions: hue is direction, strength is distance from the centre."""
 
     label: str = "location in the image"
 
@@ -91,7 +98,8 @@ class BrainMap:
     reliable : array of shape (V,), bool, optional
         False where the value may be chance: drawn pale.
     strength : array of shape (V,), optional
-        In [0, 1]; the nearer to 0, the more of the cortex shows through. Only with `Categorical`.
+        In [0, 1]; the nearer to 0, the more of the cortex shows through. `Categorical` maps say in their legend what it
+        means, others in `detail`.
     summary : str
         Key figures, such as the median.
     detail : str

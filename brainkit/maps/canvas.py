@@ -1,4 +1,4 @@
-"""Values and regions of a subject's vertices on a view: colours of its pixels, outlines, places for names.
+"""Values and ROIs of a subject's vertices on a view: colours of its pixels, outlines, places for names.
 
 Axes: V vertices of the data, n vertices of both hemispheres of the surface, k samples on the cortex (see `raster`),
 p samples with data, H and W pixels.
@@ -38,7 +38,7 @@ class Canvas:
     shading : {"interpolated", "flat"}
         Values between vertices: interpolated, or that of the nearest vertex, which shows noise as noise.
     points : bool, optional
-        Draw each vertex as a point, without outlines of regions. By default if most have no neighbour with data.
+        Draw each vertex as a point, without outlines of ROIs. By default if most have no neighbour with data.
 
     Attributes
     ----------
@@ -162,11 +162,11 @@ class Canvas:
         return columns.T.reshape(np.shape(values))
 
     def outline(self, positions: np.ndarray) -> np.ndarray:
-        """Visible border of a region as segments of shape (s, 2, 2) in the common plane; none around points."""
+        """Visible border of an ROI as segments of shape (s, 2, 2) in the common plane; none around points."""
         return np.empty((0, 2, 2)) if self.points else self._outlines.border(positions)
 
     def anchors(self, positions: np.ndarray, outline: np.ndarray) -> Sequence[Anchor]:
-        """Where a region's name may stand: on each of its larger pieces that are visible, far from their borders."""
+        """Where an ROI's name may stand: on each of its larger pieces that are visible, far from their borders."""
         return self._outlines.anchors(positions, outline, scattered=self.points)
 
     def _samples_of(self, valid: np.ndarray) -> _Samples:

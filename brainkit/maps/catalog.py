@@ -51,7 +51,7 @@ def trained_maps(
         How many images `r` is over: vertices whose r is not above 0 (at a false discovery rate of 0.05) are then pale
         on every map, since what an encoder reads there means nothing.
     uncertainty : MapUncertainty, optional
-        Standard errors: vertices where that of the depth, location or scale is too large are pale on its map, and
+        Standard errors: vertices fade with that of the depth, location or scale on its map, and
         ``depth-se``, ``location-se`` and ``scale-se`` show them.
     gauge : {"unit", "published"}
         Whether the weights of different layers can be compared.

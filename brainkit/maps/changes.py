@@ -1,4 +1,4 @@
-"""What users change about maps before they are drawn: which, the regions, the colours and their limits."""
+"""What users change about maps before they are drawn: which, the ROIs, the colours and their limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Changes:
     only : sequence of str
         Names of the maps to draw.
     rois : sequence of str, optional
-        Regions that are outlined and named, by their names or common aliases; none if empty.
+        ROIs that are outlined and named, by their names or common aliases; none if empty.
     cmap : str, optional
         A colour map of matplotlib for maps of numbers, and of classes.
     vmin, vmax : float, optional
@@ -51,7 +51,7 @@ class Changes:
         Raises
         ------
         UsageError
-            If there is no such map, region or colour map, or the limits are the wrong way round.
+            If there is no such map, ROI or colour map, or the limits are the wrong way round.
         """
         chosen = maps.only(self.only) if self.only else maps
         rois = maps.rois if self.rois is None else choose_rois(maps.rois, self.rois)
@@ -83,12 +83,12 @@ class Changes:
 
 
 def choose_rois(rois: RoiTable, names: Sequence[str]) -> RoiTable:
-    """The table of these regions, named as asked.
+    """The table of these ROIs, named as asked.
 
     Raises
     ------
     UsageError
-        If there is no such region; suggests the nearest names.
+        If there is no such ROI; suggests the nearest names.
     """
     wanted = [name for name in names if name.strip()]
     return RoiTable({name: rois.members(name) for name in rois.split_names(wanted)} if wanted else {}, rois.n_vertices)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from brainkit.errors import require
 from brainkit.maps.colours import OKABE_ITO
+from brainkit.maps.foot import Foot
 from brainkit.maps.frame import BOLD, Frame
-from brainkit.maps.style import FAINT, INK, Style
+from brainkit.maps.style import DEFAULT, FAINT, INK, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,27 +22,37 @@ Point = Mapping[str, Any]
 
 
 class Chart(Frame):
-    """A white figure with a title on top, and a note and a detail at the foot. Sizes are in inches."""
+    """A figure with a title on top, and a note and a detail at the foot. Sizes are in inches.
 
-    bottom = 0.5
+    Parameters
+    ----------
+    title, detail : str
+    note : str or None
+        Printed in a warning colour.
+    width, height : float
+        Of the figure, and of what is drawn between title and foot, which starts at `bottom`.
+    style : Style
+        Of which the theme and the dots per inch are used.
+    """
 
-    def __init__(self, title: str, detail: str, note: str | None, *, width: float, height: float) -> None:
+    def __init__(
+        self, title: str, detail: str, note: str | None, *, width: float, height: float, style: Style = DEFAULT
+    ) -> None:
         require("matplotlib", extra="maps", purpose="drawing charts")
-        super().__init__(width, self.bottom + height + (0.55 if title else 0.2), Style())
         room = width - 0.6
+        foot = Foot(note or "", detail, room, 1.0)
+        self.bottom = max(foot.height + 0.08, 0.5)
+        super().__init__(width, self.bottom + height + (0.55 if title else 0.2), style)
         head = {"weight": "bold", "va": "top"}
         self.text(0.3, self.height - 0.2, title, size=self.fitting(title, 13, room, BOLD), **head)
-        size = self.fitting(detail, 8.5, room)
-        self.text(0.3, 0.32 if note else 0.2, detail, size=size, color=self.theme.faint, va="center")
-        size = self.fitting(note or "", 9, room, BOLD)
-        self.text(0.3, 0.13, note or "", size=size, color=self.theme.warn, weight="bold", va="center")
+        foot.draw(self, 0.3)
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         axes = super().axes(left, bottom, width, height)
-        axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
+        axes.tick_params(labelsize=9, color=self.theme.faint, labelcolor=self.theme.ink, length=3)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(FAINT)
+            spine.set_color(self.theme.faint)
         return axes
 
 

@@ -14,7 +14,7 @@ from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, Location
 from brainkit.maps.colours import class_palette, layer_palette
 from brainkit.maps.limits import beyond, robust_top, round_up, symmetric
-from brainkit.maps.reliability import MAX_Q, Predicted, Reliability, fields
+from brainkit.maps.reliability import MAX_Q, Predicted, Reliability, Sure, fields
 from brainkit.metrics.scores import LEAST_CEILING, explained_share
 from brainkit.metrics.significance import describe_passing
 from brainkit.utils.text import plural
@@ -76,7 +76,7 @@ def layer(
     reliability: Reliability | None = None,
     note: str | None = None,
 ) -> BrainMap:
-    """The layer with the largest weight, and how clear the preference is.
+    """The layer with the largest weight, and how sure it is; without standard errors, how clear the preference is.
 
     Parameters
     ----------
@@ -90,17 +90,17 @@ def layer(
     """
     weights = np.asarray(layer_weights, dtype=np.float64)
     confidence = _confidence(weights)
-    coding = Categorical(
-        tuple(layers),
-        layer_palette(len(layers)),
-        "layer, early to late",
-        strength_label="confidence, pale to full:\n0  all layers have the same weight\n1  one layer has all the weight",
-    )
+    if isinstance(reliability, Sure):
+        name, meaning = "certainty", f"standard error of the depth,\npale to full:\n{reliability.scale}"
+    else:
+        name = "confidence"
+        meaning = "confidence, pale to full:\n0  all layers have the same weight\n1  one layer has all the weight"
+    palette = layer_palette(len(layers))
+    label = "layer, early to late"
+    coding = Categorical(tuple(layers), palette, label, strength_label=meaning, strength_name=name, ordered=True)
     summary = _summary(confidence, "median confidence {:.2f}")
-    strength = np.nan_to_num(confidence)
-    return BrainMap(
-        "layer", "preferred layer", weights, coding, strength=strength, summary=summary, **fields(reliability, note)
-    )
+    more = {"strength": np.nan_to_num(confidence), **fields(reliability, note)}
+    return BrainMap("layer", "preferred layer", weights, coding, summary=summary, **more)
 
 
 def _confidence(weights: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def draw_map_file(
     stem : path-like
         The files' path without the suffix; their folder must exist.
     maps : MapSet
-        Whose vertices, regions, title and note the figure has.
+        Whose vertices, ROIs, title and note the figure has.
     brain_map : BrainMap
     style, formats
         As for `draw_maps`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,11 @@ import numpy as np
 from brainkit.maps.brain_map import BrainMap, MapSet
 from brainkit.maps.canvas import Canvas
 from brainkit.maps.definitions import SEPARATOR
-from brainkit.maps.frame import BOLD, PLAIN, Frame, matplotlib_settings
+from brainkit.maps.foot import Foot
+from brainkit.maps.frame import BOLD, Frame, matplotlib_settings
 from brainkit.maps.legend import draw_legend, height_below
 from brainkit.maps.paint import paint
-from brainkit.maps.scene import Scene, make_scene
+from brainkit.maps.scene import Scene, make_scene, surface_source
 from brainkit.maps.style import FORMATS, Style
 from brainkit.maps.view import View, whole_view
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Inches in a figure of scale 1.
 _MAP = (7.4, 5.5)  # greatest width and height of the map, if the figure may be as large as it needs
-_MARGIN, _HEADER, _GUTTER = 0.3, 1.12, 0.32
+_MARGIN, _HEADER, _GUTTER = 0.3, 1.2, 0.32
 _COLUMN, _PICTURE_COLUMN = 2.1, 3.0
 _LEAST_HEIGHT = 3.6  # of the map's room: the legend beside it needs that
 _NARROW = 4.6  # below this width the legend is below the map
@@ -33,7 +33,7 @@ _FULL_WIDTH, _LEAST_SCALE = 9.0, 0.62
 LABEL_SIZE = 9.0  # points
 _BETWEEN = 4.0  # mm beside a panel that its caption may take
 _HALO = "#20242a"
-_FINER_LINES = 0.75  # on shapes other than flatmaps, where regions are smaller
+_FINER_LINES = 0.75  # on shapes other than flatmaps, where ROIs are smaller
 _LANCZOS = 1  # PIL.Image.Resampling.LANCZOS, without importing PIL
 
 
@@ -72,8 +72,9 @@ class MapFigure(Frame):
         beside = 0.0 if narrow else column + gutter
         across = _MAP[0] if style.width is None else style.width - 2 * margin - beside
         inner = (style.width or across + 2 * margin + beside) - 2 * margin
-        foot = _Foot(maps.note or "", brain_map.detail, inner, scale)
-        legend = height_below(brain_map, scale) if narrow else 0.0
+        detail = "; ".join(filter(None, (brain_map.detail, surface_source(maps, style))))
+        foot = Foot(maps.note or "", detail, inner, scale)
+        legend = height_below(brain_map, scale, inner) if narrow else 0.0
         around = _HEADER * scale + legend + foot.height
         up = _MAP[1] if style.height is None else max(style.height - around, 0.5)
         self.scene = make_scene(maps, style, room=(across, up), dpi=dpi, label_size=LABEL_SIZE * scale)
@@ -81,7 +82,7 @@ class MapFigure(Frame):
         tall = height if narrow else max(height, _LEAST_HEIGHT * scale)
         if style.width is None:
             across, inner = width, width + beside
-            foot = _Foot(maps.note or "", brain_map.detail, inner, scale)
+            foot = Foot(maps.note or "", detail, inner, scale)
         super().__init__(inner + 2 * margin, style.height or tall + around, style, scale)
         tall = self.height - around if style.height is not None else tall
         self._title(maps.title, brain_map, margin, inner)
@@ -157,35 +158,6 @@ class MapFigure(Frame):
         axes.axis("off")
         place = left + width / 2, bottom + height + 0.05 * self.scale
         self.text(*place, "part shown", size=8.5 * self.scale, color=self.theme.faint, ha="center")
-
-
-class _Foot:
-    """The note, and below it the detail, in lines that fit the width."""
-
-    def __init__(self, note: str, detail: str, room: float, scale: float) -> None:
-        self.scale = scale
-        self.note = _wrapped(note, 10 * scale, BOLD, room)
-        self.detail = _wrapped(detail, 8.5 * scale, PLAIN, room)
-
-    @property
-    def height(self) -> float:
-        """In inches."""
-        return (0.22 + 0.17 * len(self.note) + 0.15 * len(self.detail)) * self.scale
-
-    def draw(self, frame: Frame, left: float) -> None:
-        """Draw the lines."""
-        y = self.height - 0.15 * self.scale
-        for lines, size, step, look in (
-            (self.note, 10, 0.17, {"color": frame.theme.warn, "weight": "bold"}),
-            (self.detail, 8.5, 0.15, {"color": frame.theme.faint}),
-        ):
-            for line in lines:
-                frame.text(left, y, line, size=size * self.scale, va="center", **look)
-                y -= step * self.scale
-
-
-def _wrapped(text: str, size: float, character: float, room: float) -> list[str]:
-    return textwrap.wrap(" ".join(text.split()), max(20, int(72 * room / (size * character))))
 
 
 def draw_map(axes: Axes, scene: Scene, brain_map: BrainMap, scale: float) -> None:

@@ -98,9 +98,10 @@ class Frame:
         kind = path.suffix[1:].lower()
         if kind == "png":
             return write_png(path, self.render(), self.figure.dpi)
+        dots = self.style.dpi or FORMATS[kind]
         undated = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Date": None}
         with atomic_write(path) as temporary, matplotlib_settings():
-            self.figure.savefig(temporary, format=kind, metadata={"Creator": "brainkit", **undated})
+            self.figure.savefig(temporary, format=kind, dpi=dots, metadata={"Creator": "brainkit", **undated})
         return path
 
 

@@ -128,7 +128,7 @@ class GlassBrain:
         return colours
 
     def outline(self, positions: np.ndarray) -> np.ndarray:
-        """Border of a region's projections as segments of shape (s, 2, 2) in the common plane."""
+        """Border of an ROI's projections as segments of shape (s, 2, 2) in the common plane."""
         found = [np.empty((0, 2, 2))]
         for plane, box in zip(_PLANES, self.view.boxes, strict=True):
             axes = [plane.across, plane.up]
@@ -138,7 +138,7 @@ class GlassBrain:
         return np.concatenate(found)
 
     def anchors(self, positions: np.ndarray, outline: np.ndarray) -> Sequence[Anchor]:
-        """The voxel nearest to the region's middle, in the projection that shows most of it."""
+        """The voxel nearest to the ROI's middle, in the projection that shows most of it."""
         if not len(positions):
             return []
         best = []

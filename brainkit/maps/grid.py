@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from brainkit.errors import UsageError
 from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
 from brainkit.maps.colours import colour_map, location_table
 from brainkit.maps.figure import LABEL_SIZE, draw_map, message
+from brainkit.maps.foot import Foot
 from brainkit.maps.frame import Frame, matplotlib_settings
-from brainkit.maps.legend import draw_legend, height_below
-from brainkit.maps.scene import make_scene
+from brainkit.maps.legend import draw_legend, height_below, listed
+from brainkit.maps.scene import make_scene, surface_source
 from brainkit.maps.style import Style
 
 if TYPE_CHECKING:
@@ -44,15 +46,15 @@ class MapGrid(Frame):
         inner = width - 2 * _MARGIN
         panel = (inner - (columns - 1) * _GAP) / columns
         small = min(max(panel / 4.5, 0.55), 1.0) * scale
-        legend, head = height_below(maps.maps[0], scale), (0.5 if title else 0.1) * scale
-        foot = (0.3 if maps.note else 0.1) * scale
+        legend, head = height_below(maps.maps[0], scale, inner), (0.5 if title else 0.1) * scale
+        foot = Foot(maps.note or "", surface_source(maps, style), inner, scale)
         room = math.inf
         if style.height is not None:
-            room = max((style.height - legend - head - foot) / rows - _TITLE * scale, 0.3)
+            room = max((style.height - legend - head - foot.height) / rows - _TITLE * scale, 0.3)
         scene = make_scene(maps, style, room=(panel, room), dpi=dpi, label_size=LABEL_SIZE * small)
         across, up = scene.inches
         step = up + _TITLE * scale + _GAP
-        super().__init__(width, style.height or head + rows * step + legend + foot, style, scale)
+        super().__init__(width, style.height or head + rows * step + legend + foot.height, style, scale)
         room_for_text = inner - 0.1
         self.text(
             _MARGIN,
@@ -73,10 +75,14 @@ class MapGrid(Frame):
             draw_map(axes, scene, brain_map, small)
             if brain_map.empty:
                 message(axes, brain_map.empty, 9 * small)
-        draw_legend(self, maps.maps[0], (_MARGIN, foot + legend, inner, legend), below=True)
-        note = maps.note or ""
-        look: dict[str, Any] = {"color": self.theme.warn, "weight": "bold", "va": "bottom"}
-        self.text(_MARGIN, 0.1 * scale, note, size=self.fitting(note, 10 * scale, room_for_text), **look)
+        draw_legend(self, _said_once(maps.maps[0]), (_MARGIN, foot.height + legend, inner, legend), below=True)
+        foot.draw(self, _MARGIN)
+
+
+def _said_once(brain_map: BrainMap) -> BrainMap:
+    """Without the words that other maps have the same limits: one legend is for all."""
+    coding = brain_map.coding
+    return replace(brain_map, coding=replace(coding, shared=0)) if isinstance(coding, Continuous) else brain_map
 
 
 def draw_in_axes(axes: Axes, maps: MapSet, brain_map: BrainMap, style: Style, *, colorbar: bool = True) -> None:
@@ -111,12 +117,11 @@ def _legend_beside(axes: Axes, brain_map: BrainMap) -> None:
             bar = figure.colorbar(shown, ax=axes, extend=coding.extend, shrink=0.7, label=coding.label)
             bar.outline.set_visible(False)
         elif isinstance(coding, Categorical):
-            patches = [
-                Patch(color=tuple(colour), label=name)
-                for name, colour in reversed(list(zip(coding.names, coding.palette, strict=True)))
-            ]
+            label, names, palette = listed(brain_map)
+            pairs = list(zip(names, palette, strict=True))
+            patches = [Patch(color=tuple(colour), label=name) for name, colour in reversed(pairs)]
             place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
-            axes.legend(handles=patches, title=coding.label, **place)
+            axes.legend(handles=patches, title=label, **place)
         else:
             key = axes.inset_axes((1.02, 0.35, 0.22, 0.3))
             key.imshow(location_table(), extent=(-1, 1, 1, -1), interpolation="none")

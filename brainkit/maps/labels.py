@@ -1,4 +1,4 @@
-"""Where the names of regions stand: near their anchors, none on another, with a line to the anchor if it is far."""
+"""Where the names of ROIs stand: near their anchors, none on another, with a line to the anchor if it is far."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POINTS = 72  # an inch
 
 @dataclass(frozen=True)
 class Label:
-    """A region's name on a figure.
+    """An ROI's name on a figure.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Label:
     size : float
         Of the font, in points.
     leader : array of shape (2, 2), optional
-        A line from the region to the edge of the name, where the name is not on the region.
+        A line from the ROI to the edge of the name, where the name is not on the ROI.
     """
 
     name: str

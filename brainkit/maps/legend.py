@@ -22,26 +22,47 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 _CORTEX = (GYRUS + SULCUS) / 2
-_ROW = 0.27  # inches, of a class
+_ROW, _COLUMN = 0.27, 1.6  # inches, of a class
+_LEAST_LETTERS = 6.5  # points; of classes with an order, of which not all need a name
+_LEAST_ROW = 0.112  # inches; of others: letters of 5 points
+_ABOVE = 0.1  # inches between a map and the legend below it
+_SHORT = 4  # rows that need no second column
+_MOST, _LARGEST = 30, 12  # classes that are all listed; listed of more
 
 
-def height_below(brain_map: BrainMap, scale: float) -> float:
-    """Height that a legend below the map needs, in inches."""
+def height_below(brain_map: BrainMap, scale: float, width: float) -> float:
+    """Height that a legend below the map needs, in inches; `width` is that of its room."""
     coding = brain_map.coding
     if isinstance(coding, Categorical):
-        return (_ROW * len(coding.names) + 0.75) * scale
+        count = len(listed(brain_map)[1])
+        lines = 1 + coding.strength_label.count("\n") if brain_map.strength is not None else 0
+        return (_ROW * -(-count // _columns(count, width, scale)) + _ABOVE + 0.35 + 0.16 * lines) * scale
     return 0.75 * scale if isinstance(coding, Continuous) else 2.3 * scale
 
 
 def draw_legend(frame: Frame, brain_map: BrainMap, box: Box, *, below: bool = False) -> None:
-    """Draw the legend of a map; a colour bar lies down if the box is `below` the map."""
+    """Draw the legend of a map; a colour bar lies down, and classes have columns, if the box is `below` the map."""
     coding = brain_map.coding
     if isinstance(coding, Categorical):
-        _classes(frame, coding, box, graded=brain_map.strength is not None)
+        _classes(frame, brain_map, coding, box, below=below)
     elif isinstance(coding, Continuous):
         (_lying_bar if below else _standing_bar)(frame, coding, box)
     else:
         _location(frame, box)
+
+
+def listed(brain_map: BrainMap, most: int = _MOST) -> tuple[str, tuple[str, ...], np.ndarray]:
+    """Label, names and colours of a legend's classes, the last on top; the largest of more than `most`."""
+    coding = brain_map.coding
+    assert isinstance(coding, Categorical)
+    count = len(coding.names)
+    if coding.ordered or count <= most:
+        return coding.label, coding.names, coding.palette
+    sizes = np.bincount(brain_map.values[brain_map.known].argmax(axis=1), minlength=count)
+    largest = np.argsort(-sizes, kind="stable")[:_LARGEST][::-1]
+    label = f"{coding.label}: " if coding.label else ""
+    names = tuple(coding.names[number] for number in largest)
+    return f"{label}{count} classes, largest {_LARGEST}", names, coding.palette[largest]
 
 
 def _standing_bar(frame: Frame, coding: Continuous, box: Box) -> None:
@@ -54,14 +75,17 @@ def _standing_bar(frame: Frame, coding: Continuous, box: Box) -> None:
         frame.plain(coding.label), fontsize=11 * scale, color=frame.theme.ink, labelpad=7 * scale
     )
     small: dict[str, Any] = {"size": 9.5 * scale, "color": frame.theme.faint}
-    frame.text(left, top - bar - 0.08 * scale, ends[0], va="top", **small)
+    low = top - bar - 0.08 * scale
+    frame.text(left, low, ends[0], va="top", **small)
+    frame.text(left, low - (0.24 if ends[0] else 0.1) * scale, _shared(coding), va="top", **small)
     frame.text(left, top + 0.08 * scale, ends[1], va="bottom", **small)
 
 
 def _lying_bar(frame: Frame, coding: Continuous, box: Box) -> None:
     left, top, width, _ = box
     scale, ends = frame.scale, _ends(coding)
-    top -= 0.22 * scale if any(ends) else 0.05 * scale
+    shared = _shared(coding)
+    top -= 0.22 * scale if any(ends) or shared else 0.05 * scale
     inset = 0.16 * scale
     axes = frame.axes(left + inset, top - 0.17 * scale, width - 2 * inset, 0.17 * scale)
     # The label is centred on the box and never wider than it.
@@ -72,6 +96,7 @@ def _lying_bar(frame: Frame, coding: Continuous, box: Box) -> None:
     small: dict[str, Any] = {"size": 9 * scale, "color": frame.theme.faint, "va": "bottom"}
     frame.text(left + inset, top + 0.04 * scale, ends[0], ha="left", **small)
     frame.text(left + width - inset, top + 0.04 * scale, ends[1], ha="right", **small)
+    frame.text(left + width / 2, top + 0.04 * scale, shared, ha="center", **small)
 
 
 def _bar(frame: Frame, axes: Axes, coding: Continuous, orientation: str) -> Any:
@@ -97,6 +122,10 @@ def _ends(coding: Continuous) -> tuple[str, str]:
     return (f"below {coding.low:g}" if coding.below and coding.extend in ("min", "both") else ""), ""
 
 
+def _shared(coding: Continuous) -> str:
+    return f"limits shared by {coding.shared} maps" if coding.shared > 1 else ""
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers, and both limits."""
     from matplotlib.ticker import MaxNLocator
@@ -106,33 +135,56 @@ def _ticks(low: float, high: float) -> list[float]:
     return [low, *(float(tick) for tick in inner if low + room < tick < high - room), high]
 
 
-def _classes(frame: Frame, coding: Categorical, box: Box, *, graded: bool) -> None:
-    """One row per class, the last on top; from pale to full if the map is `graded` by its strength."""
+def _classes(frame: Frame, brain_map: BrainMap, coding: Categorical, box: Box, *, below: bool) -> None:
+    """One row per class, the last on top; from pale to full if the map is graded by its strength."""
     left, top, width, height = box
-    scale = frame.scale
-    frame.text(left, top, coding.label, size=frame.fitting(coding.label, 10 * scale, width), va="top")
+    scale, graded = frame.scale, brain_map.strength is not None
+    room = height - (0.9 if graded else 0.4) * scale
+    most = _MOST if below else min(_MOST, max(int(room / (_LEAST_ROW * scale)), _LARGEST))
+    label, names, palette = listed(brain_map, most)
+    top -= _ABOVE * scale if below else 0.0
+    frame.text(left, top, label, size=frame.fitting(label, 10 * scale, width), va="top")
     top -= 0.24 * scale
-    row = min(_ROW * scale, (height - 0.9 * scale) / len(coding.names))
-    tall = row * len(coding.names)
-    axes = frame.axes(left, top - tall, 0.62 * scale, tall)
+    columns = _columns(len(names), width, scale) if below else 1
+    rows = -(-len(names) // columns)
+    row = _ROW * scale if below else min(_ROW * scale, room / rows)
+    least = _LEAST_LETTERS * scale if coding.ordered else 0.0
     opacity = np.linspace(FAINTEST, 1, 64)[None, :, None] if graded else np.ones((1, 64, 1))
-    rows = np.repeat(_CORTEX + opacity * (coding.palette[::-1, None] - _CORTEX), 16, axis=0)  # viewers blur few pixels
-    whole = (0, 1, len(coding.names) - 0.5, -0.5)
-    axes.imshow(np.clip(rows, 0, 1), extent=whole, aspect="auto", interpolation="none")
-    for line in np.arange(len(coding.names) - 1) + 0.5:
-        axes.axhline(line, color=frame.paper, linewidth=1.2 * scale)
-    axes.set_yticks(
-        range(len(coding.names)), [frame.plain(name) for name in short_names(coding.names)[::-1]], parse_math=False
-    )
+    texts = short_names(names)
+    for column in range(columns):
+        part = slice(max(len(names) - (column + 1) * rows, 0), len(names) - column * rows)
+        if (part.stop - part.start) > 0:
+            tall = row * (part.stop - part.start)
+            axes = frame.axes(left + column * width / columns, top - tall, 0.62 * scale, tall)
+            _rows(frame, axes, texts[part], palette[part], opacity, row, least)
+    if graded:
+        small: dict[str, Any] = {"size": 8.5 * scale, "color": frame.theme.faint}
+        frame.text(left, top - row * rows - 0.08 * scale, coding.strength_label, va="top", **small)
+
+
+def _rows(
+    frame: Frame, axes: Axes, names: Sequence[str], palette: np.ndarray, opacity: np.ndarray, row: float, least: float
+) -> None:
+    """Rows of classes, the last on top, each named; some only, if the `least` letters are too large."""
+    scale, count = frame.scale, len(names)
+    colours = np.repeat(_CORTEX + opacity * (palette[::-1, None] - _CORTEX), 16, axis=0)  # viewers blur few pixels
+    axes.imshow(np.clip(colours, 0, 1), extent=(0, 1, count - 0.5, -0.5), aspect="auto", interpolation="none")
+    for line in np.arange(count - 1) + 0.5:
+        axes.axhline(line, color=frame.paper, linewidth=min(1.2 * scale, 10 * row))
+    size = min(10.0 * scale, max(row * 72 * 0.62, least))
+    fitting = max(int(row * count * 72 * 0.62 / size + 1e-6), 2)
+    shown = np.arange(count) if fitting >= count else np.linspace(0, count - 1, fitting).round().astype(int)
+    axes.set_yticks(shown, [frame.plain(names[count - 1 - place]) for place in shown], parse_math=False)
     axes.yaxis.tick_right()
-    size = min(10.0 * scale, row * 72 * 0.62)
     axes.tick_params(labelsize=size, labelcolor=frame.theme.ink, length=0, pad=4 * scale)
     axes.set_xticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    if graded:
-        small: dict[str, Any] = {"size": 8.5 * scale, "color": frame.theme.faint}
-        frame.text(left, top - tall - 0.08 * scale, coding.strength_label, va="top", **small)
+
+
+def _columns(count: int, width: float, scale: float) -> int:
+    """Columns of a legend below the map."""
+    return 1 if count <= _SHORT else max(1, min(int(width / (_COLUMN * scale)), -(-count // _SHORT)))
 
 
 def _location(frame: Frame, box: Box) -> None:

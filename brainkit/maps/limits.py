@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -44,26 +44,44 @@ def beyond(values: np.ndarray, low: float, high: float) -> Extend:
 
 
 def with_limits(brain_map: BrainMap, low: float | None, high: float | None) -> BrainMap:
-    """The map with other limits of its colours; other maps than continuous ones have none and stay as they are."""
+    """The map with limits of its own; other maps than continuous ones have none and stay as they are."""
     coding = brain_map.coding
     if not isinstance(coding, Continuous):
         return brain_map
     low, high = coding.low if low is None else low, coding.high if high is None else high
     extend = beyond(brain_map.values, low, high)
-    return replace(brain_map, coding=replace(coding, low=low, high=high, extend=extend))
+    return replace(brain_map, coding=replace(coding, low=low, high=high, extend=extend, shared=0))
 
 
 def same_limits(maps: Sequence[BrainMap]) -> list[BrainMap]:
-    """The maps with the limits of all of them together; those that are not continuous stay as they are."""
+    """The maps with the limits and colours of all together, as their bars say; others than continuous stay as they are.
+
+    Colours around 0 stay around 0: if one of the maps has them, all do.
+    """
     codings = [each.coding for each in maps if isinstance(each.coding, Continuous)]
-    low, high = min((each.low for each in codings), default=None), max((each.high for each in codings), default=None)
-    return [with_limits(each, low, high) for each in maps]
+    if len(codings) < 2:
+        return list(maps)
+    lowest = min(codings, key=lambda coding: coding.low)
+    low, high = lowest.low, max(each.high for each in codings)
+    if lowest.low == -lowest.high:
+        low = -high
+    return [_shared(each, lowest, low, high, len(codings)) for each in maps]
 
 
-def share_limits(sets: Sequence[MapSet]) -> list[MapSet]:
-    """Sets whose maps of the same name have the same limits, so that they can be compared."""
-    named: dict[str, list[BrainMap]] = {}
+def _shared(brain_map: BrainMap, like: Continuous, low: float, high: float, count: int) -> BrainMap:
+    limited = with_limits(brain_map, low, high)
+    if not isinstance(limited.coding, Continuous):
+        return limited
+    coding = replace(limited.coding, colours=like.colours, below=like.below, shared=count)
+    return replace(limited, coding=coding)
+
+
+def share_limits(
+    sets: Sequence[MapSet], kind: Callable[[BrainMap], Hashable] = lambda brain_map: brain_map.name
+) -> list[MapSet]:
+    """Sets whose maps of the same kind, by default of the same name, have the same limits: they can be compared."""
+    found: dict[Hashable, list[BrainMap]] = {}
     for each in (brain_map for one in sets for brain_map in one.maps):
-        named.setdefault(each.name, []).append(each)
-    shared = {name: iter(same_limits(maps)) for name, maps in named.items()}
-    return [replace(one, maps=tuple(next(shared[each.name]) for each in one.maps)) for one in sets]
+        found.setdefault(kind(each), []).append(each)
+    shared = {key: iter(same_limits(maps)) for key, maps in found.items()}
+    return [replace(one, maps=tuple(next(shared[kind(each)]) for each in one.maps)) for one in sets]

@@ -42,7 +42,7 @@ def weight_maps(
 
 
 def cluster_map(clusters: ChannelClusters, reliability: Reliability | None = None) -> BrainMap:
-    """Vertices that read the same channels; clusters with near weights have near colours and numbers.
+    """Vertices that read the same channels; clusters with similar weights have similar colours and numbers.
 
     Parameters
     ----------
@@ -59,6 +59,6 @@ def cluster_map(clusters: ChannelClusters, reliability: Reliability | None = Non
     summary = (
         f"{plural(len(clusters), 'cluster')} of {sizes.min():,} to {plural(int(sizes.max()), 'vertex', 'vertices')}"
     )
-    detail = "near colours: near weights"
+    detail = "similar colours: similar weights"
     title = "clusters of channels"
     return BrainMap("clusters", title, shares, coding, summary=summary, **fields(reliability, detail))

@@ -1,4 +1,4 @@
-"""Borders of regions on a view, where the surface does not hide them, and places for the regions' names."""
+"""Borders of ROIs on a view, where the surface does not hide them, and places for the ROIs' names."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from brainkit.maps.panels import Box
 from brainkit.maps.raster import Raster
 from brainkit.maps.view import View
 
-_LARGE = 0.1  # of a region's largest piece: smaller pieces get no name
+_LARGE = 0.1  # of an ROI's largest piece: smaller pieces get no name
 _SUBDIVIDED = 4  # parts of a segment that are tested for being visible
 _FEW = 400  # points that a distance is taken to, at most
 
 
 class Anchor(NamedTuple):
-    """A place for a name, in mm of the common plane, and the area of its piece of the region in mm²."""
+    """A place for a name, in mm of the common plane, and the area of its piece of the ROI in mm²."""
 
     x: float
     y: float
@@ -27,7 +27,7 @@ class Anchor(NamedTuple):
 
 
 class Outlines:
-    """The regions of some vertices on a view.
+    """The ROIs of some vertices on a view.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ class Outlines:
         return float((~together[drawn]).mean())
 
     def border(self, positions: np.ndarray) -> np.ndarray:
-        """Visible border of a region, as line segments of shape (s, 2, 2) in the common plane (mm)."""
+        """Visible border of an ROI, as line segments of shape (s, 2, 2) in the common plane (mm)."""
         smooth = self.smoothed(self._ids[positions])
-        if smooth.max(initial=0.0) <= 0.55:  # a region of a few vertices would vanish
+        if smooth.max(initial=0.0) <= 0.55:  # an ROI of a few vertices would vanish
             smooth = np.zeros(self._count)
             smooth[self._ids[positions]] = 1.0
         faces = self.faces
@@ -90,18 +90,18 @@ class Outlines:
         return np.concatenate(found)
 
     def anchors(self, positions: np.ndarray, outline: np.ndarray, *, scattered: bool) -> list[Anchor]:
-        """Of each hemisphere, in the panel that shows most of the region, the vertices farthest from a border.
+        """Of each hemisphere, in the panel that shows most of the ROI, the vertices farthest from a border.
 
         One on each of its large pieces; on shapes other than flatmaps, on the largest visible piece.
 
         Parameters
         ----------
         positions : array of shape (v,)
-            Of the region, among the V.
+            Of the ROI, among the V.
         outline : array of shape (s, 2, 2)
             Its border.
         scattered : bool
-            Vertices are points without neighbours, so that the region has one piece in each panel.
+            Vertices are points without neighbours, so that the ROI has one piece in each panel.
         """
         ids = self._ids[positions]
         found: dict[str, list[list[tuple[float, Box, np.ndarray]]]] = {name: [] for name in self._view.hemispheres}
@@ -117,7 +117,7 @@ class Outlines:
         anchors = []
         for panels in found.values():
             best = max((shown for shown in panels if shown), key=lambda shown: shown[0][0], default=[])
-            # A surface that hides parts of itself breaks regions into pieces that are none.
+            # A surface that hides parts of itself breaks ROIs into pieces that are none.
             for size, box, piece in best[: None if self._view.flat else 1]:
                 if size >= _LARGE * best[0][0]:
                     edges = np.concatenate([border, self._rim(box)])

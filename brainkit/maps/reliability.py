@@ -1,4 +1,4 @@
-"""Which vertices a map draws in full, and which pale, because what it shows of them may be chance."""
+"""Which vertices a map draws in full, and which pale, because what it shows of them may be chance or is unsure."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Predicted:
 
 @dataclass(frozen=True, eq=False)
 class Sure:
-    """Vertices that select something that other images or seeds would have them select too.
+    """How sure it is what vertices select: whether other images or seeds would have them select it too.
 
     Parameters
     ----------
     se : array of shape (V,)
         Standard error, as a share of the selector's range.
     max_se : float
-        The largest that is drawn in full.
+        From which on vertices are palest.
     predicted : Predicted, optional
         Other vertices than these are pale anyway.
     """
@@ -59,32 +59,32 @@ class Sure:
     predicted: Predicted | None = None
 
     @property
-    def none(self) -> str:
-        """Said where no vertex is reliable."""
-        if self.predicted is not None and not self.predicted.reliable.any():
-            return self.predicted.none
-        return "no vertex has a small enough standard error"
+    def strength(self) -> np.ndarray:
+        """From 1, without any standard error, evenly down to 0 at `max_se`; 0 where it is unknown. (V,)."""
+        return np.nan_to_num(1 - np.clip(self.se / self.max_se, 0, 1))
 
     @property
-    def reliable(self) -> np.ndarray:
-        """(V,) bool."""
-        sure = np.asarray(self.se <= self.max_se)
-        return sure if self.predicted is None else sure & self.predicted.reliable
+    def scale(self) -> str:
+        """What the strength means, in the words of a legend."""
+        return f"{self.max_se:g} of the range or more, to 0"
 
     @property
     def detail(self) -> str:
         """What pale means."""
-        text = f"standard error above {100 * self.max_se:g} % of the range"
-        return f"pale: {text}" if self.predicted is None else f"{self.predicted.detail}, or {text}"
+        faded = f"fading with the standard error, full at 0, palest from {100 * self.max_se:g} % of the range on"
+        return faded if self.predicted is None else f"{self.predicted.detail}; {faded}"
 
 
 Reliability = Predicted | Sure
 
 
 def fields(reliability: Reliability | None, *details: str | None) -> dict[str, Any]:
-    """`reliable`, `detail` and `none_reliable` of a map; `details` are said too."""
+    """`reliable`, `strength`, `detail` and `none_reliable` of a map; `details` are said too."""
     texts = [*details, None if reliability is None else reliability.detail]
-    detail = "; ".join(text for text in texts if text)
-    if reliability is None:
-        return {"detail": detail}
-    return {"detail": detail, "reliable": reliability.reliable, "none_reliable": reliability.none}
+    found: dict[str, Any] = {"detail": "; ".join(text for text in texts if text)}
+    if isinstance(reliability, Sure):
+        found["strength"] = reliability.strength
+        reliability = reliability.predicted
+    if reliability is not None:
+        found |= {"reliable": reliability.reliable, "none_reliable": reliability.none}
+    return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import functools
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.surface_files import find_average_surface
-from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.vertices import CUSTOM, Vertices
 from brainkit.cortex.volume import Volume
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.canvas import Canvas
@@ -21,7 +22,8 @@ from brainkit.maps.style import Shading, Style
 from brainkit.maps.view import FLAT, View, make_view, on_view, read_view
 from brainkit.utils.text import plural, printable
 
-_SMALLER = 0.84  # names on shapes other than flatmaps, where regions are smaller
+_SMALLER = 0.84  # names on shapes other than flatmaps, where ROIs are smaller
+_PARTS = 4  # of the path of a surface that a caption says
 _SAME = 1e-3  # mm: ends of segments that are nearer are one point
 
 
@@ -54,7 +56,7 @@ def make_scene(maps: MapSet, style: Style, *, room: tuple[float, float], dpi: fl
     Parameters
     ----------
     maps : MapSet
-        Whose vertices and regions are drawn; voxels without a surface as a `GlassBrain`.
+        Whose vertices and ROIs are drawn; voxels without a surface as a `GlassBrain`.
     style : Style
         Of which the view is of no use for voxels without a surface.
     room : tuple of float
@@ -63,10 +65,31 @@ def make_scene(maps: MapSet, style: Style, *, room: tuple[float, float], dpi: fl
     label_size : float
         Of the names of ROIs, in points.
     """
+    surface = drawn_surface(maps, style)
     regions = tuple((" ".join(printable(name).split()), positions.tobytes()) for name, positions in maps.rois.items())
     ids = None if maps.ids is None else maps.ids.tobytes()
     look = style.view, style.shading, style.smoothing
-    return _scene(maps.vertices, maps.surface, ids, maps.volume, regions, look, room, dpi, label_size)
+    return _scene(maps.vertices, surface, ids, maps.volume, regions, look, room, dpi, label_size)
+
+
+def drawn_surface(maps: MapSet, style: Style) -> CorticalSurface | None:
+    """The maps' surface, or the average brain as it is on this machine; None for flatmaps of it, and for volumes."""
+    if maps.surface is not None or maps.volume is not None or read_view(style.view)[0] == FLAT:
+        return maps.surface
+    return None if maps.vertices.space == CUSTOM else _average(maps.vertices.space)
+
+
+_average = functools.lru_cache(maxsize=3)(find_average_surface)
+
+
+def surface_source(maps: MapSet, style: Style) -> str:
+    """Where the shape that a figure shows comes from, for its caption; empty for flatmaps and volumes."""
+    surface = drawn_surface(maps, style)
+    if surface is None or not surface.source or read_view(style.view)[0] == FLAT:
+        return ""
+    parts = surface.source.split(os.sep)
+    short = surface.source if len(parts) <= _PARTS else os.sep.join(["…", *parts[1 - _PARTS :]])
+    return f"surface: {printable(short)}"
 
 
 @functools.lru_cache(maxsize=4)
@@ -90,8 +113,6 @@ def _scene(
         view: Layout = canvas.view
     else:
         ids = None if raw_ids is None else np.frombuffer(raw_ids, dtype=np.int32)
-        if surface is None and shape != FLAT:
-            surface = find_average_surface(vertices.space)
         view = on_surface = make_view(vertices, shape, angles, hemispheres, surface, ids)
         shown = on_view(vertices, on_surface, ids)
         per_mm = min(room[0] / view.width, room[1] / view.height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from brainkit.errors import UsageError
@@ -96,6 +97,15 @@ class Style:
     def __post_init__(self) -> None:
         if self.theme not in THEMES:
             raise UsageError(f"theme {self.theme!r}: unknown{nearest_name(self.theme, THEMES)}")
+        for name, kind, expected in (
+            ("width", Real, "a number"),
+            ("height", Real, "a number"),
+            ("dpi", Integral, "a whole number"),
+            ("smoothing", Integral, "a whole number"),
+        ):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise UsageError(f"{name}: must be {expected}, got {value!r}")
         for name, inches in (("width", self.width), ("height", self.height)):
             if inches is not None and not _LEAST_WIDTH <= inches <= _GREATEST_WIDTH:
                 raise UsageError(
@@ -138,8 +148,8 @@ def read_size(text: str) -> tuple[float, float | None]:
     return sides[0], sides[1] if len(sides) == 2 else None
 
 
-def read_formats(text: str, more: Collection[str] = ()) -> tuple[str, ...]:
-    """Formats from ``png,pdf,svg``, and `more` than these.
+def read_formats(text: str, known: Collection[str] = FORMATS) -> tuple[str, ...]:
+    """Formats from ``png,pdf,svg``, or of others that are `known`.
 
     Raises
     ------
@@ -147,7 +157,6 @@ def read_formats(text: str, more: Collection[str] = ()) -> tuple[str, ...]:
         If one is unknown.
     """
     names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
-    known = (*FORMATS, *more)
     for name in names:
         if name not in known:
             raise UsageError(f"format {name!r}: unknown{nearest_name(name, known)}")

@@ -15,8 +15,8 @@ from brainkit.cortex.vertices import CUSTOM, SPACES, Vertices, from_ranges
 from brainkit.cortex.volume import Volume
 from brainkit.errors import DataError, UsageError
 from brainkit.maps import definitions
-from brainkit.maps.brain_map import BrainMap, Categorical, MapSet
-from brainkit.maps.limits import same_limits
+from brainkit.maps.brain_map import BrainMap, Categorical, Continuous, MapSet
+from brainkit.maps.limits import same_limits, share_limits
 from brainkit.maps.value_readers import LEFT, RIGHT, SUFFIXES, Values, read_values, without_side
 from brainkit.predict.outputs.formats import description_path
 from brainkit.utils.file_names import PART, file_stem
@@ -39,6 +39,7 @@ def read_value_files(
     like: MapSet | None = None,
     rows: Sequence[int] = (),
     mean: bool = False,
+    own_limits: bool = False,
 ) -> list[MapSet]:
     """Read files as maps; files of the two hemispheres whose names differ in nothing else become one.
 
@@ -48,16 +49,19 @@ def read_value_files(
         ``.npy`` of shape (V,) or (n, V): an output of ``brainkit predict`` with its ``.npy.json``, or any other array;
         GIFTI (``.gii``); FreeSurfer (``.mgz``, ``.mgh``, ``.annot``).
     like : MapSet, optional
-        Whose vertices the values may be, with the regions that are outlined.
+        Whose vertices the values may be, with the ROIs that are outlined.
     rows : sequence of int
         Which of a file's n rows, counted from 0; by default the first `MOST_ROWS`.
     mean : bool
         The mean over the rows (all, or those of `rows`) instead.
+    own_limits : bool
+        Each map has limits of its own. By default the rows of a file share them, and the files of the same unit, but
+        for those with negative values and those without.
 
     Returns
     -------
     list of MapSet
-        One for each file or pair of hemispheres. Rows of a file have the same limits.
+        One for each file or pair of hemispheres.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def read_value_files(
     UsageError
         If a row does not exist.
     """
-    sets = []
+    sets: list[MapSet] = []
     for pair in _paired([read_values(Path(path)) for path in paths]):
         described = _description(pair[0].path) if len(pair) == 1 else None
         vertices, rois = _vertices(pair, like, described)
@@ -81,8 +85,14 @@ def read_value_files(
         else:
             maps = _numbers(pair, chosen, mean, described)
         note = None if described is None else described.get("note")
-        sets.append(MapSet("", vertices, rois, tuple(same_limits(maps)), note, volume))
-    return sets
+        sets.append(MapSet("", vertices, rois, tuple(maps if own_limits else same_limits(maps)), note, volume))
+    return sets if own_limits else share_limits(sets, _kind)
+
+
+def _kind(brain_map: BrainMap) -> tuple[str, str]:
+    """Unit and colours: maps that agree in both may be of one quantity."""
+    coding = brain_map.coding
+    return coding.label, coding.colours if isinstance(coding, Continuous) else ""
 
 
 def _volume(vertices: Vertices, like: MapSet | None) -> Volume | None:
@@ -123,7 +133,7 @@ def _description(path: Path) -> dict[str, Any] | None:
 
 
 def _vertices(pair: Pair, like: MapSet | None, described: dict[str, Any] | None) -> tuple[Vertices, RoiTable]:
-    """Whose vertices the values are, and their regions."""
+    """Whose vertices the values are, and their ROIs."""
     widths = [each.rows.shape[1] for each in pair]
     if described is not None:
         told = described["vertices"]
@@ -151,7 +161,7 @@ def _part_of(vertices: Vertices, pair: Pair, widths: list[int]) -> np.ndarray | 
 
 
 def _with_rois(vertices: Vertices, like: MapSet | None) -> tuple[Vertices, RoiTable]:
-    """The vertices, with those regions of `like` that are among them."""
+    """The vertices, with those ROIs of `like` that are among them."""
     rois: dict[str, np.ndarray] = {}
     if like is not None and like.vertices.space == vertices.space:
         for name, positions in like.rois.items():

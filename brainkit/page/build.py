@@ -131,6 +131,7 @@ def _map(brain_map: BrainMap, pool: Pool, tables: dict[str, Any]) -> dict[str, A
             "names": list(coding.names),
             "palette": pool.add(_bytes(coding.palette)),
             "strengthLabel": coding.strength_label,
+            "strengthName": coding.strength_name or "strength",
         }
     else:
         if "location" not in tables:

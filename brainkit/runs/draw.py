@@ -33,6 +33,7 @@ def draw_all(
     like: str | os.PathLike[str] | None = None,
     rows: Sequence[int] = (),
     mean: bool = False,
+    own_limits: bool = False,
     surface: str | os.PathLike[str] | None = None,
     changes: Changes | None = None,
     style: Style = DEFAULT,
@@ -52,13 +53,13 @@ def draw_all(
         Folder for the figures; by default ``maps/`` in the run, ``<file>-maps`` next to an encoder file, and the
         working folder for files of values. For several subjects, each gets a folder in it.
     like : path-like, optional
-        A run or an encoder file whose vertices the files' values are, and whose regions are outlined.
-    rows, mean
+        A run or an encoder file whose vertices the files' values are, and whose ROIs are outlined.
+    rows, mean, own_limits
         See :func:`brainkit.maps.value_files.read_value_files`.
     surface : path-like, optional
         Folder of a subject's own surface, see :func:`brainkit.cortex.surface_files.read_surface`.
     changes : Changes, optional
-        Which maps, regions, colours and limits.
+        Which maps, ROIs, colours and limits.
     style : Style
     formats : sequence of str
         Of pictures: png, pdf, svg; of files: keys of ``brainkit.maps.files.formats.MAP_FORMATS``.
@@ -81,12 +82,13 @@ def draw_all(
     if any(values):
         if not all(values):
             raise UsageError("map: expected one run or encoder file, or files of values, got both")
-        whose = None if like is None else next(iter(open_map_sets(like).values()))
-        found = {Path(out or "."): read_value_files(sources, like=whose, rows=rows, mean=mean)}
+        known = None if like is None else next(iter(open_map_sets(like).values()))
+        sets = read_value_files(sources, like=known, rows=rows, mean=mean, own_limits=own_limits)
+        found = {Path(out or "."): sets}
     elif len(sources) > 1:
         raise UsageError(f"map: expected one run or encoder file, got {len(sources)}")
-    elif like is not None or rows or mean:
-        raise UsageError("map: --like, --rows and --mean are for files of values")
+    elif like is not None or rows or mean or own_limits:
+        raise UsageError("map: --like, --rows, --mean and --own-limits are for files of values")
     else:
         found = map_folders(default_source(say) if not sources else Path(sources[0]), out)
     changes = changes or Changes()

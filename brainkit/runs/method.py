@@ -1,19 +1,20 @@
-"""The figures of the method itself, of a run or an encoder file: what regions and clusters of vertices read."""
+"""The figures of the method itself, of a run or an encoder file: what ROIs and clusters of vertices read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainkit.cortex.surface_files import read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import locate
 from brainkit.errors import UsageError
-from brainkit.insilico.token_charts import Row, coloured, draw_rows, spotlit
+from brainkit.insilico.token_charts import Row, coloured, picture_rows, spotlit
 from brainkit.insilico.token_pictures import (
     channel_pictures,
     mix_layers,
@@ -22,9 +23,11 @@ from brainkit.insilico.token_pictures import (
     response_pictures,
 )
 from brainkit.maps import draw
-from brainkit.maps.brain_map import MapSet
+from brainkit.maps.brain_map import BrainMap, MapSet
+from brainkit.maps.changes import Changes
+from brainkit.maps.chart import Chart
 from brainkit.maps.colours import position_palette
-from brainkit.maps.method_charts import draw_coverage, draw_layer_profiles
+from brainkit.maps.method_charts import coverage_chart, layer_profile_chart
 from brainkit.maps.method_maps import cluster_map, weight_maps
 from brainkit.maps.style import DEFAULT, Style
 from brainkit.metrics.channel_clusters import ChannelClusters, cluster_channels
@@ -35,8 +38,10 @@ from brainkit.predict.inputs.decode import as_sequence
 from brainkit.runs.draw import default_source, map_folders
 from brainkit.utils.files import create_folder
 from brainkit.utils.progress import Say
-from brainkit.utils.text import plural
+from brainkit.utils.text import nearest_name, plural
 
+_BY_ROI = ("coverage", "layers-by-roi", "top-channels")  # need ROIs
+_OF_PHOTOGRAPHS = ("top-channels", "cluster-images")
 _CHUNK = 256  # images whose responses are held
 _SHOWN = 6  # images in a row of top channels
 _BEST = 4  # images in a row of a cluster
@@ -58,7 +63,7 @@ class _Subject:
         return self.encoder.info.layer_weights
 
     @property
-    def regions(self) -> dict[str, np.ndarray]:
+    def rois(self) -> dict[str, np.ndarray]:
         return {name: members for name, members in self.maps.rois.items() if len(members)}
 
 
@@ -68,10 +73,14 @@ def draw_method(
     out: str | os.PathLike[str] | None = None,
     images: Any = (),
     clusters: int = 20,
+    only: Sequence[str] = (),
+    rois: Sequence[str] | None = None,
+    surface: str | os.PathLike[str] | None = None,
     style: Style = DEFAULT,
+    formats: Sequence[str] = ("png",),
     say: Say = print,
 ) -> list[Path]:
-    """Draw what the vertices read, by layer, place in the image and channel.
+    """Draw what the vertices read, by layer, location in the image and channel.
 
     Parameters
     ----------
@@ -81,24 +90,31 @@ def draw_method(
         Folder of the figures; by default ``method`` in the folder of the maps.
     images : optional
         Photographs for the figures of channels, as :meth:`brainkit.predict.Encoder.predict` takes them: a folder, or
-        paths. Some are drawn for regions, and for each cluster those that it responds to most.
+        paths. Some are drawn for ROIs, and for each cluster those that it responds to most.
     clusters : int
         Of channels.
+    only : sequence of str
+        Names of figures, without the suffix; by default all that can be drawn.
+    rois : sequence of str, optional
+        ROIs of the charts, which are also outlined; by default all.
+    surface : path-like, optional
+        For the maps, as `brainkit.runs.draw.draw_all`.
     style : Style
-        Of the maps.
+        Charts have its theme, width and dots per inch.
+    formats : sequence of {"png", "pdf", "svg"}
     say : callable
         Called with each line of progress.
 
     Returns
     -------
     list of Path
-        ``weight-LAYER.png``, ``clusters.png`` (maps); ``coverage.png``, ``layers-by-region.png`` (if there are
-        regions); and with images ``top-channels.png`` (regions) and ``cluster-images.png``.
+        ``clusters``, ``weight-LAYER`` (maps); ``coverage``, ``layers-by-roi`` (if there are ROIs); and with images
+        ``top-channels`` (ROIs) and ``cluster-images``.
 
     Raises
     ------
     UsageError
-        If there are several sources, or the run is of several subjects.
+        If there are several sources, the run is of several subjects, or a figure cannot be drawn as asked.
     EncoderFileError
         If a run has no encoder file.
     ImageError
@@ -112,11 +128,18 @@ def draw_method(
         folders = ", ".join(str(source / folder.parent.name) for folder in found)
         raise UsageError(f"{source}: is a run of several subjects; name one of {folders}")
     ((folder, (maps,)),) = found.items()
-    subject = _open(maps, locate(source), clusters)
+    subject = _open(Changes(rois=rois).apply(maps), locate(source), clusters)
+    drawn = _maps(subject, surface)
+    charts = _charts(subject, list(as_sequence(images)), style, say)
+    wanted = _wanted(only, drawn, charts, bool(subject.rois))
+    drawn = drawn.only([name for name in drawn.names if name in wanted])
+    _check_style(style, surface, drawn, [name for name in charts if name in wanted])
+    made = {
+        name: make() for name, make in charts.items() if name in wanted
+    }  # what can fail, before anything is written
     folder = create_folder(folder if out is not None else folder / "method")
-    figures = list(_figures(folder, subject, style))
-    if len(photographs := list(as_sequence(images))):
-        figures += _pictures(folder, subject, photographs, say)
+    figures = draw.draw_maps(folder, drawn, style=style, formats=formats) if drawn.maps else []
+    figures += [chart.write(folder / f"{name}.{kind}") for name, chart in made.items() for kind in formats]
     say(f"{folder}: {', '.join(path.name for path in figures)}")
     return figures
 
@@ -127,67 +150,114 @@ def _open(maps: MapSet, file: Path, clusters: int) -> _Subject:
     return _Subject(maps, encoder, weights, cluster_channels(weights, clusters))
 
 
-def _figures(folder: Path, subject: _Subject, style: Style) -> Iterator[Path]:
-    maps, note = subject.maps, subject.maps.note
-    layer = maps["layer"]
-    if maps.vertices.space != CUSTOM:
-        more = (cluster_map(subject.clusters), *weight_maps(subject.layers, subject.layer_weights))
-        pale = tuple(
-            replace(each, reliable=layer.reliable, detail=layer.detail, none_reliable=layer.none_reliable)
-            for each in more
-        )
-        yield from draw.draw_maps(folder, replace(maps, maps=pale), style=style)
-    regions = subject.regions
-    if not regions:
-        return
+def _maps(subject: _Subject, surface: str | os.PathLike[str] | None) -> MapSet:
+    """The maps of the method, pale where the run's are; none if the vertices can be drawn nowhere."""
+    maps = subject.maps
+    if maps.vertices.space == CUSTOM and maps.volume is None and surface is None:
+        return replace(maps, maps=())
+    pale = maps["accuracy" if "accuracy" in maps.names else "layer"]
+
+    def paled(each: BrainMap) -> BrainMap:
+        detail = "; ".join(filter(None, (each.detail, pale.detail)))
+        return replace(each, reliable=pale.reliable, detail=detail, none_reliable=pale.none_reliable)
+
+    more = (cluster_map(subject.clusters), *weight_maps(subject.layers, subject.layer_weights))
+    changes = Changes(surface=None if surface is None else read_surface(surface))
+    drawn = changes.apply(replace(maps, maps=tuple(map(paled, more))))
+    draw.check_drawable_set(drawn)
+    return drawn
+
+
+def _wanted(only: Sequence[str], drawn: MapSet, charts: Mapping[str, Any], has_rois: bool) -> list[str]:
+    """Names of the figures to draw."""
+    known = [*drawn.names, *charts]
+    for name in only:
+        if name in known:
+            continue
+        if name in _BY_ROI and not has_rois:
+            raise UsageError(f"map --method: {name} needs ROIs, and there are none")
+        if name in _OF_PHOTOGRAPHS:
+            raise UsageError(f"map --method: {name} needs photographs; give some with --images")
+        raise UsageError(f"map --method: figure {name!r}: there is none{nearest_name(name, known)}")
+    return list(only) or known
+
+
+def _check_style(style: Style, surface: object, drawn: MapSet, charts: Sequence[str]) -> None:
+    """Options that nothing wanted can follow are errors, not silence."""
+    if not drawn.maps and (surface is not None or style.view != DEFAULT.view):
+        raise UsageError("map --method: a view and a surface are for maps, and only charts are drawn")
+    if charts and style.height is not None:
+        raise UsageError(f"size: a chart ({charts[0]}) is as high as what it shows; give a width alone")
+
+
+def _charts(subject: _Subject, images: Sequence[Any], style: Style, say: Say) -> dict[str, Callable[[], Chart]]:
+    """How to make each chart that can be made."""
+    found: dict[str, Callable[[], Chart]] = {}
+    if subject.rois:
+        found["coverage"] = lambda: _coverage(subject, style)
+        found["layers-by-roi"] = lambda: _layers_by_roi(subject, style)
+    if subject.rois and images:
+        found["top-channels"] = lambda: _top_channels(subject, images, style)
+    if images:
+        found["cluster-images"] = lambda: _cluster_images(subject, images, style, say)
+    return found
+
+
+def _coverage(subject: _Subject, style: Style) -> Chart:
+    maps, rois = subject.maps, subject.rois
     accuracy, detail = np.ones(len(maps.vertices)), "every vertex counts alike"
     if "accuracy" in maps.names:
         accuracy = np.nan_to_num(np.maximum(maps["accuracy"].values, 0))
         detail = "a vertex counts by its R² on test images; below 0, not at all"
     locations = maps["location"].values
-    yield draw_coverage(
-        folder / "coverage.png",
-        {name: image_coverage(locations[members], accuracy[members]) for name, members in regions.items()},
-        {name: len(members) for name, members in regions.items()},
-        title=f"{maps.title}: where regions look in the image",
+    return coverage_chart(
+        {name: image_coverage(locations[members], accuracy[members]) for name, members in rois.items()},
+        {name: len(members) for name, members in rois.items()},
+        title=f"{maps.title}: where ROIs look in the image",
         detail=detail,
-        note=note,
+        note=maps.note,
+        style=style,
     )
-    yield draw_layer_profiles(
-        folder / "layers-by-region.png",
-        {name: layer_profile(subject.layer_weights[members]) for name, members in regions.items()},
+
+
+def _layers_by_roi(subject: _Subject, style: Style) -> Chart:
+    return layer_profile_chart(
+        {name: layer_profile(subject.layer_weights[members]) for name, members in subject.rois.items()},
         subject.layers,
-        title=f"{maps.title}: layers that regions read",
+        title=f"{subject.maps.title}: layers that ROIs read",
         detail="mean over vertices; lines: 95 % of means over vertices drawn anew",
-        note=note,
+        note=subject.maps.note,
+        style=style,
     )
 
 
-def _pictures(folder: Path, subject: _Subject, images: Sequence[Any], say: Say) -> Iterator[Path]:
-    title, note = subject.maps.title, subject.maps.note
-    if subject.regions:
-        shown = np.unique(np.linspace(0, len(images) - 1, _SHOWN).round().astype(int))
-        tokens, photos = read_tokens(subject.encoder, [images[at] for at in shown])
-        yield draw_rows(
-            folder / "top-channels.png",
-            [Row("photograph", list(photos)), *_region_rows(subject, tokens, photos)],
-            title=f"{title}: strongest channels of regions",
-            detail="first three principal components of a region's readout weights, as red, green and blue",
-            note=note,
-        )
-    say(f"predicting {plural(len(images), 'image')}")
-    yield draw_rows(
-        folder / "cluster-images.png",
+def _top_channels(subject: _Subject, images: Sequence[Any], style: Style) -> Chart:
+    shown = np.unique(np.linspace(0, len(images) - 1, _SHOWN).round().astype(int))
+    tokens, photos = read_tokens(subject.encoder, [images[at] for at in shown])
+    return picture_rows(
+        [Row("photograph", list(photos)), *_roi_rows(subject, tokens, photos)],
+        title=f"{subject.maps.title}: strongest channels of ROIs",
+        detail="first three principal components of an ROI's readout weights, as red, green and blue",
+        note=subject.maps.note,
+        style=style,
+    )
+
+
+def _cluster_images(subject: _Subject, images: Sequence[Any], style: Style, say: Say) -> Chart:
+    count = plural(len(images), "image")
+    say(f"predicting {count}")
+    return picture_rows(
         list(_cluster_rows(subject, images)),
-        title=f"{title}: what clusters of channels respond to",
-        detail=f"of {plural(len(images), 'image')}, those with the highest mean response, and where it comes from",
-        note=note,
+        title=f"{subject.maps.title}: what clusters of channels respond to",
+        detail=f"of {count}, those with the highest mean response, and where it comes from",
+        note=subject.maps.note,
         blocks=2 if len(subject.clusters) > 10 else 1,
+        style=style,
     )
 
 
-def _region_rows(subject: _Subject, tokens: np.ndarray, photos: np.ndarray) -> Iterator[Row]:
-    for name, members in subject.regions.items():
+def _roi_rows(subject: _Subject, tokens: np.ndarray, photos: np.ndarray) -> Iterator[Row]:
+    for name, members in subject.rois.items():
         mixed = mix_layers(tokens, subject.layer_weights[members])
         colours = channel_pictures(mixed, principal_channels(subject.weights[members]))
         tinted = [coloured(photo, each) for photo, each in zip(photos, colours, strict=True)]

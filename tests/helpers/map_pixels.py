@@ -23,8 +23,9 @@ def coloured(figure):
     return opaque & (np.ptp(colours, axis=-1) > 0.12)
 
 
-def hues_by_side(figure):
-    """How many pixels of the left and of the right half of the map have a hue."""
-    hue = coloured(figure)
-    middle = hue.shape[1] // 2
-    return int(hue[:, :middle].sum()) + 1, int(hue[:, middle:].sum()) + 1
+def hue_by_side(figure):
+    """How much hue the left and the right half of the map have together. (2,)."""
+    colours, opaque = map_pixels(figure)
+    amount = np.where(opaque, np.ptp(colours, axis=-1), 0)
+    middle = amount.shape[1] // 2
+    return np.array([amount[:, :middle].sum(), amount[:, middle:].sum()])

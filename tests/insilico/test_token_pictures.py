@@ -12,7 +12,7 @@ pytest.importorskip("onnxruntime")
 from pixel_encoder import SIZE, V, readout_constants, save_images, write_encoder, write_ensemble
 
 from brainkit.errors import ImageError
-from brainkit.insilico.token_charts import Row, coloured, draw_rows, spotlit
+from brainkit.insilico.token_charts import Row, coloured, picture_rows, spotlit
 from brainkit.insilico.token_pictures import (
     channel_pictures,
     mix_layers,
@@ -91,6 +91,6 @@ def test_rows_are_drawn_with_any_name(tmp_path):
     pytest.importorskip("matplotlib")
     picture = np.full((8, 8, 3), [0, 0, 255], np.uint8)
     rows = [Row("$x$ <b>", [picture] * 2, "3 vertices", np.array([1.0, 0, 0])), Row("b", [picture])]
-    path = draw_rows(tmp_path / "a.png", rows, title="t", blocks=2)
+    path = picture_rows(rows, title="t", blocks=2).write(tmp_path / "a.png")
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert (pixels == [0, 0, 255]).all(axis=-1).mean() > 0.1 and (pixels == [255, 0, 0]).all(axis=-1).any()

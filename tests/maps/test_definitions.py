@@ -11,7 +11,7 @@ from brainkit.maps.brain_map import Categorical, Continuous
 from brainkit.maps.catalog import evaluation_maps, trained_maps
 from brainkit.maps.changes import Changes
 from brainkit.maps.limits import round_up, same_limits, share_limits
-from brainkit.maps.reliability import Predicted
+from brainkit.maps.reliability import Predicted, Sure
 from brainkit.metrics.scores import LEAST_CEILING
 
 pytest.importorskip("matplotlib")
@@ -81,6 +81,26 @@ def test_maps_to_be_compared_share_their_limits(map_set):
     sets = share_limits([map_set(R2=np.full(600, 0.2)), map_set(R2=np.full(600, 0.6))])
     assert limits(sets[0]["accuracy"]) == limits(sets[1]["accuracy"])
     assert sets[0]["layer"].coding.names == sets[1]["layer"].coding.names
+
+
+def test_colours_around_0_are_shared_by_maps_without_negative_values():
+    both, positive = (definitions.anything(name, np.array(values)) for name, values in (("a", [-1, 1]), ("b", [0, 5])))
+    shared = same_limits([both, positive])
+    assert [limits(each) for each in shared] == [(-5, 5)] * 2
+    assert {each.coding.colours for each in shared} == {both.coding.colours}
+    assert [each.coding.shared for each in shared] == [2, 2] and same_limits([both])[0].coding.shared == 0
+
+
+def test_vertices_fade_evenly_with_the_standard_error():
+    se = np.array([0.0, 0.05, 0.1, 0.3, np.nan])
+    predicted = Predicted(np.array([0.0, 0.0, 0.0, 0.0, 1.0]), 40)
+    for found in (
+        definitions.scale(np.ones(5), Sure(se, 0.1, predicted)),
+        definitions.layer(("a", "b"), np.full((5, 2), 0.5), Sure(se, 0.1, predicted)),
+    ):
+        np.testing.assert_allclose(found.strength, [1, 0.5, 0, 0, 0])
+        np.testing.assert_array_equal(found.reliable, predicted.reliable)
+    assert definitions.scale(np.ones(5), Sure(se, 0.1)).reliable is None
 
 
 def test_an_evaluation_has_the_maps_that_it_can_have():

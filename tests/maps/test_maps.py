@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from map_pixels import coloured, hues_by_side, map_pixels, words
+from map_pixels import coloured, hue_by_side, map_pixels, words
 from PIL import Image
 
 from brainkit.cortex.rois import RoiTable
@@ -344,6 +344,27 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch, map_set):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_very_many_classes_the_largest_are_listed(figure_of, subject):
+    numbers = np.minimum(np.arange(len(subject["scale"])), 299)
+    for style in (DEFAULT, Style(width=3.5)):
+        found = words(figure_of(definitions.classes("parcels", numbers, [f"p{k}x" for k in range(300)]), style))
+        assert "300 classes" in found and "p299x" in found and "p200x" not in found
+
+
+def test_many_layers_are_one_scale_of_which_some_are_named(figure_of, subject):
+    layers = [f"block{k}" for k in range(48)]
+    weights = np.eye(48)[np.arange(len(subject["scale"])) % 48]
+    figure = figure_of(definitions.layer(layers, weights))
+    shown = [name for name in short_names(layers) if name in words(figure).split(" | ")]
+    assert {"block0", "block47"} <= set(shown) and 5 < len(shown) < 48
+
+
+def test_figures_but_flatmaps_say_where_the_surface_is_from(figure_of, map_set):
+    scale = map_set()["scale"]
+    assert "surface: nilearn" in words(figure_of(scale, Style(view="inflated-lateral", width=4)))
+    assert "surface:" not in words(figure_of(scale))
+
+
 def test_long_layer_names_keep_what_differs():
     assert short_names(["a", "b"]) == ["a", "b"]
     assert short_names([f"blocks.{i}.attention.out" for i in range(12)])[11] == "11"
@@ -352,7 +373,7 @@ def test_long_layer_names_keep_what_differs():
 
 
 @pytest.mark.slow
-def test_unsure_vertices_are_pale_on_the_map_that_is_unsure(subject, map_set):
+def test_unsure_vertices_fade_on_the_map_that_is_unsure(subject, map_set):
     """Large standard errors of depth in the left hemisphere, of location and scale in the right."""
     count, left = len(subject["vertices"]), subject["vertices"].n_left
     depth, scale = np.full(count, 0.01), np.full(count, 0.01)
@@ -361,10 +382,15 @@ def test_unsure_vertices_are_pale_on_the_map_that_is_unsure(subject, map_set):
     figures = drawn_maps(map_set(test_images=40, uncertainty=uncertainty))
     errors = ["depth-se", "location-se", "scale-se"]
     assert list(figures) == [*(name.removesuffix(".png") for name in FILES), *errors]
-    sides = {name: hues_by_side(figure) for name, figure in figures.items()}
-    assert sides["layer"][1] > 5 * sides["layer"][0]
-    assert sides["scale"][0] > 5 * sides["scale"][1]
-    assert sides["location"][0] > 5 * sides["location"][1]
+    whole = {name: hue_by_side(figure) for name, figure in drawn_maps(map_set(test_images=40)).items()}
+    half = MapUncertainty(depth / 6, np.column_stack([scale, scale]) / 3, scale / 6, "halves", 8)
+    halfway = {name: hue_by_side(figure) for name, figure in drawn_maps(map_set(uncertainty=half)).items()}
+    for name, side in (("scale", 1), ("location", 1)):
+        unsure, sure = hue_by_side(figures[name])[[side, 1 - side]] / whole[name][[side, 1 - side]]
+        assert 0.2 < unsure < 0.4 and sure > 0.85
+        assert 0.5 < halfway[name][side] / whole[name][side] < 0.8
+    layer = hue_by_side(figures["layer"])
+    assert layer[1] > 2 * layer[0]
     for name in ("layer", "scale", "location"):
         assert "standard error" in words(figures[name]) and "10 %" in words(figures[name])
     for name in errors:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from brainkit.maps.colours import position_palette
-from brainkit.maps.method_charts import draw_coverage, draw_layer_profiles
+from brainkit.maps.method_charts import coverage_chart, layer_profile_chart
 from brainkit.maps.method_maps import cluster_map, weight_maps
+from brainkit.maps.style import DEFAULT, Style
 from brainkit.metrics.channel_clusters import ChannelClusters
 from brainkit.metrics.coverage import image_coverage
 from brainkit.metrics.layer_profile import layer_profile
@@ -42,17 +43,43 @@ def test_near_clusters_have_near_colours():
     assert np.corrcoef(away[pairs], apart[pairs])[0, 1] > 0.6
 
 
-@pytest.mark.parametrize("regions", [0, 1, 9])
-def test_charts_of_any_number_of_regions(regions, tmp_path):
-    random = np.random.default_rng(0)
-    names = [f"$V{number} <b>" for number in range(regions)]
-    coverage = {name: image_coverage(random.uniform(-1, 1, (20, 2))) for name in names}
-    coverage["empty"] = image_coverage(np.empty((0, 2)))
-    sizes = dict.fromkeys(coverage, 20)
-    profiles = {name: layer_profile(random.dirichlet(np.ones(4), 20)) for name in names}
-    profiles["empty"] = layer_profile(np.empty((0, 4)))
-    first = draw_coverage(tmp_path / "coverage.png", coverage, sizes, title="t", note="SIMULATED")
-    second = draw_layer_profiles(tmp_path / "layers.png", profiles, tuple("abcd"), title="t")
-    for path in (first, second):
-        tall = Image.open(path).height
-        assert np.asarray(Image.open(path).convert("L")).std() > 0 and tall < 1000
+@pytest.fixture
+def charts():
+    """Both charts of some ROIs in a style."""
+
+    def make(rois, style=DEFAULT):
+        random = np.random.default_rng(0)
+        names = [f"$V{number} <b>" for number in range(rois)]
+        coverage = {name: image_coverage(random.uniform(-1, 1, (20, 2))) for name in names}
+        coverage["empty"] = image_coverage(np.empty((0, 2)))
+        profiles = {name: layer_profile(random.dirichlet(np.ones(4), 20)) for name in names}
+        profiles["empty"] = layer_profile(np.empty((0, 4)))
+        return (
+            coverage_chart(coverage, dict.fromkeys(coverage, 20), title="t", note="SIMULATED", style=style),
+            layer_profile_chart(profiles, tuple("abcd"), title="t", style=style),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("rois", [0, 1, 9])
+def test_charts_of_any_number_of_rois(charts, rois, tmp_path):
+    for chart in charts(rois):
+        with Image.open(chart.write(tmp_path / "a.png")) as picture:
+            assert np.asarray(picture.convert("L")).std() > 0 and picture.height < 1000
+
+
+def test_charts_have_the_width_and_the_theme_of_the_style(charts):
+    for theme, colour in (("dark", [0x15, 0x18, 0x1C]), ("light", [255] * 3)):
+        for chart in charts(9, Style(theme, 5.0, dpi=40)):
+            pixels = chart.render()
+            assert pixels.shape[1] == 200 and pixels[0, 0].tolist() == colour
+            for axes in chart.figure.axes:
+                box = axes.get_position()
+                assert box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1
+    assert all(chart.render().shape[2] == 4 for chart in charts(2, Style("transparent", dpi=40)))
+
+
+def test_text_of_charts_is_text_in_svg(charts, tmp_path):
+    for chart in charts(2):
+        assert ">$V0 &lt;b&gt;<" in chart.write(tmp_path / "a.svg").read_text()

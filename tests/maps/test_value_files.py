@@ -127,3 +127,21 @@ def test_damaged_and_other_files_are_told_in_one_line():
             read_value_files([name])
         assert name in str(caught.value) and "\n" not in str(caught.value)
     assert not is_value_file("encoder.onnx") and not is_value_file("runs/1")
+
+
+def test_files_of_one_unit_share_limits():
+    values = np.random.default_rng(0).standard_normal((3, 2 * SIZE))
+    for name, each in (("a", values[0]), ("b", 10 * values[1]), ("c", np.abs(values[2]))):
+        np.save(f"{name}.npy", each)
+    a, b, c = (one.maps[0].coding for one in read_value_files(["a.npy", "b.npy", "c.npy"]))
+    assert (a.low, a.high, a.shared) == (b.low, b.high, b.shared) and a.shared == 2
+    assert c.shared == 0 and c.high < a.high  # no values below 0: another quantity
+    own = [one.maps[0].coding for one in read_value_files(["a.npy", "b.npy"], own_limits=True)]
+    assert own[0].high < own[1].high and own[0].shared == 0
+
+
+def test_rows_share_limits_whatever_their_signs():
+    np.save("rows.npy", np.stack([np.linspace(-1, 1, 2 * SIZE), np.linspace(0, 3, 2 * SIZE)]))
+    (maps,) = read_value_files(["rows.npy"])
+    one, other = (each.coding for each in maps.maps)
+    assert (one.low, one.high, one.colours) == (other.low, other.high, other.colours) and one.low == -one.high

@@ -60,7 +60,22 @@ def test_snapshots_become_frames_and_the_finished_map_the_last(run, tmp_path):
     assert paths[0].read_bytes() == first
 
 
+def test_mp4_has_the_frames_and_the_same_bytes_again(run, tmp_path):
+    av = pytest.importorskip("av")
+    (path,) = animate_run([run], out=tmp_path / "films", formats=("mp4",), say=lambda _: None)
+    with av.open(str(path)) as film:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
+    assert path.suffix == ".mp4" and np.abs(frames[0] - frames[1]).mean() > 0.1
+    assert np.abs(frames[2] - frames[-1]).mean() < 2  # the last is shown for longer
+    first = path.read_bytes()
+    animate_run([run], out=tmp_path / "films", formats=("mp4",), say=lambda _: None)
+    assert path.read_bytes() == first
+
+
 def test_what_cannot_be_animated_is_said(finished, run, tmp_path):
+    one_line(call("map", run, "--animate", "--theme", "transparent", "--out", tmp_path / "gifs"), 2)
+    one_line(call("map", run, "--animate", "--format", "png", "--out", tmp_path / "gifs"), 2)
+    assert not (tmp_path / "gifs").exists()
     with pytest.raises(DataError, match="--animate"):
         animate_run([finished.path])
     with pytest.raises(UsageError, match="layer"):

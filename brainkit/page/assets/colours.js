@@ -65,9 +65,9 @@ function isKnown(map, row) {
   return map.kind === "location" ? !Number.isNaN(map.values[2 * row]) && !Number.isNaN(map.values[2 * row + 1]) : !Number.isNaN(map.values[row]);
 }
 
-/** Four numbers for each vertex of the brain: value and nothing, or x and y; known; reliable.
+/** Four numbers for each vertex of the brain: value and nothing, or x and y; known; 2 * reliable + strength.
  *
- * Of classes: the first two as first * 256 + second, their shares likewise, known, 2 * reliable + strength. */
+ * Of classes, the first two are first * 256 + second, and their shares likewise. */
 function texels(map, brain) {
   const data = new Float32Array(4 * brain.count);
   for (let row = 0; row < brain.ids.length; row++) {
@@ -83,8 +83,7 @@ function texels(map, brain) {
       data[at + 1] = share(first) * 256 + (first === second ? 0 : share(second));
     } else data[at] = map.values[row];
     data[at + 2] = 1;
-    data[at + 3] = map.reliable ? map.reliable[row] : 1;
-    if (map.kind === "categorical") data[at + 3] = 2 * data[at + 3] + (map.strength ? map.strength[row] / 255 : 1);
+    data[at + 3] = (map.reliable ? 2 * map.reliable[row] : 2) + (map.strength ? map.strength[row] / 255 : 1);
   }
   return data;
 }
@@ -92,7 +91,7 @@ function texels(map, brain) {
 /** What a threshold is put on: the number itself, its distance from 0, the strength, the distance from the centre. */
 function thresholdOf(map) {
   if (map.kind === "location") return { low: 0, high: 1, label: "distance from the centre", measure: 3 };
-  if (map.kind === "categorical") return map.strength && { low: 0, high: 1, label: "confidence", measure: 2 };
+  if (map.kind === "categorical") return map.strength && { low: 0, high: 1, label: map.strengthName, measure: 2 };
   if (map.low < 0 && map.high > 0) return { low: 0, high: Math.max(-map.low, map.high), label: "distance from 0", measure: 1 };
   return { low: map.low, high: map.high, label: map.label, measure: 0 };
 }

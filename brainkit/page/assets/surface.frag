@@ -8,7 +8,7 @@ void main() {
 }
 #else
 in vec3 normal;
-in vec2 ground;
+in vec3 ground;
 in vec4 datum;
 #if KIND == 1
 in vec4 corners0;
@@ -81,10 +81,10 @@ void main() {
   if (alpha > 0.0) {
 #if KIND == 1
     data = colourOfClasses();
-    alpha *= clamp(datum.y / known, 0.0, 1.0);
 #else
     data = colourOf(datum.xy / known);
 #endif
+    alpha *= clamp(ground.z / known, 0.0, 1.0);
     // Halfway between a reliable vertex and another, within a third of the way; as maps/paint.py has it.
     alpha *= mix(pale, 1.0, clamp(3.0 * datum.w / known - 1.0, 0.0, 1.0));
     if (measure >= 0) alpha *= edge(ground.y / known - threshold);

@@ -24,8 +24,8 @@ uniform float faintest; // opacity of a vertex without any strength
 out vec3 shaded;
 #else
 out vec3 normal;
-out vec2 ground; // curvature, amount that the threshold is on
-out vec4 datum; // value or x, y or strength, known, reliable; all times known
+out vec3 ground; // curvature, amount that the threshold is on, strength; the latter two times known
+out vec4 datum; // value or x, y, known, reliable; all times known
 #if KIND == 1
 out vec4 corners0;
 out vec4 corners1;
@@ -46,11 +46,8 @@ void main() {
   vec3 outwards = mat3(model) * (blend.x * normal0 + blend.y * normal1 + blend.z * normal2 + blend.w * normal3);
   gl_Position = lens * (model * vec4(mixed * unit, 1.0));
   vec4 here = texelOf(values, first + gl_VertexID);
-  float known = here.z, reliable = here.w, strength = 1.0, amount = 0.0;
-#if KIND == 1
-  reliable = step(2.0, here.w);
-  strength = mix(faintest, 1.0, here.w - 2.0 * reliable);
-#endif
+  float known = here.z, reliable = step(2.0, here.w), amount = 0.0;
+  float strength = mix(faintest, 1.0, here.w - 2.0 * reliable);
   if (measure >= 0) {
     vec4 limit = texelOf(limiting, first + gl_VertexID);
     amount = measure == 0 ? limit.x : measure == 1 ? abs(limit.x) : measure == 2 ? limit.w - 2.0 * step(2.0, limit.w) : length(limit.xy);
@@ -61,9 +58,9 @@ void main() {
   shaded = mix(cortexOf(curvature / 127.0), colourOf(here.xy), alpha) * lightOn(normalize(outwards));
 #else
   normal = outwards;
-  ground = vec2(curvature / 127.0, amount * known);
+  ground = vec3(curvature / 127.0, amount * known, strength * known);
 #if KIND == 1
-  datum = vec4(0.0, strength, 1.0, reliable) * known;
+  datum = vec4(0.0, 0.0, 1.0, reliable) * known;
   // The corners of a face have different slots, so the fragment can tell their weights, classes and shares apart.
   vec4 low = vec4(equal(vec4(slot), vec4(0.0, 1.0, 2.0, 3.0))) * known;
   vec4 high = vec4(equal(vec4(slot), vec4(4.0, 5.0, 6.0, 7.0))) * known;
