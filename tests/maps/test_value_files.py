@@ -149,6 +149,9 @@ def test_damaged_and_other_files_are_told_in_one_line():
         with pytest.raises(DataError) as caught:
             read_value_files([name])
         assert name in str(caught.value) and "\n" not in str(caught.value)
+    Path("encoder.onnx").write_bytes(b"of another kind")
+    with pytest.raises(DataError, match=r"encoder\.onnx: expected values of vertices in \.npy, .*, found \.onnx$"):
+        read_value_files(["encoder.onnx"])
     assert not is_value_file("encoder.onnx") and not is_value_file("runs/1")
 
 
