@@ -92,6 +92,8 @@ def write_report(
     check_new(file, overwrite)
     if file.is_dir() or not file.resolve().parent.is_dir():
         raise DataError(f"{file}: expected the name of an HTML file in a folder that exists")
+    if data is not None and not Path(data).exists():
+        raise DataError(f"{data}: expected the folder of the data, found none")
     own = None if surface is None else read_surface(surface)
     if len(runs) > 1:
         values = _comparison_values(runs, data, own, say)

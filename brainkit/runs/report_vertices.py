@@ -75,7 +75,7 @@ def _vertex(vertex: int, values: dict[str, Any], maps: MapSet, images: TestImage
         ("r", f"{values['r'][vertex]:.2f}"),
         ("noise ceiling", _number(values["noise ceiling"][vertex])),
         ("layer", str(values["layer"][vertex])),
-        ("location", f"x {x:+.2f}, y {y:+.2f}"),
+        ("location", f"{abs(x):.2f} {'left' if x < 0 else 'right'}, {abs(y):.2f} {'up' if y < 0 else 'down'}"),
         ("scale", f"{values['scale'][vertex]:.2f}"),
     ]
     strips = []
@@ -93,7 +93,7 @@ def _vertex(vertex: int, values: dict[str, Any], maps: MapSet, images: TestImage
         strips.append({"title": f"{title} (predicted / measured; circle: the vertex's location)", "images": found})
     return {
         "kind": "vertex",
-        "title": f"{'Vertex' if maps.volume is None else 'Voxel'} {int(maps.vertices.ids[vertex])}",
+        "title": f"{'Vertex' if maps.volume is None else 'Voxel'} {int(maps.vertices.ids[vertex]):,}",
         "facts": facts,
         "chart": figure_source(report_charts.vertex(measured, predicted)),
         "strips": strips,
