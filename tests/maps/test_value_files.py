@@ -81,11 +81,12 @@ def test_predictions_are_read_with_their_description(map_set):
     write_json("fmri.npy.json", {"images": images, "units": "z", "space": "fsaverage5", "vertices": told, "note": "N"})
     (maps,) = read_value_files(["fmri.npy"], rows=[2, 0])
     assert maps.vertices == vertices and maps.note == "N" and len({*maps.names}) == 2
-    assert "cat <1>.png" in maps.maps[0].title and maps.maps[0].coding.label == "z"
+    assert "cat <1>.png" in maps.maps[0].title and maps.maps[0].coding.label == "response (z)"
     assert all("<" not in name for name in maps.names)
     np.testing.assert_array_equal(maps.maps[0].values, values[2])
     (mean,) = read_value_files(["fmri.npy"], mean=True)[0].maps
     np.testing.assert_allclose(mean.values, values.mean(axis=0), atol=1e-6)
+    assert mean.title == f"Mean predicted response to {len(values)} images"
     with pytest.raises(UsageError, match="rows"):
         read_value_files(["fmri.npy"], rows=[3])
     write_json("fmri.npy.json", [])

@@ -302,6 +302,7 @@ function publish(app) {
 
 function fail(error) {
   root.dataset.state = "failed";
+  root.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   find("why").textContent = `${error.message} Here are still pictures of the maps instead.`;
   if (!document.querySelector(".fallback figure")) find("why").textContent = error.message;
 }
