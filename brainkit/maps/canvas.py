@@ -21,6 +21,7 @@ from brainkit.maps.view import View
 _SHARP = 24  # power of the weights when each vertex has a flat colour: its border is about a pixel wide
 _ALONE = 0.5  # share of vertices without neighbours from which on they are drawn as points
 _POINT = (1.0, 2.6)  # mm: smallest and largest radius of a point
+_UNSHADED = 0.7  # share of a shadow that values are spared: their colours are read off the bar
 _Samples = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -132,7 +133,9 @@ class Canvas:
             return flat.reshape(height, width, 4)
         assert raster.light is not None
         filled = np.zeros((height * width, 4), dtype=np.float32)
-        filled[raster.pixels, :3] = cortex * raster.light[:, None]
+        light = raster.light.copy()
+        light[pixels] += _UNSHADED * alpha * (1.0 - light[pixels])
+        filled[raster.pixels, :3] = cortex * light[:, None]
         filled[raster.pixels, 3] = 1.0
         image = _halved(filled.reshape(height, width, 4))
         image[..., :3] /= np.maximum(image[..., 3:], 1e-6)

@@ -110,7 +110,10 @@ class MapFigure(Frame):
 
     def _title(self, start: str, brain_map: BrainMap, margin: float, room: float) -> None:
         title = " ".join((f"{start}: {brain_map.title}" if start else brain_map.title).split())
-        subtitle = SEPARATOR.join(text for text in (self.scene.name, brain_map.summary) if text)
+        summary = brain_map.summary
+        if not isinstance(self.scene.view, View):
+            summary = summary.replace(" vertices", " voxels")
+        subtitle = SEPARATOR.join(text for text in (self.scene.name, summary) if text)
         scale, top = self.scale, self.height
         size = self.fitting(title, 15.5 * scale, room, BOLD)
         self.text(margin, top - 0.27 * scale, title, size=size, weight="bold", va="top")
@@ -176,6 +179,10 @@ def draw_map(axes: Axes, scene: Scene, brain_map: BrainMap, scale: float) -> Non
         leaders = [label.leader for label in scene.labels if label.leader is not None]
         for width, colour in ((2.0, _HALO), (0.8, "white")):
             axes.add_collection(LineCollection(leaders, colors=colour, linewidths=width * scale, zorder=2.5), False)
+        if leaders:  # a dot says where a line begins
+            x, y = np.array([leader[0] for leader in leaders]).T
+            dot: dict[str, Any] = {"s": (3.2 * scale) ** 2, "edgecolors": _HALO, "linewidths": 0.6 * scale}
+            axes.scatter(x, y, c="white", zorder=2.6, **dot)
         for label in scene.labels:
             look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontsize": label.size}
             # Two texts, as one with an outline would not stay text in PDF and SVG.

@@ -12,6 +12,9 @@ _STEP = 0.75  # lines of text between positions that are tried
 _NEAR, _FAR = 4, 9  # steps to all sides: without a line to the anchor, and with one
 _POINTS = 72  # an inch
 
+Place = tuple[float, float, float, float]
+"""Middle and half the width of a text, middle and half the height, in mm of the common plane."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -40,6 +43,7 @@ def place_labels(
     extent: tuple[float, float, float, float],
     per_mm: float,
     size: float,
+    taken: Iterable[Place] = (),
 ) -> tuple[Label, ...]:
     """Place names at or near their anchors, within the plane; those without room are left out.
 
@@ -53,9 +57,11 @@ def place_labels(
         Inches per mm.
     size : float
         Of the font, in points.
+    taken : iterable of (x, half width, y, half height)
+        Where other texts stand, in mm.
     """
     placed: list[Label] = []
-    taken: list[tuple[float, float, float, float]] = []  # x, half width, y, half height
+    taken = list(taken)
     for name, x, y in anchors:
         for points, steps in ((size, _NEAR), (size * _SMALLER, _NEAR), (size * _SMALLER, _FAR)):
             line = points / _POINTS / per_mm
@@ -84,7 +90,7 @@ def _near(
         yield u, min(max(y + up * line, bottom + half[1]), top - half[1])
 
 
-def _free(at: tuple[float, float], half: tuple[float, float], taken: list[tuple[float, float, float, float]]) -> bool:
+def _free(at: tuple[float, float], half: tuple[float, float], taken: list[Place]) -> bool:
     return all(abs(at[0] - a) >= half[0] + b or abs(at[1] - c) >= half[1] + d for a, b, c, d in taken)
 
 

@@ -37,7 +37,10 @@ def height_below(brain_map: BrainMap, scale: float, width: float) -> float:
         count = len(listed(brain_map)[1])
         lines = 1 + coding.strength_label.count("\n") if brain_map.strength is not None else 0
         return (_ROW * -(-count // _columns(count, width, scale)) + _ABOVE + 0.35 + 0.16 * lines) * scale
-    return 0.75 * scale if isinstance(coding, Continuous) else 2.3 * scale
+    if isinstance(coding, Continuous):
+        # Bar, numbers and label; above it, what its ends mean.
+        return (0.92 if any(_ends(coding)) or _shared(coding) else 0.75) * scale
+    return 2.3 * scale
 
 
 def draw_legend(frame: Frame, brain_map: BrainMap, box: Box, *, below: bool = False) -> None:

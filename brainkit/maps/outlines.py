@@ -13,7 +13,8 @@ from brainkit.maps.panels import Box
 from brainkit.maps.raster import Raster
 from brainkit.maps.view import View
 
-_LARGE = 0.1  # of an ROI's largest piece: smaller pieces get no name
+_LARGE = 0.1  # of an ROI's largest piece: smaller pieces get no name, but for
+_STRIP = 0.025, 50.0  # those of this share and as many mm²: they look like other ROIs
 _SUBDIVIDED = 4  # parts of a segment that are tested for being visible
 _FEW = 400  # points that a distance is taken to, at most
 
@@ -119,7 +120,7 @@ class Outlines:
             best = max((shown for shown in panels if shown), key=lambda shown: shown[0][0], default=[])
             # A surface that hides parts of itself breaks ROIs into pieces that are none.
             for size, box, piece in best[: None if self._view.flat else 1]:
-                if size >= _LARGE * best[0][0]:
+                if size >= _LARGE * best[0][0] or (size >= _STRIP[0] * best[0][0] and size >= _STRIP[1]):
                     edges = np.concatenate([border, self._rim(box)])
                     anchors.append(Anchor(*_innermost(self._planes[box][piece, :2], edges), size))
         return anchors

@@ -56,4 +56,5 @@ def _projected(brain_map: BrainMap, projection: VoxelProjection) -> BrainMap:
         # Of a vertex between voxels, as most of what it takes is.
         reliable=None if reliable is None else projection.values(np.asarray(reliable, np.float64)) > 0.5,
         strength=None if strength is None else projection.values(strength),
+        summary=brain_map.summary.replace(" vertices", " voxels"),
     )

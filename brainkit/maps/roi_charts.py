@@ -25,7 +25,7 @@ def layers_by_roi(maps: MapSet, *, title: str = "", note: str | None = None, sty
         {name: layer_profile(layer.values[members]) for name, members in filled_rois(maps).items()},
         layer.coding.names,
         title=title,
-        detail="mean over vertices; lines: 95 % of means over vertices drawn anew",
+        detail="mean over vertices; lines: 95 % bootstrap intervals over vertices",
         note=note,
         style=style,
     )

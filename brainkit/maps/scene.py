@@ -16,14 +16,15 @@ from brainkit.cortex.volume import Volume
 from brainkit.maps.brain_map import MapSet
 from brainkit.maps.canvas import Canvas
 from brainkit.maps.glass_brain import GlassBrain
-from brainkit.maps.labels import Label, place_labels
-from brainkit.maps.panels import Layout
+from brainkit.maps.labels import Label, Place, place_labels
+from brainkit.maps.panels import Box, Layout
 from brainkit.maps.style import Shading, Style
 from brainkit.maps.view import FLAT, View, make_view, on_view, read_view
 from brainkit.utils.text import plural, printable
 
 _SMALLER = 0.84  # names on shapes other than flatmaps, where ROIs are smaller
 _PARTS = 4  # of the path of a surface that a caption says
+_POINTS = 72  # an inch
 _SAME = 1e-3  # mm: ends of segments that are nearer are one point
 
 
@@ -126,6 +127,7 @@ def _scene(
             outlines += _joined(outline)
             anchors += [(name, *anchor) for anchor in canvas.anchors(positions, outline)]
     anchors.sort(key=lambda item: (-item[3], item[0], item[1]))
+    captions = [_caption_room(box, label_size / _POINTS / per_mm) for box in view.boxes]
     if not view.flat:
         label_size *= _SMALLER
     return Scene(
@@ -135,9 +137,15 @@ def _scene(
         (view.width * per_mm, view.height * per_mm),
         shown,
         tuple(outlines),
-        place_labels([anchor[:3] for anchor in anchors], view.extent, per_mm, label_size),
+        place_labels([anchor[:3] for anchor in anchors], view.extent, per_mm, label_size, captions),
         smoothing,
     )
+
+
+def _caption_room(box: Box, line: float) -> Place:
+    """Where the caption of a panel stands, above its edge; a line of the names of ROIs is `line` mm high."""
+    x, y = box.caption_place
+    return x, min(0.32 * line * len(box.caption), box.width / 2), y + 0.75 * line, 0.6 * line
 
 
 def _joined(segments: np.ndarray) -> list[np.ndarray]:

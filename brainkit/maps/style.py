@@ -60,8 +60,8 @@ _DARK = Theme("#15181c", "#eceef1", "#a2abb6", "#ffa066")
 THEMES: Mapping[str, Theme] = {
     "light": _LIGHT,
     "dark": _DARK,
-    "transparent": Theme("none", _LIGHT.ink, _LIGHT.faint, _LIGHT.warn),
-    "transparent-dark": Theme("none", _DARK.ink, _DARK.faint, _DARK.warn),
+    "transparent": Theme("none", _LIGHT.ink, "#3b424b", "#7d2c02"),
+    "transparent-dark": Theme("none", _DARK.ink, "#d6dbe1", "#ffc39a"),
 }
 
 

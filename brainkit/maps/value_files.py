@@ -206,12 +206,16 @@ def _misfit(pair: Pair, width: int, like: MapSet | None) -> str:
 
 def _numbers(pair: Pair, chosen: list[int], mean: bool, described: dict[str, Any] | None) -> list[BrainMap]:
     stem = _stem(pair)
-    label = "" if described is None else str(described.get("units", ""))
+    units = "" if described is None else str(described.get("units", ""))
+    label = f"response ({units})" if units else ""
+    images = [] if described is None else list(described.get("images", ()))
     if mean:
         values = np.concatenate([each.rows[chosen].mean(axis=0, dtype=np.float64) for each in pair])
-        return [definitions.anything(f"{stem}-mean", values, label=label)]
+        title = f"{stem}: mean of {plural(len(chosen), 'row')}"
+        if len(images) == len(pair[0].rows):
+            title = f"Mean predicted response to {plural(len(chosen), 'image')}"
+        return [definitions.anything(f"{stem}-mean", values, title=title, label=label)]
     values = np.concatenate([np.asarray(each.rows[chosen], dtype=np.float64) for each in pair], axis=1)
-    images = [] if described is None else list(described.get("images", ()))
     if len(images) == len(pair[0].rows):
         paths = [Path(str(images[row])) for row in chosen]
         names = [f"{row:04d}-{file_stem(path.stem, PART)}" for row, path in zip(chosen, paths, strict=True)]

@@ -52,6 +52,8 @@ def read_values(path: Path) -> Values:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: expected values of vertices in {', '.join(SUFFIXES)}, found {suffix or 'no suffix'}")
     reader = {".npy": _read_npy, ".gii": _read_gifti, ".annot": _read_annot}.get(suffix, _read_overlay)
     try:
         return reader(path)

@@ -9,6 +9,7 @@ from typing import Any
 from brainkit.utils.table import Table
 
 Block = dict[str, Any]
+_SQUARES = {"R2": "R²", "r2": "r²", "r2/ceiling": "r² / ceiling"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def facts(rows: Iterable[tuple[str, Any]]) -> Block:
 
 def table(of: Table) -> Block:
     bold = None if of.bold is None else range(len(of.rows))[of.bold]
-    return {"kind": "table", "header": of.header, "rows": of.rows, "notes": of.notes, "bold": bold}
+    header = [_SQUARES.get(name, name) for name in of.header]  # a terminal may have no such letters
+    return {"kind": "table", "header": header, "rows": of.rows, "notes": of.notes, "bold": bold}
 
 
 def figure(source: str, alt: str, caption: str = "") -> Block:

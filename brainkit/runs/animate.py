@@ -146,8 +146,9 @@ def _write_mp4(path: Path, frames: Sequence[Picture]) -> None:
 
     width, height = (2 * (side // 2) for side in frames[0].size)  # the format wants even sides
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
-        # One thread: the same frames give the same bytes. 4:2:0 is what players can show.
-        options = {"crf": _QUALITY, "threads": "1", "movflags": "+faststart"}
+        # One thread, and x264 without its vector code, which now and then differs: the same frames give the same bytes.
+        # 4:2:0 is what players can show.
+        options = {"crf": _QUALITY, "threads": "1", "x264-params": "asm=0", "movflags": "+faststart"}
         video = file.add_stream("libx264", rate=Fraction(1000, _FRAME), options=options)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         for frame in (*frames, *[frames[-1]] * (_LAST // _FRAME)):

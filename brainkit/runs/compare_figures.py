@@ -99,7 +99,7 @@ def _subject_figures(
         level = f"{100 * result.settings.level:g} %"
         over = any(each["interval_over"] for each in found.hierarchy.values())
         parts = [f"bars: {level} intervals over runs"] if over else []
-        parts += [f"grey: {level} of maps as smooth, rotated on the sphere"] if found.no_spin is None else []
+        parts += [f"grey: {level} of the same map rotated on the sphere (spin test)"] if found.no_spin is None else []
         title = f"{start}preferred depth along the cortex" if start else "Preferred depth along the cortex"
         yield (
             "hierarchy",

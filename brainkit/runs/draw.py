@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from brainkit.cortex.cortical_surface import CorticalSurface
 from brainkit.cortex.surface_files import read_surface
 from brainkit.cortex.vertices import CUSTOM
 from brainkit.encoder_file import locate
@@ -19,6 +20,7 @@ from brainkit.maps.files.formats import check_format, write_maps
 from brainkit.maps.pycortex.run import Pycortex, check_pycortex, write_dataset, write_quickflat
 from brainkit.maps.style import DEFAULT, FORMATS, Style
 from brainkit.maps.value_files import is_value_file, read_value_files
+from brainkit.maps.view import FLAT, plainest_shape
 from brainkit.runs.latest import default_encoder, has_latest, latest_run
 from brainkit.runs.map_sets import is_evaluation, is_run_folder, open_map_sets
 from brainkit.utils.file_names import file_stems
@@ -94,6 +96,7 @@ def draw_all(
     changes = changes or Changes()
     if surface is not None:
         changes = replace(changes, surface=read_surface(surface))
+        style = on_own_surface(style, changes.surface, say)
     changed = {folder: [changes.apply(each) for each in sets] for folder, sets in found.items()}
     pictures = tuple(format for format in formats if format in FORMATS)
     kinds = tuple(format for format in formats if format not in FORMATS)
@@ -119,6 +122,15 @@ def draw_all(
             if pycortex is not None:
                 figures += _draw_with_pycortex(folder / "pycortex", each, pycortex, say)
     return figures
+
+
+def on_own_surface(style: Style, surface: CorticalSurface | None, say: Say) -> Style:
+    """The style for a surface of the subject's own: if it has no flatmap, `view` names the shape that shows most."""
+    shape = plainest_shape(surface)
+    if style.view != FLAT or shape == FLAT:
+        return style
+    say(f"the surface has no flatmap; drawn {shape} (see --view)")
+    return replace(style, view=shape)
 
 
 def _write_kind(folder: Path, maps: MapSet, kind: str, say: Say) -> list[Path]:

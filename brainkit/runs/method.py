@@ -32,7 +32,7 @@ from brainkit.maps.style import DEFAULT, Style
 from brainkit.metrics.channel_clusters import ChannelClusters, cluster_channels
 from brainkit.predict.encoder import Encoder, load
 from brainkit.predict.inputs.decode import as_sequence
-from brainkit.runs.draw import default_source, map_folders
+from brainkit.runs.draw import default_source, map_folders, on_own_surface
 from brainkit.utils.files import create_folder
 from brainkit.utils.progress import Say
 from brainkit.utils.text import nearest_name, plural
@@ -130,6 +130,8 @@ def draw_method(
     charts = _charts(subject, list(as_sequence(images)), style, say)
     wanted = _wanted(only, drawn, charts, bool(subject.rois))
     drawn = drawn.only([name for name in drawn.names if name in wanted])
+    if surface is not None and drawn.maps:
+        style = on_own_surface(style, drawn.surface, say)
     _check_style(style, surface, drawn, [name for name in charts if name in wanted])
     made = {
         name: make() for name, make in charts.items() if name in wanted
@@ -217,7 +219,7 @@ def _cluster_images(subject: _Subject, images: Sequence[Any], style: Style, say:
     return picture_rows(
         list(_cluster_rows(subject, images)),
         title=f"{subject.maps.title}: what clusters of channels respond to",
-        detail=f"of {count}, those with the highest mean response, and where it comes from",
+        detail=f"of {count}, those with the highest mean response; in light and colour: where it comes from",
         note=subject.maps.note,
         blocks=2 if len(subject.clusters) > 10 else 1,
         style=style,

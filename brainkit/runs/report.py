@@ -89,9 +89,14 @@ def write_report(
         If jinja2 or matplotlib is not installed.
     """
     file = Path(out)
+    for run in runs:
+        if not Path(run).exists():
+            raise DataError(f"{run}: expected a run folder, found nothing")
     check_new(file, overwrite)
     if file.is_dir() or not file.resolve().parent.is_dir():
         raise DataError(f"{file}: expected the name of an HTML file in a folder that exists")
+    if data is not None and not Path(data).exists():
+        raise DataError(f"{data}: expected the folder of the data, found none")
     own = None if surface is None else read_surface(surface)
     if len(runs) > 1:
         values = _comparison_values(runs, data, own, say)

@@ -12,6 +12,7 @@ from brainkit.page.blocks import Block, Section
 from brainkit.runs.compare import RunComparison, Settings, compare
 from brainkit.runs.compare_figures import comparison_figures
 from brainkit.runs.compare_tables import tables
+from brainkit.runs.compared import OpenedRun
 from brainkit.runs.map_sets import run_map_set
 from brainkit.runs.report_figures import MapPictures, figure_source
 from brainkit.utils.progress import Say
@@ -107,6 +108,15 @@ def _side_by_side(result: RunComparison, surface: CorticalSurface | None) -> lis
 
 def _runs(result: RunComparison) -> list[tuple[str, str]]:
     return [
-        (model.name, ", ".join(run.folder.name for each in model.runs.values() for run in each))
-        for model in result.models
+        (model.name, "; ".join(_run(run) for each in model.runs.values() for run in each)) for model in result.models
     ]
+
+
+def _run(run: OpenedRun) -> str:
+    """A run: its folder, its network, what it was trained on, its seed."""
+    about = run.summary
+    baseline = f", baseline of {run.run.name}" if run.is_baseline else ""
+    return (
+        f"run {run.folder.name}{baseline}: {about['backbone']['name']} on {run.subject}, "
+        f"{plural(about['split']['train'], 'training image')}, seed {about['seed']}"
+    )

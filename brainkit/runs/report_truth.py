@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def truth_blocks(
 
 def _planted_beside_found(planted: Mapping[str, np.ndarray], pictures: MapPictures, same_layers: bool) -> list[Block]:
     maps, shown = pictures.maps, []
+    planted_pictures = replace(pictures, maps=replace(maps, title="planted"))
     for name in ["layer"] * same_layers + ["location", "scale"]:
         if not pictures.possible:
             break
@@ -66,7 +68,7 @@ def _planted_beside_found(planted: Mapping[str, np.ndarray], pictures: MapPictur
             truth = definitions.location(planted["locations"])
         else:
             truth = definitions.scale(planted["scale"])
-        planted_side = "planted", pictures.source(truth, small=True)
+        planted_side = "planted", planted_pictures.source(truth, small=True)
         found_side = "found", pictures.source(found, small=True)
         shown.append(blocks.pair(planted_side, found_side, f"{found.title.capitalize()}."))
     return shown

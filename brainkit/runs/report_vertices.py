@@ -23,7 +23,7 @@ _IMAGES = 6  # in a strip
 
 
 def vertex_blocks(folder: Path, maps: MapSet, images: TestImages) -> list[Block]:
-    """The vertices with the highest r, and those with reliable responses of which the least is explained.
+    """Of the vertices with reliable responses, those with the highest r, and those of which the least is explained.
 
     Parameters
     ----------
@@ -35,21 +35,24 @@ def vertex_blocks(folder: Path, maps: MapSet, images: TestImages) -> list[Block]
     """
     scores = read_arrays(folder / "scores.npz", ("r", "noise_ceiling"))
     r, ceiling = scores["r"], scores["noise_ceiling"]
-    best = _first(np.where(np.isfinite(r), -r, np.inf))
     reliable = ceiling > RELIABLE_CEILING
+    among = np.isfinite(r) & (reliable if reliable.any() else True)
+    best = _first(np.where(among, -r, np.inf))
     share = np.where(reliable & np.isfinite(r), explained_share(r, ceiling), np.inf)
     values: dict[str, Any] = {"r": r, "noise ceiling": ceiling, **_selectors(folder)}
     shown: list[Block] = []
-    for title, chosen in (("Predicted best", best), (_worst_title(int(reliable.sum())), _first(share))):
+    where = _among(int(reliable.sum()))
+    for title, chosen in ((f"Predicted best{where}", best), (f"Predicted worst{where}", _first(share))):
         if len(chosen):
             shown.append(blocks.heading(title))
         shown += [_vertex(int(vertex), values, maps, images) for vertex in chosen]
     return shown
 
 
-def _worst_title(reliable: int) -> str:
+def _among(reliable: int) -> str:
+    """Which vertices were compared: all, where noise ceilings are unknown."""
     vertices = plural(reliable, "vertex", "vertices")
-    return f"Predicted worst among the {vertices} with a noise ceiling above {RELIABLE_CEILING}"
+    return f" among the {vertices} with a noise ceiling above {RELIABLE_CEILING}" if reliable else ""
 
 
 def _first(order: np.ndarray) -> np.ndarray:
@@ -75,7 +78,7 @@ def _vertex(vertex: int, values: dict[str, Any], maps: MapSet, images: TestImage
         ("r", f"{values['r'][vertex]:.2f}"),
         ("noise ceiling", _number(values["noise ceiling"][vertex])),
         ("layer", str(values["layer"][vertex])),
-        ("location", f"x {x:+.2f}, y {y:+.2f}"),
+        ("location", f"{abs(x):.2f} {'left' if x < 0 else 'right'}, {abs(y):.2f} {'up' if y < 0 else 'down'}"),
         ("scale", f"{values['scale'][vertex]:.2f}"),
     ]
     strips = []
@@ -93,7 +96,7 @@ def _vertex(vertex: int, values: dict[str, Any], maps: MapSet, images: TestImage
         strips.append({"title": f"{title} (predicted / measured; circle: the vertex's location)", "images": found})
     return {
         "kind": "vertex",
-        "title": f"{'Vertex' if maps.volume is None else 'Voxel'} {int(maps.vertices.ids[vertex])}",
+        "title": f"{'Vertex' if maps.volume is None else 'Voxel'} {int(maps.vertices.ids[vertex]):,}",
         "facts": facts,
         "chart": figure_source(report_charts.vertex(measured, predicted)),
         "strips": strips,

@@ -87,6 +87,9 @@ def view(
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected the name of an HTML file, such as {out.stem or 'cortex'}.html")
+    for source in sources:
+        if not Path(source).exists():
+            raise DataError(f"{source}: expected a run, an encoder file or a file of values, found nothing")
     check_new(out, overwrite)
     if not out.parent.is_dir():
         raise DataError(f"{out}: its folder {out.parent} does not exist; create it first")
@@ -157,7 +160,7 @@ def _of_run(source: Path, images: str | os.PathLike[str] | None, say: Say) -> Co
     return maps, tuple(facts), photographs, tuple(_provenance(source))
 
 
-_FACTS = {"r": "correlation on test images", "noise_ceiling": "noise ceiling"}
+_FACTS = {"r": "correlation on test images", "noise_ceiling": "noise ceiling of r²"}
 
 
 def _scores(source: Path) -> dict[str, np.ndarray]:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from map_pixels import words
 
+from brainkit.cortex.rois import RoiTable
+from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
+from brainkit.maps import definitions
+from brainkit.maps.brain_map import MapSet
+from brainkit.maps.figure import MapFigure
 from brainkit.maps.glass_brain import GlassBrain
+from brainkit.maps.style import DEFAULT
 
 SHAPE = (10, 12, 8)
 
@@ -102,6 +109,15 @@ def test_gaps_and_holes_of_an_roi_have_no_outline():
     assert len(segments) == 4 * 7
     (anchor,) = glass.anchors(np.arange(len(kept)), segments)
     assert anchor.area == 49 * 4
+
+
+def test_a_figure_of_voxels_speaks_of_voxels():
+    volume, _ = ball()
+    count = len(volume.voxels)
+    shown = definitions.scale(np.linspace(0, 1, count))
+    maps = MapSet("", Vertices.custom(count), RoiTable({}, count), (shown,), None, volume)
+    found = words(MapFigure(maps, shown, DEFAULT, 60))
+    assert f"{count:,} of {count:,} voxels" in found and "vertices" not in found
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -23,6 +23,13 @@ def test_a_name_stands_on_its_anchor():
     assert (label.name, label.x, label.y, label.size, label.leader) == ("V1", 50, 30, 9.0, None)
 
 
+def test_names_keep_off_other_texts():
+    caption = 50.0, 8.0, 30.0, 2.0
+    (label,) = place_labels([("V1", 50, 30)], EXTENT, PER_MM, 9.0, [caption])
+    left, right, bottom, top = box(label)
+    assert right <= 42 + 1e-9 or left >= 58 - 1e-9 or top <= 28 + 1e-9 or bottom >= 32 - 1e-9
+
+
 def test_crowded_names_give_way_and_stay_inside():
     draw = np.random.default_rng(0)
     anchors = [(f"region {i}", *draw.uniform([0, 0], [100, 60])) for i in range(160)]

@@ -10,6 +10,7 @@ import pytest
 from map_pixels import coloured, hue_by_side, map_pixels, words
 from PIL import Image
 
+from brainkit.cortex.cortical_surface import average_surface
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.surface import mesh
 from brainkit.cortex.vertices import Vertices
@@ -20,6 +21,7 @@ from brainkit.maps.colours import layer_palette, location_colours
 from brainkit.maps.figure import MapFigure
 from brainkit.maps.legend import short_names
 from brainkit.maps.reliability import Predicted
+from brainkit.maps.scene import make_scene
 from brainkit.maps.style import DEFAULT, Style
 from brainkit.metrics.uncertainty import MapUncertainty
 from brainkit.utils.own_figures import HEAD, is_own_figure
@@ -357,6 +359,55 @@ def test_many_layers_are_one_scale_of_which_some_are_named(figure_of, subject):
     figure = figure_of(definitions.layer(layers, weights))
     shown = [name for name in short_names(layers) if name in words(figure).split(" | ")]
     assert {"block0", "block47"} <= set(shown) and 5 < len(shown) < 48
+
+
+def test_what_a_narrow_figure_says_stands_apart(figure_of, map_set):
+    """Ends, numbers and label of the bar below the map, and the foot below these."""
+    import matplotlib.text
+
+    for name in ("scale", "accuracy"):
+        figure = figure_of(map_set()[name], Style(width=3.5))
+        figure.figure.canvas.draw()
+        on_map = set(figure.map.findobj(matplotlib.text.Text))
+        texts = [text for text in figure.figure.findobj(matplotlib.text.Text) if text.get_text() and text not in on_map]
+        boxes = [text.get_window_extent() for text in texts]  # a pixel, of numbers outside of the bar
+        boxes, texts = zip(*((box, text) for box, text in zip(boxes, texts, strict=True) if box.width > 1), strict=True)
+        for one, other in itertools.combinations(range(len(boxes)), 2):
+            said = f"{name}: {texts[one].get_text()!r} on {texts[other].get_text()!r}"
+            assert not boxes[one].overlaps(boxes[other]), said
+
+
+def test_names_of_rois_do_not_stand_on_captions(back):
+    """Of small panels, where a name at the lower edge of one would stand on the caption of the next."""
+    import matplotlib.text
+
+    vertices = back(1200)
+    parts = {f"region {k}": part for k, part in enumerate(np.array_split(np.arange(len(vertices)), 24))}
+    scale = definitions.scale(np.zeros(len(vertices)))
+    maps = MapSet("", vertices, RoiTable(parts, len(vertices)), (scale,), None)
+    figure = MapFigure(maps, scale, Style(width=3.5, view="inflated"), 60)
+    figure.figure.canvas.draw()
+    names = [text.get_window_extent() for text in figure.map.findobj(matplotlib.text.Text) if text.get_text()]
+    captions = [
+        text.get_window_extent() for text in figure.figure.texts if text.get_text().startswith(("left", "right"))
+    ]
+    assert names and len(captions) == 8
+    assert not any(name.overlaps(caption) for name in names for caption in captions)
+
+
+def test_a_strip_of_an_roi_beyond_another_has_its_name_too(back):
+    vertices = back(1200)
+    surface = average_surface("fsaverage5")
+    places = surface.ids_of(vertices)
+    left = np.flatnonzero(places < 10242)
+    up = surface.left.points["flat"][places[left], 1]
+    low, high = np.quantile(up, [0.5, 0.96])
+    band = left[(up > low) & (up < high)]
+    rest = np.setdiff1d(left, band)
+    rois = RoiTable({"band": band, "rest": rest}, len(vertices))
+    maps = MapSet("", vertices, rois, (definitions.scale(np.zeros(len(vertices))),), None)
+    scene = make_scene(maps, DEFAULT, room=(7.4, 5.5), dpi=60, label_size=9.0)
+    assert sorted(label.name for label in scene.labels) == ["band", "rest", "rest"]
 
 
 def test_figures_but_flatmaps_say_where_the_surface_is_from(figure_of, map_set):

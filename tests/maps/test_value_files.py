@@ -81,11 +81,12 @@ def test_predictions_are_read_with_their_description(map_set):
     write_json("fmri.npy.json", {"images": images, "units": "z", "space": "fsaverage5", "vertices": told, "note": "N"})
     (maps,) = read_value_files(["fmri.npy"], rows=[2, 0])
     assert maps.vertices == vertices and maps.note == "N" and len({*maps.names}) == 2
-    assert "cat <1>.png" in maps.maps[0].title and maps.maps[0].coding.label == "z"
+    assert "cat <1>.png" in maps.maps[0].title and maps.maps[0].coding.label == "response (z)"
     assert all("<" not in name for name in maps.names)
     np.testing.assert_array_equal(maps.maps[0].values, values[2])
     (mean,) = read_value_files(["fmri.npy"], mean=True)[0].maps
     np.testing.assert_allclose(mean.values, values.mean(axis=0), atol=1e-6)
+    assert mean.title == f"Mean predicted response to {len(values)} images"
     with pytest.raises(UsageError, match="rows"):
         read_value_files(["fmri.npy"], rows=[3])
     write_json("fmri.npy.json", [])
@@ -149,6 +150,9 @@ def test_damaged_and_other_files_are_told_in_one_line():
         with pytest.raises(DataError) as caught:
             read_value_files([name])
         assert name in str(caught.value) and "\n" not in str(caught.value)
+    Path("encoder.onnx").write_bytes(b"of another kind")
+    with pytest.raises(DataError, match=r"encoder\.onnx: expected values of vertices in \.npy, .*, found \.onnx$"):
+        read_value_files(["encoder.onnx"])
     assert not is_value_file("encoder.onnx") and not is_value_file("runs/1")
 
 

@@ -154,6 +154,31 @@ def test_the_keyboard_alone_suffices(open_tab, page_file):
     assert {"overlay", "shape", "reset", "picture", "link", "theme", "wanted", "next", "Lateral", "Flat"} <= reached
 
 
+def test_enter_finds_a_vertex_where_the_middle_is_beside_the_brain(open_tab, page_file):
+    """From the back and flat, the gap between the hemispheres is there."""
+    tab = open_tab(page_file)
+    for shape in ("inflated", "flat"):
+        tab.page.keyboard.press("Enter")
+        tab.rest()
+        assert tab.run("brainkit.picked()") >= 0, shape
+        tab.page.keyboard.press("Escape")
+        assert tab.page.locator("#card").is_hidden()
+        tab.page.keyboard.press("f")
+        tab.rest()
+
+
+def test_keys_work_after_a_control_was_used(open_tab, page_file):
+    tab = open_tab(page_file)
+    tab.page.locator("#maps label").last.click()
+    tab.page.keyboard.press("f")
+    tab.rest()
+    assert tab.run("brainkit.view()")["flat"] == 1
+    tab.page.locator("#wanted").click()
+    tab.page.keyboard.type("frm")
+    tab.rest()
+    assert tab.run("brainkit.view()")["flat"] == 1 and tab.page.locator("#wanted").input_value() == "frm"
+
+
 def test_every_control_has_a_name(open_tab, page_file):
     tab = open_tab(page_file)
     unnamed = tab.run(

@@ -74,6 +74,7 @@ def test_a_report_is_one_file_with_all_sections_and_the_same_bytes_again(run: Pa
     assert page.sections == expected
     assert {"Weight of each layer", "Layers by ROI", "Coverage of the image by ROI"} <= set(page.headings)
     assert set(ROW_NAMES.values()) <= set(page.cells)
+    assert "R²" in page.text and "r² / ceiling" in page.text
     assert all(source.startswith(("data:", "#")) for source in page.sources), "something is loaded from elsewhere"
     anchors = {source[1:] for source in page.sources if source.startswith("#")}
     assert anchors == set(page.sections)
@@ -167,7 +168,8 @@ def test_runs_are_compared(run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     page = report(run, other)
     assert page.sections == ["comparison", "side-by-side", "runs"]
-    assert "run" in page.text and "other" in page.text
+    backbone = read_json(run / "run.json")["backbone"]["name"]
+    assert f"run other: {backbone} on " in page.text and "seed " in page.text
     assert all(source.startswith(("data:", "#")) for source in page.sources)
 
 
@@ -176,6 +178,8 @@ def test_what_cannot_be_reported_is_one_line(run: Path) -> None:
     with pytest.raises(UsageError, match=r"report\.html"):
         report(run)
     assert Path("report.html").read_text() == "mine"
+    with pytest.raises(DataError, match="nowhere"):
+        report(run, out="other.html", data="nowhere")
     with pytest.raises(DataError, match="deep"):
         report(run, out="deep/report.html")
     (run / "run.json").unlink()

@@ -45,7 +45,7 @@ def test_an_encoder_file_with_photographs(tmp_path, encoder, said):
     content = told(page)
     assert content["title"] == "pixels" and content["note"] == "simulated"
     assert [each["name"] for each in content["maps"]] == ["accuracy", "explained", "layer", "location", "scale"]
-    assert [each["label"] for each in content["facts"]] == ["correlation on test images", "noise ceiling"]
+    assert [each["label"] for each in content["facts"]] == ["correlation on test images", "noise ceiling of r²"]
     assert content["photographs"]["names"] == [path.name for path in paths]
     assert content["photographs"]["step"] == pytest.approx(np.abs(expected_rows(paths)).max() / 127, rel=1e-4)
     assert any("sha256" in line for line in content["provenance"])
@@ -150,7 +150,7 @@ def test_responses_and_scores_of_voxels_are_projected(tmp_path, voxels, said, mo
     monkeypatch.chdir(tmp_path)
     save_images(tmp_path / "photos", 2)
     content = told(view([voxels], out="a.html", images="photos", surface="subject", say=said.append))
-    assert [each["label"] for each in content["facts"]] == ["correlation on test images", "noise ceiling"]
+    assert [each["label"] for each in content["facts"]] == ["correlation on test images", "noise ceiling of r²"]
     assert content["photographs"]["names"] == ["image-000.png", "image-001.png"]
     assert call("predict", "photos", "--encoder", "encoder.onnx", "--out", "fmri.npy").exit_code == 0
     other = told(view(["fmri.npy"], out="b.html", surface="subject", say=said.append))

@@ -45,15 +45,17 @@ function fillCard(app, card, id, close) {
     list.append(element("div", {}, element("dt", { textContent: "No data at this vertex" })));
     return;
   }
-  const add = (label, text, drawing) => {
-    const row = element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: text }));
+  const add = (label, text, drawing, unit) => {
+    const name = element("dt", { textContent: label });
+    if (unit && unit !== label) name.append(element("small", { textContent: unit }));
+    const row = element("div", {}, name, element("dd", { textContent: text }));
     if (drawing) row.append(element("dd", { className: "span" }, drawing));
     list.append(row);
   };
   for (const { label, numbers } of app.facts) add(label, Number.isNaN(numbers[row]) ? "unknown" : exactNumber(numbers[row]));
   for (const map of app.maps) {
     const drawing = isKnown(map, row) ? drawingOf(app, map, row) : null;
-    add(map.title, valueText(map, row), drawing);
+    add(map.title, valueText(map, row), drawing, map.kind === "continuous" ? map.label : "");
     if (map === app.map && map.reliable && isKnown(map, row) && !map.reliable[row]) add(`${map.title} may be chance`, "");
   }
 }

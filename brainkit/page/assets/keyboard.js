@@ -1,7 +1,9 @@
-// Keys, while the cortex or nothing has the focus.
+// Keys, while the cortex or nothing has the focus; those that work no control also while one has it.
 
 const TURN = 40; // as many pixels of a drag
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const OF_CONTROLS = new Set([...Object.keys(ARROWS), "Enter", " "]);
+const TYPED_INTO = ["text", "search", "select-one"];
 const KEYS = [
   ["Arrows", "turn; with Shift, move"],
   ["Alt + arrows", "next vertex in that direction"],
@@ -10,7 +12,7 @@ const KEYS = [
   ["1 – 6", "lateral, medial, ventral, dorsal, posterior, flat"],
   ["M  N", "next map, map before"],
   ["[  ]", "photograph before, next photograph"],
-  ["Enter", "values of the vertex in the middle"],
+  ["Enter", "values of the vertex nearest to the middle"],
   ["Escape", "close the card"],
   ["R", "reset"],
   ["P", "save a picture"],
@@ -18,7 +20,13 @@ const KEYS = [
 
 function listenToKeys(app, overlay) {
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || ![overlay, document.body].includes(event.target)) return;
+    if (event.ctrlKey || event.metaKey || event.defaultPrevented) return;
+    if (![overlay, document.body].includes(event.target)) {
+      // Buttons and sliders keep the keys that work them; where text is typed or a list is open, all are kept.
+      if (event.altKey || TYPED_INTO.includes(event.target.type) || OF_CONTROLS.has(event.key)) return;
+      if (runKey(app, event.key)) event.preventDefault();
+      return;
+    }
     const arrow = ARROWS[event.key];
     if (arrow) {
       if (event.altKey) app.step(arrow);

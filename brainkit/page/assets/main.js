@@ -1,6 +1,7 @@
 // The page: its state, and what changes it.
 
 const ZOOM = [0.3, 40];
+const [NEAR_STEP, NEAR_TURNS] = [10, 24]; // pixels between the rings around the middle that are searched, and places on each
 const root = document.documentElement;
 
 function startApp(content, read) {
@@ -137,11 +138,28 @@ function startApp(content, read) {
 
   // -- vertices -----------------------------------------------------------------------------------------------------
 
+  /** The vertex nearest to the middle of the view, one with data before others: the middle itself may be beside the brain. */
+  function nearMiddle(frame) {
+    const [x, y] = [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
+    let other = -1;
+    for (let away = 0; away < Math.max(frame.width, frame.height) / 2; away += NEAR_STEP) {
+      const turns = away ? NEAR_TURNS : 1;
+      for (let turn = 0; turn < turns; turn++) {
+        const angle = (2 * Math.PI * turn) / turns;
+        const place = [x + away * Math.cos(angle), y + away * Math.sin(angle)];
+        if (place[0] < 0 || place[1] < 0 || place[0] >= frame.width || place[1] >= frame.height) continue;
+        const id = picker.at(frame, ...place);
+        if (id >= 0 && brain.row[id] >= 0) return id;
+        if (other < 0) other = id;
+      }
+    }
+    return other;
+  }
+
   app.pickAt = (at) => {
     if (app.isMoving()) app.layout();
     const { frame } = app.panes[0];
-    const [x, y] = at ? [app.inPane(at[0]), at[1]] : [frame.width / 2, frame.height / 2 - frame.shift[1] + app.view.pan[1] * Math.min(frame.width, frame.height)];
-    app.select(picker.at(frame, x, y));
+    app.select(at ? picker.at(frame, app.inPane(at[0]), at[1]) : nearMiddle(frame));
     if (app.selected >= 0) forgetHint();
   };
 
@@ -284,6 +302,7 @@ function publish(app) {
 
 function fail(error) {
   root.dataset.state = "failed";
+  root.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   find("why").textContent = `${error.message} Here are still pictures of the maps instead.`;
   if (!document.querySelector(".fallback figure")) find("why").textContent = error.message;
 }

@@ -32,3 +32,8 @@ float lightOn(vec3 facing) {
   float light = (0.56 + 0.44 * smoothstep(-0.35, 0.95, key)) * (1.0 - 0.22 * rim * rim * rim);
   return mix(light, 1.0, flatness);
 }
+
+// Shadows are weak where there are values, whose colours are read off the bar: as maps/canvas.py has it.
+vec3 lit(vec3 colour, float alpha, vec3 facing) {
+  return colour * mix(lightOn(facing), 1.0, 0.7 * alpha);
+}

@@ -90,6 +90,6 @@ void main() {
     if (measure >= 0) alpha *= edge(ground.y / known - threshold);
   }
   vec3 facing = normalize(normal);
-  colour = vec4(mix(cortexOf(ground.x), data, alpha) * lightOn(gl_FrontFacing ? facing : -facing), 1.0);
+  colour = vec4(lit(mix(cortexOf(ground.x), data, alpha), alpha, gl_FrontFacing ? facing : -facing), 1.0);
 }
 #endif

@@ -55,7 +55,7 @@ void main() {
   }
 #if FAST == 1
   float alpha = known * strength * mix(pale, 1.0, reliable) * (measure < 0 || amount >= threshold ? 1.0 : 0.0);
-  shaded = mix(cortexOf(curvature / 127.0), colourOf(here.xy), alpha) * lightOn(normalize(outwards));
+  shaded = lit(mix(cortexOf(curvature / 127.0), colourOf(here.xy), alpha), alpha, normalize(outwards));
 #else
   normal = outwards;
   ground = vec3(curvature / 127.0, amount * known, strength * known);
