@@ -245,3 +245,20 @@ def test_a_folder_with_two_data_sets(tmp_path):
     with pytest.raises(UsageError, match=f"NSD as released and LAION-fMRI; choose one: nsd:{tmp_path}"):
         readers.find_layout(readers.locate(tmp_path))
     assert readers.find_layout(readers.locate(f"laion:{tmp_path}")).title == "LAION-fMRI"
+
+
+@pytest.mark.parametrize("step", ["_write_tables", "_sha256"])
+def test_an_interruption_after_the_last_block_resumes(tmp_path, monkeypatch, measured, step):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_subject(make_trials(measured), tmp_path / "out", say=lambda line: None)
+    trials = make_trials(measured)
+    for session in trials.sessions:
+        object.__setattr__(session, "read", interrupted)  # all is read already
+    folder = prepare_subject(trials, tmp_path / "out", say=lambda line: None)
+    assert (folder / "ncsnr.npy").is_file()
+    assert not {"progress.json", "variances.npy"} & {file.name for file in folder.iterdir()}

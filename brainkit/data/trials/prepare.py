@@ -28,7 +28,7 @@ from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.text import format_bytes, plural
 
 _VERSION = 1
-_STATE = "progress.json"
+_STATE, _VARIANCES = "progress.json", "variances.npy"
 _MANY_COLUMNS, _LEAST_AGREEMENT = 100, 0.5  # of our ncsnr with a published one
 _SPARE = 1.05  # of the disk space that the responses take, for everything else
 
@@ -98,7 +98,7 @@ def _identity(file: Path) -> str | None:
 
 def _remove_outdated(working: Path) -> None:
     """Remove an interrupted preparation of other trials; a folder of the user's that has the same name is kept."""
-    if any(working.iterdir()) and not (working / _STATE).is_file():
+    if any(working.iterdir()) and not any((working / name).is_file() for name in (_STATE, PREPARED)):
         raise UsageError(f"{working}: expected an interrupted preparation, found another folder; rename or move it")
     shutil.rmtree(working)
 
@@ -138,9 +138,10 @@ def _write(trials: Trials, folder: Path, identity: str, link: bool, say: Say) ->
     _write_tables(trials, folder)
     for file in trials.extra_files:
         shutil.copyfile(file, folder / file.name)
-    (folder / _STATE).unlink()
     described = _describe(trials, folder, identity)
     write_json(folder / PREPARED, described)
+    for file in (_VARIANCES, _STATE):  # last: an interruption before this resumes
+        (folder / file).unlink(missing_ok=True)
     if problem := ncsnr_problem(described):
         say(f"WARNING: {problem}")
 
@@ -159,10 +160,14 @@ def _write_responses(trials: Trials, folder: Path) -> None:
     """Averaged responses, ncsnr and ceilings, a block of columns at a time."""
     shape = len(trials.images), len(trials.vertices)
     state = _state(folder)
-    responses, variances = folder / "responses.npy", folder / "variances.npy"
+    responses, variances = folder / "responses.npy", folder / _VARIANCES
     if not state.get("blocks"):
-        for path, dtype, dims in ((responses, "<f4", shape), (variances, "<f8", (2, shape[1]))):
-            np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=dims).flush()
+        try:
+            np.lib.format.open_memmap(responses, mode="w+", dtype=np.dtype("<f4"), shape=shape).flush()
+            # Not sparse: writing to a mapped file on a full disk would end the process.
+            np.save(variances, np.zeros((2, shape[1])))
+        except OSError as error:
+            raise BrainkitError(f"{responses}: cannot be written: {error.strerror or error}") from error
     blocks = column_blocks(trials)
     left = [block for block in blocks if [block.start, block.stop] not in state.get("blocks", [])]
     with progress_bar("averaging trials", "columns") as advance:
@@ -188,7 +193,6 @@ def _write_responses(trials: Trials, folder: Path) -> None:
             arrays["noise_ceiling"] = noise_ceiling_from_ncsnr(ncsnr, _counts(trials)).values.astype("<f4")
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
-    variances.unlink()
 
 
 def _write_block(block: Averaged, responses: Path, variances: Path, shape: tuple[int, int]) -> None:
