@@ -140,8 +140,8 @@ def _write(trials: Trials, folder: Path, identity: str, link: bool, say: Say) ->
         shutil.copyfile(file, folder / file.name)
     described = _describe(trials, folder, identity)
     write_json(folder / PREPARED, described)
-    for file in (_VARIANCES, _STATE):  # last: an interruption before this resumes
-        (folder / file).unlink(missing_ok=True)
+    for name in (_VARIANCES, _STATE):  # last: an interruption before this resumes
+        (folder / name).unlink(missing_ok=True)
     if problem := ncsnr_problem(described):
         say(f"WARNING: {problem}")
 
