@@ -29,6 +29,7 @@ from brainkit.training.datamodule import EncodingData
 from brainkit.training.fit import fit
 from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
+from brainkit.training.transfer import choose_start, keep_bottlenecks
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,27 @@ def load_sample(folder: Path, seed: int, *, vertices: int, images: int) -> Sampl
 _STATISTICS: dict[tuple[Path, bytes], dict[str, torch.Tensor]] = {}
 
 
-def train(sample: Sample, settings: Config, split: Split) -> Trained:
-    """Train and score as `brainkit train` does; `settings.seed` is the seed of weights and batches."""
+def train(sample: Sample, settings: Config, split: Split, start: FactorTopy | None = None) -> Trained:
+    """Train and score as `brainkit train` does; `settings.seed` is the seed of weights and batches.
+
+    With `start`, the model of another subject with the same vertices, as `brainkit train --from` does.
+    """
     torch.manual_seed(settings.seed)
     model = FactorTopy(sample.tokens.widths, sample.subject.coordinates, **model_shape(settings.model))
-    _set_statistics(model, sample, split)
-    if not settings.model.standardise:
-        model.leave_tokens_raw()
+    if start is not None:
+        keep_bottlenecks(model, start)
+    else:
+        _set_statistics(model, sample, split)
+        if not settings.model.standardise:
+            model.leave_tokens_raw()
     training_responses = sample.responses.rows(split.train)
     model.set_response_scale(training_responses.mean(0), training_responses.std(0))
     batch_size = settings.train.batch_size
     data = EncodingData(sample.tokens, sample.responses, split, batch_size=batch_size, seed=settings.seed)
     steps = -(-len(split.train) // batch_size) * settings.train.epochs
     module = EncodingModule(model, settings.train, steps)
+    if start is not None:
+        module.priors.append(choose_start(model, start, np.arange(len(model.weight)), data).prior)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()

@@ -35,6 +35,7 @@ def settings_digest() -> str:
 
     settings = Config()
     train = asdict(settings.train)
-    del train["snapshots"]  # which do not change a result, and are newer than some that are kept
+    for name in ("snapshots", "start"):  # whose defaults change no result, and which are newer than some that are kept
+        del train[name]
     values = [asdict(settings.model), train, LOCATION_OFFSETS, OFFSETS_SD]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -217,7 +217,7 @@ class Run:
 
 
 def fit(
-    backbone: str | nn.Module,
+    backbone: str | nn.Module | None = None,
     data: Data | Sequence[Data] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -228,6 +228,8 @@ def fit(
     seed: int | None = None,
     devices: int | None = None,
     threads: int | None = None,
+    images: int | None = None,
+    start: str | os.PathLike[str] | Run | None = None,
     rois: Sequence[str] = (),
     split: str | os.PathLike[str] | None = None,
     maps: bool | None = None,
@@ -241,12 +243,18 @@ def fit(
 
     Parameters
     ----------
-    backbone : str or Module
-        A name, what :func:`brainkit.load_backbone` returns, or any module with ``get_tokens(images)``. A module keeps
+    backbone : str or Module, optional
+        Needed unless `start`, `config` or `resume` name it. A name, what :func:`brainkit.load_backbone` returns, or
+        any module with ``get_tokens(images)``. A module keeps
         its mode, its device and which of its parameters are trainable.
     data : path-like or Subject, or several of them, optional
         A subject's folder, or what ``brainkit.data.open_subject`` returns; by default ``$BRAINKIT_DATA``, else the
         sample subject. Several are trained together, with shared bottlenecks: see ``Run.subjects``.
+    start : Run or path-like, optional
+        A finished run of another subject: its bottlenecks are kept, its selectors and readout are where this subject's
+        begin, and its backbone, layers and preprocessing are used. For subjects with few images.
+    images : int, optional
+        Train and validate on so many images, the first by the hash that makes the split; by default on all.
     out, weights, random_weights, epochs, seed, devices, threads, rois, split, maps, repeats
         See :func:`brainkit.runs.train.train`.
     skip_unreadable, resume, config, overrides, say
@@ -263,6 +271,8 @@ def fit(
     >>> run.scores["all"]["r"]  # doctest: +SKIP
     >>> run.export()  # doctest: +SKIP
     """
+    if backbone is None and isinstance(start, Run):
+        backbone = start.backbone
     path = train(
         backbone,
         data=data,
@@ -274,6 +284,8 @@ def fit(
         seed=seed,
         devices=devices,
         threads=threads,
+        images=images,
+        start=start.path if isinstance(start, Run) else start,
         rois=rois,
         split=split,
         maps=maps,

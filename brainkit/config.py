@@ -233,6 +233,12 @@ class TrainConfig:
     false for the weights as they were trained. On a processor the refit takes as long as two epochs with few images,
     and less than one with thousands; with a GPU too, each vertex takes half a millisecond of a processor (64 channels).
     """
+    start: str = ""
+    """A finished run to start from: its bottlenecks are kept, its selectors and readout are where training begins and
+    what the refitted readout is shrunk to; empty: train everything.
+
+    For a new subject with few images. Usually given as --from.
+    """
     device: str = "auto"
     """auto, cpu, cuda or mps.
 
@@ -361,6 +367,12 @@ class DataConfig:
 
     Set by --repeats, which trains on halves to measure how sure the maps are.
     """
+    images: int = 0
+    """Train and validate on so many images in all, the first by the hash that makes the split, in its proportions; 0:
+    on all of them. Fewer images are part of more, and the test images stay.
+
+    To see how accuracy depends on the number of images. Usually given as --images.
+    """
     fit: str = "whole"
     """whole shows the backbone the whole image, crop cuts it as timm's evaluation transform does.
 
@@ -394,6 +406,8 @@ class DataConfig:
             raise UsageError(f"paths must name different subjects, got {repeated} twice")
         if not is_half(self.half):
             raise UsageError(f"half must be empty, a:N or b:N (N: 0 or greater), got {self.half!r}")
+        if self.images and self.images < 2:
+            raise UsageError(f"images must be 0 (all of them), or 2 or greater, got {self.images}")
         check_one_of(self, "token_dtype", ("float16", "bfloat16"))
         check_one_of(self, "fit", ("whole", "crop"))
         check_one_of(self, "preset", ("", "published"))

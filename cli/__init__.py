@@ -24,6 +24,7 @@ from brainkit.utils.text import printable
 COMMANDS = {
     "train": "Train a brain encoder on a backbone's features.",
     "export": "Write a trained run as one encoder file.",
+    "average": "Write the mean of several subjects as one encoder file.",
     "predict": "Predict fMRI for any images with an encoder file.",
     "evaluate": "Score a run or an encoder file on measured responses.",
     "compare": "Compare runs on the test images that they share.",

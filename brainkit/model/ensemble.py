@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -12,6 +13,21 @@ from torch import Tensor, nn
 
 from brainkit.errors import UsageError
 from brainkit.model.factor_topy import FactorTopy, Folded
+
+
+@torch.no_grad()
+def select_vertices(model: FactorTopy, index: np.ndarray) -> FactorTopy:
+    """A copy of a model with some of its vertices, by position (n,): it predicts for them what the model does."""
+    selected = copy.deepcopy(model)
+    rows = torch.from_numpy(np.asarray(index, np.int64))
+    parts = (selected, selected.offsets, selected.free_selectors)
+    for part in filter(None, parts):
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            setattr(part, name, nn.Parameter(parameter[rows], requires_grad=parameter.requires_grad))
+    for name in ("response_mean", "response_std", "coordinates", "features"):
+        if hasattr(selected, name):  # without topography there are no features
+            setattr(selected, name, getattr(selected, name)[rows])
+    return selected
 
 
 @dataclass(frozen=True)

@@ -49,15 +49,15 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
     is_drawn = backbone["pretrained"] is False and not is_own(backbone["name"], backbone["source"])
     if is_drawn:
         backbone = {**backbone, "licence": None}
-    terms = licence_terms(
-        backbone=backbone["name"],
-        licence=backbone["licence"],
-        drawn=is_drawn,
-        data=kind,
-        dataset=dataset,
-    )
+    # The responses it was fitted to, and those of the runs it started from.
+    sources = [{"data": kind, "dataset": dataset}]
+    sources += [{"data": each["kind"], "dataset": each["dataset"]} for each in summary.get("start", {}).get("data", ())]
+    network = {"backbone": backbone["name"], "licence": backbone["licence"], "drawn": is_drawn}
+    each_terms = [licence_terms(**network, **source) for source in sources]
+    terms = {part: "; ".join(dict.fromkeys(one[part] for one in each_terms)) for part in each_terms[0]}
     # Runs of versions that did not store it have a network of brainkit's catalogue, or one that could not state it.
     paper = backbone["citation"] if "citation" in backbone else paper_of(backbone["name"])
+    references = [citation(backbone=backbone["name"], paper=paper or "", **source) for source in sources]
     info = describe(
         model.folded(),
         vertices=vertices,
@@ -72,9 +72,9 @@ def encoder_info(folder: Path, summary: dict[str, Any], model: FactorTopy) -> En
         note=figure_note(summary),
         licence=join_terms(terms),
         terms=terms,
-        citation=citation(backbone=backbone["name"], paper=paper or "", data=kind, dataset=dataset),
+        citation="\n".join(dict.fromkeys("\n".join(references).splitlines())),
         provenance={
-            **({"imported": summary["imported"]} if "imported" in summary else {}),
+            **{name: summary[name] for name in ("imported", "start") if name in summary},
             "data": {key: summary["data"][key] for key in ("name", "hash", "images", "excluded")},
             "split": summary["split"],
             "seed": summary["seed"],
@@ -97,6 +97,8 @@ def _portable_settings(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     if "imported" in summary:
         del settings["train"], settings["seed"]  # nobody knows how the weights were trained
     settings["data"]["path"] = Path(settings["data"]["path"]).name
+    if "train" in settings:
+        settings["train"]["start"] = Path(settings["train"]["start"]).name
     settings["backbone"]["weights"] = Path(settings["backbone"]["weights"]).name
     if ".py:" in summary["backbone"]["name"]:
         settings["backbone"]["name"] = Path(summary["backbone"]["name"]).name

@@ -65,8 +65,26 @@ def check_members(members: Sequence[Member]) -> None:
     Raises
     ------
     UsageError
+        If :func:`check_same_model` refuses them, or a run differs from the first in its vertices.
+    """
+    check_same_model(members)
+    first = members[0]
+    for member in members[1:]:
+        if not have_same_vertices(first, member):
+            raise UsageError(
+                f"the runs of an ensemble must have the same vertices, got {len(first.info.vertices)} in "
+                f"{first.folder} and {len(member.info.vertices)} others in {member.folder}"
+            )
+
+
+def check_same_model(members: Sequence[Member]) -> None:
+    """Refuse runs whose predictions cannot be averaged in one file.
+
+    Raises
+    ------
+    UsageError
         If a run is named twice, or differs from the first in the backbone's weights, layers or preprocessing, the token
-        grid, the bottleneck's channels, the space, the vertices, the gauge or the units.
+        grid, the bottleneck's channels, the space, the gauge or the units.
     """
     first = members[0]
     folders = [first.folder.resolve()]
@@ -81,11 +99,6 @@ def check_members(members: Sequence[Member]) -> None:
                     f"the runs of an ensemble must have one {name}, got {_short(expected[name])} in {first.folder} and "
                     f"{_short(found[name])} in {member.folder}"
                 )
-        if not _have_same_vertices(first, member):
-            raise UsageError(
-                f"the runs of an ensemble must have the same vertices, got {len(first.info.vertices)} in "
-                f"{first.folder} and {len(member.info.vertices)} others in {member.folder}"
-            )
 
 
 def build_ensemble(members: Sequence[Member], network: Backbone, say: Say) -> tuple[Ensemble, EncoderInfo]:
@@ -109,28 +122,33 @@ def build_ensemble(members: Sequence[Member], network: Backbone, say: Say) -> tu
     from brainkit.model.ensemble import Ensemble
 
     ensemble = Ensemble([member.model for member in members])
+    first = members[0].info
+    per_vertex, summary = _score(ensemble, members, network, say)
+    return ensemble, dataclasses.replace(
+        joined_info(members),
+        **per_vertex,
+        # Halves of the images tell more than seeds; the mean of several runs is at least as sure as the first of them.
+        uncertainty=first.uncertainty or ensemble_uncertainty([member.folder for member in members]),
+        provenance={**first.provenance, "seed": [member.summary["seed"] for member in members], "scores": summary},
+    )
+
+
+def joined_info(members: Sequence[Member]) -> EncoderInfo:
+    """The first member's metadata, with mean selectors, the notes, licences and images of all, and who they are."""
     infos = [member.info for member in members]
-    first = infos[0]
 
     def mean(name: str) -> np.ndarray:
         return np.asarray(np.mean([getattr(info, name) for info in infos], axis=0, dtype=np.float64), np.float32)
 
-    per_vertex, summary = _score(ensemble, members, network, say)
     depth = np.stack([info.layer_weights @ np.arange(len(info.layers)) for info in infos])
-    return ensemble, dataclasses.replace(
-        first,
+    return dataclasses.replace(
+        infos[0],
         layer_weights=mean("layer_weights"),
         locations=mean("locations"),
         scale=mean("scale"),
-        r=per_vertex["r"],
-        R2=per_vertex["R2"],
-        noise_ceiling=per_vertex["noise_ceiling"],
         image_hashes=join_image_hashes([info.image_hashes for info in infos]),
         note="; ".join(dict.fromkeys(info.note for info in infos if info.note)) or None,
         licence=" ".join(dict.fromkeys(info.licence for info in infos)),
-        # Halves of the images tell more than seeds; the mean of several runs is at least as sure as the first of them.
-        uncertainty=first.uncertainty or ensemble_uncertainty([member.folder for member in members]),
-        provenance={**first.provenance, "seed": [member.summary["seed"] for member in members], "scores": summary},
         ensemble={
             "members": len(members),
             # S.d. over the members of a vertex's expected depth, in layers, at the median vertex.
@@ -142,7 +160,7 @@ def build_ensemble(members: Sequence[Member], network: Backbone, say: Say) -> tu
 
 def _score(
     ensemble: Ensemble, members: Sequence[Member], network: Backbone, say: Say
-) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """``r``, ``R2`` and ``noise_ceiling`` (V,), NaN where unknown, and their summary; None if it cannot be scored."""
     from brainkit.evaluation.scores import json_ready, summarise
 
@@ -237,7 +255,7 @@ def _shared_properties(member: Member) -> dict[str, Any]:
     }
 
 
-def _have_same_vertices(first: Member, member: Member) -> bool:
+def have_same_vertices(first: Member, member: Member) -> bool:
     """Whether two runs of one space predict the same vertices; in a custom space their coordinates decide."""
     same_ids = np.array_equal(first.info.vertices.ids, member.info.vertices.ids)
     if same_ids and first.info.vertices.space == CUSTOM:

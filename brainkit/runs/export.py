@@ -205,7 +205,7 @@ def _write(
                 exported = export_onnx(model, network, path, storage=request.storage, **options)
             else:
                 exported = export_torch(first.model, network, path, form=form, **options)
-            _report(exported, form, len(images), request.storage, say)
+            report_export(exported, form, len(images), request.storage, say)
             done.append(exported)
     return done
 
@@ -301,7 +301,7 @@ def check_predictions(folder: Path, model: FactorTopy, network: Backbone) -> np.
     return np.asarray(images)
 
 
-def _report(exported: Exported, form: str, images: int, storage: str, say: Say) -> None:
+def report_export(exported: Exported, form: str, images: int, storage: str, say: Say) -> None:
     from brainkit.export import RUNTIMES, drift_text
 
     certificate = exported.certificate

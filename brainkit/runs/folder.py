@@ -143,7 +143,7 @@ def load_model(run: str | os.PathLike[str]) -> FactorTopy:
         **(model_shape(settings) | {"gauge": summary["gauge"]}),
         # The machine need not have the GPU of the training; all backends predict the same.
         backend="auto" if settings.backend == "triton" else settings.backend,
-        resize="bilinear" if "imported" in summary else "area",
+        resize=summary.get("start", {}).get("resize") or ("bilinear" if "imported" in summary else "area"),
     )
     model.load_state_dict(state)
     return model.eval()

@@ -28,10 +28,15 @@ def split_hashes(data: Sequence[tuple[Subject, Split]]) -> dict[str, np.ndarray]
     return {side: np.unique(np.concatenate([own[getattr(split, side)] for own, split in hashes])) for side in SIDES}
 
 
-def write_image_hashes(folder: Path, data: Sequence[tuple[Subject, Split]]) -> None:
-    """Write ``image_hashes.npz``, see `split_hashes`."""
+def write_image_hashes(
+    folder: Path, data: Sequence[tuple[Subject, Split]], before: dict[str, np.ndarray] | None = None
+) -> None:
+    """Write ``image_hashes.npz``, see `split_hashes`; `before`: what the run that this one started from had seen."""
+    hashes = split_hashes(data)
+    if before is not None:
+        hashes |= {side: np.union1d(hashes[side], before[side]) for side in ("train", "validation")}
     with atomic_write(folder / _FILE) as temporary:
-        np.savez(temporary, **split_hashes(data))  # type: ignore[arg-type]
+        np.savez(temporary, **hashes)  # type: ignore[arg-type]
 
 
 def read_image_hashes(folder: Path) -> dict[str, np.ndarray] | None:

@@ -60,7 +60,7 @@ def retrain(
         folder = Path(name)
         run = RunContext(folder, False, device, World(), log, PhaseClock())
         inputs = Inputs(settings, network, (SubjectRun(subject.name, subject, settings, folder, split, None),))
-        module, data = build_model(run, inputs, [SubjectTokens(tokens, None)])
+        module, data, _ = build_model(run, inputs, [SubjectTokens(tokens, None)])
         load_best(module, fit_model(run, inputs, module, data).best)
     module.cpu()
     (model,) = module.models()

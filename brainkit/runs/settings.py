@@ -49,6 +49,10 @@ class Overrides:
     weights_seed : int, optional
         Of random weights.
     epochs, seed, devices, num_nodes, threads : int, optional
+    images : int, optional
+        How many images to train and validate on.
+    start : path-like, optional
+        A finished run to start from.
     rois : sequence of str
         Train only the vertices of these ROIs.
     split : str or path-like, optional
@@ -74,6 +78,8 @@ class Overrides:
     devices: int | None = None
     num_nodes: int | None = None
     threads: int | None = None
+    images: int | None = None
+    start: PathLike | None = None
     rois: Sequence[str] = ()
     split: PathLike | None = None
     maps: bool | None = None
@@ -93,6 +99,7 @@ class Overrides:
         seed = settings.seed if self.seed is None else self.seed
         names = ("epochs", "devices", "num_nodes", "threads", "maps", "snapshots")
         given = {name: getattr(self, name) for name in names}
+        given["start"] = os.fspath(self.start) if self.start else None
         train = replace(settings.train, **{name: value for name, value in given.items() if value is not None})
         settings = replace(
             settings, seed=seed, train=train, data=self._data(settings.data), backbone=self._backbone(settings.backbone)
@@ -106,6 +113,9 @@ class Overrides:
             "model": {"offsets": list(base.model.offsets)},
             "train": {"refit": base.train.refit},
         }
+        if base.train.start:  # a file of settings changes only what it names
+            sections = base.to_dict()
+            kept = {name: sections[name] for name in ("backbone", "model", "data", "train")}
         return Config.read(self.config, missing=kept)
 
     def _backbone(self, base: BackboneConfig) -> BackboneConfig:
@@ -122,7 +132,8 @@ class Overrides:
         base = replace(base, skip_unreadable=base.skip_unreadable or self.skip_unreadable)
         rois = (self.rois,) if isinstance(self.rois, str) else tuple(self.rois)
         split = base.split if self.split is None else os.fspath(self.split)
-        base = replace(base, rois=rois or base.rois, split=split)
+        images = base.images if self.images is None else self.images
+        base = replace(base, rois=rois or base.rois, split=split, images=images)
         paths = tuple(
             (each.location or str(each.root)) if isinstance(each, Subject) else os.fspath(each) for each in self.data
         )
@@ -131,8 +142,16 @@ class Overrides:
         return replace(base, path=paths[0], paths=()) if len(paths) == 1 else replace(base, path="", paths=paths)
 
 
-def resumed_settings(folder: Path, overrides: Overrides) -> Config:
+def resumed_settings(folder: Path, overrides: Overrides, new: Config | None = None) -> Config:
     """The settings of the run in `folder`, checked against what the caller asks for now.
+
+    Parameters
+    ----------
+    folder : Path
+    overrides : Overrides
+    new : Config, optional
+        The settings of a run that begins, if this one was stopped before it wrote anything; by default those of
+        `overrides`.
 
     Raises
     ------
@@ -144,9 +163,9 @@ def resumed_settings(folder: Path, overrides: Overrides) -> Config:
     if not (folder / "config.yaml").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: expected a run to resume, found no config.yaml in it")
-        if overrides.backbone is None and overrides.config is None:
+        if overrides.backbone is None and overrides.config is None and overrides.start is None:
             raise UsageError(f"{folder}: no run to resume; to start one, name the backbone")
-        return overrides.apply(Config())  # it was stopped before it wrote anything
+        return new or overrides.apply(Config())  # it was stopped before it wrote anything
     stored = _with_absolute_paths(read_settings(folder))
     wanted = overrides.apply(stored)
     if not (folder / "checkpoints" / "last.ckpt").is_file():
@@ -188,6 +207,7 @@ def _with_absolute_paths(settings: Config) -> Config:
             split=_absolute(data.split) if users_path(data.split).is_file() else data.split,
         ),
         backbone=replace(backbone, name=name, weights=_absolute(backbone.weights)),
+        train=replace(settings.train, start=_absolute(settings.train.start)),
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -17,8 +17,9 @@ from brainkit.evaluation.model_scores import score
 from brainkit.evaluation.scores import Scores
 from brainkit.model.factor_topy import FactorTopy
 from brainkit.runs.checks import check_model, choose_precision
+from brainkit.runs.export import check_network
 from brainkit.runs.folder import SNAPSHOTS, create_run_folder, model_shape
-from brainkit.runs.image_hashes import write_image_hashes
+from brainkit.runs.image_hashes import read_image_hashes, write_image_hashes
 from brainkit.runs.log import PhaseClock, RunLog
 from brainkit.runs.network import SubjectTokens, extract_subject_tokens, load_network
 from brainkit.runs.predictions import open_predictions
@@ -31,6 +32,7 @@ from brainkit.runs.results import (
     write_results,
 )
 from brainkit.runs.settings import Data
+from brainkit.runs.start import Start, begin_from, open_start, place
 from brainkit.runs.subjects import (
     SubjectRun,
     check_data_folders,
@@ -49,6 +51,7 @@ from brainkit.training.joint import JointData, JointModule
 from brainkit.training.memory_budget import explain_out_of_memory
 from brainkit.training.module import EncodingModule
 from brainkit.training.token_statistics import fit_statistics
+from brainkit.training.transfer import keep_bottlenecks
 from brainkit.utils.progress import progress_bar, shows_bars
 from brainkit.utils.text import plural
 
@@ -98,11 +101,19 @@ class Inputs:
         Complete, with the absolute path of the data.
     network : Backbone
     subjects : tuple of SubjectRun
+    start : Start, optional
+        The finished run to start from.
     """
 
     settings: Config
     network: Backbone
     subjects: tuple[SubjectRun, ...]
+    start: Start | None = None
+
+    def identity(self) -> dict[str, str]:
+        """What is trained on, see :func:`brainkit.runs.subjects.training_identity`."""
+        found = training_identity(self.subjects, self.network)
+        return found if self.start is None else found | {"run to start from": self.start.digest}
 
 
 def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | None, data: Sequence[Data]) -> Inputs:
@@ -119,7 +130,10 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     """
     check_data_folders(settings)
     check_tensorboard(settings.train)
+    start = open_start(settings.train.start, backbone) if settings.train.start else None
     network = load_network(settings, backbone, run.log)
+    if start is not None:
+        check_network(start.folder, start.summary["backbone"], network)
     # The first process may have to create the sample subject.
     subjects, complete = run.world.in_turn(lambda: open_subjects(settings, data, run.log))
     for subject in subjects:
@@ -129,7 +143,7 @@ def open_inputs(run: RunContext, settings: Config, backbone: str | nn.Module | N
     # The first process compares the images' pixels, the others find the result in the cache.
     has_split = run.resume and run.last_checkpoint.is_file()
     planned = run.world.in_turn(lambda: plan_subjects(subjects, complete, run.folder, stored_splits=has_split))
-    return Inputs(complete, network, tuple(planned))
+    return Inputs(complete, network, tuple(planned), start)
 
 
 def report_subject(log: RunLog, subject: Subject) -> None:
@@ -147,7 +161,7 @@ def check_feasible(run: RunContext, inputs: Inputs) -> None:
     check_model(settings, run.device, inputs.network.widths, sum(len(each.subject.vertices) for each in subjects))
     check_cuda_graph(settings.train, backend=settings.model.backend, device=run.device, subjects=len(subjects))
     if run.resume and run.last_checkpoint.is_file():
-        at = check_identity(run.last_checkpoint, training_identity(subjects, inputs.network))
+        at = check_identity(run.last_checkpoint, inputs.identity())
         done = f"{plural(at.epochs, 'epoch')} and {plural(at.batches, 'step')} of the next one"
         run.log(f"resuming after step {at.steps}: {done} are done")
 
@@ -187,21 +201,34 @@ def prepare_tokens(run: RunContext, inputs: Inputs) -> list[SubjectTokens]:
     return tokens
 
 
-def build_model(run: RunContext, inputs: Inputs, tokens: Sequence[SubjectTokens]) -> tuple[EncodingModule, Any]:
-    """The module to train, with the statistics of its training images, and its data."""
-    settings, subjects = inputs.settings, inputs.subjects
+class Built(NamedTuple):
+    """The module to train, its data, and for each subject the section ``start`` of ``run.json``, if there is one."""
+
+    module: EncodingModule
+    data: Any
+    started: list[dict[str, Any]]
+
+
+def build_model(run: RunContext, inputs: Inputs, tokens: Sequence[SubjectTokens]) -> Built:
+    """The module to train, with the statistics of its training images or the start from another run, and its data."""
+    started: list[dict[str, Any]] = []
+    settings, subjects, start = inputs.settings, inputs.subjects, inputs.start
     torch.manual_seed(settings.seed)
     with explain_out_of_memory("building the model", "lower model.bottleneck or model.selector_width"):
         models = [
             FactorTopy(
                 tokens[0].cache.widths,
-                each.subject.coordinates,
+                each.subject.coordinates if start is None else place(start, each.subject).coordinates,
                 **model_shape(settings.model),
                 backend=settings.model.backend,
                 precision=choose_precision(settings, run.device),
+                resize="area" if start is None else start.model.resize,
             )
             for each in subjects
         ]
+    if start is not None:
+        for model in models:
+            keep_bottlenecks(model, start.model)
     options = {"batch_size": settings.train.batch_size, "seed": settings.seed}
     parts = [
         EncodingData(cache, each.subject.responses, each.split, **options)
@@ -216,18 +243,21 @@ def build_model(run: RunContext, inputs: Inputs, tokens: Sequence[SubjectTokens]
     )
 
     def fit_data_statistics() -> dict[str, Any]:
-        training_images = [(cache, each.split.train) for (cache, _), each in zip(tokens, subjects, strict=True)]
-        fit_statistics(models[0], training_images, device=run.device)
-        if not settings.model.standardise:
-            models[0].leave_tokens_raw()
+        if start is None:
+            training_images = [(cache, each.split.train) for (cache, _), each in zip(tokens, subjects, strict=True)]
+            fit_statistics(models[0], training_images, device=run.device)
+            if not settings.model.standardise:
+                models[0].leave_tokens_raw()
         for model, each in zip(models, subjects, strict=True):
             model.set_response_scale(*response_scale(each))
+        if start is not None:
+            started.extend(begin_from(start, subjects, module, data, run.device, run.log))
         return module.state_dict()
 
     state = run.world.once(fit_data_statistics)
     if not run.world.first:
         module.load_state_dict(state)
-    return module, data
+    return Built(module, data, started)
 
 
 def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any) -> Fitted:
@@ -235,8 +265,7 @@ def fit_model(run: RunContext, inputs: Inputs, module: EncodingModule, data: Any
     if run.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     config, planned_steps = module.config, module.planned_steps
-    identity = training_identity(inputs.subjects, inputs.network)
-    options: dict[str, Any] = {"device": run.device, "resume": run.resume, "identity": identity}
+    options: dict[str, Any] = {"device": run.device, "resume": run.resume, "identity": inputs.identity()}
     if config.snapshots:
         options["snapshots"] = [each.folder / SNAPSHOTS for each in inputs.subjects]
     if not run.world.first:
@@ -300,17 +329,22 @@ def write_run(
     module: EncodingModule,
     fitted: Fitted,
     scores: Sequence[Scores],
+    started: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write selectors, scores, parity images and ``run.json`` of every subject, then those of the whole run."""
     subjects, is_joint = inputs.subjects, len(inputs.subjects) > 1
     for k, (model, each) in enumerate(zip(module.models(), subjects, strict=True)):
         facts = work_facts(inputs.settings, run.device, tokens[k], fitted.tokens_on[k], fitted.threads)
         facts["training"]["cpu_seconds"] = fitted.cpu_seconds
+        if started:
+            facts["start"] = started[k]
         if is_joint:
             run.log(f"{each.name}:")
             write_model(each.folder, model)
             facts["trained_with"] = [other.name for other in subjects if other is not each]
-        write_image_hashes(each.folder, [(other.subject, other.split) for other in subjects])
+        seen = None if inputs.start is None else read_image_hashes(inputs.start.folder)
+        if inputs.start is None or seen is not None:  # otherwise nobody knows what the old run was trained on
+            write_image_hashes(each.folder, [(other.subject, other.split) for other in subjects], seen)
         write_parity(each, model, inputs.network, tokens[k].cache)
         write_results(each, model, inputs.network, scores[k], facts=facts, seconds=run.clock.seconds, log=run.log)
     if is_joint:

@@ -157,7 +157,9 @@ def plan_subjects(
         seed = settings.seed if settings.data.split_seed < 0 else settings.data.split_seed
         fractions = settings.data.validation, settings.data.test
         data = settings.data
-        splits = split_subjects(subjects, seed, fractions, labels=names, half=data.half, split=data.split)
+        splits = split_subjects(
+            subjects, seed, fractions, labels=names, half=data.half, images=data.images, split=data.split
+        )
     splits = note_leaks(splits, subjects)
     runs = []
     for name, subject, its_folder, split in zip(names, subjects, folders, splits, strict=True):

@@ -41,6 +41,8 @@ def train(
     devices: int | None = None,
     num_nodes: int | None = None,
     threads: int | None = None,
+    images: int | None = None,
+    start: str | os.PathLike[str] | None = None,
     rois: Sequence[str] = (),
     split: str | os.PathLike[str] | None = None,
     maps: bool | None = None,
@@ -77,6 +79,11 @@ def train(
     threads : int, optional
         Processor threads of each process; by default one for each core it may use, see
         :func:`brainkit.utils.system.cores`.
+    images : int, optional
+        Train and validate on so many images, the first by the hash that makes the split; by default on all.
+    start : path-like, optional
+        A finished run of another subject to start from, whose bottlenecks are kept: see the guide, "A new subject from
+        few images". Its backbone, layers and preprocessing are taken, so that `backbone` need not be given.
     rois : sequence of str
         Train, score and export only the vertices of these ROIs (their union); by default all vertices.
     split : str or path-like, optional
@@ -111,7 +118,7 @@ def train(
         require(package, extra="train", purpose="brainkit train")
     from brainkit.backbones.plugin import backbone_name, drawn_seed
 
-    if backbone is None and config is None:
+    if backbone is None and config is None and start is None:
         if not resume:
             raise UsageError("backbone must be named, directly or in a settings file, got neither")
         if out is None:
@@ -134,6 +141,8 @@ def train(
         devices=devices,
         num_nodes=num_nodes,
         threads=threads,
+        images=images,
+        start=start,
         rois=(rois,) if isinstance(rois, str) else tuple(rois),
         split=split,
         maps=maps,
@@ -141,17 +150,35 @@ def train(
         config=config,
         assignments=(overrides,) if isinstance(overrides, str) else tuple(overrides),
     )
-    settings = wanted.apply(Config())
+    settings = _new_settings(wanted)
     folder = Path(out) if out is not None else RUNS / f"{datetime.date.today()}-{_file_name(settings.backbone.name)}"
     if resume:
         if out is None and not folder.is_dir():
             raise UsageError(f"{folder}: no run to resume; name it with --out")
-        settings = resumed_settings(folder, wanted)
+        settings = resumed_settings(folder, wanted, settings)
+    if settings.train.start and repeats:
+        raise UsageError(
+            "repeats must be 0 for a run that starts from another one: all would share that start, so their agreement "
+            "would not tell how sure the maps are"
+        )
     planned = repeat_settings(settings, repeats) if repeats else []
     _start_or_resume(folder, settings, backbone, given, resume=resume, say=say)
     if planned:
         _train_repeats(folder, planned, backbone, given, maps=settings.train.maps, say=say)
     return folder
+
+
+def _new_settings(wanted: Overrides) -> Config:
+    """The settings of a run that begins: defaults, or those of the run that it starts from, and what is asked for."""
+    settings = wanted.apply(Config())
+    if not settings.train.start:
+        return settings
+    from brainkit.runs.start import check_settings, settings_to_start_from
+
+    base = settings_to_start_from(settings.train.start)
+    settings = wanted.apply(base)
+    check_settings(settings, base)
+    return settings
 
 
 def _train_repeats(
@@ -241,12 +268,12 @@ def _run_stages(run: RunContext, settings: Config, backbone: str | nn.Module | N
     inputs = stages.open_inputs(run, settings, backbone, data)
     stages.check_feasible(run, inputs)
     tokens = stages.prepare_tokens(run, inputs)
-    module, batches = stages.build_model(run, inputs, tokens)
+    module, batches, started = stages.build_model(run, inputs, tokens)
     fitted = stages.fit_model(run, inputs, module, batches)
 
     def write() -> None:
         scores = stages.score_models(run, inputs, module, batches, fitted.best)
-        stages.write_run(run, inputs, tokens, module, fitted, scores)
+        stages.write_run(run, inputs, tokens, module, fitted, scores, started)
         finish_run(run.folder, run.log, run.clock, maps=settings.train.maps)
 
     run.world.once(write)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from brainkit.config import TrainConfig
 from brainkit.model.checkpoint import read_checkpoint
@@ -65,10 +66,11 @@ def finish(
     responses: ResponseSource,
     rows: np.ndarray,
     validation: np.ndarray | None = None,
+    prior: Tensor | None = None,
 ) -> None:
     """Refit or calibrate a trained model, if the settings ask for it; parameters as for :func:`refit`."""
     if config.refit:
-        refit(model, tokens, responses, rows, validation)
+        refit(model, tokens, responses, rows, validation, prior=prior)
     elif leaves_gain_open(config):
         calibrate(model, tokens, responses, rows)
 
@@ -85,7 +87,8 @@ def finish_checkpoint(module: EncodingModule, checkpoint: Path, data: EncodingDa
     if state.get("calibrated"):
         return
     module.to(device)
-    for model, part in module.parts(data):
-        finish(module.config, model, part.tokens, part.responses, part.split.train, part.split.validation)
+    for k, (model, part) in enumerate(module.parts(data)):
+        prior = module.priors[k] if module.priors else None
+        finish(module.config, model, part.tokens, part.responses, part.split.train, part.split.validation, prior)
     module.cpu()
     AtomicCheckpoints().save_checkpoint(state | {"state_dict": module.state_dict(), "calibrated": True}, checkpoint)

@@ -19,8 +19,7 @@ from brainkit.training.lightning_internals import TrainerLoader
 from brainkit.training.module import EncodingModule
 from brainkit.training.running_stats import streaming_correlation
 from brainkit.training.shares import Share
-
-SHARED = ("local_token_bottleneck", "global_token_bottleneck", "local_statistics", "global_statistics")
+from brainkit.training.transfer import SHARED
 
 
 class JointModel(nn.Module):

@@ -59,6 +59,9 @@ class EncodingModule(lightning.LightningModule):
         Makes the steps in chunks, if `fit` has set one; otherwise the trainer does.
     shares : EncodingData, optional
         Knows this process's share of a batch; set by `fit` if that is not all of it.
+    priors : list of Tensor or None
+        For each model, the ``weight`` (V, D) to which a refit may shrink its own, see
+        :func:`brainkit.training.refit.refit`; empty by default.
     all_reduce : callable, optional
         Sums over the processes that share every batch, if there are several; set by `fit`.
     """
@@ -70,6 +73,7 @@ class EncodingModule(lightning.LightningModule):
         self.validation: StreamingCorrelation | None = None
         self.stepper: Stepper | None = None
         self.shares: EncodingData | None = None
+        self.priors: list[Tensor | None] = []
         self.all_reduce: SumOverProcesses | None = None
 
     def models(self) -> list[FactorTopy]:

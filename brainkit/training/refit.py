@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +19,12 @@ from brainkit.training.running_stats import sum_dtype
 # Penalties that are tried, relative to the mean eigenvalue of a vertex's second moments.
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 3, 25))
 NEIGHBOURS = 8  # nearest vertices whose mean weights a vertex is shrunk to
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of that mean that are tried
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of a target that are tried, besides none
 ROUNDS = 2  # of refits with neighbours, after one without
 SLAB_BYTES = 1_000_000_000  # of second moments (v, D, D) at a time; of more than one slab, each round sums them anew
 PART_BYTES = 50_000_000  # of second moments that are decomposed at a time, in float64
+
+Fit = tuple[Tensor, Tensor]  # weights (V, D) and offsets (V,), in float64
 
 
 @torch.no_grad()
@@ -31,6 +35,7 @@ def refit(
     rows: np.ndarray,
     validation: np.ndarray | None = None,
     *,
+    prior: Tensor | None = None,
     batch_size: int = 64,
 ) -> None:
     """Replace ``weight`` and ``bias`` by the ridge regression of every vertex on the mixed tokens that it reads.
@@ -41,6 +46,9 @@ def refit(
     to 1, maximises the likelihood too. That takes the noise of neighbours for independent. Where they share it, their
     mean weights have fitted the vertex's own noise. So validation images decide whether neighbours are used at all.
 
+    Where there is a prior, from another subject, a vertex may instead be shrunk to a share of it, or of its mean with
+    the neighbours' weights: likelihood decides for each vertex, and validation images decide whether the prior is used.
+
     Parameters
     ----------
     model : FactorTopy
@@ -50,7 +58,10 @@ def refit(
     rows : int array
         The training images.
     validation : int array, optional
-        Images on which the mean r must be higher with neighbours than without them; by default they are used.
+        Images on which the mean r must be higher with neighbours than without them, and higher with the prior than
+        with neighbours alone; by default they are used.
+    prior : Tensor of shape (V, D), optional
+        The model's ``weight`` according to another subject.
     batch_size : int
         Images that are read at a time.
     """
@@ -59,36 +70,47 @@ def refit(
     slabs = torch.arange(n_vertices).split(max(1, SLAB_BYTES // (4 * n_channels**2)))
     held = _sums(model, tokens, responses, rows, slabs[0], batch_size).decomposed() if len(slabs) == 1 else None
     neighbours = _nearest(model)
-    weight = torch.zeros(n_vertices, n_channels, dtype=torch.float64)
-    offset = torch.zeros(n_vertices, dtype=torch.float64)
-    alone = None
-    for number in range(1 if neighbours is None else 1 + ROUNDS):
-        before = weight.clone()
+    others = None if prior is None else prior.cpu().double() / n_channels
+
+    def fitted(before: Tensor | None, others: Tensor | None) -> Fit:
+        """Weights and offsets, shrunk to neighbours' weights `before`, to others, or to both."""
+        weight = torch.zeros(n_vertices, n_channels, dtype=torch.float64)
+        offset = torch.zeros(n_vertices, dtype=torch.float64)
         for slab in slabs:
             moments = held or _sums(model, tokens, responses, rows, slab, batch_size).decomposed()
             for part in torch.arange(len(slab)).split(_part(n_channels)):
                 vertices = slab[part]
-                target = before[neighbours[vertices]].mean(1) if neighbours is not None and number else None
-                weight[vertices], offset[vertices] = ridge(moments.of(part), target)
+                targets = [] if neighbours is None or before is None else [before[neighbours[vertices]].mean(1)]
+                if others is not None:
+                    targets += [(others[vertices] + near) / 2 for near in targets] + [others[vertices]]
+                weight[vertices], offset[vertices] = ridge(moments.of(part), targets)
             del moments  # before those of the next slab are made
-        if not number and neighbours is not None and validation is not None and len(validation) > 1:
-            _put(model, weight, offset)
-            alone = weight.clone(), offset.clone(), _mean_r(model, tokens, responses, validation, batch_size)
-    _put(model, weight, offset)
-    if alone is not None and not _mean_r(model, tokens, responses, validation, batch_size) > alone[2]:
-        _put(model, *alone[:2])
+        return weight, offset
+
+    alone = fitted(None, None)
+
+    def shrunk(others: Tensor | None) -> Fit:
+        found = alone
+        for _ in range(1 if neighbours is None else ROUNDS):
+            found = fitted(found[0], others)
+        return found
+
+    plans = [alone]
+    plans += [] if neighbours is None else [shrunk(None)]
+    plans += [] if others is None else [shrunk(others)]
+    scores: list[float] = []
+    if validation is not None and len(validation) > 1 and len(plans) > 1:
+        for plan in plans:
+            _put(model, *plan)
+            scores.append(mean_r(model, tokens, responses, validation, batch_size))
+    _put(model, *plans[int(np.argmax(scores)) if scores else -1])
 
 
-def _put(model: FactorTopy, weight: Tensor, offset: Tensor) -> None:
-    model.weight.copy_(weight.shape[1] * weight)
-    model.bias.copy_(offset)
-
-
-def _mean_r(
-    model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray | None, batch_size: int
+@torch.no_grad()
+def mean_r(
+    model: FactorTopy, tokens: TokenSource, responses: ResponseSource, rows: np.ndarray, batch_size: int = 64
 ) -> float:
-    """The mean over vertices of r on some images; 0 where there is none."""
-    assert rows is not None
+    """The mean over vertices of the correlation on some images; a vertex that has none counts as 0."""
     device, selectors = model.weight.device, model.selectors()
     streamed = StreamingCorrelation(len(model.weight))
     for start in range(0, len(rows), batch_size):
@@ -96,6 +118,11 @@ def _mean_r(
         local, whole = ({layer: value.to(device) for layer, value in part.items()} for part in tokens.batch(batch))
         streamed.update(model.standardised(local, whole, selectors).cpu().numpy(), responses.rows(batch))
     return float(np.nan_to_num(streamed.r).mean())
+
+
+def _put(model: FactorTopy, weight: Tensor, offset: Tensor) -> None:
+    model.weight.copy_(weight.shape[1] * weight)
+    model.bias.copy_(offset)
 
 
 def _nearest(model: FactorTopy) -> Tensor | None:
@@ -160,24 +187,24 @@ class Moments:
         return Moments(self.n, *(each[vertices] for each in parts))
 
 
-def ridge(moments: Moments, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weights (v, D) and offset (v,) with the penalty and the share of the target of the largest marginal likelihood.
+def ridge(moments: Moments, targets: Sequence[Tensor] = ()) -> Fit:
+    """Weights (v, D) and offset (v,) with the penalty, target and share of it of the largest marginal likelihood.
 
-    With centred features Z, responses y and weights that are normal about c t with variance s / p, where t is the
-    target (v, D) or zero, y ~ N(c Z t, s (I + Z Z^T / p)); s is at its maximum for each p and c. Then -2 log
+    With centred features Z, responses y and weights that are normal about c t with variance s / p, where t is one of
+    the targets (v, D) or zero, y ~ N(c Z t, s (I + Z Z^T / p)); s is at its maximum for each p, t and c. Then -2 log
     likelihood is (n - 1) log(d^T (I + Z Z^T / p)^-1 d) + log det(I + Z Z^T / p), up to a constant, with d = y - c Z t;
     all follow from the eigenvalues and eigenvectors of Z^T Z. n - 1, because the offset is fitted: with n, the smallest
     penalty would win wherever there are no more images than channels.
     """
     values, along, power, vectors = moments.values, moments.along, moments.power, moments.vectors.double()
-    towards = torch.zeros_like(along) if target is None else torch.bmm(target[:, None], vectors)[:, 0]
     unit = values.mean(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
 
     smallest = torch.full_like(power, torch.inf)
-    penalty, share = unit.clone(), torch.zeros_like(unit)
-    for tried_share in (0.0,) if target is None else SHARES:
-        left = along - tried_share * values * towards  # Z^T d
-        left_power = power - tried_share * ((2 * along - tried_share * values * towards) * towards).sum(1)
+    penalty, chosen = unit.clone(), torch.zeros_like(along)
+    for target, share in [(None, 0.0), *itertools.product(targets, SHARES)]:
+        towards = torch.zeros_like(along) if target is None else share * torch.bmm(target[:, None], vectors)[:, 0]
+        left = along - values * towards  # Z^T d
+        left_power = power - ((2 * along - values * towards) * towards).sum(1)
         for relative in PENALTIES:
             tried = relative * unit
             rest = (left_power - (left.square() / (values + tried)).sum(1)).clamp(min=1e-12)
@@ -185,9 +212,8 @@ def ridge(moments: Moments, target: Tensor | None = None) -> tuple[Tensor, Tenso
             better = surprise < smallest
             smallest = torch.where(better, surprise, smallest)
             penalty = torch.where(better[:, None], tried, penalty)
-            share = torch.where(better[:, None], tried_share, share)
-    shrunk = share * towards
-    weight = torch.bmm(vectors, (shrunk + (along - values * shrunk) / (values + penalty))[:, :, None])[..., 0]
+            chosen = torch.where(better[:, None], towards, chosen)
+    weight = torch.bmm(vectors, (chosen + (along - values * chosen) / (values + penalty))[:, :, None])[..., 0]
     return weight, moments.mean_y - (weight * moments.mean).sum(1)
 
 

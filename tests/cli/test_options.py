@@ -48,7 +48,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = record(monkeypatch, "brainkit.runs.train", "train", Path("runs/x"))
     options = "--data d --weights w.pt --out r --epochs 3 --seed 5 --resume --config c.yaml --set a.b=1 --set c.d=2"
     options += " --data e --skip-unreadable --devices 2 --num-nodes 3 --threads 4 --roi V1,FFA --roi OFA --no-maps"
-    options += " --repeats 4 --animate --split s.json"
+    options += " --repeats 4 --animate --split s.json --from old --images 100"
     assert call("train", "--backbone", "dinov2", *options.split()).exit_code == 0
     assert given() == {
         "backbone": "dinov2",
@@ -68,6 +68,8 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "repeats": 4,
         "maps": False,
         "animate": True,
+        "start": Path("old"),
+        "images": 100,
         "config": Path("c.yaml"),
         "overrides": ("a.b=1", "c.d=2"),
     }

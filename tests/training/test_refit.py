@@ -69,7 +69,7 @@ def test_it_is_ridge_regression_with_the_most_likely_penalty_and_share(towards: 
     y = np.einsum("vnd,d->nv", z, [1.0, -1, 0.5, 0, 0]) + noise * draw.standard_normal((n, 3)) + 7
     target = np.array([[0, 0, 0, 3, -3.0], [0.9, -0.9, 0.6, 0.1, 0], [2.0, -2, 1, 0, 0]]) if towards else None
     weight, offset = (
-        part.numpy() for part in ridge(moments_of(z, y), None if target is None else torch.from_numpy(target))
+        part.numpy() for part in ridge(moments_of(z, y), () if target is None else [torch.from_numpy(target)])
     )
     chosen = []
     basis = null_space(np.ones((1, n)))  # of what is left of n numbers without their mean
@@ -77,7 +77,7 @@ def test_it_is_ridge_regression_with_the_most_likely_penalty_and_share(towards: 
         features, response = z[v] - z[v].mean(0), y[:, v] - y[:, v].mean()
         unit = np.trace(features.T @ features) / channels
         likelihood = {}
-        for share in SHARES if target is not None else (0.0,):
+        for share in (0.0, *SHARES) if target is not None else (0.0,):
             start = np.zeros(channels) if target is None else share * target[v]
             left = response - features @ start
             for penalty in np.array(PENALTIES) * unit:
@@ -116,7 +116,7 @@ def test_every_vertex_is_refitted_on_what_it_reads(
         places = model.coordinates.double()
         nearest = torch.cdist(places, places).argsort(1)[:, 1:9]
         for _ in range(2):
-            weight, offset = ridge(moments, weight[nearest].mean(1))
+            weight, offset = ridge(moments, [weight[nearest].mean(1)])
     refit(model, data.tokens, data.responses, rows, batch_size=9)
     torch.testing.assert_close(model.weight.detach().double() / 6, weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(model.bias.detach().double(), offset, rtol=1e-3, atol=1e-4)
@@ -129,7 +129,7 @@ def test_neighbours_that_respond_alike_make_a_noisy_readout_better() -> None:
     planted = draw.standard_normal(channels) + 0.1 * draw.standard_normal((vertices, channels))
     y = np.einsum("vnd,vd->nv", z, planted) + 3 * draw.standard_normal((n, vertices))
     alone, _ = ridge(moments_of(z, y))
-    together, _ = ridge(moments_of(z, y), alone.mean(0).expand(vertices, -1))
+    together, _ = ridge(moments_of(z, y), [alone.mean(0).expand(vertices, -1)])
     errors = [np.square(weight.numpy() - planted).mean() for weight in (alone, together)]
     assert errors[1] < 0.5 * errors[0]
 
@@ -219,6 +219,6 @@ def test_validation_images_decide_whether_neighbours_are_used(monkeypatch: pytes
     alone = model.weight.detach().clone()
     assert not torch.equal(alone, together)
     scores = iter([0.2, 0.3 if helps else 0.1])
-    monkeypatch.setattr(refitting, "_mean_r", lambda *given: next(scores))
+    monkeypatch.setattr(refitting, "mean_r", lambda *given: next(scores))
     refit(model, data.tokens, data.responses, rows, data.split.validation)
     assert torch.equal(model.weight, together if helps else alone)
