@@ -16,7 +16,7 @@ from brainkit.data.split import Split
 from brainkit.data.splits import split_subjects
 from brainkit.data.subject import Subject
 from brainkit.data.trials import Trials
-from brainkit.data.trials.prepare import prepared_bytes
+from brainkit.data.trials.prepare import ncsnr_problem, prepared_bytes
 from brainkit.errors import BrainkitError
 from brainkit.utils.files import read_json
 from brainkit.utils.table import Table
@@ -27,7 +27,6 @@ _FAR = 30.0  # s.d. from its mean: a response that is no measurement
 _FEW_STIMULI = 30  # test stimuli: intervals over fewer are wide
 _ASPECT = 1.05  # of the longer to the shorter side: a picture that is not square
 _LOW_CEILING = 0.05
-_MANY_COLUMNS, _LEAST_AGREEMENT = 100, 0.5  # of our ncsnr with a published one
 _BAR = 30  # characters of the longest bar of a histogram
 
 
@@ -235,13 +234,7 @@ def _few_stimuli(subject: Subject, split: Split | None) -> str:
 def _other_ncsnr(subject: Subject, split: Split | None) -> str:
     """Whether our estimate of the noise contradicts the data set's own."""
     path = subject.root / PREPARED
-    found = read_json(path).get("published_ncsnr", {}) if path.is_file() else {}
-    if found.get("columns", 0) < _MANY_COLUMNS or found["r"] >= _LEAST_AGREEMENT:
-        return ""
-    return (
-        f"our signal-to-noise ratios (ncsnr) hardly agree with those of the data set (r {found['r']:.2f}): files of "
-        "several versions of the responses may be mixed, or images and trials do not belong together"
-    )
+    return ncsnr_problem(read_json(path)) if path.is_file() else ""
 
 
 def _not_drawable(subject: Subject, split: Split | None) -> str:

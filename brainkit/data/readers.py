@@ -75,7 +75,8 @@ def _function(name: str) -> Callable[..., Any]:
     return found
 
 
-# In the order in which they are tried: the first match is used.
+# In the order in which they are tried. Of several data sets in one folder none is chosen; own data are those that are
+# nothing else, and those with trials are tried first.
 LAYOUTS: dict[str, Layout] = {
     "algonauts": Layout("Algonauts 2023", ("training_split",), "algonauts:Algonauts"),
     "nsd": Layout(
@@ -114,6 +115,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "folder": Layout("own data", ("responses.npy", "images"), "folder:Folder"),
 }
+
+_OWN = ("trials", "folder")
 
 
 def locate(path: PathLike) -> Location:
@@ -179,6 +182,8 @@ def find_layout(location: Location) -> Layout:
     ------
     DataError
         If there is nothing, or no known layout.
+    UsageError
+        If the content shows several data sets, and none is named.
     """
     if location.layout:
         location.check()
@@ -186,10 +191,14 @@ def find_layout(location: Location) -> Layout:
     folder = location.path
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a data folder, found {'a file' if folder.exists() else 'nothing'}")
-    for layout in LAYOUTS.values():
-        if layout.matches(folder):
-            return layout
-    raise DataError(_unknown(folder))
+    found = [name for name, layout in LAYOUTS.items() if layout.matches(folder)]
+    if not found:
+        raise DataError(_unknown(folder))
+    of_data_sets = [name for name in found if name not in _OWN]
+    if len(of_data_sets) > 1:
+        titles = " and ".join(LAYOUTS[name].title for name in of_data_sets)
+        raise UsageError(f"{folder}: expected data of one layout, found {titles}; choose one: {found[0]}:{folder}")
+    return LAYOUTS[found[0]]
 
 
 def choose_parts(paths: Sequence[PathLike], subjects: Sequence[str], options: Mapping[str, str]) -> list[str]:

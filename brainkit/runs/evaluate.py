@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from brainkit.cortex.vertices import CUSTOM
+from brainkit.cortex.volume import Volume
 from brainkit.data.image_sets import ImageSet, choose_sets
 from brainkit.data.stimuli import short_hashes
 from brainkit.data.subject import Subject
@@ -37,6 +38,7 @@ from brainkit.utils.progress import Say
 from brainkit.utils.text import one_line, plural
 
 TEST = ("test",)
+_SAME_GRID = 1e-3  # mm: how far affines of one grid may differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,19 +236,37 @@ def _shared_vertices(predictor: Predictor, subject: Subject) -> SharedVertices:
     own, there = predictor.vertices, subject.vertices
     if own.space != there.space:
         raise DataError(f"{subject.root}: expected vertices of {own.space}, as the encoder's, found {there.space}")
-    if own.space == CUSTOM and len(own) != len(there):
-        raise DataError(
-            f"{subject.root}: expected the encoder's {len(own):,} vertices, which lie on no known surface, found "
-            f"{len(there):,}"
-        )
-    ids, in_encoder, in_data = np.intersect1d(own.ids, there.ids, assume_unique=True, return_indices=True)
-    if not len(ids):
+    own_ids, there_ids = own.ids, there.ids
+    if own.space == CUSTOM:
+        if predictor.volume is not None and subject.volume is not None:
+            # Masks of the same grid may differ, as those of sessions do: columns of one number are other voxels.
+            own_ids, there_ids = _voxel_numbers(predictor.volume, subject.volume, subject)
+        elif len(own) != len(there):
+            raise DataError(
+                f"{subject.root}: expected the encoder's {len(own):,} vertices, which lie on no known surface, found "
+                f"{len(there):,}"
+            )
+    _, in_encoder, in_data = np.intersect1d(own_ids, there_ids, assume_unique=True, return_indices=True)
+    order = np.argsort(in_encoder)
+    in_encoder, in_data = in_encoder[order], in_data[order]
+    if not len(in_encoder):
         raise DataError(
             f"{subject.root}: expected some of the encoder's {len(own):,} vertices of {own.space}, found none of them "
             f"among {len(there):,}; is it the same subject?"
         )
     rois = subject.rois.subset(in_data) if len(subject.rois) else predictor.rois.subset(in_encoder)
     return SharedVertices(own.select(in_encoder), in_encoder, in_data, rois)
+
+
+def _voxel_numbers(own: Volume, there: Volume, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers in the volume of the voxels of encoder and data, which must be of one grid."""
+    if own.shape != there.shape or not np.allclose(own.affine, there.affine, atol=_SAME_GRID):
+        raise DataError(
+            f"{subject.root}: expected voxels of the encoder's grid, {own.shape} with its affine, found {there.shape}"
+            f"{' with another affine' if own.shape == there.shape else ''}"
+        )
+    first, second = (np.ravel_multi_index(tuple(each.voxels.T), each.shape) for each in (own, there))
+    return first, second
 
 
 def _score(

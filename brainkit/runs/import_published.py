@@ -220,8 +220,8 @@ def _score(
     known = places.in_subject >= 0
     columns = places.in_subject[known]
     r, R2, ceiling = (np.full(len(known), np.nan) for _ in range(3))
-    if subject is not None and subject.noise_ceiling is not None:
-        ceiling[known] = subject.noise_ceiling[columns]
+    if subject is not None and (found := subject.noise_ceiling_of(np.flatnonzero(subject.official_test))) is not None:
+        ceiling[known] = found[columns]
     if network is None or subject is None or not subject.official_test.any():
         log(f"test scores: unknown: {_why_not_scored(network, subject)}")
         return Scores(r, R2, ceiling, 0)

@@ -82,7 +82,7 @@ def save_run(
             write_model(temporary, model)
             rows = data.split.test
             with open_predictions(temporary, opened, rows, opened.vertices) as keep:
-                scores = score(model, data.tokens, data.responses, rows, opened.noise_ceiling, keep=keep)
+                scores = score(model, data.tokens, data.responses, rows, opened.noise_ceiling_of(rows), keep=keep)
             scores = intervals_of_kept(scores, temporary, opened, opened.rois)
             clock.end_phase("evaluation")
             run = SubjectRun(opened.name, opened, settings, temporary, split, subject_truth(opened))

@@ -11,6 +11,7 @@ import numpy as np
 
 from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.data import open_subject
 from brainkit.data.split import Split
 from brainkit.data.stimuli import short_hashes
@@ -19,7 +20,7 @@ from brainkit.encoder_file import locate
 from brainkit.errors import require
 from brainkit.images import content_hash
 from brainkit.predict.encoder import load
-from brainkit.runs.folder import figure_note, finished_run, load_model, read_rois, read_settings
+from brainkit.runs.folder import figure_note, finished_run, load_model, read_rois, read_settings, read_volume
 from brainkit.runs.image_hashes import read_image_hashes, split_hashes
 from brainkit.runs.predictions import FILE, open_predictions, read_predictions
 from brainkit.runs.provenance import package_versions
@@ -40,6 +41,8 @@ class Predictor(Protocol):
         The V vertices that it predicts.
     rois : RoiTable
         Of them.
+    volume : Volume or None
+        Which voxels they are, if they are voxels.
     title, note : str or None
         Of figures.
     trained_on : dict
@@ -51,6 +54,7 @@ class Predictor(Protocol):
     path: Path
     vertices: Vertices
     rois: RoiTable
+    volume: Volume | None
     title: str
     note: str | None
     trained_on: dict[str, Any]
@@ -91,7 +95,7 @@ class EncoderPredictor:
         self.path = locate(path)
         self.encoder = load(self.path, device, threads=threads)
         info = self.encoder.info
-        self.vertices, self.rois = info.vertices, info.rois
+        self.vertices, self.rois, self.volume = info.vertices, info.rois, info.volume
         self.title, self.note = str(info.backbone.get("name", self.path.stem)), info.note
         trained_on = info.provenance.get("data")
         self.trained_on = trained_on if isinstance(trained_on, dict) else {}
@@ -140,7 +144,7 @@ class RunPredictor:
         self.say = say
         with np.load(self.path / "scores.npz") as scores:
             self.vertices = Vertices(str(scores["space"]), scores["vertices"])
-        self.rois = read_rois(self.path, len(self.vertices))
+        self.rois, self.volume = read_rois(self.path, len(self.vertices)), read_volume(self.path / "volume.npz")
         self.title, self.note = self.summary["backbone"]["name"], figure_note(self.summary)
         self.trained_on = self.summary["data"]
         self.split_name = _name_of_split(self.summary["split"])

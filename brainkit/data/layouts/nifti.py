@@ -12,7 +12,7 @@ import numpy.typing as npt
 from brainkit.errors import DataError
 from brainkit.utils.text import one_line
 
-_SAME = 1e-3  # mm: how far affines of one grid may differ
+SAME_AFFINE = 1e-3  # mm: how far affines of one grid may differ
 
 
 class Grid:
@@ -38,7 +38,7 @@ class Grid:
             shape = " x ".join(map(str, self.shape)) + (" x trials" if axes == 4 else "")
             found = " x ".join(map(str, image.shape))
             raise DataError(f"{path}: expected {shape} voxels as in {self.source.name}, found {found}")
-        if not np.allclose(image.affine, self.affine, atol=_SAME):
+        if not np.allclose(image.affine, self.affine, atol=SAME_AFFINE):
             raise DataError(f"{path}: expected the affine of {self.source.name}, found another one")
 
     def read(self, path: Path) -> npt.NDArray[np.float64]:

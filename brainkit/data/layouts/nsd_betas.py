@@ -40,6 +40,8 @@ class Betas:
         axis of a volume is the fastest.
     by_column : bool
         Whether the file is laid out column by column.
+    axes : array of shape (3, 3), or None
+        Of a volume whose file says it, the directions and sizes of its axes in mm: its affine without the origin.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Betas:
     n_trials: int
     get: Callable[[Integers, Values], None]
     by_column: bool
+    axes: npt.NDArray[np.float64] | None = None
 
     def read(self, positions: Integers, out: Values) -> None:
         """Read the responses at some positions (k,), increasing, into `out` (n_trials, k).
@@ -145,4 +148,5 @@ def _open_nifti(path: Path) -> Betas:
             out[trial] = read_volume(path, volumes, trial).ravel(order="F")[positions]
         out /= np.float32(SCALE)
 
-    return Betas(path, tuple(image.shape[:3]), image.shape[3], get, by_column=False)
+    axes = np.asarray(image.affine[:3, :3], np.float64)
+    return Betas(path, tuple(image.shape[:3]), image.shape[3], get, by_column=False, axes=axes)

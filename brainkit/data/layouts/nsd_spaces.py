@@ -13,7 +13,7 @@ import numpy.typing as npt
 from brainkit.cortex.vertices import SPACES as FSAVERAGES
 from brainkit.cortex.vertices import Vertices
 from brainkit.cortex.volume import Volume
-from brainkit.data.layouts.nifti import Grid
+from brainkit.data.layouts.nifti import SAME_AFFINE, Grid
 from brainkit.data.layouts.nsd_betas import Betas
 from brainkit.data.layouts.nsd_rois import FREESURFER, HEMISPHERES, read_surface_map, surface_rois, volume_rois
 from brainkit.errors import DataError
@@ -39,19 +39,31 @@ class Part:
         Of a trial.
     positions : array of shape (k,)
         Of the columns in a trial, increasing; the first axis of a volume is the fastest.
+    axes : array of shape (3, 3), or None
+        Of a volume, its affine without the origin.
     """
 
     hemisphere: str
     shape: tuple[int, ...]
     positions: Integers
+    axes: npt.NDArray[np.float64] | None = None
 
     def check(self, betas: Betas) -> None:
-        """Raise DataError unless a file has trials of this shape."""
+        """Raise DataError unless a file has trials of this shape and, of a volume, in this orientation."""
         if betas.shape != self.shape:
             expected, found = (" x ".join(map(str, shape)) for shape in (self.shape, betas.shape))
             what = "voxels" if len(self.shape) > 1 else "vertices"
             raise DataError(
                 f"{betas.path}: expected {expected} {what}, found {found}; it is of another space or subject"
+            )
+        if (
+            self.axes is not None
+            and betas.axes is not None
+            and not np.allclose(betas.axes, self.axes, atol=SAME_AFFINE)
+        ):
+            raise DataError(
+                f"{betas.path}: expected the axes of the brain mask, found others (affine {betas.axes.tolist()}, mask "
+                f"{self.axes.tolist()}); take the file as it was released"
             )
 
 
@@ -153,7 +165,7 @@ def _open_volume(root: Path, subject: int, space: str, stems: Sequence[str]) -> 
     out = int(brain.sum()) - len(positions)
     note = f"{plural(out, 'voxel')} of the brain mask left out, which were not measured in some session"
     return Space(
-        parts=(Part("", grid.shape, positions),),
+        parts=(Part("", grid.shape, positions, grid.affine[:3, :3]),),
         vertices=Vertices.custom(len(positions)),
         rois=volume_rois(root, subject, space, grid, positions),
         coordinates=(voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]).astype(np.float32),

@@ -85,7 +85,7 @@ class Matrix:
         empty = ~np.isfinite(values).any(axis=1)
         if empty.any() and not empty.all() and len(columns) >= _FEW:
             raise DataError(
-                f"{self.name}: expected a response of every trial, found {plural(int(empty.sum()), 'row')} without a "
-                f"number, the first is row {rows[empty.argmax()]}, counted from 0; remove these trials"
+                f"{self.files[0]}: expected a response of every trial, found {plural(int(empty.sum()), 'row')} without "
+                f"a number, the first is row {rows[empty.argmax()]}, counted from 0; remove these trials"
             )
         return values

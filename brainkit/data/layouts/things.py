@@ -17,7 +17,7 @@ from brainkit.data.layouts.hdf5 import open_hdf5
 from brainkit.data.layouts.nifti import Grid
 from brainkit.data.layouts.pictures import find_pictures
 from brainkit.data.layouts.subject_files import choose_subject
-from brainkit.data.layouts.tables import Table, read_table, whole_numbers
+from brainkit.data.layouts.tables import Table, numbers, read_table, whole_numbers
 from brainkit.data.subject import read_note
 from brainkit.data.trials.trials import Session, Trials
 from brainkit.errors import DataError
@@ -98,11 +98,11 @@ def things_fmri(path: Path, *, subject: str = "") -> Trials:
 
 def _check_numbering(path: Path, table: Table, column: str, count: int) -> None:
     """Raise DataError unless a column counts the rows from 0: the responses are in this order."""
-    numbers = whole_numbers(path, table, column)
-    if numbers != list(range(count)):
-        first = next(row for row, number in enumerate(numbers) if number != row)
+    found = whole_numbers(path, table, column)
+    if found != list(range(count)):
+        first = next(row for row, number in enumerate(found) if number != row)
         raise DataError(
-            f"{path}: expected {column} 0 to {count - 1} in order, found {numbers[first]} in row {first}; the rows are "
+            f"{path}: expected {column} 0 to {count - 1} in order, found {found[first]} in row {first}; the rows are "
             "those of the responses"
         )
 
@@ -118,7 +118,7 @@ def _check_responses(path: Path, voxels: int, trials: int) -> tuple[str, tuple[s
             found = ", ".join(f"{name} {blocks[name].shape}" for name in values) or "none"
             raise DataError(
                 f"{path}: expected one array of responses in ResponseData, of {voxels:,} voxels and {trials:,} trials "
-                f"as in the tables beside it, found {found}"
+                f"as in the tables next to it, found {found}"
             )
         for name, block in blocks.items():
             is_id = name.endswith("_values") and block.dtype.kind in "iu" and block.shape == (voxels, 1)
@@ -199,7 +199,7 @@ def _ncsnr(path: Path, voxels: Table) -> tuple[npt.NDArray[np.float64] | None, t
     """Ratio of signal to noise from the published ceiling of single trials, in percent: c / (100 - c) is its square."""
     if "nc_singletrial" not in voxels:
         return None, ()
-    ceiling = np.array([float(text or "nan") for text in voxels["nc_singletrial"]])
+    ceiling = numbers(path, voxels, "nc_singletrial")
     known = ceiling[np.isfinite(ceiling)]
     if len(known) and (known.min() < -1e-6 or known.max() > 100.01 or known.max() <= 1.0):
         raise DataError(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from brainkit.utils.progress import Say, progress_bar
 from brainkit.utils.text import format_bytes, plural
 
 _VERSION = 1
-_STATE = "progress.json"
+_STATE, _VARIANCES = "progress.json", "variances.npy"
+_MANY_COLUMNS, _LEAST_AGREEMENT = 100, 0.5  # of our ncsnr with a published one
 _SPARE = 1.05  # of the disk space that the responses take, for everything else
 
 
@@ -75,9 +76,11 @@ def prepare_subject(trials: Trials, folder: str | os.PathLike[str], *, link: boo
     lock = FileLock.take(target.with_name(f".{target.name}.lock"), wait=True)
     try:
         if target.exists():  # another process has just made it
+            if _identity(target / PREPARED) != identity:
+                raise UsageError(f"{target}: exists already, made from other data; give a new folder")
             return target
-        if working.exists() and _state(working).get("identity") != identity:
-            shutil.rmtree(working)
+        if working.exists() and _identity(working / _STATE) != identity:
+            _remove_outdated(working)
         create_folder(working)
         _write(trials, working, identity, link, say)
         os.replace(working, target)
@@ -85,6 +88,19 @@ def prepare_subject(trials: Trials, folder: str | os.PathLike[str], *, link: boo
         if lock is not None:
             lock.release(remove=True)
     return target
+
+
+def _identity(file: Path) -> str | None:
+    """The identity of the trials that a folder is made from, of the file that states it."""
+    value = read_json(file) if file.is_file() else {}
+    return value.get("identity") if isinstance(value, dict) else None
+
+
+def _remove_outdated(working: Path) -> None:
+    """Remove an interrupted preparation of other trials; a folder of the user's that has the same name is kept."""
+    if any(working.iterdir()) and not any((working / name).is_file() for name in (_STATE, PREPARED)):
+        raise UsageError(f"{working}: expected an interrupted preparation, found another folder; rename or move it")
+    shutil.rmtree(working)
 
 
 def identify(trials: Trials) -> str:
@@ -122,8 +138,12 @@ def _write(trials: Trials, folder: Path, identity: str, link: bool, say: Say) ->
     _write_tables(trials, folder)
     for file in trials.extra_files:
         shutil.copyfile(file, folder / file.name)
-    (folder / _STATE).unlink()
-    write_json(folder / PREPARED, _describe(trials, folder, identity))
+    described = _describe(trials, folder, identity)
+    write_json(folder / PREPARED, described)
+    for name in (_VARIANCES, _STATE):  # last: an interruption before this resumes
+        (folder / name).unlink(missing_ok=True)
+    if problem := ncsnr_problem(described):
+        say(f"WARNING: {problem}")
 
 
 def _check_disk(trials: Trials, folder: Path) -> None:
@@ -140,18 +160,28 @@ def _write_responses(trials: Trials, folder: Path) -> None:
     """Averaged responses, ncsnr and ceilings, a block of columns at a time."""
     shape = len(trials.images), len(trials.vertices)
     state = _state(folder)
-    responses, variances = folder / "responses.npy", folder / "variances.npy"
+    responses, variances = folder / "responses.npy", folder / _VARIANCES
     if not state.get("blocks"):
-        for path, dtype, dims in ((responses, "<f4", shape), (variances, "<f8", (2, shape[1]))):
-            np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=dims).flush()
+        try:
+            np.lib.format.open_memmap(responses, mode="w+", dtype=np.dtype("<f4"), shape=shape).flush()
+            # Not sparse: writing to a mapped file on a full disk would end the process.
+            np.save(variances, np.zeros((2, shape[1])))
+        except OSError as error:
+            raise BrainkitError(f"{responses}: cannot be written: {error.strerror or error}") from error
     blocks = column_blocks(trials)
     left = [block for block in blocks if [block.start, block.stop] not in state.get("blocks", [])]
     with progress_bar("averaging trials", "columns") as advance:
         for done in average(trials, left):
             _write_block(done, responses, variances, shape)
             state.setdefault("blocks", []).append([done.columns.start, done.columns.stop])
+            state["usable"] = state.get("usable", 0) + int(np.isfinite(done.responses).all(axis=0).sum())
             write_json(folder / _STATE, state)
             advance(sum(stop - start for start, stop in state["blocks"]), shape[1])
+    if not state["usable"]:
+        raise DataError(
+            f"{trials.root}: expected columns that were measured in every session, found none of {shape[1]:,}; look "
+            "for a session without responses, or with the same response in all trials"
+        )
     signal, noise = np.load(variances)
     with np.errstate(invalid="ignore", divide="ignore"):
         ncsnr = np.sqrt(np.maximum(signal, 0.0) / noise)
@@ -163,7 +193,6 @@ def _write_responses(trials: Trials, folder: Path) -> None:
             arrays["noise_ceiling"] = noise_ceiling_from_ncsnr(ncsnr, _counts(trials)).values.astype("<f4")
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
-    variances.unlink()
 
 
 def _write_block(block: Averaged, responses: Path, variances: Path, shape: tuple[int, int]) -> None:
@@ -233,6 +262,17 @@ def _describe(trials: Trials, folder: Path, identity: str) -> dict[str, Any]:
     if trials.ncsnr is not None and (folder / "ncsnr.npy").exists():
         value["published_ncsnr"] = _agreement(np.load(folder / "ncsnr.npy"), trials.ncsnr)
     return value
+
+
+def ncsnr_problem(described: Mapping[str, Any]) -> str:
+    """Whether our estimate of the noise contradicts the data set's own, from ``prepared.json``; empty: it does not."""
+    found = described.get("published_ncsnr", {})
+    if found.get("columns", 0) < _MANY_COLUMNS or found["r"] >= _LEAST_AGREEMENT:
+        return ""
+    return (
+        f"our signal-to-noise ratios (ncsnr) hardly agree with those of the data set (r {found['r']:.2f}): files of "
+        "several versions of the responses may be mixed, or images and trials do not belong together"
+    )
 
 
 def _ceiling_method(trials: Trials) -> str:

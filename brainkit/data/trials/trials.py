@@ -122,6 +122,13 @@ class Trials:
     def __post_init__(self) -> None:
         if not self.sessions:
             raise DataError(f"{self.root}: expected at least one session, found none")
+        for session in self.sessions if self.standardise else ():
+            if len(session.images) < 2:
+                where = session.files[0] if session.files else self.root
+                raise DataError(
+                    f"{where}: expected at least 2 trials of {session.name}, which are z-scored together, found "
+                    f"{len(session.images)}; leave this session out"
+                )
         if unseen := int((self.repetitions == 0).sum()):
             raise ValueError(f"images without a trial: {unseen}")
 

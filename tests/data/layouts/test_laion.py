@@ -193,3 +193,27 @@ def test_a_truncated_volume_is_found_when_it_is_read(data):
     session = readers.open_trials(data).sessions[0]
     with pytest.raises(DataError, match="ses-01"):
         session.read(np.arange(3))
+
+
+def test_trials_of_another_session_are_refused(data):
+    files = [next((data / GLM).glob(f"ses-{number:02d}/func/*.tsv")) for number in (1, 2)]
+    shutil.copy(files[1], files[0])
+    with pytest.raises(DataError, match="trials of session 1, found 'ses-02'"):
+        readers.open_trials(data)
+
+
+def test_an_image_that_the_metadata_list_twice_is_refused(data):
+    file = data / "stimuli/task-images_metadata.csv"
+    rows = file.read_text().splitlines()
+    file.write_text("\n".join([rows[0], rows[1], *rows[1:]]) + "\n")
+    with pytest.raises(DataError, match="each image_name once"):
+        readers.open_trials(data)
+
+
+def test_damaged_images_are_named_by_their_row(data):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(data / "stimuli/task-images_stimuli.h5", "r+") as file:
+        for row in range(len(file["images"])):
+            file["images"][row] = np.frombuffer(b"no image", np.uint8)
+    with pytest.raises(DataError, match=r"task-images_stimuli.h5, row \d+"):
+        readers.open_trials(data).images.get(0)

@@ -105,3 +105,10 @@ def test_what_does_not_fit_is_refused(data):
     (data / FILE).write_bytes((data / FILE).read_bytes()[:-5000])
     with pytest.raises(DataError, match="whole HDF5"):
         readers.open_trials(data)
+
+
+def test_two_files_of_one_subject_are_refused(data):
+    shutil.copy(data / FILE, data / "sub-01_NSD_crc32-0a1b2c3d.hdf5")
+    with pytest.raises(DataError, match=f"{FILE} too|crc32"):
+        readers.open_trials(data)
+    assert len(readers.open_trials(f"mosaic:{data / FILE}").sessions) == 1

@@ -461,3 +461,12 @@ def test_equal_samples_have_equal_bytes(written, tmp_path):
     for path in folder.rglob("*"):
         if path.is_file() and "fsaverage/betas" not in path.as_posix():
             assert path.read_bytes() == (tmp_path / "again" / path.relative_to(folder)).read_bytes(), path
+
+
+def test_a_volume_with_a_flipped_axis_is_refused(data):
+    path = data / BETAS / f"func1mm/{B3}/betas_session03.nii.gz"
+    image = nibabel.load(path)
+    flipped = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([-1.0, 1, 1, 1]))
+    replace(path, lambda file: nibabel.save(flipped, file))
+    with pytest.raises(DataError, match=r"session03.nii.gz: expected the axes"):
+        open_trials(data, space="func1mm")

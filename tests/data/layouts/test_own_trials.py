@@ -411,3 +411,21 @@ def test_whole_hemispheres_need_no_list_of_vertices(plain, tmp_path):
     assert found.vertices.space == "fsaverage5" and len(found.vertices) == 2 * 10_242
     (folder / "responses/lh.all.mgz").unlink()
     assert open_trials(folder).vertices.ids[0] == 10_242
+
+
+def test_a_name_with_a_line_break_and_a_column_given_twice(trials):
+    folder = trials[0]
+    name = sorted(path.name for path in (folder / "images").iterdir())[0]
+    (folder / "images" / name).rename(folder / "images" / "two\nlines.png")
+    with (folder / "trials.csv").open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    column = header.index("image")
+    for row in rows:
+        row[column] = "two\nlines.png" if name.startswith(row[column]) else row[column]
+    with (folder / "trials.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    assert "two\nlines.png" in open_trials(folder).images.names
+    with (folder / "trials.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([[*header, "image"], *([*row, row[column]] for row in rows)])
+    with pytest.raises(DataError, match="'image' twice"):
+        open_trials(folder)

@@ -151,3 +151,19 @@ def test_a_table_of_another_size_is_refused(data):
 def test_the_subject(data):
     with pytest.raises(UsageError, match="sub-01"):
         readers.open_trials(f"{data}?subject=2")
+
+
+def test_ceilings_that_are_no_numbers_are_refused(data):
+    path = data / f"{TABLES}VoxelMetadata.csv"
+    header, first, *rows = path.read_text().splitlines()
+    cells = first.split(",")
+    cells[header.split(",").index("nc_singletrial")] = "unknown"
+    path.write_text("\n".join([header, ",".join(cells), *rows]) + "\n")
+    with pytest.raises(DataError, match="nc_singletrial, found 'unknown'"):
+        readers.open_trials(data)
+
+
+def test_a_session_of_one_trial_is_refused(data):
+    replace(data / f"{TABLES}StimulusMetadata.csv", "\ntrain,1,", "\ntrain,99,")
+    with pytest.raises(DataError, match="at least 2 trials of session 99"):
+        readers.open_trials(data)
