@@ -83,3 +83,11 @@ def test_a_page_with_images_and_maps(tmp_path):
         write_data_page(report, tmp_path / "data.html")
     with pytest.raises(DataError, match="trials"):
         prepare_data(tmp_path / "<b>subj", tmp_path / "out")
+
+
+def test_short_sessions_are_said(tmp_path):
+    write_own(tmp_path, n=10)
+    for trials, said in ((30, True), (750, False)):
+        described = {"sessions": {"1": trials, "2": trials}, "standardised": {"within": "session"}}
+        (tmp_path / "prepared.json").write_text(json.dumps(described))
+        assert any(f"median {trials}" in line for line in problems(tmp_path)) == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from brainkit.errors import DataError
 from brainkit.utils.files import atomic_write
 from brainkit.utils.progress import Progress
 from brainkit.utils.system import cores
+
+_SAMPLE = 8  # pictures whose size is measured
 
 # A picture: a file as it is, the bytes of one, or pixels (H, W, 3), uint8.
 Picture = Path | bytes | npt.NDArray[np.uint8]
@@ -58,6 +61,11 @@ class StimulusImages:
         chosen = rows.tolist()
         names, groups = (tuple(texts[row] for row in chosen) for texts in (self.names, self.groups))
         return StimulusImages(names, lambda row: self.get(chosen[row]), groups, self.files)
+
+    def estimate_bytes(self, *, link: bool = False) -> int:
+        """About how many bytes `write` takes on disk, from a few of the pictures."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SAMPLE)).astype(int)).tolist()
+        return round(len(self) * sum(_size(self.get(row), link) for row in rows) / len(rows))
 
     def write(self, folder: Path, *, link: bool = False, progress: Progress | None = None) -> None:
         """Write the pictures that `folder` lacks.
@@ -104,10 +112,20 @@ def _write(picture: Picture, path: Path, link: bool) -> None:
     with atomic_write(path) as temporary:
         if isinstance(picture, Path):
             shutil.copyfile(picture, temporary)
-        elif isinstance(picture, bytes):
-            temporary.write_bytes(picture)
         else:
-            Image.fromarray(np.ascontiguousarray(picture)).save(temporary, format="PNG", compress_level=1)
+            temporary.write_bytes(picture if isinstance(picture, bytes) else _to_png(picture))
+
+
+def _size(picture: Picture, link: bool) -> int:
+    if isinstance(picture, Path):
+        return 0 if link else picture.stat().st_size
+    return len(picture if isinstance(picture, bytes) else _to_png(picture))
+
+
+def _to_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def check_pixels(pixels: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:

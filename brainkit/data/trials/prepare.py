@@ -128,9 +128,10 @@ def prepared_bytes(trials: Trials) -> int:
 
 
 def _write(trials: Trials, folder: Path, identity: str, link: bool, say: Say) -> None:
-    _check_disk(trials, folder)
-    size = format_bytes(prepared_bytes(trials))
-    say(f"preparing {trials.describe()}; responses of {size} in {folder.parent}")
+    responses, images = prepared_bytes(trials), trials.images.estimate_bytes(link=link)
+    _check_disk(responses + images, folder)
+    sizes = f"responses of {format_bytes(responses)}" + (f", images of about {format_bytes(images)}" if images else "")
+    say(f"preparing {trials.describe()}; {sizes}, in {folder.parent}")
     write_json(folder / _STATE, {"identity": identity, **_state(folder)})
     with progress_bar("writing images", "images") as advance:
         trials.images.write(folder / "images", link=link, progress=advance)
@@ -146,12 +147,11 @@ def _write(trials: Trials, folder: Path, identity: str, link: bool, say: Say) ->
         say(f"WARNING: {problem}")
 
 
-def _check_disk(trials: Trials, folder: Path) -> None:
-    there = (folder / "responses.npy").exists()
-    free, needed = shutil.disk_usage(folder).free, 0 if there else int(prepared_bytes(trials) * _SPARE)
-    if free < needed:
+def _check_disk(size: int, folder: Path) -> None:
+    free, needed = shutil.disk_usage(folder).free, int(size * _SPARE)
+    if free < needed and not (folder / "responses.npy").exists():
         raise DataError(
-            f"{folder}: expected {format_bytes(needed)} of free disk for the averaged responses, found "
+            f"{folder}: expected {format_bytes(needed)} of free disk for the averaged responses and images, found "
             f"{format_bytes(free)}; choose fewer vertices (--roi), or another cache folder ($BRAINKIT_CACHE)"
         )
 
