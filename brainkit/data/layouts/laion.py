@@ -140,7 +140,7 @@ def _one_of(folder: Path, patterns: Sequence[str], what: str) -> Path:
 
 
 def _mask_file(glm: Path) -> tuple[Path, tuple[str, ...]]:
-    """The map whose voxels above 0 are the brain; of two, the wider one, which is said."""
+    """The map whose voxels above 0 are the brain; of two, the wider one (a note says so)."""
     found = [file for pattern in _MASKS for file in sorted(glm.glob(pattern))]
     if not found:
         raise DataError(f"{glm}: expected a brain mask, such as {_MASKS[0]}, found none")

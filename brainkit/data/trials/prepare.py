@@ -335,6 +335,6 @@ def missing_sessions(found: Sequence[int], expected: int, allow: bool, where: st
     if not allow:
         raise DataError(
             f"{where}: expected {plural(expected, 'session')}, found {len(found)}, without session {listed}; download "
-            f"the rest, or go on with what is there: --allow-missing-sessions{hint and '; '}{hint}"
+            f"the rest, or use the sessions that are there: --allow-missing-sessions{hint and '; '}{hint}"
         )
     return (f"without session {listed} of {expected}{hint and '; '}{hint}",)
