@@ -69,4 +69,4 @@ def test_a_terminal_has_a_bar_with_the_text(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (89, "89 s"), (150, "2 min"), (5400, "1.5 h")])
 def test_times_to_wait(seconds: float, text: str) -> None:
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text
