@@ -133,3 +133,51 @@ def prepare(
     if len(found) > 1:
         raise click.UsageError("give one --subject: each has a folder of its own")
     click.echo(f"wrote {prepare_data(found[0], out, rois=rois, say=say)}")
+
+
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  brainkit data list
+  brainkit data list --check
+""",
+)
+@click.option("--check", is_flag=True, help="Compare the responses with their checksums. Exit code 1 if some differ.")
+@click.pass_context
+def list_(ctx: click.Context, check: bool) -> None:
+    """List the prepared subjects in $BRAINKIT_CACHE/prepared, the newest first."""
+    from brainkit.data.trials.cached import check_cached, list_prepared
+    from brainkit.utils.text import format_bytes, plural
+
+    subjects, damaged = list_prepared(), False
+    for each in subjects:
+        what = f"{each.images:,} images x {each.columns:,}, {each.layout}" if each.layout else "interrupted"
+        problem = check_cached(each) if check and each.layout else ""
+        damaged = damaged or bool(problem)
+        click.echo(f"{each.name}  {format_bytes(each.nbytes)}  {what}{problem and f': {problem}'}")
+    click.echo(f"{plural(len(subjects), 'prepared subject')}, {format_bytes(sum(each.nbytes for each in subjects))}")
+    if damaged:
+        ctx.exit(1)
+
+
+@command.command(
+    "remove",
+    epilog="""\b
+Examples:
+  brainkit data remove subj01-3f9a
+  brainkit data remove --all
+""",
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="All prepared subjects.")
+def remove(names: tuple[str, ...], everything: bool) -> None:
+    """Remove prepared subjects from the cache; they are prepared again when needed. Not while a run uses them."""
+    from brainkit.data.trials.cached import find_cached, list_prepared, remove_cached
+    from brainkit.utils.text import format_bytes
+
+    if bool(names) == everything:
+        raise click.UsageError("give what to remove: either NAME..., or --all")
+    for each in find_cached(names) if names else list_prepared():
+        remove_cached(each)
+        click.echo(f"{each.name}: removed, {format_bytes(each.nbytes)} freed")

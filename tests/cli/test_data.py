@@ -76,3 +76,25 @@ def test_usage(trials, tmp_path):
     assert "trials" in one_line(call("data", "prepare", tmp_path / "own", "--out", tmp_path / "out"), 1)
     for help_of in (("data", "--help"), ("data", "show", "--help")):
         assert "Examples" in call(*help_of).output
+
+
+def test_prepared_subjects_are_listed_checked_and_removed(trials, tmp_path):
+    from brainkit.data import open_subject
+
+    (tmp_path / "cache/prepared/subj09-abc.partial").mkdir(parents=True)
+    open_subject(f"{trials}?subject=2", say=lambda line: None)
+    (name,) = (each.name for each in (tmp_path / "cache/prepared").glob("subj02-*"))
+    result = call("data", "list", "--check")
+    assert result.exit_code == 0, result.output
+    assert name in result.stdout
+    assert "interrupted" in result.stdout
+    responses = tmp_path / "cache/prepared" / name / "responses.npy"
+    responses.write_bytes(responses.read_bytes()[:-4] + b"abcd")
+    assert call("data", "list").exit_code == 0
+    assert call("data", "list", "--check").exit_code == 1
+    assert "subj02" in one_line(call("data", "remove", "subj2"), 2)
+    assert call("data", "remove", "subj02").exit_code == 0
+    assert [each.name for each in (tmp_path / "cache/prepared").iterdir()] == ["subj09-abc.partial"]
+    assert "--all" in one_line(call("data", "remove"), 2)
+    assert call("data", "remove", "--all").exit_code == 0
+    assert not list((tmp_path / "cache/prepared").iterdir())

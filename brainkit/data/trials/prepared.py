@@ -12,6 +12,11 @@ from brainkit.utils.files import cache_folder
 from brainkit.utils.progress import Say
 
 
+def prepared_home() -> Path:
+    """Folder of all prepared subjects, in the cache folder."""
+    return cache_folder() / "prepared"
+
+
 def open_prepared(trials: Trials, say: Say = print) -> Subject:
     """Open a subject whose data are trials: prepare it in the cache folder, unless it is there.
 
@@ -37,4 +42,4 @@ def prepared_folder(trials: Trials, say: Say = print) -> Path:
 
 
 def _folder(trials: Trials) -> Path:
-    return cache_folder() / "prepared" / f"{trials.name}-{identify(trials)[:16]}"
+    return prepared_home() / f"{trials.name}-{identify(trials)[:16]}"
