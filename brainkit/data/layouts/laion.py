@@ -18,6 +18,7 @@ from brainkit.cortex.volume import Volume
 from brainkit.data.dataset import Dataset
 from brainkit.data.layouts.hdf5 import open_hdf5
 from brainkit.data.layouts.nifti import Grid, check_trials, open_nifti, read_trials
+from brainkit.data.layouts.published_ceilings import ncsnr_of_ceiling
 from brainkit.data.layouts.subject_files import choose_subject
 from brainkit.data.layouts.tables import read_table, whole_numbers
 from brainkit.data.subject import read_note
@@ -275,7 +276,7 @@ def _opaque(picture: Path | bytes, where: str) -> Picture:
 def _ncsnr(
     glm: Path, grid: Grid, mask: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64] | None, tuple[str, ...]]:
-    """Ratio of signal to noise from the published ceiling c of averages of n trials: its square is c / (1 - c) / n."""
+    """Ratio of signal to noise from the published ceiling of averages of n trials."""
     for pattern, times in _CEILINGS:
         if found := sorted(glm.glob(pattern)):
             ceiling = grid.read(found[0])[mask]
@@ -286,9 +287,8 @@ def _ncsnr(
                 )
             # The documents say percent, examples use fractions.
             unit, scale = ("fractions", 1.0) if known.max(initial=0.0) <= 1.0 else ("percent", 100.0)
-            share = np.clip(ceiling / scale, 0.0, 1.0 - 1e-6)
             note = f"published noise ceilings: {found[0].name}, read as {unit} of averages of {times} trials"
-            return np.sqrt(share / (1.0 - share) / times), (note,)
+            return ncsnr_of_ceiling(ceiling / scale, times), (note,)
     return None, ()
 
 

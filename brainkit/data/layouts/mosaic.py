@@ -16,6 +16,7 @@ from brainkit.cortex.vertices import FS_LR, Vertices
 from brainkit.data.dataset import NSD, OWN, Dataset
 from brainkit.data.layouts.hdf5 import open_hdf5
 from brainkit.data.layouts.pictures import find_pictures
+from brainkit.data.layouts.published_ceilings import ncsnr_of_percent
 from brainkit.data.layouts.subject_files import choose_subject
 from brainkit.data.subject import read_note
 from brainkit.data.trials.trials import Session, Trials
@@ -189,18 +190,14 @@ def _read(path: Path, trials: Sequence[_Trial], columns: npt.NDArray[np.int64]) 
 
 
 def _ncsnr(path: Path, count: int) -> npt.NDArray[np.float64] | None:
-    """Ratio of signal to noise from the published ceiling of single trials, in percent: c / (100 - c) is its square."""
+    """Ratio of signal to noise from the published ceiling of single trials."""
     with open_hdf5(path) as file:
         group = file.get("noiseceilings", {})
         names = [name for phase in ("test", "train") for name in sorted(group) if f"_phase-{phase}_n-1_" in name]
         if not names:
             return None
         ceiling = np.asarray(group[names[0]][:count], np.float64)
-    known = ceiling[np.isfinite(ceiling)]
-    if len(known) and (known.min() < -1e-6 or known.max() > 100.01 or known.max() <= 1.0):
-        raise DataError(f"{path}: {names[0]}: expected percent, 0 to 100, found {known.min():g} to {known.max():g}")
-    share = np.clip(ceiling / 100.0, 0.0, 1.0 - 1e-6)
-    return np.asarray(np.sqrt(share / (1.0 - share)))
+    return ncsnr_of_percent(ceiling, f"{path}: {names[0]}")
 
 
 def _splits(

@@ -16,6 +16,7 @@ from brainkit.data.dataset import Dataset
 from brainkit.data.layouts.hdf5 import open_hdf5
 from brainkit.data.layouts.nifti import Grid
 from brainkit.data.layouts.pictures import find_pictures
+from brainkit.data.layouts.published_ceilings import ncsnr_of_percent
 from brainkit.data.layouts.subject_files import choose_subject
 from brainkit.data.layouts.tables import Table, numbers, read_table, whole_numbers
 from brainkit.data.subject import read_note
@@ -196,17 +197,12 @@ def _rois(voxels: Table) -> dict[str, npt.NDArray[np.int64]]:
 
 
 def _ncsnr(path: Path, voxels: Table) -> tuple[npt.NDArray[np.float64] | None, tuple[str, ...]]:
-    """Ratio of signal to noise from the published ceiling of single trials, in percent: c / (100 - c) is its square."""
+    """Ratio of signal to noise from the published ceiling of single trials."""
     if "nc_singletrial" not in voxels:
         return None, ()
     ceiling = numbers(path, voxels, "nc_singletrial")
-    known = ceiling[np.isfinite(ceiling)]
-    if len(known) and (known.min() < -1e-6 or known.max() > 100.01 or known.max() <= 1.0):
-        raise DataError(
-            f"{path}: expected nc_singletrial in percent, 0 to 100, found {known.min():g} to {known.max():g}"
-        )
-    share = np.clip(ceiling / 100.0, 0.0, 1.0 - 1e-6)
-    return np.sqrt(share / (1.0 - share)), ("published noise ceilings: nc_singletrial, in percent",)
+    ncsnr = ncsnr_of_percent(ceiling, f"{path}: nc_singletrial")
+    return ncsnr, ("published noise ceilings: nc_singletrial, in percent",)
 
 
 def _splits(path: Path, stimuli: Table) -> dict[str, dict[str, Sequence[str]]]:
