@@ -165,7 +165,9 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, encoder: Encoder) 
     first = tmp_path / "image.png"
     Image.new("RGB", (4, 4)).save(first)
     peaks = []
-    for count in (400, 400, 2400):  # the first run fills caches; lists are read some hundred names at a time
+    # The first run fills caches; lists are read some hundred names at a time. The last two are alike: memory that a
+    # thread of another test takes meanwhile is counted too, but hardly in both.
+    for count in (400, 400, 2400, 2400):
         folder = tmp_path / f"{count}-{len(peaks)}"
         folder.mkdir()
         for number in range(count):
@@ -174,4 +176,4 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, encoder: Encoder) 
         predict_to_file(folder, tmp_path / f"{len(peaks)}.npy", encoder, batch_size=8)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] - peaks[1] < 2000 * 200, peaks
+    assert min(peaks[2:]) - peaks[1] < 2000 * 200, peaks
