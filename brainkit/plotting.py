@@ -214,7 +214,7 @@ def _brain_maps(
     _check(values, fits, f"({count},) or (n, {count})")
     rows = values.reshape(-1, count)
     if isinstance(title, str):
-        titles = [title] if len(rows) == 1 else [f"{row}" for row in range(len(rows))]
+        titles = [title] if len(rows) == 1 else [f"row {row}" for row in range(len(rows))]
     else:
         titles = list(title)
     if len(titles) != len(rows):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_PANELS = 64
+_ROOM_FOR_NAMES = 4.2  # inches: of a panel of a turned cortex
 _WIDTH, _MARGIN, _TITLE, _GAP = 9.0, 0.25, 0.3, 0.12  # inches
 
 
@@ -53,6 +54,8 @@ class MapGrid(Frame):
         if style.height is not None:
             room = max((style.height - legend - head - foot.height) / rows - _TITLE * scale, 0.3)
         scene = make_scene(maps, style, room=(panel, room), dpi=dpi, label_size=LABEL_SIZE * small)
+        if not scene.view.flat and panel < _ROOM_FOR_NAMES:
+            scene = replace(scene, labels=())  # they would hide the values
         across, up = scene.inches
         step = up + _TITLE * scale + _GAP
         super().__init__(width, style.height or head + rows * step + legend + foot.height, style, scale)
