@@ -30,6 +30,7 @@ class DataGroup(click.Group):
 @click.group(
     "data",
     cls=DataGroup,
+    invoke_without_command=True,
     epilog="""\b
 Examples:
   brainkit data algonauts/subj01
@@ -37,11 +38,14 @@ Examples:
   brainkit data prepare my-trials --out my-data
 """,
 )
-def command() -> None:
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Describe a subject's data and find what is wrong with them, or prepare them from single trials.
 
     `brainkit data DIR` is short for `brainkit data show DIR`.
     """
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("give the data: brainkit data DIR; or a command: list, prepare, remove", ctx=ctx)
 
 
 @command.command(

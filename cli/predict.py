@@ -67,7 +67,7 @@ Examples:
 )
 @click.option(
     "--space",
-    type=click.Choice(["fsaverage5", "fsaverage6", "fsaverage", "fsLR"]),
+    type=click.Choice(["fsaverage5", "fsaverage6", "fsaverage", "fsLR"], case_sensitive=False),
     help="Write predictions at the vertices of this space, each that of the nearest one.  [default: the encoder's]",
 )
 @click.option(

@@ -218,7 +218,8 @@ def choose_parts(paths: Sequence[PathLike], subjects: Sequence[str], options: Ma
         If there are no data, or several subjects of several.
     """
     if not paths:
-        raise UsageError(f"{', '.join(options) or 'subject'}: expected the data that this is about, found no --data")
+        given = ", ".join([*(["subject"] if subjects else []), *options])
+        raise UsageError(f"{given}: expected the data set that this is a part of, found none; give --data DIR")
     if len(subjects) > 1 and len(paths) > 1:
         raise UsageError(
             f"expected one --data for several subjects, found {len(paths)}; or give DIR?subject=N for each"

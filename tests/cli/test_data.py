@@ -72,6 +72,7 @@ def test_usage(trials, tmp_path):
     )
     assert "betas" in one_line(call("data", trials, "--betas", "b2"), 2)
     assert "nothing" in one_line(call("data", tmp_path / "none"), 1)
+    assert "prepare" in one_line(call("data"), 2)
     write_own(tmp_path / "own")
     assert "trials" in one_line(call("data", "prepare", tmp_path / "own", "--out", tmp_path / "out"), 1)
     for help_of in (("data", "--help"), ("data", "show", "--help")):

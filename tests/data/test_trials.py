@@ -175,7 +175,7 @@ def test_locations():
     ]
     with pytest.raises(UsageError, match="did you mean 'subject'"):
         parse("x?subjct=1")
-    with pytest.raises(UsageError, match="no --data"):
+    with pytest.raises(UsageError, match="--data DIR"):
         readers.choose_parts([], ["1"], {})
 
 
